@@ -1,0 +1,100 @@
+"""Bundle: a directory that holds all a search needs of a model, and its identity; knows nothing of torch.
+
+image_encoder.onnx   pixels (batch, px, px, 3) uint8 -> embedding (batch, dim) float32, attention (batch, h, w)
+text_encoder.onnx    ids, mask (batch, length) int64 -> embedding (batch, dim) float32
+tokenizer.json       Hugging Face tokenizers definition
+preprocess.json      components.data.preprocess.Preprocess
+bundle.json          BundleManifest: format, dimension, sha256 of every other file, what it was trained on
+"""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from components.configs import first_fault
+from components.data.preprocess import Preprocess
+from components.data.tokens import Tokenizer
+from components.errors import BundleError
+from components.records import Record
+from components.storage import sha256_of_file
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+IMAGE_ENCODER = "image_encoder.onnx"
+TEXT_ENCODER = "text_encoder.onnx"
+TOKENIZER = "tokenizer.json"
+PREPROCESS = "preprocess.json"
+
+
+class BundleManifest(Record):
+    """Content of bundle.json."""
+
+    format_version: int
+    embedding_dim: int
+    max_tokens: int
+    files_sha256: dict[str, str]
+    dataset: str
+    data_version: str
+    image_trunk: str
+    text_trunk: str
+    text_quantised: bool
+    config: dict[str, object]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the bundle: hash over the names and hashes of its files."""
+        lines = [f"{name}:{digest}" for name, digest in sorted(self.files_sha256.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class Bundle:
+    """An opened and verified bundle."""
+
+    def __init__(self, path: Path, manifest: BundleManifest) -> None:
+        """Use Bundle.open."""
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = True) -> "Bundle":
+        """Open a bundle directory. verify: compare the hash of every file (0.1 s a 100 MB). Raises BundleError."""
+        manifest_path = path / MANIFEST
+        if not manifest_path.is_file():
+            raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; name the folder of an exported bundle")
+        try:
+            manifest = BundleManifest.model_validate_json(manifest_path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise BundleError(
+                f"{manifest_path} is not a bundle manifest: {first_fault(error)}; export the bundle again"
+            ) from error
+        if manifest.format_version != FORMAT_VERSION:
+            raise BundleError(
+                f"{manifest_path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; export it again"
+            )
+        for name, expected in manifest.files_sha256.items():
+            _check_file(path / name, expected, verify=verify)
+        return cls(path, manifest)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the bundle, 64 hex digits."""
+        return self.manifest.sha256
+
+    def preprocess(self) -> Preprocess:
+        """How pictures become pixels for this bundle."""
+        return Preprocess.model_validate_json((self.path / PREPROCESS).read_text(encoding="utf-8"))
+
+    def tokenizer(self) -> Tokenizer:
+        """How texts become tokens for this bundle."""
+        return Tokenizer.from_file(self.path / TOKENIZER, self.manifest.max_tokens)
+
+
+def _check_file(path: Path, expected: str, *, verify: bool) -> None:
+    if not path.is_file():
+        raise BundleError(f"bundle {path.parent} is incomplete: {path.name} is missing; fetch or export it again")
+    if verify and (measured := sha256_of_file(path)) != expected:
+        raise BundleError(
+            f"bundle {path.parent} is corrupted: {path.name} has sha256 {measured[:12]}, expected {expected[:12]}; "
+            "fetch or export it again"
+        )

@@ -1,0 +1,158 @@
+"""The table phiyodr/coco2017: read from the hub or a Parquet file, written as a COCO folder; fetches no picture."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.data.download import PictureRequest
+from components.errors import DataError
+from components.storage import write_errors, write_text_atomically
+
+HUB_DATASET = "phiyodr/coco2017"
+Split = Literal["train", "validation"]
+
+# https://huggingface.co/datasets/phiyodr/coco2017: one row a picture, ids[i] is the caption id of captions[i].
+SCHEMA = pa.schema(
+    {
+        "license": pa.int64(),
+        "file_name": pa.string(),
+        "coco_url": pa.string(),
+        "height": pa.int64(),
+        "width": pa.int64(),
+        "date_captured": pa.string(),
+        "flickr_url": pa.string(),
+        "image_id": pa.int64(),
+        "ids": pa.list_(pa.int64()),
+        "captions": pa.list_(pa.string()),
+    }
+)
+_NEEDED = ("image_id", "file_name", "coco_url", "ids", "captions")
+
+# As in COCO's own annotation files (https://cocodataset.org/#termsofuse).
+_LICENSES = (
+    (1, "Attribution-NonCommercial-ShareAlike License", "http://creativecommons.org/licenses/by-nc-sa/2.0/"),
+    (2, "Attribution-NonCommercial License", "http://creativecommons.org/licenses/by-nc/2.0/"),
+    (3, "Attribution-NonCommercial-NoDerivs License", "http://creativecommons.org/licenses/by-nc-nd/2.0/"),
+    (4, "Attribution License", "http://creativecommons.org/licenses/by/2.0/"),
+    (5, "Attribution-ShareAlike License", "http://creativecommons.org/licenses/by-sa/2.0/"),
+    (6, "Attribution-NoDerivs License", "http://creativecommons.org/licenses/by-nd/2.0/"),
+    (7, "No known copyright restrictions", "http://flickr.com/commons/usage/"),
+    (8, "United States Government Work", "http://www.usa.gov/copyright.shtml"),
+)
+
+
+def read_table(split: Split, *, table: Path | None = None, limit: int | None = None) -> pa.Table:
+    """Rows of a split with the columns of SCHEMA, sorted by image_id; with limit only the first so many of them.
+
+    table: local Parquet file with those columns; None: the hub, through its own cache. Raises DataError.
+    """
+    raw = _read_hub(split) if table is None else _read_parquet(table)
+    where = HUB_DATASET if table is None else str(table)
+    missing = [name for name in SCHEMA.names if name not in raw.column_names]
+    if missing:
+        raise DataError(f"{where} has no column {', '.join(missing)}; it must hold {', '.join(SCHEMA.names)}")
+    try:
+        rows = raw.select(SCHEMA.names).cast(SCHEMA).sort_by("image_id")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{where} has a column of another type: {_one_line(error)}; expected {SCHEMA.names}") from error
+    _check_rows(rows, where)
+    return rows if limit is None else rows.slice(0, limit)
+
+
+def write_layouts(rows: pa.Table, root: Path, split: Split) -> tuple[Path, Path]:
+    """Write rows below root as a table and as COCO captions JSON, each whole or not at all; returns both paths.
+
+    huggingface/{train|validation}.parquet and annotations/captions_{train|val}2017.json. Raises StorageError.
+    """
+    table_path = root / "huggingface" / f"{split}.parquet"
+    captions_path = root / "annotations" / f"captions_{_folder_of(split)}.json"
+    _write_parquet_atomically(table_path, rows)
+    write_text_atomically(captions_path, json.dumps(to_coco_captions(rows), ensure_ascii=False))
+    return table_path, captions_path
+
+
+def picture_folder(root: Path, split: Split) -> Path:
+    """Where COCO keeps the pictures of a split: root/train2017 or root/val2017."""
+    return root / _folder_of(split)
+
+
+def picture_requests(rows: pa.Table) -> list[PictureRequest]:
+    """One request a row, in the order of rows."""
+    columns = rows.select(["image_id", "coco_url", "file_name"]).rename_columns(["image_id", "url", "file_name"])
+    return [PictureRequest(**row) for row in columns.to_pylist()]
+
+
+def to_coco_captions(rows: pa.Table) -> dict[str, object]:
+    """Rows as the content of a COCO captions file: info, licenses, images and annotations (one a caption)."""
+    images = []
+    annotations: list[dict[str, object]] = []
+    for row in rows.to_pylist():
+        ids, captions = row.pop("ids"), row.pop("captions")
+        image_id = row.pop("image_id")
+        images.append({**row, "id": image_id})
+        annotations.extend(
+            {"image_id": image_id, "id": caption_id, "caption": caption}
+            for caption_id, caption in zip(ids, captions, strict=True)
+        )
+    licenses = [{"id": number, "name": name, "url": url} for number, name, url in _LICENSES]
+    info = {"description": "COCO 2017 captions", "url": "https://cocodataset.org", "source": HUB_DATASET, "year": 2017}
+    return {"info": info, "licenses": licenses, "images": images, "annotations": annotations}
+
+
+def _read_hub(split: Split) -> pa.Table:
+    import datasets  # 1.6 s, and of no use when the table is a local file
+
+    try:
+        table: pa.Table = datasets.load_dataset(HUB_DATASET, split=split).with_format("arrow")[:]
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"cannot read the {split} split of {HUB_DATASET} from the Hugging Face hub: {_one_line(error)}; "
+            "check the network, or give a local copy of the table with --table"
+        ) from error
+    return table
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"cannot read {path} as a Parquet table: {_one_line(error)}") from error
+
+
+def _check_rows(rows: pa.Table, where: str) -> None:
+    for name in _NEEDED:
+        if nulls := rows.column(name).null_count:
+            raise DataError(f"{where}: {nulls:,} of {rows.num_rows:,} rows have no {name}; repair the table")
+    for row in rows.select(["image_id", "ids", "captions"]).to_pylist():
+        if len(row["ids"]) != len(row["captions"]):
+            counts = f"{len(row['ids'])} ids for {len(row['captions'])} captions"
+            raise DataError(f"{where}: image {row['image_id']} has {counts}; repair the table")
+
+
+def _write_parquet_atomically(path: Path, rows: pa.Table) -> None:
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                pq.write_table(rows, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink()
+            raise
+
+
+def _folder_of(split: Split) -> str:
+    return "train2017" if split == "train" else "val2017"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,279 @@
+"""Pictures: finds them in a folder and decodes one to upright RGB; knows nothing of captions, tables or models."""
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from components.errors import DataError, PictureError
+
+logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
+
+PICTURE_ENDINGS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif"),
+        *(".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"),
+    }
+)
+MAX_PICTURE_BYTES = 512 << 20  # a file above is not read: no photograph is that large, and it would fill the memory
+
+# Pillow knows forty more formats; those are never tried, since some run other programs (EPS: Ghostscript).
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
+# What Pillow's decoders were seen to raise on damaged bytes, apart from OSError.
+_DECODER_FAULTS = (
+    *(SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, EOFError),
+    *(MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {5, 6, 7, 8}  # orientations that swap width and height
+
+
+def load_rgb(source: Path | bytes, *, at_least_px: int | None = None, max_pixels: int = 100_000_000) -> Image.Image:
+    """Decode a picture (a file, or a file's bytes) to upright 8-bit RGB; of an animation, its first frame.
+
+    EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits. The result carries
+    no metadata, so nothing can turn it a second time. at_least_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
+    size as long as both sides keep so many pixels (libjpeg's scaled DCT); other formats, and smaller JPEGs, are
+    decoded whole. max_pixels: largest width x height as stored, checked before any pixel is decoded; Pillow's own
+    limit, 178,956,970, holds above it. Raises PictureError, one line "path: reason".
+    """
+
+    def decode(picture: Image.Image) -> Image.Image:
+        if picture.width * picture.height > max_pixels:
+            raise _Refusal(f"{picture.width} x {picture.height} pixels, the limit is {max_pixels:,} pixels")
+        orientation = _orientation(picture)
+        if at_least_px is not None:
+            # A square request keeps both stored sides at that length, hence also the sides after a quarter turn.
+            picture.draft(None, (at_least_px, at_least_px))
+        picture.load()
+        upright = _to_rgb(picture)
+        if orientation in _TRANSPOSES:
+            upright = upright.transpose(_TRANSPOSES[orientation])
+        upright.info = {}
+        return upright
+
+    return _with_picture(source, decode)
+
+
+def picture_size(source: Path | bytes) -> tuple[int, int]:
+    """(width, height) in pixels as displayed, after EXIF orientation; reads the header only. Raises PictureError."""
+
+    def measure(picture: Image.Image) -> tuple[int, int]:
+        width, height = picture.size
+        return (height, width) if _orientation(picture) in _SIDEWAYS else (width, height)
+
+    return _with_picture(source, measure)
+
+
+def find_pictures(root: Path) -> list[Path]:
+    """Files below root with one of PICTURE_ENDINGS (any case), relative to root, sorted by their POSIX path.
+
+    Hidden files and folders are skipped; see walk_files for links. Raises DataError if root is not a folder.
+    """
+    relatives = sorted(relative for relative, _ in walk_files(root))
+    return [path for path in map(Path, relatives) if path.suffix.lower() in PICTURE_ENDINGS]
+
+
+def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (POSIX path relative to root, stat) of the regular files below root, in no particular order.
+
+    Hidden entries and dangling links are skipped. Linked folders are followed, after all real ones, and no folder is
+    visited twice, so loops end. A folder that cannot be listed is logged. Raises DataError if root is not a folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder, so no pictures can be found in it")
+    folders = deque([("", root)])
+    visited: set[tuple[int, int]] = set()
+    while folders:
+        prefix, folder = folders.popleft()
+        for entry, status in _list_folder(folder, visited):
+            relative = f"{prefix}{entry.name}"
+            if stat.S_ISREG(status.st_mode):
+                yield relative, status
+            elif stat.S_ISDIR(status.st_mode) and entry.is_symlink():
+                folders.append((f"{relative}/", folder / entry.name))
+            elif stat.S_ISDIR(status.st_mode):
+                folders.appendleft((f"{relative}/", folder / entry.name))
+
+
+def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.DirEntry[str]", os.stat_result]]:
+    """Entries of folder that are not hidden, with their stat after links; nothing if the folder was visited before."""
+    entries: list[tuple[os.DirEntry[str], os.stat_result]] = []
+    try:
+        identity = folder.stat()
+        if (identity.st_dev, identity.st_ino) in visited:
+            return []
+        visited.add((identity.st_dev, identity.st_ino))
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                if entry.name.startswith("."):
+                    continue
+                with contextlib.suppress(OSError):  # a dangling or looping link, or a file that has just gone
+                    entries.append((entry, entry.stat()))
+    except OSError as error:
+        logger.warning("pictures in %s are left out: %s", folder, error.strerror)
+    return entries
+
+
+class _Refusal(Exception):  # noqa: N818 - never leaves this module
+    """Reason, in words for the user, why a picture is refused."""
+
+
+def _with_picture(source: Path | bytes, use: Callable[[Image.Image], _Answer]) -> _Answer:
+    """Open source, hand the undecoded picture to use, and turn whatever fails into a one-line PictureError."""
+    try:
+        with _opened(source) as stream, _quiet_pillow, Image.open(stream, formats=_known_formats()) as picture:
+            return use(picture)
+    except (_Refusal, OSError, *_DECODER_FAULTS) as error:
+        raise PictureError(f"{_label(source)}: {_reason(error, source)}") from error
+
+
+@contextlib.contextmanager
+def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        _check_length(len(source))
+        yield io.BytesIO(source)
+        return
+    status = source.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        raise _Refusal("not a regular file")
+    _check_length(status.st_size)
+    with source.open("rb") as stream:
+        yield stream
+
+
+def _check_length(n_bytes: int) -> None:
+    if n_bytes == 0:
+        raise _Refusal("the file is empty (0 bytes)")
+    if n_bytes > MAX_PICTURE_BYTES:
+        raise _Refusal(f"{n_bytes:,} bytes, the limit is {MAX_PICTURE_BYTES:,} bytes")
+
+
+@functools.cache
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)  # a name it does not know makes Pillow raise KeyError
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation 1 to 8 that is still to be applied; 1 (upright) if there is none or it cannot be read."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself while it loads them, and reports the upright size from the start
+    if picture.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & picture.info.keys():
+        return 1  # getexif would decode the whole PNG to look for an eXIf chunk behind the pixels, where none may stand
+    try:
+        value = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except (OSError, *_DECODER_FAULTS):  # damaged metadata do not make the pixels unusable
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """A new RGB picture of the decoded one, transparency over white."""
+    if picture.mode.startswith(("I", "F")):
+        return _grey_to_8_bits(picture).convert("RGB")
+    if picture.has_transparency_data:
+        coloured = picture.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return picture.convert("RGB")  # a copy if it is RGB already
+
+
+def _grey_to_8_bits(picture: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and float greys to 8 bits; Pillow's own conversion clips them at 255.
+
+    16 bits: 65,535 becomes 255. 32 bits: the same if all values fit into 16 bits. Floats: 0 to 1 becomes 0 to 255.
+    Values beyond have no agreed white, so they are stretched from their minimum to their maximum.
+    """
+    values = np.asarray(picture).astype(np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    white = 1.0 if picture.mode == "F" else 65535.0
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= white:
+        low, high = 0.0, white
+    scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _label(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return f"picture ({len(source):,} bytes)"
+    return str(source).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+
+
+def _reason(error: Exception, source: Path | bytes) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return _why_unidentified(source)
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    if isinstance(error, _Refusal):
+        return text
+    return f"cannot be decoded: {text[:200] or type(error).__name__}"
+
+
+def _why_unidentified(source: Path | bytes) -> str:
+    head = b""
+    with contextlib.suppress(OSError, _Refusal), _opened(source) as stream:
+        head = stream.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "HEIC pictures are not supported; convert it to JPEG"
+    return f"not a picture, or damaged, or of a format that is not supported ({', '.join(_known_formats())} are)"
+
+
+class _QuietPillow:
+    """While any thread is inside, warnings that Pillow raises about a picture are ignored; all others pass.
+
+    What matters of them is an error here already. warnings.catch_warnings in every thread would not do: its filters
+    are global, so threads would restore each other's. The first one in sets the filter, the last one out removes it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._saved: warnings.catch_warnings[None] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_inside == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.filterwarnings("ignore", module=re.escape("PIL."))
+            self._n_inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0 and self._saved is not None:
+                self._saved.__exit__(None, None, None)
+                self._saved = None
+
+
+_quiet_pillow = _QuietPillow()

@@ -1,0 +1,227 @@
+"""Data version: hashes and checks every picture once, and sums a data set up as a manifest; knows nothing of models.
+
+The pictures table has a row for each distinct (part, image_id) of the captions table: image_id int64, file_name str,
+part str, sha256 str (of the file's bytes; "" if it was not read), bytes int64 (0 if it was not read), width_px int64,
+height_px int64 (as displayed; 0 if unreadable), error str ("" if the picture can be used, else one line why not).
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from components.configs import DatasetConfig
+from components.data.coco import Part, resolve_parts
+from components.data.images import MAX_PICTURE_BYTES, load_rgb, picture_size, walk_files
+from components.errors import PictureError
+from components.records import DatasetManifest
+from components.storage import sha256_of_bytes, sha256_of_file, write_errors
+
+logger = logging.getLogger(__name__)
+
+CHECK_PX = 64  # JPEGs are checked at 1/8 of their size as long as both sides keep so many pixels
+_CACHE_FORMAT = b"1"  # raise it when facts change their meaning: caches of another format are read anew
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one file is, as of the size and time of change it had."""
+
+    file_name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    n_bytes: int
+    width_px: int
+    height_px: int
+    error: str
+
+
+def inspect_pictures(
+    captions: pd.DataFrame, root: Path, *, cache_path: Path | None = None, workers: int = 2, progress: bool = False
+) -> pd.DataFrame:
+    """The pictures table (see the module's docstring) of a captions table whose file names are relative to root.
+
+    Each file is read once, hashed and decoded to its end, in `workers` threads (Pillow and hashlib release the GIL).
+    JPEGs are decoded at a reduced scale: libjpeg still reads all coefficients, so a truncated file is found all the
+    same, only the inverse transform is cheaper. cache_path: Parquet of what was found, by file name, size and time of
+    change; a file that has kept these is not read again, and a broken cache is made anew. Progress goes to stderr.
+    Broken, missing and refused pictures are rows with an error. Raises StorageError if the cache cannot be written.
+    """
+    rows = captions.drop_duplicates(["part", "image_id"])[["image_id", "file_name", "part"]].reset_index(drop=True)
+    cached = _read_cache(cache_path) if cache_path else {}
+    known: dict[str, _Facts] = {}
+    changed: list[str] = []
+    for file_name in rows["file_name"].unique():
+        facts = cached.get(file_name)
+        if facts is not None and _stamp(root, file_name) == (facts.size, facts.mtime_ns):
+            known[file_name] = facts
+        else:
+            changed.append(file_name)
+    fresh: dict[str, _Facts] = {}
+    try:
+        _inspect_files(root, changed, fresh, workers=workers, progress=progress)
+    finally:  # what an interrupted run has found is kept
+        readable = {name: facts for name, facts in fresh.items() if facts.sha256}
+        if cache_path and readable:
+            _write_cache(cache_path, {**cached, **readable})
+    known.update(fresh)
+    found = [known[name] for name in rows["file_name"]]
+    return rows.assign(
+        sha256=pd.Series([facts.sha256 for facts in found], dtype="str"),
+        bytes=pd.Series([facts.n_bytes for facts in found], dtype="int64"),
+        width_px=pd.Series([facts.width_px for facts in found], dtype="int64"),
+        height_px=pd.Series([facts.height_px for facts in found], dtype="int64"),
+        error=pd.Series([facts.error for facts in found], dtype="str"),
+    )
+
+
+def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: DatasetConfig) -> DatasetManifest:
+    """Sum up a data set that was read by read_captions and inspect_pictures; its `version` is the data version.
+
+    The annotations of a part are identified by their file's SHA-256, or by that of the captions if they came from the
+    hub. Raises DataError as resolve_parts does.
+    """
+    readable = pictures[pictures["error"] == ""]
+    images_of_part = captions.groupby("part", observed=True)["image_id"].nunique()
+    return DatasetManifest(
+        name=config.name,
+        layout=config.layout,
+        root=str(config.root) if config.root else "",
+        n_images=int(images_of_part.sum()),
+        n_captions=len(captions),
+        n_images_of_part={str(part): int(n_images) for part, n_images in images_of_part.items()},
+        annotations_sha256={part.name: _annotations_hash(part, captions) for part in resolve_parts(config)},
+        pictures_sha256=_hash_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
+        mean_caption_characters=float(captions["caption"].str.len().mean()),
+        unreadable_pictures=len(pictures) - len(readable),
+    )
+
+
+def quick_fingerprint(config: DatasetConfig) -> str:
+    """Hex SHA-256 that changes when a data set's configuration, annotations or picture files change; for cache keys.
+
+    Of the pictures only names, sizes and times of change are read, so copying a data set changes it too: the data
+    version is DatasetManifest.version. Files not there (yet) count as absent. Of a data set on the hub, what stands
+    for the annotations is the configuration.
+    """
+    lines: list[tuple[str | int, ...]] = [("config", config.model_dump_json())]
+    if config.root is not None:
+        parts = resolve_parts(config)
+        lines += [(part.name, sha256_of_file(path)) for part in parts if (path := part.annotations) and path.is_file()]
+        for folder in sorted({part.images for part in parts}):
+            if (config.root / folder).is_dir():
+                lines += [
+                    (f"{folder}/{name}", status.st_size, status.st_mtime_ns)
+                    for name, status in walk_files(config.root / folder)
+                ]
+    return _hash_lines(lines)
+
+
+def _annotations_hash(part: Part, captions: pd.DataFrame) -> str:
+    if part.annotations is not None:
+        return sha256_of_file(part.annotations)
+    rows = captions.loc[captions["part"] == part.name, ["caption_id", "image_id", "file_name", "caption"]]
+    return _hash_lines(rows.itertuples(index=False, name=None))
+
+
+def _hash_lines(lines: Iterable[tuple[str | int, ...]]) -> str:
+    """Hex SHA-256 over the lines in sorted order, each as JSON, so that no name can imitate another line."""
+    digest = hashlib.sha256()
+    for line in sorted(json.dumps(line) for line in lines):
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *, workers: int, progress: bool) -> None:
+    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inspect")
+    try:
+        found = executor.map(lambda name: _inspect_file(root, name), file_names)
+        for facts in tqdm(found, total=len(file_names), desc="pictures", unit="", disable=not progress):
+            into[facts.file_name] = facts
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _inspect_file(root: Path, file_name: str) -> _Facts:
+    if PurePosixPath(file_name).is_absolute() or ".." in PurePosixPath(file_name).parts:
+        return _failed(file_name, "refused: the file name leads out of the data set's folder")
+    path = root / file_name
+    try:
+        status = path.stat()
+        if not path.is_file():
+            return _failed(file_name, "not a regular file")
+        if status.st_size > MAX_PICTURE_BYTES:
+            return _failed(file_name, f"{status.st_size:,} bytes, the limit is {MAX_PICTURE_BYTES:,} bytes")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return _failed(file_name, "the file is missing")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        return _failed(file_name, getattr(error, "strerror", None) or str(error))
+    width_px, height_px, reason = 0, 0, ""
+    try:
+        load_rgb(data, at_least_px=CHECK_PX)
+        width_px, height_px = picture_size(data)
+    except PictureError as error:
+        reason = str(error).partition(": ")[2]
+    stamp = (status.st_size, status.st_mtime_ns)
+    return _Facts(file_name, *stamp, sha256_of_bytes(data), len(data), width_px, height_px, reason)
+
+
+def _failed(file_name: str, error: str) -> _Facts:
+    return _Facts(file_name, 0, 0, "", 0, 0, 0, error)
+
+
+def _stamp(root: Path, file_name: str) -> tuple[int, int] | None:
+    """(size in bytes, time of change in ns) of a file; None if it cannot be told."""
+    try:
+        status = (root / file_name).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_cache(path: Path) -> dict[str, _Facts]:
+    """Facts by file name; none if there is no cache, or one that is broken or of another format."""
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path)
+        if (table.schema.metadata or {}).get(b"format_version") != _CACHE_FORMAT:
+            return {}
+        columns = [table[field.name].to_pylist() for field in fields(_Facts)]
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        logger.warning("%s is broken and will be made anew: %s", path, reason)
+        return {}
+    return {row[0]: _Facts(*row) for row in zip(*columns, strict=True)}
+
+
+def _write_cache(path: Path, facts: dict[str, _Facts]) -> None:
+    entries = list(facts.values())
+    columns = {field.name: [getattr(entry, field.name) for entry in entries] for field in fields(_Facts)}
+    table = pa.table(columns).replace_schema_metadata({b"format_version": _CACHE_FORMAT})
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                pq.write_table(table, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink()
+            raise

@@ -1,0 +1,38 @@
+"""Preprocessing: a picture to the uint8 pixels a model reads; the one place where size and resampling are applied.
+
+Normalisation (mean, standard deviation) is inside the image tower and its ONNX graph, so that pixels travel as bytes
+and every runtime sees the same numbers.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from components.data.images import load_rgb
+from components.records import Record
+
+Pixels = NDArray[np.uint8]
+
+
+class Preprocess(Record):
+    """How a picture becomes model input; stored as preprocess.json in checkpoint and bundle.
+
+    The picture is squashed to a square, not cropped: what stands at its edges can be searched too.
+    """
+
+    input_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def pixels(self, picture: Image.Image) -> Pixels:
+        """RGB pixels of an upright RGB picture: (input_px, input_px, 3) uint8, bicubic with antialiasing."""
+        size = (self.input_px, self.input_px)
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        return np.asarray(picture)
+
+    def load(self, source: Path | bytes) -> Pixels:
+        """Decode and preprocess one picture: (input_px, input_px, 3) uint8. Raises PictureError."""
+        return self.pixels(load_rgb(source, at_least_px=self.input_px))

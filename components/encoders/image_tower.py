@@ -1,0 +1,100 @@
+"""Image tower: uint8 pixels to unit vectors through an EfficientNet trunk, attention pooling and a projection.
+
+The trunk is cut in two: `stem`, which never learns, so that its output can be computed once and cached, and `tail`,
+the last stages, which do (none of them when only the heads learn).
+"""
+
+from typing import cast
+
+import torch
+from timm.models.efficientnet import EfficientNet
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.configs import ModelConfig
+from components.encoders.attention_pool import AttentionPool
+from components.encoders.projection import Projection
+
+
+class ImageStem(nn.Module):
+    """Frozen beginning of the trunk: (N, H, W, 3) uint8 pixels to (N, h, w, C) features, channels last."""
+
+    def __init__(self, layers: nn.Sequential, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """mean, std: per channel, of pixels in 0..1."""
+        super().__init__()
+        self.layers = layers
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: (N, H, W, 3) uint8. Returns (N, h, w, C) float."""
+        x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
+        x = x * self.scale + self.shift
+        return cast("Tensor", self.layers(x)).permute(0, 2, 3, 1)
+
+
+class ImageTower(nn.Module):
+    """Stem, tail, attention pooling, projection, L2 norm."""
+
+    def __init__(
+        self, trunk: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], config: ModelConfig
+    ) -> None:
+        """trunk: a timm EfficientNet with its classifier unused."""
+        super().__init__()
+        image = config.image
+        blocks = list(trunk.blocks)
+        learned = len(blocks) if image.trained_stages == "all" else min(image.trained_stages, len(blocks))
+        cut = len(blocks) - learned
+        head: list[nn.Module] = [trunk.conv_head, trunk.bn2]
+        first: list[nn.Module] = [trunk.conv_stem, trunk.bn1]
+        stem = [*first, *blocks[:cut], *([] if learned else head)]
+        self.learns_whole_trunk = image.trained_stages == "all"
+        self.stem = ImageStem(nn.Sequential(*([] if self.learns_whole_trunk else stem)), mean, std)
+        self.tail = nn.Sequential(
+            *(stem if self.learns_whole_trunk else []), *(blocks[cut:] if learned else []), *(head if learned else [])
+        )
+        channels = int(trunk.num_features)
+        positions = _grid_positions(trunk, image.input_px)
+        self.pool = AttentionPool(channels, positions, image.pool_width, image.pool_heads)
+        self.residual = nn.Linear(channels, image.pool_width) if image.mean_residual else None
+        self.norm = nn.LayerNorm(image.pool_width)
+        self.projection = Projection(
+            image.pool_width, config.embedding_dim, kind=config.projection, dropout=config.dropout
+        )
+        self.stem.requires_grad_(False)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Stem output, what is cached: (N, H, W, 3) uint8 pixels to (N, h, w, C)."""
+        return cast("Tensor", self.stem(pixels))
+
+    def embed_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors (N, embedding_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
+        x = self.tail(features.permute(0, 3, 1, 2)) if len(self.tail) else features.permute(0, 3, 1, 2)
+        tokens = x.flatten(2).transpose(1, 2)
+        pooled, attention = self.pool(tokens)
+        if self.residual is not None:
+            pooled = pooled + self.residual(tokens.mean(dim=1))
+        vectors = functional.normalize(self.projection(self.norm(pooled)), dim=-1)
+        return vectors, attention.unflatten(1, x.shape[2:])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors (N, embedding_dim) and attention (N, h', w') of (N, H, W, 3) uint8 pixels."""
+        return self.embed_features(self.features(pixels))
+
+    def train(self, mode: bool = True) -> "ImageTower":
+        """Batch norms of the trunk keep their pre-trained statistics unless the whole trunk learns: small batches of
+        a frozen stem would drift away from the features that were cached.
+        """
+        super().train(mode)
+        self.stem.eval()
+        if not self.learns_whole_trunk:
+            self.tail.eval()
+        return self
+
+
+def _grid_positions(trunk: EfficientNet, input_px: int) -> int:
+    reduction = int(trunk.feature_info[-1]["reduction"])
+    side = -(-input_px // reduction)
+    return side * side

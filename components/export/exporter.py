@@ -1,0 +1,90 @@
+"""Exporter: a checkpoint to a bundle."""
+
+from pathlib import Path
+
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import Tensor, nn
+
+from components.bundle import (
+    FORMAT_VERSION,
+    IMAGE_ENCODER,
+    MANIFEST,
+    PREPROCESS,
+    TEXT_ENCODER,
+    TOKENIZER,
+    Bundle,
+    BundleManifest,
+)
+from components.configs import ExportConfig
+from components.encoders.checkpoint import Checkpoint
+from components.encoders.dual_encoder import DualEncoder
+from components.export.onnx import export_module
+from components.storage import hash_directory, new_directory
+
+
+def export_bundle(checkpoint: Checkpoint, path: Path, config: ExportConfig) -> Bundle:
+    """Write both towers, tokenizer and preprocessing as a bundle, whole or not at all. Raises BundleError, StorageError."""
+    model, preprocess, tokenizer = checkpoint.load()
+    with new_directory(path) as folder:
+        export_image_tower(model, preprocess.input_px, folder / IMAGE_ENCODER)
+        export_text_tower(model, folder / TEXT_ENCODER, int8=config.int8_text)
+        (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
+        (folder / PREPROCESS).write_text(preprocess.model_dump_json(indent=2), encoding="utf-8")
+        model_config = checkpoint.config
+        manifest = BundleManifest(
+            format_version=FORMAT_VERSION,
+            embedding_dim=model_config.embedding_dim,
+            max_tokens=model_config.text.max_tokens,
+            files_sha256=hash_directory(folder),
+            dataset=checkpoint.manifest.dataset,
+            data_version=checkpoint.manifest.data_version,
+            image_trunk=model_config.image.trunk,
+            text_trunk=model_config.text.trunk,
+            text_quantised=config.int8_text,
+            config=model_config.model_dump(mode="json"),
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return Bundle(path, manifest)
+
+
+def export_image_tower(model: DualEncoder, input_px: int, path: Path) -> None:
+    """Pixels (batch, px, px, 3) uint8 -> embedding (batch, dim), attention (batch, h, w)."""
+    example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
+    export_module(
+        model.image_tower,
+        example,
+        path,
+        inputs={"pixels": ("batch", None, None, None)},
+        outputs=("embedding", "attention"),
+    )
+
+
+def export_text_tower(model: DualEncoder, path: Path, *, int8: bool) -> None:
+    """ids, mask (batch, length) int64 -> embedding (batch, dim); int8 quantises the weights per channel."""
+    target = path.with_name("text_encoder_float.onnx") if int8 else path
+    export_module(
+        model.text_tower,
+        _example_tokens(),
+        target,
+        inputs={"ids": ("batch", "length"), "mask": ("batch", "length")},
+        outputs=("embedding",),
+    )
+    if int8:
+        quantize_dynamic(target, path, per_channel=True, weight_type=QuantType.QInt8)
+        target.unlink()
+
+
+def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:
+    """A frozen stem as its own graph with output `features`; input_px: of an image stem, None for a text stem."""
+    if input_px is not None:
+        example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
+        export_module(stem, example, path, inputs={"pixels": ("batch", None, None, None)}, outputs=("features",))
+    else:
+        free: tuple[str | None, ...] = ("batch", "length")
+        export_module(stem, _example_tokens(), path, inputs={"ids": free, "mask": free}, outputs=("features",))
+
+
+def _example_tokens() -> tuple[Tensor, Tensor]:
+    ids = torch.tensor([[101, 1037, 3899, 102, 0], [101, 1037, 4937, 2652, 102]])
+    return ids, (ids > 0).long()

@@ -1,0 +1,148 @@
+"""Content cache: arrays kept by a hash of what they were computed from; knows nothing of pictures or models.
+
+One append-only data file and one append-only list of keys. Data are synced before their keys are written, so a process
+killed at any moment loses at most the batch in flight: on opening, whatever has no key is cut off.
+
+    <folder>/layout.json   {"format_version": 1, "width": C, "dtype": "float16", "maker": "..."}
+    <folder>/rows.bin      (total_rows, C) in C order
+    <folder>/keys.tsv      key <tab> number of rows, one line an entry, in the order of rows.bin
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from components.errors import StorageError
+from components.storage import write_errors, write_text_atomically
+
+FORMAT_VERSION = 1
+CacheType = Literal["float16", "float32"]
+_LOCK_WAIT_S = 3600.0
+
+
+class ContentCache:
+    """Entries of (rows, width) arrays by key; readable at any time, appended to by one process at a time."""
+
+    def __init__(self, folder: Path, *, width: int, dtype: CacheType, maker: str) -> None:
+        """Open or create. maker: hash of what computes the entries; it must match. Raises StorageError."""
+        self.folder = folder
+        self.width = width
+        self.dtype = np.dtype(dtype)
+        self._row_bytes = width * self.dtype.itemsize
+        self._lock = FileLock(folder / "writer.lock")
+        self._check_layout({"format_version": FORMAT_VERSION, "width": width, "dtype": dtype, "maker": maker})
+        self._places: dict[str, tuple[int, int]] = {}
+        self._total_rows = 0
+        self._rows: NDArray[Any] | None = None
+        self.refresh()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __enter__(self) -> Self:
+        """Take the writer's lock, waiting for another writer of the same cache, and cut off what it left unfinished."""
+        try:
+            self._lock.acquire(timeout=_LOCK_WAIT_S)
+        except Timeout as error:
+            raise StorageError(
+                f"{self.folder} has been locked by another run for {_LOCK_WAIT_S:.0f} s; wait for it or stop it"
+            ) from error
+        self.refresh()
+        for path, size in ((self._data_path, self._total_rows * self._row_bytes), (self._keys_path, self._keys_bytes)):
+            if path.exists() and path.stat().st_size > size:
+                os.truncate(path, size)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def refresh(self) -> None:
+        """Read keys that were appended since; an unfinished last line or an entry without its data is left out."""
+        self._places, self._total_rows, self._keys_bytes = {}, 0, 0
+        available = self._data_path.stat().st_size // self._row_bytes if self._data_path.exists() else 0
+        text = self._keys_path.read_bytes() if self._keys_path.exists() else b""
+        for line in text.splitlines(keepends=True):
+            key, _, count = line.decode("utf-8", "replace").rstrip("\n").partition("\t")
+            if not line.endswith(b"\n") or not count.isdigit() or self._total_rows + int(count) > available:
+                break
+            self._places[key] = (self._total_rows, int(count))
+            self._total_rows += int(count)
+            self._keys_bytes += len(line)
+        self._rows = None
+
+    def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
+        """Add entries of (rows, width) under new keys; synced when it returns. Needs the lock. Raises StorageError."""
+        if not self._lock.is_locked:
+            raise StorageError(f"{self.folder} must be entered (with cache:) before it is appended to")
+        with write_errors(self.folder):
+            with self._data_path.open("ab") as stream:
+                for entry in entries:
+                    stream.write(np.ascontiguousarray(entry, dtype=self.dtype).tobytes())
+                stream.flush()
+                os.fsync(stream.fileno())
+            lines = "".join(f"{key}\t{len(entry)}\n" for key, entry in zip(keys, entries, strict=True)).encode()
+            with self._keys_path.open("ab") as stream:
+                stream.write(lines)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for key, entry in zip(keys, entries, strict=True):
+            self._places[key] = (self._total_rows, len(entry))
+            self._total_rows += len(entry)
+        self._keys_bytes += len(lines)
+        self._rows = None
+
+    def places(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First row and number of rows of each key: two (n,) int64. Raises StorageError for a key that is not there."""
+        missing = [key for key in keys if key not in self._places]
+        if missing:
+            raise StorageError(
+                f"{len(missing)} of {len(keys)} entries are not in {self.folder}, first {missing[0]}; run again"
+            )
+        places = np.array([self._places[key] for key in keys], dtype=np.int64).reshape(-1, 2)
+        return places[:, 0], places[:, 1]
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """All rows, memory-mapped read-only: (total_rows, width)."""
+        if self._rows is None:
+            shape = (self._total_rows, self.width)
+            self._rows = (
+                np.memmap(self._data_path, self.dtype, "r", shape=shape)
+                if self._total_rows
+                else np.empty(shape, self.dtype)
+            )
+        return self._rows
+
+    @property
+    def _data_path(self) -> Path:
+        return self.folder / "rows.bin"
+
+    @property
+    def _keys_path(self) -> Path:
+        return self.folder / "keys.tsv"
+
+    def _check_layout(self, layout: dict[str, Any]) -> None:
+        path = self.folder / "layout.json"
+        if not path.exists():
+            write_text_atomically(path, json.dumps(layout, indent=2) + "\n")
+            return
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != layout:
+            differing = [
+                f"{key} {found.get(key)!r}, expected {value!r}"
+                for key, value in layout.items()
+                if found.get(key) != value
+            ]
+            raise StorageError(f"cache {self.folder} was made otherwise: {'; '.join(differing)}; remove the folder")

@@ -1,0 +1,42 @@
+"""ONNX Runtime sessions: device, threads and quietness in one place; knows nothing of what a graph computes."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import onnxruntime as ort
+
+from components.errors import BundleError, ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+_ERRORS_ONLY = 3
+
+
+def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> ort.InferenceSession:
+    """Open a graph. threads: 0 takes one a core that this process may use. Raises BundleError, ConfigError."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    try:
+        return ort.InferenceSession(str(model), options, providers=_providers(device))
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        if isinstance(error, ConfigError):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise BundleError(f"cannot open ONNX graph {model}: {reason}; restore or export it again") from error
+
+
+def _providers(device: Device) -> list[str]:
+    available = ort.get_available_providers()
+    if device == "cuda" and "CUDAExecutionProvider" not in available:
+        raise ConfigError(
+            f"device: cuda was asked for, ONNX Runtime offers {', '.join(available)}; install onnxruntime-gpu or use cpu"
+        )
+    if device == "cpu" or "CUDAExecutionProvider" not in available or not _gpu_present():
+        return ["CPUExecutionProvider"]
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _gpu_present() -> bool:
+    # onnxruntime-gpu lists CUDA on machines that have no device and then logs an error for each session.
+    return Path("/proc/driver/nvidia/version").exists()

@@ -1,0 +1,182 @@
+"""Vector index: stores unit vectors and answers nearest-neighbour queries; knows nothing of images or models.
+
+vectors.npy    (count, dim) float32 unit rows, memory-mapped; one exact pass is a matrix product at memory speed
+items.parquet  a row a vector: id, uri, sha256, width_px, height_px, captions
+index.json     IndexManifest: format, count, sha256 of the bundle and of every other file, the self-check
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from components.configs import first_fault
+from components.errors import BundleError, IndexMismatchError, StorageError
+from components.records import Record
+from components.storage import new_directory, sha256_of_file
+
+FORMAT_VERSION = 1
+MANIFEST = "index.json"
+VECTORS = "vectors.npy"
+ITEMS = "items.parquet"
+ITEM_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("uri", pa.string()),
+        ("sha256", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("captions", pa.list_(pa.string())),
+    ]
+)
+_UNIT_TOLERANCE = 1e-3
+_PASS_ROWS = 65_536
+
+Vectors = NDArray[np.float32]
+
+
+class SelfCheck(Record):
+    """What the writer measured on the finished index."""
+
+    n_pictures: int
+    found_themselves_first: int  # the picture, or one of equal content or equal vector
+    recall_at_10: float  # of the index against an exact search in float64
+
+
+class IndexManifest(Record):
+    """Content of index.json."""
+
+    format_version: int
+    kind: Literal["exact"]
+    count: int
+    embedding_dim: int
+    bundle_sha256: str
+    bundle_uri: str
+    gallery: str
+    failed: dict[str, str]  # uri -> reason, of pictures that are not in the index
+    self_check: SelfCheck | None
+    files_sha256: dict[str, str]
+
+
+class Neighbours(NamedTuple):
+    """Nearest rows. scores: (n_queries, k) float32 cosines, falling; rows: (n_queries, k) int64."""
+
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+
+class VectorIndex:
+    """An opened index."""
+
+    def __init__(self, path: Path, manifest: IndexManifest, vectors: Vectors, items: pa.Table) -> None:
+        """Use VectorIndex.open."""
+        self.path = path
+        self.manifest = manifest
+        self.vectors = vectors
+        self.items = items
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = False) -> "VectorIndex":
+        """Open an index directory; verify compares the hash of every file. Raises StorageError."""
+        manifest = _read_manifest(path)
+        for name, expected in manifest.files_sha256.items():
+            if not (path / name).is_file():
+                raise StorageError(f"index {path} is incomplete: {name} is missing; build it again")
+            if verify and (measured := sha256_of_file(path / name)) != expected:
+                raise StorageError(
+                    f"index {path} is corrupted: {name} has sha256 {measured[:12]}, expected {expected[:12]}; build it again"
+                )
+        try:
+            vectors = np.load(path / VECTORS, mmap_mode="r", allow_pickle=False)
+            items = pq.read_table(path / ITEMS, schema=ITEM_SCHEMA, memory_map=True)
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise StorageError(f"index {path} is corrupted: {str(error).splitlines()[0]}; build it again") from error
+        if vectors.shape != (manifest.count, manifest.embedding_dim) or items.num_rows != manifest.count:
+            raise StorageError(
+                f"index {path} is corrupted: vectors {vectors.shape} and {items.num_rows} items, expected "
+                f"({manifest.count}, {manifest.embedding_dim}); build it again"
+            )
+        return cls(path, manifest, vectors, items)
+
+    def require_bundle(self, bundle_sha256: str) -> None:
+        """Raises IndexMismatchError unless the index was made with this bundle."""
+        if bundle_sha256 != self.manifest.bundle_sha256:
+            raise IndexMismatchError(
+                f"index {self.path} was made with bundle {self.manifest.bundle_sha256[:12]}, the bundle given is "
+                f"{bundle_sha256[:12]}; embed the pictures again or name the right bundle"
+            )
+
+    def search(self, queries: Vectors, k: int) -> Neighbours:
+        """The k rows nearest to each query by cosine, exact. queries: (n, dim) unit rows. Ties: the lower row first."""
+        k = min(k, self.manifest.count)
+        scores = np.empty((len(queries), 0), np.float32)
+        rows = np.empty((len(queries), 0), np.int64)
+        for start in range(0, self.manifest.count, _PASS_ROWS):
+            part = queries @ self.vectors[start : start + _PASS_ROWS].T
+            near = _top(part, k)
+            scores = np.concatenate([scores, np.take_along_axis(part, near, axis=1)], axis=1)
+            rows = np.concatenate([rows, near + start], axis=1)
+        # rows ascend within equal scores because parts and _top keep them so; a stable sort keeps that
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return Neighbours(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
+
+    def items_at(self, rows: NDArray[np.int64]) -> Iterator[dict[str, object]]:
+        """Items of rows, in their order, as dictionaries of the columns."""
+        yield from self.items.take(pa.array(rows)).to_pylist()
+
+
+def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexManifest) -> IndexManifest:
+    """Write an index whole or not at all. Rows must be unit vectors. Returns the manifest with its hashes.
+
+    Raises BundleError if vectors are not unit rows, StorageError if they cannot be written.
+    """
+    norms = np.linalg.norm(vectors, axis=1) if len(vectors) else np.ones(1, np.float32)
+    worst = float(np.abs(norms - 1).max())
+    if not worst <= _UNIT_TOLERANCE:
+        raise BundleError(
+            f"cannot index {len(vectors)} vectors: a norm is off 1 by {worst:.3g}, allowed {_UNIT_TOLERANCE}; check the bundle"
+        )
+    with new_directory(path) as folder:
+        np.save(folder / VECTORS, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
+        pq.write_table(items.cast(ITEM_SCHEMA), folder / ITEMS)
+        hashes = {name: sha256_of_file(folder / name) for name in (VECTORS, ITEMS)}
+        manifest = manifest.model_copy(update={"files_sha256": hashes})
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Columns of the k largest of each row, ties to the lower column, ascending by column."""
+    n = scores.shape[1]
+    if n <= k:
+        return np.broadcast_to(np.arange(n), scores.shape)
+    threshold = np.partition(scores, n - k, axis=1)[:, n - k, None]
+    result = np.empty((len(scores), k), np.int64)
+    for row, (line, limit) in enumerate(zip(scores, threshold, strict=True)):
+        above = np.flatnonzero(line > limit)
+        equal = np.flatnonzero(line == limit)[: k - len(above)]
+        result[row] = np.sort(np.concatenate([above, equal]))
+    return result
+
+
+def _read_manifest(path: Path) -> IndexManifest:
+    if not (path / MANIFEST).is_file():
+        raise StorageError(
+            f"no index at {path}: {MANIFEST} is missing; build one with 'image-finder pipeline run indexing'"
+        )
+    try:
+        manifest = IndexManifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise StorageError(
+            f"{path / MANIFEST} is not an index manifest: {first_fault(error)}; build it again"
+        ) from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise StorageError(
+            f"index {path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; build it again"
+        )
+    return manifest

@@ -1,0 +1,53 @@
+"""ONNX encoder: a bundle's towers on ONNX Runtime; same words and shapes as the torch dual encoder."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from components.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
+from components.data.preprocess import Pixels
+from components.features.onnx_session import Device, open_session
+
+Vectors = NDArray[np.float32]
+
+
+class OnnxEncoder:
+    """Encodes texts and pictures; each tower is opened when it is first used."""
+
+    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int = 0) -> None:
+        """threads: of ONNX Runtime; 0 takes one a core."""
+        self.bundle = bundle
+        self.embedding_dim = bundle.manifest.embedding_dim
+        self._device: Device = device
+        self._threads = threads
+        self.tokenizer = bundle.tokenizer()
+        self.preprocess = bundle.preprocess()
+
+    @cached_property
+    def _text_session(self) -> ort.InferenceSession:
+        return open_session(self.bundle.path / TEXT_ENCODER, device=self._device, threads=self._threads)
+
+    @cached_property
+    def _image_session(self) -> ort.InferenceSession:
+        return open_session(self.bundle.path / IMAGE_ENCODER, device=self._device, threads=self._threads)
+
+    def encode_text(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of texts: (n, embedding_dim) float32. Longer texts than the model's limit are cut."""
+        if not texts:
+            return np.empty((0, self.embedding_dim), np.float32)
+        tokens = self.tokenizer(texts)
+        vectors: Vectors = self._text_session.run(["embedding"], {"ids": tokens.ids, "mask": tokens.mask})[0]
+        return vectors
+
+    def encode_image(self, pixels: Pixels) -> Vectors:
+        """Unit vectors of preprocessed pictures, (n, px, px, 3) uint8: (n, embedding_dim) float32."""
+        vectors: Vectors = self._image_session.run(["embedding"], {"pixels": pixels})[0]
+        return vectors
+
+    def attention(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Where the image tower looked: (n, h, w) float32, at least 0, each sums to at most 1."""
+        weights: NDArray[np.float32] = self._image_session.run(["attention"], {"pixels": pixels})[0]
+        return weights

@@ -1,0 +1,108 @@
+"""Files and directories that are whole or absent: atomic writes and content hashes; knows nothing of what they hold."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.errors import StorageError
+
+_CHUNK_BYTES = 1 << 20
+_WRITE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """Hex SHA-256 of data."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content, read in chunks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_directory(directory: Path) -> dict[str, str]:
+    """Hex SHA-256 of every file below directory, by POSIX path relative to it, in sorted order."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): sha256_of_file(path) for path in files}
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn a refusal to write (no space, no permission, read-only) into a one-line StorageError; others pass as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WRITE_REFUSALS:
+            raise
+        hint = "free some space and run again" if error.errno == errno.ENOSPC else "check the path and its permissions"
+        reason = error.strerror or str(error)
+        raise StorageError(f"cannot write {path}: {reason}; nothing was changed there, {hint}") from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write text (UTF-8) to path through a temporary sibling and a rename. Raises StorageError."""
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink()
+            raise
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary sibling of path; on success it is synced and takes path's place, on failure it goes.
+
+    A directory already at path is replaced. Between its removal and the rename there is an instant in which path is
+    absent: readers that must never see that keep a pointer file instead. Raises StorageError.
+    """
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        with write_errors(path):
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp makes it 0700; artefacts are read by other accounts too
+            for entry in temporary.rglob("*"):
+                _sync(entry)
+            _sync(temporary)
+            _replace_directory(temporary, path)
+            _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _replace_directory(source: Path, target: Path) -> None:
+    if not target.exists():
+        source.rename(target)
+        return
+    retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    target.rename(retired / target.name)
+    source.rename(target)
+    shutil.rmtree(retired)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

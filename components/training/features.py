@@ -1,0 +1,109 @@
+"""Frozen-trunk features: what never learns is computed once by ONNX Runtime and kept by content and by trunk.
+
+The cache is keyed by the picture's (or caption's) content hash inside a folder named by the stem's weights and input,
+so neither an edited picture nor another trunk can meet stale features. Resumable; memory-mapped when read.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from components.configs import EmbeddingConfig
+from components.data.preprocess import Pixels
+from components.data.tokens import Tokens
+from components.encoders.dual_encoder import Assembled
+from components.encoders.weights import state_sha256
+from components.errors import DataError
+from components.export.exporter import export_stem
+from components.features.content_cache import ContentCache
+from components.features.onnx_session import open_session
+from components.features.pictures import cache_pictures
+from components.features.texts import cache_texts
+from components.storage import sha256_of_bytes
+
+_LISTED = 5
+
+
+def image_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
+    """The cache of this model's image stem; an entry is (h * w, C) float16."""
+    identity = f"{_stem_identity(assembled.model.image_tower.stem)}:{assembled.preprocess.model_dump_json()}"
+    maker = sha256_of_bytes(identity.encode())
+    width = _image_channels(assembled)
+    return ContentCache(folder / f"image-{maker[:16]}", width=width, dtype="float16", maker=maker)
+
+
+def text_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
+    """The cache of this model's text trunk; an entry is (tokens, C) float16."""
+    tokenizer = assembled.tokenizer
+    stem = assembled.model.text_tower.stem
+    maker = sha256_of_bytes(f"{_stem_identity(stem)}:{tokenizer.max_tokens}:{tokenizer.definition}".encode())
+    width = int(stem.trunk.config.hidden_size)
+    return ContentCache(folder / f"text-{maker[:16]}", width=width, dtype="float16", maker=maker)
+
+
+def extract_image_features(
+    assembled: Assembled, paths: Sequence[Path], cache: ContentCache, config: EmbeddingConfig, *, progress: bool = False
+) -> dict[Path, str]:
+    """Cache the stem's features of pictures. Returns the content key of each path. Raises DataError if one is unreadable."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "stem.onnx"
+        export_stem(assembled.model.image_tower.stem, graph, input_px=assembled.preprocess.input_px)
+        session = open_session(graph, device=config.device, threads=config.threads)
+
+        def infer(pixels: Pixels) -> NDArray[Any]:
+            features = session.run(["features"], {"pixels": pixels})[0]
+            return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
+
+        found = cache_pictures(
+            paths,
+            assembled.preprocess,
+            infer,
+            cache,
+            batch=config.batch_images,
+            decode_threads=config.decode_threads,
+            title="image features" if progress else "",
+        )
+    if found.failures:
+        listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
+        raise DataError(
+            f"{len(found.failures)} of {len(paths)} pictures changed after validation and cannot be read: {listed}; "
+            "run the pipeline again"
+        )
+    return found.keys
+
+
+def extract_text_features(
+    assembled: Assembled,
+    captions: Sequence[str],
+    cache: ContentCache,
+    config: EmbeddingConfig,
+    *,
+    progress: bool = False,
+) -> None:
+    """Cache the text trunk's hidden states of captions."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "stem.onnx"
+        export_stem(assembled.model.text_tower.stem, graph, input_px=None)
+        session = open_session(graph, device=config.device, threads=config.threads)
+
+        def infer(tokens: Tokens) -> NDArray[Any]:
+            hidden: NDArray[Any] = session.run(["features"], {"ids": tokens.ids, "mask": tokens.mask})[0]
+            return hidden.astype(np.float16)
+
+        cache_texts(captions, assembled.tokenizer, infer, cache, title="text features" if progress else "")
+
+
+def _stem_identity(stem: nn.Module) -> str:
+    # the architecture's text tells apart trunks that happen to hold equal tensors
+    return f"{sha256_of_bytes(repr(stem).encode())}:{state_sha256(stem.state_dict())}"
+
+
+def _image_channels(assembled: Assembled) -> int:
+    stem = assembled.model.image_tower.stem
+    last = [module for module in stem.modules() if isinstance(module, nn.Conv2d)][-1]
+    return last.out_channels

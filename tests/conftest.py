@@ -1,0 +1,19 @@
+"""Fixtures every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real captioned photographs; absent it is a failure in CI and a named skip elsewhere."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(os.environ.get("IMAGE_FINDER_TEST_DATA", default))
+    if not (path / "flickr8k").is_dir():
+        message = f"no real photographs at {path}: set IMAGE_FINDER_TEST_DATA to a folder with flickr8k/ and coco/"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path

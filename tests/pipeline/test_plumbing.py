@@ -1,0 +1,106 @@
+"""ZenML and MLflow as the commands set them up: a copy of the sources, a new home, another current folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+class Sandbox:
+    """A checkout and a home of its own; every run is a process that starts in an unrelated folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.checkout, self.home, self.elsewhere = root / "checkout", root / "home", root / "elsewhere"
+        self.elsewhere.mkdir()
+        for package in ("components", "model_registry", "steps", "pipelines"):
+            shutil.copytree(ROOT / package, self.checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+        (self.checkout / "tests" / "pipeline").mkdir(parents=True)
+        shutil.copy(ROOT / "tests" / "pipeline" / "scratch.py", self.checkout / "tests" / "pipeline")
+
+    def run(self, *arguments: str) -> tuple[dict, str]:
+        """Result of a run of the scratch pipeline, and what it said on stderr."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML_", "MLFLOW_"))}
+        done = subprocess.run(
+            [sys.executable, self.checkout / "tests" / "pipeline" / "scratch.py", self.home, *arguments],
+            cwd=self.elsewhere,
+            env={**kept, "PYTHONPATH": str(self.checkout), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    return Sandbox(tmp_path_factory.mktemp("plumbing"))
+
+
+@pytest.fixture(scope="module")
+def first(sandbox):
+    return sandbox.run()
+
+
+def test_first_run_needs_nothing_but_a_home(first, sandbox):
+    result, talk = first
+    assert [step["status"] for step in result["steps"].values()] == ["completed", "completed"]
+    assert result["summary"] == "content 0.1 2 ein Hündchen 6 0.001"
+    assert list(sandbox.elsewhere.iterdir()) == []  # no mlruns, no mlflow.db, no .zen where the user stands
+    assert [line for line in talk.splitlines() if not line.startswith("Step `")] == []
+
+
+def test_sources_and_materializers_are_known_by_name(first):
+    result, _ = first
+    assert {(step["type"], step["module"]) for step in result["steps"].values()} == {
+        ("SourceType.USER", "tests.pipeline.scratch")
+    }
+    outputs = result["steps"]["make_parts"]["outputs"]
+    assert {name: output["materializer"] for name, output in outputs.items()} == {
+        "folder": "tests.pipeline.scratch.FolderMaterializer",
+        "interval": "steps.materializers.RecordMaterializer",
+        "table": "steps.materializers.TableMaterializer",
+    }
+    assert all(output["hash"] for output in outputs.values())
+    assert outputs["folder"]["metadata"]["kind"] == "scratch"
+    assert outputs["folder"]["metadata"]["files"] == "2"
+
+
+def test_tracked_step_logs_numbers_pages_and_machine_load_into_the_home(first, sandbox):
+    client = mlflow.MlflowClient(tracking_uri=first[0]["uri"])
+    experiment = client.get_experiment_by_name("image-finder")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["rate"] == 0.001
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    (page,) = (sandbox.home / "mlartifacts").rglob("page.html")
+    assert page.read_text() == "<p>hello</p>"
+
+
+def test_mlflow_address_is_blank_after_a_tracked_step_and_home_names_it(first, sandbox):
+    assert first[0]["after"] == ""
+    assert first[0]["uri"] == f"sqlite:///{sandbox.home}/mlflow.db"
+
+
+def test_unchanged_run_is_cached_until_a_component_changes(first, sandbox):
+    again, _ = sandbox.run()
+    assert [step["status"] for step in again["steps"].values()] == ["cached", "cached"]
+    with (sandbox.checkout / "components" / "errors.py").open("a") as stream:
+        stream.write("# edited\n")
+    edited, _ = sandbox.run()
+    assert [step["status"] for step in edited["steps"].values()] == ["completed", "completed"]
+
+
+def test_yaml_parameters_fill_nested_configs_and_keep_their_defaults(first, sandbox, tmp_path):
+    yaml = tmp_path / "run.yaml"
+    yaml.write_text("parameters:\n  split:\n    val_fraction: 0.25\n  training:\n    epochs: 3\n")
+    result, _ = sandbox.run(str(yaml))
+    assert result["summary"] == "content 0.25 2 ein Hündchen 3 0.001"

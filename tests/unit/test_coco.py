@@ -1,0 +1,300 @@
+"""Both layouts give one captions table, and every fault of the files is named."""
+
+import json
+import shutil
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.configs import DatasetConfig
+from components.data.coco import read_captions, resolve_parts
+from components.errors import DataError
+
+COLUMNS = {
+    "image_id": "int64",
+    "caption_id": "int64",
+    "file_name": "str",
+    "caption": "str",
+    "width_px": "int64",
+    "height_px": "int64",
+    "license": "int64",
+    "part": "str",
+}
+
+
+def image(image_id, **changes):
+    values = {"id": image_id, "file_name": f"{image_id}.jpg", "width": 640, "height": 480, "license": 4}
+    return {**values, **changes}
+
+
+def annotation(caption_id, image_id, caption="A dog."):
+    return {"id": caption_id, "image_id": image_id, "caption": caption}
+
+
+def coco_at(root, parts, **changes):
+    """Write {part: (images, annotations)} or {part: text} as COCO JSON and return the configuration."""
+    for part, content in parts.items():
+        text = (
+            content
+            if isinstance(content, str)
+            else json.dumps(dict(zip(("images", "annotations"), content, strict=True)))
+        )
+        (root / f"{part}.json").write_text(text, encoding="utf-8")
+    named = {part: {"annotations": f"{part}.json", "images": f"{part}2017"} for part in parts}
+    return DatasetConfig(name="small", root=root, parts=named, **changes)
+
+
+def row(image_id, ids, captions, **changes):
+    values = {"license": 4, "file_name": f"{image_id}.jpg", "height": 480, "width": 640, "image_id": image_id}
+    return {**values, "coco_url": "u", "ids": ids, "captions": captions, **changes}
+
+
+def table_at(root, rows, **changes):
+    pq.write_table(pa.Table.from_pylist(rows), root / "train.parquet")
+    parts = {"train": {"annotations": "train.parquet", "images": "train2017"}}
+    return DatasetConfig(name="small", layout="coco2017_table", root=root, parts=parts, **changes)
+
+
+def shared_config(root, layout, annotations, **changes):
+    parts = {part: {"annotations": place, "images": f"{part}2017"} for part, place in annotations.items()}
+    return DatasetConfig(name="coco", layout=layout, root=root, parts=parts, **changes)
+
+
+def shared_json(shared_data, **changes):
+    places = {part: f"annotations/captions_{part}2017.json" for part in ("train", "val")}
+    return shared_config(shared_data / "coco", "coco", places, **changes)
+
+
+def test_captions_stand_beside_their_picture_sorted_by_part_image_and_caption(tmp_path):
+    config = coco_at(
+        tmp_path,
+        {
+            "val": ([image(5)], [annotation(1, 5, "Ein Käfer 🐞")]),
+            "train": (
+                [image(9, license=1), image(2, width=100)],
+                [annotation(8, 9), annotation(4, 9), annotation(7, 2)],
+            ),
+        },
+    )
+    captions = read_captions(config)
+    assert captions.dtypes.astype(str).to_dict() == COLUMNS
+    assert captions.to_numpy().tolist() == [
+        [2, 7, "train2017/2.jpg", "A dog.", 100, 480, 4, "train"],
+        [9, 4, "train2017/9.jpg", "A dog.", 640, 480, 1, "train"],
+        [9, 8, "train2017/9.jpg", "A dog.", 640, 480, 1, "train"],
+        [5, 1, "val2017/5.jpg", "Ein Käfer 🐞", 640, 480, 4, "val"],
+    ]
+
+
+def test_json_parquet_and_hub_table_of_real_coco_give_the_identical_captions(shared_data, tmp_path):
+    from_json = read_captions(shared_json(shared_data))
+    tables = {"train": "huggingface/train.parquet", "val": "huggingface/validation.parquet"}
+    from_parquet = read_captions(shared_config(shared_data / "coco", "coco2017_table", tables))
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for path in (shared_data / "coco" / "huggingface").glob("*.parquet"):
+        shutil.copyfile(path, hub / path.name)
+    splits = {"train": "train", "val": "validation"}
+    on_hub = shared_config(shared_data / "coco", "coco2017_table", splits, hub_dataset=str(hub))
+    from_hub = read_captions(on_hub, hub_cache=tmp_path / "cache")
+    pd.testing.assert_frame_equal(from_json, from_parquet)
+    pd.testing.assert_frame_equal(from_json, from_hub)
+    assert from_json.groupby("part")["image_id"].nunique().to_dict() == {"train": 80, "val": 200}
+    assert from_json["part"].value_counts().to_dict() == {"train": 400, "val": 1000}
+    assert all((shared_data / "coco" / name).is_file() for name in from_json["file_name"])
+
+
+def test_full_val2017_is_read_though_most_pictures_are_absent(shared_data):
+    places = {"val": "annotations_full/captions_val2017.json"}
+    captions = read_captions(shared_config(shared_data / "coco", "coco", places))
+    per_image = captions.groupby("image_id").size().value_counts().to_dict()
+    assert (len(captions), per_image) == (25014, {5: 4987, 6: 12, 7: 1})
+
+
+def test_max_images_keeps_the_first_pictures_of_each_part_with_all_their_captions(shared_data):
+    all_of_them = read_captions(shared_json(shared_data))
+    some = read_captions(shared_json(shared_data, max_images=7))
+    for part in ("train", "val"):
+        whole = all_of_them[all_of_them["part"] == part]
+        first = sorted(whole["image_id"].unique())[:7]
+        assert some.loc[some["part"] == part, "image_id"].unique().tolist() == first
+        assert (some["part"] == part).sum() == whole["image_id"].isin(first).sum()
+
+
+def test_max_images_above_their_number_keeps_all(tmp_path):
+    config = coco_at(tmp_path, {"train": ([image(1)], [annotation(1, 1)])}, max_images=50)
+    assert len(read_captions(config)) == 1
+
+
+def test_demo_layout_reads_its_own_folder_as_train(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    content = {"images": [image(1)], "annotations": [annotation(1, 1)]}
+    (tmp_path / "annotations" / "captions.json").write_text(json.dumps(content))
+    captions = read_captions(DatasetConfig(name="demo", layout="demo", root=tmp_path))
+    assert captions[["file_name", "part"]].to_numpy().tolist() == [["images/1.jpg", "train"]]
+
+
+def test_unknown_size_and_license_are_zero_and_null_captions_empty(tmp_path):
+    bare = {"id": 1, "file_name": "1.jpg"}
+    config = coco_at(tmp_path, {"train": ([bare, image(2, width=None)], [annotation(1, 1, None), annotation(2, 2)])})
+    captions = read_captions(config)
+    assert captions[["width_px", "height_px", "license"]].to_numpy().tolist() == [[0, 0, 0], [0, 480, 4]]
+    assert captions["caption"].tolist() == ["", "A dog."]
+    nulls = read_captions(table_at(tmp_path, [row(1, [1], [None], width=None), row(2, [2], ["A cat."])]))
+    assert nulls[["caption", "width_px"]].to_numpy().tolist() == [["", 0], ["A cat.", 640]]
+
+
+def test_root_folder_itself_may_hold_the_pictures_and_escapes_stay_visible(tmp_path):
+    names = [image(1), image(2, file_name="../2.jpg"), image(3, file_name="/etc/3.jpg")]
+    (tmp_path / "c.json").write_text(
+        json.dumps({"images": names, "annotations": [annotation(i, i) for i in (1, 2, 3)]})
+    )
+
+    def names_below(folder):
+        parts = {"train": {"annotations": "c.json", "images": folder}}
+        return read_captions(DatasetConfig(name="small", root=tmp_path, parts=parts))["file_name"].tolist()
+
+    assert names_below(".") == ["1.jpg", "../2.jpg", "/etc/3.jpg"]
+    assert names_below("./deep/er/") == ["deep/er/1.jpg", "deep/er/../2.jpg", "/etc/3.jpg"]
+
+
+def test_table_whose_file_names_hold_the_folder_already_reads_the_same(tmp_path):
+    plain = read_captions(table_at(tmp_path, [row(1, [3, 4], ["a", "b"])]))
+    prefixed = read_captions(table_at(tmp_path, [row(1, [3, 4], ["a", "b"], file_name="train2017/1.jpg")]))
+    pd.testing.assert_frame_equal(plain, prefixed)
+
+
+def test_captions_of_unlisted_pictures_are_refused_with_count_and_first_ids(tmp_path):
+    annotations = [annotation(1, 1), *(annotation(10 + number, 100 + number) for number in range(7))]
+    config = coco_at(tmp_path, {"train": ([image(1)], annotations)})
+    with pytest.raises(
+        DataError, match=r"7 of 8 captions point to 7 image ids \(100, 101, 102, 103, 104, \.\.\.\) not"
+    ):
+        read_captions(config)
+
+
+def test_pictures_without_captions_are_left_out_and_logged(tmp_path, caplog):
+    config = coco_at(tmp_path, {"train": ([image(1), image(2)], [annotation(1, 1)])})
+    assert read_captions(config)["image_id"].tolist() == [1]
+    assert "1 image id (2) without a caption left out" in caplog.text
+
+
+def test_pictures_listed_twice_alike_count_once_but_not_if_they_differ(tmp_path):
+    twice = coco_at(tmp_path, {"train": ([image(1), image(1)], [annotation(1, 1)])})
+    assert len(read_captions(twice)) == 1
+    differing = coco_at(tmp_path, {"train": ([image(1), image(1, file_name="other.jpg")], [annotation(1, 1)])})
+    with pytest.raises(DataError, match=r"1 image id \(1\) listed twice with different contents"):
+        read_captions(differing)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [', "not valid JSON"),
+        ("[1]", "expected an object with images and annotations, found a list"),
+        ('{"images": [], "info": {}}', "no key 'annotations', so this is no COCO captions file; found: images, info"),
+        ('{"images": {}, "annotations": []}', "'images' must be a list, found a dict"),
+        (([image(1)], []), "no captions for part 'train' of data set 'small'"),
+        (([], []), "no captions for part 'train' of data set 'small'"),
+        (([{"id": 1}], [annotation(1, 1)]), r"images\[0\] has no key 'file_name'; found: id"),
+        (
+            ([image(1)], [annotation(1, 1), {"id": 2, "image_id": 1, "bbox": []}]),
+            r"annotations\[1\] has no key 'caption'; found: bbox, id, image_id",
+        ),
+        (([image(1)], ["text"]), r"annotations\[0\] must be an object, found a str"),
+        (([image("1")], [annotation(1, 1)]), r"images\[\]\.id: entry 0 must be int, found '1'"),
+        (([image(1)], [annotation(1, 1.5)]), r"annotations\[\]\.image_id: entry 0 must be int, found 1\.5"),
+        (([image(1)], [annotation(True, 1)]), r"annotations\[\]\.id: entry 0 must be int, found True"),
+        (
+            ([image(1)], [annotation(1, 1), annotation(None, 1)]),
+            r"annotations\[\]\.id: entry 1 must be int, found None",
+        ),
+        (([image(2**63)], [annotation(1, 1)]), r"images\[\]\.id: a value does not fit into 64 bits"),
+        (([image(1, width="wide")], [annotation(1, 1)]), r"images\[\]\.width: entry 0 must be int, found 'wide'"),
+        (([image(1)], [annotation(1, 1, 7)]), r"annotations\[\]\.caption: entry 0 must be str, found 7"),
+        (([image(1)], [annotation(1, 1, "\ud83d")]), "half a surrogate pair"),
+    ],
+)
+def test_malformed_captions_file_is_refused_with_what_was_found(tmp_path, content, message):
+    config = coco_at(tmp_path, {"train": content})
+    with pytest.raises(DataError, match=message) as refused:
+        read_captions(config)
+    assert str(tmp_path / "train.json") in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    config = coco_at(tmp_path, {"train": "{}"})
+    (tmp_path / "train.json").write_bytes(b'{"images": "\xff\xfe\x00"')
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_captions(config)
+
+
+@pytest.mark.parametrize("layout", ["coco", "coco2017_table"])
+def test_missing_file_is_named(tmp_path, layout):
+    config = shared_config(tmp_path, layout, {"train": "absent.file"})
+    with pytest.raises(DataError, match=r"absent\.file: no such file; is root right"):
+        read_captions(config)
+
+
+@pytest.mark.parametrize("layout", ["coco", "coco2017_table"])
+def test_missing_root_is_named(layout):
+    config = DatasetConfig(name="small", layout=layout, parts={"train": {"annotations": "a", "images": "b"}})
+    with pytest.raises(DataError, match="data set 'small': root is not set"):
+        read_captions(config)
+
+
+def test_table_on_the_hub_needs_no_root():
+    parts = {name: {"annotations": name, "images": f"./{name}2017/"} for name in ("val", "train")}
+    config = DatasetConfig(name="hub", layout="coco2017_table", hub_dataset="phiyodr/coco2017", parts=parts)
+    resolved = resolve_parts(config)
+    assert [(part.name, part.annotations, part.images) for part in resolved] == [
+        ("train", None, "train2017"),
+        ("val", None, "val2017"),
+    ]
+
+
+def test_table_without_a_column_is_refused_with_what_was_found(tmp_path):
+    lacking = row(1, [1], ["a"])
+    del lacking["ids"], lacking["width"]
+    with pytest.raises(
+        DataError, match=r"no column width, ids; found: captions, coco_url, file_name, height, image_id"
+    ):
+        read_captions(table_at(tmp_path, [lacking]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(1, [1], ["a"]), row(2, [2, 3], ["b"])], r"ids and captions differ in number for 1 image id \(2\)"),
+        ([row(1, 1, "a")], "column ids must hold lists, found int64"),
+        ([row("x", [1], ["a"])], "column image_id: entry 0 must be int, found 'x'"),
+        ([row(1, [1], [5])], "column captions: entry 0 must be str, found 5"),
+        ([row(1, [1, None], ["a", "b"])], "column ids: entry 1 must be int, found None"),
+        ([row(1, [1], ["a"], width="wide")], "column width: entry 0 must be int, found 'wide'"),
+        ([row(None, [1], ["a"]), row(2, [2], ["b"])], "column image_id: entry 0 must be int, found None"),
+        ([row(1, [], []), row(2, None, None)], "no captions for part 'train' of data set 'small'"),
+    ],
+)
+def test_malformed_table_is_refused_with_what_was_found(tmp_path, rows, message):
+    with pytest.raises(DataError, match=message):
+        read_captions(table_at(tmp_path, rows))
+
+
+def test_file_that_is_no_parquet_is_refused(tmp_path):
+    config = table_at(tmp_path, [row(1, [1], ["a"])])
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 nothing of the kind")
+    with pytest.raises(DataError, match=r"train\.parquet: not a readable Parquet file"):
+        read_captions(config)
+
+
+def test_hub_split_that_does_not_exist_is_refused_with_what_to_do(tmp_path):
+    pq.write_table(pa.Table.from_pylist([row(1, [1], ["a"])]), tmp_path / "train.parquet")
+    config = shared_config(None, "coco2017_table", {"val": "nonsense"}, hub_dataset=str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"cannot load split 'nonsense' of .*; check name, split and network"
+    ) as refused:
+        read_captions(config, hub_cache=tmp_path / "cache")
+    assert "\n" not in str(refused.value)

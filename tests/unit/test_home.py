@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from components.errors import StorageError
+from pipelines.home import Home, prepare, tracking_uri
+
+
+def test_given_folder_wins_over_the_variable_and_the_variable_over_the_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path / "variable"))
+    assert Home.resolve(tmp_path / "given").root == tmp_path / "given"
+    assert Home.resolve().root == tmp_path / "variable"
+    monkeypatch.delenv("IMAGE_FINDER_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    assert Home.resolve().root.name == "image-finder"
+
+
+def test_relative_and_tilde_folders_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Home.resolve(Path("here")).root == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Home.resolve(Path("~/there")).root == tmp_path / "there"
+
+
+def test_resolving_makes_no_folder(tmp_path):
+    home = Home.resolve(tmp_path / "new")
+    assert not home.root.exists()
+    assert {home.zenml_dir.parent, home.mlflow_db.parent, home.mlflow_artifacts.parent, home.cache_dir.parent} == {
+        home.root
+    }
+
+
+def test_mlflow_address_is_the_given_one_then_the_variable_then_the_home(tmp_path, monkeypatch):
+    home = Home(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://variable")
+    assert tracking_uri(home, "http://given") == "http://given"
+    assert tracking_uri(home) == "http://variable"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # as ZenML leaves it after a tracked step
+    assert tracking_uri(home) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_home_that_is_a_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*file/zenml: Not a directory"):
+        prepare(Home(tmp_path / "file"), mlflow_uri=None)

@@ -1,0 +1,91 @@
+import re
+
+import pytest
+
+from components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
+from components.records import DatasetManifest, DirectionReport, Interval, RetrievalReport, SliceReport
+from model_registry.model_card import CardFacts, model_card
+
+
+def facts(**changes):
+    def direction(n_queries, gallery_size, recall):
+        return DirectionReport(
+            n_queries=n_queries,
+            gallery_size=gallery_size,
+            recall={1: recall},
+            interval={1: Interval(low=recall - 0.02, high=recall + 0.03)},
+            random_recall={1: 1 / gallery_size},
+            median_rank=4.0,
+        )
+
+    manifest = DatasetManifest(
+        name="flickr8k",
+        layout="coco",
+        root="/data",
+        n_images=7000,
+        n_captions=35000,
+        n_images_of_part={"train": 6000, "val": 1000},
+        annotations_sha256={"train": "a"},
+        pictures_sha256="b",
+        mean_caption_characters=50.0,
+        unreadable_pictures=3,
+    )
+    report = RetrievalReport(
+        dataset="flickr8k",
+        data_version="0123456789ab",
+        split="val",
+        n_images=1000,
+        n_captions=5000,
+        text_to_image=direction(5000, 1000, 0.219),
+        image_to_text=direction(1000, 5000, 0.3),
+        mean_recall=0.5,
+        mean_recall_interval=Interval(low=0.49, high=0.51),
+        slices=(
+            SliceReport(
+                slice="length", value="5|9", n_queries=77, recall={1: 0.1}, interval={1: Interval(low=0.05, high=0.2)}
+            ),
+        ),
+        bootstrap_samples=1000,
+        seed=0,
+    )
+    values = {"name": "image-finder", "code_version": "c0de", "manifest": manifest, "report": report}
+    return CardFacts(**{**values, "model": ModelConfig(), "training": TrainingConfig(), **changes})
+
+
+def test_every_measurement_stands_with_interval_baseline_and_denominators():
+    card = model_card(facts())
+    assert "| sentence to picture | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
+    assert "| picture to sentence | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
+    assert "Mean recall 50.0 % 49.0 to 51.0" in card
+
+
+def test_slices_have_their_own_denominator_and_cannot_break_the_table():
+    assert "| length | 5\\|9 | 10.0 % @1 | 5.0 to 20.0 | 77 |" in model_card(facts())
+
+
+def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_claim_it():
+    assert re.search(r"pre-training text included captions of COCO and Flickr30k", model_card(facts()))
+    hub = ModelConfig(
+        text=TextTowerConfig(trunk="distilbert-base-uncased", weights="hub"), image=ImageTowerConfig(weights="hub")
+    )
+    assert "MiniLM" not in model_card(facts(model=hub))
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "words"),
+    [
+        ("flickr8k", "coco", "research and educational use"),
+        ("coco2017", "coco", "CC BY 4.0"),
+        ("mine", "coco2017_table", "CC BY 4.0"),
+        ("scenes", "demo", "OpenMoji 17.0.0"),
+        ("mine", "coco", "not known to this project"),
+    ],
+)
+def test_licence_follows_the_data_set_and_is_never_guessed(name, layout, words):
+    manifest = facts().manifest.model_copy(update={"name": name, "layout": layout})
+    assert words in model_card(facts(manifest=manifest))
+
+
+def test_card_holds_what_is_needed_to_use_the_model_rightly():
+    headings = re.findall(r"^## (.+)$", model_card(facts()), re.MULTILINE)
+    assert headings == ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Limits"]
