@@ -236,6 +236,9 @@ class ExportConfig(Config):
         0.999, ge=-1, le=1, description="smallest cosine between the torch and the ONNX embedding of one input"
     )
     max_difference: float = Field(0.01, gt=0, description="largest absolute difference of one component")
+    min_cosine_int8: float = Field(
+        0.95, ge=-1, le=1, description="instead of both, smallest cosine of a text tower with 8-bit weights"
+    )
     max_recall_difference: float = Field(
         0.01, ge=0, le=1, description="largest loss of text-to-image recall@10 on the parity pictures"
     )

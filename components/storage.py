@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,15 @@ from pathlib import Path
 from components.errors import StorageError
 
 _CHUNK_BYTES = 1 << 20
-_WRITE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+_SPACE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PATH_REFUSALS = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
+# Writers in Rust (safetensors, tokenizers) raise exceptions of their own that end with the system's number; numpy's
+# tofile raises an OSError without one when the disk is full.
+_RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
+_NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 def sha256_of_bytes(data: bytes) -> str:
@@ -37,15 +46,31 @@ def hash_directory(directory: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn a refusal to write (no space, no permission, read-only) into a one-line StorageError; others pass as they are."""
+    """Turn a refusal to write (no space, no permission, read-only) into a one-line StorageError; others pass as they are.
+
+    Known are the system's own errors, those of writers in Rust (safetensors) and numpy's short write.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _WRITE_REFUSALS:
+    except StorageError:
+        raise
+    except Exception as error:
+        number = _system_number(error)
+        if number not in _SPACE_REFUSALS | _PATH_REFUSALS:
             raise
-        hint = "free some space and run again" if error.errno == errno.ENOSPC else "check the path and its permissions"
-        reason = error.strerror or str(error)
+        hint = "free some space and run again" if number in _SPACE_REFUSALS else "check the path and its permissions"
+        reason = os.strerror(number)
         raise StorageError(f"cannot write {path}: {reason}; nothing was changed there, {hint}") from error
+
+
+def _system_number(error: Exception) -> int:
+    """The system's error number behind an exception, 0 if there is none."""
+    if isinstance(error, OSError):
+        if error.errno is None and _NUMPY_SHORT_WRITE.fullmatch(str(error)):
+            return errno.ENOSPC
+        return error.errno or 0
+    found = _RUST_NUMBER.search(str(error))
+    return int(found[1]) if found else 0
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -61,7 +86,7 @@ def write_text_atomically(path: Path, text: str) -> None:
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
-            Path(temporary).unlink()
+            Path(temporary).unlink(missing_ok=True)
             raise
         _sync(path.parent)
 
@@ -70,8 +95,8 @@ def write_text_atomically(path: Path, text: str) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary sibling of path; on success it is synced and takes path's place, on failure it goes.
 
-    A directory already at path is replaced. Between its removal and the rename there is an instant in which path is
-    absent: readers that must never see that keep a pointer file instead. Raises StorageError.
+    A directory already at path is replaced; if that fails, it is put back. Between its removal and the rename there is
+    an instant in which path is absent: readers that must never see that keep a pointer file instead. Raises StorageError.
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,9 +120,15 @@ def _replace_directory(source: Path, target: Path) -> None:
         source.rename(target)
         return
     retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    target.rename(retired / target.name)
-    source.rename(target)
-    shutil.rmtree(retired)
+    try:
+        target.rename(retired / target.name)
+        source.rename(target)
+    except BaseException:
+        if (retired / target.name).exists() and not target.exists():
+            (retired / target.name).rename(target)
+        retired.rmdir()
+        raise
+    shutil.rmtree(retired, ignore_errors=True)  # the new one is in place: what is left of the old one harms nobody
 
 
 def _sync(path: Path) -> None:

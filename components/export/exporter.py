@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
@@ -71,8 +72,16 @@ def export_text_tower(model: DualEncoder, path: Path, *, int8: bool) -> None:
         outputs=("embedding",),
     )
     if int8:
+        _forget_inner_shapes(target)
         quantize_dynamic(target, path, per_channel=True, weight_type=QuantType.QInt8)
         target.unlink()
+
+
+def _forget_inner_shapes(path: Path) -> None:
+    """The quantiser turns weights over and then trips over the shapes the exporter noted for them."""
+    model = onnx.load(path)
+    del model.graph.value_info[:]
+    onnx.save(model, path)
 
 
 def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:

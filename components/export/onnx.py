@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx_ir import Graph
 from torch import Tensor, nn
 
 from components.errors import BundleError
@@ -49,8 +50,18 @@ def export_module(
         )
     if program is None:
         raise BundleError(f"cannot export {path.name}: the exporter gave no program")
+    _free_names(program.model.graph, outputs)
     program.save(str(path), external_data=False)
     _require_free(path, inputs)
+
+
+def _free_names(graph: Graph, outputs: Sequence[str]) -> None:
+    """Rename inner values that bear an output's name; the exporter calls a looked-up token `embedding` itself."""
+    ends = {id(value) for value in graph.outputs}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in outputs and id(value) not in ends:
+                value.name = f"{value.name}_inner"
 
 
 def _require_free(path: Path, inputs: dict[str, tuple[str | None, ...]]) -> None:

@@ -10,7 +10,7 @@ killed at any moment loses at most the batch in flight: on opening, whatever has
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -51,22 +51,30 @@ class ContentCache:
 
     def __enter__(self) -> Self:
         """Take the writer's lock, waiting for another writer of the same cache, and cut off what it left unfinished."""
-        try:
-            self._lock.acquire(timeout=_LOCK_WAIT_S)
-        except Timeout as error:
-            raise StorageError(
-                f"{self.folder} has been locked by another run for {_LOCK_WAIT_S:.0f} s; wait for it or stop it"
-            ) from error
-        self.refresh()
-        for path, size in ((self._data_path, self._total_rows * self._row_bytes), (self._keys_path, self._keys_bytes)):
-            if path.exists() and path.stat().st_size > size:
-                os.truncate(path, size)
+        with write_errors(self.folder):
+            try:
+                self._lock.acquire(timeout=_LOCK_WAIT_S)
+            except Timeout as error:
+                raise StorageError(
+                    f"{self.folder} has been locked by another run for {_LOCK_WAIT_S:.0f} s; wait for it or stop it"
+                ) from error
+            try:
+                self.refresh()
+                self._cut_off_unfinished()
+            except BaseException:
+                self._lock.release()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.release()
+
+    def _cut_off_unfinished(self) -> None:
+        for path, size in ((self._data_path, self._total_rows * self._row_bytes), (self._keys_path, self._keys_bytes)):
+            if path.exists() and path.stat().st_size > size:
+                os.truncate(path, size)
 
     def refresh(self) -> None:
         """Read keys that were appended since; an unfinished last line or an entry without its data is left out."""
@@ -75,7 +83,7 @@ class ContentCache:
         text = self._keys_path.read_bytes() if self._keys_path.exists() else b""
         for line in text.splitlines(keepends=True):
             key, _, count = line.decode("utf-8", "replace").rstrip("\n").partition("\t")
-            if not line.endswith(b"\n") or not count.isdigit() or self._total_rows + int(count) > available:
+            if not line.endswith(b"\n") or not count.isdecimal() or self._total_rows + int(count) > available:
                 break
             self._places[key] = (self._total_rows, int(count))
             self._total_rows += int(count)
@@ -83,20 +91,26 @@ class ContentCache:
         self._rows = None
 
     def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
-        """Add entries of (rows, width) under new keys; synced when it returns. Needs the lock. Raises StorageError."""
+        """Add entries of (rows, width) under new keys; synced when it returns, and nothing is added when it fails.
+
+        Needs the lock. Raises StorageError.
+        """
         if not self._lock.is_locked:
             raise StorageError(f"{self.folder} must be entered (with cache:) before it is appended to")
-        with write_errors(self.folder):
-            with self._data_path.open("ab") as stream:
-                for entry in entries:
-                    stream.write(np.ascontiguousarray(entry, dtype=self.dtype).tobytes())
-                stream.flush()
-                os.fsync(stream.fileno())
-            lines = "".join(f"{key}\t{len(entry)}\n" for key, entry in zip(keys, entries, strict=True)).encode()
-            with self._keys_path.open("ab") as stream:
-                stream.write(lines)
-                stream.flush()
-                os.fsync(stream.fileno())
+        if wrong := [entry.shape for entry in entries if entry.ndim != 2 or entry.shape[1] != self.width]:
+            raise StorageError(
+                f"{self.folder} holds entries of (rows, {self.width}), one of shape {wrong[0]} was given"
+            )
+        lines = "".join(f"{key}\t{len(entry)}\n" for key, entry in zip(keys, entries, strict=True)).encode()
+        data = (np.ascontiguousarray(entry, dtype=self.dtype).tobytes() for entry in entries)
+        try:
+            with write_errors(self.folder):
+                _append_synced(self._data_path, data)
+                _append_synced(self._keys_path, [lines])
+        except BaseException:
+            # Half a row left behind would shift every entry that is appended after it.
+            self._cut_off_unfinished()
+            raise
         for key, entry in zip(keys, entries, strict=True):
             self._places[key] = (self._total_rows, len(entry))
             self._total_rows += len(entry)
@@ -138,7 +152,10 @@ class ContentCache:
         if not path.exists():
             write_text_atomically(path, json.dumps(layout, indent=2) + "\n")
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:  # not UTF-8, not JSON, not an object
+            raise StorageError(f"{path} is damaged: {error}; remove the folder, it is computed again") from error
         if found != layout:
             differing = [
                 f"{key} {found.get(key)!r}, expected {value!r}"
@@ -146,3 +163,11 @@ class ContentCache:
                 if found.get(key) != value
             ]
             raise StorageError(f"cache {self.folder} was made otherwise: {'; '.join(differing)}; remove the folder")
+
+
+def _append_synced(path: Path, chunks: Iterable[bytes]) -> None:
+    with path.open("ab") as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -3,7 +3,9 @@
 Used for the frozen trunk's features and for a gallery's embeddings alike; knows nothing of what the graph computes.
 """
 
+import contextlib
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -43,33 +45,78 @@ def cache_pictures(
     *,
     batch: int = 32,
     decode_threads: int = 2,
+    infer_threads: int = 1,
     title: str = "",
 ) -> PictureKeys:
     """Make sure the cache holds an entry for each readable picture; equal content is computed once.
 
-    infer: (n, H, W, 3) uint8 to (n, rows, width). title: of the progress bar on stderr; empty: no bar. Raises
+    infer: (n, H, W, 3) uint8 to (n, rows, width); called from infer_threads threads at a time, with batches of up to
+    `batch`. title: of the progress bar on stderr; empty: no bar. What is done is kept when it is stopped. Raises
     StorageError.
     """
     keys: dict[Path, str] = {}
     failures: dict[Path, str] = {}
-    pending: dict[str, Pixels] = {}
     with (
         cache,
-        ThreadPoolExecutor(decode_threads) as pool,
+        _threads(decode_threads) as decoders,
+        _threads(infer_threads) as inferrers,
         tqdm(total=len(paths), desc=title, unit="pic", disable=not title) as bar,
     ):
-        for decoded in _in_order(pool, lambda path: _decode(path, preprocess, cache), paths, ahead=2 * batch):
+        batches = _Batches(infer, cache, inferrers, size=batch, ahead=infer_threads)
+        for decoded in _in_order(decoders, lambda path: _decode(path, preprocess, cache), paths, ahead=2 * batch):
             bar.update()
             if decoded.failure:
                 failures[decoded.path] = decoded.failure
                 continue
             keys[decoded.path] = decoded.key
             if decoded.pixels is not None:
-                pending.setdefault(decoded.key, decoded.pixels)
-            if len(pending) >= batch:
-                _flush(pending, infer, cache)
-        _flush(pending, infer, cache)
+                batches.add(decoded.key, decoded.pixels)
+        batches.finish()
     return PictureKeys(keys, failures)
+
+
+class _Batches:
+    """Fills batches, hands them to the inferring threads and keeps what comes back, in order.
+
+    The calling thread never infers, so that it goes on taking decoded pictures; it waits only when `ahead` batches
+    are being inferred and one more is ready.
+    """
+
+    def __init__(self, infer: Infer, cache: ContentCache, pool: ThreadPoolExecutor, *, size: int, ahead: int) -> None:
+        self._infer = infer
+        self._cache = cache
+        self._pool = pool
+        self._size = size
+        self._ahead = ahead
+        self._filling: dict[str, Pixels] = {}
+        self._running: deque[tuple[list[str], Future[NDArray[Any]]]] = deque()
+        self._taken: set[str] = set()
+
+    def add(self, key: str, pixels: Pixels) -> None:
+        # A copy of a picture that was decoded before its twin was kept is on its way already.
+        if key in self._taken:
+            return
+        self._taken.add(key)
+        self._filling[key] = pixels
+        if len(self._filling) == self._size:
+            self._start()
+
+    def finish(self) -> None:
+        if self._filling:
+            self._start()
+        while self._running:
+            self._keep_oldest()
+
+    def _start(self) -> None:
+        pixels = np.stack(list(self._filling.values()))
+        self._running.append((list(self._filling), self._pool.submit(self._infer, pixels)))
+        self._filling.clear()
+        while len(self._running) > self._ahead:
+            self._keep_oldest()
+
+    def _keep_oldest(self) -> None:
+        keys, entries = self._running.popleft()
+        self._cache.append(keys, list(entries.result()))
 
 
 def _decode(path: Path, preprocess: Preprocess, cache: ContentCache) -> _Decoded:
@@ -83,12 +130,14 @@ def _decode(path: Path, preprocess: Preprocess, cache: ContentCache) -> _Decoded
         return _Decoded(path, "", None, f"cannot be read: {error.strerror}")
 
 
-def _flush(pending: dict[str, Pixels], infer: Infer, cache: ContentCache) -> None:
-    # A copy of a picture that was in flight when its twin was written is already there by now.
-    fresh = {key: pixels for key, pixels in pending.items() if key not in cache}
-    if fresh:
-        cache.append(list(fresh), list(infer(np.stack(list(fresh.values())))))
-    pending.clear()
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that drops what has not begun when it is left, so that an interrupted run ends at once."""
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _in_order(
@@ -96,7 +145,7 @@ def _in_order(
 ) -> Iterator[_Decoded]:
     """Like pool.map, but with at most `ahead` results in flight, so that memory stays flat."""
     remaining = iter(paths)
-    queue: list[Future[_Decoded]] = [pool.submit(work, path) for path in itertools.islice(remaining, ahead)]
+    queue: deque[Future[_Decoded]] = deque(pool.submit(work, path) for path in itertools.islice(remaining, ahead))
     while queue:
-        yield queue.pop(0).result()
+        yield queue.popleft().result()
         queue.extend(pool.submit(work, path) for path in itertools.islice(remaining, 1))

@@ -56,7 +56,7 @@ def extract_image_features(
         session = open_session(graph, device=config.device, threads=config.threads)
 
         def infer(pixels: Pixels) -> NDArray[Any]:
-            features = session.run(["features"], {"pixels": pixels})[0]
+            features: NDArray[Any] = session.run(["features"], {"pixels": pixels})[0]
             return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
 
         found = cache_pictures(

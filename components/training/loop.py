@@ -5,14 +5,14 @@ uninterrupted run would: batches are a function of (seed, epoch), and each epoch
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -23,7 +23,7 @@ from components.errors import ConfigError, DataError
 from components.evaluation.retrieval import first_match_ranks, named_recalls
 from components.records import EpochRecord
 from components.training import resume
-from components.training.plan import BatchPlan, plan_epoch
+from components.training.plan import BatchPlan, batches_of_epoch, plan_epoch
 from components.training.schedule import rate_factor
 from components.training.sources import DecodedImages, PairedSet, TextInput, embed_all
 
@@ -59,26 +59,30 @@ def train(
 ) -> Trained:
     """Train the parts of the model that learn. identity: hash of data, config and code; only its own state is resumed.
 
-    Raises ConfigError for a device that is not there, DataError for a set without pictures, StorageError.
+    on_epoch is told every epoch in order; after a kill, those that were finished before come again first. Raises
+    ConfigError for a device that is not there, DataError for a set without pictures, StorageError.
     """
     for name, data in (("train", train_set), ("val", val_set)):
         if len(data.images) == 0:
             raise DataError(f"the {name} set holds no pictures; at least 2 are needed to train, 1 to validate")
     if len(train_set.images) < 2:
         raise DataError("the train set holds a single picture, expected at least 2: a contrast needs another one")
-    run = _Run(model, config, _steps_of_epoch(train_set, config))
-    state = run.resume(work, identity)
-    while state.epochs_done < config.epochs and not _out_of_patience(state, config):
-        record = run.epoch(train_set, val_set, state.epochs_done, progress=progress)
-        history = (*state.history, record)
-        best = max(history, key=lambda r: r.val_mean_recall).epoch
-        state = resume.Progress(
-            identity=identity, history=history, best_epoch=best if config.patience_epochs else record.epoch
-        )
-        resume.save(work, state, run.tensors())
-        on_epoch(record)
-    kept = work / f"epoch-{state.best_epoch:04d}"
-    model.load_state_dict(resume.load(kept, "average" if config.ema_decay else "model"))
+    run = _Run(model, config, batches_of_epoch(len(train_set.images), config.batch_images))
+    with resume.only_one(work):
+        state = run.resume(work, identity)
+        for record in state.history:
+            on_epoch(record)
+        while state.epochs_done < config.epochs and not _out_of_patience(state, config):
+            record = run.epoch(train_set, val_set, state.epochs_done, progress=progress)
+            history = (*state.history, record)
+            best = max(history, key=lambda r: r.val_mean_recall).epoch  # of equals, the first
+            state = resume.Progress(
+                identity=identity, history=history, best_epoch=best if config.patience_epochs else record.epoch
+            )
+            resume.save(work, state, run.tensors())
+            on_epoch(record)
+        kept = work / f"epoch-{state.best_epoch:04d}"
+        model.load_state_dict(resume.load(kept, "average" if config.ema_decay else "model"))
     return Trained(model.cpu().eval(), state.history, state.best_epoch)
 
 
@@ -94,7 +98,7 @@ class _Run:
         self.optimizer = _optimizer(self.model, config, fused=self.device.type == "cuda")
         self.total_steps = steps_of_epoch * config.epochs
         self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+            AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema_decay), use_buffers=True)
             if config.ema_decay
             else None
         )
@@ -190,8 +194,11 @@ class _Run:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-class _PlannedBatches(Dataset[_Batch]):
-    """Loads planned batches by number, in the process that asks for them."""
+class _PlannedBatches(Dataset["_Batch | str"]):
+    """Loads planned batches by number, in the process that asks for them; a str is the reason why one has no batch.
+
+    An exception would come out of a loader's process with its traceback as its message.
+    """
 
     def __init__(self, plans: list[BatchPlan], data: PairedSet) -> None:
         self._plans = plans
@@ -200,13 +207,16 @@ class _PlannedBatches(Dataset[_Batch]):
     def __len__(self) -> int:
         return len(self._plans)
 
-    def __getitem__(self, number: int) -> _Batch:
+    def __getitem__(self, number: int) -> _Batch | str:
         plan = self._plans[number]
-        return _Batch(
-            self._data.images.load(plan.image_rows),
-            self._data.texts.load(plan.caption_rows),
-            torch.from_numpy(plan.image_of_text),
-        )
+        try:
+            return _Batch(
+                self._data.images.load(plan.image_rows),
+                self._data.texts.load(plan.caption_rows),
+                torch.from_numpy(plan.image_of_text),
+            )
+        except DataError as error:
+            return str(error)
 
 
 def pick_device(device: str) -> torch.device:
@@ -222,7 +232,10 @@ def _loaded(plans: list[BatchPlan], data: PairedSet, config: TrainingConfig, dev
     loader = DataLoader(
         _PlannedBatches(plans, data), batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"
     )
-    for images, texts, image_of_text in loader:
+    for loaded in loader:
+        if isinstance(loaded, str):
+            raise DataError(f"{loaded}; it could be read when it was validated, run the pipeline again")
+        images, texts, image_of_text = loaded
         yield _Batch(
             images.to(device, non_blocking=True),
             TextInput(texts[0].to(device, non_blocking=True), texts[1].to(device, non_blocking=True)),
@@ -230,8 +243,18 @@ def _loaded(plans: list[BatchPlan], data: PairedSet, config: TrainingConfig, dev
         )
 
 
-def _steps_of_epoch(data: PairedSet, config: TrainingConfig) -> int:
-    return -(-len(data.images) // config.batch_images)
+def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """The update of AveragedModel; torch's own averages whole numbers too, which turns position 7 into 6 at 0.9."""
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], _: Tensor | int) -> None:
+        for average, current in zip(averages, currents, strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, 1 - decay)
+            else:
+                average.copy_(current)
+
+    return update
 
 
 def _optimizer(model: DualEncoder, config: TrainingConfig, *, fused: bool) -> torch.optim.AdamW:

@@ -5,18 +5,23 @@
 A folder is written whole or not at all, and the one before it goes only when the new one is there.
 """
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.errors import StorageError
 from components.records import EpochRecord, Record
-from components.storage import new_directory
+from components.storage import new_directory, write_errors
 
+_PROGRESS = "progress.json"
 _NAME = re.compile(r"epoch-(\d{4})")
 
 
@@ -36,10 +41,33 @@ class Progress(Record):
 def latest(work: Path, identity: str) -> tuple[Path, Progress] | None:
     """The newest state of this training, or None."""
     for folder in sorted(_epoch_folders(work), reverse=True):
-        progress = Progress.model_validate_json((folder / "progress.json").read_text(encoding="utf-8"))
+        if not (folder / _PROGRESS).exists():
+            continue  # its removal was interrupted
+        try:
+            progress = Progress.model_validate_json((folder / _PROGRESS).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StorageError(f"{folder / _PROGRESS} is damaged; remove {work} to train from the start") from error
         if progress.identity == identity:
             return folder, progress
     return None
+
+
+@contextlib.contextmanager
+def only_one(work: Path) -> Iterator[None]:
+    """Hold the work folder for this process, and sweep what killed ones left half-written. Raises StorageError."""
+    with write_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(work / "training.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StorageError(f"another run is training the same in {work}; wait for it or stop it") from error
+    try:
+        for leftover in work.glob(".epoch-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def save(work: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]]) -> Path:
@@ -51,17 +79,21 @@ def save(work: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]]) 
                 {name: tensor.detach().cpu().contiguous() for name, tensor in content.items()},
                 folder / f"{stem}.safetensors",
             )
-        (folder / "progress.json").write_text(progress.model_dump_json(), encoding="utf-8")
+        (folder / _PROGRESS).write_text(progress.model_dump_json(), encoding="utf-8")
     kept = {target.name, f"epoch-{progress.best_epoch:04d}"}
     for folder in _epoch_folders(work):
         if folder.name not in kept:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
 def load(folder: Path, stem: str) -> dict[str, Tensor]:
-    """Tensors of one file of a state."""
-    return load_file(folder / f"{stem}.safetensors")
+    """Tensors of one file of a state. Raises StorageError."""
+    path = folder / f"{stem}.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} cannot be read: {error}; remove {folder.parent} to train from the start") from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -72,10 +104,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put saved moments and step counts back."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        # Moments lie in memory as their parameter does (channels last on a GPU); fused AdamW insists on it.
+        laid = value if name == "step" else torch.empty_like(parameters[int(number)].detach()).copy_(value)
+        state.setdefault(int(number), {})[name] = laid
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)

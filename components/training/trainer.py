@@ -13,7 +13,7 @@ from components.encoders.dual_encoder import Assembled, assemble
 from components.errors import DataError
 from components.features.texts import text_keys
 from components.records import Record
-from components.storage import sha256_of_bytes
+from components.storage import sha256_of_bytes, sha256_of_file
 from components.training.features import (
     extract_image_features,
     extract_text_features,
@@ -33,6 +33,8 @@ from components.training.sources import (
     Vectors,
     embed_all,
 )
+
+_CODE_FOLDERS = ("data", "encoders", "evaluation", "export", "features", "training")
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def train_checkpoint(
 ) -> Checkpoint:
     """Train and write a checkpoint at path. dataset: its name and data version.
 
-    A run that was killed is continued from its last finished epoch, kept below the cache folder until the next
-    training of the same identity is done. Raises DataError, ConfigError, StorageError.
+    A run that was killed is continued from its last finished epoch, kept below <cache folder>/training; a finished one
+    of the same data, configs and code is not trained again. Raises DataError, ConfigError, StorageError.
     """
     model_config, training = configs
     assembled = untrained(model_config, training.seed)
@@ -202,10 +204,19 @@ def _text_source(
 def _identity(
     train_data: CaptionedPictures, val_data: CaptionedPictures, configs: tuple[ModelConfig, TrainingConfig]
 ) -> str:
-    """Hash of everything that decides the outcome of a training but the code."""
-    parts = [config.model_dump_json() for config in configs]
+    """Hash of everything that decides the outcome of a training: configs, code, pictures, captions."""
+    parts = [*(config.model_dump_json() for config in configs), _code_sha256()]
     for data in (train_data, val_data):
         parts += data.picture_rows()["sha256"].tolist()
         parts += text_keys(data.captions["caption"].tolist())
         parts.append(data.image_of_caption().tobytes().hex())
     return sha256_of_bytes("\n".join(parts).encode())
+
+
+def _code_sha256() -> str:
+    """Hash of the code a training runs through; without it, a finished training would outlive an edit of its loop."""
+    components = Path(__file__).resolve().parents[1]
+    files = sorted(path for folder in _CODE_FOLDERS for path in (components / folder).rglob("*.py"))
+    return sha256_of_bytes(
+        "\n".join(f"{path.relative_to(components)}:{sha256_of_file(path)}" for path in files).encode()
+    )

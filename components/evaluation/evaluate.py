@@ -1,0 +1,68 @@
+"""Evaluation of a checkpoint: its vectors of a table to a report and to figures; knows nothing of where they are kept."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from components.configs import EvaluationConfig
+from components.data.images import load_rgb
+from components.encoders.checkpoint import Checkpoint
+from components.evaluation.figures import query_examples, recall_curve, similarity_heat_map, training_curves
+from components.evaluation.retrieval import EvaluatedOn, first_match_ranks, pick_examples, report_ranks
+from components.evaluation.slices import caption_slices
+from components.records import RetrievalReport
+from components.training.sources import Vectors
+from components.training.trainer import CaptionedPictures, FeatureSettings, checkpoint_vectors
+
+_THUMBNAIL_PX = 224
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A report and its figures, by file name without ending."""
+
+    report: RetrievalReport
+    figures: dict[str, Figure]
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    data: CaptionedPictures,
+    config: EvaluationConfig,
+    *,
+    settings: FeatureSettings,
+    identity: EvaluatedOn,
+) -> Evaluated:
+    """Score a checkpoint on a table and draw the figures of every evaluation. Raises DataError."""
+    images, texts = checkpoint_vectors(checkpoint, data, settings)
+    ranks = first_match_ranks(images, texts, data.image_of_caption())
+    report = report_ranks(ranks, config=config, identity=identity, slices=caption_slices(data.captions))
+    examples = pick_examples(images, texts, ranks)
+    captions = data.captions["caption"].tolist()
+    figures = {
+        "similarity_heat_map": _heat_map(images, texts, data, config),
+        "query_examples": query_examples(
+            examples, _thumbnails(data, examples.image_rows), captions, gallery_size=len(images)
+        ),
+        "recall_curve": recall_curve(ranks),
+        "training_curves": training_curves(checkpoint.manifest.history),
+    }
+    return Evaluated(report, figures)
+
+
+def _heat_map(images: Vectors, texts: Vectors, data: CaptionedPictures, config: EvaluationConfig) -> Figure:
+    """N pictures drawn by seed, each with its first caption: the picture every evaluation shows first."""
+    n = min(config.heat_map_pairs, len(images))
+    rows = np.sort(np.random.default_rng(config.seed).choice(len(images), n, replace=False))
+    owners = data.image_of_caption()
+    firsts = np.array([np.flatnonzero(owners == row)[0] for row in rows])
+    captions = data.captions["caption"].iloc[firsts].tolist()
+    thumbnails = _thumbnails(data, tuple(rows.tolist()))
+    return similarity_heat_map(texts[firsts] @ images[rows].T, [thumbnails[row] for row in rows.tolist()], captions)
+
+
+def _thumbnails(data: CaptionedPictures, rows: tuple[int, ...]) -> dict[int, Image.Image]:
+    names = data.picture_rows()["file_name"]
+    return {row: load_rgb(data.root / names.iloc[row], at_least_px=_THUMBNAIL_PX) for row in rows}

@@ -1,0 +1,180 @@
+"""Parity: how far a bundle's ONNX towers are from the torch towers they were exported from, measured and gated apart."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.bundle import Bundle
+from components.configs import ExportConfig
+from components.data.tokens import Tokenizer
+from components.encoders.checkpoint import Checkpoint
+from components.encoders.dual_encoder import Assembled
+from components.errors import QualityError
+from components.evaluation.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
+from components.records import ParityCase, ParityReport
+from components.search.onnx_encoder import OnnxEncoder
+from components.training.trainer import CaptionedPictures
+
+Vectors = NDArray[np.float32]
+Tower = Literal["image", "text"]
+
+BATCHES = (1, 3, 8)  # an export that fixed its batch, or mixes rows of one, shows here
+_TEXTS_OF_A_CASE = 8
+_REFERENCE_BATCH = 32
+_K = 10
+# What stands for a value that is not finite: the worst there can be between unit vectors, and JSON can hold it.
+_WORST_COSINE = -1.0
+_WORST_DIFFERENCE = 2.0
+
+
+def measure_parity(
+    checkpoint: Checkpoint, bundle: Bundle, data: CaptionedPictures, config: ExportConfig
+) -> ParityReport:
+    """Compare both towers on the first config.parity_pictures pictures (by id) and their captions, on the CPU.
+
+    Each side decodes and tokenises with what it carries itself, so a difference there shows too. Images at batch 1, 3
+    and 8; texts too, as short, medium, long, over-length and mixed captions. Raises BundleError, DataError,
+    PictureError.
+    """
+    assembled = checkpoint.load()
+    encoder = OnnxEncoder(bundle, device="cpu")
+    ids = data.image_ids()[: config.parity_pictures]
+    rows = data.picture_rows().loc[ids]
+    paths = [data.root / name for name in rows["file_name"]]
+    of_pictures = data.captions[data.captions["image_id"].isin(ids)]
+    captions = of_pictures["caption"].tolist()
+
+    pixels = np.stack([assembled.preprocess.load(path) for path in paths])
+    same = assembled.preprocess == encoder.preprocess
+    onnx_pixels = pixels if same else np.stack([encoder.preprocess.load(path) for path in paths])
+    torch_images = _in_batches(lambda part: _torch_images(assembled, pixels[part]), len(paths), _REFERENCE_BATCH)
+    cases = []
+    for batch in BATCHES:
+        onnx_images = _in_batches(lambda part: encoder.encode_image(onnx_pixels[part]), len(paths), batch)
+        cases.append(_case("image", batch, "pictures", torch_images, onnx_images))
+    for name, texts in _text_cases(captions, assembled.tokenizer):
+        cases += _compare_texts(assembled, encoder, name, texts)
+
+    torch_texts = _in_batches(lambda part: _torch_texts(assembled, captions[part]), len(captions), _REFERENCE_BATCH)
+    onnx_texts = _in_batches(lambda part: encoder.encode_text(captions[part]), len(captions), _REFERENCE_BATCH)
+    owners = np.searchsorted(ids, of_pictures["image_id"].to_numpy())
+    recalls = _recall(torch_images, torch_texts, owners), _recall(onnx_images, onnx_texts, owners)
+    return _judge(cases, recalls, len(paths), config, text_int8=bundle.manifest.text_quantised)
+
+
+def require_parity(report: ParityReport) -> None:
+    """Raises QualityError with the measured numbers unless the report passed."""
+    if not report.passed:
+        raise QualityError(
+            f"the exported model is not the trained one: {'; '.join(report.reasons)}; nothing was registered"
+        )
+
+
+def _judge(
+    cases: Sequence[ParityCase],
+    recalls: tuple[float, float],
+    n_pictures: int,
+    config: ExportConfig,
+    *,
+    text_int8: bool,
+) -> ParityReport:
+    reasons = [reason for case in cases for reason in _faults(case, config, int8=text_int8 and case.tower == "text")]
+    torch_recall, onnx_recall = recalls
+    if not torch_recall - onnx_recall <= config.max_recall_difference:
+        reasons.append(
+            f"text-to-image recall@{_K} fell from {torch_recall:.4f} to {onnx_recall:.4f} on {n_pictures} pictures, "
+            f"allowed are {config.max_recall_difference:g} less"
+        )
+    return ParityReport(
+        cases=tuple(cases),
+        min_cosine=min(case.min_cosine for case in cases),
+        max_difference=max(case.max_difference for case in cases),
+        torch_recall_at_10=torch_recall,
+        onnx_recall_at_10=onnx_recall,
+        n_pictures=n_pictures,
+        passed=not reasons,
+        reasons=tuple(reasons),
+    )
+
+
+def _faults(case: ParityCase, config: ExportConfig, *, int8: bool) -> Iterator[str]:
+    """What is wrong with a case. Weights of 8 bits are held to a cosine of their own, which bounds the difference."""
+    place = f"{case.tower} tower, {case.case}, batch {case.batch}"
+    least = config.min_cosine_int8 if int8 else config.min_cosine
+    if not case.min_cosine >= least:
+        yield f"{place}: cosine {case.min_cosine:.6f}, at least {least:g} is needed"
+    if not int8 and not case.max_difference <= config.max_difference:
+        yield f"{place}: a component differs by {case.max_difference:.3g}, at most {config.max_difference:g} is allowed"
+
+
+def _compare_texts(assembled: Assembled, encoder: OnnxEncoder, name: str, texts: Sequence[str]) -> list[ParityCase]:
+    """One case a batch size; torch reads each text on its own, so that padding in ONNX shows."""
+    alone = _in_batches(lambda part: _torch_texts(assembled, texts[part]), len(texts), 1)
+    return [
+        _case("text", batch, name, alone, _in_batches(lambda part: encoder.encode_text(texts[part]), len(texts), batch))
+        for batch in BATCHES
+    ]
+
+
+def _text_cases(captions: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[str, list[str]]]:
+    """Captions of each length by tokens; over-length ones are cut by the tokenizer, mixed ones are padded."""
+    distinct = sorted(set(captions))
+    counts = tokenizer.count(distinct)
+    ordered = [distinct[row] for row in np.argsort(counts, kind="stable")]
+    middle = max(0, (len(ordered) - _TEXTS_OF_A_CASE) // 2)
+    cases = {
+        "short": ordered[:_TEXTS_OF_A_CASE],
+        "medium": ordered[middle : middle + _TEXTS_OF_A_CASE],
+        "long": ordered[-_TEXTS_OF_A_CASE:],
+    }
+    cases["over-length"] = [" ".join([text or "a"] * tokenizer.max_tokens) for text in cases["long"]]
+    mixed = [text for texts in zip(*cases.values(), strict=True) for text in texts]
+    yield from cases.items()
+    yield "mixed", mixed[: 2 * _TEXTS_OF_A_CASE]
+
+
+def _case(tower: Tower, batch: int, name: str, expected: Vectors, measured: Vectors) -> ParityCase:
+    """Compare unit rows, both (n, dim)."""
+    a, b = expected.astype(np.float64), measured.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = np.einsum("ij,ij->i", a, b) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+        difference = float(np.abs(a - b).max())
+    cosine = float(cosines.min())
+    return ParityCase(
+        tower=tower,
+        batch=batch,
+        case=name,
+        min_cosine=cosine if math.isfinite(cosine) else _WORST_COSINE,
+        max_difference=difference if math.isfinite(difference) else _WORST_DIFFERENCE,
+    )
+
+
+def _recall(images: Vectors, texts: Vectors, owners: NDArray[np.int64]) -> float:
+    """Text-to-image recall@10; 0 if a row is not a unit vector, NaN included, since no order can be made of those."""
+    for vectors in (images, texts):
+        if not np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) <= UNIT_TOLERANCE):
+            return 0.0
+    return recall_at_k(first_match_ranks(images, texts, owners).text_to_image, _K)
+
+
+def _in_batches(encode: Callable[[slice], Vectors], n: int, batch: int) -> Vectors:
+    return np.concatenate([encode(slice(start, start + batch)) for start in range(0, n, batch)])
+
+
+def _torch_images(assembled: Assembled, pixels: NDArray[np.uint8]) -> Vectors:
+    with torch.inference_mode():
+        vectors: Vectors = assembled.model.encode_image(torch.from_numpy(pixels)).numpy()
+    return vectors
+
+
+def _torch_texts(assembled: Assembled, texts: Sequence[str]) -> Vectors:
+    tokens = assembled.tokenizer(texts)
+    with torch.inference_mode():
+        vectors: Vectors = assembled.model.encode_text(
+            torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
+        ).numpy()
+    return vectors

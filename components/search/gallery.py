@@ -1,0 +1,130 @@
+"""Gallery: the pictures to be searched, with what is known of each; decodes nothing and knows nothing of models."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.configs import GalleryConfig
+from components.data.images import find_pictures
+from components.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One picture. id: unique in its gallery; uri: absolute path of the file as text, what a search shows."""
+
+    id: str
+    path: Path
+    uri: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures in the order of the index that is made of them."""
+
+    name: str
+    items: tuple[GalleryItem, ...]
+
+
+def read_gallery(config: GalleryConfig) -> Gallery:
+    """List the pictures of a folder, or those of a COCO captions JSON that are there.
+
+    With annotations, an id is the image id and pictures come in ascending order of it; without, it is the POSIX path
+    relative to the folder, and they come in that order. Annotated pictures that are absent are counted in the log.
+    Raises ConfigError if root is not set; DataError for a folder or file that is missing or malformed, image ids that
+    are not unique, and a gallery without pictures.
+    """
+    if config.root is None:
+        raise ConfigError("gallery: root is not set; name the folder of the pictures")
+    root = config.root.expanduser().resolve()
+    folder = root / config.images
+    if not folder.is_dir():
+        raise DataError(f"gallery: no such folder: {folder}; check root and images")
+    if config.annotations is None:
+        items = _items_of_folder(folder)
+        place = f"{folder} and below"
+    else:
+        place = str(root / config.annotations)
+        items = _items_of_annotations(root / config.annotations, folder)
+    if not items:
+        raise DataError(f"gallery: no pictures in {place}; check root, images and annotations")
+    return Gallery(folder.resolve().name or str(folder), tuple(items))
+
+
+def _items_of_folder(folder: Path) -> list[GalleryItem]:
+    return [_item(relative.as_posix(), folder / relative, ()) for relative in find_pictures(folder)]
+
+
+def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
+    """Pictures of a COCO captions JSON that exist in folder, ascending by image id."""
+    content = _load_json(path)
+    names = _file_names(_rows(content, "images", path), path)
+    captions: dict[int, list[tuple[int, str]]] = {image_id: [] for image_id in names}
+    for position, row in enumerate(_rows(content, "annotations", path)):
+        image_id, caption = _captioned(row, position, path)
+        if image_id not in captions:
+            raise DataError(f"{path}: annotations[{position}].image_id {image_id} is not among images[].id")
+        if caption.strip():
+            captions[image_id].append((position, caption.strip()))
+    items = []
+    for image_id, name in sorted(names.items()):
+        if (folder / name).is_file():
+            items.append(_item(str(image_id), folder / name, tuple(text for _, text in captions[image_id])))
+    if absent := len(names) - len(items):
+        logger.warning("%s: %d of %d annotated pictures are not in %s", path, absent, len(names), folder)
+    return items
+
+
+def _item(identity: str, path: Path, captions: tuple[str, ...]) -> GalleryItem:
+    return GalleryItem(identity, path, str(path), captions)
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"gallery: {path} cannot be read: {error.strerror}; check annotations") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"gallery: {path} is not JSON: {reason}; restore or fetch it again") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path}: a {type(content).__name__} at the top, expected an object with images and annotations"
+        )
+    return content
+
+
+def _rows(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    rows = content.get(key)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: '{key}' must be a list of objects, as in COCO's captions JSON")
+    return rows
+
+
+def _file_names(rows: list[dict[str, Any]], path: Path) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for position, row in enumerate(rows):
+        image_id, name = row.get("id"), row.get("file_name")
+        if type(image_id) is not int or not isinstance(name, str) or not name or "\0" in name:
+            raise DataError(
+                f"{path}: images[{position}] must have an integer id and a file_name, got {image_id!r}, {name!r}"
+            )
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{path}: images[{position}].file_name {name!r} leaves the folder of the pictures")
+        if names.setdefault(image_id, name) != name:
+            raise DataError(f"{path}: image id {image_id} names two pictures, {names[image_id]!r} and {name!r}")
+    return names
+
+
+def _captioned(row: dict[str, Any], position: int, path: Path) -> tuple[int, str]:
+    image_id, caption = row.get("image_id"), row.get("caption")
+    if type(image_id) is not int or not isinstance(caption, str | None):
+        raise DataError(
+            f"{path}: annotations[{position}] must have an integer image_id and a caption, got {image_id!r}, {caption!r}"
+        )
+    return image_id, caption or ""

@@ -1,0 +1,25 @@
+"""Pipeline `finder_indexing`: the champion and a gallery of pictures to a published vector index. Composition only."""
+
+from zenml import pipeline
+from zenml.enums import ExecutionMode
+
+import steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
+from components.configs import EmbeddingConfig, GalleryConfig, RegistryConfig
+from steps.embed_gallery import embed_gallery
+from steps.load_champion import load_champion
+from steps.publish_index import publish_index
+
+_REGISTRY, _EMBEDDING = RegistryConfig(), EmbeddingConfig()
+
+
+@pipeline(name="finder_indexing", execution_mode=ExecutionMode.FAIL_FAST)
+def finder_indexing(
+    gallery: GalleryConfig,
+    gallery_fingerprint: str,
+    registry: RegistryConfig = _REGISTRY,
+    embedding: EmbeddingConfig = _EMBEDDING,
+) -> None:
+    """Load the champion, embed the gallery with it, publish both."""
+    bundle = load_champion(registry)
+    index = embed_gallery(bundle, gallery, embedding, gallery_fingerprint)
+    publish_index(index, bundle)

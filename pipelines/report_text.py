@@ -1,0 +1,51 @@
+"""Report text: records to the tables a terminal shows."""
+
+from collections.abc import Sequence
+
+from components.app.tables import aligned
+from components.records import DirectionReport, ParityReport, PromotionDecision, RetrievalReport
+
+
+def retrieval_table(report: RetrievalReport) -> str:
+    """Recall both ways with intervals, denominators and the random baseline."""
+    ks = sorted(report.text_to_image.recall)
+    head = ["", "queries", "gallery", *(f"R@{k}" for k in ks), "median rank", *(f"random R@{k}" for k in ks)]
+    rows = [
+        _direction_row("text to picture", report.text_to_image, ks),
+        _direction_row("picture to text", report.image_to_text, ks),
+    ]
+    title = (
+        f"{report.dataset} {report.split}: {report.n_images:,} pictures, {report.n_captions:,} captions, "
+        f"data version {report.data_version}; recall in %, 95 % intervals over pictures"
+    )
+    low, high = report.mean_recall_interval.low, report.mean_recall_interval.high
+    mean = f"mean recall {100 * report.mean_recall:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return "\n".join([title, aligned([head, *rows]), mean])
+
+
+def decision_text(decision: PromotionDecision, model_name: str) -> str:
+    """The verdict and its reasons."""
+    verdict = "is the new champion" if decision.promoted else "was not promoted"
+    return f"{model_name} version {decision.candidate_version} {verdict}: {'; '.join(decision.reasons)}"
+
+
+def parity_text(report: ParityReport) -> str:
+    """The export's distance from the trained model in one line."""
+    return (
+        f"ONNX against torch: smallest cosine {report.min_cosine:.6f}, largest difference {report.max_difference:.2g}, "
+        f"R@10 {100 * report.onnx_recall_at_10:.1f} against {100 * report.torch_recall_at_10:.1f} on {report.n_pictures} pictures"
+    )
+
+
+def _direction_row(name: str, report: DirectionReport, ks: Sequence[int]) -> list[str]:
+    return [
+        name,
+        f"{report.n_queries:,}",
+        f"{report.gallery_size:,}",
+        *(
+            f"{100 * report.recall[k]:.1f} [{100 * report.interval[k].low:.1f}, {100 * report.interval[k].high:.1f}]"
+            for k in ks
+        ),
+        f"{report.median_rank:g}",
+        *(f"{100 * report.random_recall[k]:.2f}" for k in ks),
+    ]

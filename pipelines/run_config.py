@@ -1,0 +1,115 @@
+"""Run configuration: a YAML by name or path, with overrides, checked as a whole before anything is started.
+
+The files are ZenML's own (parameters, settings, steps, ...), so `zenml pipeline run` reads them too. Merging happens
+here because ZenML lets a file win over what is given in a call.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from components.configs import (
+    Config,
+    DatasetConfig,
+    EmbeddingConfig,
+    EvaluationConfig,
+    ExportConfig,
+    GalleryConfig,
+    ModelConfig,
+    RegistryConfig,
+    SplitConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
+from components.data.layout import detect_layout
+from components.errors import ConfigError
+
+PipelineName = Literal["training", "indexing"]
+Values = dict[str, Any]
+
+PARAMETERS: Mapping[PipelineName, Mapping[str, type[Config]]] = {
+    "training": {
+        "dataset": DatasetConfig,
+        "validation": ValidationConfig,
+        "split": SplitConfig,
+        "model": ModelConfig,
+        "training": TrainingConfig,
+        "evaluation": EvaluationConfig,
+        "export": ExportConfig,
+        "registry": RegistryConfig,
+        "embedding": EmbeddingConfig,
+    },
+    "indexing": {"gallery": GalleryConfig, "registry": RegistryConfig, "embedding": EmbeddingConfig},
+}
+
+
+def load(pipeline: PipelineName, name_or_file: str) -> Values:
+    """The YAML of that name in pipelines/configs, or at that path. Raises ConfigError."""
+    path = Path(name_or_file)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = configs_folder() / f"{pipeline}.{name_or_file}.yaml"
+    if not path.is_file():
+        names = sorted(p.name.split(".")[1] for p in configs_folder().glob(f"{pipeline}.*.yaml"))
+        raise ConfigError(
+            f"no configuration '{name_or_file}' for {pipeline}: known are {', '.join(names)}, or name a .yaml file"
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("parameters"), dict):
+        raise ConfigError(f"{path} must be a mapping with the key 'parameters', see {configs_folder()}")
+    return values
+
+
+def configs_folder() -> Path:
+    """Folder of the configurations that come with the package."""
+    return Path(str(resources.files("pipelines"))) / "configs"
+
+
+def override(values: Values, assignments: Sequence[str]) -> Values:
+    """Values with `a.b=c` applied below parameters; c is read as YAML. Raises ConfigError for a malformed one."""
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        keys = path.split(".")
+        if not separator or not all(keys):
+            raise ConfigError(f"--set {assignment}: expected a.b=value, e.g. training.epochs=3")
+        values = _with(values, ["parameters", *keys], yaml.safe_load(text))
+    return values
+
+
+def with_data(pipeline: PipelineName, values: Values, root: Path | None) -> Values:
+    """Values that read the data set or gallery in a folder; a data set without parts is found out from the folder."""
+    if root is None:
+        return values
+    if pipeline == "indexing":
+        return _with(values, ["parameters", "gallery", "root"], str(root.resolve()))
+    dataset = values["parameters"].get("dataset") or {}
+    if not dataset.get("parts") and dataset.get("layout") != "demo":
+        found = detect_layout(root, dataset.get("name")).model_dump(mode="json", exclude_defaults=True)
+        dataset = {**found, **dataset}
+    return _with(values, ["parameters", "dataset"], {**dataset, "root": str(root.resolve())})
+
+
+def checked(pipeline: PipelineName, values: Values) -> dict[str, Config]:
+    """Every parameter of the run as its config, defaults filled in. Raises ConfigError naming the first fault."""
+    known = PARAMETERS[pipeline]
+    given = values["parameters"]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown parameter '{unknown[0]}' for {pipeline}: known are {', '.join(known)}")
+    required = {"training": "dataset", "indexing": "gallery"}[pipeline]
+    if required not in given:
+        raise ConfigError(f"the {pipeline} pipeline needs '{required}': give --data DIR or set {required} in the YAML")
+    return {name: kind.parse(given.get(name) or {}) for name, kind in known.items()}
+
+
+def _with(values: Values, keys: Sequence[str], value: object) -> Values:
+    first, *rest = keys
+    inner = values.get(first)
+    if rest:
+        value = _with(inner if isinstance(inner, dict) else {}, rest, value)
+    return {**values, first: value}

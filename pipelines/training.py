@@ -1,0 +1,65 @@
+"""Pipeline `finder_training`: captioned pictures to a measured, exported and registered model. Composition only."""
+
+from zenml import pipeline
+from zenml.enums import ExecutionMode
+
+import steps.checkpoint_materializer
+import steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
+from components.configs import (
+    DatasetConfig,
+    EmbeddingConfig,
+    EvaluationConfig,
+    ExportConfig,
+    ModelConfig,
+    RegistryConfig,
+    SplitConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
+from steps.evaluate_retrieval import evaluate_retrieval
+from steps.export_bundle import export_bundle
+from steps.extract_features import extract_features
+from steps.ingest_captions import ingest_captions
+from steps.measure_parity import measure_parity
+from steps.promote_bundle import promote_bundle
+from steps.register_bundle import register_bundle
+from steps.require_parity import require_parity
+from steps.require_quality import require_quality
+from steps.require_valid import require_valid
+from steps.split_captions import split_captions
+from steps.train_dual_encoder import train_dual_encoder
+from steps.validate_captions import validate_captions
+
+_VALIDATION, _SPLIT, _MODEL, _TRAINING = ValidationConfig(), SplitConfig(), ModelConfig(), TrainingConfig()
+_EVALUATION, _EXPORT, _REGISTRY, _EMBEDDING = EvaluationConfig(), ExportConfig(), RegistryConfig(), EmbeddingConfig()
+
+
+@pipeline(name="finder_training", execution_mode=ExecutionMode.FAIL_FAST)
+def finder_training(
+    dataset: DatasetConfig,
+    data_fingerprint: str,
+    validation: ValidationConfig = _VALIDATION,
+    split: SplitConfig = _SPLIT,
+    model: ModelConfig = _MODEL,
+    training: TrainingConfig = _TRAINING,
+    evaluation: EvaluationConfig = _EVALUATION,
+    export: ExportConfig = _EXPORT,
+    registry: RegistryConfig = _REGISTRY,
+    embedding: EmbeddingConfig = _EMBEDDING,
+) -> None:
+    """Ingest, validate, split, train, evaluate, export, register, promote; each measurement is followed by its gate."""
+    captions, pictures, manifest = ingest_captions(dataset, data_fingerprint)
+    validated = validate_captions(captions, pictures, manifest, validation, model.text)
+    require_valid(validated)
+    train, val, test = split_captions(captions, pictures, validated, split, after=["require_valid"])
+    features = extract_features(train, val, test, pictures, manifest, model, embedding)
+    checkpoint = train_dual_encoder(train, val, pictures, manifest, features, model, training, embedding)
+    report = evaluate_retrieval(checkpoint, val, test, pictures, manifest, evaluation, embedding)
+    require_quality(report, evaluation)
+    bundle = export_bundle(checkpoint, export, after=["require_quality"])
+    parity = measure_parity(checkpoint, bundle, val, pictures, manifest, export)
+    require_parity(parity)
+    registered = register_bundle(
+        bundle, report, parity, manifest, model, training, registry, after=["require_quality", "require_parity"]
+    )
+    promote_bundle(registered, report, registry)

@@ -1,0 +1,38 @@
+"""Step: a gallery of pictures to a vector index."""
+
+from typing import Annotated
+
+from zenml import log_metadata, step
+
+from components.bundle import Bundle
+from components.configs import EmbeddingConfig, GalleryConfig
+from components.search import embed
+from components.search.gallery import read_gallery
+from components.search.index import VectorIndex
+from model_registry import tracking
+from steps._cache import CODE_AWARE
+from steps._workspace import cache_dir, scratch_dir
+from steps.materializers import IndexMaterializer
+
+
+@step(cache_policy=CODE_AWARE, experiment_tracker=True, output_materializers=IndexMaterializer)
+def embed_gallery(
+    bundle: Bundle, gallery: GalleryConfig, embedding: EmbeddingConfig, gallery_fingerprint: str
+) -> Annotated[VectorIndex, "vector_index"]:
+    """Embed every picture and write the index with its self-check; resumable, equal content once.
+
+    gallery_fingerprint is not read: it is in the cache key, so that changed pictures are embedded again.
+    """
+    index = embed.embed_gallery(
+        bundle,
+        read_gallery(gallery),
+        scratch_dir() / "index",
+        embedding,
+        cache_dir=cache_dir(),
+        max_failed_share=gallery.max_failed_share,
+        progress=True,
+    )
+    tracking.log_config(gallery=gallery, embedding=embedding)
+    tracking.log_record(index.manifest.model_copy(update={"failed": {}}), "reports/index.json")
+    log_metadata({"pictures": index.manifest.count, "failed": len(index.manifest.failed)})
+    return index

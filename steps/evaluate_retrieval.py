@@ -1,0 +1,43 @@
+"""Step: recall of a checkpoint."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import log_metadata, step
+
+from components.configs import EmbeddingConfig, EvaluationConfig
+from components.encoders.checkpoint import Checkpoint
+from components.evaluation.evaluate import evaluate_checkpoint
+from components.evaluation.retrieval import EvaluatedOn
+from components.records import DatasetManifest, RetrievalReport
+from model_registry import tracking
+from steps._cache import CODE_AWARE
+from steps._tables import feature_settings, with_pictures
+
+
+@step(cache_policy=CODE_AWARE, experiment_tracker=True)
+def evaluate_retrieval(
+    checkpoint: Checkpoint,
+    val_captions: pd.DataFrame,
+    test_captions: pd.DataFrame,
+    pictures: pd.DataFrame,
+    manifest: DatasetManifest,
+    config: EvaluationConfig,
+    embedding: EmbeddingConfig,
+) -> Annotated[RetrievalReport, "retrieval_report"]:
+    """Measure recall on test, or on val when the data set has no test; a gate of its own decides."""
+    captions = test_captions if len(test_captions) else val_captions
+    evaluated = evaluate_checkpoint(
+        checkpoint,
+        with_pictures(captions, pictures, manifest),
+        config,
+        settings=feature_settings(embedding),
+        identity=EvaluatedOn(
+            dataset=manifest.name, data_version=manifest.version, split="test" if len(test_captions) else "val"
+        ),
+    )
+    tracking.log_config(evaluation=config)
+    tracking.log_retrieval(evaluated.report)
+    tracking.log_figures(evaluated.figures)
+    log_metadata({"mean_recall": evaluated.report.mean_recall})
+    return evaluated.report

@@ -1,0 +1,28 @@
+"""Step: features of the frozen trunks into their caches."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from components.configs import EmbeddingConfig, ModelConfig
+from components.records import DatasetManifest
+from components.training import trainer
+from components.training.trainer import FeatureSummary
+from steps._cache import CODE_AWARE
+from steps._tables import feature_settings, with_pictures
+
+
+@step(cache_policy=CODE_AWARE)
+def extract_features(
+    train_captions: pd.DataFrame,
+    val_captions: pd.DataFrame,
+    test_captions: pd.DataFrame,
+    pictures: pd.DataFrame,
+    manifest: DatasetManifest,
+    model: ModelConfig,
+    embedding: EmbeddingConfig,
+) -> Annotated[FeatureSummary, "features"]:
+    """Compute what never learns once; the arrays stay in the content cache, the artefact names them."""
+    tables = [with_pictures(t, pictures, manifest) for t in (train_captions, val_captions, test_captions) if len(t)]
+    return trainer.extract_features(model, 0, tables, feature_settings(embedding))

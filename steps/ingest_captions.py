@@ -1,0 +1,37 @@
+"""Step: a data set to its captions table, pictures table and manifest."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import log_metadata, step
+
+from components.configs import DatasetConfig
+from components.data.coco import read_captions
+from components.data.demo import compose_demo
+from components.data.manifest import build_manifest, inspect_pictures
+from components.records import DatasetManifest
+from steps._cache import CODE_AWARE
+from steps._workspace import cache_dir
+
+
+@step(cache_policy=CODE_AWARE)
+def ingest_captions(
+    dataset: DatasetConfig, data_fingerprint: str
+) -> tuple[
+    Annotated[pd.DataFrame, "captions"],
+    Annotated[pd.DataFrame, "pictures"],
+    Annotated[DatasetManifest, "dataset_manifest"],
+]:
+    """Read captions, look at every picture once, and name the content.
+
+    data_fingerprint is not read: it is in the cache key, so that changed files are ingested again.
+    """
+    if dataset.layout == "demo" and dataset.root is not None:
+        compose_demo(dataset.root, pictures=dataset.demo_pictures, seed=dataset.demo_seed)
+    captions = read_captions(dataset)
+    root = dataset.root or cache_dir() / "pictures"
+    facts = cache_dir() / "pictures" / f"{dataset.name}.parquet"
+    pictures = inspect_pictures(captions, root, cache_path=facts, progress=True)
+    manifest = build_manifest(captions, pictures, dataset)
+    log_metadata({"data_version": manifest.version, "pictures": manifest.n_images, "captions": manifest.n_captions})
+    return captions, pictures, manifest

@@ -1,0 +1,31 @@
+"""Step: torch against ONNX."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from components.bundle import Bundle
+from components.configs import ExportConfig
+from components.encoders.checkpoint import Checkpoint
+from components.export import parity
+from components.records import DatasetManifest, ParityReport
+from model_registry import tracking
+from steps._cache import CODE_AWARE
+from steps._tables import with_pictures
+
+
+@step(cache_policy=CODE_AWARE, experiment_tracker=True)
+def measure_parity(
+    checkpoint: Checkpoint,
+    bundle: Bundle,
+    val_captions: pd.DataFrame,
+    pictures: pd.DataFrame,
+    manifest: DatasetManifest,
+    config: ExportConfig,
+) -> Annotated[ParityReport, "parity_report"]:
+    """Compare the exported towers with the trained ones on val pictures; a gate of its own decides."""
+    report = parity.measure_parity(checkpoint, bundle, with_pictures(val_captions, pictures, manifest), config)
+    tracking.log_config(export=config)
+    tracking.log_record(report, "reports/parity.json")
+    return report

@@ -1,0 +1,13 @@
+"""Step: the data gate."""
+
+from zenml import step
+
+from components.data import expectations
+from components.records import ValidationReport
+from steps._cache import CODE_AWARE
+
+
+@step(cache_policy=CODE_AWARE)
+def require_valid(report: ValidationReport) -> None:
+    """Stop the run with the numbers when too much was quarantined or a table expectation failed."""
+    expectations.require_valid(report)

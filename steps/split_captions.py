@@ -1,0 +1,26 @@
+"""Step: valid captions to train, val and test."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import log_metadata, step
+
+from components.configs import SplitConfig
+from components.data import splits
+from components.data.expectations import valid_captions
+from components.records import ValidationReport
+from steps._cache import CODE_AWARE
+
+
+@step(cache_policy=CODE_AWARE)
+def split_captions(
+    captions: pd.DataFrame, pictures: pd.DataFrame, report: ValidationReport, config: SplitConfig
+) -> tuple[
+    Annotated[pd.DataFrame, "train_captions"],
+    Annotated[pd.DataFrame, "val_captions"],
+    Annotated[pd.DataFrame, "test_captions"],
+]:
+    """Split by picture, never by caption; quarantined captions are left out."""
+    train, val, test = splits.split_captions(valid_captions(captions, report), config, pictures)
+    log_metadata({name: len(table) for name, table in (("train", train), ("val", val), ("test", test))})
+    return train, val, test

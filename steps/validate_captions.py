@@ -1,0 +1,40 @@
+"""Step: captions and pictures to a validation report."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from components.configs import TextTowerConfig, ValidationConfig
+from components.data.expectations import report_html
+from components.data.expectations import validate_captions as validate
+from components.data.tokens import Tokenizer
+from components.encoders.weights import load_tokenizer_json
+from components.records import DatasetManifest, ValidationReport
+from model_registry import tracking
+from steps._cache import CODE_AWARE
+from steps._previous import previous_manifest
+
+
+@step(cache_policy=CODE_AWARE, experiment_tracker=True)
+def validate_captions(
+    captions: pd.DataFrame,
+    pictures: pd.DataFrame,
+    manifest: DatasetManifest,
+    config: ValidationConfig,
+    text: TextTowerConfig,
+) -> Annotated[ValidationReport, "validation_report"]:
+    """Hold the data against the expectations and against the previous version; a gate of its own decides."""
+    tokenizer = Tokenizer(load_tokenizer_json(text), text.max_tokens)
+    report = validate(
+        captions,
+        pictures,
+        manifest,
+        config,
+        token_counts=tokenizer.count(captions["caption"].tolist()),
+        previous=previous_manifest(manifest),
+    )
+    tracking.log_data(manifest)
+    tracking.log_record(report, "reports/validation.json")
+    tracking.log_page(report_html(report), "reports/validation.html")
+    return report

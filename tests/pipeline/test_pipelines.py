@@ -1,0 +1,149 @@
+"""Both pipelines for real, on few demo scenes: real ZenML, real MLflow, real towers; each command a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from components.bundle import Bundle
+from components.search.index import VectorIndex
+
+pytestmark = pytest.mark.slow
+
+TINY = {
+    "parameters": {
+        "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 80},
+        "split": {"val_fraction": 0.2, "test_fraction": 0.2},
+        "model": {"embedding_dim": 64, "image": {"pool_width": 64, "pool_heads": 4}, "text": {"pooling": "mean_end"}},
+        "training": {"epochs": 2, "batch_images": 16},
+        "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
+        "export": {"parity_pictures": 8},
+    }
+}
+INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json", "images": "images"}}}
+
+
+def run(*words, home, cwd="/", check=True):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "components.app", *map(str, words), "--home", str(home)],
+        cwd=cwd,
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A home after one training and one indexing of few demo scenes, and what the commands printed."""
+    root = tmp_path_factory.mktemp("pipelines")
+    for name, values in (("training", TINY), ("indexing", INDEXING)):
+        (root / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    home = root / "home"
+    training = run("pipeline", "run", "training", "--config", root / "training.yaml", "--json", home=home)
+    indexing = run("pipeline", "run", "indexing", "--config", root / "indexing.yaml", "--json", home=home)
+    return root, home, json.loads(training.stdout), json.loads(indexing.stdout)
+
+
+def test_training_reports_recall_with_its_denominators_and_promotes_the_first_version(trained):
+    _, _, training, _ = trained
+    report = training["report"]
+    assert report["split"] == "test"
+    assert report["n_captions"] == 5 * report["n_images"]
+    assert report["text_to_image"]["random_recall"]["1"] == pytest.approx(1 / report["n_images"])
+    assert training["parity"]["passed"]
+    assert training["decision"]["promoted"]
+    assert training["decision"]["champion_version"] is None
+
+
+def test_the_published_index_belongs_to_the_champion_and_holds_every_picture(trained):
+    _, home, _, indexing = trained
+    index = VectorIndex.open(home / "index", verify=True)
+    bundle = Bundle.open(Path(index.manifest.bundle_uri))
+    index.require_bundle(bundle.sha256)
+    assert index.manifest.count == indexing["count"] == 80
+    check = index.manifest.self_check
+    assert check.found_themselves_first == check.n_pictures == 80
+
+
+def test_search_answers_from_the_published_index(trained):
+    _, home, _, _ = trained
+    done = subprocess.run(
+        [sys.executable, "-m", "components.app", "search", "a dog", "--index", str(home / "index"), "-k", "3", "--json"],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    hits = json.loads(done.stdout)
+    assert [hit["rank"] for hit in hits] == [1, 2, 3]
+    assert all(Path(hit["uri"]).is_file() and len(hit["captions"]) == 5 for hit in hits)
+
+
+def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version(trained):
+    _, home, training, _ = trained
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("image-finder").experiment_id], order_by=["attributes.start_time"])
+    run_of_training = runs[0]
+    assert run_of_training.data.params["training.epochs"] == "2"
+    assert run_of_training.data.tags["data_version"] == training["report"]["data_version"]
+    assert [m.step for m in client.get_metric_history(run_of_training.info.run_id, "loss")] == [1, 2]
+    files = {f.path for folder in ("figures", "reports") for f in client.list_artifacts(run_of_training.info.run_id, folder)}
+    assert {"figures/similarity_heat_map.png", "figures/query_examples.png", "figures/recall_curve.png"} <= files
+    assert {"figures/training_curves.png", "reports/validation.html", "reports/parity.json"} <= files
+    version = client.get_model_version_by_alias("image-finder", "champion")
+    assert version.run_id == run_of_training.info.run_id
+    assert version.tags["data_version"] == training["report"]["data_version"]
+
+
+def test_a_second_run_with_nothing_changed_does_nothing_again(trained):
+    root, home, training, _ = trained
+    again = run("pipeline", "run", "training", "--config", root / "training.yaml", "--json", home=home)
+    started = [line for line in again.stderr.splitlines() if line.endswith("has started.")]
+    assert len(started) == 1, started
+    assert "promote_bundle" in started[0]
+    outcome = json.loads(again.stdout)
+    assert outcome["report"] == training["report"]
+    assert outcome["decision"]["reasons"] == ["version 1 is champion already"]
+
+
+def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_index(trained):
+    root, home, _, _ = trained
+    before = (home / "index" / "index.json").read_bytes()
+    data = home / "data" / "demo"
+    annotations = data / "annotations" / "captions.json"
+    content = json.loads(annotations.read_text())
+    for annotation in content["annotations"][:100]:
+        annotation["caption"] = " "
+    broken = root / "broken"
+    (broken / "annotations").mkdir(parents=True)
+    (broken / "annotations" / "captions_train.json").write_text(json.dumps(content))
+    (broken / "train").symlink_to(data / "images")
+    values = {"parameters": {key: value for key, value in TINY["parameters"].items() if key != "dataset"}}
+    (root / "broken.yaml").write_text(yaml.safe_dump(values))
+    done = run("pipeline", "run", "training", "--config", root / "broken.yaml", "--data", broken, home=home, check=False)
+    assert done.returncode == 1
+    assert "100 of 400 captions" in done.stderr.splitlines()[-1]
+    assert (home / "index" / "index.json").read_bytes() == before
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("image-finder", "champion").version in {1, "1"}
+
+
+def test_a_second_run_at_the_same_time_is_refused_in_one_line(trained):
+    from filelock import FileLock
+
+    root, home, _, _ = trained
+    with FileLock(home / "run.lock"):
+        done = run("pipeline", "run", "training", "--config", root / "training.yaml", home=home, check=False)
+    assert done.returncode == 1
+    assert "another pipeline is running" in done.stderr.splitlines()[-1]

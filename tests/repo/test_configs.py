@@ -1,0 +1,89 @@
+"""The configurations that come with the package: each is loadable, known to ZenML, and says how it is run."""
+
+import inspect
+
+import pytest
+
+from components.errors import ConfigError
+from pipelines import run_config
+
+SHIPPED = sorted(run_config.configs_folder().glob("*.yaml"))
+
+
+def pipeline_of(name):
+    if name == "training":
+        from pipelines.training import finder_training
+
+        return finder_training
+    from pipelines.indexing import finder_indexing
+
+    return finder_indexing
+
+
+def test_there_is_a_configuration_for_demo_local_and_gpu_of_both_pipelines():
+    names = {path.stem for path in SHIPPED}
+    assert {f"{p}.{e}" for p in ("training", "indexing") for e in ("demo", "local", "gpu")} <= names
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_every_key_of_a_shipped_configuration_is_known(path, tmp_path):
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    name = path.stem.split(".")[0]
+    values = run_config.load(name, str(path))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "annotations" / "captions_train.json").touch()
+    run_config.checked(name, run_config.with_data(name, values, tmp_path))
+    assert set(values) <= set(PipelineRunConfiguration.model_fields)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_every_shipped_configuration_begins_with_the_command_that_runs_it(path):
+    first = path.read_text(encoding="utf-8").splitlines()[:2]
+    pipeline, environment, _ = path.name.split(".")
+    assert all(line.startswith("# ") for line in first)
+    assert any(
+        "image-finder demo" in line or f"--config {environment}" in line for line in path.read_text().splitlines()[:3]
+    )
+    assert pipeline in path.read_text().split("parameters:")[0] or "demo" in first[0]
+
+
+@pytest.mark.parametrize("name", ["training", "indexing"])
+def test_checked_parameters_are_those_of_the_pipeline(name):
+    signature = inspect.signature(pipeline_of(name).entrypoint)
+    expected = {key for key in signature.parameters if not key.endswith("_fingerprint")}
+    assert expected == set(run_config.PARAMETERS[name])
+
+
+def test_a_misspelt_parameter_is_refused_with_the_known_ones():
+    values = run_config.override(run_config.load("training", "demo"), ["trainning.epochs=3"])
+    with pytest.raises(ConfigError, match="unknown parameter 'trainning' for training: known are dataset, validation"):
+        run_config.checked("training", values)
+
+
+def test_a_misspelt_field_is_refused_by_its_path():
+    values = run_config.override(run_config.load("training", "demo"), ["model.image.trunc=x"])
+    with pytest.raises(ConfigError, match=r"ModelConfig: image.trunc: Extra inputs are not permitted"):
+        run_config.checked("training", values)
+
+
+def test_an_override_is_read_as_yaml_and_leaves_its_neighbours():
+    values = run_config.override(
+        run_config.load("training", "demo"), ["training.epochs=3", "model.image.trained_stages=all"]
+    )
+    configs = run_config.checked("training", values)
+    assert configs["training"].epochs == 3
+    assert configs["training"].batch_images == 128
+    assert configs["model"].image.trained_stages == "all"
+
+
+@pytest.mark.parametrize("assignment", ["training.epochs", "=3", "training..epochs=3"])
+def test_a_malformed_override_is_refused(assignment):
+    with pytest.raises(ConfigError, match="expected a.b=value"):
+        run_config.override(run_config.load("training", "demo"), [assignment])
+
+
+def test_an_unknown_configuration_names_the_known_ones():
+    with pytest.raises(ConfigError, match="known are demo, flickr8k, gpu, local"):
+        run_config.load("training", "nowhere")

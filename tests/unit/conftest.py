@@ -1,0 +1,115 @@
+"""Fixtures of the unit tests: a tiny dual encoder and coloured shapes with captions. Heavy imports wait for their use."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
+SHAPES = ("circle", "square", "bar")
+SENTENCES = ("a {colour} {shape}", "there is a {shape} that is {colour}", "one {colour} {shape} on {ground} paper")
+GROUNDS = {"white": (250, 250, 250), "black": (5, 5, 5), "grey": (128, 128, 128)}
+
+
+@pytest.fixture(scope="session")
+def tiny_text_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local folder as the hub would serve it: a DistilBERT of 2 layers, 32 wide, with BERT's tokenizer."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
+
+    from components.data.tokens import packaged_tokenizer_json
+
+    folder = tmp_path_factory.mktemp("hub") / "tiny-distilbert"
+    torch.manual_seed(7)
+    config = DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64)
+    DistilBertModel(config).save_pretrained(folder)
+    (folder / "source.json").write_text(packaged_tokenizer_json(), encoding="utf-8")
+    PreTrainedTokenizerFast(tokenizer_file=str(folder / "source.json")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_text_trunk: Path) -> dict[str, Any]:
+    """Values of a ModelConfig with 0.4 million parameters in the image trunk and 1 million in the text trunk."""
+    return {
+        "image": {
+            "trunk": "test_efficientnet",
+            "weights": "random",
+            "input_px": 64,
+            "pool_width": 32,
+            "pool_heads": 4,
+        },
+        "text": {"trunk": str(tiny_text_trunk), "weights": "hub", "max_tokens": 16},
+        "embedding_dim": 16,
+        "dropout": 0.1,
+    }
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """36 coloured shapes with 3 captions each: a CaptionedPictures."""
+    import pandas as pd
+
+    from components.storage import sha256_of_file
+    from components.training.trainer import CaptionedPictures
+
+    root = tmp_path_factory.mktemp("scenes")
+    captions, pictures = [], []
+    kinds = [(c, s, g) for c in COLOURS for s in SHAPES for g in GROUNDS]
+    for image_id, (colour, shape, ground) in enumerate(kinds, start=100):
+        picture = Image.new("RGB", (64, 64), GROUNDS[ground])
+        draw = ImageDraw.Draw(picture)
+        if shape == "circle":
+            draw.ellipse((12, 12, 52, 52), COLOURS[colour])
+        else:
+            draw.rectangle((14, 14, 50, 50) if shape == "square" else (4, 26, 60, 38), COLOURS[colour])
+        name = f"{image_id}.png"
+        picture.save(root / name)
+        pictures.append({"image_id": image_id, "file_name": name, "sha256": sha256_of_file(root / name)})
+        captions += [
+            {"image_id": image_id, "caption": s.format(colour=colour, shape=shape, ground=ground)} for s in SENTENCES
+        ]
+    return CaptionedPictures(pd.DataFrame(captions), pd.DataFrame(pictures), root)
+
+
+@pytest.fixture
+def tiny_assembled(tiny_model: dict[str, Any]) -> Any:
+    """The tiny dual encoder, drawn anew for each test with seed 0."""
+    from components.configs import ModelConfig
+    from components.training.trainer import untrained
+
+    return untrained(ModelConfig.parse(tiny_model), 0)
+
+
+@pytest.fixture
+def pixels() -> Any:
+    """(5, 64, 64, 3) uint8 noise."""
+    return np.random.default_rng(3).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def run_children() -> Any:
+    """Runs scenarios of children.py one after the other; fails if one does not end as it should."""
+    import json
+    import subprocess
+    import sys
+    import tempfile
+
+    def run(scenarios: list[dict[str, Any]]) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as stream:
+            json.dump(scenarios, stream)
+            stream.flush()
+            root = Path(__file__).resolve().parents[2]
+            command = [sys.executable, str(Path(__file__).with_name("children.py")), stream.name]
+            done = subprocess.run(command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-5000:]
+
+    return run
+
+
+def _environment(root: Path) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
