@@ -25,6 +25,7 @@ IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"
 PREPROCESS = "preprocess.json"
+_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS}
 
 
 class BundleManifest(Record):
@@ -63,7 +64,7 @@ class Bundle:
         if not manifest_path.is_file():
             raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; name the folder of an exported bundle")
         try:
-            manifest = BundleManifest.model_validate_json(manifest_path.read_text(encoding="utf-8"))
+            manifest = BundleManifest.model_validate_json(manifest_path.read_bytes())
         except ValidationError as error:
             raise BundleError(
                 f"{manifest_path} is not a bundle manifest: {first_fault(error)}; export the bundle again"
@@ -71,6 +72,10 @@ class Bundle:
         if manifest.format_version != FORMAT_VERSION:
             raise BundleError(
                 f"{manifest_path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; export it again"
+            )
+        if (listed := set(manifest.files_sha256)) != _FILES:
+            raise BundleError(
+                f"{manifest_path} does not list the files of a bundle: {', '.join(sorted(listed ^ _FILES))}; export it again"
             )
         for name, expected in manifest.files_sha256.items():
             _check_file(path / name, expected, verify=verify)
@@ -82,8 +87,13 @@ class Bundle:
         return self.manifest.sha256
 
     def preprocess(self) -> Preprocess:
-        """How pictures become pixels for this bundle."""
-        return Preprocess.model_validate_json((self.path / PREPROCESS).read_text(encoding="utf-8"))
+        """How pictures become pixels for this bundle. Raises BundleError."""
+        try:
+            return Preprocess.model_validate_json((self.path / PREPROCESS).read_bytes())
+        except ValidationError as error:
+            raise BundleError(
+                f"{self.path / PREPROCESS}: {first_fault(error)}; fetch or export the bundle again"
+            ) from error
 
     def tokenizer(self) -> Tokenizer:
         """How texts become tokens for this bundle."""

@@ -12,7 +12,7 @@ import click
 from components.app.tables import hits_table
 from pipelines.run_config import PipelineName
 
-_EXAMPLE_SEARCHES = ("two dogs on a sandy beach", "a pizza on the kitchen table", "a rocket in the night sky")
+_EXAMPLE_SEARCHES = ("a fox in the forest", "a penguin on the snow", "two slices of pizza")
 
 _home_option = click.option(
     "--home",

@@ -103,14 +103,10 @@ class ContentCache:
             )
         lines = "".join(f"{key}\t{len(entry)}\n" for key, entry in zip(keys, entries, strict=True)).encode()
         data = (np.ascontiguousarray(entry, dtype=self.dtype).tobytes() for entry in entries)
-        try:
-            with write_errors(self.folder):
-                _append_synced(self._data_path, data)
-                _append_synced(self._keys_path, [lines])
-        except BaseException:
-            # Half a row left behind would shift every entry that is appended after it.
-            self._cut_off_unfinished()
-            raise
+        with write_errors(self.folder):
+            self._cut_off_unfinished()  # half a row left by an append that failed would shift all entries after it
+            _append_synced(self._data_path, data)
+            _append_synced(self._keys_path, [lines])
         for key, entry in zip(keys, entries, strict=True):
             self._places[key] = (self._total_rows, len(entry))
             self._total_rows += len(entry)

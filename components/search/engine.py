@@ -51,7 +51,8 @@ class SearchEngine:
 
 
 def _checked_text(text: str) -> str:
-    text = text.strip()
+    # Halves of characters reach a program from a terminal of another encoding; tokenizers refuse them.
+    text = text.encode("utf-8", "replace").decode().strip()
     if not text:
         raise QueryError("the query is empty; say what the picture shows, e.g. 'a dog running on the beach'")
     if len(text) > MAX_QUERY_CHARACTERS:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,24 +65,29 @@ def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
     """Pictures of a COCO captions JSON that exist in folder, ascending by image id."""
     content = _load_json(path)
     names = _file_names(_rows(content, "images", path), path)
-    captions: dict[int, list[tuple[int, str]]] = {image_id: [] for image_id in names}
+    captions: dict[int, list[str]] = {image_id: [] for image_id in names}
     for position, row in enumerate(_rows(content, "annotations", path)):
         image_id, caption = _captioned(row, position, path)
         if image_id not in captions:
             raise DataError(f"{path}: annotations[{position}].image_id {image_id} is not among images[].id")
         if caption.strip():
-            captions[image_id].append((position, caption.strip()))
+            captions[image_id].append(caption.strip())
     items = []
     for image_id, name in sorted(names.items()):
         if (folder / name).is_file():
-            items.append(_item(str(image_id), folder / name, tuple(text for _, text in captions[image_id])))
+            items.append(_item(str(image_id), folder / name, tuple(captions[image_id])))
     if absent := len(names) - len(items):
         logger.warning("%s: %d of %d annotated pictures are not in %s", path, absent, len(names), folder)
     return items
 
 
 def _item(identity: str, path: Path, captions: tuple[str, ...]) -> GalleryItem:
-    return GalleryItem(identity, path, str(path), captions)
+    return GalleryItem(_text(identity), path, _text(str(path)), captions)
+
+
+def _text(name: str) -> str:
+    """A file name as text that can be written anywhere: bytes that are not UTF-8 are spelt out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _load_json(path: Path) -> dict[str, Any]:
@@ -127,4 +133,4 @@ def _captioned(row: dict[str, Any], position: int, path: Path) -> tuple[int, str
         raise DataError(
             f"{path}: annotations[{position}] must have an integer image_id and a caption, got {image_id!r}, {caption!r}"
         )
-    return image_id, caption or ""
+    return image_id, (caption or "").encode("utf-8", "replace").decode()  # JSON can hold halves of characters

@@ -36,6 +36,8 @@ ITEM_SCHEMA = pa.schema(
 )
 _UNIT_TOLERANCE = 1e-3
 _PASS_ROWS = 65_536
+_EXACT_ROWS = 4_096
+_ROUNDING = 1e-5  # float32 cosines of 512 components are off by some 1e-7
 
 Vectors = NDArray[np.float32]
 
@@ -94,8 +96,15 @@ class VectorIndex:
         try:
             vectors = np.load(path / VECTORS, mmap_mode="r", allow_pickle=False)
             items = pq.read_table(path / ITEMS, schema=ITEM_SCHEMA, memory_map=True)
-        except (ValueError, OSError, pa.ArrowException) as error:
-            raise StorageError(f"index {path} is corrupted: {str(error).splitlines()[0]}; build it again") from error
+        except Exception as error:  # numpy and pyarrow raise whatever their parsers meet
+            reason = " ".join(str(error).split())[:200]
+            raise StorageError(
+                f"index {path} is corrupted: {reason or type(error).__name__}; build it again"
+            ) from error
+        if vectors.dtype != np.float32:
+            raise StorageError(
+                f"index {path} is corrupted: vectors are {vectors.dtype}, expected float32; build it again"
+            )
         if vectors.shape != (manifest.count, manifest.embedding_dim) or items.num_rows != manifest.count:
             raise StorageError(
                 f"index {path} is corrupted: vectors {vectors.shape} and {items.num_rows} items, expected "
@@ -112,18 +121,29 @@ class VectorIndex:
             )
 
     def search(self, queries: Vectors, k: int) -> Neighbours:
-        """The k rows nearest to each query by cosine, exact. queries: (n, dim) unit rows. Ties: the lower row first."""
+        """The k rows nearest to each query by cosine, exact. queries: (n, dim) unit rows. Ties: the lower row first.
+
+        One float32 pass finds whatever may be among the nearest; float64 decides between those. In float32 alone the
+        cosines of equal rows differ in the last bit with their place, and so would their order.
+        """
         k = min(k, self.manifest.count)
-        scores = np.empty((len(queries), 0), np.float32)
-        rows = np.empty((len(queries), 0), np.int64)
+        near: list[list[NDArray[np.int64]]] = [[] for _ in queries]
         for start in range(0, self.manifest.count, _PASS_ROWS):
             part = queries @ self.vectors[start : start + _PASS_ROWS].T
-            near = _top(part, k)
-            scores = np.concatenate([scores, np.take_along_axis(part, near, axis=1)], axis=1)
-            rows = np.concatenate([rows, near + start], axis=1)
-        # rows ascend within equal scores because parts and _top keep them so; a stable sort keeps that
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return Neighbours(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
+            for found, line in zip(near, part, strict=True):
+                found.append(start + _contenders(line, k))
+        answers = [self._nearest(query, np.concatenate(rows), k) for query, rows in zip(queries, near, strict=True)]
+        scores = np.array([answer.scores for answer in answers], np.float32).reshape(len(queries), k)
+        return Neighbours(scores, np.array([answer.rows for answer in answers], np.int64).reshape(len(queries), k))
+
+    def _nearest(self, query: Vectors, rows: NDArray[np.int64], k: int) -> Neighbours:
+        """The k best of some rows, which ascend, for one query: (k,) each."""
+        exact_query = query.astype(np.float64)
+        parts = np.split(rows, range(_EXACT_ROWS, len(rows), _EXACT_ROWS))
+        exact = [self.vectors[part].astype(np.float64) @ exact_query for part in parts]
+        scores = np.concatenate(exact).astype(np.float32)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return Neighbours(scores[best], rows[best])
 
     def items_at(self, rows: NDArray[np.int64]) -> Iterator[dict[str, object]]:
         """Items of rows, in their order, as dictionaries of the columns."""
@@ -150,18 +170,12 @@ def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexMa
     return manifest
 
 
-def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Columns of the k largest of each row, ties to the lower column, ascending by column."""
-    n = scores.shape[1]
-    if n <= k:
-        return np.broadcast_to(np.arange(n), scores.shape)
-    threshold = np.partition(scores, n - k, axis=1)[:, n - k, None]
-    result = np.empty((len(scores), k), np.int64)
-    for row, (line, limit) in enumerate(zip(scores, threshold, strict=True)):
-        above = np.flatnonzero(line > limit)
-        equal = np.flatnonzero(line == limit)[: k - len(above)]
-        result[row] = np.sort(np.concatenate([above, equal]))
-    return result
+def _contenders(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Positions, ascending, of the k largest scores and of those that rounding may have put below them."""
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    limit = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return np.flatnonzero(scores >= limit - _ROUNDING)
 
 
 def _read_manifest(path: Path) -> IndexManifest:
@@ -170,7 +184,7 @@ def _read_manifest(path: Path) -> IndexManifest:
             f"no index at {path}: {MANIFEST} is missing; build one with 'image-finder pipeline run indexing'"
         )
     try:
-        manifest = IndexManifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = IndexManifest.model_validate_json((path / MANIFEST).read_bytes())
     except ValidationError as error:
         raise StorageError(
             f"{path / MANIFEST} is not an index manifest: {first_fault(error)}; build it again"

@@ -29,7 +29,9 @@ INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json
 
 
 def run(*words, home, cwd="/", check=True):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))
+    }
     done = subprocess.run(
         [sys.executable, "-m", "components.app", *map(str, words), "--home", str(home)],
         cwd=cwd,
@@ -78,7 +80,18 @@ def test_the_published_index_belongs_to_the_champion_and_holds_every_picture(tra
 def test_search_answers_from_the_published_index(trained):
     _, home, _, _ = trained
     done = subprocess.run(
-        [sys.executable, "-m", "components.app", "search", "a dog", "--index", str(home / "index"), "-k", "3", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "components.app",
+            "search",
+            "a dog",
+            "--index",
+            str(home / "index"),
+            "-k",
+            "3",
+            "--json",
+        ],
         cwd="/",
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
@@ -93,12 +106,16 @@ def test_search_answers_from_the_published_index(trained):
 def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version(trained):
     _, home, training, _ = trained
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("image-finder").experiment_id], order_by=["attributes.start_time"])
+    runs = client.search_runs(
+        [client.get_experiment_by_name("image-finder").experiment_id], order_by=["attributes.start_time"]
+    )
     run_of_training = runs[0]
     assert run_of_training.data.params["training.epochs"] == "2"
     assert run_of_training.data.tags["data_version"] == training["report"]["data_version"]
     assert [m.step for m in client.get_metric_history(run_of_training.info.run_id, "loss")] == [1, 2]
-    files = {f.path for folder in ("figures", "reports") for f in client.list_artifacts(run_of_training.info.run_id, folder)}
+    files = {
+        f.path for folder in ("figures", "reports") for f in client.list_artifacts(run_of_training.info.run_id, folder)
+    }
     assert {"figures/similarity_heat_map.png", "figures/query_examples.png", "figures/recall_curve.png"} <= files
     assert {"figures/training_curves.png", "reports/validation.html", "reports/parity.json"} <= files
     version = client.get_model_version_by_alias("image-finder", "champion")
@@ -131,7 +148,9 @@ def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_ind
     (broken / "train").symlink_to(data / "images")
     values = {"parameters": {key: value for key, value in TINY["parameters"].items() if key != "dataset"}}
     (root / "broken.yaml").write_text(yaml.safe_dump(values))
-    done = run("pipeline", "run", "training", "--config", root / "broken.yaml", "--data", broken, home=home, check=False)
+    done = run(
+        "pipeline", "run", "training", "--config", root / "broken.yaml", "--data", broken, home=home, check=False
+    )
     assert done.returncode == 1
     assert "100 of 400 captions" in done.stderr.splitlines()[-1]
     assert (home / "index" / "index.json").read_bytes() == before

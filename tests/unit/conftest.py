@@ -103,7 +103,9 @@ def run_children() -> Any:
             stream.flush()
             root = Path(__file__).resolve().parents[2]
             command = [sys.executable, str(Path(__file__).with_name("children.py")), stream.name]
-            done = subprocess.run(command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300)
+            done = subprocess.run(
+                command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300
+            )
         assert done.returncode == 0, done.stderr[-5000:]
 
     return run
@@ -113,3 +115,29 @@ def _environment(root: Path) -> dict[str, str]:
     import os
 
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+
+
+@pytest.fixture(scope="session")
+def write_colour_bundle() -> Any:
+    """write(path, dataset="colours"): a Bundle whose towers know colours; text "red" is nearest to a red picture."""
+    import runpy
+
+    return runpy.run_path(str(Path(__file__).with_name("colour_bundle.py")))["write_colour_bundle"]
+
+
+@pytest.fixture(scope="session")
+def colour_bundle(write_colour_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One such bundle for tests that change nothing in it."""
+    return write_colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
+
+
+@pytest.fixture
+def paint() -> Any:
+    """paint(path, colour, size): write a plain picture; the ending decides the format."""
+
+    def write(path: Path, colour: str | tuple[int, int, int], size: tuple[int, int] = (16, 12)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, colour).save(path)
+        return path
+
+    return write

@@ -60,8 +60,14 @@ def test_all_captions_take_their_turn_before_one_comes_again(counts, per_image, 
 def test_five_captions_two_at_a_time_are_all_used_in_three_epochs():
     image_of_caption = np.repeat(np.arange(10), 5)
     rows = [
-        set(np.concatenate([p.caption_rows for p in plan_epoch(
-            image_of_caption, batch_images=4, captions_per_image=2, seed=1, epoch=epoch)]).tolist())
+        set(
+            np.concatenate(
+                [
+                    p.caption_rows
+                    for p in plan_epoch(image_of_caption, batch_images=4, captions_per_image=2, seed=1, epoch=epoch)
+                ]
+            ).tolist()
+        )
         for epoch in range(3)
     ]
     assert rows[0] | rows[1] | rows[2] == set(range(50))

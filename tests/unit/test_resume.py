@@ -11,6 +11,7 @@ from components.errors import StorageError
 from components.training import resume
 from components.training.resume import Progress
 
+
 @pytest.fixture(scope="module")
 def base(scenes, tiny_model, tmp_path_factory, run_children):
     """What all scenarios share: 28 pictures to train, 8 to validate, features cached."""
@@ -112,7 +113,9 @@ def tensors():
 
 
 def progress(record, n, best):
-    return Progress(identity="a", history=tuple(record.model_copy(update={"epoch": i + 1}) for i in range(n)), best_epoch=best)
+    return Progress(
+        identity="a", history=tuple(record.model_copy(update={"epoch": i + 1}) for i in range(n)), best_epoch=best
+    )
 
 
 @pytest.fixture

@@ -45,7 +45,9 @@ def test_an_interrupted_directory_leaves_nothing_and_the_old_one_stays(tmp_path,
 def test_a_file_in_the_way_of_a_folder_is_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file" / "d", tmp_path / "file" / "d" / "e"):
-        with pytest.raises(StorageError, match=r"^cannot write \S+: [^;\n]*; nothing was changed there, check the path"):
+        with pytest.raises(
+            StorageError, match=r"^cannot write \S+: [^;\n]*; nothing was changed there, check the path"
+        ):
             write_text_atomically(path, "x")
         with pytest.raises(StorageError, match=r"^cannot write \S+: [^;\n]*; nothing was changed"), new_directory(path):
             pass

@@ -61,9 +61,7 @@ def test_padding_and_company_change_nothing(kind, pooling):
     model = tower(kind, pooling=pooling).eval()
     with torch.no_grad():
         together = model(IDS, MASK)
-        padded = model(
-            torch.nn.functional.pad(IDS, (0, 20), value=55), torch.nn.functional.pad(MASK, (0, 20), value=0)
-        )
+        padded = model(torch.nn.functional.pad(IDS, (0, 20), value=55), torch.nn.functional.pad(MASK, (0, 20), value=0))
         alone = torch.cat([model(IDS[i : i + 1, :n], MASK[i : i + 1, :n]) for i, n in enumerate((5, 3, 5))])
     torch.testing.assert_close(padded, together, atol=1e-5, rtol=0)
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)

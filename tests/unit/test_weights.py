@@ -122,7 +122,9 @@ def test_a_hub_trunk_is_served_from_a_local_folder_with_its_weights_and_tokenize
     assert stored
     assert all(torch.equal(state[name], tensor) for name, tensor in stored.items())
     assert not torch.equal(
-        load_text_trunk(config.model_copy(update={"weights": "random"})).state_dict()["embeddings.word_embeddings.weight"],
+        load_text_trunk(config.model_copy(update={"weights": "random"})).state_dict()[
+            "embeddings.word_embeddings.weight"
+        ],
         state["embeddings.word_embeddings.weight"],
     )
     from components.data.tokens import Tokenizer, packaged_tokenizer_json
@@ -171,9 +173,15 @@ for load, config in ((load_image_trunk, image), (load_text_trunk, text), (load_t
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     lines = done.stdout.splitlines()
-    starts = ("cannot fetch weights of efficientnet_b0 from the hub: ", "cannot load the text trunk '", "cannot load the tok")
+    starts = (
+        "cannot fetch weights of efficientnet_b0 from the hub: ",
+        "cannot load the text trunk '",
+        "cannot load the tok",
+    )
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 3
-    assert all(line.endswith("; connect this machine to the hub, fill its cache, or set weights to packaged") for line in lines)
+    assert all(
+        line.endswith("; connect this machine to the hub, fill its cache, or set weights to packaged") for line in lines
+    )
 
 
 def test_a_folder_without_weights_is_a_one_line_error(tmp_path):

@@ -1,0 +1,90 @@
+"""From the installed wheel, outside the checkout: train few scenes, index, search; then search in a light environment."""
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TINY = {
+    "parameters": {
+        "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 60},
+        "split": {"val_fraction": 0.2},
+        "model": {"embedding_dim": 64, "image": {"pool_width": 64, "pool_heads": 4}},
+        "training": {"epochs": 1, "batch_images": 16},
+        "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
+        "export": {"parity_pictures": 8},
+    }
+}
+INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json", "images": "images"}}}
+HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations")
+
+
+def run(*words, cwd="/", **variables):
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PYTHON", "ZENML", "MLFLOW", "IMAGE_FINDER"))
+    }
+    done = subprocess.run(
+        [*map(str, words)], cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a copy: setuptools would leave build/ and *.egg-info in the checkout
+    ignored = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", ".*_cache", "tests")
+    shutil.copytree(CHECKOUT, source, ignore=ignored)
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def published(wheel, tmp_path_factory):
+    """A home trained and indexed by the wheel in an environment that borrows this one's third-party packages."""
+    root = tmp_path_factory.mktemp("installed")
+    venv.create(root / "env", with_pip=True)
+    python = root / "env" / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "--no-deps", wheel)
+    (own,) = (root / "env" / "lib").glob("python*/site-packages")
+    (own / "borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    finder = root / "env" / "bin" / "image-finder"
+    for name, values in (("training", TINY), ("indexing", INDEXING)):
+        (root / f"{name}.yaml").write_text(yaml.safe_dump(values))
+        run(finder, "pipeline", "run", name, "--config", root / f"{name}.yaml", "--home", root / "home")
+    where = run(python, "-c", "import components; print(components.__file__)").strip()
+    assert where.startswith(str(own)), where
+    return finder, root / "home" / "index"
+
+
+def test_the_installed_wheel_trains_indexes_and_searches(published):
+    finder, index = published
+    hits = json.loads(run(finder, "search", "a dog on the beach", "--index", index, "-k", "5", "--json"))
+    assert [list(hit) for hit in hits] == [["rank", "score", "id", "uri", "captions"]] * 5
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_the_search_extra_alone_answers_the_same_and_brings_nothing_heavy(published, wheel, tmp_path):
+    finder, index = published
+    venv.create(tmp_path / "light", with_pip=True)
+    python = tmp_path / "light" / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "-c", CHECKOUT / "infra" / "constraints.txt", f"{wheel}[search]")
+    words = ("search", "a dog on the beach", "--index", index, "-k", "5", "--json")
+    here, there = (json.loads(run(command, *words)) for command in (finder, python.parent / "image-finder"))
+    assert [hit["id"] for hit in here] == [hit["id"] for hit in there]
+    installed = {line.split("==")[0].lower() for line in run(python, "-m", "pip", "freeze").splitlines()}
+    assert not installed & set(HEAVY)

@@ -1,0 +1,76 @@
+import json
+import shutil
+
+import pytest
+
+from components.bundle import IMAGE_ENCODER, MANIFEST, PREPROCESS, TEXT_ENCODER, TOKENIZER, Bundle
+from components.errors import BundleError
+
+FILES = (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS)
+
+
+@pytest.fixture
+def copy(colour_bundle, tmp_path):
+    shutil.copytree(colour_bundle.path, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def refusal(path):
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def change_manifest(path, **values):
+    content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    (path / MANIFEST).write_text(json.dumps({**content, **values}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_byte_a_cut_and_a_missing_file_are_each_named(copy, name):
+    whole = (copy / name).read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (bytes(flipped), whole[:-1], b""):
+        (copy / name).write_bytes(damaged)
+        assert f"is corrupted: {name} has sha256" in refusal(copy)
+    (copy / name).unlink()
+    assert f"is incomplete: {name} is missing" in refusal(copy)
+    (copy / name).write_bytes(whole)
+    assert Bundle.open(copy).path == copy
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'{"format_version": 1}', b"null"])
+def test_a_garbage_manifest_is_one_line(copy, content):
+    (copy / MANIFEST).write_bytes(content)
+    assert "is not a bundle manifest" in refusal(copy)
+
+
+def test_a_folder_without_manifest_is_no_bundle(tmp_path):
+    assert f"no bundle at {tmp_path}: {MANIFEST} is missing" in refusal(tmp_path)
+
+
+def test_another_format_is_refused_with_both_numbers(copy):
+    change_manifest(copy, format_version=99)
+    assert "has format 99, this version reads 1" in refusal(copy)
+
+
+def test_a_manifest_that_leaves_out_a_needed_file_is_refused(copy):
+    hashes = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["files_sha256"]
+    change_manifest(copy, files_sha256={name: digest for name, digest in hashes.items() if name != TEXT_ENCODER})
+    assert TEXT_ENCODER in refusal(copy)
+
+
+def test_a_manifest_cannot_name_files_outside_the_bundle(copy):
+    change_manifest(copy, files_sha256={"../secret": "0" * 64})
+    assert "does not list the files of a bundle: ../secret, image_encoder.onnx" in refusal(copy)
+
+
+def test_identity_follows_the_content_and_not_the_place_or_the_report(
+    copy, colour_bundle, write_colour_bundle, tmp_path
+):
+    assert Bundle.open(copy).sha256 == colour_bundle.sha256
+    change_manifest(copy, dataset="renamed")
+    assert Bundle.open(copy).sha256 == colour_bundle.sha256
+    assert write_colour_bundle(tmp_path / "other", input_px=16).sha256 != colour_bundle.sha256

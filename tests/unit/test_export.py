@@ -1,0 +1,121 @@
+"""Export: what ONNX Runtime computes from the files is what torch computes, for free batch sizes and lengths."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from components.bundle import Bundle
+from components.configs import ExportConfig, ModelConfig
+from components.encoders import checkpoint as checkpoints
+from components.encoders.checkpoint import CheckpointManifest, save_checkpoint
+from components.errors import BundleError
+from components.export.exporter import export_bundle
+from components.export.onnx import export_module
+from components.features.onnx_session import open_session
+from components.training.trainer import untrained
+
+TEXTS = ["a dog", "", "two children in red coats play in the deep snow near a frozen lake", "one", "a red circle"]
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    values = {**tiny_model, "image": {**tiny_model["image"], "trained_stages": 1}, "projection": "mlp"}
+    config = ModelConfig.parse({**values, "text": {**values["text"], "pooling": "mean_end"}})
+    assembled = untrained(config, 0)
+    manifest = CheckpointManifest(
+        format_version=checkpoints.FORMAT_VERSION, dataset="d", data_version="v", epoch=1, history=(), files_sha256={}
+    )
+    checkpoint = save_checkpoint(folder / "checkpoint", assembled, config, manifest)
+    bundle = export_bundle(checkpoint, folder / "bundle", ExportConfig())
+    small = export_bundle(checkpoint, folder / "small", ExportConfig(int8_text=True))
+    return checkpoint, bundle, small
+
+
+def session(bundle, name):
+    return open_session(bundle.path / name, device="cpu", threads=1)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_the_image_tower_gives_torchs_vectors_and_attention(exported, batch):
+    checkpoint, bundle, _ = exported
+    pixels = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)
+    vectors, attention = session(bundle, "image_encoder.onnx").run(None, {"pixels": pixels})
+    with torch.no_grad():
+        expected, shares = checkpoint.load().model.image_tower(torch.from_numpy(pixels))
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    np.testing.assert_allclose(attention, shares, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[0], [1], [2], [0, 1], [0, 1, 2, 3, 4]])
+def test_the_text_tower_gives_torchs_vectors_for_any_batch_and_length(exported, rows):
+    checkpoint, bundle, _ = exported
+    tokens = bundle.tokenizer()([TEXTS[row] for row in rows])
+    (vectors,) = session(bundle, "text_encoder.onnx").run(None, {"ids": tokens.ids, "mask": tokens.mask})
+    with torch.no_grad():
+        expected = checkpoint.load().model.encode_text(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_a_bundle_is_whole_and_carries_its_training(exported):
+    checkpoint, bundle, _ = exported
+    names = {"image_encoder.onnx", "text_encoder.onnx", "tokenizer.json", "preprocess.json", "bundle.json"}
+    assert {path.name for path in bundle.path.iterdir()} == names
+    opened = Bundle.open(bundle.path)
+    assert opened.manifest.embedding_dim == 16
+    assert opened.manifest.max_tokens == 16
+    assert opened.manifest.config == json.loads(checkpoint.config.model_dump_json())
+    assert set(opened.manifest.files_sha256) == names - {"bundle.json"}
+    for name in ("image_encoder.onnx", "text_encoder.onnx"):
+        onnx.checker.check_model(str(bundle.path / name))
+
+
+def test_an_8_bit_text_tower_is_smaller_and_nearly_the_same(exported):
+    _, bundle, small = exported
+    sizes = [(b.path / "text_encoder.onnx").stat().st_size for b in (bundle, small)]
+    assert sizes[1] < 0.5 * sizes[0]
+    tokens = bundle.tokenizer()(TEXTS)
+    feed = {"ids": tokens.ids, "mask": tokens.mask}
+    whole, quantised = (session(b, "text_encoder.onnx").run(None, feed)[0] for b in (bundle, small))
+    assert (whole * quantised).sum(axis=1).min() > 0.98
+    assert not np.array_equal(whole, quantised)
+    assert {path.name for path in small.path.iterdir()} == {path.name for path in bundle.path.iterdir()}
+    assert small.sha256 != bundle.sha256
+
+
+class Fixed(nn.Module):
+    """A module that is made for two rows."""
+
+    def forward(self, x):
+        return x.reshape(2, -1).sum(dim=1)
+
+
+def test_a_batch_that_cannot_vary_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"^cannot export fixed.onnx: [^\n]*$"):
+        export_module(Fixed(), (torch.zeros(2, 3),), tmp_path / "fixed.onnx", inputs={"x": ("batch", None)}, outputs=("y",))
+
+
+class Sum(nn.Module):
+    """Batch and width may vary."""
+
+    def forward(self, x):
+        return x.sum(dim=1)
+
+
+def test_a_batch_of_one_as_example_is_found_out(tmp_path):
+    path = tmp_path / "sum.onnx"
+    export_module(Sum(), (torch.zeros(2, 3),), path, inputs={"x": ("batch", None)}, outputs=("y",))
+    y = open_session(path, device="cpu").run(None, {"x": np.ones((5, 3), np.float32)})[0]
+    assert y.tolist() == [3] * 5
+    with pytest.raises(BundleError, match=r"^cannot export sum.onnx: "):
+        export_module(Sum(), (torch.zeros(1, 3),), path, inputs={"x": ("batch", None)}, outputs=("y",))
+
+
+def test_a_damaged_graph_is_a_one_line_error(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"garbage")
+    with pytest.raises(BundleError, match=r"^cannot open ONNX graph \S+x.onnx: [^\n]*; restore or export it again$"):
+        open_session(tmp_path / "x.onnx", device="cpu")

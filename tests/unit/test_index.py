@@ -1,0 +1,169 @@
+import json
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.errors import BundleError, IndexMismatchError, StorageError
+from components.search import index as index_module
+from components.search.index import (
+    FORMAT_VERSION,
+    ITEM_SCHEMA,
+    ITEMS,
+    MANIFEST,
+    VECTORS,
+    IndexManifest,
+    VectorIndex,
+    write_index,
+)
+
+
+def manifest_of(count, dim, **values):
+    return IndexManifest(
+        format_version=FORMAT_VERSION,
+        kind="exact",
+        count=count,
+        embedding_dim=dim,
+        bundle_sha256="a" * 64,
+        bundle_uri="/bundle",
+        gallery="test",
+        failed={},
+        self_check=None,
+        files_sha256={},
+    ).model_copy(update=values)
+
+
+def items_of(count):
+    rows = [
+        {"id": str(n), "uri": f"/p/{n}", "sha256": "", "width_px": 1, "height_px": 1, "captions": [f"caption {n}"]}
+        for n in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=ITEM_SCHEMA)
+
+
+def in_memory(vectors):
+    return VectorIndex(None, manifest_of(*vectors.shape), vectors, items_of(len(vectors)))
+
+
+def unit(rows):
+    rows = np.asarray(rows, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def written(tmp_path):
+    vectors = unit(np.random.default_rng(1).standard_normal((20, 4)))
+    write_index(tmp_path / "index", vectors, items_of(20), manifest_of(20, 4))
+    return tmp_path / "index"
+
+
+def expected(vectors, query, k):
+    """Hand-made ranking: exact cosines in float64, rounded to float32, ties to the lower row."""
+    scores = (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    return sorted(range(len(vectors)), key=lambda row: (-scores[row], row))[:k]
+
+
+@given(
+    data=st.data(),
+    count=st.integers(1, 40),
+    dim=st.integers(1, 9),
+    k=st.integers(1, 50),
+    pass_rows=st.integers(1, 50),
+)
+def test_search_is_the_exact_one_whatever_the_parts_and_ties_go_to_the_lower_row(data, count, dim, k, pass_rows):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 20)))
+    pool = unit(rng.standard_normal((data.draw(st.integers(1, count)), dim)) + 1e-3)
+    vectors = pool[rng.integers(0, len(pool), count)]  # equal rows on purpose
+    queries = unit(rng.standard_normal((3, dim)) + 1e-3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_module, "_PASS_ROWS", pass_rows)
+        near = in_memory(vectors).search(queries, k)
+    assert near.rows.shape == near.scores.shape == (3, min(k, count))
+    for row, query in enumerate(queries):
+        assert near.rows[row].tolist() == expected(vectors, query, k)
+        np.testing.assert_allclose(near.scores[row], vectors[near.rows[row]] @ query, atol=1e-6)
+        assert (np.diff(near.scores[row]) <= 0).all()
+
+
+def test_equal_pictures_keep_their_order_at_the_size_where_blas_sums_differently():
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(unit(rng.standard_normal((37, 512))), 11, axis=0)
+    near = in_memory(vectors).search(vectors[::11], 11)
+    assert near.rows.tolist() == [list(range(11 * n, 11 * n + 11)) for n in range(37)]
+
+
+def test_what_was_written_is_read_with_its_items(written):
+    index = VectorIndex.open(written, verify=True)
+    near = index.search(np.asarray(index.vectors[[7]]), 1)
+    (item,) = index.items_at(near.rows[0])
+    assert (item["id"], item["captions"]) == ("7", ["caption 7"])
+
+
+def test_an_index_refuses_another_bundle_and_names_both(written):
+    index = VectorIndex.open(written)
+    index.require_bundle("a" * 64)
+    with pytest.raises(IndexMismatchError, match="made with bundle aaaaaaaaaaaa, the bundle given is bbbbbbbbbbbb"):
+        index.require_bundle("b" * 64)
+
+
+@pytest.mark.parametrize("vectors", [[[2.0, 0.0]], [[0.0, 0.0]], [[np.nan, 1.0]]])
+def test_rows_that_are_not_unit_vectors_are_not_written(tmp_path, vectors):
+    with pytest.raises(BundleError, match="a norm is off 1 by"):
+        write_index(tmp_path / "index", np.array(vectors, np.float32), items_of(1), manifest_of(1, 2))
+    assert not (tmp_path / "index").exists()
+
+
+def refusal(path, *, verify=False):
+    with pytest.raises(StorageError) as caught:
+        VectorIndex.open(path, verify=verify)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [VECTORS, ITEMS])
+def test_a_cut_or_missing_or_foreign_file_is_refused(written, name):
+    whole = (written / name).read_bytes()
+    for damaged in (whole[:-10], whole[:30], b"", b"garbage", pickle.dumps({"a": 1})):
+        (written / name).write_bytes(damaged)
+        assert f"index {written} is corrupted" in refusal(written)
+    (written / name).unlink()
+    assert f"{name} is missing" in refusal(written)
+
+
+@pytest.mark.parametrize("name", [VECTORS, ITEMS])
+def test_a_flipped_byte_is_found_when_asked_to_verify(written, name):
+    content = bytearray((written / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (written / name).write_bytes(content)
+    assert f"is corrupted: {name} has sha256" in refusal(written, verify=True)
+
+
+def test_pickled_arrays_are_not_unpickled(written):
+    np.save(written / VECTORS, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    assert "is corrupted" in refusal(written)
+
+
+def test_arrays_of_another_shape_or_type_are_refused(written):
+    np.save(written / VECTORS, np.zeros((19, 4), np.float32))
+    assert "vectors (19, 4) and 20 items, expected (20, 4)" in refusal(written)
+    np.save(written / VECTORS, np.zeros((20, 4), np.float64))
+    assert "float64" in refusal(written)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format_version": 1}'])
+def test_a_garbage_manifest_is_one_line(written, content):
+    (written / MANIFEST).write_bytes(content)
+    assert "is not an index manifest" in refusal(written)
+
+
+def test_another_format_is_refused_with_both_numbers(written):
+    content = json.loads((written / MANIFEST).read_text())
+    (written / MANIFEST).write_text(json.dumps({**content, "format_version": 7}))
+    assert "has format 7, this version reads 1" in refusal(written)
+
+
+def test_a_folder_without_index_says_how_to_make_one(tmp_path):
+    assert "build one with 'image-finder pipeline run indexing'" in refusal(tmp_path)
