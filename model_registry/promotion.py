@@ -36,6 +36,11 @@ def decide(
     )
 
 
+def comparable(candidate: RetrievalReport, champion: RetrievalReport) -> bool:
+    """Whether two reports were measured on the same pictures and captions."""
+    return not _differences(candidate, champion)
+
+
 def _faults(report: RetrievalReport, whose: str) -> list[str]:
     values = {"mean_recall": report.mean_recall}
     for name, direction in (("text_to_image", report.text_to_image), ("image_to_text", report.image_to_text)):

@@ -49,7 +49,7 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
         f"\nDone in {time.monotonic() - started:.0f} s. Try next:\n"
         f'  image-finder search "a red apple in the snow" --index {place.index_dir}\n'
         f"  image-finder ui{option}\n"
-        f"  image-finder pipeline run indexing --config local --data YOUR_PICTURES{option}"
+        f"  image-finder pipeline run training --config local --data CAPTIONED_PICTURES{option}"
     )
 
 

@@ -62,4 +62,4 @@ def finder_training(
     registered = register_bundle(
         bundle, report, parity, manifest, model, training, registry, after=["require_quality", "require_parity"]
     )
-    promote_bundle(registered, report, registry)
+    promote_bundle(registered, report, val, test, pictures, manifest, evaluation, registry)

@@ -2,25 +2,49 @@
 
 from typing import Annotated
 
+import pandas as pd
 from zenml import log_metadata, step
 
-from components.configs import RegistryConfig
-from components.records import PromotionDecision, RetrievalReport
+from components.configs import EvaluationConfig, RegistryConfig
+from components.evaluation.bundle_recall import evaluate_bundle
+from components.evaluation.retrieval import EvaluatedOn
+from components.records import DatasetManifest, PromotionDecision, RetrievalReport
 from model_registry import tracking
 from model_registry.mlflow_registry import RegisteredVersion, Registry
-from model_registry.promotion import decide
+from model_registry.promotion import comparable, decide
+from steps._tables import with_pictures
+from steps._workspace import scratch_dir
 
 
 @step(enable_cache=False, experiment_tracker=True)
 def promote_bundle(
-    registered: RegisteredVersion, report: RetrievalReport, config: RegistryConfig
+    registered: RegisteredVersion,
+    report: RetrievalReport,
+    val_captions: pd.DataFrame,
+    test_captions: pd.DataFrame,
+    pictures: pd.DataFrame,
+    manifest: DatasetManifest,
+    evaluation: EvaluationConfig,
+    config: RegistryConfig,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
-    """Compare with the champion and move the alias when the rule says so. Never cached: the registry may have changed."""
+    """Compare with the champion and move the alias when the rule says so. Never cached: the registry may have changed.
+
+    A champion that was measured on other data is measured again, on the candidate's.
+    """
     registry = Registry.of_step()
     champion = registry.champion_version(config.model_name)
+    theirs = registry.report_of(config.model_name, champion) if champion else None
+    if champion and theirs and not comparable(report, theirs):
+        theirs = evaluate_bundle(
+            registry.download_bundle(config.model_name, champion, scratch_dir() / "champion"),
+            with_pictures(test_captions if report.split == "test" else val_captions, pictures, manifest),
+            evaluation,
+            identity=EvaluatedOn(dataset=manifest.name, data_version=manifest.version, split=report.split),
+        )
+        tracking.log_record(theirs, f"reports/champion_{report.split}.json")
     decision = decide(
         report,
-        registry.report_of(config.model_name, champion) if champion else None,
+        theirs,
         min_gain=config.min_gain,
         candidate_version=registered.version,
         champion_version=champion,

