@@ -110,7 +110,7 @@ class ValidationConfig(Config):
 class SplitConfig(Config):
     """How pictures are divided; a part the data set brings itself is kept as it is."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     val_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of train pictures held out when the data set brings no val part"
     )
@@ -209,7 +209,7 @@ class TrainingConfig(Config):
         "float32", description="autocast type; bfloat16 is meant for cuda"
     )
     loader_workers: int = Field(2, ge=0, description="processes that decode pictures when trunks learn as a whole")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class EvaluationConfig(Config):
@@ -217,7 +217,7 @@ class EvaluationConfig(Config):
 
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
     bootstrap_samples: int = Field(1000, ge=100)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     heat_map_pairs: int = Field(5, ge=2, le=20, description="pictures x captions in the similarity heat map")
     min_recall_at_10: float = Field(
         0.0, ge=0, le=1, description="floor of text-to-image recall@10; below it the gate stops the run"

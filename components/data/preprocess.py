@@ -15,6 +15,8 @@ from components.records import Record
 
 Pixels = NDArray[np.uint8]
 
+PIXELS_VERSION = 2  # raise it when the same file and config give other pixels: caches of features are keyed by it
+
 # A JPEG may be decoded at half its size when that leaves so much of input_px: 640 x 427, a usual photograph, is then
 # 320 x 214 and costs 3.1 instead of 3.9 ms. The vectors differ by no more than those of other half-size decodes do.
 _DECODED_SHARE = 0.9

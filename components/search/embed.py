@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from components.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
 from components.configs import EmbeddingConfig
 from components.data.images import picture_size
-from components.data.preprocess import Pixels
+from components.data.preprocess import PIXELS_VERSION, Pixels
 from components.errors import DataError, PictureError, QualityError
 from components.features.content_cache import ContentCache
 from components.features.onnx_session import throughput_lanes
@@ -85,7 +85,7 @@ def embed_gallery(
 def vector_cache(bundle: Bundle, cache_dir: Path) -> ContentCache:
     """The cache of a bundle's picture vectors; another image tower or preprocessing has another folder."""
     hashes = bundle.manifest.files_sha256
-    maker = sha256_of_bytes(f"{hashes[IMAGE_ENCODER]}:{hashes[PREPROCESS]}".encode())
+    maker = sha256_of_bytes(f"{hashes[IMAGE_ENCODER]}:{hashes[PREPROCESS]}:{PIXELS_VERSION}".encode())
     width = bundle.manifest.embedding_dim
     return ContentCache(cache_dir / f"vectors-{maker[:16]}", width=width, dtype="float32", maker=maker)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from components.configs import EmbeddingConfig
-from components.data.preprocess import Pixels
+from components.data.preprocess import PIXELS_VERSION, Pixels
 from components.data.tokens import Tokens
 from components.encoders.dual_encoder import Assembled
 from components.encoders.weights import state_sha256
@@ -31,7 +31,9 @@ _LISTED = 5
 
 def image_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
     """The cache of this model's image stem; an entry is (h * w, C) float16."""
-    identity = f"{_stem_identity(assembled.model.image_tower.stem)}:{assembled.preprocess.model_dump_json()}"
+    identity = (
+        f"{_stem_identity(assembled.model.image_tower.stem)}:{assembled.preprocess.model_dump_json()}:{PIXELS_VERSION}"
+    )
     maker = sha256_of_bytes(identity.encode())
     width = _image_channels(assembled)
     return ContentCache(folder / f"image-{maker[:16]}", width=width, dtype="float16", maker=maker)

@@ -1,5 +1,6 @@
 """Trainer: captions tables to a checkpoint, and a checkpoint's vectors of a table; the whole of training on a bare machine."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from components.training.sources import (
     embed_all,
 )
 
+_FINISHED = "finished"
 _CODE_FOLDERS = ("data", "encoders", "evaluation", "export", "features", "training")
 
 
@@ -145,6 +147,7 @@ def train_checkpoint(
         on_epoch=on_epoch,
         progress=settings.progress,
     )
+    _forget_finished(work)
     name, version = dataset
     manifest = CheckpointManifest(
         format_version=FORMAT_VERSION,
@@ -199,6 +202,14 @@ def _text_source(
     if missing:
         extract_text_features(assembled, missing, cache, settings.embedding, progress=settings.progress)
     return CachedTexts(cache, keys)
+
+
+def _forget_finished(work: Path) -> None:
+    """Mark this training as finished and remove the states of others that were; unfinished ones can still go on."""
+    for other in work.parent.iterdir():
+        if other != work and (other / _FINISHED).exists():
+            shutil.rmtree(other)
+    (work / _FINISHED).touch()
 
 
 def _identity(
