@@ -127,7 +127,8 @@ def state_sha256(state: dict[str, Tensor]) -> str:
     """Hash of tensors by name, shape, type and content; tells whether cached features still belong to a trunk."""
     digest = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+        # + 0 turns -0.0 into 0.0: a moving average of weights that never change does so too, and they are still the same
+        tensor = (state[name].detach().cpu() + 0).contiguous()
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -207,3 +207,11 @@ def test_all_packaged_trunks_load_whole():
             state = found.trunk.state_dict()
             assert state.keys() == random.keys()
             assert not any(torch.equal(state[key], random[key]) for key in state if "running_var" in key)
+
+
+def test_the_hash_of_a_state_does_not_tell_zero_from_minus_zero_but_any_other_change():
+    state = {"w": torch.tensor([0.0, 1.0])}
+    assert state_sha256({"w": torch.tensor([-0.0, 1.0])}) == state_sha256(state)
+    assert state_sha256({"w": torch.tensor([0.0, 1.0 + 1e-7])}) != state_sha256(state)
+    assert state_sha256({"v": torch.tensor([0.0, 1.0])}) != state_sha256(state)
+    assert state_sha256({"w": torch.tensor([[0.0, 1.0]])}) != state_sha256(state)
