@@ -218,6 +218,9 @@ class EvaluationConfig(Config):
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
     bootstrap_samples: int = Field(1000, ge=100)
     seed: int = Field(0, ge=0)
+    captions_per_image: int | None = Field(
+        None, ge=1, description="score only the first so many captions of each picture, by id; COCO's figures take 5"
+    )
     heat_map_pairs: int = Field(5, ge=2, le=20, description="pictures x captions in the similarity heat map")
     min_recall_at_10: float = Field(
         0.0, ge=0, le=1, description="floor of text-to-image recall@10; below it the gate stops the run"

@@ -18,6 +18,7 @@ def evaluate_bundle(
     bundle: Bundle, data: CaptionedPictures, config: EvaluationConfig, *, identity: EvaluatedOn
 ) -> RetrievalReport:
     """Score a bundle's ONNX towers on a table. Raises DataError, BundleError."""
+    data = data.first_captions(config.captions_per_image)
     encoder = OnnxEncoder(bundle)
     paths = [data.root / name for name in data.picture_rows()["file_name"]]
     captions = data.captions["caption"].tolist()

@@ -36,6 +36,7 @@ def evaluate_checkpoint(
     identity: EvaluatedOn,
 ) -> Evaluated:
     """Score a checkpoint on a table and draw the figures of every evaluation. Raises DataError."""
+    data = data.first_captions(config.captions_per_image)
     images, texts = checkpoint_vectors(checkpoint, data, settings)
     ranks = first_match_ranks(images, texts, data.image_of_caption())
     report = report_ranks(ranks, config=config, identity=identity, slices=caption_slices(data.captions))

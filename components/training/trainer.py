@@ -1,7 +1,7 @@
 """Trainer: captions tables to a checkpoint, and a checkpoint's vectors of a table; the whole of training on a bare machine."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,13 @@ class CaptionedPictures:
     captions: pd.DataFrame
     pictures: pd.DataFrame
     root: Path
+
+    def first_captions(self, count: int | None) -> "CaptionedPictures":
+        """The same pictures with their first `count` captions by id; all of them for None."""
+        if count is None:
+            return self
+        kept = self.captions.sort_values("caption_id", kind="stable").groupby("image_id").head(count)
+        return replace(self, captions=self.captions.loc[kept.index.sort_values()].reset_index(drop=True))
 
     def image_ids(self) -> IntArray:
         """Ids of the captioned pictures, ascending: the row order of everything computed from this."""

@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,15 @@ def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version
     version = client.get_model_version_by_alias("image-finder", "champion")
     assert version.run_id == run_of_training.info.run_id
     assert version.tags["data_version"] == training["report"]["data_version"]
+
+
+def test_no_artefact_was_pickled(trained):
+    _, home, _, _ = trained
+    with closing(sqlite3.connect(home / "zenml" / "stores" / "default_zen_store" / "zenml.db")) as store:
+        rows = store.execute("select distinct materializer from artifact_version").fetchall()
+    materializers = {json.loads(source)["attribute"] for (source,) in rows}
+    assert {"BundleMaterializer", "CheckpointMaterializer", "IndexMaterializer", "TableMaterializer"} < materializers
+    assert not [name for name in materializers if "pickle" in name.lower()]
 
 
 def test_a_second_run_with_nothing_changed_does_nothing_again(trained):

@@ -69,7 +69,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
         picture.save(root / name)
         pictures.append({"image_id": image_id, "file_name": name, "sha256": sha256_of_file(root / name)})
         captions += [
-            {"image_id": image_id, "caption": s.format(colour=colour, shape=shape, ground=ground)} for s in SENTENCES
+            {
+                "image_id": image_id,
+                "caption_id": 10 * image_id + i,
+                "caption": s.format(colour=colour, shape=shape, ground=ground),
+            }
+            for i, s in enumerate(SENTENCES)
         ]
     return CaptionedPictures(pd.DataFrame(captions), pd.DataFrame(pictures), root)
 

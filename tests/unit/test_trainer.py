@@ -225,3 +225,12 @@ def test_training_on_a_gpu_in_bfloat16_learns_and_resumes(scenes, tiny_model, se
     history = fit(scenes, configs, own, tmp_path / "c").manifest.history
     assert [record.epoch for record in history] == list(range(1, 9))
     assert history[-1].loss < 0.8 * history[0].loss
+
+
+def test_the_first_captions_of_each_picture_are_kept_by_id_and_in_place(scenes):
+    captions = scenes.captions.iloc[::-1].reset_index(drop=True)
+    kept = dataclasses.replace(scenes, captions=captions).first_captions(2).captions
+    for image_id, ids in captions.groupby("image_id")["caption_id"]:
+        assert sorted(kept.loc[kept["image_id"] == image_id, "caption_id"]) == sorted(ids)[:2]
+    assert kept["caption_id"].tolist() == [i for i in captions["caption_id"] if i in set(kept["caption_id"])]
+    assert scenes.first_captions(None) is scenes
