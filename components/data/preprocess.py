@@ -15,7 +15,7 @@ from components.records import Record
 
 Pixels = NDArray[np.uint8]
 
-PIXELS_VERSION = 2  # raise it when the same file and config give other pixels: caches of features are keyed by it
+PIXELS_VERSION = 3  # raise it when the same file and config give other pixels: caches of features are keyed by it
 
 # A JPEG may be decoded at half its size when that leaves so much of input_px: 640 x 427, a usual photograph, is then
 # 320 x 214 and costs 3.1 instead of 3.9 ms. The vectors differ by no more than those of other half-size decodes do.
@@ -33,10 +33,13 @@ class Preprocess(Record):
     std: tuple[float, float, float]
 
     def pixels(self, picture: Image.Image) -> Pixels:
-        """RGB pixels of an upright RGB picture: (input_px, input_px, 3) uint8, bicubic with antialiasing."""
+        """RGB pixels of an upright RGB picture: (input_px, input_px, 3) uint8, bilinear with antialiasing.
+
+        Bicubic costs 0.5 ms more a photograph and gave 44.7 against 44.6 mean recall on 280 COCO photographs.
+        """
         size = (self.input_px, self.input_px)
         if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
         return np.asarray(picture)
 
     def load(self, source: Path | bytes) -> Pixels:

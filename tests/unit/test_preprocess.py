@@ -41,7 +41,7 @@ def test_a_large_jpeg_decoded_small_looks_like_one_decoded_whole():
     y, x = np.mgrid[0:1200, 0:1600]
     waves = np.stack([127 + 120 * np.sin(x / 90), 127 + 120 * np.cos(y / 70), (x + y) / 12], axis=-1).astype(np.uint8)
     data = stored(Image.fromarray(waves), "JPEG", quality=95)
-    whole = Image.open(io.BytesIO(data)).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
+    whole = Image.open(io.BytesIO(data)).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
     assert abs(PREPROCESS.load(data).astype(int) - np.asarray(whole).astype(int)).mean() < 1.0
 
 
