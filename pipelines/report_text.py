@@ -25,7 +25,8 @@ def retrieval_table(report: RetrievalReport) -> str:
 
 def decision_text(decision: PromotionDecision, model_name: str) -> str:
     """The verdict and its reasons."""
-    verdict = "is the new champion" if decision.promoted else "was not promoted"
+    stays = decision.candidate_version == decision.champion_version
+    verdict = "is the new champion" if decision.promoted else "stays champion" if stays else "was not promoted"
     return f"{model_name} version {decision.candidate_version} {verdict}: {'; '.join(decision.reasons)}"
 
 
