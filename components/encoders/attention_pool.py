@@ -5,8 +5,8 @@ token, add learned positions, one multi-head attention whose query is the first 
 all 1 + HW tokens.
 
 With a single query the key and value maps need not be applied to every token: q . (K x) = (K^T q) . x, and the
-weighted sum of V x is V applied to the weighted sum of x. For 50 tokens of 1280 into 512 that is 33 times fewer
-multiplications for the same numbers. A key bias would shift all scores of a query alike, so there is none.
+weighted sum of V x is V applied to the weighted sum of x. For 50 tokens of 1280 into 512 with 8 heads that is 28 times
+fewer multiplications (65.5 M against 2.3 M) for the same numbers. A key bias would shift all scores of a query alike, so there is none.
 """
 
 import torch
