@@ -4,11 +4,13 @@ image_encoder.onnx   pixels (batch, px, px, 3) uint8 -> embedding (batch, dim) f
 text_encoder.onnx    ids, mask (batch, length) int64 -> embedding (batch, dim) float32
 tokenizer.json       Hugging Face tokenizers definition
 preprocess.json      components.data.preprocess.Preprocess
+scores.json          components.records.ScoreCalibration: what its cosines mean
 bundle.json          BundleManifest: format, dimension, sha256 of every other file, what it was trained on
 """
 
 import hashlib
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -16,16 +18,18 @@ from components.configs import first_fault
 from components.data.preprocess import Preprocess
 from components.data.tokens import Tokenizer
 from components.errors import BundleError
-from components.records import Record
+from components.records import Record, ScoreCalibration
 from components.storage import sha256_of_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: scores.json
 MANIFEST = "bundle.json"
 IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"
 PREPROCESS = "preprocess.json"
-_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS}
+SCORES = "scores.json"
+_R = TypeVar("_R", bound=Record)
+_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}
 
 
 class BundleManifest(Record):
@@ -70,8 +74,10 @@ class Bundle:
                 f"{manifest_path} is not a bundle manifest: {first_fault(error)}; export the bundle again"
             ) from error
         if manifest.format_version != FORMAT_VERSION:
+            older = manifest.format_version < FORMAT_VERSION
             raise BundleError(
-                f"{manifest_path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; export it again"
+                f"bundle {path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; "
+                + ("train again with this version" if older else "install a newer text-guided-image-finder")
             )
         if (listed := set(manifest.files_sha256)) != _FILES:
             raise BundleError(
@@ -88,16 +94,21 @@ class Bundle:
 
     def preprocess(self) -> Preprocess:
         """How pictures become pixels for this bundle. Raises BundleError."""
-        try:
-            return Preprocess.model_validate_json((self.path / PREPROCESS).read_bytes())
-        except ValidationError as error:
-            raise BundleError(
-                f"{self.path / PREPROCESS}: {first_fault(error)}; fetch or export the bundle again"
-            ) from error
+        return self._read(PREPROCESS, Preprocess)
+
+    def scores(self) -> ScoreCalibration:
+        """What cosines of this bundle's vectors mean. Raises BundleError."""
+        return self._read(SCORES, ScoreCalibration)
 
     def tokenizer(self) -> Tokenizer:
         """How texts become tokens for this bundle."""
         return Tokenizer.from_file(self.path / TOKENIZER, self.manifest.max_tokens)
+
+    def _read(self, name: str, kind: type[_R]) -> _R:
+        try:
+            return kind.model_validate_json((self.path / name).read_bytes())
+        except ValidationError as error:
+            raise BundleError(f"{self.path / name}: {first_fault(error)}; fetch or export the bundle again") from error
 
 
 def _check_file(path: Path, expected: str, *, verify: bool) -> None:

@@ -1,11 +1,15 @@
 """Frozen results that stages hand to each other and store as JSON; knows nothing of how they are computed."""
 
 import hashlib
-from typing import Literal
+from bisect import bisect_left
+from datetime import date, datetime
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PartName = Literal["train", "val", "test"]
+Fit = Literal["strong", "fair", "weak"]
 
 
 class Record(BaseModel):
@@ -127,6 +131,57 @@ class RetrievalReport(Record):
     seed: int
 
 
+N_QUANTILES = 21  # 0, 5, ..., 100 %
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(high < low for low, high in pairwise(values)):
+        raise ValueError("quantiles must not descend")
+    return values
+
+
+_Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]  # float32 vectors are unit to 1e-3; NaN is within no limits
+
+
+class ScoreCalibration(Record):
+    """What cosines of a model mean, measured on pictures it was not trained on; a bundle carries it as scores.json.
+
+    good_match: 5 % quantile, over captions whose picture is in the gallery, of the best cosine in the gallery; a query
+    whose best cosine is below it does worse than 95 % of queries that had an answer.
+    """
+
+    logit_scale: float = Field(gt=0, allow_inf_nan=False, description="factor of cosines before a softmax")
+    good_match: _Cosine
+    quantiles: tuple[_Cosine, ...] = Field(
+        min_length=N_QUANTILES,
+        max_length=N_QUANTILES,
+        description="cosines of true caption-picture pairs at 0, 5, ..., 100 %",
+    )
+    n_captions: int = Field(ge=1)
+    gallery_size: int = Field(ge=1)
+    dataset: str
+    data_version: str
+    split: PartName
+
+    _check_quantiles = field_validator("quantiles")(_ascending)
+
+    def match(self, cosine: float) -> float:
+        """Share of true caption-picture pairs that score lower, 0 to 1, linear between the quantiles."""
+        above = bisect_left(self.quantiles, cosine)
+        if above == 0:
+            return 0.0
+        if above == N_QUANTILES:
+            return 1.0
+        low, high = self.quantiles[above - 1], self.quantiles[above]
+        return (above - 1 + (cosine - low) / (high - low)) / (N_QUANTILES - 1)
+
+    def fit(self, cosine: float) -> "Fit":
+        """The same in a word: strong above half of the true pairs and above good_match, weak below a quarter of them."""
+        if cosine >= max(self.quantiles[N_QUANTILES // 2], self.good_match):
+            return "strong"
+        return "fair" if cosine >= self.quantiles[N_QUANTILES // 4] else "weak"
+
+
 class ParityCase(Record):
     """Torch against ONNX for one tower, batch size and input."""
 
@@ -161,11 +216,58 @@ class PromotionDecision(Record):
     champion_mean_recall: float | None
 
 
-class Hit(Record):
+class Picture(Record):
+    """One picture of an index, as far as its file and its captions tell."""
+
+    id: str  # stable as long as the file keeps its place
+    uri: str  # absolute path as text
+    folder: str  # label: name of the indexed folder, then the folders below it
+    name: str
+    captions: tuple[str, ...]
+    sha256: str
+    bytes: int
+    width_px: int  # as displayed
+    height_px: int
+    taken_at: datetime | None  # the camera's local time, without a zone
+    modified_at: datetime | None  # of the file, UTC
+    camera: str  # "" if unknown
+    latitude: float | None  # degrees, WGS84
+    longitude: float | None
+
+
+class Hit(Picture):
     """One search result."""
 
-    rank: int
+    rank: int  # counted from 1 over all pages
     score: float
-    id: str
-    uri: str
-    captions: tuple[str, ...]
+    match: float | None  # share of true caption-picture pairs that score lower, 0 to 1; None unless texts are wanted
+    fit: Fit | None  # match in a word
+    duplicates: tuple[str, ...]  # ids of the near-duplicates that this one stands for
+
+
+class SearchResult(Record):
+    """Answer to one query. `matches_well` says whether the best hit reaches the threshold of the model's evaluation."""
+
+    hits: tuple[Hit, ...]
+    candidates: int  # pictures that pass the filters
+    more: bool  # whether there is a next page
+    matches_well: bool | None  # None unless texts are wanted
+    threshold: float | None
+
+
+class Facet(Record):
+    """A value that pictures have, and how many have it."""
+
+    value: str
+    count: int
+
+
+class Facets(Record):
+    """What the filters can choose among."""
+
+    folders: tuple[Facet, ...]
+    cameras: tuple[Facet, ...]
+    first_day: date | None
+    last_day: date | None
+    with_gps: int
+    pictures: int

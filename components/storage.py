@@ -21,6 +21,8 @@ _PATH_REFUSALS = {
 # Writers in Rust (safetensors, tokenizers) raise exceptions of their own that end with the system's number; numpy's
 # tofile raises an OSError without one when the disk is full.
 _RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
+# shutil.copytree raises one without a number for all that it could not copy, whose texts hold the numbers.
+_COPY_NUMBER = re.compile(r"\[Errno (\d+)\]")
 _NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
@@ -65,6 +67,9 @@ def write_errors(path: Path) -> Iterator[None]:
 
 def _system_number(error: Exception) -> int:
     """The system's error number behind an exception, 0 if there is none."""
+    if isinstance(error, shutil.Error):
+        found = _COPY_NUMBER.search(str(error))
+        return int(found[1]) if found else 0
     if isinstance(error, OSError):
         if error.errno is None and _NUMPY_SHORT_WRITE.fullmatch(str(error)):
             return errno.ENOSPC
@@ -75,12 +80,17 @@ def _system_number(error: Exception) -> int:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write text (UTF-8) to path through a temporary sibling and a rename. Raises StorageError."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write bytes to path through a temporary sibling and a rename. Raises StorageError."""
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(temporary).chmod(0o644)

@@ -17,7 +17,7 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
 
-from components.bundle import Bundle
+from components.bundle import FORMAT_VERSION, Bundle
 from components.errors import BundleError, ConfigError
 from components.records import Record, RetrievalReport
 from components.storage import new_directory
@@ -76,6 +76,7 @@ class Registry:
             names.CONFIG_SHA256: lineage.config_sha256,
             names.ENVIRONMENT_SHA256: lineage.environment_sha256,
             names.BUNDLE_SHA256: bundle.sha256,
+            names.BUNDLE_FORMAT: str(bundle.manifest.format_version),
             names.SPLIT: evidence.report.split,
             names.MEAN_RECALL: f"{evidence.report.mean_recall:.6f}",
         }
@@ -108,6 +109,10 @@ class Registry:
         """Number of the champion, None before the first promotion."""
         found = self._find(name, names.CHAMPION)
         return None if found is None else str(found.version)
+
+    def is_readable(self, name: str, version_or_alias: str) -> bool:
+        """Whether this code opens bundles of a version's format; the first format was registered without its number."""
+        return self.version(name, version_or_alias).tags.get(names.BUNDLE_FORMAT, "1") == str(FORMAT_VERSION)
 
     def set_champion(self, name: str, version: str) -> None:
         """Point the alias champion to a version: towers, tokenizer and preprocessing change together."""

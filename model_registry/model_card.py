@@ -8,6 +8,7 @@ from components.records import (
     ParityReport,
     Record,
     RetrievalReport,
+    ScoreCalibration,
     SliceReport,
 )
 
@@ -43,6 +44,7 @@ class CardFacts(Record):
     model: ModelConfig
     training: TrainingConfig
     report: RetrievalReport
+    scores: ScoreCalibration
     parity: ParityReport | None = None
 
 
@@ -55,6 +57,7 @@ def model_card(facts: CardFacts) -> str:
         _data(facts.manifest),
         _measurements(facts.report),
         _slices(facts.report),
+        _scores(facts.scores),
         _export(facts.parity),
         _LIMITS,
     )
@@ -175,6 +178,23 @@ def _slice_row(part: SliceReport) -> str:
         f"{part.n_queries:,}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _scores(scores: ScoreCalibration) -> str:
+    low, middle, high = scores.quantiles[1], scores.quantiles[10], scores.quantiles[19]
+    return f"""
+## Scores
+A score is a cosine. Measured on part `{scores.split}` of `{scores.dataset}` (data version `{scores.data_version}`),
+{scores.n_captions:,} captions in a gallery of {scores.gallery_size:,} pictures:
+
+- Nothing matches well when the best score is below **{scores.good_match:.3f}**: of the captions whose picture was in the
+  gallery, 5 % had a best score lower than that. It is no proof either way; other pictures and galleries of another size
+  shift it.
+- True pairs of caption and picture: median {middle:.3f}, 90 % between {low:.3f} and {high:.3f}. `match` beside a hit is
+  the share of these pairs that score lower than the hit, not a probability that the hit is right.
+- Zero-shot labels take the softmax of {scores.logit_scale:.2f} times the cosine. The probabilities share out 1 among the
+  labels given, also when none of them fits.
+"""
 
 
 def _export(parity: ParityReport | None) -> str:

@@ -8,6 +8,7 @@ CODE_VERSION = "code_version"
 CONFIG_SHA256 = "config_sha256"
 ENVIRONMENT_SHA256 = "environment_sha256"
 BUNDLE_SHA256 = "bundle_sha256"
+BUNDLE_FORMAT = "bundle_format"
 SPLIT = "split"
 MEAN_RECALL = "mean_recall"
 

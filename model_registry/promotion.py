@@ -17,7 +17,8 @@ def decide(
 ) -> PromotionDecision:
     """Promote when mean recall rose by at least min_gain (a share: 0.01 is one point) on the same test, and rose at all.
 
-    Without a champion a measured candidate is promoted. A recall that is missing (NaN) or outside 0 to 1 never passes,
+    Without a champion's report a measured candidate is promoted: there is no champion yet (champion_version None), or
+    its bundle cannot be opened any more. A recall that is missing (NaN) or outside 0 to 1 never passes,
     and neither do two reports that were not measured on the same pictures and captions.
     """
     faults = _faults(candidate, "the candidate")
@@ -75,6 +76,9 @@ def _differences(candidate: RetrievalReport, champion: RetrievalReport) -> list[
 def _compare(
     candidate: RetrievalReport, champion: RetrievalReport | None, min_gain: float, champion_version: str | None
 ) -> tuple[bool, list[str]]:
+    if champion is None and champion_version is not None:
+        reason = f"champion {champion_version} replaced: its bundle is of a format this version cannot open"
+        return True, [f"{reason}; mean recall {candidate.mean_recall:.4f}, not compared"]
     if champion is None:
         return True, [f"first champion: mean recall {candidate.mean_recall:.4f}, nothing to compare with"]
     gain = candidate.mean_recall - champion.mean_recall

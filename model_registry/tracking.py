@@ -7,7 +7,7 @@ import mlflow
 from pydantic import BaseModel
 
 from components.errors import ConfigError
-from components.records import DatasetManifest, EpochRecord, Record, RetrievalReport
+from components.records import DatasetManifest, EpochRecord, Record, RetrievalReport, ScoreCalibration
 from model_registry import names
 
 if TYPE_CHECKING:
@@ -66,6 +66,18 @@ def log_retrieval(report: RetrievalReport) -> None:
     run_id()
     _log_metrics({f"{report.split}.{name}": value for name, value in values.items()}, 0)
     log_record(report, f"reports/retrieval_{report.split}.json")
+
+
+def log_scores(scores: ScoreCalibration) -> None:
+    """Log the threshold, the median true pair and the logit scale as metrics `<split>.good_match`, the whole as JSON."""
+    values = {
+        "good_match": scores.good_match,
+        "pair_median": scores.quantiles[len(scores.quantiles) // 2],
+        "logit_scale": scores.logit_scale,
+    }
+    run_id()
+    _log_metrics({f"{scores.split}.{name}": value for name, value in values.items()}, 0)
+    log_record(scores, "reports/scores.json")
 
 
 def log_record(record: Record, file: str) -> None:

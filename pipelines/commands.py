@@ -43,7 +43,7 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     engine = SearchEngine.open(place.index_dir)
     for text in _EXAMPLE_SEARCHES:
         click.echo(f'\n"{text}" among {manifest.count:,} pictures')
-        click.echo(hits_table(engine.search(text, 3)))
+        click.echo(hits_table(engine.search(text, 3).hits))
     option = f" --home {home}" if home else ""
     click.echo(
         f"\nDone in {time.monotonic() - started:.0f} s. Try next:\n"

@@ -54,9 +54,9 @@ def finder_training(
     train, val, test = split_captions(captions, pictures, validated, split, after=["require_valid"])
     features = extract_features(train, val, test, pictures, manifest, model, embedding)
     checkpoint = train_dual_encoder(train, val, pictures, manifest, features, model, training, embedding)
-    report = evaluate_retrieval(checkpoint, val, test, pictures, manifest, evaluation, embedding)
+    report, scores = evaluate_retrieval(checkpoint, val, test, pictures, manifest, evaluation, embedding)
     require_quality(report, evaluation)
-    bundle = export_bundle(checkpoint, export, after=["require_quality"])
+    bundle = export_bundle(checkpoint, scores, export, after=["require_quality"])
     parity = measure_parity(checkpoint, bundle, val, pictures, manifest, export)
     require_parity(parity)
     registered = register_bundle(

@@ -9,7 +9,7 @@ from components.configs import EmbeddingConfig, EvaluationConfig
 from components.encoders.checkpoint import Checkpoint
 from components.evaluation.evaluate import evaluate_checkpoint
 from components.evaluation.retrieval import EvaluatedOn
-from components.records import DatasetManifest, RetrievalReport
+from components.records import DatasetManifest, RetrievalReport, ScoreCalibration
 from model_registry import tracking
 from steps._cache import CODE_AWARE
 from steps._tables import feature_settings, with_pictures
@@ -24,8 +24,8 @@ def evaluate_retrieval(
     manifest: DatasetManifest,
     config: EvaluationConfig,
     embedding: EmbeddingConfig,
-) -> Annotated[RetrievalReport, "retrieval_report"]:
-    """Measure recall on test, or on val when the data set has no test; a gate of its own decides."""
+) -> tuple[Annotated[RetrievalReport, "retrieval_report"], Annotated[ScoreCalibration, "score_calibration"]]:
+    """Measure recall and scores on test, or on val when the data set has no test; a gate of its own decides."""
     captions = test_captions if len(test_captions) else val_captions
     evaluated = evaluate_checkpoint(
         checkpoint,
@@ -38,6 +38,7 @@ def evaluate_retrieval(
     )
     tracking.log_config(evaluation=config)
     tracking.log_retrieval(evaluated.report)
+    tracking.log_scores(evaluated.scores)
     tracking.log_figures(evaluated.figures)
-    log_metadata({"mean_recall": evaluated.report.mean_recall})
-    return evaluated.report
+    log_metadata({"mean_recall": evaluated.report.mean_recall, "good_match": evaluated.scores.good_match})
+    return evaluated.report, evaluated.scores

@@ -29,11 +29,13 @@ def promote_bundle(
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
     """Compare with the champion and move the alias when the rule says so. Never cached: the registry may have changed.
 
-    A champion that was measured on other data is measured again, on the candidate's.
+    A champion that was measured on other data is measured again, on the candidate's; one whose bundle this code cannot
+    open could serve nothing and is not compared with.
     """
     registry = Registry.of_step()
     champion = registry.champion_version(config.model_name)
-    theirs = registry.report_of(config.model_name, champion) if champion else None
+    readable = champion is not None and registry.is_readable(config.model_name, champion)
+    theirs = registry.report_of(config.model_name, champion) if champion and readable else None
     if champion and theirs and not comparable(report, theirs):
         theirs = evaluate_bundle(
             registry.download_bundle(config.model_name, champion, scratch_dir() / "champion"),

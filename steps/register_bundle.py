@@ -33,6 +33,7 @@ def register_bundle(
             model=model,
             training=training,
             report=report,
+            scores=bundle.scores(),
             parity=parity,
         )
     )

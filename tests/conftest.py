@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# ZenML looks for the folder of the running program, which a worker of pytest-xdist does not have.
+os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(Path(__file__).resolve().parents[1]))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
@@ -14,6 +15,30 @@ def home_root(path: Path | None = None) -> Path:
     return Path(chosen).expanduser().resolve()
 
 
-def published_index() -> Path:
-    """The index that is searched unless another one is named."""
-    return home_root() / "index"
+def default_library() -> Path:
+    """The library of indexed folders unless another one is named."""
+    return home_root() / "library"
+
+
+class IndexChoice(NamedTuple):
+    """The published index that is searched, and the other one if there are two."""
+
+    path: Path
+    other: Path | None
+
+
+def default_index() -> IndexChoice:
+    """The index that is searched unless another one is named: the library's or the pipelines', the one published last.
+
+    Where nothing is published, the pipelines' place.
+    """
+    places = [default_library() / "index", home_root() / "index"]
+    # The name of the pointer file is components.search.published.POINTER; importing it here would cost --help its speed.
+    published = sorted((place for place in places if (place / "CURRENT").is_file()), key=_published_at)
+    if not published:
+        return IndexChoice(places[-1], None)
+    return IndexChoice(published[-1], published[0] if len(published) > 1 else None)
+
+
+def _published_at(place: Path) -> int:
+    return (place / "CURRENT").stat().st_mtime_ns

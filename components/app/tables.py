@@ -4,13 +4,22 @@ from collections.abc import Sequence
 
 from components.records import Hit
 
+_LEFT_OUT_IF_EMPTY = {"match", "similar", "caption"}
+
 
 def hits_table(hits: Sequence[Hit]) -> str:
-    """Rank, score, id, address and first caption of each hit, best first, under a heading."""
-    rows = [
-        (str(hit.rank), f"{hit.score:.4f}", hit.id, hit.uri, hit.captions[0] if hit.captions else "") for hit in hits
-    ]
-    return aligned([("rank", "score", "id", "uri", "caption"), *rows])
+    """Rank, score, match in a word, id, file, number of similar pictures and first caption of each hit, with a heading."""
+    columns: dict[str, list[str]] = {
+        "rank": [str(hit.rank) for hit in hits],
+        "score": [f"{hit.score:.4f}" for hit in hits],
+        "match": [hit.fit or "" for hit in hits],
+        "id": [hit.id for hit in hits],
+        "picture": [hit.uri for hit in hits],
+        "similar": [f"+{len(hit.duplicates)} similar" if hit.duplicates else "" for hit in hits],
+        "caption": [hit.captions[0] if hit.captions else "" for hit in hits],
+    }
+    told = {name: cells for name, cells in columns.items() if any(cells) or name not in _LEFT_OUT_IF_EMPTY}
+    return aligned([list(told), *zip(*told.values(), strict=True)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

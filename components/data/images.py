@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import io
 import logging
 import os
@@ -17,8 +18,11 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from components.data.colour import to_srgb
+from components.data.heif import open_heif
 from components.errors import DataError, PictureError
 
 logger = logging.getLogger(__name__)
@@ -27,19 +31,33 @@ _Answer = TypeVar("_Answer")
 PICTURE_ENDINGS = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif"),
-        *(".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"),
+        *(".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".heic", ".heif", ".hif"),
     }
 )
 MAX_PICTURE_BYTES = 512 << 20  # a file above is not read: no photograph is that large, and it would fill the memory
 
 # Pillow knows forty more formats; those are never tried, since some run other programs (EPS: Ghostscript).
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
+_MODULE_OF_FORMAT = {
+    "JPEG": "Jpeg",
+    "MPO": "Mpo",
+    "PNG": "Png",
+    "GIF": "Gif",
+    "WEBP": "WebP",
+    "AVIF": "Avif",
+    "BMP": "Bmp",
+    "TIFF": "Tiff",
+    "JPEG2000": "Jpeg2K",
+    "PPM": "Ppm",
+}
 # What Pillow's decoders were seen to raise on damaged bytes, apart from OSError.
-_DECODER_FAULTS = (
+DECODER_FAULTS = (
     *(SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, EOFError),
     *(MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
 )
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_MIXED_BRANDS = {b"mif1", b"msf1"}  # either HEIF or AVIF
+_PILLOW_MAX_PIXELS = 178_956_970
+_GREY_PIXELS_AT_ONCE = 1 << 20  # 16-bit greys are scaled in bands: whole, a hundred megapixels would take 3 GB
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,30 +82,74 @@ def load_rgb(source: Path | bytes, *, at_least_px: int | None = None, max_pixels
     """
 
     def decode(picture: Image.Image) -> Image.Image:
-        if picture.width * picture.height > max_pixels:
-            raise _Refusal(f"{picture.width} x {picture.height} pixels, the limit is {max_pixels:,} pixels")
+        _check_pixels(picture, max_pixels)
         orientation = _orientation(picture)
         if at_least_px is not None:
             # A square request keeps both stored sides at that length, hence also the sides after a quarter turn.
             picture.draft(None, (at_least_px, at_least_px))
         picture.load()
-        upright = _to_rgb(picture)
-        if orientation in _TRANSPOSES:
-            upright = upright.transpose(_TRANSPOSES[orientation])
-        upright.info = {}
-        return upright
+        return _upright(_to_rgb(picture), orientation)
 
-    return _with_picture(source, decode)
+    return with_picture(source, decode)
+
+
+def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int = 100_000_000) -> Image.Image:
+    """Decode a picture for people: upright 8-bit sRGB that fits into at_most_px x at_most_px; never enlarged.
+
+    Differs from load_rgb, whose numbers models were trained on: an ICC profile (Display P3, Adobe RGB, a printer's
+    CMYK) is converted to sRGB; a damaged one is ignored. Sides keep their ratio to the pixel, at least 1 px; at_most_px is 1 or more.
+    Transparency is laid over white, of an animation the first frame is taken, and the result carries no metadata.
+    Raises PictureError as load_rgb does.
+    """
+
+    def decode(picture: Image.Image) -> Image.Image:
+        _check_pixels(picture, max_pixels)
+        orientation = _orientation(picture)
+        longest = max(picture.size)
+        width, height = (max(1, side * min(at_most_px, longest) // longest) for side in picture.size)
+        picture.draft(None, (width, height))
+        picture.load()
+        # Scaled first: everything after costs by the pixel, and an upload's pixels may be a hundred million.
+        small = _resizable(picture)
+        if max(small.size) > at_most_px:  # libjpeg rounds up, so a half-size decode may be a row taller than asked for
+            small = small.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        if small.mode not in {"L", "CMYK"}:
+            small = _to_rgb(small)
+        return _upright(to_srgb(small, picture.info.get("icc_profile")), orientation)
+
+    return with_picture(source, decode)
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """A picture that Pillow holds already, as load_rgb would give it; the one given is not changed. Raises PictureError."""
+    try:
+        orientation = _orientation(picture)
+        return _upright(_to_rgb(picture), orientation)
+    except (OSError, *DECODER_FAULTS) as error:
+        raise PictureError(f"picture ({picture.width} x {picture.height}, {picture.mode}): {_reason(error)}") from error
 
 
 def picture_size(source: Path | bytes) -> tuple[int, int]:
     """(width, height) in pixels as displayed, after EXIF orientation; reads the header only. Raises PictureError."""
+    return with_picture(source, displayed_size)
 
-    def measure(picture: Image.Image) -> tuple[int, int]:
-        width, height = picture.size
-        return (height, width) if _orientation(picture) in _SIDEWAYS else (width, height)
 
-    return _with_picture(source, measure)
+def displayed_size(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) in pixels after EXIF orientation of a picture that is not decoded yet, as with_picture gives."""
+    width, height = picture.size
+    return (height, width) if _orientation(picture) in _SIDEWAYS else (width, height)
+
+
+def read_exif(picture: Image.Image) -> Image.Exif:
+    """EXIF of a picture that is not decoded yet; empty if there is none or it is damaged. Decodes no pixels."""
+    if picture.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & picture.info.keys():
+        return (
+            Image.Exif()
+        )  # getexif would decode the whole PNG to look for eXIf behind the pixels; none may stand there
+    try:
+        return picture.getexif()
+    except (OSError, *DECODER_FAULTS):  # damaged metadata do not make the pixels unusable
+        return Image.Exif()
 
 
 def find_pictures(root: Path) -> list[Path]:
@@ -144,13 +206,13 @@ class _Refusal(Exception):  # noqa: N818 - never leaves this module
     """Reason, in words for the user, why a picture is refused."""
 
 
-def _with_picture(source: Path | bytes, use: Callable[[Image.Image], _Answer]) -> _Answer:
+def with_picture(source: Path | bytes, use: Callable[[Image.Image], _Answer]) -> _Answer:
     """Open source, hand the undecoded picture to use, and turn whatever fails into a one-line PictureError."""
     try:
-        with _opened(source) as stream, _quiet_pillow, Image.open(stream, formats=_known_formats()) as picture:
+        with _opened(source) as stream, _quiet_pillow, _identified(stream) as picture:
             return use(picture)
-    except (_Refusal, OSError, *_DECODER_FAULTS) as error:
-        raise PictureError(f"{_label(source)}: {_reason(error, source)}") from error
+    except (_Refusal, OSError, *DECODER_FAULTS) as error:
+        raise PictureError(f"{_label(source)}: {_reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -174,23 +236,69 @@ def _check_length(n_bytes: int) -> None:
         raise _Refusal(f"{n_bytes:,} bytes, the limit is {MAX_PICTURE_BYTES:,} bytes")
 
 
+def _identified(stream: BinaryIO) -> Image.Image:
+    """The picture in stream, its header read. Raises UnidentifiedImageError, or what the format's reader raises."""
+    head = stream.read(12)
+    stream.seek(0)
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in _HEIF_BRANDS:
+        return _open_heif(stream)
+    try:
+        return Image.open(stream, formats=_known_formats())
+    except UnidentifiedImageError:
+        if brand in _MIXED_BRANDS:  # not AVIF, so it can only be HEIF
+            return _open_heif(stream)
+        raise
+
+
+def _open_heif(stream: BinaryIO) -> Image.Image:
+    stream.seek(0)
+    try:
+        return open_heif(stream)
+    except ImportError as error:
+        raise _Refusal("HEIC pictures need pi-heif: pip install 'text-guided-image-finder[app]'") from error
+
+
 @functools.cache
 def _known_formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)  # a name it does not know makes Pillow raise KeyError
+    for module in _MODULE_OF_FORMAT.values():  # Image.init() would import all fifty: 52 instead of 4 ms
+        importlib.import_module(f"PIL.{module}ImagePlugin")
+    return tuple(
+        name for name in _MODULE_OF_FORMAT if name in Image.OPEN
+    )  # a name it does not know makes Pillow raise KeyError
+
+
+def _check_pixels(picture: Image.Image, max_pixels: int) -> None:
+    limit = min(max_pixels, _PILLOW_MAX_PIXELS)  # Pillow's holds for all formats but HEIF, which it does not open
+    if picture.width * picture.height > limit:
+        raise _Refusal(f"{picture.width} x {picture.height} pixels, the limit is {limit:,} pixels")
 
 
 def _orientation(picture: Image.Image) -> int:
     """EXIF orientation 1 to 8 that is still to be applied; 1 (upright) if there is none or it cannot be read."""
-    if picture.format == "TIFF":
-        return 1  # Pillow turns TIFFs itself while it loads them, and reports the upright size from the start
-    if picture.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & picture.info.keys():
-        return 1  # getexif would decode the whole PNG to look for an eXIf chunk behind the pixels, where none may stand
+    if picture.format in {"TIFF", "HEIF"}:
+        return 1  # Pillow and pi-heif turn these themselves while they load, and report the upright size from the start
     try:
-        value = picture.getexif().get(_ORIENTATION_TAG, 1)
-    except (OSError, *_DECODER_FAULTS):  # damaged metadata do not make the pixels unusable
+        value = read_exif(picture).get(_ORIENTATION_TAG, 1)
+    except (OSError, *DECODER_FAULTS):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(decoded: Image.Image, orientation: int) -> Image.Image:
+    """The decoded picture turned by its EXIF orientation and stripped of metadata."""
+    upright = decoded.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else decoded
+    upright.info = {}
+    return upright
+
+
+def _resizable(picture: Image.Image) -> Image.Image:
+    """The decoded picture in a mode whose pixels may be averaged: L, RGB, CMYK, or one with an alpha band."""
+    if picture.mode.startswith(("I", "F")):
+        return _grey_to_8_bits(picture)
+    if picture.mode in {"L", "LA", "RGB", "RGBA", "CMYK"} and "transparency" not in picture.info:
+        return picture
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -210,14 +318,23 @@ def _grey_to_8_bits(picture: Image.Image) -> Image.Image:
     16 bits: 65,535 becomes 255. 32 bits: the same if all values fit into 16 bits. Floats: 0 to 1 becomes 0 to 255.
     Values beyond have no agreed white, so they are stretched from their minimum to their maximum.
     """
-    values = np.asarray(picture).astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    values = np.asarray(picture)
+    step = max(1, _GREY_PIXELS_AT_ONCE // picture.width)
+    bands = [slice(top, top + step) for top in range(0, picture.height, step)]
     white = 1.0 if picture.mode == "F" else 65535.0
-    low, high = float(values.min()), float(values.max())
+    low = min(float(_finite(values[band]).min()) for band in bands)
+    high = max(float(_finite(values[band]).max()) for band in bands)
     if low >= 0 and high <= white:
         low, high = 0.0, white
-    scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    scale = 255.0 / (high - low) if high > low else 0.0
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for band in bands:
+        scaled[band] = np.rint((_finite(values[band]) - low) * scale)
+    return Image.fromarray(scaled)
+
+
+def _finite(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _label(source: Path | bytes) -> str:
@@ -226,26 +343,18 @@ def _label(source: Path | bytes) -> str:
     return str(source).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
 
 
-def _reason(error: Exception, source: Path | bytes) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return _why_unidentified(source)
+        known = ", ".join((*_known_formats(), "HEIF"))
+        return f"not a picture, or damaged, or of a format that is not supported ({known} are)"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).strip('"')
     if isinstance(error, _Refusal):
         return text
     return f"cannot be decoded: {text[:200] or type(error).__name__}"
-
-
-def _why_unidentified(source: Path | bytes) -> str:
-    head = b""
-    with contextlib.suppress(OSError, _Refusal), _opened(source) as stream:
-        head = stream.read(12)
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return "HEIC pictures are not supported; convert it to JPEG"
-    return f"not a picture, or damaged, or of a format that is not supported ({', '.join(_known_formats())} are)"
 
 
 class _QuietPillow:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -90,6 +90,12 @@ class Checkpoint:
             raise BundleError(
                 f"{self.path / 'config.json'} is of another version: {first_fault(error)}; train again"
             ) from error
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor exp(t) of cosines before a softmax, as trained."""
+        with safe_open(self.path / "model.safetensors", framework="pt") as tensors:
+            return float(tensors.get_tensor("logit_scale.t").exp())
 
     def load(self) -> Assembled:
         """The trained dual encoder in evaluation mode on the CPU, with its preprocessing and tokenizer.

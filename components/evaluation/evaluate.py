@@ -9,10 +9,11 @@ from PIL import Image
 from components.configs import EvaluationConfig
 from components.data.images import load_rgb
 from components.encoders.checkpoint import Checkpoint
+from components.evaluation.calibration import calibrate_scores
 from components.evaluation.figures import query_examples, recall_curve, similarity_heat_map, training_curves
 from components.evaluation.retrieval import EvaluatedOn, first_match_ranks, pick_examples, report_ranks
 from components.evaluation.slices import caption_slices
-from components.records import RetrievalReport
+from components.records import RetrievalReport, ScoreCalibration
 from components.training.sources import Vectors
 from components.training.trainer import CaptionedPictures, FeatureSettings, checkpoint_vectors
 
@@ -21,9 +22,10 @@ _THUMBNAIL_PX = 224
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A report and its figures, by file name without ending."""
+    """A report, what its cosines mean, and figures by file name without ending."""
 
     report: RetrievalReport
+    scores: ScoreCalibration
     figures: dict[str, Figure]
 
 
@@ -35,11 +37,14 @@ def evaluate_checkpoint(
     settings: FeatureSettings,
     identity: EvaluatedOn,
 ) -> Evaluated:
-    """Score a checkpoint on a table and draw the figures of every evaluation. Raises DataError."""
+    """Score a checkpoint on a table, calibrate its cosines there and draw the figures of every evaluation. Raises DataError."""
     data = data.first_captions(config.captions_per_image)
     images, texts = checkpoint_vectors(checkpoint, data, settings)
     ranks = first_match_ranks(images, texts, data.image_of_caption())
     report = report_ranks(ranks, config=config, identity=identity, slices=caption_slices(data.captions))
+    scores = calibrate_scores(
+        images, texts, data.image_of_caption(), logit_scale=checkpoint.logit_scale, identity=identity
+    )
     examples = pick_examples(images, texts, ranks)
     captions = data.captions["caption"].tolist()
     figures = {
@@ -50,7 +55,7 @@ def evaluate_checkpoint(
         "recall_curve": recall_curve(ranks),
         "training_curves": training_curves(checkpoint.manifest.history),
     }
-    return Evaluated(report, figures)
+    return Evaluated(report, scores, figures)
 
 
 def _heat_map(images: Vectors, texts: Vectors, data: CaptionedPictures, config: EvaluationConfig) -> Figure:

@@ -27,7 +27,7 @@ FloatVector = NDArray[np.floating[Any]]
 BoolVector = NDArray[np.bool_]
 
 UNIT_TOLERANCE = 1e-3  # float16 rows of 512 components stay within it, rows that nobody normalised do not
-_TILE_SCORES = 4_000_000  # scores held at a time: 32 MB in float64 and 16 MB in float32
+TILE_SCORES = 4_000_000  # scores held at a time: 32 MB in float64 and 16 MB in float32
 _SAMPLES_AT_A_TIME = 100  # bootstrap weights held at a time: 100 x 5,000 pictures are 4 MB
 _GATE_K = 10
 
@@ -104,19 +104,19 @@ def first_match_ranks(
     BLAS sums in an order that depends on the chunk's shape: in float32 alone, chunks of 1 and 777 captions gave 2,043
     of 6,000 captions other ranks in a gallery that held every picture twice. Raises DataError.
     """
-    images, texts, owners = _checked(image_embeddings, text_embeddings, image_of_caption)
+    images, texts, owners = checked_vectors(image_embeddings, text_embeddings, image_of_caption)
     if chunk_rows is not None and chunk_rows < 1:
         raise DataError(f"chunk_rows is {chunk_rows}, expected at least 1")
-    rows = chunk_rows or max(1, _TILE_SCORES // len(images))
+    rows = chunk_rows or max(1, TILE_SCORES // len(images))
     gallery = images.astype(np.float64)
     own = np.empty(len(texts), np.float32)
-    for part in _chunks(len(texts), rows):
+    for part in chunks(len(texts), rows):
         own[part] = np.einsum("ij,ij->i", texts[part].astype(np.float64), gallery[owners[part]])
     best_own = np.full(len(images), -np.inf, np.float32)
     np.maximum.at(best_own, owners, own)
     text_to_image, nearest_other = np.empty(len(texts), np.int64), np.empty(len(texts), np.float32)
     not_behind = np.zeros(len(images), np.int64)
-    for part in _chunks(len(texts), rows):
+    for part in chunks(len(texts), rows):
         scores = (texts[part].astype(np.float64) @ gallery.T).astype(np.float32)
         scores[np.arange(len(scores)), owners[part]] = -np.inf  # what is left are the wrong pairs of both directions
         text_to_image[part] = 1 + np.count_nonzero(scores >= own[part, None], axis=1)
@@ -172,7 +172,7 @@ def bootstrap_recalls(
     rng = np.random.default_rng(seed)
     n_pictures = len(hits)
     draws = []
-    for part in _chunks(samples, _SAMPLES_AT_A_TIME):
+    for part in chunks(samples, _SAMPLES_AT_A_TIME):
         n_draws = part.stop - part.start
         picks = rng.integers(n_pictures, size=(n_draws, n_pictures)) + n_pictures * np.arange(n_draws)[:, None]
         weights = np.bincount(picks.ravel(), minlength=n_draws * n_pictures).reshape(n_draws, n_pictures)
@@ -294,7 +294,7 @@ def pick_examples(
     asked for once on a side, else five captions of one picture would fill it. Hits at equal scores stand as in
     `first_match_ranks`: wrong pictures first. Raises DataError.
     """
-    images, texts, owners = _checked(image_embeddings, text_embeddings, ranks.image_of_caption)
+    images, texts, owners = checked_vectors(image_embeddings, text_embeddings, ranks.image_of_caption)
     rows = np.arange(len(texts))
     gallery = images.astype(np.float64)
 
@@ -405,7 +405,8 @@ def _one_a_picture(order: IntVector, owners: IntVector, count: int) -> list[int]
     return rows
 
 
-def _chunks(n_rows: int, chunk_rows: int) -> Iterator[slice]:
+def chunks(n_rows: int, chunk_rows: int) -> Iterator[slice]:
+    """Slices of at most chunk_rows rows that cover n_rows, in order."""
     return (slice(start, min(start + chunk_rows, n_rows)) for start in range(0, n_rows, chunk_rows))
 
 
@@ -415,9 +416,10 @@ def _checked_ks(ks: tuple[int, ...]) -> tuple[int, ...]:
     return ks
 
 
-def _checked(
+def checked_vectors(
     image_embeddings: FloatMatrix, text_embeddings: FloatMatrix, image_of_caption: IntVector
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]:
+    """The three arrays of `first_match_ranks`, float32 and checked: unit rows, owners that exist. Raises DataError."""
     images = _unit_rows("image_embeddings", image_embeddings)
     texts = _unit_rows("text_embeddings", text_embeddings)
     if images.shape[1] != texts.shape[1]:

@@ -12,6 +12,7 @@ from components.bundle import (
     IMAGE_ENCODER,
     MANIFEST,
     PREPROCESS,
+    SCORES,
     TEXT_ENCODER,
     TOKENIZER,
     Bundle,
@@ -21,17 +22,22 @@ from components.configs import ExportConfig
 from components.encoders.checkpoint import Checkpoint
 from components.encoders.dual_encoder import DualEncoder
 from components.export.onnx import export_module
+from components.records import ScoreCalibration
 from components.storage import hash_directory, new_directory
 
 
-def export_bundle(checkpoint: Checkpoint, path: Path, config: ExportConfig) -> Bundle:
-    """Write both towers, tokenizer and preprocessing as a bundle, whole or not at all. Raises BundleError, StorageError."""
+def export_bundle(checkpoint: Checkpoint, path: Path, config: ExportConfig, *, scores: ScoreCalibration) -> Bundle:
+    """Write both towers, tokenizer, preprocessing and scores as a bundle, whole or not at all.
+
+    scores: what the checkpoint's cosines mean. Raises BundleError, StorageError.
+    """
     model, preprocess, tokenizer = checkpoint.load()
     with new_directory(path) as folder:
         export_image_tower(model, preprocess.input_px, folder / IMAGE_ENCODER)
         export_text_tower(model, folder / TEXT_ENCODER, int8=config.int8_text)
         (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
         (folder / PREPROCESS).write_text(preprocess.model_dump_json(indent=2), encoding="utf-8")
+        (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
         model_config = checkpoint.config
         manifest = BundleManifest(
             format_version=FORMAT_VERSION,

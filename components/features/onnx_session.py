@@ -41,6 +41,9 @@ def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> o
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    # Threads that wait in a loop for the next call hold the cores that the pass over the vectors, the decoders and other
+    # programs need now.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(model), options, providers=_providers(device))
     except Exception as error:  # onnxruntime's exceptions share no base but Exception

@@ -21,6 +21,7 @@ from components.features.content_cache import ContentCache
 from components.storage import sha256_of_bytes
 
 Infer = Callable[[Pixels], NDArray[Any]]
+OnPicture = Callable[[Path, str, str], None]  # path, content hash, "" or the reason why it cannot be read
 
 
 class PictureKeys(NamedTuple):
@@ -47,12 +48,14 @@ def cache_pictures(
     decode_threads: int = 2,
     infer_threads: int = 1,
     title: str = "",
+    on_picture: OnPicture | None = None,
 ) -> PictureKeys:
     """Make sure the cache holds an entry for each readable picture; equal content is computed once.
 
     infer: (n, H, W, 3) uint8 to (n, rows, width); called from infer_threads threads at a time, with batches of up to
-    `batch`. title: of the progress bar on stderr; empty: no bar. What is done is kept when it is stopped. Raises
-    StorageError.
+    `batch`. title: of the progress bar on stderr; empty: no bar. on_picture: told of each picture once it is decoded, in
+    order, on the calling thread, while others are computed; its entry may be kept a little later. What is done is kept
+    when it is stopped. Raises StorageError.
     """
     keys: dict[Path, str] = {}
     failures: dict[Path, str] = {}
@@ -65,6 +68,8 @@ def cache_pictures(
         batches = _Batches(infer, cache, inferrers, size=batch, ahead=infer_threads)
         for decoded in _in_order(decoders, lambda path: _decode(path, preprocess, cache), paths, ahead=2 * batch):
             bar.update()
+            if on_picture is not None:
+                on_picture(decoded.path, decoded.key, decoded.failure)
             if decoded.failure:
                 failures[decoded.path] = decoded.failure
                 continue

@@ -1,21 +1,21 @@
 """Embedding: a gallery of pictures to a vector index that was checked before it took its place."""
 
 import logging
+import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
+from components.bundle import Bundle
 from components.configs import EmbeddingConfig
-from components.data.images import picture_size
-from components.data.preprocess import PIXELS_VERSION, Pixels
+from components.data.exif import PictureFacts, picture_facts
 from components.errors import DataError, PictureError, QualityError
-from components.features.content_cache import ContentCache
-from components.features.onnx_session import throughput_lanes
-from components.features.pictures import PictureKeys, cache_pictures
+from components.features.pictures import PictureKeys
+from components.search.duplicates import Hashes
 from components.search.gallery import Gallery, GalleryItem
 from components.search.index import (
     FORMAT_VERSION,
@@ -24,10 +24,12 @@ from components.search.index import (
     SelfCheck,
     VectorIndex,
     Vectors,
+    item_id,
     write_index,
 )
 from components.search.onnx_encoder import OnnxEncoder
-from components.storage import sha256_of_bytes
+from components.search.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache
+from components.storage import new_directory
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ _CHECK_SEED = 0
 # Float32 sums differ by the order in which they are taken, some 1e-7; other pictures differ by far more than this.
 _EQUAL_SCORE = 1e-5
 _PASS_ROWS = 65_536
+_UNKNOWN = PictureFacts(width_px=0, height_px=0, taken_at=None, camera="", latitude=None, longitude=None)
 
 
 def embed_gallery(
@@ -59,11 +62,12 @@ def embed_gallery(
     if not gallery.items:
         raise DataError(f"gallery '{gallery.name}' has no pictures; there is nothing to embed")
     cache = vector_cache(bundle, cache_dir)
-    found = cache_vectors(bundle, [item.path for item in gallery.items], cache, config, progress=progress)
+    files = [gallery.file_of(item) for item in gallery.items]
+    title = "pictures" if progress else ""
+    found = cache_vectors(throughput_encoder(bundle, config), files, cache, config, title=title)
     _require_readable(gallery, found, max_failed_share)
-    items = [item for item in gallery.items if item.path in found.keys]
-    places, _ = cache.places([found.keys[item.path] for item in items])
-    vectors: Vectors = np.asarray(cache.rows[places], np.float32)
+    items = [item for item in gallery.items if gallery.file_of(item) in found.keys]
+    vectors, hashes = cached_vectors(cache, [found.keys[gallery.file_of(item)] for item in items])
     manifest = IndexManifest(
         format_version=FORMAT_VERSION,
         kind="exact",
@@ -72,53 +76,25 @@ def embed_gallery(
         bundle_sha256=bundle.sha256,
         bundle_uri=str(bundle.path.resolve()),
         gallery=gallery.name,
-        failed={item.uri: found.failures[item.path] for item in gallery.items if item.path in found.failures},
+        roots=(str(gallery.root),),
+        failed={_text(path): reason for path, reason in found.failures.items()},
         self_check=None,
         files_sha256={},
     )
-    table = _item_table(items, found)
-    check = _self_check(VectorIndex(path, manifest, vectors, table), items, bundle, config)
-    write_index(path, vectors, table, manifest.model_copy(update={"self_check": check}))
-    return VectorIndex.open(path, verify=True)
-
-
-def vector_cache(bundle: Bundle, cache_dir: Path) -> ContentCache:
-    """The cache of a bundle's picture vectors; another image tower or preprocessing has another folder."""
-    hashes = bundle.manifest.files_sha256
-    maker = sha256_of_bytes(f"{hashes[IMAGE_ENCODER]}:{hashes[PREPROCESS]}:{PIXELS_VERSION}".encode())
-    width = bundle.manifest.embedding_dim
-    return ContentCache(cache_dir / f"vectors-{maker[:16]}", width=width, dtype="float32", maker=maker)
-
-
-def cache_vectors(
-    bundle: Bundle, paths: Sequence[Path], cache: ContentCache, config: EmbeddingConfig, *, progress: bool = False
-) -> PictureKeys:
-    """Make sure the cache holds the vector of each readable picture, (1, embedding_dim). Raises StorageError."""
-    lanes = throughput_lanes(config.device, config.threads)
-    encoder = OnnxEncoder(bundle, device=config.device, threads=lanes.threads)
-
-    def infer(pixels: Pixels) -> NDArray[np.float32]:
-        calls = range(0, len(pixels), lanes.pictures)
-        return np.concatenate([encoder.encode_image(pixels[at : at + lanes.pictures]) for at in calls])[:, None, :]
-
-    return cache_pictures(
-        paths,
-        encoder.preprocess,
-        infer,
-        cache,
-        batch=config.batch_images,
-        decode_threads=config.decode_threads,
-        infer_threads=lanes.runs,
-        title="pictures" if progress else "",
-    )
+    table = _item_table(gallery, items, found, hashes)
+    files = [gallery.file_of(item) for item in items]
+    check = _self_check(VectorIndex(path, manifest, vectors, table), files, bundle, config)
+    with new_directory(path) as folder:
+        write_index(folder, vectors, table, manifest.model_copy(update={"self_check": check}))
+    return VectorIndex.open(path)
 
 
 def _require_readable(gallery: Gallery, found: PictureKeys, max_failed_share: float) -> None:
-    failed = [item for item in gallery.items if item.path in found.failures]
+    failed = [item for item in gallery.items if gallery.file_of(item) in found.failures]
     if not failed:
         return
     total = len(gallery.items)
-    listed = "; ".join(f"{item.id}: {found.failures[item.path]}" for item in failed[:_LISTED])
+    listed = "; ".join(f"{item.path}: {found.failures[gallery.file_of(item)]}" for item in failed[:_LISTED])
     listed += f"; and {len(failed) - _LISTED} more" if len(failed) > _LISTED else ""
     message = f"{len(failed)} of {total} pictures of '{gallery.name}' cannot be read ({listed})"
     if len(failed) > max_failed_share * total or len(failed) == total:
@@ -127,36 +103,54 @@ def _require_readable(gallery: Gallery, found: PictureKeys, max_failed_share: fl
     logger.warning("%s; they are left out of the index", message)
 
 
-def _item_table(items: Sequence[GalleryItem], found: PictureKeys) -> pa.Table:
-    sizes = [_size(item.path) for item in items]
+def _item_table(gallery: Gallery, items: Sequence[GalleryItem], found: PictureKeys, hashes: Hashes) -> pa.Table:
+    files = [gallery.file_of(item) for item in items]
+    facts = [_facts(path) for path in files]
+    paths = [os.fsencode(item.path.as_posix()) for item in items]
+    states = [path.stat() for path in files]
     columns = {
-        "id": [item.id for item in items],
-        "uri": [item.uri for item in items],
-        "sha256": [found.keys[item.path] for item in items],
-        "width_px": [width for width, _ in sizes],
-        "height_px": [height for _, height in sizes],
+        "id": [item_id(gallery.root, path) for path in paths],
+        "root": [0] * len(items),
+        "path": paths,
+        "folder": [_text(Path(gallery.name) / item.path.parent) for item in items],
+        "name": [_text(Path(item.path.name)) for item in items],
+        "sha256": [found.keys[path] for path in files],
+        "dhash": hashes,
+        "bytes": [state.st_size for state in states],
+        "width_px": [each.width_px for each in facts],
+        "height_px": [each.height_px for each in facts],
         "captions": [list(item.captions) for item in items],
+        "taken_at": [each.taken_at for each in facts],
+        "modified_at": [datetime.fromtimestamp(int(state.st_mtime), UTC).replace(tzinfo=None) for state in states],
+        "camera": [each.camera for each in facts],
+        "latitude": [each.latitude for each in facts],
+        "longitude": [each.longitude for each in facts],
     }
     return pa.table(columns, schema=ITEM_SCHEMA)
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _facts(path: Path) -> PictureFacts:
     try:
-        return picture_size(path)
-    except PictureError:  # it went or changed after it was embedded
-        return 0, 0
+        return picture_facts(path)
+    except PictureError:  # it changed after it was embedded
+        return _UNKNOWN
+
+
+def _text(path: Path) -> str:
+    """A path as text that can be written anywhere: bytes that are not UTF-8 are spelt out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 # The self-check
 
 
-def _self_check(index: VectorIndex, items: Sequence[GalleryItem], bundle: Bundle, config: EmbeddingConfig) -> SelfCheck:
+def _self_check(index: VectorIndex, files: Sequence[Path], bundle: Bundle, config: EmbeddingConfig) -> SelfCheck:
     """Embed a sample of the pictures afresh from their files and look for them in the index. Raises QualityError."""
-    n_pictures = min(config.self_check_pictures, len(items))
-    sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(len(items), n_pictures, replace=False))
+    n_pictures = min(config.self_check_pictures, len(files))
+    sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(len(files), n_pictures, replace=False))
     encoder = OnnxEncoder(bundle, device=config.device, threads=config.threads)
     batches = [sample[start : start + config.batch_images] for start in range(0, n_pictures, config.batch_images)]
-    queries = np.concatenate([_embed_afresh(encoder, [items[row] for row in batch]) for batch in batches])
+    queries = np.concatenate([_embed_afresh(encoder, [files[row] for row in batch]) for batch in batches])
     near = index.search(queries, _CHECK_K)
     # The picture itself, or one of equal content or vector: then its own score equals the best one.
     own = np.einsum("ij,ij->i", queries, index.vectors[sample], dtype=np.float64)
@@ -164,16 +158,16 @@ def _self_check(index: VectorIndex, items: Sequence[GalleryItem], bundle: Bundle
     if len(lost):
         raise QualityError(
             f"index of '{index.manifest.gallery}': {len(lost)} of {n_pictures} pictures do not find themselves first, "
-            f"first {items[lost[0]].id}; they changed meanwhile or their cached vectors are damaged: run again, and if "
+            f"first {files[lost[0]]}; they changed meanwhile or their cached vectors are damaged: run again, and if "
             "it stays, remove the vectors-* folders of the cache"
         )
     recall = _recall_against_float64(index.vectors, queries, near.rows)
     return SelfCheck(n_pictures=n_pictures, found_themselves_first=n_pictures, recall_at_10=recall)
 
 
-def _embed_afresh(encoder: OnnxEncoder, items: Sequence[GalleryItem]) -> Vectors:
+def _embed_afresh(encoder: OnnxEncoder, files: Sequence[Path]) -> Vectors:
     try:
-        return encoder.encode_image(np.stack([encoder.preprocess.load(item.path) for item in items]))
+        return encoder.encode_image(np.stack([encoder.preprocess.load(path) for path in files]))
     except PictureError as error:
         raise DataError(f"a picture changed while it was being embedded: {error}; run again") from error
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One picture. id: unique in its gallery; uri: absolute path of the file as text, what a search shows."""
+    """One picture. path: relative to the gallery's root, POSIX."""
 
-    id: str
     path: Path
-    uri: str
     captions: tuple[str, ...]
 
 
@@ -29,14 +26,19 @@ class Gallery:
     """Pictures in the order of the index that is made of them."""
 
     name: str
+    root: Path  # absolute
     items: tuple[GalleryItem, ...]
+
+    def file_of(self, item: GalleryItem) -> Path:
+        """Absolute path of an item's file."""
+        return self.root / item.path
 
 
 def read_gallery(config: GalleryConfig) -> Gallery:
     """List the pictures of a folder, or those of a COCO captions JSON that are there.
 
-    With annotations, an id is the image id and pictures come in ascending order of it; without, it is the POSIX path
-    relative to the folder, and they come in that order. Annotated pictures that are absent are counted in the log.
+    With annotations, pictures come in ascending order of image id; without, in that of their POSIX path. Annotated
+    pictures that are absent are counted in the log.
     Raises ConfigError if root is not set; DataError for a folder or file that is missing or malformed, image ids that
     are not unique, and a gallery without pictures.
     """
@@ -54,11 +56,12 @@ def read_gallery(config: GalleryConfig) -> Gallery:
         items = _items_of_annotations(root / config.annotations, folder)
     if not items:
         raise DataError(f"gallery: no pictures in {place}; check root, images and annotations")
-    return Gallery(folder.resolve().name or str(folder), tuple(items))
+    resolved = folder.resolve()
+    return Gallery(resolved.name or str(resolved), resolved, tuple(items))
 
 
 def _items_of_folder(folder: Path) -> list[GalleryItem]:
-    return [_item(relative.as_posix(), folder / relative, ()) for relative in find_pictures(folder)]
+    return [GalleryItem(relative, ()) for relative in find_pictures(folder)]
 
 
 def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
@@ -75,19 +78,10 @@ def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
     items = []
     for image_id, name in sorted(names.items()):
         if (folder / name).is_file():
-            items.append(_item(str(image_id), folder / name, tuple(captions[image_id])))
+            items.append(GalleryItem(Path(name), tuple(captions[image_id])))
     if absent := len(names) - len(items):
         logger.warning("%s: %d of %d annotated pictures are not in %s", path, absent, len(names), folder)
     return items
-
-
-def _item(identity: str, path: Path, captions: tuple[str, ...]) -> GalleryItem:
-    return GalleryItem(_text(identity), path, _text(str(path)), captions)
-
-
-def _text(name: str) -> str:
-    """A file name as text that can be written anywhere: bytes that are not UTF-8 are spelt out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _load_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from components.configs import EmbeddingConfig
-from components.data.preprocess import PIXELS_VERSION, Pixels
+from components.data.preprocess import PIXELS_VERSION, Pixels, Preprocess
 from components.data.tokens import Tokens
 from components.encoders.dual_encoder import Assembled
 from components.encoders.weights import state_sha256
@@ -22,7 +22,7 @@ from components.errors import DataError
 from components.export.exporter import export_stem
 from components.features.content_cache import ContentCache
 from components.features.onnx_session import open_session, throughput_lanes
-from components.features.pictures import cache_pictures
+from components.features.pictures import PictureKeys, cache_pictures
 from components.features.texts import cache_texts
 from components.storage import sha256_of_bytes
 
@@ -55,23 +55,8 @@ def extract_image_features(
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "stem.onnx"
         export_stem(assembled.model.image_tower.stem, graph, input_px=assembled.preprocess.input_px)
-        lanes = throughput_lanes(config.device, config.threads)
-        session = open_session(graph, device=config.device, threads=lanes.threads)
-
-        def infer(pixels: Pixels) -> NDArray[Any]:
-            calls = [pixels[at : at + lanes.pictures] for at in range(0, len(pixels), lanes.pictures)]
-            features: NDArray[Any] = np.concatenate([session.run(["features"], {"pixels": part})[0] for part in calls])
-            return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
-
-        found = cache_pictures(
-            paths,
-            assembled.preprocess,
-            infer,
-            cache,
-            batch=config.batch_images,
-            decode_threads=config.decode_threads,
-            infer_threads=lanes.runs,
-            title="image features" if progress else "",
+        found = cache_stem_features(
+            graph, assembled.preprocess, paths, cache, config, title="image features" if progress else ""
         )
     if found.failures:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
@@ -80,6 +65,36 @@ def extract_image_features(
             "run the pipeline again"
         )
     return found.keys
+
+
+def cache_stem_features(
+    graph: Path,
+    preprocess: Preprocess,
+    paths: Sequence[Path],
+    cache: ContentCache,
+    config: EmbeddingConfig,
+    *,
+    title: str,
+) -> PictureKeys:
+    """Cache what an exported image stem makes of pictures: entries of (h * w, C) float16. title: of the progress bar."""
+    lanes = throughput_lanes(config.device, config.threads)
+    session = open_session(graph, device=config.device, threads=lanes.threads)
+
+    def infer(pixels: Pixels) -> NDArray[Any]:
+        calls = [pixels[at : at + lanes.pictures] for at in range(0, len(pixels), lanes.pictures)]
+        features: NDArray[Any] = np.concatenate([session.run(["features"], {"pixels": part})[0] for part in calls])
+        return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
+
+    return cache_pictures(
+        paths,
+        preprocess,
+        infer,
+        cache,
+        batch=config.batch_images,
+        decode_threads=config.decode_threads,
+        infer_threads=lanes.runs,
+        title=title,
+    )
 
 
 def extract_text_features(

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from components.bundle import Bundle, BundleManifest
+from components.bundle import FORMAT_VERSION, Bundle, BundleManifest
 from components.data.preprocess import Preprocess
-from components.records import DirectionReport, Interval, RetrievalReport
+from components.records import DirectionReport, Interval, RetrievalReport, ScoreCalibration
 from components.storage import sha256_of_file
 
 
@@ -47,6 +47,25 @@ def retrieval_report(mean_recall: float = 0.5, **changes: object) -> RetrievalRe
     ).model_copy(update=changes)
 
 
+def score_calibration() -> ScoreCalibration:
+    """Pairs that score 0 to 1, evenly, over 10 pictures and 50 captions."""
+    return ScoreCalibration(
+        logit_scale=10.0,
+        good_match=0.5,
+        quantiles=tuple(step / 20 for step in range(21)),
+        n_captions=50,
+        gallery_size=10,
+        dataset="scratch",
+        data_version="0123456789ab",
+        split="val",
+    )
+
+
+@pytest.fixture
+def scores() -> ScoreCalibration:
+    return score_calibration()
+
+
 @pytest.fixture
 def report() -> RetrievalReport:
     return retrieval_report()
@@ -63,10 +82,11 @@ def tiny_bundle(tmp_path: Path) -> Bundle:
     tokenizer.save(str(folder / "tokenizer.json"))
     preprocess = Preprocess(input_px=8, mean=(0, 0, 0), std=(1, 1, 1))
     (folder / "preprocess.json").write_text(preprocess.model_dump_json())
+    (folder / "scores.json").write_text(score_calibration().model_dump_json())
     _save(folder / "text_encoder.onnx", *_text_tower())
     _save(folder / "image_encoder.onnx", *_image_tower())
     manifest = BundleManifest(
-        format_version=1,
+        format_version=FORMAT_VERSION,
         embedding_dim=2,
         max_tokens=16,
         files_sha256={path.name: sha256_of_file(path) for path in sorted(folder.iterdir())},

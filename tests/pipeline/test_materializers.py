@@ -54,7 +54,7 @@ def test_bundle_is_stored_as_its_files_and_opened_where_it_lies(place, tiny_bund
     assert str(loaded.path) == place[0]
     assert loaded.sha256 == tiny_bundle.sha256
     facts = materializer.extract_metadata(tiny_bundle)
-    assert (facts["embedding_dim"], facts["files"], facts["data_version"]) == (2, 5, "0123456789ab")
+    assert (facts["embedding_dim"], facts["files"], facts["data_version"]) == (2, 6, "0123456789ab")
 
 
 def test_artefact_that_was_changed_is_refused(place, tiny_bundle, tmp_path):

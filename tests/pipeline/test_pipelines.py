@@ -92,6 +92,7 @@ def test_search_answers_from_the_published_index(trained):
             str(home / "index"),
             "-k",
             "3",
+            "--all",
             "--json",
         ],
         cwd="/",
@@ -100,7 +101,7 @@ def test_search_answers_from_the_published_index(trained):
         text=True,
         check=True,
     )
-    hits = json.loads(done.stdout)
+    hits = json.loads(done.stdout)["hits"]
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert all(Path(hit["uri"]).is_file() and len(hit["captions"]) == 5 for hit in hits)
 
@@ -119,7 +120,12 @@ def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version
         f.path for folder in ("figures", "reports") for f in client.list_artifacts(run_of_training.info.run_id, folder)
     }
     assert {"figures/similarity_heat_map.png", "figures/query_examples.png", "figures/recall_curve.png"} <= files
-    assert {"figures/training_curves.png", "reports/validation.html", "reports/parity.json"} <= files
+    assert {
+        "figures/training_curves.png",
+        "reports/validation.html",
+        "reports/parity.json",
+        "reports/scores.json",
+    } <= files
     version = client.get_model_version_by_alias("image-finder", "champion")
     assert version.run_id == run_of_training.info.run_id
     assert version.tags["data_version"] == training["report"]["data_version"]
@@ -168,7 +174,7 @@ def test_a_champion_measured_on_other_data_is_measured_again_before_it_is_compar
 
 def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_index(trained):
     root, home, _, _ = trained
-    before = (home / "index" / "index.json").read_bytes()
+    before = (home / "index" / "CURRENT").read_bytes()
     data = home / "data" / "demo"
     annotations = data / "annotations" / "captions.json"
     content = json.loads(annotations.read_text())
@@ -185,7 +191,7 @@ def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_ind
     )
     assert done.returncode == 1
     assert "100 of 400 captions" in done.stderr.splitlines()[-1]
-    assert (home / "index" / "index.json").read_bytes() == before
+    assert (home / "index" / "CURRENT").read_bytes() == before
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     assert len(client.search_model_versions("name = 'image-finder'")) == 2  # none was registered from refused data
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components.bundle import FORMAT_VERSION
 from components.errors import BundleError, ConfigError
+from components.records import ScoreCalibration
 from model_registry import tracking
 from model_registry.mlflow_registry import Evidence, Lineage, Registry
 
@@ -77,6 +79,15 @@ def test_promotion_moves_the_champion_and_leaves_the_challenger(store, registere
     ]
 
 
+def test_only_versions_of_this_codes_bundle_format_are_readable(store, registered):
+    registry = Registry(store)
+    assert registered.tags["bundle_format"] == str(FORMAT_VERSION)
+    assert registry.is_readable("finder", "challenger")
+    client = mlflow.MlflowClient(tracking_uri=store, registry_uri=store)
+    client.delete_model_version_tag("finder", "1", "bundle_format")  # as before the tag existed
+    assert not registry.is_readable("finder", "1")
+
+
 def test_unknown_model_has_no_champion_and_no_versions(store):
     assert Registry(store).champion_version("nobody") is None
     assert Registry(store).versions("nobody") == []
@@ -132,3 +143,12 @@ def test_report_is_logged_with_denominators_and_without_what_is_not_a_number(sto
     found = mlflow.get_run(run.info.run_id).data.metrics
     assert (found["val.t2i_r10"], found["val.t2i_queries"], found["val.t2i_gallery"]) == (0.5, 50, 10)
     assert "val.mean_recall" not in found
+
+
+def test_scores_are_logged_as_numbers_and_whole(store, scores, tmp_path):
+    with mlflow.start_run() as run:
+        tracking.log_scores(scores)
+    found = mlflow.get_run(run.info.run_id).data.metrics
+    assert found == {"val.good_match": 0.5, "val.pair_median": 0.5, "val.logit_scale": 10.0}
+    (path,) = (tmp_path / "art").rglob("scores.json")
+    assert ScoreCalibration.model_validate_json(path.read_text()) == scores

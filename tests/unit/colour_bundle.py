@@ -12,12 +12,14 @@ from components.bundle import (
     IMAGE_ENCODER,
     MANIFEST,
     PREPROCESS,
+    SCORES,
     TEXT_ENCODER,
     TOKENIZER,
     Bundle,
     BundleManifest,
 )
 from components.data.preprocess import Preprocess
+from components.records import ScoreCalibration
 from components.storage import hash_directory
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
@@ -33,6 +35,7 @@ def write_colour_bundle(path: Path, *, dataset: str = "colours", input_px: int =
     (path / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
     preprocess = Preprocess(input_px=input_px, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     (path / PREPROCESS).write_text(preprocess.model_dump_json(), encoding="utf-8")
+    (path / SCORES).write_text(colour_scores().model_dump_json(), encoding="utf-8")
     manifest = BundleManifest(
         format_version=FORMAT_VERSION,
         embedding_dim=3,
@@ -47,6 +50,20 @@ def write_colour_bundle(path: Path, *, dataset: str = "colours", input_px: int =
     )
     (path / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
     return Bundle.open(path)
+
+
+def colour_scores() -> ScoreCalibration:
+    """Pairs score 0.8 to 1; a best hit below 0.9 is of another colour: red and white are 0.58, red and yellow 0.71."""
+    return ScoreCalibration(
+        logit_scale=20.0,
+        good_match=0.9,
+        quantiles=tuple(round(0.8 + 0.01 * step, 2) for step in range(21)),
+        n_captions=100,
+        gallery_size=20,
+        dataset="colours",
+        data_version="0",
+        split="val",
+    )
 
 
 def _image_encoder(input_px: int) -> onnx.ModelProto:

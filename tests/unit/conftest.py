@@ -136,6 +136,14 @@ def colour_bundle(write_colour_bundle: Any, tmp_path_factory: pytest.TempPathFac
     return write_colour_bundle(tmp_path_factory.mktemp("bundle") / "colours")
 
 
+@pytest.fixture(scope="session")
+def colour_scores() -> Any:
+    """The ScoreCalibration of that bundle."""
+    import runpy
+
+    return runpy.run_path(str(Path(__file__).with_name("colour_bundle.py")))["colour_scores"]()
+
+
 @pytest.fixture
 def paint() -> Any:
     """paint(path, colour, size): write a plain picture; the ending decides the format."""
@@ -146,3 +154,35 @@ def paint() -> Any:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def album_tools() -> Any:
+    """publish_album(folder, bundle, place) and serving(index, **settings) of album.py."""
+    import runpy
+    from types import SimpleNamespace
+
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("album.py"))))
+
+
+@pytest.fixture(scope="module")
+def album(album_tools: Any, colour_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """place/pictures with striped pictures in five colours, place/index published; for tests that change nothing."""
+    place = tmp_path_factory.mktemp("album")
+    noise = np.random.default_rng(0)
+    colours = {"red": (255, 10, 10), "green": (10, 255, 10), "blue": (10, 10, 255), "yellow": (255, 255, 10)}
+    for name, colour in {**colours, 'wei\u00df "\n\u767d': (255, 255, 255)}.items():
+        folder = place / "pictures" / ("warm" if name in {"red", "yellow"} else "cold")
+        folder.mkdir(parents=True, exist_ok=True)
+        pattern = noise.integers(-10, 10, (30, 40, 1)).repeat(10, 0).repeat(10, 1)
+        pixels = np.clip(np.array(colour) + pattern, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    album_tools.publish_album(place / "pictures", colour_bundle, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def api(album_tools: Any, album: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A client of the application on that album."""
+    with album_tools.serving(album / "index", thumbnails_path=tmp_path_factory.mktemp("thumbnails")) as client:
+        yield client

@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
-from components.bundle import IMAGE_ENCODER, MANIFEST, PREPROCESS, TEXT_ENCODER, TOKENIZER, Bundle
+from components.bundle import IMAGE_ENCODER, MANIFEST, PREPROCESS, SCORES, TEXT_ENCODER, TOKENIZER, Bundle
 from components.errors import BundleError
 
-FILES = (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS)
+FILES = (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES)
 
 
 @pytest.fixture
@@ -53,7 +53,28 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path):
 
 def test_another_format_is_refused_with_both_numbers(copy):
     change_manifest(copy, format_version=99)
-    assert "has format 99, this version reads 1" in refusal(copy)
+    assert "has format 99, this version reads 2; install a newer" in refusal(copy)
+
+
+def test_scores_come_back_as_they_were_written(copy, colour_scores):
+    assert Bundle.open(copy).scores() == colour_scores
+    assert Bundle.open(copy).scores().match(0.9) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("change", [{"good_match": None}, {"quantiles": [0.1] * 20}, {"logit_scale": -1}, {"more": 1}])
+def test_scores_that_cannot_be_read_are_one_line(copy, change):
+    content = {**json.loads((copy / SCORES).read_text()), **change}
+    (copy / SCORES).write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=r"scores\.json: .*; fetch or export the bundle again$") as caught:
+        Bundle.open(copy, verify=False).scores()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_without_scores_of_the_first_format_is_refused_with_what_to_do(copy):
+    hashes = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["files_sha256"]
+    (copy / SCORES).unlink()
+    change_manifest(copy, format_version=1, files_sha256={name: hashes[name] for name in FILES if name != SCORES})
+    assert refusal(copy) == f"bundle {copy} has format 1, this version reads 2; train again with this version"
 
 
 def test_a_manifest_that_leaves_out_a_needed_file_is_refused(copy):

@@ -42,6 +42,11 @@ def test_a_loaded_model_gives_the_saved_ones_vectors(saved, tiny_assembled, pixe
     assert loaded.tokenizer.definition == tiny_assembled.tokenizer.definition
 
 
+def test_the_logit_scale_is_read_without_loading_the_model(saved, tiny_assembled):
+    assert saved.logit_scale == pytest.approx(tiny_assembled.model.logit_scale().item(), rel=1e-6)
+    assert saved.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)  # untrained
+
+
 def test_loading_needs_no_hub_and_draws_nothing(saved, tiny_model, tmp_path):
     gone = {**tiny_model, "text": {**tiny_model["text"], "trunk": "no-such-place/distilbert"}}
     (saved.path / "config.json").write_text(ModelConfig.parse(gone).model_dump_json())

@@ -63,8 +63,8 @@ def test_version_is_the_packages():
 def test_an_unknown_command_is_answered_with_what_looks_like_it():
     result = CliRunner().invoke(main, ["serch", "dog"])
     assert result.exit_code == 2
-    assert "no command 'serch': did you mean search?" in result.stderr
-    assert "there are data," in CliRunner().invoke(main, ["xyzzy"]).stderr
+    assert "no command 'serch': did you mean search" in result.stderr
+    assert "there are classify, data," in CliRunner().invoke(main, ["xyzzy"]).stderr
 
 
 @pytest.mark.parametrize(

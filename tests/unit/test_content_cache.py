@@ -156,5 +156,49 @@ def test_a_damaged_layout_is_named(tmp_path, content):
 
 def test_the_layout_is_written_once(tmp_path):
     opened(tmp_path)
-    layout = {"format_version": 1, "width": 5, "dtype": "float32", "maker": "m"}
+    layout = {"format_version": 2, "width": 5, "dtype": "float32", "maker": "m"}
     assert json.loads((tmp_path / "layout.json").read_text()) == layout
+
+
+def test_an_entry_whose_bytes_changed_is_found_and_computed_again(tmp_path):
+    fill(opened(tmp_path), range(9))
+    content = bytearray((tmp_path / "rows.bin").read_bytes())
+    keys = [f"key-{i}" for i in range(9)]
+    assert opened(tmp_path).damaged(keys) == []
+    starts, _ = opened(tmp_path).places(keys)
+    content[starts[4] * 20 + 7] ^= 1
+    (tmp_path / "rows.bin").write_bytes(content)
+    cache = opened(tmp_path)
+    assert cache.damaged(keys) == ["key-4"]
+    assert cache.damaged(["key-3", "key-5"]) == []
+    cache.forget(["key-4"])
+    assert "key-4" not in cache
+    fill(cache, [4])
+    assert cache.damaged(keys) == []
+    for again in (cache, opened(tmp_path)):
+        assert again.damaged(keys) == []
+        start, n = (each[0] for each in again.places(["key-4"]))
+        np.testing.assert_array_equal(again.rows[start : start + n], entry(4))
+
+
+def test_what_was_forgotten_stays_forgotten_when_it_is_entered(tmp_path):
+    cache = opened(tmp_path)
+    fill(cache, range(3))
+    cache.forget(["key-1"])
+    with cache:
+        assert "key-1" not in cache
+
+
+def test_a_cache_of_the_first_version_is_read_appended_to_and_raised(tmp_path):
+    fill(opened(tmp_path), range(4))
+    keys = (tmp_path / "keys.tsv").read_text().splitlines()
+    (tmp_path / "keys.tsv").write_text("".join(line.rpartition("\t")[0] + "\n" for line in keys))
+    layout = (tmp_path / "layout.json").read_text()
+    (tmp_path / "layout.json").write_text(layout.replace('"format_version": 2', '"format_version": 1'))
+    cache = opened(tmp_path)
+    assert_sound(cache, 4)
+    assert (tmp_path / "layout.json").read_text() != layout
+    fill(cache, range(4, 6))
+    assert_sound(opened(tmp_path), 6)
+    assert (tmp_path / "layout.json").read_text() == layout
+    assert opened(tmp_path).damaged([f"key-{i}" for i in range(6)]) == []

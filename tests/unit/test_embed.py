@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 
 from components.configs import EmbeddingConfig, GalleryConfig
 from components.errors import DataError, QualityError, StorageError
-from components.search.embed import embed_gallery, vector_cache
+from components.search.embed import embed_gallery
 from components.search.gallery import Gallery, read_gallery
-from components.search.index import VectorIndex
+from components.search.index import VectorIndex, item_id
+from components.search.vector_cache import vector_cache
 from components.storage import hash_directory, sha256_of_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,15 +94,26 @@ def test_items_follow_the_gallery_and_each_vector_is_its_pictures(colour_bundle,
     gallery = read_gallery(GalleryConfig(root=tmp_path, annotations="captions.json", images="pictures"))
     index = embed(colour_bundle, gallery, tmp_path)
     first, second = table(index)
+    modified = first.pop("modified_at")
+    assert modified.replace(tzinfo=UTC).timestamp() == int((tmp_path / "pictures" / "z.png").stat().st_mtime)
     assert first == {
-        "id": "1",
-        "uri": str(tmp_path / "pictures" / "z.png"),
+        "id": item_id(tmp_path / "pictures", b"z.png"),
+        "root": 0,
+        "path": b"z.png",
+        "folder": "pictures",
+        "name": "z.png",
+        "bytes": (tmp_path / "pictures" / "z.png").stat().st_size,
+        "dhash": 0,
+        "taken_at": None,
+        "camera": "",
+        "latitude": None,
+        "longitude": None,
         "sha256": sha256_of_file(tmp_path / "pictures" / "z.png"),
         "width_px": 30,
         "height_px": 20,
         "captions": ["a red thing"],
     }
-    assert (second["id"], second["width_px"], second["height_px"], second["captions"]) == ("2", 7, 9, [])
+    assert (second["name"], second["width_px"], second["height_px"], second["captions"]) == ("a.png", 7, 9, [])
     np.testing.assert_allclose(index.vectors, [[1, 0, 0], [0, 0, 1]], atol=1e-4)
     assert index.manifest.bundle_sha256 == colour_bundle.sha256
     assert index.manifest.bundle_uri == str(colour_bundle.path.resolve())
@@ -129,7 +142,7 @@ def test_one_picture_is_a_gallery_and_none_is_not(colour_bundle, tmp_path, paint
     paint(tmp_path / "pictures" / "a.png", "red")
     assert embed(colour_bundle, tmp_path / "pictures", tmp_path).manifest.count == 1
     with pytest.raises(DataError, match="gallery 'none' has no pictures"):
-        embed(colour_bundle, Gallery("none", ()), tmp_path)
+        embed(colour_bundle, Gallery("none", tmp_path, ()), tmp_path)
 
 
 def test_broken_pictures_are_counted_named_and_left_out(colour_bundle, folder, tmp_path, caplog):
@@ -140,7 +153,7 @@ def test_broken_pictures_are_counted_named_and_left_out(colour_bundle, folder, t
     assert index.manifest.count == 28
     assert set(index.manifest.failed) == {str(folder / "05.png"), str(folder / "07.png")}
     assert "not a picture" in index.manifest.failed[str(folder / "05.png")]
-    assert {item["id"] for item in table(index)}.isdisjoint({"05.png", "07.png"})
+    assert {item["name"] for item in table(index)}.isdisjoint({"05.png", "07.png"})
     assert "2 of 30 pictures of 'pictures' cannot be read (05.png:" in caplog.text
 
 
@@ -169,7 +182,7 @@ def test_equal_content_is_embedded_once_and_shares_its_vector(colour_bundle, fol
     for number in range(30):
         shutil.copy(folder / f"{number:02d}.png", folder / f"copy of {number:02d}.png")
     index = embed(colour_bundle, folder, tmp_path)
-    rows = {item["id"]: row for row, item in enumerate(table(index))}
+    rows = {item["name"]: row for row, item in enumerate(table(index))}
     for number in range(30):
         one, other = rows[f"{number:02d}.png"], rows[f"copy of {number:02d}.png"]
         assert index.vectors[one].tobytes() == index.vectors[other].tobytes()
@@ -236,9 +249,9 @@ def test_damaged_cached_vectors_do_not_become_an_index(colour_bundle, folder, tm
     embed(colour_bundle, folder, tmp_path)
     shutil.rmtree(tmp_path / "index")
     (cached,) = (tmp_path / "cache").glob("vectors-*/rows.bin")
-    rows = np.fromfile(cached, np.float32).reshape(-1, 3)
+    rows = np.fromfile(cached, np.float32).reshape(-1, 7)
     rows[::-1].tofile(cached)
-    with pytest.raises(QualityError, match="of 30 pictures do not find themselves first, first 0"):
+    with pytest.raises(QualityError, match="of 30 pictures do not find themselves first, first .*00"):
         embed(colour_bundle, folder, tmp_path)
     assert not (tmp_path / "index").exists()
 

@@ -22,7 +22,7 @@ TEXTS = ["a dog", "", "two children in red coats play in the deep snow near a fr
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_model, tmp_path_factory):
+def exported(tiny_model, colour_scores, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     values = {**tiny_model, "image": {**tiny_model["image"], "trained_stages": 1}, "projection": "mlp"}
     config = ModelConfig.parse({**values, "text": {**values["text"], "pooling": "mean_end"}})
@@ -31,8 +31,8 @@ def exported(tiny_model, tmp_path_factory):
         format_version=checkpoints.FORMAT_VERSION, dataset="d", data_version="v", epoch=1, history=(), files_sha256={}
     )
     checkpoint = save_checkpoint(folder / "checkpoint", assembled, config, manifest)
-    bundle = export_bundle(checkpoint, folder / "bundle", ExportConfig())
-    small = export_bundle(checkpoint, folder / "small", ExportConfig(int8_text=True))
+    bundle = export_bundle(checkpoint, folder / "bundle", ExportConfig(), scores=colour_scores)
+    small = export_bundle(checkpoint, folder / "small", ExportConfig(int8_text=True), scores=colour_scores)
     return checkpoint, bundle, small
 
 
@@ -61,15 +61,23 @@ def test_the_text_tower_gives_torchs_vectors_for_any_batch_and_length(exported, 
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_a_bundle_is_whole_and_carries_its_training(exported):
+def test_a_bundle_is_whole_and_carries_its_training_and_scores(exported, colour_scores):
     checkpoint, bundle, _ = exported
-    names = {"image_encoder.onnx", "text_encoder.onnx", "tokenizer.json", "preprocess.json", "bundle.json"}
+    names = {
+        "image_encoder.onnx",
+        "text_encoder.onnx",
+        "tokenizer.json",
+        "preprocess.json",
+        "scores.json",
+        "bundle.json",
+    }
     assert {path.name for path in bundle.path.iterdir()} == names
     opened = Bundle.open(bundle.path)
     assert opened.manifest.embedding_dim == 16
     assert opened.manifest.max_tokens == 16
     assert opened.manifest.config == json.loads(checkpoint.config.model_dump_json())
     assert set(opened.manifest.files_sha256) == names - {"bundle.json"}
+    assert opened.scores() == colour_scores
     for name in ("image_encoder.onnx", "text_encoder.onnx"):
         onnx.checker.check_model(str(bundle.path / name))
 

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import struct
 import subprocess
 import sys
 import threading
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from components.data import images
-from components.data.images import find_pictures, load_rgb, picture_size
+from components.data.images import find_pictures, load_for_display, load_rgb, picture_size
 from components.errors import DataError, PictureError
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -31,6 +32,9 @@ CORNER_OF_ORIENTATION = {
     7: ("right", "bottom"),
     8: ("left", "bottom"),
 }
+# marked() encoded by pillow-heif 1.8.1 with EXIF orientation 6, hence an irot box of 270 degrees counter-clockwise,
+# and with the camera, time and position that tests/unit/test_exif.py expects.
+HEIC = Path(__file__).with_name("turned.heic").read_bytes()
 
 
 def encoded(picture, file_format="PNG", **options):
@@ -69,6 +73,7 @@ def noise(width, height, block=8):
         ("WEBP", {"lossless": True}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
+        ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
     ],
 )
 def test_every_exif_orientation_is_displayed_upright(file_format, options, orientation):
@@ -86,6 +91,56 @@ def test_decoded_picture_cannot_be_turned_a_second_time():
     picture = load_rgb(encoded(marked(), "JPEG", exif=exif(6)))
     assert picture.getexif().get(ORIENTATION) is None
     assert picture.info == {}
+
+
+@pytest.mark.parametrize(("quarter_turns_left", "orientation"), [(0, 1), (1, 8), (2, 3), (3, 6)])
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_heic_is_turned_once_by_its_own_rotation(brand, quarter_turns_left, orientation):
+    data = HEIC.replace(b"irot\x03", b"irot" + bytes([quarter_turns_left])).replace(b"ftypheic", b"ftyp" + brand)
+    picture = load_rgb(data)
+    assert picture.size == picture_size(data) == ((48, 32) if orientation in (1, 3) else (32, 48))
+    side, end = CORNER_OF_ORIENTATION[orientation]
+    x = 4 if side == "left" else picture.width - 5
+    y = 4 if end == "top" else picture.height - 5
+    assert near(picture.getpixel((x, y)), RED, tolerance=24)
+    assert near(picture.getpixel((picture.width - 1 - x, picture.height - 1 - y)), BLUE, tolerance=24)
+    assert picture.getexif().get(ORIENTATION) is None
+
+
+def test_heic_of_too_many_pixels_is_refused_and_one_that_hides_them_is_not_decoded():
+    with pytest.raises(PictureError, match="32 x 48 pixels, the limit is 1,535 pixels"):
+        load_rgb(HEIC, max_pixels=1535)
+    assert load_rgb(HEIC, max_pixels=1536).size == (32, 48)
+    stored = HEIC.index(b"ispe") + 8
+    assert struct.unpack(">II", HEIC[stored : stored + 8]) == (64, 64)
+    lying = HEIC[:stored] + struct.pack(">II", 48, 32) + HEIC[stored + 8 :]
+    with pytest.raises(PictureError, match="cannot be decoded"):
+        load_rgb(lying)
+
+
+@pytest.mark.parametrize("old", [b"Exif\0\0\0\0\x0epitm", b"hvc1\0"])
+@pytest.mark.parametrize("damage", [b"\xff", b"\xc3"])
+def test_heic_whose_item_has_a_type_that_would_crash_pi_heif_is_refused(old, damage):
+    for position in range(4):
+        at = HEIC.index(old) + position
+        with pytest.raises(PictureError, match="cannot be decoded: an item of the HEIF file has a damaged type"):
+            picture_size(HEIC[:at] + damage + HEIC[at + 1 :])
+
+
+def test_heic_whose_pixels_hold_the_name_of_an_item_is_read():
+    assert picture_size(HEIC + b"\xff" * 8 + b"infe" + b"\xff" * 90) == (32, 48)
+    assert picture_size(HEIC + b"\0\0\0\x40infe\x09" + b"\xff" * 90) == (32, 48)
+
+
+def test_heic_without_pi_heif_says_what_to_install_and_avif_of_the_same_brand_still_opens(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pi_heif", None)  # what Python itself does to make an import fail
+    reason = "HEIC pictures need pi-heif: pip install 'text-guided-image-finder[app]'"
+    for data in (HEIC, HEIC.replace(b"ftypheic", b"ftypmif1")):
+        with pytest.raises(PictureError) as refused:
+            load_rgb(data)
+        assert str(refused.value) == f"picture ({len(data)} bytes): {reason}"
+    avif = encoded(marked(), "AVIF").replace(b"ftypavif", b"ftypmif1")
+    assert load_rgb(avif).size == (48, 32)
 
 
 def test_impossible_orientation_and_damaged_exif_leave_the_picture_as_stored():
@@ -137,12 +192,12 @@ def test_grey_bilevel_palette_and_cmyk_pictures_become_rgb():
     assert near(cyan.getpixel((8, 8)), (0, 255, 255))
 
 
-@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_first_frame_stands_for_an_animation(file_format):
     options = {"lossless": True} if file_format == "WEBP" else {}
     later = Image.new("RGB", (20, 10), BLUE)
     data = encoded(Image.new("RGB", (20, 10), RED), file_format, save_all=True, append_images=[later], **options)
-    assert load_rgb(data).getpixel((5, 5)) == RED
+    assert near(load_rgb(data).getpixel((5, 5)), RED)
 
 
 def test_picture_of_one_pixel_is_decoded():
@@ -210,7 +265,7 @@ def test_picture_between_our_limit_and_pillows_raises_no_warning():
         (b"", "the file is empty (0 bytes)"),
         (b"<html>404</html>", "not a picture, or damaged, or of a format that is not supported"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture, or damaged"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC pictures are not supported; convert it to JPEG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "cannot be decoded: Invalid input: Unspecified: File size too small."),
     ],
 )
 def test_what_is_no_picture_is_refused_with_path_and_reason_in_one_line(tmp_path, content, reason):
@@ -263,9 +318,11 @@ def test_random_damage_is_always_a_picture_error_of_one_line():
         encoded(marked(), "WEBP"),
         encoded(marked(), "BMP"),
         encoded(marked(), "TIFF", exif=exif(6)),
+        encoded(marked(), "AVIF", exif=exif(6)),
+        HEIC,
     ]
     failures = []
-    for _ in range(1500):
+    for _ in range(2000):
         data = bytearray(rng.choice(wholes))
         for _ in range(rng.choice((1, 2, 8))):
             data[rng.randrange(min(len(data), rng.choice((64, 1 << 30))))] = rng.randrange(256)
@@ -303,13 +360,123 @@ def test_pillow_warnings_are_silenced_in_threads_and_other_warnings_afterwards_a
         Image.open(io.BytesIO(bomb))
 
 
+@pytest.mark.parametrize(
+    ("size", "at_most_px", "shown"),
+    [
+        ((640, 480), 320, (320, 240)),
+        ((640, 427), 320, (320, 214)),  # libjpeg's half; the exact 213.5 needs no second scaling
+        ((641, 427), 320, (320, 213)),
+        ((480, 640), 320, (240, 320)),
+        ((1000, 700), 333, (333, 233)),
+        ((100, 80), 320, (100, 80)),
+        ((3000, 2), 320, (320, 1)),
+    ],
+)
+def test_picture_for_display_fits_and_is_never_enlarged(size, at_most_px, shown):
+    data = encoded(noise(*size, block=1), "JPEG")
+    assert load_for_display(data, at_most_px=at_most_px).size == shown
+    turned = encoded(noise(*size, block=1), "JPEG", exif=exif(6))
+    assert load_for_display(turned, at_most_px=at_most_px).size == shown[::-1]
+
+
+def test_picture_for_display_is_upright_and_carries_no_metadata():
+    profile = display_p3()
+    data = encoded(marked(480, 320), "JPEG", exif=exif(6), icc_profile=profile, comment=b"secret", quality=95)
+    picture = load_for_display(data, at_most_px=240)
+    assert (picture.mode, picture.size, picture.info, len(picture.getexif())) == ("RGB", (160, 240), {}, 0)
+    assert near(picture.getpixel((150, 10)), RED, tolerance=12)
+    again = encoded(picture, "JPEG")
+    assert b"secret" not in again
+    assert profile not in again
+
+
+def display_p3():
+    """An ICC profile with the primaries of Display P3 (SMPTE EG 432-1, adapted to D50) and the curve of sRGB."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {
+        b"rXYZ": (0.51512, 0.24120, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.15710, 0.06657, 0.78407),
+    }
+    for entry in range(132, 132 + 12 * int.from_bytes(profile[128:132]), 12):
+        xyz = primaries.get(bytes(profile[entry : entry + 4]))
+        if xyz is not None:
+            at = int.from_bytes(profile[entry + 4 : entry + 8]) + 8
+            profile[at : at + 12] = struct.pack(">3i", *(round(value * 65536) for value in xyz))
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+def test_wide_gamut_colours_are_shown_in_srgb_but_embedded_as_stored(file_format):
+    options = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}}.get(
+        file_format, {"quality": 100, "subsampling": "4:4:4"}
+    )
+    # CSS Color 4: sRGB's red is color(display-p3 0.9175 0.2003 0.1386), its green (0.4584 0.9853 0.2983)
+    for in_p3, in_srgb in (((234, 51, 35), RED), ((117, 251, 76), (0, 255, 0)), ((128, 128, 128), (128, 128, 128))):
+        data = encoded(Image.new("RGB", (64, 64), in_p3), file_format, icc_profile=display_p3(), **options)
+        assert near(load_for_display(data, at_most_px=32).getpixel((9, 9)), in_srgb, tolerance=5)
+        assert near(load_rgb(data).getpixel((9, 9)), in_p3, tolerance=3)
+
+
+def test_profile_that_is_damaged_or_of_another_colour_space_is_ignored():
+    orange = (200, 100, 50)
+    whole = display_p3()
+    for profile in (b"no profile", whole[:200], whole[:16] + b"CMYK" + whole[20:], b"\0" * 5_000_000):
+        stored = encoded(Image.new("RGB", (8, 8), orange), "TIFF", icc_profile=profile)
+        assert load_for_display(stored, at_most_px=8).getpixel((4, 4)) == orange
+    grey = encoded(Image.new("L", (8, 8), 77), icc_profile=whole)
+    assert load_for_display(grey, at_most_px=8).getpixel((4, 4)) == (77, 77, 77)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "YCbCr"])
+def test_every_kind_of_pixel_is_displayed_as_it_is_embedded(mode):
+    picture = Image.new("L", (64, 48), 255).convert("1") if mode == "1" else marked(64, 48).convert("L")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    elif mode == "F":
+        picture = Image.fromarray(np.asarray(picture).astype(np.float32) / 255)
+    elif mode != "1":
+        picture = marked(64, 48).convert(mode)
+    file_format = "TIFF" if mode in ("F", "CMYK", "YCbCr", "I;16") else "PNG"
+    data = encoded(picture, file_format)
+    shown, embedded = load_for_display(data, at_most_px=32), load_rgb(data)
+    assert shown.size == (32, 24)
+    for at in ((4, 4), (28, 20), (4, 20), (28, 4)):
+        assert near(shown.getpixel(at), embedded.getpixel((2 * at[0], 2 * at[1])), tolerance=2)
+
+
+def test_transparency_is_laid_over_white_for_display_without_dark_edges():
+    hole = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    hole.paste((255, 255, 255, 255), (16, 16, 48, 48))
+    assert np.asarray(load_for_display(encoded(hole), at_most_px=20)).min() >= 254
+
+
+def test_large_16_bit_grey_is_scaled_by_one_white_in_all_its_bands(monkeypatch):
+    values = np.arange(-500, 1500, dtype=np.int32).reshape(50, 40) * 100  # beyond 16 bits: stretched from end to end
+    data = encoded(Image.fromarray(values), "TIFF")
+    whole = np.asarray(load_rgb(data))
+    monkeypatch.setattr(images, "_GREY_PIXELS_AT_ONCE", 90)
+    assert np.array_equal(np.asarray(load_rgb(data)), whole)
+    assert (whole[0, 0, 0], whole[-1, -1, 0]) == (0, 255)
+
+
 def test_pictures_are_found_sorted_by_ending_with_hidden_ones_skipped(tmp_path):
-    for name in ("b/ü.JPG", "b/a.png", "a.webp", "notes.txt", ".hidden.jpg", ".cache/x.jpg", "b/.x/y.jpg", "z.tiff"):
+    for name in (
+        "b/ü.JPG",
+        "b/a.png",
+        "a.webp",
+        "notes.txt",
+        ".hidden.jpg",
+        ".cache/x.jpg",
+        "b/.x/y.jpg",
+        "z.tiff",
+        "c.HEIC",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     (tmp_path / "folder.jpg").mkdir()
-    assert [path.as_posix() for path in find_pictures(tmp_path)] == ["a.webp", "b/a.png", "b/ü.JPG", "z.tiff"]
+    assert [path.as_posix() for path in find_pictures(tmp_path)] == ["a.webp", "b/a.png", "b/ü.JPG", "c.HEIC", "z.tiff"]
 
 
 def test_linked_folders_are_followed_once_and_loops_end(tmp_path):
@@ -343,9 +510,9 @@ def test_every_real_photograph_decodes_whole_and_smaller(shared_data):
         assert min(load_rgb(folder / path, at_least_px=64).size) >= 64
 
 
-def test_module_imports_neither_pandas_nor_torch():
+def test_module_imports_neither_pandas_nor_torch_nor_pi_heif():
     code = (
         "import sys; import components.data.images; "
-        "sys.exit(any(name in sys.modules for name in ('pandas', 'torch', 'pyarrow')))"
+        "sys.exit(any(name in sys.modules for name in ('pandas', 'torch', 'pyarrow', 'pi_heif')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path.cwd()).returncode == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import BundleError, IndexMismatchError, StorageError
+from components.errors import BundleError, IndexMismatchError, QueryError, StorageError
 from components.search import index as index_module
 from components.search.index import (
     FORMAT_VERSION,
@@ -30,6 +30,7 @@ def manifest_of(count, dim, **values):
         bundle_sha256="a" * 64,
         bundle_uri="/bundle",
         gallery="test",
+        roots=("/p",),
         failed={},
         self_check=None,
         files_sha256={},
@@ -38,7 +39,20 @@ def manifest_of(count, dim, **values):
 
 def items_of(count):
     rows = [
-        {"id": str(n), "uri": f"/p/{n}", "sha256": "", "width_px": 1, "height_px": 1, "captions": [f"caption {n}"]}
+        {
+            "id": f"id{n}",
+            "root": 0,
+            "path": f"{n}.jpg".encode(),
+            "folder": "p",
+            "name": f"{n}.jpg",
+            "sha256": f"{n % 3}",
+            "dhash": 1 << 63,
+            "bytes": 1,
+            "width_px": 1,
+            "height_px": 1,
+            "captions": [f"caption {n}"],
+            "camera": "",
+        }
         for n in range(count)
     ]
     return pa.Table.from_pylist(rows, schema=ITEM_SCHEMA)
@@ -56,6 +70,7 @@ def unit(rows):
 @pytest.fixture
 def written(tmp_path):
     vectors = unit(np.random.default_rng(1).standard_normal((20, 4)))
+    (tmp_path / "index").mkdir()
     write_index(tmp_path / "index", vectors, items_of(20), manifest_of(20, 4))
     return tmp_path / "index"
 
@@ -80,7 +95,8 @@ def test_search_is_the_exact_one_whatever_the_parts_and_ties_go_to_the_lower_row
     vectors = pool[rng.integers(0, len(pool), count)]  # equal rows on purpose
     queries = unit(rng.standard_normal((3, dim)) + 1e-3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_PASS_ROWS", pass_rows)
+        patch.setattr(index_module, "_SIFTED_ROWS", pass_rows)
+        patch.setattr(index_module, "_PRODUCTS_A_CALL", 5 * pass_rows)
         near = in_memory(vectors).search(queries, k)
     assert near.rows.shape == near.scores.shape == (3, min(k, count))
     for row, query in enumerate(queries):
@@ -99,8 +115,35 @@ def test_equal_pictures_keep_their_order_at_the_size_where_blas_sums_differently
 def test_what_was_written_is_read_with_its_items(written):
     index = VectorIndex.open(written, verify=True)
     near = index.search(np.asarray(index.vectors[[7]]), 1)
-    (item,) = index.items_at(near.rows[0])
-    assert (item["id"], item["captions"]) == ("7", ["caption 7"])
+    item = index.item(int(near.rows[0, 0]))
+    assert (item["id"], item["captions"], item["dhash"]) == ("id7", ["caption 7"], 1 << 63)
+
+
+def test_a_picture_is_found_by_its_id_by_its_content_and_in_its_folder(written):
+    index = VectorIndex.open(written)
+    assert index.row_of_id("id7") == 7
+    assert index.rows_of_content("1").tolist() == [1, 4, 7, 10, 13, 16, 19]
+    assert index.rows_of_content("9").tolist() == []
+    assert str(index.file_of(7)) == "/p/7.jpg"
+    with pytest.raises(QueryError, match="no picture has the id 'id70'"):
+        index.row_of_id("id70")
+
+
+@settings(deadline=None)
+@given(data=st.data(), count=st.integers(1, 40), k=st.integers(1, 50), pass_rows=st.integers(1, 50))
+def test_rows_that_are_not_allowed_make_room_for_those_that_are(data, count, k, pass_rows):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 20)))
+    vectors, queries = unit(rng.standard_normal((count, 4))), unit(rng.standard_normal((3, 4)))
+    masks = [rng.random(count) < share for share in (0.1, 0.6)] + [None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_module, "_SIFTED_ROWS", pass_rows)
+        patch.setattr(index_module, "_PRODUCTS_A_CALL", 5 * pass_rows)
+        near = in_memory(vectors).search(queries, k, allowed=masks)
+    for mask, query, rows, scores in zip(masks, queries, near.rows, near.scores, strict=True):
+        order = [row for row in expected(vectors, query, count) if mask is None or mask[row]][:k]
+        assert rows[rows >= 0].tolist() == order
+        assert (rows[len(order) :] == -1).all()
+        assert np.isneginf(scores[len(order) :]).all()
 
 
 def test_an_index_refuses_another_bundle_and_names_both(written):
@@ -113,11 +156,11 @@ def test_an_index_refuses_another_bundle_and_names_both(written):
 @pytest.mark.parametrize("vectors", [[[2.0, 0.0]], [[0.0, 0.0]], [[np.nan, 1.0]]])
 def test_rows_that_are_not_unit_vectors_are_not_written(tmp_path, vectors):
     with pytest.raises(BundleError, match="a norm is off 1 by"):
-        write_index(tmp_path / "index", np.array(vectors, np.float32), items_of(1), manifest_of(1, 2))
-    assert not (tmp_path / "index").exists()
+        write_index(tmp_path, np.array(vectors, np.float32), items_of(1), manifest_of(1, 2))
+    assert list(tmp_path.iterdir()) == []
 
 
-def refusal(path, *, verify=False):
+def refusal(path, *, verify=True):
     with pytest.raises(StorageError) as caught:
         VectorIndex.open(path, verify=verify)
     assert "\n" not in str(caught.value)
@@ -130,31 +173,32 @@ def test_a_cut_or_missing_or_foreign_file_is_refused(written, name):
     for damaged in (whole[:-10], whole[:30], b"", b"garbage", pickle.dumps({"a": 1})):
         (written / name).write_bytes(damaged)
         assert f"index {written} is corrupted" in refusal(written)
+        assert f"index {written} is corrupted" in refusal(written, verify=False)
     (written / name).unlink()
     assert f"{name} is missing" in refusal(written)
 
 
 @pytest.mark.parametrize("name", [VECTORS, ITEMS])
-def test_a_flipped_byte_is_found_when_asked_to_verify(written, name):
+def test_a_flipped_byte_is_found(written, name):
     content = bytearray((written / name).read_bytes())
     content[len(content) // 2] ^= 1
     (written / name).write_bytes(content)
-    assert f"is corrupted: {name} has sha256" in refusal(written, verify=True)
+    assert f"is corrupted: {name} has sha256" in refusal(written)
 
 
 def test_pickled_arrays_are_not_unpickled(written):
     np.save(written / VECTORS, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    assert "is corrupted" in refusal(written)
+    assert "is corrupted" in refusal(written, verify=False)
 
 
 def test_arrays_of_another_shape_or_type_are_refused(written):
     np.save(written / VECTORS, np.zeros((19, 4), np.float32))
-    assert "vectors (19, 4) and 20 items, expected (20, 4)" in refusal(written)
+    assert "vectors (19, 4) and 20 items, expected (20, 4)" in refusal(written, verify=False)
     np.save(written / VECTORS, np.zeros((20, 4), np.float64))
-    assert "float64" in refusal(written)
+    assert "float64" in refusal(written, verify=False)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format_version": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format_version": 2}'])
 def test_a_garbage_manifest_is_one_line(written, content):
     (written / MANIFEST).write_bytes(content)
     assert "is not an index manifest" in refusal(written)
@@ -163,8 +207,8 @@ def test_a_garbage_manifest_is_one_line(written, content):
 def test_another_format_is_refused_with_both_numbers(written):
     content = json.loads((written / MANIFEST).read_text())
     (written / MANIFEST).write_text(json.dumps({**content, "format_version": 7}))
-    assert "has format 7, this version reads 1" in refusal(written)
+    assert "has format 7, this version reads 2" in refusal(written)
 
 
 def test_a_folder_without_index_says_how_to_make_one(tmp_path):
-    assert "build one with 'image-finder pipeline run indexing'" in refusal(tmp_path)
+    assert "build one with 'image-finder index FOLDER'" in refusal(tmp_path)

@@ -3,7 +3,14 @@ import re
 import pytest
 
 from components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
-from components.records import DatasetManifest, DirectionReport, Interval, RetrievalReport, SliceReport
+from components.records import (
+    DatasetManifest,
+    DirectionReport,
+    Interval,
+    RetrievalReport,
+    ScoreCalibration,
+    SliceReport,
+)
 from model_registry.model_card import CardFacts, model_card
 
 
@@ -48,7 +55,17 @@ def facts(**changes):
         bootstrap_samples=1000,
         seed=0,
     )
-    values = {"name": "image-finder", "code_version": "c0de", "manifest": manifest, "report": report}
+    scores = ScoreCalibration(
+        logit_scale=15.4,
+        good_match=0.5673,
+        quantiles=tuple(round(0.3 + step / 40, 3) for step in range(21)),
+        n_captions=4999,
+        gallery_size=1000,
+        dataset="flickr8k",
+        data_version="0123456789ab",
+        split="val",
+    )
+    values = {"name": "image-finder", "code_version": "c0de", "manifest": manifest, "report": report, "scores": scores}
     return CardFacts(**{**values, "model": ModelConfig(), "training": TrainingConfig(), **changes})
 
 
@@ -61,6 +78,14 @@ def test_every_measurement_stands_with_interval_baseline_and_denominators():
 
 def test_slices_have_their_own_denominator_and_cannot_break_the_table():
     assert "| length | 5\\|9 | 10.0 % @1 | 5.0 to 20.0 | 77 |" in model_card(facts())
+
+
+def test_the_threshold_of_scores_stands_with_its_meaning_and_where_it_was_measured():
+    card = model_card(facts())
+    assert "4,999 captions in a gallery of 1,000 pictures" in card
+    assert "best score is below **0.567**" in card
+    assert "median 0.550, 90 % between 0.325 and 0.775" in card
+    assert "not a probability that the hit is right" in card
 
 
 def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_claim_it():
@@ -88,4 +113,4 @@ def test_licence_follows_the_data_set_and_is_never_guessed(name, layout, words):
 
 def test_card_holds_what_is_needed_to_use_the_model_rightly():
     headings = re.findall(r"^## (.+)$", model_card(facts()), re.MULTILINE)
-    assert headings == ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Limits"]
+    assert headings == ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Limits"]

@@ -28,8 +28,8 @@ def checkpoint(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint, tmp_path_factory):
-    return export_bundle(checkpoint, tmp_path_factory.mktemp("parity") / "bundle", CONFIG)
+def exported(checkpoint, colour_scores, tmp_path_factory):
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("parity") / "bundle", CONFIG, scores=colour_scores)
 
 
 @pytest.fixture
@@ -89,8 +89,9 @@ def test_limits_are_the_configs(checkpoint, exported, scenes):
     assert all("a component differs by" in reason for reason in strict.reasons)
 
 
-def test_eight_bit_text_weights_have_a_limit_of_their_own(checkpoint, scenes, tmp_path):
-    bundle = export_bundle(checkpoint, tmp_path / "bundle", CONFIG.model_copy(update={"int8_text": True}))
+def test_eight_bit_text_weights_have_a_limit_of_their_own(checkpoint, colour_scores, scenes, tmp_path):
+    config = CONFIG.model_copy(update={"int8_text": True})
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", config, scores=colour_scores)
     loose = CONFIG.model_copy(update={"min_cosine_int8": 0.9, "max_recall_difference": 1.0})
     report = measure_parity(checkpoint, bundle, scenes, loose)
     assert report.passed, report.reasons

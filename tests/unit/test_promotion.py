@@ -53,6 +53,14 @@ def test_first_measured_candidate_becomes_champion():
     assert found.champion_mean_recall is None
 
 
+def test_a_champion_whose_bundle_no_longer_opens_is_replaced_by_a_measured_candidate_only():
+    found = decide(report(0.1), None, min_gain=0.9, candidate_version="2", champion_version="1")
+    assert found.promoted
+    assert found.reasons[0].startswith("champion 1 replaced: its bundle is of a format this version cannot open")
+    assert not decide(report(math.nan), None, min_gain=0.0, candidate_version="2", champion_version="1").promoted
+    assert not decide(report(0.1), None, min_gain=0.0, candidate_version="1", champion_version="1").promoted
+
+
 @pytest.mark.parametrize(("mean_recall", "promoted"), [(0.5801, True), (0.58, True), (0.5799, False)])
 def test_gain_is_enough_at_and_above_the_margin_only(mean_recall, promoted):
     found = decision(report(mean_recall), report(0.57))

@@ -1,14 +1,22 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
+from components.app.search_command import search
 from components.configs import EmbeddingConfig, GalleryConfig
 from components.search.embed import embed_gallery
 from components.search.gallery import read_gallery
+from components.search.index import item_id
+from components.search.publish import publish
+from components.storage import sha256_of_file
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations", "onnx", "sklearn")
@@ -24,21 +32,28 @@ finally:
 """
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, colour_bundle):
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "pictures").mkdir()
+def publish_pictures(folder, colours, bundle):
+    """Publish plain pictures of colours, by name, with captions, as the index of the home `folder`."""
+    (folder / "pictures").mkdir(parents=True)
     images, annotations = [], []
-    for number, name in enumerate(("red", "green", "blue"), start=1):
-        Image.new("RGB", (8, 8), name).save(folder / "pictures" / f"{name}.png")
+    for number, (name, colour) in enumerate(colours.items(), start=1):
+        Image.new("RGB", (8, 8), colour).save(folder / "pictures" / f"{name}.png")
         images.append({"id": number, "file_name": f"{name}.png"})
         annotations.append({"image_id": number, "caption": f"a plain\n{name} ✓ picture"})
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     gallery = read_gallery(GalleryConfig(root=folder, annotations="captions.json", images="pictures"))
     config = EmbeddingConfig(device="cpu", threads=1)
-    embed_gallery(colour_bundle, gallery, folder / "index", config, cache_dir=folder / "cache", max_failed_share=0)
+    index = embed_gallery(bundle, gallery, folder / "built", config, cache_dir=folder / "cache", max_failed_share=0)
+    publish(index, bundle, bundles=folder / "bundles", target=folder / "index")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, colour_bundle):
+    """A home with three colours; below it, `twins`, one in which red is there twice."""
+    folder = tmp_path_factory.mktemp("home")
+    publish_pictures(folder, {name: name for name in ("red", "green", "blue")}, colour_bundle)
+    twins = {"red": "red", "rot": (250, 3, 3), "green": "green"}
+    publish_pictures(folder / "twins", twins, colour_bundle)
     return folder
 
 
@@ -54,54 +69,230 @@ def run(home, *arguments, cwd="/", **environment):
     )
 
 
+def ask(home, *arguments, **environment):
+    """The command in this process: (exit code, stdout, lines of stderr)."""
+    done = CliRunner().invoke(
+        search, arguments, env={"IMAGE_FINDER_HOME": str(home), **environment}, prog_name="search"
+    )
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done.exit_code, done.stdout, done.stderr.splitlines()
+
+
+def names(home, *arguments):
+    code, printed, _ = ask(home, *arguments, "--json")
+    assert code == 0
+    return [hit["name"].removesuffix(".png") for hit in json.loads(printed)["hits"]]
+
+
+def id_of(home, name):
+    code, printed, _ = ask(home, name, "-k", "1", "--json")
+    assert code == 0
+    return json.loads(printed)["hits"][0]["id"]
+
+
 def test_a_search_prints_an_aligned_table_and_stays_light(home):
-    done = run(home, "search", "green", "-k", "2")
-    assert (done.returncode, done.stderr) == (0, "heavy:\n")
+    done = run(home, "search", "green", "-k", "2", "--folder", "pictures", "--since", "2001-01-01", "--min-px", "8")
+    assert (done.returncode, done.stderr) == (0, "more with --page 2\nheavy:\n")
     heading, first, second = done.stdout.splitlines()
-    assert heading.split() == ["rank", "score", "id", "uri", "caption"]
-    assert first.split() == [
-        "1",
-        "1.0000",
-        "2",
-        str(home / "pictures" / "green.png"),
-        "a",
-        "plain",
-        "green",
-        "✓",
-        "picture",
-    ]
+    assert heading.split() == ["rank", "score", "match", "id", "picture", "caption"]
+    rank, score, match, identity, place, *caption = first.split()
+    assert (rank, score, match, place) == ("1", "0.9993", "strong", str(home / "pictures" / "green.png"))
+    assert (len(identity), " ".join(caption)) == (16, "a plain green ✓ picture")
+    assert second.split()[2] == "weak"
     assert [line.index("a plain") for line in (first, second)] == [heading.index("caption")] * 2
 
 
-def test_json_holds_every_field(home):
-    done = run(home, "search", "blue", "-k", "1", "--json")
-    (hit,) = json.loads(done.stdout)
-    assert hit.pop("score") == pytest.approx(1, abs=1e-3)
-    uri = str(home / "pictures" / "blue.png")
-    assert hit == {"rank": 1, "id": "3", "uri": uri, "captions": ["a plain\nblue ✓ picture"]}
+@pytest.mark.parametrize("how", ["--image", "--like"])
+def test_a_search_by_picture_stays_light_too(home, how):
+    wanted = str(home / "pictures" / "blue.png") if how == "--image" else id_of(home, "blue")
+    done = run(home, "search", how, wanted, "--all", "-k", "3")
+    assert (done.returncode, done.stderr) == (0, "heavy:\n")
+    heading, first, *_ = done.stdout.splitlines()
+    assert heading.split() == ["rank", "score", "id", "picture", "caption"]
+    assert "blue.png" in first
+
+
+def test_json_is_the_whole_answer(home):
+    code, printed, talk = ask(home, "blue", "-k", "1", "--json")
+    answer = json.loads(printed)
+    (hit,) = answer.pop("hits")
+    assert (code, talk) == (0, ["more with --page 2"])
+    assert answer == {"candidates": 3, "more": True, "matches_well": True, "threshold": 0.9}
+    file = home / "pictures" / "blue.png"
+    assert (hit.pop("score"), hit.pop("match")) == (pytest.approx(1, abs=1e-2), pytest.approx(1, abs=1e-2))
+    assert hit.pop("fit") == "strong"
+    assert datetime.fromisoformat(hit.pop("modified_at") + "+00:00").timestamp() == int(file.stat().st_mtime)
+    assert hit == {
+        "rank": 1,
+        "id": item_id(home / "pictures", b"blue.png"),
+        "uri": str(file),
+        "folder": "pictures",
+        "name": "blue.png",
+        "captions": ["a plain\nblue ✓ picture"],
+        "sha256": sha256_of_file(file),
+        "bytes": file.stat().st_size,
+        "width_px": 8,
+        "height_px": 8,
+        "taken_at": None,
+        "camera": "",
+        "latitude": None,
+        "longitude": None,
+        "duplicates": [],
+    }
 
 
 def test_words_without_quotes_are_one_query(home):
-    done = run(home, "search", "a", "red", "thing", "--json")
-    assert json.loads(done.stdout)[0]["id"] == "1"
+    assert names(home, "a", "red", "thing", "-k", "1") == ["red"]
+
+
+def test_everything_that_is_wanted_counts_together(home):
+    picture, identity = str(home / "pictures" / "blue.png"), id_of(home, "green")
+    assert names(home, "red", "--image", picture, "--all")[2] == "green"
+    assert names(home, "red", "--like", identity, "--all")[2] == "blue"
+    assert names(home, "--also", "red", "--also", "green", "--all")[2] == "blue"
+    assert names(home, "--like", identity, "--image", picture, "--all")[2] == "red"
+
+
+def test_a_weight_stands_behind_a_text_a_picture_or_an_id(home):
+    picture, identity = str(home / "pictures" / "blue.png"), id_of(home, "green")
+    order = ["red^3", "--image", f"{picture}^2", "--like", f"{identity}^1", "--all"]
+    assert names(home, *order) == ["red", "blue", "green"]
+    assert names(home, "red", "--image", f"{picture}^2.5", "--like", f"{identity}^.5", "--all") == [
+        "blue",
+        "red",
+        "green",
+    ]
+    assert names(home, "red", "--also", "blue^2", "--all")[0] == "blue"
+
+
+def test_a_file_whose_name_ends_like_a_weight_is_that_file(home, tmp_path):
+    named = tmp_path / "blue.png^2"
+    named.write_bytes((home / "pictures" / "blue.png").read_bytes())
+    assert names(home, "--image", str(named), "-k", "1") == ["blue"]
+
+
+def test_what_is_not_wanted_sinks_by_its_weight(home):
+    every = ("red and green and blue", "--all")
+    assert names(home, *every, "--not", "red", "--not", "green^0.1") == ["blue", "green", "red"]
+    assert names(home, *every, "--not", "blue^0.4", "--not", "green^0.8") == ["red", "blue", "green"]
+
+
+def test_filters_and_the_smallest_score_leave_out(home):
+    assert names(home, "red", "--min-score", "0.5") == ["red"]
+    none = {
+        "no picture passes the filters": [
+            ("--folder", "elsewhere"),
+            ("--until", "1999-12-31"),
+            ("--camera", "canon"),
+            ("--min-px", "9"),
+            ("--orientation", "portrait"),
+            ("--gps",),
+        ],
+        "none of 3 pictures scores 1.5 or more": [("--min-score", "1.5"), ("--no-gps", "--min-score", "1.5")],
+        "there are no pictures on page 9": [("--page", "9")],
+    }
+    for told, filters in none.items():
+        for options in filters:
+            assert ask(home, "red", *options) == (0, "", [told])
+    assert json.loads(ask(home, "red", "--gps", "--json")[1])["hits"] == []
+
+
+def test_pages_follow_each_other(home):
+    pages = [names(home, "red", "--all", "-k", "1", "--page", str(page)) for page in (1, 2, 3)]
+    assert [page[0] for page in pages] == names(home, "red", "--all")
+    assert ask(home, "red", "--all", "-k", "1", "--page", "3")[2] == []
+
+
+def test_near_duplicates_are_one_line_that_counts_them(home):
+    # Plain pictures have one difference hash, and red and its near shade one colour as well.
+    folded = ask(home / "twins", "red")[1].splitlines()
+    assert len(folded) == 3
+    assert folded[1].split()[5:7] == ["+1", "similar"]
+    assert len(ask(home / "twins", "red", "--all")[1].splitlines()) == 4
+
+
+def test_a_person_is_told_when_nothing_matches_well(home):
+    code, printed, talk = ask(home, "white")
+    assert (code, len(printed.splitlines())) == (0, 4)
+    assert talk == ["nothing matches well: best 0.58, pictures that fit score at least 0.90; these are the nearest"]
+    assert ask(home, "white", "--not", "red")[2] == [
+        "nothing matches well: pictures that fit score at least 0.90; these are the nearest"
+    ]
+    assert ask(home, "red")[2] == []
+
+
+def test_explanations_go_to_a_folder_or_a_file(home, tmp_path):
+    code, _, talk = ask(home, "red", "-k", "2", "--explain", str(tmp_path / "why"))
+    assert (code, talk[-1]) == (0, f"explained: 2 pictures in {tmp_path / 'why'}")
+    written = sorted(path.name for path in (tmp_path / "why").iterdir())
+    assert written[0] == f"001-{id_of(home, 'red')}.jpg"
+    assert len(written) == 2
+    for name in ("why.png", "why.jpg"):
+        assert ask(home, "red", "--explain", str(tmp_path / name))[2] == [f"explained: {tmp_path / name}"]
+        with Image.open(tmp_path / name) as overlay:
+            assert (overlay.size, overlay.mode) == ((8, 8), "RGB")
+    code, printed, talk = ask(home, "red", "--explain", "/dev/null/why")
+    assert code == 1
+    assert "Error: cannot write /dev/null/why" in talk[-1]
+    assert len(printed.splitlines()) == 4
+
+
+def test_a_picture_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
+    twins = home / "twins"
+    (twins / "pictures" / "green.png").rename(tmp_path / "green.png")
+    try:
+        code, _, talk = ask(twins, "green", "--explain", str(tmp_path / "why"))
+    finally:
+        (tmp_path / "green.png").rename(twins / "pictures" / "green.png")
+    assert code == 0
+    assert talk[-2].startswith("not explained: ")
+    assert "green.png: No such file" in talk[-2]
+    assert talk[-1] == f"explained: 1 pictures in {tmp_path / 'why'}"
+
+
+def test_the_index_published_last_is_searched_and_told(home, tmp_path):
+    for place, age in (("index", 100), ("library/index", 50)):
+        shutil.copytree(home / "index", tmp_path / place)
+        os.utime(tmp_path / place / "CURRENT", (age, age))
+    told = f"searching {tmp_path}/index, published after {tmp_path}/library/index; --index names another"
+    assert ask(tmp_path, "red")[2] == [told]
+    os.utime(tmp_path / "library" / "index" / "CURRENT", (200, 200))
+    assert ask(tmp_path, "red")[2][0].startswith(f"searching {tmp_path}/library/index, published after")
+    assert ask(tmp_path, "red", "--library", str(tmp_path / "library"))[2] == []
+    shutil.rmtree(tmp_path / "index")
+    assert ask(tmp_path, "red")[2] == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["search", "  "], 1, "Error: the query is empty"),
-        (["search", "red", "-k", "0"], 1, "Error: k is 0, expected 1 to 1000"),
-        (["search", "red", "--index", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
-        (["search", "red", "--bundle", "/nowhere"], 1, "Error: no bundle at /nowhere"),
-        (["search"], 2, "Error: Missing argument 'TEXT'"),
+        (["  "], 1, "Error: the query is empty"),
+        ([], 1, "Error: the query is empty; name a text, a picture or the id of a picture"),
+        (["red", "-k", "0"], 1, "Error: query: k: Input should be greater than or equal to 1, got 0"),
+        (["red", "-k", "-3", "--page", "2"], 1, "Error: query: k: Input should be greater than or equal to 1"),
+        (["red", "-k", "500", "--page", "11"], 1, "Error: query: "),
+        (["red", "--not", " "], 1, "Error: the query is empty"),
+        (["red^11", "--also", "blue"], 1, "Error: query: terms.0.weight: Input should be less than or equal to 10"),
+        (["red", "--min-score", "nan"], 1, "Error: query: min_score"),
+        (["red", "--since", "2024-02-01", "--until", "2024-01-01"], 1, "Error: query: filters: "),
+        (["red", "--since", "tomorrow"], 2, "Error: Invalid value for '--since'"),
+        (["red", "--orientation", "round"], 2, "Error: Invalid value for '--orientation'"),
+        (["red", "--page", "0"], 2, "Error: Invalid value for '--page'"),
+        (["--image", "/nowhere/a.jpg"], 1, "Error: /nowhere/a.jpg: No such file or directory"),
+        (["--image", "/dev/zero"], 1, "Error: /dev/zero: not a regular file"),
+        (["--image", __file__], 1, f"Error: {__file__}: not a picture"),
+        (["--like", "0123456789abcdef"], 1, "Error: no picture has the id '0123456789abcdef'"),
+        (["red", "--index", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
+        (["red", "--library", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
+        (["red", "--bundle", "/nowhere"], 1, "Error: no bundle at /nowhere"),
+        (["red", "--index", "/a", "--library", "/b"], 2, "Error: --library and --index name two places"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line_on_stderr(home, arguments, code, message):
-    done = run(home, *arguments)
-    assert (done.returncode, done.stdout) == (code, "")
-    lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-    assert [line.startswith(message) for line in lines] == [True]
-    assert "Traceback" not in done.stderr
+    exit_code, printed, talk = ask(home, *arguments)
+    assert (exit_code, printed) == (code, "")
+    assert [line.startswith(message) for line in talk if line.startswith("Error")] == [True]
+    assert len(talk) == (1 if code == 1 else 4)
 
 
 def test_an_index_of_another_model_is_one_line(home, write_colour_bundle, tmp_path):

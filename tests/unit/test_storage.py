@@ -1,6 +1,8 @@
 """Storage: whole or absent, also on a full disk; a limit on the file size stands in for one, so that it runs anywhere."""
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,19 @@ def test_errors_that_are_no_refusal_pass_as_they_are(tmp_path):
         (tmp_path / "absent").read_text()
     with pytest.raises(ValueError, match="os error"), write_errors(tmp_path):
         raise ValueError("os error 28, but in another form")
+
+
+def test_a_copy_of_a_folder_that_does_not_fit_is_a_one_line_error(tmp_path):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source)
+
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a").write_bytes(b"x")
+    with (
+        pytest.raises(StorageError, match="No space left on device; nothing was changed there, free some space"),
+        write_errors(tmp_path / "to"),
+    ):
+        shutil.copytree(tmp_path / "from", tmp_path / "to", copy_function=full)
 
 
 def test_a_text_is_replaced_whole(tmp_path):

@@ -1,0 +1,94 @@
+"""What the API is asked, as its OpenAPI document tells it."""
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
+
+from components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS, NEGATIVE_WEIGHT, Filters
+
+MAX_LABELS = 100
+# Told, not checked: the query's own words for it are better than those of a schema.
+_Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS})]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class SearchParameters(_Asked):
+    """What GET /search takes; lists by repeating the parameter."""
+
+    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts that are wanted")
+    unwanted: list[_Text] = Field([], alias="not", max_length=MAX_TERMS, description="texts that are not wanted")
+    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of pictures that are wanted")
+    folder: list[str] = Field([], max_length=64, description="labels of folders, see /facets; what is below counts")
+    since: date | None = Field(None, description="first day")
+    until: date | None = Field(None, description="last day, included")
+    camera: list[str] = Field([], max_length=64, description="parts of camera names, in any case")
+    min_px: int = Field(0, ge=0, le=1_000_000, description="shortest side, pixels")
+    orientation: Literal["landscape", "portrait", "square"] | None = None
+    has_gps: bool | None = None
+    min_score: float | None = Field(None, ge=-100, le=100)
+    k: int = Field(20, ge=1, le=MAX_HITS, description="hits on a page")
+    offset: int = Field(0, ge=0, le=MAX_REACH, description="hits before the page")
+    all: bool = Field(False, description="show near-duplicates, which are folded otherwise")
+
+    def values(self) -> dict[str, object]:
+        """The same as Query.parse takes it."""
+        return {
+            "terms": [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)],
+            "negatives": [{"text": text, "weight": NEGATIVE_WEIGHT} for text in self.unwanted],
+            "filters": {
+                **self.model_dump(include={"since", "until", "min_px", "orientation", "has_gps"}),
+                "folders": self.folder,
+                "cameras": self.camera,
+            },
+            **self.model_dump(include={"k", "offset", "min_score"}),
+            "fold": not self.all,
+        }
+
+
+class WantedTerm(_Asked):
+    """Exactly one of text, like and picture."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("text", "like", "picture")]},
+    )
+    text: _Text | SkipJsonSchema[None] = None
+    like: str | SkipJsonSchema[None] = Field(None, description="id of a picture of the index", max_length=64)
+    picture: str | SkipJsonSchema[None] = Field(
+        None, description="name of the part that holds an uploaded picture", max_length=64
+    )
+    weight: float = Field(1.0, gt=0, le=10, allow_inf_nan=False)
+
+
+class UnwantedTerm(WantedTerm):
+    """Exactly one of text, like and picture."""
+
+    weight: float = Field(NEGATIVE_WEIGHT, gt=0, le=10, allow_inf_nan=False)
+
+
+class SearchBody(_Asked):
+    """What POST /search takes."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # told, not checked: see _Text
+    terms: list[WantedTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
+    negatives: list[UnwantedTerm] = Field([], max_length=MAX_TERMS)
+    filters: Filters = Filters()
+    k: int = Field(20, ge=1, le=MAX_HITS)
+    offset: int = Field(0, ge=0, le=MAX_REACH)
+    min_score: float | None = Field(None, ge=-100, le=100)
+    fold: bool = True
+
+
+class LabelsBody(_Asked):
+    """What POST /labels takes: exactly one of id and picture."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["id"]}, {"required": ["picture"]}]})
+    id: str | SkipJsonSchema[None] = Field(None, description="id of a picture of the index", max_length=64)
+    picture: str | SkipJsonSchema[None] = Field(
+        None, description="name of the part that holds an uploaded picture", max_length=64
+    )
+    labels: list[_Text] = Field(min_length=1, max_length=MAX_LABELS, description="what the picture may show")

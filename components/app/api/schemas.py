@@ -1,0 +1,142 @@
+"""What the API answers, as its OpenAPI document tells it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from components.records import Facets, Fit, Picture, SearchResult
+
+# JSON Schema's "date-time" (RFC 3339) demands a zone, which cameras do not write.
+_LocalTime = Annotated[datetime, WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$"})]
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PictureAnswer(_Told):
+    """What is known of one picture."""
+
+    id: str = Field(description="id of a picture of the index")
+    name: str
+    folder: str
+    captions: list[str]
+    width_px: int
+    height_px: int
+    bytes: int
+    taken_at: _LocalTime | None = Field(description="the camera's local time, without a zone")
+    modified_at: datetime | None = Field(description="of the file, UTC")
+    camera: str
+    latitude: float | None
+    longitude: float | None
+    path: str | None = Field(None, description="on the server; only with --show-paths")
+
+    @classmethod
+    def of(cls, picture: Picture, *, show_path: bool) -> "PictureAnswer":
+        """The answer for a picture; its path only if shown."""
+        return cls.model_validate(_public(picture, show_path=show_path))
+
+
+class HitAnswer(PictureAnswer):
+    """One search result."""
+
+    rank: int = Field(description="counted from 1 over all pages")
+    score: float
+    match: float | None = Field(description="share of true caption-picture pairs that score lower, 0 to 1")
+    fit: Fit | None = Field(description="match in a word; null unless by text")
+    duplicates: list[str] = Field(description="ids of the near-duplicates this one stands for")
+
+
+class SearchAnswer(_Told):
+    """The page of hits."""
+
+    hits: list[HitAnswer]
+    candidates: int = Field(description="pictures that pass the filters")
+    more: bool
+    matches_well: bool | None = Field(description="whether the best hit reaches the threshold; null unless by text")
+    threshold: float | None
+    took_ms: dict[str, float] = Field(description="stages, the waiting for a place included")
+    generation: str = Field(description="name of the index that answered")
+    bundle: str = Field(description="identity of the model")
+
+    @classmethod
+    def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> "SearchAnswer":
+        """The answer for a result. facts: took_ms, generation, bundle."""
+        values = {name: getattr(result, name) for name in ("candidates", "more", "matches_well", "threshold")}
+        return cls.model_validate(
+            {"hits": [_public(hit, show_path=show_paths) for hit in result.hits], **values, **facts}
+        )
+
+
+class LabelAnswer(_Told):
+    """How well one label fits."""
+
+    label: str
+    probability: float = Field(description="share among the labels given, 0 to 1")
+    score: float = Field(description="cosine")
+
+
+class LabelsAnswer(_Told):
+    """The labels, most probable first."""
+
+    labels: list[LabelAnswer]
+
+
+class BundleInfo(_Told):
+    """The model that answers."""
+
+    sha256: str
+    dataset: str
+    data_version: str
+    image_trunk: str
+    text_trunk: str
+    embedding_dim: int
+
+
+class InfoAnswer(_Told):
+    """What is searched, with what, and within which limits."""
+
+    version: str
+    gallery: str
+    generation: str
+    pictures: int
+    failed: int = Field(description="files that could not be indexed")
+    bundle: BundleInfo
+    good_match: float
+    up_to_date: bool = Field(description="false while a newer index is there that cannot be opened")
+    limits: dict[str, int]
+
+
+class HealthAnswer(_Told):
+    """Whether the server can answer."""
+
+    status: Literal["live", "ready", "stale"] = Field(description="stale: the newest index cannot be opened")
+    generation: str = ""
+    pictures: int = 0
+
+
+class FacetsAnswer(Facets):
+    """What the filters can choose among."""
+
+
+class ErrorFacts(_Told):
+    """What went wrong."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorAnswer(_Told):
+    """The form of every answer that is not the wanted one."""
+
+    error: ErrorFacts
+
+
+def _public(picture: Picture, *, show_path: bool) -> dict[str, object]:
+    """What may be told of a picture; without its path that is left unset, so that it is left out of the answer."""
+    values = {name: getattr(picture, name) for name in type(picture).model_fields if name not in {"uri", "sha256"}}
+    if picture.modified_at is not None:
+        values["modified_at"] = picture.modified_at.replace(tzinfo=UTC)
+    return {**values, "path": picture.uri} if show_path else values

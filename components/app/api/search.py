@@ -1,0 +1,80 @@
+"""Routes of searches: by text, by pictures of the index, by uploaded pictures, and by all of them together."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from components.app.api.asked import SearchBody, SearchParameters, WantedTerm
+from components.app.api.batches import Asked
+from components.app.api.bodies import Body, body_document
+from components.app.api.faults import Fault, errors
+from components.app.api.schemas import SearchAnswer
+from components.app.api.settings import PREFIX
+from components.app.api.state import Server, State
+from components.data.images import picture_size
+from components.search.query import Query as Question
+
+router = APIRouter(prefix=PREFIX, tags=["search"])
+_JSON = "application/json"
+
+
+@router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 503))
+async def search(parameters: Annotated[SearchParameters, Query()], request: Request, server: Server) -> Response:
+    """Search by texts (q), without others (not), by pictures of the index (like), under filters."""
+    return await _answer(server, request, Question.parse(parameters.values()))
+
+
+@router.post(
+    "/search",
+    response_model=SearchAnswer,
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 503),
+    openapi_extra=body_document(SearchBody),
+)
+async def search_with_uploads(request: Request, server: Server) -> Response:
+    """Search by texts, pictures of the index and uploaded pictures, each with a weight.
+
+    JSON alone, or multipart/form-data with that JSON in the part `query` and the pictures in parts of their own.
+    """
+    body = await server.bodies.read(request)
+    wanted = body.parsed(SearchBody)
+    values = wanted.model_dump(exclude={"terms", "negatives"})
+    values["terms"] = [_term(term, body) for term in wanted.terms]
+    values["negatives"] = [_term(term, body) for term in wanted.negatives]
+    return await _answer(server, request, Question.parse(values))
+
+
+def require_decodable(picture: bytes, max_pixels: int) -> None:
+    """Raises PictureError for what is no picture, Fault 413 for too many pixels; decodes none."""
+    width, height = picture_size(picture)
+    if width * height > max_pixels:
+        raise Fault(413, "too_large", f"the picture has {width} x {height} pixels, the limit is {max_pixels:,} pixels")
+
+
+def _term(term: WantedTerm, body: Body) -> dict[str, object]:
+    values = term.model_dump(exclude_none=True)
+    if term.picture is not None:
+        values["picture"] = body.picture(term.picture)
+    return values
+
+
+async def _answer(server: State, request: Request, query: Question) -> Response:
+    uploads = [term.picture for term in (*query.terms, *query.negatives) if term.picture is not None]
+    if server.settings.log_queries:
+        texts = [term.text for term in query.terms if term.text is not None]
+        request.state.log = {"query": texts, "uploads": len(uploads)}
+    if not uploads:
+        return Response(await server.searches.ask(query), media_type=_JSON)
+    at_s = time.perf_counter()
+    return Response(
+        await server.workers.run(lambda: _by_pictures(server, Asked(query, at_s), uploads)), media_type=_JSON
+    )
+
+
+def _by_pictures(server: State, asked: Asked, uploads: list[bytes]) -> bytes:
+    for picture in uploads:
+        require_decodable(picture, server.settings.max_upload_pixels)
+    (answer,) = server.searches.answer([asked])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

@@ -1,0 +1,130 @@
+"""Security: who may ask, under which name, and what a browser may do with the answers."""
+
+import hashlib
+import hmac
+import re
+import time
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from components.app.api.faults import Fault, fault_response
+from components.app.api.settings import Settings, is_loopback
+
+COOKIE = "image_finder_session"
+# The page, its parts, the description of the API and the two health checks tell nothing of the pictures.
+_OPEN_PATHS = {"/", "/favicon.ico", "/openapi.json", "/health/live", "/health/ready"}
+_OPEN_FOLDER = "/static/"
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+
+class SafeHeaders:
+    """Layer that tells browsers what they may do with an answer; outermost, so that refusals and failures have them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """app: whose headers, where it has set them, stay."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class Security:
+    """Layer that checks the Host header, the origin and the token."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        """settings: token and names."""
+        self._app = app
+        self._token = settings.token.get_secret_value() if settings.token else None
+        self._hosts = _answered_hosts(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or refuse it."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope, Headers(scope=scope))
+            except Fault as fault:
+                await fault_response(scope, fault)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Raises Fault 400 for a foreign name (DNS rebinding), 403 for a foreign page, 401 without the token."""
+        host = headers.get("host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            raise Fault(400, "unknown_host", "the Host header names another server; see --allow-host")
+        origin = headers.get("origin")
+        if scope["method"] not in _SAFE_METHODS and origin is not None and origin.partition("://")[2] != host:
+            raise Fault(403, "foreign_origin", "pages of other servers may not ask this one")
+        path = scope["path"]
+        if self._token is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
+            return
+        if not (_bears(headers, self._token) or _has_session(headers, self._token)):
+            challenge = {"WWW-Authenticate": 'Bearer realm="image-finder"'}
+            raise Fault(401, "unauthorized", "this server needs its token", headers=challenge)
+
+
+def session_value(token: str, *, expires: int) -> str:
+    """Content of the session cookie: when it ends (seconds since 1970), signed with the token."""
+    return f"{expires}.{_signature(token, expires)}"
+
+
+def _has_session(headers: Headers, token: str) -> bool:
+    cookies = SimpleCookie()
+    try:
+        cookies.load(headers.get("cookie", ""))
+    except CookieError:
+        return False
+    value = cookies[COOKIE].value if COOKIE in cookies else ""
+    expires, _, signature = value.partition(".")
+    if not (expires.isascii() and expires.isdigit() and len(expires) <= 12 and signature.isascii()):
+        return False
+    return hmac.compare_digest(signature, _signature(token, int(expires))) and time.time() < int(expires)
+
+
+def _bears(headers: Headers, token: str) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+
+
+def _signature(token: str, expires: int) -> str:
+    return hmac.new(token.encode(), f"image-finder session {expires}".encode(), hashlib.sha256).hexdigest()
+
+
+def _answered_hosts(settings: Settings) -> set[str] | None:
+    """Names that are answered; None: any, since a page that rebinds its name to this server has no token of it."""
+    named = {name.lower() for name in settings.allowed_hosts}
+    if is_loopback(settings.host):
+        return {*_LOOPBACK_NAMES, settings.host.strip("[]"), *named}
+    return {*_LOOPBACK_NAMES, settings.host.strip("[]"), *named} if named else None
+
+
+def _name(host: str) -> str:
+    """Name in a Host header, without its port; "" if it is none."""
+    found = _HOST.fullmatch(host)
+    return found["name"].strip("[]").lower() if found else ""

@@ -1,0 +1,35 @@
+"""State of one server: what its routes share, made when it starts and ended when it stops."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from components.app.api.batches import SearchLine
+from components.app.api.bodies import BodyReader
+from components.app.api.limits import Workers
+from components.app.api.live import LiveFinder
+from components.app.api.metrics import Metrics
+from components.app.api.settings import Settings
+from components.app.api.views import Views
+
+
+@dataclass(frozen=True)
+class State:
+    """Parts of a running server."""
+
+    settings: Settings
+    metrics: Metrics
+    live: LiveFinder
+    searches: SearchLine
+    workers: Workers
+    bodies: BodyReader
+    views: Views
+
+
+async def _state_of(request: Request) -> State:  # async: a plain function would cost a thread at each request
+    state: State = request.app.state.server
+    return state
+
+
+Server = Annotated[State, Depends(_state_of)]

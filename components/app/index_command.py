@@ -1,0 +1,153 @@
+"""Command `image-finder index`: folders of pictures into a library that can be searched, and keeps it fresh."""
+
+import gc
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import click
+
+from components.app.paths import default_library, home_root
+from components.app.rim import shown_to_user
+
+if TYPE_CHECKING:
+    from components.library.indexer import IndexOptions, IndexSummary
+    from components.library.place import Library
+
+_LISTED_FAILURES = 20
+_FOLDER = click.Path(path_type=Path)
+
+
+class _Options(TypedDict):
+    folders: tuple[Path, ...]
+    library: Path | None
+    bundle: Path | None
+    forget: tuple[Path, ...]
+    dry_run: bool
+    watching: bool
+    as_json: bool
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  image-finder index ~/Pictures /mnt/photos     add folders, or bring them up to date\n"
+    "  image-finder index                            bring all folders of the library up to date\n"
+    "  image-finder index --watch                    and keep them so until Ctrl-C\n"
+    "  image-finder index --forget /mnt/photos       leave a folder out from now on"
+)
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=_FOLDER)
+@click.option("--library", type=_FOLDER, help="Folder of the library.  [default: library in the home]")
+@click.option(
+    "--bundle", type=_FOLDER, help="Folder of the model.  [default: the one published last, else the library's own]"
+)
+@click.option("--forget", multiple=True, type=_FOLDER, metavar="DIR", help="Remove a folder from the library.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; read no picture, write nothing.")
+@click.option("--watch", "watching", is_flag=True, help="Go on until stopped: index what changes, as it changes.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON, with every failure; a line an update."
+)
+def index(**options: Unpack[_Options]) -> None:
+    """Index the pictures below each DIR, so that `image-finder search` finds them.
+
+    Unchanged files cost a look at their size and time; only new content is embedded. Stopped at any moment, the same
+    command goes on where it was. Left out are hidden files and folders, folders of the system (recycle bins, thumbnails
+    of disk stations, node_modules), links, and what files named .finderignore say, in the form of .gitignore.
+    """
+    with shown_to_user():
+        from components.configs import EmbeddingConfig
+        from components.library.indexer import IndexOptions, update
+        from components.library.place import Library
+
+        # Rows are tuples, a hundred thousand and more, in no cycles: the collector would go over them again and again.
+        gc.set_threshold(100_000, 20, 20)
+        library = Library(options["library"] or default_library())
+        chosen = IndexOptions(
+            config=EmbeddingConfig(),
+            bundle=options["bundle"],
+            default_bundles=home_root() / "bundles",
+            dry_run=options["dry_run"],
+            progress=not options["as_json"],
+        )
+        if options["dry_run"] and options["watching"]:
+            raise click.UsageError("--dry-run and --watch exclude each other")
+        summary = update(library, options["folders"], chosen, forget=options["forget"], warn=_warn)
+        _show(summary, as_json=options["as_json"])
+        if options["watching"]:
+            _watch(library, chosen, summary, as_json=options["as_json"])
+
+
+def _watch(library: "Library", options: "IndexOptions", summary: "IndexSummary", *, as_json: bool) -> None:
+    """Update whenever something changed, until Ctrl-C or SIGTERM. What fails once is said and tried again."""
+    from dataclasses import replace
+
+    from components.errors import FinderError
+    from components.library.bundles import published_ns
+    from components.library.indexer import update
+    from components.library.watch import watch_folders
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt(stop))
+    bundles = options.default_bundles
+    click.echo(f"watching {len(summary.folders)} folders; stop with Ctrl-C", err=True)
+    causes = watch_folders(
+        [Path(folder) for folder in summary.folders],
+        leave_out=library.root,
+        bundle_ns=lambda: published_ns(bundles) if bundles else 0,
+        stop=stop,
+        warn=_warn,
+    )
+    try:
+        for _ in causes:
+            try:
+                # A bundle named at the start was adopted then: from now on a newer default one takes its place.
+                _show(update(library, [], replace(options, bundle=None), warn=_warn), as_json=as_json)
+            except FinderError as error:
+                _warn(f"{error}; tried again when something changes")
+    except KeyboardInterrupt:
+        click.echo("stopped; what was indexed is kept", err=True)
+
+
+def _interrupt(stop: threading.Event) -> None:
+    stop.set()
+    raise KeyboardInterrupt
+
+
+def _warn(message: str) -> None:
+    click.echo(" ".join(message.splitlines()), err=True)
+
+
+def _show(summary: "IndexSummary", *, as_json: bool) -> None:
+    click.echo(summary.model_dump_json() if as_json else summary_text(summary))
+
+
+def summary_text(summary: "IndexSummary") -> str:
+    """A summary for people: a line of counts, what was left out, up to 20 failures."""
+    counts = [
+        f"{getattr(summary, name):,} {name}"
+        for name in ("added", "changed", "moved", "copied", "removed", "vanished", "unchanged")
+        if getattr(summary, name) or name == "unchanged"
+    ]
+    if summary.dry_run:
+        lines = [f"would be done: {', '.join(counts)} (new files that are copies are told when they are read)"]
+    else:
+        state = "" if summary.published else ", index unchanged"
+        lines = [
+            f"{', '.join(counts)}; {summary.embedded:,} embedded in {summary.seconds:,.1f} s",
+            f"{summary.pictures:,} pictures can be searched in {summary.library}{state}",
+        ]
+    if summary.links_outside:
+        lines.append(f"{summary.links_outside:,} links lead out of the folders and were not followed")
+    lines += [f"not looked at: {path}: {reason}" for path, reason in _some(summary.unreadable)]
+    if summary.failed:
+        lines.append(f"{len(summary.failed):,} files cannot be read as pictures:")
+        lines += [f"  {path}: {reason}" for path, reason in _some(summary.failed)]
+        if (more := len(summary.failed) - _LISTED_FAILURES) > 0:
+            lines.append(f"  and {more:,} more; --json lists them all")
+    if summary.still_failing:
+        lines.append(f"{summary.still_failing:,} broken files did not change and were not tried again; see info --json")
+    return "\n".join(lines)
+
+
+def _some(reasons: dict[str, str]) -> list[tuple[str, str]]:
+    return list(reasons.items())[:_LISTED_FAILURES]

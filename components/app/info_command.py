@@ -1,0 +1,46 @@
+"""Command `image-finder info`: what a library or an index holds, and with which model it was made."""
+
+from pathlib import Path
+
+import click
+
+from components.app.paths import default_index, default_library, home_root
+from components.app.rim import shown_to_user
+
+_LISTED_FAILURES = 20
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  image-finder info\n  image-finder info --index /srv/photos/index --json",
+)
+@click.option("--library", type=_FOLDER, help="Folder of a library.  [default: library in the home]")
+@click.option("--index", "index_path", type=_FOLDER, help="Folder of an index, instead of a library.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with every failure.")
+def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> None:
+    """Show what can be searched: folders, pictures, failures, and the model it was indexed with."""
+    if library and index_path:
+        raise click.UsageError("--library and --index exclude each other")
+    with shown_to_user():
+        from components.library.info import index_info
+
+        if index_path is None and library is None and not (default_library() / "index").is_dir():
+            index_path = default_index().path
+        place = index_path or (library or default_library()).expanduser() / "index"
+        found = index_info(place.resolve(), default_bundles=home_root() / "bundles")
+        if as_json:
+            click.echo(found.model_dump_json(indent=2))
+            return
+        click.echo(f"index      {found.index}, generation {found.generation}, published {found.published_at}")
+        click.echo(f"pictures   {found.pictures:,}")
+        for folder, count in found.folders.items():
+            click.echo(f"  {count:>9,}  {folder}")
+        trained = f"trained on {found.bundle_dataset} {found.bundle_data_version}" if found.bundle_dataset else "absent"
+        click.echo(f"bundle     {found.bundle[:16]}, {trained}, {found.bundle_path}")
+        if found.newer_bundle:
+            click.echo(f"  a newer bundle was published: {found.newer_bundle[:16]}; image-finder index takes it")
+        click.echo(f"failed     {len(found.failed):,}")
+        for path, reason in list(found.failed.items())[:_LISTED_FAILURES]:
+            click.echo(f"  {path}: {reason}")
+        if (more := len(found.failed) - _LISTED_FAILURES) > 0:
+            click.echo(f"  and {more:,} more; --json lists them all")

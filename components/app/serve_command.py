@@ -1,0 +1,122 @@
+"""Command `image-finder serve`: search over HTTP and on a web page."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from components.app.paths import default_index, default_library
+from components.app.rim import shown_to_user
+from components.errors import ConfigError
+
+if TYPE_CHECKING:
+    from components.finder import Finder
+
+TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
+_NICENESS = 10
+_STOP_S = 10
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  image-finder serve\n"
+    "  image-finder serve --library pictures.library --keep-fresh --port 9000\n"
+    "  image-finder serve --host 0.0.0.0 --token-file token.txt --allow-host finder.example.org"
+)
+@click.option(
+    "--library",
+    type=click.Path(path_type=Path),
+    help="Library to search.  [default: what was indexed last in the home, see IMAGE_FINDER_HOME]",
+)
+@click.option("--index", "index_path", type=click.Path(path_type=Path), help="Index to search instead of a library.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: the index's own]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need a token.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"File with the token that requests must carry.  [default: {TOKEN_VARIABLE}, else none]",
+)
+@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name this server is called by.")
+@click.option("--show-paths", is_flag=True, help="Answers carry the pictures' paths on this machine.")
+@click.option("--log-queries", is_flag=True, help="The log says what is searched for.")
+@click.option("--keep-fresh", is_flag=True, help="Watch the library's folders and index what changes.")
+@click.option("--threads", default=0, type=click.IntRange(0, 1024), help="Of the model.  [default: one a core]")
+def serve(
+    *,
+    library: Path | None,
+    index_path: Path | None,
+    bundle: Path | None,
+    token_file: Path | None,
+    keep_fresh: bool,
+    threads: int,
+    **values: object,
+) -> None:
+    """Answer searches over HTTP and show the web page, until stopped with Ctrl-C or SIGTERM.
+
+    A newer index is taken into use as soon as it is published. The log goes to stderr, a JSON object a line.
+    """
+    with shown_to_user():
+        from components.app.api.server import run
+        from components.app.api.settings import Settings
+        from components.finder import Finder
+
+        if library and index_path:
+            raise ConfigError("--library and --index are both given, one of them is searched; leave the other out")
+        if keep_fresh and index_path:
+            raise ConfigError("--keep-fresh watches the folders of a library, --index names none; give --library")
+        if keep_fresh:
+            library = library or default_library()
+        place = index_path or library or default_index().path
+        if place == default_library() / "index":
+            library = default_library()
+        thumbnails = library / "thumbnails" if library else None
+        settings = Settings.parse({**values, "token": _token(token_file), "thumbnails_path": thumbnails})
+
+        # Nothing to search is one clear line now, not a server that answers 503; unless it is just being indexed.
+        opened = None if keep_fresh else Finder.open(place, bundle=bundle, threads=threads)
+
+        def source() -> "Finder":
+            return opened or Finder.open(place, bundle=bundle, threads=threads)
+
+        with _kept_fresh(library) if keep_fresh and library else contextlib.nullcontext():
+            run(source, settings)
+
+
+def _token(file: Path | None) -> str | None:
+    """The token of a file, else of the environment. Raises ConfigError."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {file} cannot be read as text; check it") from error
+    if not token:
+        raise ConfigError(f"--token-file {file} is empty; write a token into it, e.g. 'openssl rand -hex 24 > {file}'")
+    return token
+
+
+@contextlib.contextmanager
+def _kept_fresh(library: Path) -> Iterator[None]:
+    """While inside, another process watches the library's folders; it gives way to whatever else wants the machine."""
+    command = [sys.executable, "-m", "components.app.cli", "index", "--watch", "--library", str(library)]
+    watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, preexec_fn=_give_way)  # noqa: PLW1509, S603
+    try:
+        yield
+    finally:
+        watcher.send_signal(signal.SIGTERM)
+        try:
+            watcher.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            watcher.kill()  # what it was writing is whole or absent
+            watcher.wait()
+
+
+def _give_way() -> None:
+    os.nice(_NICENESS)

@@ -1,0 +1,203 @@
+// The page: one state, kept in the address; every change goes through change(), every part shows it.
+
+import { facets, info, thumbnailUrl } from "./api.js";
+import { showKeys, withToken } from "./dialogs.js";
+import { FilterPanel } from "./filters.js";
+import { gridOf } from "./grid.js";
+import { uploadOf, watchForPictures } from "./query_picture.js";
+import { Results } from "./results.js";
+import { EMPTY, filtersOnly, fromAddress, hasPicture, splitWords, toAddress, viewOfAddress, withoutFilters } from "./state.js";
+import { Viewer } from "./viewer.js";
+import { byId, element, pictures } from "./words.js";
+
+const TYPING_MS = 150; // a pause between letters that is longer than this asks
+const EXAMPLES = ["a dog running on the beach", "two cups of coffee", "a street at night", "children playing in snow"];
+
+let state = { ...EMPTY };
+let typing = false; // whether the newest entry of the history was made by typing and still grows
+let generation = null;
+
+const panel = new FilterPanel((part) => change(part));
+const grid = gridOf((index) => viewer.openAt(index));
+const results = new Results(grid, { answered, clearFilters: () => change(withoutFilters(state)) });
+const viewer = new Viewer({
+  hits: () => grid.hits,
+  hasMore: () => results.hasMore,
+  loadMore: () => results.loadMore(),
+  moreLike,
+  shown: rememberView,
+  closed: forgetView,
+});
+
+// part: fields of the state. Typing grows one entry of the history, everything else makes a new one.
+function change(part, { whileTyping = false } = {}) {
+  state = { ...state, ...part };
+  const growing = (whileTyping && typing) || Boolean(history.state?.view);
+  history[growing ? "replaceState" : "pushState"]({ query: state }, "", toAddress(state));
+  typing = whileTyping;
+  show({ fields: !whileTyping });
+  results.run(state, whileTyping ? TYPING_MS : 0);
+}
+
+function show({ fields }) {
+  if (fields) {
+    byId("text").value = state.text;
+    byId("without").value = state.without;
+  }
+  const { text } = splitWords(state.text);
+  document.title = text ? `${text} – Image Finder` : "Image Finder";
+  panel.show(state);
+  showTerm(Boolean(text));
+}
+
+function showTerm(withWords) {
+  const upload = uploadOf(state.upload);
+  byId("picture-term").hidden = !hasPicture(state);
+  if (!hasPicture(state)) return;
+  byId("term-image").src = upload ? upload.preview : thumbnailUrl(state.like, 160);
+  byId("term-title").textContent = upload ? upload.name || "Pasted picture" : "More like this picture";
+  byId("term-note").textContent = upload ? "Stays in this tab: the address cannot carry it." : "";
+  byId("mix-field").hidden = !withWords;
+  byId("mix").value = state.mix;
+  byId("mix").setAttribute("aria-valuetext", `picture ${state.mix} %, words ${100 - state.mix} %`);
+}
+
+function moreLike(id) {
+  change({ ...filtersOnly(state), like: id });
+  scrollTo({ top: 0 });
+  byId("results").focus({ preventScroll: true });
+}
+
+function rememberView(id) {
+  const entry = { query: state, view: id, opened: history.state?.view ? history.state.opened : true };
+  history[history.state?.view ? "replaceState" : "pushState"](entry, "", toAddress(state, id));
+}
+
+function forgetView(index) {
+  if (history.state?.view) {
+    if (history.state.opened) history.back(); // so that Back does not open it again
+    else history.replaceState({ query: state }, "", toAddress(state));
+  }
+  if (index >= 0) grid.focus(index);
+}
+
+// From the address and, after Back or a reload, from what the history kept besides.
+function restore() {
+  const kept = history.state?.query ?? fromAddress(location.search);
+  const lost = kept.upload && !uploadOf(kept.upload);
+  const next = { ...EMPTY, ...kept, upload: lost ? "" : kept.upload };
+  const same = JSON.stringify(next) === JSON.stringify(state);
+  const view = history.state ? (history.state.view ?? "") : viewOfAddress(location.search);
+  if (!history.state) history.replaceState({ query: next, view, opened: false }, "", location.href);
+  typing = false;
+  state = next;
+  show({ fields: true });
+  if (!same || !results.state) results.run(state);
+  if (lost) tell("The picture you searched by was kept in the tab only. Drop it again to search by it.");
+  if (!view) viewer.close();
+  else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => tell(error.message));
+}
+
+function tell(words) {
+  byId("notice").textContent = words;
+  byId("notice").hidden = false;
+}
+
+function answered(answer) {
+  panel.showThreshold(answer.threshold);
+  if (generation !== null && answer.generation !== generation) loadFacets(); // the index has changed meanwhile
+  generation = answer.generation;
+}
+
+async function loadFacets() {
+  try {
+    const [found, about] = await Promise.all([withToken(facets), withToken(info)]);
+    panel.setFacets(found);
+    byId("welcome-count").textContent = found.pictures
+      ? `${pictures(found.pictures)}, found by what they show.`
+      : "There are no pictures yet: run “image-finder index FOLDER” to add some.";
+    byId("footer").textContent = footerWords(found, about);
+  } catch {
+    byId("footer").textContent = ""; // a search says what is wrong; the page works without filters to choose from
+  }
+}
+
+function footerWords(found, about) {
+  const parts = [pictures(found.pictures)];
+  if (about.generation) parts.push(`index ${String(about.generation).split("-")[0].replace(/^0+(?=\d)/u, "")}`);
+  if (about.bundle) parts.push(`model ${String(about.bundle.sha256 ?? about.bundle).slice(0, 8)}`);
+  return parts.join(" · ");
+}
+
+function toggleFilters(open = byId("filters").hidden) {
+  byId("filters").hidden = !open;
+  byId("toggle-filters").setAttribute("aria-expanded", String(open));
+  if (open && matchMedia("(max-width: 760px)").matches) byId("filters").scrollIntoView({ block: "nearest" });
+}
+
+function listen() {
+  byId("text").addEventListener("input", (event) => change({ text: event.target.value }, { whileTyping: true }));
+  byId("without").addEventListener("input", (event) => change({ without: event.target.value }, { whileTyping: true }));
+  for (const id of ["text", "without"]) byId(id).addEventListener("change", () => (typing = false));
+  byId("text").addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowDown" || !grid.hits.length) return;
+    event.preventDefault();
+    grid.focus(0);
+  });
+  byId("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    typing = false;
+    results.run(state);
+  });
+  byId("mix").addEventListener("input", (event) => change({ mix: Number(event.target.value) }, { whileTyping: true }));
+  byId("drop-term").addEventListener("click", () => {
+    change({ like: "", upload: "" });
+    byId("text").focus();
+  });
+  byId("fold").addEventListener("click", () => change({ all: !state.all }));
+  byId("toggle-filters").addEventListener("click", () => toggleFilters());
+  byId("close-filters").addEventListener("click", () => {
+    toggleFilters(false);
+    byId("toggle-filters").focus();
+  });
+  byId("show-keys").addEventListener("click", showKeys);
+  document.addEventListener("keydown", pressed);
+  addEventListener("popstate", restore);
+  watchForPictures(
+    (upload) => {
+      viewer.close();
+      change({ upload, like: "" });
+    },
+    (message) => tell(message),
+  );
+}
+
+function pressed(event) {
+  if (event.altKey || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches('input:not([type="checkbox"], [type="radio"], [type="range"])')) return;
+  const focused = grid.focused();
+  const actions = {
+    "/": () => byId("text").select(),
+    "?": showKeys,
+    f: () => toggleFilters(),
+    ...(focused ? { m: () => moreLike(focused.id) } : {}),
+    ...(byId("filters").hidden ? {} : { Escape: () => toggleFilters(false) }),
+  };
+  if (!actions[event.key]) return;
+  event.preventDefault();
+  actions[event.key]();
+}
+
+function showExamples() {
+  const chips = EXAMPLES.map((text) => {
+    const button = element("button", { className: "chip", type: "button" }, text);
+    button.addEventListener("click", () => change({ text }));
+    return element("li", {}, button);
+  });
+  byId("examples").replaceChildren(...chips);
+}
+
+showExamples();
+listen();
+restore();
+loadFacets();

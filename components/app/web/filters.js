@@ -1,0 +1,173 @@
+// The filter panel: shows what can be chosen (facets) and what is chosen, and reports changes.
+
+import { countFilters, withoutFilters } from "./state.js";
+import { byId, day, element, whole } from "./words.js";
+
+const LONG_LIST = 200; // more folders than a person reads are cut, and the panel says so
+
+export class FilterPanel {
+  // change(part) is called with the fields of the state that were changed
+  constructor(change) {
+    this.change = change;
+    this.facets = { folders: [], cameras: [] };
+    this.state = null;
+    this.open = new Set();
+    for (const [id, field] of [["since", "since"], ["until", "until"], ["min_px", "minPx"], ["min_score", "minScore"]]) {
+      byId(id).addEventListener("change", (event) => {
+        if (event.target.validity.valid) change({ [field]: event.target.value }); // half a date is not asked for
+      });
+    }
+    for (const [name, field] of [["orientation", "orientation"], ["has_gps", "hasGps"]]) {
+      radios(name).forEach((radio) => radio.addEventListener("change", () => change({ [field]: radio.value })));
+    }
+    byId("all").addEventListener("change", (event) => change({ all: event.target.checked }));
+    byId("clear-filters").addEventListener("click", () => change(withoutFilters(this.state)));
+  }
+
+  setFacets(facets) {
+    this.facets = facets;
+    const span = facets.first_day ? { min: facets.first_day, max: facets.last_day } : {};
+    for (const id of ["since", "until"]) {
+      const field = byId(id);
+      field.title = span.min ? `Pictures from ${day(span.min)} to ${day(span.max)}` : "";
+    }
+    if (this.state) this.show(this.state);
+  }
+
+  show(state) {
+    this.state = state;
+    byId("since").value = state.since;
+    byId("until").value = state.until;
+    byId("min_px").value = state.minPx;
+    byId("min_score").value = state.minScore;
+    byId("all").checked = state.all;
+    radios("orientation").forEach((radio) => (radio.checked = radio.value === state.orientation));
+    radios("has_gps").forEach((radio) => (radio.checked = radio.value === state.hasGps));
+    this.#showFolders();
+    this.#showCameras();
+    const count = countFilters(state);
+    byId("clear-filters").hidden = count === 0;
+    byId("filter-count").hidden = count === 0;
+    byId("filter-count").textContent = count;
+    byId("toggle-filters").setAttribute("aria-label", count ? `Filters, ${count} active` : "Filters");
+    this.#showChips();
+  }
+
+  showThreshold(threshold) {
+    byId("score-hint").hidden = threshold === null || threshold === undefined;
+    if (threshold) byId("score-hint").textContent = `A good match has ${threshold.toFixed(2)} or more with this model.`;
+  }
+
+  #showFolders() {
+    const roots = treeOf(this.facets.folders.slice(0, LONG_LIST));
+    byId("folder-field").hidden = roots.length === 0;
+    keepingFocus(byId("folders"), () => {
+      byId("folders").replaceChildren(...roots.map((node) => this.#folder(node, false)));
+      const left = this.facets.folders.length - LONG_LIST;
+      if (left > 0) byId("folders").append(element("li", { className: "hint" }, `and ${whole(left)} more folders`));
+    });
+  }
+
+  #folder(node, inherited) {
+    const chosen = this.state.folders.includes(node.label);
+    const row = element("div", { className: "tree-row" });
+    const item = element("li", {}, row);
+    const open = this.open.has(node.label) || this.state.folders.some((label) => label.startsWith(`${node.label}/`));
+    if (node.children.length) {
+      const twist = element("button", { className: "twist", type: "button", "aria-expanded": String(open) });
+      twist.setAttribute("aria-label", `Folders in ${node.name}`);
+      twist.dataset.key = `open ${node.label}`;
+      twist.addEventListener("click", () => {
+        if (open) this.open.delete(node.label);
+        else this.open.add(node.label);
+        this.#showFolders();
+      });
+      row.append(twist);
+    }
+    row.append(choice(node, chosen || inherited, inherited, (checked) => {
+      // what lies below a chosen folder is chosen with it
+      const kept = this.state.folders.filter((label) => label !== node.label && !label.startsWith(`${node.label}/`));
+      this.change({ folders: checked ? [...kept, node.label] : kept });
+    }));
+    if (open && node.children.length) {
+      const below = node.children.map((child) => this.#folder(child, chosen || inherited));
+      item.append(element("ul", { className: "tree" }, ...below));
+    }
+    return item;
+  }
+
+  #showCameras() {
+    byId("camera-field").hidden = this.facets.cameras.length === 0;
+    const rows = this.facets.cameras.map(({ value, count }) => {
+      const row = choice({ label: value, name: value, count }, this.state.cameras.includes(value), false, (checked) => {
+        const kept = this.state.cameras.filter((camera) => camera !== value);
+        this.change({ cameras: checked ? [...kept, value] : kept });
+      });
+      return element("li", {}, row);
+    });
+    keepingFocus(byId("cameras"), () => byId("cameras").replaceChildren(...rows));
+  }
+
+  #showChips() {
+    const { state } = this;
+    const span = [state.since && `from ${day(state.since)}`, state.until && `to ${day(state.until)}`].filter(Boolean);
+    const chips = [
+      ...state.folders.map((label) => [label, { folders: state.folders.filter((other) => other !== label) }]),
+      ...(span.length ? [[span.join(" "), { since: "", until: "" }]] : []),
+      ...state.cameras.map((name) => [name, { cameras: state.cameras.filter((other) => other !== name) }]),
+      ...(state.orientation
+        ? [[{ landscape: "wide", portrait: "tall", square: "square" }[state.orientation], { orientation: "" }]]
+        : []),
+      ...(state.hasGps ? [[state.hasGps === "true" ? "place known" : "place unknown", { hasGps: "" }]] : []),
+      ...(state.minPx ? [[`at least ${whole(state.minPx)} px`, { minPx: "" }]] : []),
+      ...(state.minScore ? [[`score at least ${state.minScore}`, { minScore: "" }]] : []),
+    ];
+    byId("active").hidden = chips.length === 0;
+    byId("active").replaceChildren(
+      ...chips.map(([words, part]) => {
+        const button = element("button", { className: "chip removable", type: "button" }, words);
+        button.setAttribute("aria-label", `Remove filter: ${words}`);
+        button.addEventListener("click", () => this.change(part));
+        return element("li", {}, button);
+      }),
+    );
+  }
+}
+
+const radios = (name) => document.querySelectorAll(`input[name="${name}"]`);
+
+function choice(node, checked, disabled, change) {
+  const box = element("input", { type: "checkbox", checked, disabled });
+  box.dataset.key = `choose ${node.label}`;
+  box.addEventListener("change", () => change(box.checked));
+  const name = element("span", { className: "choice-name", title: node.label }, node.name);
+  return element("label", { className: "check" }, box, name, element("span", { className: "number" }, whole(node.count)));
+}
+
+// [{value: "a/b", count}] -> nodes {label, name, count with all below, children}; parents without pictures are made.
+function treeOf(folders) {
+  const nodes = new Map();
+  const roots = [];
+  const nodeOf = (label) => {
+    if (nodes.has(label)) return nodes.get(label);
+    const cut = label.lastIndexOf("/");
+    const node = { label, name: label.slice(cut + 1), count: 0, children: [] };
+    nodes.set(label, node);
+    (cut < 0 ? roots : nodeOf(label.slice(0, cut)).children).push(node);
+    return node;
+  };
+  for (const { value, count } of folders) {
+    nodeOf(value);
+    for (let label = value; label; label = label.slice(0, Math.max(0, label.lastIndexOf("/")))) {
+      nodeOf(label).count += count;
+    }
+  }
+  return roots;
+}
+
+// Lists are drawn anew when they change; the keyboard stays where it was.
+function keepingFocus(list, draw) {
+  const key = list.contains(document.activeElement) ? document.activeElement.dataset.key : "";
+  draw();
+  if (key) [...list.querySelectorAll("[data-key]")].find((each) => each.dataset.key === key)?.focus();
+}

@@ -1,0 +1,149 @@
+// The results as rows of equal height, in order of rank; knows how to move among them, not what is searched for.
+
+import { reasonOfMissing, thumbnailUrl } from "./api.js";
+import { byId, element, strength } from "./words.js";
+
+const THUMBNAIL_PX = 480; // a row is about 200 px high and a tile at most 2.2 times as wide
+const EAGER = 8; // about the first screen; the others load when they come near
+const NARROWEST = 0.6; // sides of a tile; longer pictures are cut to it in the grid, and whole in the viewer
+const WIDEST = 2.2;
+
+export class Grid {
+  // open(index) and more_like(hit) are called for the picture that is chosen
+  constructor(list, { open }) {
+    this.list = list;
+    this.open = open;
+    this.hits = [];
+    list.addEventListener("click", (event) => {
+      const button = event.target.closest("button.tile");
+      if (button) this.open(this.tiles().indexOf(button));
+    });
+    list.addEventListener("keydown", (event) => this.#move(event));
+    list.addEventListener("focusin", (event) => this.#stop(event.target.closest("button.tile")));
+  }
+
+  tiles() {
+    return [...this.list.querySelectorAll("button.tile")];
+  }
+
+  focused() {
+    const index = this.tiles().indexOf(document.activeElement);
+    return index < 0 ? null : this.hits[index];
+  }
+
+  focus(index) {
+    const tile = this.tiles()[index];
+    tile?.focus();
+    tile?.scrollIntoView({ block: "nearest" });
+  }
+
+  replace(hits) {
+    this.hits = [];
+    this.list.replaceChildren();
+    this.append(hits);
+  }
+
+  // The index may have changed between two pages: a picture that is shown already is left out.
+  append(hits) {
+    const known = new Set(this.hits.map((hit) => hit.id));
+    const fresh = hits.filter((hit) => !known.has(hit.id));
+    this.list.append(...fresh.map((hit, place) => tileOf(hit, this.hits.length + place)));
+    this.hits.push(...fresh);
+    if (!this.list.querySelector('button.tile[tabindex="0"]')) this.#stop(this.tiles()[0]);
+  }
+
+  skeleton(count) {
+    this.hits = [];
+    const ratios = [1.5, 1.33, 0.75, 1.5, 1, 1.33, 1.5, 0.75];
+    const blanks = Array.from({ length: count }, (_, place) => {
+      const blank = element("li", { className: "cell blank", "aria-hidden": "true" });
+      blank.style.setProperty("--ratio", ratios[place % ratios.length]);
+      blank.append(element("span", { className: "frame" }), element("span", { className: "line" }));
+      return blank;
+    });
+    this.list.replaceChildren(...blanks);
+  }
+
+  // One stop for Tab; the arrow keys move on from there.
+  #stop(tile) {
+    if (!tile) return;
+    this.list.querySelectorAll('button.tile[tabindex="0"]').forEach((other) => (other.tabIndex = -1));
+    tile.tabIndex = 0;
+  }
+
+  #move(event) {
+    const tiles = this.tiles();
+    const here = tiles.indexOf(document.activeElement);
+    if (here < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+    const targets = {
+      ArrowLeft: () => here - 1,
+      ArrowRight: () => here + 1,
+      ArrowUp: () => neighbour(tiles, here, -1),
+      ArrowDown: () => neighbour(tiles, here, 1),
+      Home: () => 0,
+      End: () => tiles.length - 1,
+    };
+    const target = targets[event.key]?.();
+    if (target === undefined) return;
+    event.preventDefault();
+    this.focus(Math.max(0, Math.min(tiles.length - 1, target)));
+  }
+}
+
+// Index of the tile of the next row whose middle is nearest; `here` itself if there is no such row.
+function neighbour(tiles, here, direction) {
+  const boxes = tiles.map((tile) => tile.getBoundingClientRect());
+  const middle = (box) => box.left + box.width / 2;
+  const from = boxes[here];
+  const beyond = boxes.map((box, index) => ({ box, index })).filter(({ box }) => (box.top - from.top) * direction > 1);
+  if (!beyond.length) return here;
+  const row = beyond[direction > 0 ? 0 : beyond.length - 1].box.top;
+  const inRow = beyond.filter(({ box }) => Math.abs(box.top - row) < 2);
+  const distance = ({ box }) => Math.abs(middle(box) - middle(from));
+  return inRow.reduce((best, next) => (distance(next) < distance(best) ? next : best)).index;
+}
+
+function tileOf(hit, place) {
+  const ratio = hit.width_px && hit.height_px ? hit.width_px / hit.height_px : 1;
+  const cell = element("li", { className: "cell" });
+  cell.style.setProperty("--ratio", Math.min(WIDEST, Math.max(NARROWEST, ratio)).toFixed(4));
+  const fit = strength(hit);
+  const copies = hit.duplicates.length;
+  const image = element("img", { alt: "", decoding: "async", loading: place < EAGER ? "eager" : "lazy" });
+  const frame = element("span", { className: "frame" }, image);
+  if (copies) frame.append(element("span", { className: "copies-badge" }, `+${copies}`));
+  const words = [`${hit.rank}. ${hit.captions[0] ?? hit.name}`];
+  if (fit) words.push(`${fit.word.toLowerCase()} match`);
+  if (copies) words.push(`${copies} near-${copies === 1 ? "duplicate" : "duplicates"} folded`);
+  const line = element(
+    "span",
+    { className: "line" },
+    fit ? element("span", { className: "strength", "data-level": fit.level }, fit.word) : null,
+    element("span", { className: "name" }, hit.name),
+  );
+  const button = element("button", { className: "tile", type: "button", tabIndex: -1 }, frame, line);
+  button.setAttribute("aria-label", words.join(", "));
+  button.dataset.id = hit.id;
+  load(image, frame, thumbnailUrl(hit.id, THUMBNAIL_PX));
+  cell.append(button);
+  return cell;
+}
+
+function load(image, frame, url) {
+  image.addEventListener("load", () => frame.classList.add("loaded"));
+  let asked = false;
+  image.addEventListener("error", async () => {
+    const reason = asked ? "" : await reasonOfMissing(url);
+    if (!reason && !asked) {
+      asked = true;
+      image.src = url;
+      return;
+    }
+    frame.classList.add("broken");
+    frame.title = reason;
+    image.replaceWith(element("span", { className: "broken-word" }, "No preview"));
+  });
+  image.src = url;
+}
+
+export const gridOf = (open) => new Grid(byId("grid"), { open });

@@ -1,0 +1,80 @@
+// A picture to search by: chosen, dropped or pasted. Kept in this tab's memory under a key; never in the address.
+
+import { byId } from "./words.js";
+
+const HEAVY_BYTES = 1_500_000; // below that, sending it as it is costs less than making it smaller
+const LONGER_SIDE_PX = 1024; // the model looks at 224 to 384 px
+
+const files = new Map();
+
+// {body: Blob to send, name, preview: address for <img>}, or null: after a reload nothing is kept
+export const uploadOf = (key) => files.get(key) ?? null;
+
+// found(key) for a picture; refused(message) for anything else.
+export function watchForPictures(found, refused) {
+  const take = async (list) => {
+    const given = [...list];
+    const file = given.find((each) => each.type.startsWith("image/") || /\.(heic|heif|avif)$/iu.test(each.name));
+    if (file) found(await keep(file));
+    else if (given.length) refused(`“${given[0].name}” is not a picture.`);
+  };
+  byId("choose").addEventListener("click", () => byId("file").click());
+  byId("file").addEventListener("change", (event) => {
+    take(event.target.files);
+    event.target.value = ""; // so that the same file can be chosen again
+  });
+  addEventListener("paste", (event) => {
+    if (!event.clipboardData?.files.length) return; // a text goes where the cursor is
+    event.preventDefault();
+    take(event.clipboardData.files);
+  });
+  watchDrops(take);
+}
+
+function watchDrops(take) {
+  const zone = byId("drop-zone");
+  const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  let depth = 0; // entering a child comes before leaving its parent
+  const show = () => (zone.hidden = depth === 0);
+  addEventListener("dragenter", (event) => {
+    if (!carriesFiles(event)) return;
+    depth += 1;
+    show();
+  });
+  addEventListener("dragleave", (event) => {
+    if (!carriesFiles(event)) return;
+    depth = Math.max(0, depth - 1);
+    show();
+  });
+  addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
+  addEventListener("drop", (event) => {
+    if (!carriesFiles(event)) return;
+    event.preventDefault(); // otherwise the browser would leave the page and show the file
+    depth = 0;
+    show();
+    take(event.dataTransfer.files);
+  });
+}
+
+async function keep(file) {
+  const key = crypto.randomUUID?.() ?? `${Date.now()}-${files.size}`; // randomUUID is absent without https
+  files.set(key, { body: await lighter(file), name: file.name, preview: URL.createObjectURL(file) });
+  return key;
+}
+
+// A photograph of 10 MB would be sent with every letter typed. What the browser cannot decode goes as it is.
+async function lighter(file) {
+  if (file.size < HEAVY_BYTES) return file;
+  try {
+    const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    const scale = Math.min(1, LONGER_SIDE_PX / Math.max(bitmap.width, bitmap.height));
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+    canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    bitmap.close();
+    return (await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92))) ?? file;
+  } catch {
+    return file;
+  }
+}

@@ -1,0 +1,173 @@
+// Runs searches and shows what came of them: pictures, nothing, a notice or an error. Only the last question counts.
+
+import { search } from "./api.js";
+import { withToken } from "./dialogs.js";
+import { uploadOf } from "./query_picture.js";
+import { countFilters, isSearch, negatives, toQuery } from "./state.js";
+import { byId, element, pictures, whole } from "./words.js";
+
+const PAGE = 40;
+const SELF_LOADING = 4; // pages that come by scrolling; then a button, so that the end of the page can be reached
+const SKELETONS = 16;
+
+export class Results {
+  // answered(answer): every first page; clearFilters(): asked for by the person
+  constructor(grid, actions) {
+    this.grid = grid;
+    this.actions = actions;
+    this.running = null;
+    this.state = null;
+    this.received = 0;
+    this.pages = 0;
+    this.hasMore = false;
+    byId("more").addEventListener("click", () => this.loadMore());
+    const near = new IntersectionObserver(
+      (entries) => entries.some((entry) => entry.isIntersecting) && this.pages < SELF_LOADING && this.loadMore(),
+      { rootMargin: "600px" },
+    );
+    near.observe(byId("more"));
+  }
+
+  // Answers `state` after delay_ms, unless another run starts before.
+  run(state, delay_ms = 0) {
+    this.running?.abort();
+    clearTimeout(this.timer);
+    this.state = state;
+    this.loadingMore = null;
+    if (isSearch(state)) this.timer = setTimeout(() => this.#first(), delay_ms);
+    else this.#rest();
+  }
+
+  loadMore() {
+    this.loadingMore ??= this.#next().finally(() => (this.loadingMore = null));
+    return this.loadingMore;
+  }
+
+  async #first() {
+    const running = (this.running = new AbortController());
+    this.#busy(true);
+    byId("welcome").hidden = true;
+    if (!this.grid.hits.length && byId("error").hidden && byId("empty").hidden) this.grid.skeleton(SKELETONS);
+    try {
+      const answer = await this.#ask(0, running);
+      if (running.signal.aborted) return;
+      this.#clear();
+      this.grid.replace(answer.hits);
+      this.pages = 1;
+      this.#count(answer);
+      this.#judge(answer);
+      this.actions.answered(answer);
+    } catch (error) {
+      if (running.signal.aborted) return;
+      this.#clear();
+      this.#fail(error);
+    }
+    this.#busy(false);
+  }
+
+  async #next() {
+    if (!this.hasMore) return;
+    const running = this.running;
+    byId("more").textContent = "Loading …";
+    try {
+      const answer = await this.#ask(this.received, running);
+      if (running.signal.aborted) return;
+      this.grid.append(answer.hits);
+      this.pages += 1;
+      byId("more").textContent = "More results";
+      this.#count(answer);
+    } catch (error) {
+      if (running.signal.aborted) return;
+      this.pages = SELF_LOADING; // the button tries again, scrolling does not
+      byId("more").textContent = `${error.message} Try again`;
+    }
+  }
+
+  #ask(offset, running) {
+    const { state } = this;
+    const onWait = (seconds) =>
+      !running.signal.aborted && this.#notice(`The finder is busy; trying again in ${Math.ceil(seconds)} s.`);
+    const call = () =>
+      search(toQuery(state, PAGE, offset), uploadOf(state.upload)?.body, { signal: running.signal, onWait });
+    return withToken(call);
+  }
+
+  #count(answer) {
+    this.received = this.pages === 1 ? answer.hits.length : this.received + answer.hits.length;
+    this.hasMore = answer.more && answer.hits.length > 0;
+    byId("more").hidden = !this.hasMore;
+    const shown = this.grid.hits.length;
+    const within = countFilters(this.state) ? " that pass the filters" : "";
+    byId("summary").textContent = shown
+      ? `${whole(shown)} nearest of ${pictures(answer.candidates)}${within}`
+      : "No pictures";
+    const copies = this.grid.hits.some((hit) => hit.duplicates.length);
+    byId("fold").hidden = !copies && !this.state.all;
+    byId("fold").textContent = this.state.all ? "Fold duplicates" : "Show duplicates";
+  }
+
+  #judge(answer) {
+    if (answer.hits.length && answer.matches_well === false) {
+      this.#notice("Nothing matches well; these are the nearest.");
+    }
+    const total_ms = answer.took_ms?.total ?? Object.values(answer.took_ms ?? {}).reduce((sum, each) => sum + each, 0);
+    byId("took").textContent = total_ms ? `${Math.max(1, Math.round(total_ms))} ms` : "";
+    if (answer.hits.length) return;
+    const filtered = countFilters(this.state) > 0;
+    if (answer.candidates === 0 && !filtered) {
+      this.#nothing("There are no pictures yet", "Run “image-finder index FOLDER” to add some.", []);
+    } else {
+      const why = answer.candidates === 0 ? "No picture passes these filters." : "No picture scores high enough.";
+      this.#nothing("Nothing found", why, filtered ? [["Clear filters", this.actions.clearFilters]] : []);
+    }
+  }
+
+  // Nothing is searched for: the page as it starts.
+  #rest() {
+    this.#clear();
+    this.grid.replace([]);
+    this.#busy(false);
+    byId("welcome").hidden = false;
+    if (negatives(this.state).length) this.#notice("Say also what the pictures show: leaving out alone finds nothing.");
+  }
+
+  #fail(error) {
+    this.grid.replace([]);
+    const again = element("button", { className: "primary", type: "button" }, "Try again");
+    again.addEventListener("click", () => this.run(this.state));
+    byId("error").replaceChildren(
+      element("p", { className: "error-words" }, error.message),
+      ...(error.requestId ? [element("p", { className: "hint" }, `Request ${error.requestId}`)] : []),
+      again,
+    );
+    byId("error").hidden = false;
+  }
+
+  #nothing(title, why, actions) {
+    const buttons = actions.map(([words, act]) => {
+      const button = element("button", { className: "primary", type: "button" }, words);
+      button.addEventListener("click", act);
+      return button;
+    });
+    byId("empty").replaceChildren(element("h2", {}, title), element("p", {}, why), ...buttons);
+    byId("empty").hidden = false;
+  }
+
+  #notice(words) {
+    byId("notice").textContent = words;
+    byId("notice").hidden = false;
+  }
+
+  #clear() {
+    for (const id of ["error", "empty", "notice", "welcome", "more", "fold"]) byId(id).hidden = true;
+    byId("summary").textContent = "";
+    byId("took").textContent = "";
+    byId("more").textContent = "More results";
+    this.hasMore = false;
+  }
+
+  #busy(busy) {
+    byId("progress").hidden = !busy;
+    byId("grid").setAttribute("aria-busy", String(busy));
+  }
+}

@@ -1,0 +1,172 @@
+// One picture large, with what is known of it; walks through the results it was opened from.
+
+import { explanationUrl, originalUrl, picture, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
+import { LabelForm } from "./labels.js";
+import { byId, element, fileSize, moment, place, strength, whole } from "./words.js";
+
+export class Viewer {
+  // hits(): the results; moreLike(id); shown(id): another picture is open; closed(index): of the last one, or -1
+  constructor(actions) {
+    this.actions = actions;
+    this.dialog = byId("viewer");
+    this.image = byId("viewer-image");
+    this.labels = new LabelForm();
+    this.hit = null;
+    this.index = -1;
+    this.explained = false;
+    byId("close-viewer").addEventListener("click", () => this.close());
+    byId("previous").addEventListener("click", () => this.step(-1));
+    byId("next").addEventListener("click", () => this.step(1));
+    byId("more-like").addEventListener("click", () => this.moreLike());
+    byId("explain").addEventListener("click", () => this.toggleExplanation());
+    this.dialog.addEventListener("close", () => this.actions.closed(this.index));
+    this.dialog.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  get isOpen() {
+    return this.dialog.open;
+  }
+
+  openAt(index) {
+    this.index = index;
+    this.#show(this.actions.hits()[index]);
+  }
+
+  // A picture that need not be among the results: of an address, or a near-duplicate.
+  async openId(id) {
+    const index = this.actions.hits().findIndex((hit) => hit.id === id);
+    if (index >= 0) return this.openAt(index);
+    const facts = await picture(id);
+    return this.#show({ rank: 0, score: null, match: null, fit: null, duplicates: [], ...facts });
+  }
+
+  close() {
+    if (this.isOpen) this.dialog.close();
+  }
+
+  async step(direction) {
+    const target = this.index + direction;
+    if (target < 0) return;
+    if (target >= this.actions.hits().length) await this.actions.loadMore();
+    if (this.isOpen && target < this.actions.hits().length) this.openAt(target);
+  }
+
+  moreLike() {
+    const { id } = this.hit;
+    this.index = -1; // the results change: there is no tile to go back to
+    this.actions.moreLike(id);
+    this.close();
+  }
+
+  toggleExplanation() {
+    this.explained = !this.explained;
+    byId("explain").setAttribute("aria-pressed", String(this.explained));
+    byId("explain-note").hidden = !this.explained;
+    this.#load(this.explained ? explanationUrl(this.hit.id) : viewUrl(this.hit.id));
+  }
+
+  #key(event) {
+    const typing = event.target.matches("input");
+    if (typing || event.altKey || event.ctrlKey || event.metaKey) return;
+    const actions = {
+      ArrowLeft: () => this.step(-1),
+      ArrowRight: () => this.step(1),
+      m: () => this.moreLike(),
+      e: () => this.toggleExplanation(),
+    };
+    if (!actions[event.key]) return;
+    event.preventDefault();
+    actions[event.key]();
+  }
+
+  #show(hit) {
+    this.hit = hit;
+    this.explained = false;
+    byId("explain").setAttribute("aria-pressed", "false");
+    byId("explain-note").hidden = true;
+    byId("viewer-name").textContent = hit.name;
+    byId("previous").disabled = this.index <= 0;
+    byId("next").disabled = this.index < 0 || (this.index === this.actions.hits().length - 1 && !this.actions.hasMore());
+    byId("viewer-captions").replaceChildren(...hit.captions.map((caption) => element("li", {}, caption)));
+    byId("download").href = originalUrl(hit.id);
+    byId("download").download = hit.name;
+    this.image.alt = hit.captions[0] ?? hit.name;
+    showMatch(hit);
+    byId("viewer-facts").replaceChildren(...factsOf(hit));
+    this.#showCopies(hit);
+    this.labels.show(hit.id);
+    // the thumbnail is there already: it stands in, at the right size, until the larger picture has come
+    this.image.width = hit.width_px || 800;
+    this.image.height = hit.height_px || 600;
+    this.image.style.setProperty("--ratio", String((hit.width_px || 4) / (hit.height_px || 3)));
+    this.image.style.setProperty("--widest", `${Math.min(1600, 2.5 * (hit.width_px || 640))}px`); // a small one stays sharp
+    this.image.hidden = false;
+    this.image.src = thumbnailUrl(hit.id, 480);
+    this.#load(viewUrl(hit.id));
+    if (!this.isOpen) {
+      this.dialog.showModal();
+      this.dialog.querySelector(".details").focus({ preventScroll: true });
+    }
+    this.dialog.querySelector(".details").scrollTop = 0;
+    this.actions.shown(hit.id);
+  }
+
+  // Swaps the picture only when the new one is decoded, and only if nothing else was asked for since.
+  async #load(url) {
+    this.wanted = url;
+    this.image.classList.add("coming");
+    byId("stage-note").textContent = "";
+    const coming = new Image();
+    coming.src = url;
+    const there = await coming.decode().then(() => true, () => false);
+    const reason = there ? "" : await reasonOfMissing(url);
+    if (this.wanted !== url) return;
+    this.image.classList.remove("coming");
+    this.image.dataset.shows = there ? url : "";
+    if (there) this.image.src = url;
+    else this.#missing(reason || "The picture cannot be shown.");
+  }
+
+  #missing(reason) {
+    byId("stage-note").textContent = reason;
+    if (!this.image.complete || !this.image.naturalWidth) this.image.hidden = true;
+  }
+
+  #showCopies(hit) {
+    byId("copies").hidden = hit.duplicates.length === 0;
+    byId("copy-list").replaceChildren(
+      ...hit.duplicates.map((id, place) => {
+        const image = element("img", { src: thumbnailUrl(id, 160), alt: "", loading: "lazy" });
+        const button = element("button", { type: "button" }, image);
+        button.setAttribute("aria-label", `Open near-duplicate ${place + 1}`);
+        button.addEventListener("click", () => this.openId(id).catch((error) => this.#missing(error.message)));
+        return element("li", {}, button);
+      }),
+    );
+  }
+}
+
+function showMatch(hit) {
+  const fit = strength(hit);
+  const words = [];
+  if (fit) words.push(element("span", { className: "strength", "data-level": fit.level }, `${fit.word} match`));
+  if (hit.score !== null) words.push(element("span", { className: "cosine" }, `cosine ${hit.score.toFixed(3)}`));
+  byId("viewer-match").replaceChildren(...words);
+  byId("viewer-match").title = fit
+    ? `In the model's test, ${Math.round(100 * hit.match)} % of captions fitted their own picture less well.`
+    : "";
+}
+
+function factsOf(hit) {
+  const rows = [
+    ["Taken", hit.taken_at && moment(hit.taken_at)],
+    ["File from", !hit.taken_at && hit.modified_at && moment(hit.modified_at)], // what the date filter falls back to
+    ["Camera", hit.camera],
+    ["Size", hit.width_px && `${whole(hit.width_px)} × ${whole(hit.height_px)} px, ${fileSize(hit.bytes)}`],
+    ["Place", typeof hit.latitude === "number" && place(hit.latitude, hit.longitude)],
+    ["Folder", hit.folder],
+  ];
+  return rows
+    .filter(([, value]) => value)
+    .map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
+}

@@ -1,0 +1,104 @@
+"""Bundles of a library: which one is used next, and its copy inside the library; knows nothing of pictures."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from components.bundle import Bundle
+from components.errors import BundleError, StorageError
+from components.library.catalog import Catalog
+from components.library.place import Library
+from components.search.index import MANIFEST, VectorIndex
+from components.search.publish import default_bundle, keep_bundle
+from components.search.published import POINTER
+from components.storage import write_errors
+
+_SETTING = "bundle"
+_SINCE = "bundle_since_ns"
+
+
+def used_bundle(library: Library, catalog: Catalog) -> str:
+    """Hash of the bundle the library was last indexed with, "" if there is none or it is not known any more."""
+    if known := catalog.setting(_SETTING):
+        return known
+    try:
+        return VectorIndex.open(library.index, verify=False).manifest.bundle_sha256
+    except StorageError:
+        return ""
+
+
+def choose_bundle(
+    library: Library, catalog: Catalog, *, given: Path | None, defaults: Path | None, warn: Callable[[str], None]
+) -> Bundle:
+    """The bundle to index with, copied into the library: the given one, else a default one that was published after
+    the library took its own, else its own.
+
+    defaults: folder of published bundles. Raises BundleError if there is none, StorageError.
+    """
+    if given is not None:
+        return _kept(library, Bundle.open(given))
+    used = used_bundle(library, catalog)
+    if defaults is not None and (not used or published_ns(defaults) > int(catalog.setting(_SINCE) or 0)):
+        try:
+            if newer := default_bundle(defaults):
+                return _kept(library, Bundle.open(newer))
+        except (BundleError, StorageError) as error:
+            if not used:
+                raise
+            warn(f"the newer bundle in {defaults} is not used: {error}")
+    if not used:  # a first run that was stopped has kept its bundle already
+        kept = sorted(library.bundles.glob("[0-9a-f]*"))
+        if len(kept) == 1:
+            return Bundle.open(kept[0])
+        raise BundleError(
+            f"no bundle to index with: none was published{f' to {defaults}' if defaults else ''}; train one with "
+            "'image-finder pipeline run training' and 'indexing', or name one with --bundle"
+        )
+    return _own(library, used, defaults)
+
+
+def remember_bundle(catalog: Catalog, bundle: Bundle, chosen_ns: int) -> None:
+    """Note in the catalogue which bundle was chosen and when, nanoseconds since 1970; the caller commits."""
+    catalog.set(**{_SETTING: bundle.sha256, _SINCE: str(chosen_ns)})
+
+
+def published_ns(bundles: Path) -> int:
+    """When a default bundle was published last, nanoseconds since 1970; 0 if never."""
+    try:
+        return (bundles / POINTER).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def remove_unused(library: Library, bundle: Bundle) -> None:
+    """Remove bundles that neither a generation nor the given one needs."""
+    needed = {bundle.sha256[:16]}
+    for generation in (library.index / "generations").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: nobody can search it
+            needed.add(json.loads((generation / MANIFEST).read_bytes())["bundle_sha256"][:16])
+    for folder in library.bundles.iterdir():
+        if folder.name not in needed:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own(library: Library, sha256: str, defaults: Path | None) -> Bundle:
+    """The library's own copy, fetched again from the published bundles if it is damaged."""
+    home = library.bundles / sha256[:16]
+    try:
+        return Bundle.open(home)
+    except BundleError:
+        source = defaults / sha256[:16] if defaults is not None else None
+        if source is None or not source.is_dir():
+            raise
+        return _kept(library, Bundle.open(source))
+
+
+def _kept(library: Library, bundle: Bundle) -> Bundle:
+    try:
+        return Bundle.open(keep_bundle(bundle, library.bundles))
+    except BundleError:  # the copy that was there is damaged
+        with write_errors(library.bundles):
+            shutil.rmtree(library.bundles / bundle.sha256[:16])
+        return Bundle.open(keep_bundle(bundle, library.bundles))

@@ -1,0 +1,249 @@
+"""Catalogue: what is known of each file of a library, in SQLite; knows nothing of vectors, models or searches.
+
+A search never opens it, so a library on a disk that cannot be written can be searched; one process writes at a time.
+Every row carries a CRC-32 of its values, checked when it is loaded. A damaged catalogue costs a reading of the
+pictures, no embedding: vectors are kept by content elsewhere. SQLite's rollback journal, not its write-ahead log, for
+that needs shared memory, which network disks lack, and leaves two more files behind.
+"""
+
+import datetime as dt
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+from components.errors import StorageError
+
+SCHEMA_VERSION = 1
+_BUSY_S = 10.0
+_FIRST_ABSURD_VERSION = 1000  # above, the number itself is damaged
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,
+}  # the last: a table or column is missing
+_Answer = TypeVar("_Answer")
+
+_SCHEMA = """
+CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, crc INTEGER NOT NULL);
+CREATE TABLE files (
+    folder INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    settled INTEGER NOT NULL, sha256 TEXT NOT NULL, width_px INTEGER NOT NULL,
+    height_px INTEGER NOT NULL, taken_s INTEGER, camera TEXT NOT NULL, latitude REAL, longitude REAL,
+    error TEXT NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class FileRow(NamedTuple):
+    """One file. A readable picture has a sha256 and no error, another one an error and no sha256."""
+
+    folder: int  # id of its folder
+    path: bytes  # relative to that folder
+    size: int  # bytes
+    mtime_ns: int
+    settled: int  # 0: size and mtime do not yet prove that the content is the one that was read
+    sha256: str
+    width_px: int  # as displayed, 0 if unknown
+    height_px: int
+    taken_s: int | None  # capture in seconds since 1970-01-01 00:00 of the camera's local time
+    camera: str
+    latitude: float | None
+    longitude: float | None
+    error: str
+
+
+_COLUMNS = ", ".join(FileRow._fields)
+_FILES = f"SELECT {_COLUMNS}, crc FROM files ORDER BY folder, path"  # noqa: S608 - own constants
+_FOLDERS = "SELECT id, path, crc FROM folders ORDER BY id"
+_SETTINGS = "SELECT name, value, crc FROM settings"
+_INSERT = f"INSERT OR REPLACE INTO files ({_COLUMNS}, crc) VALUES ({', '.join('?' * (len(FileRow._fields) + 1))})"  # noqa: S608
+
+
+class Catalog:
+    """An opened catalogue. Changes are kept by commit; what was not committed when it is closed is dropped."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Use Catalog.open or Catalog.read."""
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, *, warn: Callable[[str], None]) -> "Catalog":
+        """Open for writing, or create; a damaged one is moved aside, which warn is told in one line.
+
+        Needs the library's lock. Raises StorageError for one of a newer version, or that cannot be written.
+        """
+        try:
+            try:
+                return cls._connected(path, read_only=False)
+            except sqlite3.DatabaseError as error:
+                if _is_refusal(error):
+                    raise
+                aside = _move_aside(path)
+                warn(f"{path} is damaged ({error}); it was moved to {aside.name} and is built anew from the pictures")
+                return cls._connected(path, read_only=False)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"cannot write {path}: {error}; check the disk and its permissions") from error
+
+    @classmethod
+    def read(cls, path: Path) -> "Catalog":
+        """Open for reading only. Raises StorageError if it is absent, damaged or of a newer version."""
+        if not path.is_file():
+            raise StorageError(f"no library at {path.parent}: {path.name} is missing; make one: image-finder index DIR")
+        try:
+            return cls._connected(path, read_only=True)
+        except sqlite3.Error as error:
+            raise StorageError(f"{path} cannot be read: {error}; run image-finder index to repair it") from error
+
+    @classmethod
+    def _connected(cls, path: Path, *, read_only: bool) -> "Catalog":
+        if read_only:
+            # Beside a journal a reader must be able to write; without one nobody writes, and no lock file is needed.
+            immutable = "" if path.with_name(path.name + "-journal").exists() else "&immutable=1"
+            address = f"{path.resolve().as_uri()}?mode=ro{immutable}"
+            connection = sqlite3.connect(address, uri=True, timeout=_BUSY_S)
+        else:
+            connection = sqlite3.connect(path, timeout=_BUSY_S)
+        try:
+            _check(connection, path, may_create=not read_only)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; what was not committed is dropped."""
+        self._connection.close()
+
+    def commit(self) -> None:
+        """Keep what was changed. Raises StorageError."""
+        self._do(self._connection.commit)
+
+    def folders(self) -> dict[int, bytes]:
+        """Absolute path of each folder by its id; those that are damaged are left out."""
+        rows = self._rows(_FOLDERS)
+        return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
+
+    def add_folder(self, path: bytes) -> int:
+        """Id of a folder, which is added if it is not there."""
+        for identity, known in self.folders().items():
+            if known == path:
+                return identity
+        # An id is never used twice: rows of a folder whose own row was damaged must not come under another one.
+        (last,) = self._rows(
+            "SELECT max(coalesce((SELECT max(id) FROM folders), 0), coalesce(max(folder), 0)) FROM files"
+        )
+        identity = int(last[0]) + 1
+        self._do(lambda: self._connection.execute("DELETE FROM folders WHERE path = ?", (path,)))
+        values = (identity, path, _crc((identity, path)))
+        self._do(lambda: self._connection.execute("INSERT INTO folders VALUES (?, ?, ?)", values))
+        return identity
+
+    def remove_folder(self, identity: int) -> None:
+        """Remove a folder and all that is known of its files."""
+        self._do(lambda: self._connection.execute("DELETE FROM files WHERE folder = ?", (identity,)))
+        self._do(lambda: self._connection.execute("DELETE FROM folders WHERE id = ?", (identity,)))
+
+    def files(self) -> tuple[list[FileRow], int]:
+        """Sound rows by folder and path, and how many were damaged; those are to be indexed again."""
+        stored = self._rows(_FILES)
+        crc32 = zlib.crc32
+        sound = [FileRow._make(row[:-1]) for row in stored if crc32(repr(row[:-1]).encode()) == row[-1]]
+        return sound, len(stored) - len(sound)
+
+    def put(self, rows: Iterable[FileRow]) -> None:
+        """Add rows, or replace those of the same folder and path."""
+        kept = [row if row.latitude is None else _without_negative_zero(row) for row in rows]
+        values = [(*row, _crc(tuple(row))) for row in kept]
+        self._do(lambda: self._connection.executemany(_INSERT, values))
+
+    def remove(self, keys: Iterable[tuple[int, bytes]]) -> None:
+        """Remove the rows of (folder id, relative path)."""
+        values = list(keys)
+        self._do(lambda: self._connection.executemany("DELETE FROM files WHERE folder = ? AND path = ?", values))
+
+    def remove_damaged(self) -> None:
+        """Remove rows that files() left out, and folders that folders() did."""
+        files = self._rows(_FILES)
+        self.remove((row[0], row[1]) for row in files if _crc(row[:-1]) != row[-1])
+        folders = self._rows(_FOLDERS)
+        damaged = [(row[0],) for row in folders if _crc(row[:2]) != row[2]]
+        self._do(lambda: self._connection.executemany("DELETE FROM folders WHERE id = ?", damaged))
+
+    def setting(self, name: str) -> str:
+        """A value by its name; "" if it is not there or damaged."""
+        rows = self._rows(f"{_SETTINGS} WHERE name = ?", (name,))
+        return str(rows[0][1]) if rows and _crc(rows[0][:2]) == rows[0][2] else ""
+
+    def set(self, **settings: str) -> None:
+        """Set values by their names."""
+        values = [(name, value, _crc((name, value))) for name, value in settings.items()]
+        self._do(lambda: self._connection.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", values))
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self._do(lambda: self._connection.execute(statement, values).fetchall())
+
+    def _do(self, action: Callable[[], _Answer]) -> _Answer:
+        try:
+            return action()
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.path}: {error}; check the disk and run again") from error
+
+
+def _check(connection: sqlite3.Connection, path: Path, *, may_create: bool) -> None:
+    """Raises StorageError for a newer version, sqlite3.DatabaseError for a catalogue that is damaged."""
+    connection.text_factory = _text
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if SCHEMA_VERSION < version < _FIRST_ABSURD_VERSION:
+        raise StorageError(
+            f"{path} has version {version}, this program knows {SCHEMA_VERSION}; install a newer image-finder"
+        )
+    if version == 0 and may_create and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        return
+    if version != SCHEMA_VERSION:
+        raise sqlite3.DatabaseError(f"version {version}, expected {SCHEMA_VERSION}")
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(verdict).split()))
+    for statement in (_FILES, _FOLDERS, _SETTINGS):  # a table or column that is missing
+        connection.execute(f"{statement} LIMIT 0")
+
+
+def _is_refusal(error: sqlite3.DatabaseError) -> bool:
+    """Whether the disk refuses (full, read-only, busy, failing) rather than the content being damaged."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE
+
+
+def _move_aside(path: Path) -> Path:
+    """Rename a catalogue, and its journal, which must not be played back into the next one."""
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S-%f")
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.exists():
+        journal.rename(aside.with_name(f"{aside.name}-journal"))
+    return path.rename(aside)
+
+
+def _without_negative_zero(row: FileRow) -> FileRow:
+    """SQLite keeps -0.0 as 0.0, which would fail the row's CRC."""
+    return row._replace(latitude=(row.latitude or 0.0) + 0.0, longitude=(row.longitude or 0.0) + 0.0)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")  # a damaged text fails its row's CRC; it must not fail the reading of all
+
+
+def _crc(values: tuple[object, ...]) -> int:
+    return zlib.crc32(repr(values).encode())

@@ -1,0 +1,84 @@
+"""Ignore rules: `.finderignore` files in gitignore form, nested as git nests them; knows nothing of pictures."""
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pathspec import GitIgnoreSpec
+from pathspec.pattern import RegexPattern
+from pathspec.patterns.gitignore import GitIgnorePatternError
+
+logger = logging.getLogger(__name__)
+
+IGNORE_FILE = ".finderignore"
+MAX_IGNORE_BYTES = 1 << 20
+_ANY_FOLDER = re.compile(".+/")
+_ANY_ENTRY = re.compile(".+")
+
+
+class _Rule(NamedTuple):
+    regex: re.Pattern[str]
+    ignores: bool  # False: the line began with "!"
+
+
+class _Level(NamedTuple):
+    prefix: str  # of the folder the file stands in, relative to the root, "" or ending in "/"
+    rules: tuple[_Rule, ...]  # in reverse order: the last line that matches decides
+
+
+class IgnoreRules:
+    """The rules in force in one folder: those of its own file, then those of the folders above it."""
+
+    def __init__(self, levels: Sequence[_Level] = ()) -> None:
+        """No rules; see extended."""
+        self._levels = tuple(levels)  # deepest first
+
+    def __bool__(self) -> bool:
+        return bool(self._levels)
+
+    def extended(self, prefix: str, content: bytes) -> "IgnoreRules":
+        """These rules and those of a `.finderignore` in the folder `prefix` ("" or ending in "/"), which decide first.
+
+        content: the file's bytes. A line that is no valid pattern is logged and left out.
+        """
+        rules = []
+        for number, line in enumerate(content.decode("utf-8", "surrogateescape").splitlines(), start=1):
+            try:
+                rules += _compiled(line)
+            except (GitIgnorePatternError, re.error):
+                logger.warning("%s%s line %d is not a pattern and is left out: %s", prefix, IGNORE_FILE, number, line)
+        return IgnoreRules((_Level(prefix, tuple(reversed(rules))), *self._levels)) if rules else self
+
+    def ignores(self, relative: str) -> bool:
+        """Whether a file or folder (then ending in "/") is left out; relative: POSIX path from the root.
+
+        Its folders must have been asked before and not been left out: nothing below an ignored folder is ever found.
+        """
+        relative = relative.replace("\n", "\ufffd")  # a dot in a pattern's regular expression matches no line break
+        for prefix, rules in self._levels:
+            own = relative[len(prefix) :]
+            for regex, ignores in rules:
+                found = regex.match(own)
+                # A match of a folder above has been judged when that folder was; only the entry itself counts here.
+                if found is not None and found.end() == len(own):
+                    return ignores
+        return False
+
+
+def _compiled(line: str) -> list[_Rule]:
+    # "a/**" means all that is in a, not a itself, which pathspec does not tell apart.
+    line = f"{line}/*" if line.endswith("/**") else line
+    patterns = GitIgnoreSpec.from_lines([line]).patterns
+    return [
+        _Rule(_whole(pattern.regex), pattern.include)
+        for pattern in patterns
+        if isinstance(pattern, RegexPattern) and pattern.regex is not None and pattern.include is not None
+    ]
+
+
+def _whole(regex: re.Pattern[str]) -> re.Pattern[str]:
+    """The expression as one that can match a whole entry: pathspec shortens those of "*" and "*/" to "." and "/"."""
+    if regex.pattern.startswith("^"):
+        return regex
+    return _ANY_FOLDER if "/" in regex.pattern else _ANY_ENTRY

@@ -1,0 +1,390 @@
+"""Indexer: brings a library up to date with its folders and publishes what changed; searches go on meanwhile."""
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from components.bundle import Bundle
+from components.configs import EmbeddingConfig
+from components.errors import DataError, StorageError
+from components.features.content_cache import ContentCache
+from components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
+from components.library.catalog import Catalog
+from components.library.place import Library, shown
+from components.library.plan import Plan, Rows, make_plan
+from components.library.publishing import publish_rows
+from components.library.reading import PUBLISHED, Reader
+from components.library.scan import Scan, scan_folders
+from components.library.vectors import compact, open_vectors, remove_other_vectors
+from components.records import Record
+from components.search.index import VectorIndex
+
+_DECODERS = "decoders"  # setting: versions of what decodes pictures
+_DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How a library is indexed."""
+
+    config: EmbeddingConfig
+    bundle: Path | None = None  # None: the library's own, or a newer default one
+    default_bundles: Path | None = None  # where the pipeline publishes bundles
+    dry_run: bool = False
+    progress: bool = False  # bars on stderr
+
+
+class IndexSummary(Record):
+    """What one update did; of a dry run, what it would do, with moved files told by size and time."""
+
+    library: str
+    folders: tuple[str, ...]
+    pictures: int  # in the index
+    added: int
+    changed: int
+    moved: int
+    copied: int  # new files whose content another file has
+    removed: int
+    unchanged: int
+    absent: int  # known, in a place that cannot be looked at; kept
+    vanished: int  # went while they were being indexed
+    embedded: int
+    failed: dict[str, str]  # file -> reason, of this run
+    still_failing: int  # broken files that did not change
+    unreadable: dict[str, str]  # folder or file that could not be looked at -> reason
+    links_outside: int  # links that lead out of the folders, not followed
+    bundle: str  # sha256
+    published: bool
+    dry_run: bool
+    seconds: float
+
+
+def update(
+    library: Library,
+    folders: Sequence[Path],
+    options: IndexOptions,
+    *,
+    forget: Sequence[Path] = (),
+    warn: Warn,
+) -> IndexSummary:
+    """Index folders, and those the library has already, and publish; whatever stops it, the next call goes on.
+
+    forget: folders that are removed from the library. warn: told, in one line each, of what the user should know.
+    Raises DataError for a folder that is not there and for a library without folders; BundleError; StorageError, among
+    others if another process is writing.
+    """
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        if options.dry_run:
+            catalog = Catalog.read(library.catalog) if library.catalog.exists() else None
+        else:
+            stack.enter_context(library.writing())
+            catalog = Catalog.open(library.catalog, warn=warn)
+        if catalog is not None:
+            stack.enter_context(catalog)
+        roots = _roots(catalog, folders, forget)
+        if catalog is None or options.dry_run:
+            counts = _rehearse(library, catalog, roots, options, warn)
+        else:
+            counts = _Update(library, catalog, options, warn).run(roots)
+    return IndexSummary(
+        library=str(library.root), dry_run=options.dry_run, seconds=time.monotonic() - started, **counts
+    )
+
+
+def _roots(catalog: Catalog | None, folders: Sequence[Path], forget: Sequence[Path]) -> list[bytes]:
+    """Absolute folders the library is to hold. Raises DataError."""
+    known = list(catalog.folders().values()) if catalog is not None else []
+    for folder in map(_resolved, forget):
+        if folder not in known:
+            there = ", ".join(map(shown, known)) or "no folders"
+            raise DataError(f"{shown(folder)} is not a folder of this library; it has {there}")
+        known.remove(folder)
+    for folder in map(_resolved, folders):
+        if folder in known:
+            continue
+        if not os.path.isdir(folder):  # noqa: PTH112 - bytes
+            raise DataError(f"{shown(folder)}: no such folder; name folders that hold pictures")
+        try:
+            folder.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{shown(folder)}: its name is not UTF-8; give the folder above it") from error
+        known.append(folder)
+    if not known and not forget:
+        raise DataError("the library has no folders yet; name some: image-finder index DIR...")
+    return known
+
+
+def _resolved(folder: Path) -> bytes:
+    return os.fsencode(folder.expanduser().resolve())
+
+
+def _scan(library: Library, roots: Sequence[bytes], *, progress: bool) -> Scan:
+    with tqdm(desc="looking", unit=" folders", disable=not progress, delay=1, leave=False) as bar:
+        return scan_folders(roots, leave_out=[os.fsencode(library.root)], on_folder=bar.update)
+
+
+def _keep_emptied(scan: Scan, known: Rows) -> None:
+    """A root that had pictures and now is empty altogether is taken for a disk that is not mounted."""
+    for root in scan.empty_roots:
+        if any(path.startswith(root.rstrip(b"/") + b"/") for path in known):
+            scan.unreadable[root] = "empty, as a disk that is not mounted"
+
+
+def _known_rows(catalog: Catalog) -> tuple[Rows, int]:
+    """Sound rows by absolute path, and how many were not sound."""
+    bases = {identity: path.rstrip(b"/") + b"/" for identity, path in catalog.folders().items()}
+    rows, damaged = catalog.files()
+    known = {bases[row.folder] + row.path: row for row in rows if row.folder in bases}
+    return known, damaged + len(rows) - len(known)
+
+
+def _rehearse(
+    library: Library, catalog: Catalog | None, roots: Sequence[bytes], options: IndexOptions, warn: Warn
+) -> dict[str, Any]:
+    known, _ = _known_rows(catalog) if catalog is not None else ({}, 0)
+    scan = _scan(library, roots, progress=options.progress)
+    _keep_emptied(scan, known)
+    homes = _homes(scan, catalog.folders() if catalog is not None else {})
+    contents = {row.sha256 for row in known.values()}
+    plan = make_plan(scan, known, homes, vectors=contents, retry_failed=False)
+    _warn_of_unreadable(scan, known, warn)
+    gone = Counter((known[path].size, known[path].mtime_ns) for path in plan.missing)
+    moved = sum((gone & Counter(scan.files[path][1:] for path in plan.fresh)).values())
+    return {
+        **_facts_of(scan, plan),
+        "pictures": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh),
+        "added": len(plan.fresh) - moved,
+        "changed": len(plan.altered),
+        "moved": moved,
+        "copied": 0,
+        "removed": len(plan.missing) - moved,
+        "unchanged": plan.unchanged,
+        "vanished": 0,
+        "embedded": 0,
+        "failed": {},
+        "bundle": used_bundle(library, catalog) if catalog is not None else "",
+        "published": False,
+    }
+
+
+def _homes(scan: Scan, ids: dict[int, bytes]) -> dict[int, int]:
+    """Id of each root by its position in the scan; -1 - position for one that has none."""
+    by_path = {path: identity for identity, path in ids.items()}
+    return {position: by_path.get(root, -1 - position) for position, root in enumerate(scan.roots)}
+
+
+def _facts_of(scan: Scan, plan: Plan) -> dict[str, Any]:
+    return {
+        "folders": tuple(map(shown, scan.roots)),
+        "absent": len(plan.absent),
+        "still_failing": plan.still_failing,
+        "unreadable": {shown(path): reason for path, reason in scan.unreadable.items()},
+        "links_outside": scan.links_outside,
+    }
+
+
+def _warn_of_unreadable(scan: Scan, known: Rows, warn: Warn) -> None:
+    for root in scan.roots:
+        if root in scan.unreadable:
+            inside = root.rstrip(b"/") + b"/"
+            n = sum(path.startswith(inside) for path in known)
+            warn(f"{shown(root)}: {scan.unreadable[root]}; its {n:,} known pictures are kept, --forget removes them")
+
+
+class _Update:
+    """One update, under the library's lock."""
+
+    def __init__(self, library: Library, catalog: Catalog, options: IndexOptions, warn: Warn) -> None:
+        self._library = library
+        self._catalog = catalog
+        self._options = options
+        self._warn = warn
+        self._n_published = 0
+
+    def run(self, roots: Sequence[bytes]) -> dict[str, Any]:
+        """Bring the library up to date with roots; what is in the summary."""
+        chosen_ns = time.time_ns()
+        known = self._sound_rows()
+        bundle = self._bundle()
+        cache = open_vectors(self._library, bundle, warn=self._warn)
+        known = self._settle_folders(roots, known)
+        scan = _scan(self._library, roots, progress=self._options.progress)
+        _keep_emptied(scan, known)
+        _warn_of_unreadable(scan, known, self._warn)
+        homes = _homes(scan, self._catalog.folders())
+        plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
+        self._warn_of_bundle(bundle, plan)
+        reader = Reader(self._catalog, known, scan, homes)
+        for path in plan.rehomed:
+            self._catalog.remove([(known[path].folder, known[path].path)])
+            reader.keep(path, known[path])
+        old = {path: known[path] for path in (*plan.altered, *plan.retried)}
+        n_vectors = len(cache)
+        read = Reading(bundle, cache, reader, self._options)
+        read(plan.to_read)
+        counts = self._forget_missing(plan, known, old, reader)
+        embedded = len(cache) - n_vectors
+        published, mended = self._publish(known, read, chosen_ns)
+        return {
+            **_facts_of(scan, plan),
+            **counts,
+            "pictures": self._n_published,
+            "vanished": len(reader.vanished),
+            "embedded": embedded + mended,
+            "failed": {shown(path): reason for path, reason in sorted(reader.failed.items())},
+            "bundle": bundle.sha256,
+            "published": published,
+        }
+
+    def _sound_rows(self) -> Rows:
+        known, damaged = _known_rows(self._catalog)
+        if damaged:
+            self._warn(
+                f"{damaged:,} entries of {self._catalog.path} were damaged and are made anew from their pictures"
+            )
+            self._catalog.remove_damaged()
+        return known
+
+    def _bundle(self) -> Bundle:
+        options = self._options
+        return choose_bundle(
+            self._library, self._catalog, given=options.bundle, defaults=options.default_bundles, warn=self._warn
+        )
+
+    def _settle_folders(self, roots: Sequence[bytes], known: Rows) -> Rows:
+        """Make the catalogue's folders the given ones; the rows that remain."""
+        catalog = self._catalog
+        for identity, path in catalog.folders().items():
+            if path not in roots:
+                catalog.remove_folder(identity)
+                catalog.set(**{PUBLISHED: ""})
+                known = {file: row for file, row in known.items() if row.folder != identity}
+        for root in set(roots) - set(catalog.folders().values()):
+            catalog.add_folder(root)
+            catalog.set(**{PUBLISHED: ""})
+        return known
+
+    def _decoders_changed(self) -> bool:
+        """Whether files that failed are to be tried again, since other software decodes them now."""
+        versions = _decoder_versions()
+        changed = self._catalog.setting(_DECODERS) != versions
+        self._catalog.set(**{_DECODERS: versions})
+        return changed
+
+    def _warn_of_bundle(self, bundle: Bundle, plan: Plan) -> None:
+        before = used_bundle(self._library, self._catalog)
+        if before and before != bundle.sha256:
+            self._warn(
+                f"the bundle changed from {before[:12]} to {bundle.sha256[:12]}: {len(plan.vectorless):,} pictures are "
+                "embedded again, searches use the old index until that is done"
+            )
+
+    def _forget_missing(self, plan: Plan, known: Rows, old: Rows, reader: Reader) -> dict[str, int]:
+        """Remove what is not there any more, and say what became of the files that were read."""
+        missing = [*plan.missing, *(path for path in reader.vanished if path in known)]
+        gone = Counter(known[path].sha256 for path in missing)
+        for path in missing:
+            row = known.pop(path)
+            self._catalog.remove([(row.folder, row.path)])
+        if missing:
+            self._catalog.set(**{PUBLISHED: ""})
+        self._catalog.commit()
+        fresh = set(plan.fresh)
+        contents = {row.sha256 for path, row in known.items() if path not in fresh}
+        counts = Counter(removed=len(missing), unchanged=plan.unchanged, added=0, changed=0, moved=0, copied=0)
+        for path in plan.fresh:
+            if path in known and not known[path].error:
+                counts[_arrival(known[path].sha256, gone, contents)] += 1
+        for path, row in old.items():
+            if path in known and not known[path].error:
+                counts["unchanged" if known[path].sha256 == row.sha256 else "changed"] += 1
+        counts["unchanged"] -= sum(path in reader.failed or path not in known for path in plan.vectorless)
+        counts["removed"] -= counts["moved"]
+        return dict(counts)
+
+    def _publish(self, known: Rows, read: "Reading", chosen_ns: int) -> tuple[bool, int]:
+        """Publish unless that was done; whether it was needed, and how many damaged vectors were computed again."""
+        bundle, cache, catalog = read.bundle, read.cache, self._catalog
+        if self._in_force(bundle):
+            return False, 0
+        used = {row.sha256 for row in known.values() if not row.error and row.sha256 in cache}
+        if damaged := cache.damaged(list(used)):
+            self._warn(f"{len(damaged):,} vectors in {cache.folder} were damaged and are computed again")
+            cache.forget(damaged)
+            paths = {row.sha256: path for path, row in known.items()}
+            read([paths[sha256] for sha256 in damaged if paths[sha256] in read.found])
+            used = {row.sha256 for row in known.values() if row.sha256 in cache}
+        rows = sorted(row for row in known.values() if row.error or row.sha256 in used)
+        if without := len(known) - len(rows):
+            self._warn(f"{without:,} pictures have no vector of this bundle yet and cannot be read now: left out")
+        self._n_published = sum(not row.error for row in rows)
+        name = publish_rows(self._library, bundle, cache, rows, catalog.folders())
+        catalog.set(**{PUBLISHED: name})
+        remember_bundle(catalog, bundle, chosen_ns)
+        catalog.commit()
+        remove_unused(self._library, bundle)
+        remove_other_vectors(self._library, cache)
+        compact(cache, used)
+        return True, len(damaged)
+
+    def _in_force(self, bundle: Bundle) -> bool:
+        """Whether a sound generation holds what the catalogue says, made with this bundle."""
+        name = self._catalog.setting(PUBLISHED)
+        if not name:
+            return False
+        try:
+            index = VectorIndex.open(self._library.index)
+        except StorageError as error:
+            self._warn(f"{error}: it is built again now")
+            return False
+        self._n_published = index.manifest.count
+        return index.path.name == name and index.manifest.bundle_sha256 == bundle.sha256
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reader with all it needs."""
+
+    bundle: Bundle
+    cache: ContentCache
+    reader: Reader
+    options: IndexOptions
+
+    def __call__(self, paths: Sequence[bytes]) -> None:
+        """Read files and keep what is found."""
+        self.reader.read(self.bundle, self.cache, paths, self.options.config, progress=self.options.progress)
+        self.reader.commit()
+
+    @property
+    def found(self) -> Container[bytes]:
+        """Paths that can be read."""
+        return self.reader.scan.files
+
+
+def _arrival(sha256: str, gone: Counter[str], contents: set[str]) -> str:
+    """What a new file is: its content was at a place that is gone, is elsewhere too, or is new. Updates both."""
+    if gone[sha256] > 0:
+        gone[sha256] -= 1
+        return "moved"
+    if sha256 in contents:
+        return "copied"
+    contents.add(sha256)
+    return "added"
+
+
+def _decoder_versions() -> str:
+    found = []
+    for package in _DECODER_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{package} {metadata.version(package)}")
+    return ", ".join(found)

@@ -1,0 +1,68 @@
+"""Info: what a published index says of itself; reads no catalogue, so that a library on a read-only disk can tell too."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.bundle import Bundle, BundleManifest
+from components.errors import BundleError, StorageError
+from components.library.bundles import published_ns
+from components.records import Record
+from components.search.index import MANIFEST, VectorIndex
+from components.search.publish import default_bundle
+
+
+class IndexInfo(Record):
+    """What can be searched, and with what it was made."""
+
+    index: str
+    generation: str
+    published_at: str  # ISO 8601, UTC
+    pictures: int
+    folders: dict[str, int]  # absolute folder -> pictures in it
+    failed: dict[str, str]  # file -> reason
+    bundle: str  # sha256
+    bundle_path: str
+    bundle_dataset: str  # "" if the bundle is not there
+    bundle_data_version: str
+    newer_bundle: str  # sha256 of another default bundle published after this index, "" if there is none
+
+
+def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
+    """Describe an index: its folder, or a published root. Raises StorageError if it cannot be read."""
+    index = VectorIndex.open(index_path, verify=False)
+    manifest = index.manifest
+    counts = Counter(index.items["root"].to_pylist())
+    published_at = (index.path / MANIFEST).stat().st_mtime
+    bundle = _manifest_of(Path(manifest.bundle_uri))
+    return IndexInfo(
+        index=str(index_path),
+        generation=index.path.name,
+        published_at=datetime.fromtimestamp(published_at, UTC).isoformat(timespec="seconds"),
+        pictures=manifest.count,
+        folders={root: counts[position] for position, root in enumerate(manifest.roots)},
+        failed=manifest.failed,
+        bundle=manifest.bundle_sha256,
+        bundle_path=manifest.bundle_uri,
+        bundle_dataset=bundle.dataset if bundle else "",
+        bundle_data_version=bundle.data_version if bundle else "",
+        newer_bundle=_newer(manifest.bundle_sha256, default_bundles, published_at),
+    )
+
+
+def _manifest_of(path: Path) -> BundleManifest | None:
+    try:
+        return Bundle.open(path, verify=False).manifest
+    except BundleError:
+        return None
+
+
+def _newer(sha256: str, bundles: Path, published_at: float) -> str:
+    if published_ns(bundles) < published_at * 1e9:
+        return ""
+    try:
+        path = default_bundle(bundles)
+        other = Bundle.open(path, verify=False).sha256 if path else sha256
+    except (BundleError, StorageError):
+        return ""
+    return other if other != sha256 else ""

@@ -1,0 +1,160 @@
+"""Scan: walks folders for picture files with a stat each; opens no picture and knows nothing of catalogues.
+
+Left out: names that begin with a dot, the folders of SYSTEM_FOLDERS (whatever their case), what `.finderignore` files
+name, and links. What a link inside the folders leads to is found at its own place; what leads outside is counted.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from components.data.images import PICTURE_ENDINGS
+from components.errors import StorageError
+from components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
+
+# Kept by systems, disk stations and programs: what was deleted, thumbnails, resource forks, packages.
+SYSTEM_FOLDERS = frozenset(
+    {
+        *(b"lost+found", b"$recycle.bin", b"recycler", b"system volume information"),
+        *(b"@eadir", b"#recycle", b"#snapshot", b"@recycle", b"__macosx", b"node_modules", b"__pycache__"),
+    }
+)
+_ENDINGS = frozenset(os.fsencode(ending) for ending in PICTURE_ENDINGS)
+_IGNORE_FILE = os.fsencode(IGNORE_FILE)
+
+
+@dataclass
+class Scan:
+    """What a walk met. Paths are absolute, as bytes of the file system."""
+
+    roots: tuple[bytes, ...]
+    files: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)  # (position of root, size, mtime_ns)
+    unreadable: dict[bytes, str] = field(default_factory=dict)  # folders and files that could not be looked at: reason
+    empty_roots: list[bytes] = field(default_factory=list)  # without any entry, as a disk that is not mounted
+    links_outside: int = 0
+    began_ns: int = 0  # when it was walked, nanoseconds since 1970
+    ended_ns: int = 0
+
+    def is_unreadable(self, path: bytes) -> bool:
+        """Whether path, or a folder above it, could not be looked at."""
+        if not self.unreadable:
+            return False
+        while path not in self.unreadable:
+            above = path.rpartition(b"/")[0]
+            if not above or above == path:
+                return b"/" in self.unreadable
+            path = above
+        return True
+
+
+def outermost_first(folders: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Folders without repetition, each before those inside it."""
+    return tuple(sorted(set(folders), key=lambda folder: (folder.count(b"/") if folder != b"/" else 0, folder)))
+
+
+def scan_folders(
+    roots: Sequence[bytes], *, leave_out: Sequence[bytes] = (), on_folder: Callable[[], object] | None = None
+) -> Scan:
+    """Find the picture files below roots (absolute, resolved); each once, under the outermost root that reaches it.
+
+    leave_out: folders that are not entered (the library itself). on_folder: called for each
+    folder. Raises nothing for what it meets: an unlistable folder, a root that is not there are in the answer.
+    """
+    scan = Scan(outermost_first(roots), began_ns=time.time_ns())
+    walk = _Walk(scan, frozenset(leave_out))
+    for position, root in enumerate(scan.roots):
+        for _ in walk.folders(position, root):
+            if on_folder is not None:
+                on_folder()
+    scan.ended_ns = time.time_ns()
+    return scan
+
+
+class _Walk:
+    def __init__(self, scan: Scan, leave_out: frozenset[bytes]) -> None:
+        self._scan = scan
+        self._leave_out = leave_out
+        self._visited: set[tuple[int, int]] = set()
+
+    def folders(self, position: int, root: bytes) -> Iterator[None]:
+        """Walk a root, a folder at a time."""
+        base = root if root.endswith(b"/") else root + b"/"
+        waiting: list[tuple[bytes, IgnoreRules]] = [(base, IgnoreRules())]
+        while waiting:
+            folder, rules = waiting.pop()
+            waiting += self._folder(position, base, folder, rules)
+            yield
+
+    def _folder(self, position: int, base: bytes, folder: bytes, rules: IgnoreRules) -> list[tuple[bytes, IgnoreRules]]:
+        """Take a folder's files; the folders in it that are to be walked, with the rules in force there."""
+        try:
+            status = os.stat(folder)  # noqa: PTH116 - paths are bytes here, and Path objects cost as much as the stat
+            if (status.st_dev, status.st_ino) in self._visited:
+                return []
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+            if any(entry.name == _IGNORE_FILE for entry in entries):
+                rules = rules.extended(os.fsdecode(folder[len(base) :]), _read_ignore_file(folder + _IGNORE_FILE))
+        except (OSError, StorageError) as error:
+            if isinstance(error, FileNotFoundError) and folder != base:  # it has just gone
+                return []
+            reason = (error.strerror or "cannot be listed") if isinstance(error, OSError) else str(error)
+            self._scan.unreadable[folder.rstrip(b"/") or b"/"] = reason
+            return []
+        self._visited.add((status.st_dev, status.st_ino))
+        if not entries and folder == base:
+            self._scan.empty_roots.append(self._scan.roots[position])
+        return self._entries(position, base, entries, rules)
+
+    def _entries(
+        self, position: int, base: bytes, entries: Sequence["os.DirEntry[bytes]"], rules: IgnoreRules
+    ) -> list[tuple[bytes, IgnoreRules]]:
+        inner = []
+        files = self._scan.files
+        for entry in entries:
+            name = entry.name
+            if name[0] == 46:  # a dot
+                continue
+            path = entry.path
+            try:
+                if entry.is_symlink():
+                    self._scan.links_outside += self._leads_outside(path)
+                elif entry.is_dir(follow_symlinks=False):
+                    if name.lower() in SYSTEM_FOLDERS or path in self._leave_out:
+                        continue
+                    if not rules or not rules.ignores(os.fsdecode(path[len(base) :]) + "/"):
+                        inner.append((path + b"/", rules))
+                elif name[name.rfind(b".") :].lower() in _ENDINGS and path not in files:
+                    status = entry.stat(follow_symlinks=False)
+                    if not stat.S_ISREG(status.st_mode) or (rules and rules.ignores(os.fsdecode(path[len(base) :]))):
+                        continue
+                    files[path] = (position, status.st_size, status.st_mtime_ns)
+            except FileNotFoundError:  # it has just gone
+                continue
+            except OSError as error:
+                self._scan.unreadable[path] = error.strerror or "cannot be looked at"
+        return inner
+
+    def _leads_outside(self, link: bytes) -> bool:
+        """Whether a link leads to a folder or picture that is below none of the roots."""
+        target = os.path.realpath(link)
+        try:
+            mode = os.stat(target).st_mode  # noqa: PTH116 - bytes
+        except OSError:  # dangling, or a loop
+            return False
+        if not stat.S_ISDIR(mode) and target[target.rfind(b".") :].lower() not in _ENDINGS:
+            return False
+        return not any(target == root or target.startswith(root.rstrip(b"/") + b"/") for root in self._scan.roots)
+
+
+def _read_ignore_file(path: bytes) -> bytes:
+    """Content of a rules file. Raises StorageError, OSError: without its rules, what it hides would be indexed."""
+    status = os.lstat(path)  # not stat: a link may lead out of the given folders
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError(f"its {IGNORE_FILE} is not a regular file")
+    if status.st_size > MAX_IGNORE_BYTES:
+        raise StorageError(f"its {IGNORE_FILE} has {status.st_size:,} bytes, at most {MAX_IGNORE_BYTES:,} are read")
+    with open(path, "rb") as stream:  # noqa: PTH123 - bytes
+        return stream.read()

@@ -1,0 +1,75 @@
+"""Vectors of a library: opens their cache whatever state it is in, and makes it smaller when most of it is unused."""
+
+import shutil
+from collections.abc import Callable, Collection
+from itertools import islice
+from pathlib import Path
+
+from components.bundle import Bundle
+from components.errors import StorageError
+from components.features.content_cache import ContentCache
+from components.library.place import Library
+from components.search.vector_cache import vector_cache
+from components.storage import write_errors
+
+_CHUNK = 4096
+_WORTH_IT = 1000  # unused entries
+
+
+def open_vectors(library: Library, bundle: Bundle, *, warn: Callable[[str], None]) -> ContentCache:
+    """The cache of a bundle's vectors. Needs the library's lock.
+
+    One that cannot be opened is removed, which warn is told: its vectors are computed again. Raises StorageError.
+    """
+    for retired in library.root.glob("vectors-*.retired"):  # a run was killed while it compacted the cache
+        with write_errors(retired):
+            if retired.with_suffix("").exists():
+                shutil.rmtree(retired)
+            else:
+                retired.rename(retired.with_suffix(""))
+    try:
+        return vector_cache(bundle, library.root)
+    except StorageError as error:
+        damaged = [folder for folder in library.root.glob("vectors-*") if str(folder) in str(error)]
+        if not damaged:
+            raise
+        warn(f"{error}; it was removed, and its vectors are computed again")
+        with write_errors(damaged[0]):
+            shutil.rmtree(damaged[0])
+        return vector_cache(bundle, library.root)
+
+
+def compact(cache: ContentCache, used: Collection[str]) -> bool:
+    """Drop entries that are not used if they are more than 1,000 and more than the others; whether it was done.
+
+    Killed at any moment, it leaves either the old cache or the new one for open_vectors. Raises StorageError.
+    """
+    unused = len(cache) - len(used)
+    if unused <= max(_WORTH_IT, len(used)):
+        return False
+    smaller = cache.folder.with_name(cache.folder.name + ".smaller")
+    retired = cache.folder.with_name(cache.folder.name + ".retired")
+    with write_errors(cache.folder):
+        shutil.rmtree(smaller, ignore_errors=True)
+        _copy(cache, smaller, used)
+        cache.folder.rename(retired)
+        smaller.rename(cache.folder)
+        shutil.rmtree(retired, ignore_errors=True)
+    return True
+
+
+def remove_other_vectors(library: Library, cache: ContentCache) -> None:
+    """Remove the caches of other bundles."""
+    for folder in library.root.glob("vectors-*"):
+        if folder != cache.folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy(cache: ContentCache, folder: Path, keys: Collection[str]) -> None:
+    copy = ContentCache(folder, width=cache.width, dtype=cache.dtype_name, maker=cache.maker)
+    remaining = iter(keys)
+    with copy:
+        while chunk := list(islice(remaining, _CHUNK)):
+            starts, counts = cache.places(chunk)
+            parts = [cache.rows[start : start + n] for start, n in zip(starts, counts, strict=True)]
+            copy.append(chunk, parts)

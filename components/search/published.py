@@ -1,0 +1,87 @@
+"""Published: generations of an artefact behind a pointer, so that a reader finds a whole one at any instant.
+
+<root>/CURRENT               name of the generation in force; replaced atomically
+<root>/generations/<name>/   name: a running number and 8 random hex digits
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.errors import StorageError
+from components.storage import new_directory, write_errors, write_text_atomically
+
+POINTER = "CURRENT"
+_GENERATIONS = "generations"
+_KEPT = 2  # the one in force and the one before it, which a reader may be opening
+
+
+@contextlib.contextmanager
+def new_generation(root: Path) -> Iterator[Path]:
+    """Yield an empty folder; on success it becomes the generation in force, on failure nothing has changed.
+
+    Writers must take turns; readers need not wait. Generations older than the previous one are removed. Raises
+    StorageError.
+    """
+    folder = root / _GENERATIONS
+    last = max((_number(name) for name in _names(root)), default=0)
+    name = f"{last + 1:08d}-{secrets.token_hex(4)}"
+    with new_directory(folder / name) as temporary:
+        yield temporary
+    point_to(root, name)
+    _remove_old(root)
+
+
+def point_to(root: Path, name: str) -> None:
+    """Make a generation that is there the one in force. Raises StorageError."""
+    if name not in _names(root):
+        raise StorageError(f"{root} has no generation {name!r}; it has {', '.join(_names(root)) or 'none'}")
+    write_text_atomically(root / POINTER, name + "\n")
+
+
+def is_published_root(path: Path) -> bool:
+    """Whether path holds generations behind a pointer."""
+    return (path / POINTER).is_file()
+
+
+def current_generation(root: Path) -> Path:
+    """Folder of the generation in force. Raises StorageError if there is none."""
+    pointer = root / POINTER
+    try:
+        name = pointer.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"nothing is published at {root}: {POINTER} cannot be read; publish it first") from error
+    if not _is_name(name):
+        raise StorageError(f"{pointer} is damaged: {name[:40]!r} is not a generation; publish it again")
+    return root / _GENERATIONS / name
+
+
+def _remove_old(root: Path) -> None:
+    """Remove all but the newest; a reader that has one mapped keeps its pages."""
+    current = current_generation(root).name
+    older = [name for name in sorted(_names(root), key=_number) if name != current]
+    with write_errors(root):
+        for name in older[: len(older) - (_KEPT - 1)]:
+            shutil.rmtree(root / _GENERATIONS / name, ignore_errors=True)
+        for entry in os.scandir(root / _GENERATIONS):  # what a killed writer left
+            if entry.name.startswith("."):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _names(root: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(root / _GENERATIONS) if _is_name(entry.name)]
+    except FileNotFoundError:
+        return []
+
+
+def _is_name(name: str) -> bool:
+    number, _, tail = name.partition("-")
+    return number.isdecimal() and len(tail) == 8 and set(tail) <= set("0123456789abcdef")
+
+
+def _number(name: str) -> int:
+    return int(name.partition("-")[0])

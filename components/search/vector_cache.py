@@ -1,0 +1,93 @@
+"""Vector cache: the vectors of pictures by content, computed once; one row holds a vector and its difference hash.
+
+The hash's 64 bits travel as four whole numbers below 65,536, which float32 holds exactly.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
+from components.configs import EmbeddingConfig
+from components.data.preprocess import PIXELS_VERSION, Pixels
+from components.features.content_cache import ContentCache
+from components.features.onnx_session import throughput_lanes
+from components.features.pictures import OnPicture, PictureKeys, cache_pictures
+from components.search.duplicates import Hashes, difference_hash
+from components.search.onnx_encoder import OnnxEncoder, Vectors
+from components.storage import sha256_of_bytes
+
+_HASH_COLUMNS = 4
+_ROWS_AT_ONCE = 4096
+_ROW_VERSION = 2  # raise it when a row holds something else
+
+
+def vector_cache(bundle: Bundle, folder: Path) -> ContentCache:
+    """The cache of a bundle's picture vectors below folder; another image tower or preprocessing has another one."""
+    hashes = bundle.manifest.files_sha256
+    maker = sha256_of_bytes(f"{hashes[IMAGE_ENCODER]}:{hashes[PREPROCESS]}:{PIXELS_VERSION}:{_ROW_VERSION}".encode())
+    width = bundle.manifest.embedding_dim + _HASH_COLUMNS
+    return ContentCache(folder / f"vectors-{maker[:16]}", width=width, dtype="float32", maker=maker)
+
+
+def cache_vectors(
+    encoder: OnnxEncoder,
+    paths: Sequence[Path],
+    cache: ContentCache,
+    config: EmbeddingConfig,
+    *,
+    title: str = "",
+    on_picture: OnPicture | None = None,
+) -> PictureKeys:
+    """Make sure the cache holds the row of each readable picture. encoder: from `throughput_encoder`; title: of the
+    progress bar, empty for none; on_picture: see `cache_pictures`. Raises StorageError.
+    """
+    lanes = throughput_lanes(config.device, config.threads)
+
+    def infer(pixels: Pixels) -> NDArray[np.float32]:
+        calls = range(0, len(pixels), lanes.pictures)
+        vectors = np.concatenate([encoder.encode_image(pixels[at : at + lanes.pictures]) for at in calls])
+        hashes = np.array([difference_hash(each) for each in pixels], np.uint64)
+        return np.concatenate([vectors, _as_columns(hashes)], axis=1)[:, None, :]
+
+    return cache_pictures(
+        paths,
+        encoder.preprocess,
+        infer,
+        cache,
+        batch=config.batch_images,
+        decode_threads=config.decode_threads,
+        infer_threads=lanes.runs,
+        title=title,
+        on_picture=on_picture,
+    )
+
+
+def throughput_encoder(bundle: Bundle, config: EmbeddingConfig) -> OnnxEncoder:
+    """An encoder for `cache_vectors`: several calls at a time share the threads. Raises ConfigError."""
+    return OnnxEncoder(bundle, device=config.device, threads=throughput_lanes(config.device, config.threads).threads)
+
+
+def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, Hashes]:
+    """Vectors (n, dim) float32 and difference hashes (n,) uint64 of pictures by content. Raises StorageError."""
+    places, _ = cache.places(keys)
+    vectors = np.empty((len(keys), cache.width - _HASH_COLUMNS), np.float32)
+    hashes = np.empty(len(keys), np.uint64)
+    for start in range(0, len(keys), _ROWS_AT_ONCE):  # all at once would take the memory of all twice
+        rows: NDArray[np.float32] = cache.rows[places[start : start + _ROWS_AT_ONCE]]
+        vectors[start : start + len(rows)] = rows[:, :-_HASH_COLUMNS]
+        hashes[start : start + len(rows)] = _from_columns(rows[:, -_HASH_COLUMNS:])
+    return vectors, hashes
+
+
+def _as_columns(hashes: Hashes) -> NDArray[np.float32]:
+    shifts = np.arange(_HASH_COLUMNS, dtype=np.uint64) * np.uint64(16)
+    return ((hashes[:, None] >> shifts) & np.uint64(0xFFFF)).astype(np.float32)
+
+
+def _from_columns(columns: NDArray[np.float32]) -> Hashes:
+    shifts = np.arange(_HASH_COLUMNS, dtype=np.uint64) * np.uint64(16)
+    hashes: Hashes = (columns.astype(np.uint64) << shifts).sum(axis=1, dtype=np.uint64)
+    return hashes

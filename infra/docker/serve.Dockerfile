@@ -1,0 +1,33 @@
+# The finder's web page and HTTP API, with the light installation: no torch, no ZenML, no MLflow.
+#
+#   docker build -f infra/docker/serve.Dockerfile -t image-finder .
+#   docker run --rm -p 8080:8080 --read-only -e IMAGE_FINDER_TOKEN="$(openssl rand -hex 24)" \
+#       -v "$HOME/.local/share/image-finder/library:/library" -v "$HOME/Pictures:$HOME/Pictures:ro" image-finder
+#
+# The library is made by 'image-finder index'; it names the folders of the pictures by their absolute paths, so they
+# are mounted where they are outside. With the library mounted read-only thumbnails are made anew each time.
+FROM python:3.11-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+RUN python -m venv /opt/image-finder
+COPY infra/constraints.txt infra/constraints.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY components components
+COPY model_registry model_registry
+COPY steps steps
+COPY pipelines pipelines
+RUN /opt/image-finder/bin/pip install -c infra/constraints.txt '.[search]' && /opt/image-finder/bin/pip check
+
+FROM python:3.11-slim
+# HOME is where a library would be kept that no --library names; nothing else is written, /tmp included.
+ENV PATH=/opt/image-finder/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/library
+COPY --from=build /opt/image-finder /opt/image-finder
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /library
+USER 10001
+VOLUME /library
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health/live', timeout=4)"]
+ENTRYPOINT ["image-finder"]
+CMD ["serve", "--library", "/library", "--host", "0.0.0.0", "--port", "8080"]

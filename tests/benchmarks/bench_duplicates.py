@@ -1,0 +1,124 @@
+"""How often near-duplicates are folded that are none, and edited copies that should be: what duplicates.py relies on.
+
+    python tests/benchmarks/bench_duplicates.py BUNDLE PICTURES [--pictures 6000] [--copies 600] [--threads 0]
+
+Data: the first --pictures of a folder by name, taken to be different photographs (of Flickr8k's training pictures a few
+are not: the closest pairs are listed, to be looked at), and of each 10th of them up to --copies seven edited copies,
+saved as JPEG (quality 90 where no other is told) and read as the library reads files. Nothing is random. A pair is near by hash within NEAR_BITS of 64 bits, near by vector from a cosine of NEAR_COSINE on, and
+folded if both hold. Time is of no interest here.
+"""
+
+import argparse
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from measuring import show
+from PIL import Image
+
+from components.bundle import Bundle
+from components.data.images import load_rgb
+from components.search.duplicates import HASH_BITS, NEAR_BITS, NEAR_COSINE, difference_hash
+from components.search.onnx_encoder import OnnxEncoder
+
+BATCH = 32
+LISTED = 10
+
+
+def saved(picture: Image.Image, quality: int = 90) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def copies_of(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
+    width, height = picture.size
+
+    def cut(share: float) -> Image.Image:
+        left, top = round(width * share / 2), round(height * share / 2)
+        return picture.crop((left, top, width - left, height - top))
+
+    yield "JPEG of quality 50", saved(picture, 50)
+    yield "half the size", saved(picture.resize((width // 2, height // 2)))
+    yield "cropped by 5 %", saved(cut(0.05))
+    yield "cropped by 10 %", saved(cut(0.10))
+    yield "brighter by 15 %", saved(Image.eval(picture, lambda value: min(255, round(value * 1.15))))
+    yield "grey", saved(picture.convert("L"))
+    yield "rotated by 3 degrees", saved(picture.rotate(3))
+
+
+def described(encoder: OnnxEncoder, pictures: Sequence[Path | bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Difference hashes (n,) and vectors (n, dim) of pictures, as the library makes them."""
+    hashes: list[int] = []
+    vectors: list[np.ndarray] = []
+    for start in range(0, len(pictures), BATCH):
+        pixels = np.stack([encoder.preprocess.load(each) for each in pictures[start : start + BATCH]])
+        hashes += [difference_hash(each) for each in pixels]
+        vectors.append(encoder.encode_image(pixels))
+    return np.array(hashes, np.uint64), np.concatenate(vectors)
+
+
+def pairs_within(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both rows of each pair whose hashes differ in at most so many bits."""
+    found = [
+        row + 1 + np.flatnonzero(np.bitwise_count(hashes[row + 1 :] ^ hash_) <= bits)
+        for row, hash_ in enumerate(hashes)
+    ]
+    return np.repeat(np.arange(len(hashes)), [len(each) for each in found]), np.concatenate(found)
+
+
+def show_different(paths: list[Path], hashes: np.ndarray, vectors: np.ndarray) -> None:
+    first, second = pairs_within(hashes, NEAR_BITS)
+    cosines = np.einsum("ij,ij->i", vectors[first], vectors[second])
+    total = len(hashes) * (len(hashes) - 1) // 2
+    near, folded = len(first), int((cosines >= NEAR_COSINE).sum())
+    rows = [
+        ("pairs", "number", "one in"),
+        ("of different photographs", f"{total:,}", ""),
+        (f"within {NEAR_BITS} of {HASH_BITS} bits", f"{near:,}", _one_in(total, near)),
+        (f"and of cosine {NEAR_COSINE} or more: folded", f"{folded:,}", _one_in(total, folded)),
+    ]
+    show(rows)
+    for at in np.argsort(-cosines)[:LISTED]:
+        bits = int(np.bitwise_count(hashes[first[at]] ^ hashes[second[at]]))
+        print(f"  cosine {cosines[at]:.3f}, {bits} bits: {paths[first[at]].name} {paths[second[at]].name}")
+
+
+def _one_in(total: int, part: int) -> str:
+    return f"{total // part:,}" if part else "-"
+
+
+def show_copies(encoder: OnnxEncoder, paths: list[Path], hashes: np.ndarray, vectors: np.ndarray) -> None:
+    found: dict[str, list[tuple[bool, bool]]] = {}
+    for path, hash_, vector in zip(paths, hashes, vectors, strict=True):
+        names, pictures = zip(*copies_of(load_rgb(path)), strict=True)
+        copy_hashes, copy_vectors = described(encoder, pictures)
+        near = np.bitwise_count(copy_hashes ^ hash_) <= NEAR_BITS
+        alike = copy_vectors @ vector >= NEAR_COSINE
+        for name, by_hash, by_vector in zip(names, near.tolist(), alike.tolist(), strict=True):
+            found.setdefault(name, []).append((by_hash, by_hash and by_vector))
+    shares = {name: np.mean(several, axis=0) for name, several in found.items()}
+    rows = [(name, f"{hashed:.1%}", f"{both:.1%}") for name, (hashed, both) in shares.items()]
+    show([(f"edited copies, {len(paths)} of each kind", "near by hash", "and by vector: folded"), *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("folder", type=Path, metavar="PICTURES")
+    parser.add_argument("--pictures", type=int, default=6000)
+    parser.add_argument("--copies", type=int, default=600)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    encoder = OnnxEncoder(Bundle.open(options.bundle), device="cpu", threads=options.threads)
+    paths = sorted(options.folder.rglob("*.jpg"))[: options.pictures]
+    hashes, vectors = described(encoder, paths)
+    show_different(paths, hashes, vectors)
+    print()
+    edited = slice(0, 10 * options.copies, 10)
+    show_copies(encoder, paths[edited], hashes[edited], vectors[edited])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Accuracy of zero-shot labels on captioned photographs: a picture's label is the one word of the list its captions name.
+
+python tests/benchmarks/bench_labels.py BUNDLE ROOT [--annotations FILE] [--images FOLDER] [--labels A,B,...]
+
+ROOT is in COCO layout. A picture counts when most of its captions name exactly one and the same word of the list (or its
+plural) and no caption names another one. Prints, for the project's prompt templates and for the bare word: share of
+pictures whose word comes first and is among the first five, beside chance and beside always saying the commonest word.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from components.bundle import Bundle
+from components.configs import GalleryConfig
+from components.search.gallery import read_gallery
+from components.search.labels import Labels
+from components.search.onnx_encoder import OnnxEncoder
+from components.search.prompts import TEMPLATES
+
+WORDS = (
+    "airplane,baseball,bear,beach,bed,bicycle,bird,boat,bus,cake,cat,clock,cow,dog,elephant,giraffe,horse,kitchen,"
+    "motorcycle,pizza,sheep,skateboard,snow,surfboard,tennis,toilet,train,truck,umbrella,zebra"
+)
+_BATCH = 32
+
+
+def word_of(captions: tuple[str, ...], words: list[str]) -> str | None:
+    """The one word of the list that most captions name, if no other one is named."""
+    patterns = {word: re.compile(rf"\b{word}(?:s|es)?\b", re.IGNORECASE) for word in words}
+    named = Counter(word for caption in captions for word in words if patterns[word].search(caption))
+    return next(iter(named)) if len(named) == 1 and 2 * named.total() > len(captions) else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--annotations", default="annotations/captions_val2017.json")
+    parser.add_argument("--images", default="val2017")
+    parser.add_argument("--labels", default=WORDS)
+    options = parser.parse_args()
+    words = options.labels.split(",")
+    gallery = read_gallery(GalleryConfig(root=options.root, annotations=options.annotations, images=options.images))
+    pictures = [(gallery.file_of(item), word_of(item.captions, words)) for item in gallery.items]
+    labelled = [(path, word) for path, word in pictures if word is not None]
+    encoder = OnnxEncoder(Bundle.open(options.bundle), device="cpu")
+    vectors = np.concatenate(
+        [
+            encoder.encode_image(np.stack([encoder.preprocess.load(path) for path, _ in labelled[at : at + _BATCH]]))
+            for at in range(0, len(labelled), _BATCH)
+        ]
+    )
+    counts = Counter(word for _, word in labelled)
+    measured: dict[str, object] = {
+        "pictures": len(labelled),
+        "of_pictures": len(pictures),
+        "labels": len(words),
+        "labels_that_occur": len(counts),
+        "chance_first": round(1 / len(words), 3),
+        "commonest_word_first": round(counts.most_common(1)[0][1] / len(labelled), 3),
+    }
+    for name, templates in (("templates", TEMPLATES), ("bare_word", ("{}",))):
+        answers = Labels(encoder, words, templates=templates).score(vectors)
+        ranks = [
+            1 + [each.label for each in answer].index(word) for answer, (_, word) in zip(answers, labelled, strict=True)
+        ]
+        measured[name] = {
+            "first": round(float(np.mean(np.array(ranks) == 1)), 3),
+            "among_5": round(float(np.mean(np.array(ranks) <= 5)), 3),
+            "mean_probability_of_the_first": round(float(np.mean([answer[0].probability for answer in answers])), 3),
+        }
+    sys.stdout.write(json.dumps(measured, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

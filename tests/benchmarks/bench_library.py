@@ -1,0 +1,155 @@
+"""Time and memory of `image-finder index` as a whole command: nothing to do, one changed file, fresh photographs.
+
+    python tests/benchmarks/bench_library.py BUNDLE PICTURES [--unchanged 10000] [--library 100000] [--photos 400]
+                                             [--memory 1000 5000] [--repeat 3]
+
+Data: tiny JPEGs (16 px; every one other bytes) whose vectors, random ones of seed 0, are put into the library's cache
+before they are first indexed, since nothing here depends on them; and photographs of PICTURES in their own size, few
+multiplied by bytes behind their end. Files and library lie in a temporary folder (TMPDIR); the page cache is warm.
+Each time is that of a process from start to end, the median of --repeat. Floor of the photographs: ONNX Runtime alone on
+pixels in memory, see bench_embedding.py; the command's start, walk, index and publication count against it.
+"""
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from bench_embedding import bare_rate, multiplied
+from measuring import show, unit_rows
+from PIL import Image
+
+from components.bundle import IMAGE_ENCODER, Bundle
+from components.search.vector_cache import vector_cache
+from components.storage import sha256_of_bytes
+
+FILES_A_FOLDER = 1000
+ROWS_AT_ONCE = 10_000
+RUN = (
+    "import atexit, sys; sys.path.insert(0, {here!r}); from measuring import peak_mb; "
+    "atexit.register(lambda: print('PEAK', peak_mb(), file=sys.stderr)); "
+    "from components.app.cli import main; sys.argv = ['image-finder', *sys.argv[1:]]; main()"
+)
+
+
+def index(library: Path, *arguments: object) -> tuple[float, float]:
+    """Run the command. Seconds from start to end, and its peak memory in MB."""
+    code = RUN.format(here=str(Path(__file__).parent))
+    command = [sys.executable, "-c", code, "index", "--json", "--library", str(library), *map(str, arguments)]
+    started = time.perf_counter()
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"image-finder index failed: {done.stderr.strip()[-500:]}")
+    return seconds, float(done.stderr.split("PEAK ")[-1])
+
+
+def tiny_picture(n: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), (n % 256, 128, 64)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def write_tiny(folder: Path, count: int) -> list[str]:
+    """Write tiny pictures; returns their content hashes."""
+    kinds, keys = [tiny_picture(n) for n in range(256)], []
+    for n in range(count):
+        if n % FILES_A_FOLDER == 0:
+            (folder / f"{n // FILES_A_FOLDER:04d}").mkdir(parents=True)
+        content = kinds[n % 256] + n.to_bytes(4, "big")
+        (folder / f"{n // FILES_A_FOLDER:04d}" / f"{n:06d}.jpg").write_bytes(content)
+        keys.append(sha256_of_bytes(content))
+    return keys
+
+
+def prefill(library: Path, bundle: Bundle, keys: list[str]) -> None:
+    """Put random vectors for these contents into the library's cache."""
+    rng = np.random.default_rng(0)
+    with vector_cache(bundle, library) as cache:
+        for start in range(0, len(keys), ROWS_AT_ONCE):
+            part = keys[start : start + ROWS_AT_ONCE]
+            rows = np.zeros((len(part), 1, cache.width), np.float32)
+            rows[:, 0, : bundle.manifest.embedding_dim] = unit_rows(rng, len(part), bundle.manifest.embedding_dim)
+            rows[:, 0, bundle.manifest.embedding_dim :] = rng.integers(0, 1 << 16, (len(part), 4))
+            cache.append(part, list(rows))
+
+
+def filled(place: Path, bundle: Bundle, count: int) -> tuple[Path, Path, float]:
+    """A library of tiny pictures: its folder, the pictures' folder, seconds of its first index without embedding."""
+    library, pictures = place / "library", place / "pictures"
+    library.mkdir(parents=True)
+    prefill(library, bundle, write_tiny(pictures, count))
+    time.sleep(2.1)  # files that are younger than a file system's clock tells may be read again the next time
+    seconds, _ = index(library, pictures, "--bundle", bundle.path)
+    return library, pictures, seconds
+
+
+def change_one(pictures: Path, n: int) -> None:
+    content = tiny_picture(n) + b"changed" + os.urandom(8)
+    (pictures / "0000" / f"{n:06d}.jpg").write_bytes(content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("folder", type=Path, metavar="PICTURES")
+    parser.add_argument("--unchanged", type=int, default=10_000)
+    parser.add_argument("--library", type=int, default=100_000)
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 5000])
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    bundle = Bundle.open(options.bundle)
+    rows: list[tuple[object, ...]] = [("what", "measured", "unit", "goal")]
+    with tempfile.TemporaryDirectory() as name:
+        library, _, first = filled(Path(name) / "unchanged", bundle, options.unchanged)
+        times = [index(library)[0] for _ in range(options.repeat)]
+        rows.append((f"{options.unchanged:,} new files, vectors known", first, "s", ""))
+        rows.append((f"{options.unchanged:,} unchanged files", median(times), "s", "< 2"))
+        library, pictures, first = filled(Path(name) / "changed", bundle, options.library)
+        rows.append((f"{options.library:,} new files, vectors known", first, "s", ""))
+        rows.append((f"{options.library:,} unchanged files", index(library)[0], "s", ""))
+        runs = []
+        for n in range(options.repeat):
+            change_one(pictures, n)
+            runs.append(index(library))
+        rows.append((f"one changed among {options.library:,}, published", median(run[0] for run in runs), "s", "< 3"))
+        rows.append(("the same, peak memory", max(run[1] for run in runs), "MB", ""))
+        rows += photographs(bundle, options, Path(name) / "photos")
+        for count in options.memory:
+            place = Path(name) / f"memory{count}"
+            place.mkdir()
+            multiplied(options.folder, count, place)
+            _, peak = index(place / "library", place, "--bundle", bundle.path)
+            rows.append((f"peak memory, {count:,} photographs", peak, "MB", "flat"))
+    show(rows, f"{os.cpu_count()} cores")
+
+
+def photographs(bundle: Bundle, options: argparse.Namespace, place: Path) -> list[tuple[object, ...]]:
+    """Rows of the table; bare and whole runs alternate, ratios are those of neighbours."""
+    place.mkdir()
+    paths, preprocess = multiplied(options.folder, options.photos, place), bundle.preprocess()
+    pixels = np.stack([preprocess.load(path) for path in paths])
+    bare, whole, inner = [], [], []
+    for run in range(options.repeat):
+        bare.append(bare_rate(bundle.path / IMAGE_ENCODER, "embedding", pixels).per_s)
+        library = place.with_name(f"photos{run}.library")
+        seconds, _ = index(library, place, "--bundle", bundle.path)
+        whole.append(len(paths) / seconds)
+        inner.append(len(paths) / (seconds - index(library)[0]))
+    return [
+        ("ONNX Runtime alone", median(bare), "pictures/s", ""),
+        (f"{len(paths):,} photographs, whole command", median(whole), "pictures/s", ""),
+        ("ratio", median(w / b for w, b in zip(whole, bare, strict=True)), "x", ">= 0.80"),
+        ("ratio without what an idle command takes", median(i / b for i, b in zip(inner, bare, strict=True)), "x", ""),
+    ]
+
+
+if __name__ == "__main__":
+    main()

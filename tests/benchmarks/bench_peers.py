@@ -1,0 +1,102 @@
+"""Our embedding and exact search beside other tools, in one run on one machine; pip install -e '.[bench]' brings them.
+
+    python tests/benchmarks/bench_peers.py BUNDLE PICTURES [--pictures 128] [--count 118287] [--queries 20] [--rounds 3]
+
+Data: the pictures of a folder, multiplied; random unit vectors of the bundle's dimension (seed 0) and as many unit queries.
+Random vectors are the hardest for an approximate index and all the same to exact ones. open_clip has random weights, for
+its own come from a hub: as fast as trained ones, of no use for finding anything. Weights and vectors are 32-bit floats.
+Each way is timed in turn, round by round, at the size of its calls; the median counts. Recall is the share of the true 10
+nearest (float64) that is among the 10 answered. A peer that is not installed is listed as such.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from bench_embedding import multiplied
+from measuring import COCO_TRAIN, seconds_of, show, unit_rows, write_random_index
+from peers import BATCH, LACKS, OPEN_CLIP, PEERS, K, Search, Ways, encoder_ways, numpy_search, peer_search, there
+
+from components.bundle import Bundle
+from components.search.index import VectorIndex
+
+
+def searches(bundle: Bundle, count: int, folder: Path, skip: list[str]) -> tuple[dict[str, Search], dict[str, float]]:
+    """Searches by name, and seconds each took to build."""
+    vectors = write_random_index(folder / "index", bundle, count)
+    ours: list[VectorIndex] = []
+    builds = {"ours": seconds_of(lambda: ours.append(VectorIndex.open(folder / "index"))), "numpy": 0.0}
+    found: dict[str, Search] = {"ours": lambda queries: ours[0].search(queries, K).rows, "numpy": numpy_search(vectors)}
+    for peer in PEERS:
+        if peer != OPEN_CLIP and peer not in skip and there(peer):
+            builds[peer] = seconds_of(lambda peer=peer: found.__setitem__(peer, peer_search(peer, vectors)))
+    return found, builds
+
+
+def in_turn(ways: Ways, rounds: int) -> dict[str, float]:
+    """Median seconds of each way after one run that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            taken = seconds_of(way)
+            times[name] += [taken] if number else []
+    return {name: median(several) for name, several in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("folder", type=Path, metavar="PICTURES")
+    parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument("--count", type=int, default=COCO_TRAIN)
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--skip", nargs="*", default=[], choices=list(PEERS), help="peers to leave out, said in the table"
+    )
+    options = parser.parse_args()
+    bundle = Bundle.open(options.bundle)
+    absent = {
+        peer: "skipped" if peer in options.skip else "not installed"
+        for peer in PEERS
+        if peer in options.skip or not there(peer)
+    }
+    with tempfile.TemporaryDirectory() as name:
+        show_encoders(bundle, multiplied(options.folder, options.pictures, Path(name)), options, absent)
+        show_searches(bundle, options, Path(name), absent)
+
+
+def show_encoders(bundle: Bundle, paths: list[Path], options: argparse.Namespace, absent: dict[str, str]) -> None:
+    pictures, texts = encoder_ways(bundle, paths)
+    per_s = {name: len(paths) / seconds for name, seconds in in_turn(pictures, options.rounds).items()}
+    text_ms = {name: 1e3 * seconds for name, seconds in in_turn(texts, 10 * options.rounds).items()}
+    rows: list[tuple[object, ...]] = [("encoder", "pictures/s", "one text, ms", "lacks")]
+    rows += [(name, f"{per_s[name]:.1f}", f"{text_ms[name]:.1f}", LACKS[name]) for name in per_s]
+    rows += [(OPEN_CLIP, absent[OPEN_CLIP], "", LACKS[OPEN_CLIP])] if OPEN_CLIP in absent else []
+    show(rows, f"{bundle.manifest.image_trunk} and ViT-B/32, batches of {BATCH}, {os.cpu_count()} cores")
+
+
+def show_searches(bundle: Bundle, options: argparse.Namespace, folder: Path, absent: dict[str, str]) -> None:
+    found, builds = searches(bundle, options.count, folder, options.skip)
+    dim = bundle.manifest.embedding_dim
+    queries = unit_rows(np.random.default_rng(1), options.queries, dim)
+    hundred = unit_rows(np.random.default_rng(2), 100, dim)
+    one = in_turn({f: lambda s=s: [s(query[None]) for query in queries] for f, s in found.items()}, options.rounds)
+    many = in_turn({f: lambda s=s: s(hundred) for f, s in found.items()}, options.rounds)
+    vectors = np.load(folder / "index" / "vectors.npy", mmap_mode="r")
+    true = np.argsort(-(queries.astype(np.float64) @ vectors.T), axis=1)[:, :K]
+    rows: list[tuple[object, ...]] = [("search", "one query, ms", "of 100, ms each", "build, s", "recall@10", "lacks")]
+    for name, search in found.items():
+        rows_found = np.concatenate([search(query[None]) for query in queries])
+        recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(true.tolist(), rows_found.tolist(), strict=True)])
+        figures = (1e3 * one[name] / len(queries), 10 * many[name], builds[name], float(recall))
+        rows.append((name, *(f"{figure:.3g}" for figure in figures), LACKS[name]))
+    rows += [(peer, why, "", "", "", LACKS[peer]) for peer, why in absent.items() if peer != OPEN_CLIP]
+    show(rows, f"\n{options.count:,} x {dim} vectors, the {K} nearest")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Peers: other tools behind the same two shapes, a way to encode and a search; each is imported only when it is built."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from measuring import sentences
+
+from components.bundle import Bundle
+from components.search.onnx_encoder import OnnxEncoder
+
+K = 10
+BATCH = 32
+OPEN_CLIP, SENTENCE = "open_clip ViT-B/32", "sentence-transformers"
+PEERS = {OPEN_CLIP: "open_clip", SENTENCE: "sentence_transformers", "faiss IndexFlatIP": "faiss", "usearch exact": "usearch",
+         "hnswlib": "hnswlib"}  # fmt: skip
+LACKS = {
+    "ours": "-",
+    "numpy": "filters, files, equal vectors in a fixed order",
+    OPEN_CLIP: "an index; needs torch",
+    SENTENCE: "filters in the search, files of an index; needs torch",
+    "faiss IndexFlatIP": "metadata; filters are an id selector",
+    "usearch exact": "metadata; filters in this search",
+    "hnswlib": "exactness; metadata; filters are a callback for each candidate",
+}
+Ways = dict[str, Callable[[], object]]
+Search = Callable[[np.ndarray], np.ndarray]  # queries (n, dim) to rows (n, K)
+
+
+def there(peer: str) -> bool:
+    return importlib.util.find_spec(PEERS[peer]) is not None
+
+
+def encoder_ways(bundle: Bundle, paths: list[Path]) -> tuple[Ways, Ways]:
+    """Ways to encode a batch of pictures that are in memory, and to encode one text."""
+    encoder, text = OnnxEncoder(bundle, device="cpu"), sentences(1)
+    pixels = np.stack([encoder.preprocess.load(path) for path in paths])
+    parts = range(0, len(paths), BATCH)
+    pictures: Ways = {"ours": lambda: [encoder.encode_image(pixels[at : at + BATCH]) for at in parts]}
+    texts: Ways = {"ours": lambda: encoder.encode_text(text)}
+    if there(OPEN_CLIP):
+        import open_clip
+        import torch
+
+        model, _, _ = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None, load_weights=False)
+        model.eval()
+        tokens = open_clip.get_tokenizer("ViT-B-32")(text)
+        inputs = torch.rand(len(paths), 3, 224, 224)
+
+        @torch.inference_mode()
+        def open_clip_pictures() -> None:
+            for at in parts:
+                model.encode_image(inputs[at : at + BATCH], normalize=True)
+
+        pictures[OPEN_CLIP] = open_clip_pictures
+        texts[OPEN_CLIP] = torch.inference_mode()(lambda: model.encode_text(tokens, normalize=True))
+    return pictures, texts
+
+
+def numpy_search(vectors: np.ndarray) -> Search:
+    def search(queries: np.ndarray) -> np.ndarray:
+        scores = queries @ vectors.T
+        best = np.argpartition(scores, -K)[:, -K:]
+        order = np.argsort(-np.take_along_axis(scores, best, 1))
+        return np.take_along_axis(best, order, 1)
+
+    return search
+
+
+def peer_search(peer: str, vectors: np.ndarray) -> Search:
+    """Build a peer's index and return its search."""
+    dim = vectors.shape[1]
+    if peer == SENTENCE:
+        import torch
+        from sentence_transformers import util
+
+        corpus = torch.from_numpy(vectors)
+
+        def semantic_search(queries: np.ndarray) -> np.ndarray:
+            found = util.semantic_search(torch.from_numpy(queries), corpus, top_k=K, score_function=util.dot_score)
+            return np.array([[hit["corpus_id"] for hit in hits] for hits in found])
+
+        return semantic_search
+    if peer == "faiss IndexFlatIP":
+        import faiss
+
+        index = faiss.IndexFlatIP(dim)
+        index.add(vectors)
+        return lambda queries: index.search(queries, K)[1]
+    if peer == "usearch exact":
+        from usearch.index import MetricKind
+        from usearch.index import search as exact
+
+        return lambda queries: np.atleast_2d(exact(vectors, queries, K, MetricKind.IP, exact=True).keys)
+    import hnswlib
+
+    graph = hnswlib.Index("ip", dim)
+    graph.init_index(len(vectors), ef_construction=200, M=16)
+    graph.add_items(vectors)
+    graph.set_ef(100)
+    return lambda queries: graph.knn_query(queries, K)[0]

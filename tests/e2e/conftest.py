@@ -1,0 +1,147 @@
+"""Fixtures of the tests that run the product as a person does: a browser and a library of painted pictures, served."""
+
+import contextlib
+import http.client
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+_TESTS = Path(__file__).resolve().parents[1]
+_START_S = 60
+Serve = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium under Playwright; absent it is a failure in CI and a named skip elsewhere."""
+    program = shutil.which("chromium")
+    if program is None:
+        message = "no chromium on PATH: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=program, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def painted_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of 52 painted pictures under a bundle that knows colours; the file of one is gone since."""
+    folder = tmp_path_factory.mktemp("page")
+    bundle = runpy.run_path(str(_TESTS / "unit" / "colour_bundle.py"))["write_colour_bundle"](folder / "bundle")
+    _paint_all(folder / "pictures")
+    _image_finder("index", folder / "pictures", "--library", folder / "library", "--bundle", bundle.path)
+    (folder / "pictures" / "town" / "gone.jpg").unlink()
+    return folder / "library"
+
+
+@pytest.fixture(scope="session")
+def serve(painted_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """serve(port=0, token=""): a context in which `image-finder serve` answers at the address it yields."""
+    logs = tmp_path_factory.mktemp("serve")  # in files: a pipe that nobody reads would stop the server when full
+
+    @contextlib.contextmanager
+    def run(port: int = 0, token: str = "") -> Iterator[str]:
+        port = port or _free_port()
+        log = logs / f"{port}.jsonl"
+        command = _command("serve", "--library", painted_library, "--port", port)
+        environment = {**os.environ, **({"IMAGE_FINDER_TOKEN": token} if token else {})}
+        with log.open("w") as stream, subprocess.Popen(command, env=environment, stderr=stream) as process:
+            try:
+                _wait_until_ready(process, port, log)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
+                process.wait(timeout=20)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def address(serve: Serve) -> Iterator[str]:
+    """Address of a server that runs for the whole session."""
+    with serve() as running:
+        yield running
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "components.app.cli", *map(str, arguments)]
+
+
+def _image_finder(*arguments: object) -> None:
+    done = subprocess.run(_command(*arguments), check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"the server ended with {process.returncode}: {log.read_text()[-3000:]}")
+        with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as asked:
+            asked.request("GET", "/health/ready")
+            if asked.getresponse().status == 200:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"the server was not ready after {_START_S} s")
+
+
+def _paint_all(folder: Path) -> None:
+    rng = np.random.default_rng(11)
+    red = _paint(folder / "garden" / "red.jpg", (255, 0, 0), rng, size=(480, 320), exif=_canon_with_place())
+    _paint(folder / "garden" / "yellow.jpg", (255, 255, 0), rng, size=(320, 480), exif=_exif("Pixel 8", "2023:08:02"))
+    _paint(folder / "garden" / "deep" / "green.jpg", (0, 255, 0), rng, size=(480, 320))
+    _paint(folder / "town" / "blue.jpg", (0, 0, 255), rng, size=(400, 400))
+    _paint(folder / "town" / "gone.jpg", (255, 128, 0), rng, size=(480, 320))
+    _paint(folder / "town" / "<img src=x onerror=alert(1)>.png", (255, 0, 255), rng, size=(300, 200))
+    paler = Image.blend(red, Image.new("RGB", red.size, "grey"), 0.2).resize((240, 160))
+    paler.save(folder / "town" / "red copy.jpg", quality=70)
+    for number in range(45):
+        _paint(folder / "many" / f"grey{number:02}.jpg", (200, 200, 200), rng, size=(180, 120))
+
+
+def _paint(
+    path: Path, colour: tuple[int, int, int], rng: np.random.Generator, *, size: tuple[int, int], exif: Any = None
+) -> Image.Image:
+    """One hue in blocks of changing brightness: the mean has that hue, and no picture is a near-duplicate of another."""
+    blocks = rng.uniform(0.6, 1.0, (8, 9, 1)) * np.array(colour)
+    picture = Image.fromarray(blocks.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **({"exif": exif} if exif else {}))
+    return picture
+
+
+def _exif(model: str, day: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0110] = model
+    exif.get_ifd(0x8769)[0x9003] = f"{day} 10:20:30"
+    return exif
+
+
+def _canon_with_place() -> Image.Exif:
+    exif = _exif("Canon EOS 80D", "2020:05:17")
+    exif.get_ifd(0x8825).update({1: "N", 2: (46.0, 30.0, 0.0), 3: "E", 4: (7.0, 54.0, 0.0)})
+    return exif

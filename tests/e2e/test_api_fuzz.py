@@ -1,0 +1,148 @@
+"""Two thousand requests made from the OpenAPI document: no answer is a failure of the server, each is as documented."""
+
+import contextlib
+import runpy
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from PIL import Image
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from components.app.api.application import create_app
+from components.app.api.settings import Settings
+from components.finder import Finder
+
+pytestmark = pytest.mark.slow
+
+UNIT = Path(__file__).resolve().parents[1] / "unit"
+EXAMPLES = 40  # of each operation, mode and kind of id; all of them take less than a minute
+CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@contextlib.contextmanager
+def listening(app):
+    """Address of the application, served from a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, http="h11", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Address of a server on five pictures, and the ids of these."""
+    place = tmp_path_factory.mktemp("fuzzed")
+    bundle = runpy.run_path(str(UNIT / "colour_bundle.py"))["write_colour_bundle"](place / "bundle")
+    (place / "pictures").mkdir()
+    for colour in ("red", "green", "blue", "yellow", "white"):
+        Image.new("RGB", (64, 48), colour).save(place / "pictures" / f"{colour}.png")
+    index = runpy.run_path(str(UNIT / "album.py"))["publish_album"](place / "pictures", bundle, place)
+    app = create_app(lambda: Finder.open(index, threads=1), Settings.parse({"thumbnails_path": place / "thumbnails"}))
+    with listening(app) as address:
+        yield address
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as documented", "otherwise"])
+def test_no_request_makes_the_server_fail_or_answer_in_another_form(served, mode):
+    schema = schemathesis.openapi.from_url(f"{served}/openapi.json")
+    known = requests.get(f"{served}/api/v1/search?q=red", timeout=30).json()["hits"][0]["id"]
+    succeeded = set()
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        for identity in (None, known):
+            statuses = _statuses(operation, mode, identity)
+            assert mode is GenerationMode.NEGATIVE or statuses
+            succeeded |= {operation.label} if 200 in statuses else set()
+    if mode is GenerationMode.POSITIVE:
+        assert succeeded >= EVERYTHING
+
+
+def _statuses(operation, mode, identity):
+    """Statuses of all answers, each of which was as documented.
+
+    identity: put in place of every id that is made up; names of parts then become that of the part that is sent.
+    """
+    seen = set()
+
+    @seed(20261124)
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case):
+        if identity is not None:
+            _name(case, identity)
+        response = case.call(timeout=30)
+        assert response.status_code < 500 or response.status_code == 503
+        case.validate_response(response, checks=CHECKS)
+        seen.add(response.status_code)
+
+    # An operation that takes nothing cannot be asked otherwise than as documented.
+    with contextlib.suppress(*[Unsatisfiable] * (mode is GenerationMode.NEGATIVE)):
+        check()
+    return seen
+
+
+def _name(case, identity):
+    if isinstance(case.path_parameters, dict) and "identity" in case.path_parameters:
+        case.path_parameters["identity"] = identity
+    if isinstance(case.query, dict) and "like" in case.query:
+        case.query["like"] = [identity]
+    body = case.body.get("query", case.body) if isinstance(case.body, dict) else {}
+    if not isinstance(body, dict):
+        return
+    if "id" in body:
+        body["id"] = identity
+    if "picture" in body and body is not case.body:
+        body["picture"] = "picture"
+    for term in [*_list(body.get("terms")), *_list(body.get("negatives"))]:
+        if isinstance(term, dict):
+            term.update(
+                {name: value for name, value in {"like": identity, "picture": "picture"}.items() if name in term}
+            )
+
+
+def _list(value):
+    return value if isinstance(value, list) else []
+
+
+EVERYTHING = {
+    "GET /api/v1/search",
+    "POST /api/v1/search",
+    "POST /api/v1/labels",
+    "GET /api/v1/pictures/{identity}",
+    "GET /api/v1/pictures/{identity}/thumbnail",
+    "GET /api/v1/pictures/{identity}/view",
+    "GET /api/v1/pictures/{identity}/explanation",
+    "GET /api/v1/pictures/{identity}/original",
+    "GET /api/v1/facets",
+    "GET /api/v1/info",
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /metrics",
+}

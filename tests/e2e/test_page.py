@@ -1,0 +1,533 @@
+"""The web page in Chromium, against a running `image-finder serve` over pictures whose answers are known."""
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.slow
+SEARCH = "**/api/v1/search"
+
+
+@pytest.fixture
+def open_page(chromium, address) -> Iterator[Callable[..., Any]]:
+    """open_page(path="/", base=address, **context options): a page whose scripts must neither fail nor break the CSP."""
+    contexts, faults = [], []
+
+    def note(message) -> None:
+        if "Content Security Policy" in message.text:
+            faults.append(message.text)
+
+    def opened(path="/", *, base=address, **options):
+        context = chromium.new_context(locale="en-GB", **{"viewport": {"width": 1200, "height": 800}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", note)
+        page.goto(base + path)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def names(page) -> list[str]:
+    return page.locator("#grid .name").all_text_contents()
+
+
+def search(page, text, first):
+    page.locator("#text").fill(text)
+    expect_first(page, first)
+
+
+def expect_first(page, first):
+    expect(page.locator("#grid .name").first).to_have_text(first)
+    expect(page.locator("#grid")).to_have_attribute("aria-busy", "false")
+
+
+def transfer_of(page, path, *, name=None, kind="image/jpeg"):
+    """A DataTransfer with a file, as a browser makes it when one is dropped or pasted."""
+    return page.evaluate_handle(
+        """([data, name, type]) => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, { type }));
+            return transfer;
+        }""",
+        [base64.b64encode(path.read_bytes()).decode(), name or path.name, kind],
+    )
+
+
+def picture(painted_library, name) -> Path:
+    return painted_library.parent / "pictures" / name
+
+
+# Search
+
+
+def test_a_sentence_shows_the_right_picture_first_and_says_how_well_it_fits(open_page):
+    page = open_page()
+    search(page, "red", "red.jpg")
+    expect(page.locator("#grid .strength").first).to_have_text("Strong")
+    expect(page.get_by_role("status").first).to_have_text(re.compile("40 nearest of 52 pictures"))
+    expect(page.get_by_role("button", name=re.compile("^1. red.jpg, strong match"))).to_be_visible()
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_letters_typed_fast_ask_once_after_a_pause(open_page):
+    page = open_page()
+    page.clock.install()
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data) if "/search" in request.url else None)
+    page.locator("#text").press_sequentially("yellow")
+    page.clock.run_for(140)
+    assert asked == []
+    page.clock.run_for(20)
+    expect_first(page, "yellow.jpg")
+    assert len(asked) == 1
+
+
+def test_an_answer_that_comes_late_is_never_shown(open_page):
+    page = open_page()
+    held = []
+
+    def hold_blue(route):
+        if '"blue"' in route.request.post_data:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(SEARCH, hold_blue)
+    with page.expect_request(SEARCH):
+        page.locator("#text").fill("blue")
+    with page.expect_event("requestfailed", lambda request: '"blue"' in request.post_data):  # it is called off
+        page.locator("#text").fill("red")
+    expect_first(page, "red.jpg")
+    held[0].fulfill(json={"hits": [], "candidates": 0, "more": False})
+    expect(page.locator("#empty")).to_be_hidden()
+    expect_first(page, "red.jpg")
+
+
+def test_a_word_with_a_minus_and_the_field_without_take_away(open_page):
+    page = open_page()
+    search(page, "yellow", "yellow.jpg")
+    search(page, "yellow -red", "green.jpg")
+    assert "q=yellow&not=red" in page.url
+    search(page, "yellow", "yellow.jpg")
+    page.locator("#without").fill("red")
+    expect_first(page, "green.jpg")
+
+
+def test_more_results_come_by_scrolling_and_each_picture_once(open_page):
+    page = open_page()
+    search(page, "white", re.compile("grey"))
+    page.locator("#footer").scroll_into_view_if_needed()
+    expect(page.locator("#grid .cell")).to_have_count(51)  # 52 less one folded copy
+    expect(page.locator("#more")).to_be_hidden()
+    assert len(set(names(page))) == 51
+
+
+def test_near_duplicates_are_folded_and_shown_on_demand(open_page):
+    page = open_page()
+    search(page, "red", "red.jpg")
+    assert "red copy.jpg" not in names(page)
+    expect(page.locator(".copies-badge")).to_have_text("+1")
+    page.get_by_role("button", name="Show duplicates").click()
+    expect(page.locator(".copies-badge")).to_have_count(0)
+    assert set(names(page)[:2]) == {"red.jpg", "red copy.jpg"}
+    assert "all=true" in page.url
+
+
+def test_nothing_that_matches_well_is_said_quietly(open_page):
+    page = open_page("/?q=red&folder=pictures/many")
+    expect(page.locator("#notice")).to_have_text("Nothing matches well; these are the nearest.")
+    expect(page.locator("#grid .strength").first).to_have_text("Weak")
+
+
+def test_names_of_files_are_shown_as_text(open_page):
+    page = open_page("/?q=red blue")
+    expect_first(page, "<img src=x onerror=alert(1)>.png")
+    page.locator("button.tile").first.click()
+    expect(page.locator("#viewer-name")).to_have_text("<img src=x onerror=alert(1)>.png")
+
+
+# Filters
+
+
+def test_filters_narrow_the_search_and_show_what_is_active(open_page):
+    page = open_page()
+    search(page, "red", "red.jpg")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_text("Tall", exact=True).click()
+    expect_first(page, "yellow.jpg")
+    assert names(page) == ["yellow.jpg"]
+    expect(page.get_by_role("status").first).to_have_text("1 nearest of 1 picture that pass the filters")
+    expect(page.get_by_role("button", name="Filters, 1 active")).to_be_visible()
+    page.get_by_role("button", name="Remove filter: tall").click()
+    expect_first(page, "red.jpg")
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "found"),
+    [
+        ("camera", "Canon EOS 80D", ["red.jpg"]),
+        ("place", "Known", ["red.jpg"]),
+        ("date", "2023-08-02", ["yellow.jpg"]),
+        ("size", "400", ["blue.jpg"]),
+    ],
+)
+def test_each_filter_finds_what_passes_it(open_page, control, value, found):
+    page = open_page("/?q=red")
+    expect_first(page, "red.jpg")
+    page.get_by_role("button", name="Filters").click()
+    match control:
+        case "camera":
+            page.get_by_role("checkbox", name=value).check()
+        case "place":
+            page.get_by_text(value, exact=True).click()
+        case "date":
+            page.get_by_label("From").fill(value)
+            page.get_by_label("To", exact=True).fill(value)
+        case "size":
+            page.get_by_label("Shorter side, px").fill(value)
+            page.keyboard.press("Enter")
+    expect(page.locator("#grid .name")).to_have_text(found)
+
+
+def test_folders_are_a_tree_with_counts_and_a_folder_holds_what_is_below(open_page):
+    page = open_page("/?q=blue")
+    expect_first(page, "blue.jpg")
+    page.get_by_role("button", name="Filters").click()
+    expect(page.locator("#folders .number").first).to_have_text("52")
+    page.get_by_role("button", name="Folders in pictures").click()
+    garden = page.locator("#folders li", has=page.locator("> .tree-row .choice-name[title='pictures/garden']")).last
+    expect(garden.locator(".number").first).to_have_text("3")
+    garden.get_by_role("checkbox").first.check()
+    expect(page.get_by_role("status").first).to_have_text(re.compile("3 nearest of 3 pictures"))
+    assert set(names(page)) == {"red.jpg", "yellow.jpg", "green.jpg"}
+    page.get_by_role("button", name="Clear all").click()
+    expect_first(page, "blue.jpg")
+
+
+def test_filters_that_nothing_passes_offer_to_be_cleared(open_page):
+    page = open_page("/?q=blue&camera=Leica")
+    expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
+    page.get_by_role("button", name="Clear filters").click()
+    expect_first(page, "blue.jpg")
+
+
+# Search by a picture
+
+
+def test_a_dropped_picture_finds_itself_and_words_steer_it(open_page, painted_library):
+    page = open_page()
+    transfer = transfer_of(page, picture(painted_library, "town/blue.jpg"))
+    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    expect(page.get_by_text("Drop a picture to search by it")).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    expect(page.get_by_text("Drop a picture to search by it")).to_be_hidden()
+    expect_first(page, "blue.jpg")
+    expect(page.get_by_text("the address cannot carry it")).to_be_visible()
+    page.locator("#text").fill("green")
+    expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", "picture 50 %, words 50 %")
+    page.get_by_role("slider").fill("95")
+    expect_first(page, "blue.jpg")
+    page.get_by_role("slider").fill("5")
+    expect_first(page, "green.jpg")
+    page.get_by_role("button", name="Search without this picture").click()
+    expect(page.locator("#picture-term")).to_be_hidden()
+
+
+def test_a_pasted_picture_is_searched_by(open_page, painted_library):
+    page = open_page()
+    transfer = transfer_of(page, picture(painted_library, "garden/yellow.jpg"), name="image.png")
+    page.evaluate(
+        "(data) => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))",
+        transfer,
+    )
+    expect_first(page, "yellow.jpg")
+
+
+def test_a_chosen_picture_is_searched_by_and_back_leads_to_the_words(open_page, painted_library):
+    page = open_page("/?q=red")
+    expect_first(page, "red.jpg")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Search by a picture").click()
+    chooser.value.set_files(picture(painted_library, "town/blue.jpg"))
+    page.locator("#text").fill("")
+    expect_first(page, "blue.jpg")
+    page.go_back()
+    expect(page.locator("#text")).to_have_value("red")
+    page.go_back()
+    expect(page.locator("#picture-term")).to_be_hidden()
+    expect_first(page, "red.jpg")
+
+
+def test_a_dropped_file_that_is_no_picture_is_refused_with_the_servers_words(open_page, painted_library):
+    page = open_page()
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer_of(page, painted_library / "catalog.sqlite")})
+    expect(page.get_by_role("alert")).to_contain_text("picture")
+    notes = transfer_of(page, painted_library / "catalog.sqlite", name="notes.txt", kind="text/plain")
+    page.dispatch_event("body", "drop", {"dataTransfer": notes})
+    expect(page.locator("#notice")).to_have_text("“notes.txt” is not a picture.")
+
+
+# Keyboard and viewer
+
+
+def test_everything_is_reached_by_keys(open_page):
+    page = open_page()
+    page.keyboard.press("/")
+    expect(page.locator("#text")).to_be_focused()
+    page.keyboard.type("red")
+    expect_first(page, "red.jpg")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("button.tile").nth(0)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("button.tile").nth(1)).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    below, above = page.evaluate(
+        "[document.activeElement, document.querySelector('button.tile')].map("
+        "(each) => each.getBoundingClientRect().top + scrollY)"
+    )
+    assert below > above
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    expect(page.locator("#viewer-name")).to_have_text("red.jpg")
+    page.keyboard.press("ArrowRight")
+    second = names(page)[1]
+    expect(page.locator("#viewer-name")).to_have_text(second)
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator("button.tile").nth(1)).to_be_focused()
+    page.keyboard.press("m")
+    expect_first(page, second)
+    assert re.search(r"like=[0-9a-f]{16}", page.url)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("f")
+    expect(page.locator("#filters")).to_be_visible()
+
+
+def test_the_viewer_tells_what_is_known_and_where_the_model_looked(open_page):
+    page = open_page("/?q=red")
+    page.locator("button.tile").first.click()
+    viewer = page.get_by_role("dialog", name="red.jpg")
+    for words in [
+        "17 May 2020",
+        "Canon EOS 80D",
+        "480 \N{MULTIPLICATION SIGN} 320 px",
+        "46.50000° N, 7.90000° E",
+        "pictures/garden",
+        "cosine",
+    ]:
+        expect(viewer.get_by_text(words)).to_be_visible()
+    shown = page.locator("#viewer-image")
+    expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
+    page.keyboard.press("e")
+    expect(shown).to_have_attribute("data-shows", re.compile("/explanation$"))
+    expect(viewer.get_by_text("Where the model looked in this picture")).to_be_visible()
+    page.keyboard.press("e")
+    expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
+    viewer.get_by_role("button", name="Open near-duplicate 1").click()
+    expect(page.locator("#viewer-name")).to_have_text("red copy.jpg")
+
+
+def test_the_original_is_downloaded_as_it_is(open_page, painted_library):
+    page = open_page("/?q=red")
+    page.locator("button.tile").first.click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "red.jpg"
+    assert download.value.path().read_bytes() == picture(painted_library, "garden/red.jpg").read_bytes()
+
+
+def test_labels_are_weighed_against_each_other(open_page):
+    page = open_page("/?q=yellow")
+    page.locator("button.tile").first.click()
+    page.get_by_label("Is it a …?").fill("blue")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_text("Name at least two")).to_be_visible()
+    page.get_by_label("Is it a …?").fill("blue, yellow, blue")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator(".bar-name")).to_have_text(["yellow", "blue"])
+    assert int(page.locator(".label-list .number").first.inner_text().removesuffix(" %")) > 90
+
+
+# Address and history
+
+
+def test_an_address_shows_another_person_the_same(open_page):
+    page = open_page()
+    search(page, "yellow -red", "green.jpg")
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_text("Wide", exact=True).click()
+    expect(page.get_by_role("button", name="Filters, 1 active")).to_be_visible()
+    expect(page.locator("#grid")).to_have_attribute("aria-busy", "false")
+    other = open_page(page.url.removeprefix(re.match("http://[^/]+", page.url)[0]))
+    expect_first(other, "green.jpg")
+    assert names(other) == names(page)
+    expect(other.locator("#text")).to_have_value("yellow")
+    expect(other.locator("#without")).to_have_value("red")
+
+
+def test_an_address_of_a_picture_opens_it(open_page):
+    page = open_page("/?q=red")
+    page.locator("button.tile").first.click()
+    expect(page.locator("#viewer-name")).to_have_text("red.jpg")
+    other = open_page(page.url.removeprefix(re.match("http://[^/]+", page.url)[0]))
+    expect(other.locator("#viewer-name")).to_have_text("red.jpg")
+    other.keyboard.press("Escape")
+    expect(other).to_have_url(re.compile(r"/\?q=red$"))
+
+
+def test_back_leads_to_the_search_before_and_closes_the_viewer(open_page):
+    page = open_page()
+    search(page, "red", "red.jpg")
+    page.keyboard.press("Enter")
+    page.locator("#text").press_sequentially(" blue")
+    expect_first(page, "<img src=x onerror=alert(1)>.png")
+    page.locator("button.tile").first.click()
+    expect(page.locator("#viewer")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#viewer")).to_be_hidden()
+    page.go_back()
+    expect_first(page, "red.jpg")
+    page.go_back()
+    expect(page.get_by_text("What are you looking for?")).to_be_visible()
+    page.go_forward()
+    expect_first(page, "red.jpg")
+
+
+def test_an_address_with_nonsense_in_it_is_read_as_far_as_it_makes_sense(open_page):
+    page = open_page("/?q=red&since=soon&min_px=many&orientation=up&mix=NaN&like=../etc&min_score=&has_gps=1&view=x")
+    expect_first(page, "red.jpg")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+# What goes wrong
+
+
+def test_a_server_that_is_gone_is_told_and_asked_again(open_page, serve):
+    with serve() as base:
+        page = open_page("/?q=red", base=base)
+        expect_first(page, "red.jpg")
+    page.locator("#text").fill("blue")
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    with serve(port=int(base.rsplit(":", 1)[1])):
+        page.get_by_role("button", name="Try again").click()
+        expect_first(page, "blue.jpg")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_the_servers_own_words_are_shown(open_page):
+    page = open_page("/?q=red&since=2024-01-02&until=2024-01-01")
+    expect(page.get_by_role("alert")).to_contain_text("since (2024-01-02) must not be after until (2024-01-01)")
+
+
+def test_a_busy_server_is_asked_again_when_it_said(open_page):
+    page = open_page()
+    refusals = [{"status": 503, "headers": {"Retry-After": "1"}}, {"status": 429, "headers": {"Retry-After": "1"}}]
+    page.route(SEARCH, lambda route: route.fulfill(**refusals.pop()) if refusals else route.continue_())
+    page.locator("#text").fill("red")
+    expect(page.locator("#notice")).to_have_text("The finder is busy; trying again in 1 s.")
+    expect_first(page, "red.jpg")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_picture_whose_file_is_gone_keeps_its_place_and_says_so(open_page):
+    page = open_page("/?q=red yellow&folder=pictures/town")
+    tile = page.get_by_role("button", name=re.compile("gone.jpg"))
+    expect(tile.get_by_text("No preview")).to_be_visible()
+    expect(page.locator(".frame.loaded")).to_have_count(3)
+    tile.click()
+    expect(page.locator("#stage-note")).to_contain_text("no longer there")
+    expect(page.locator("#viewer-image")).to_be_hidden()
+
+
+def test_a_server_with_a_token_asks_for_it_once(open_page, serve):
+    token = "correct horse battery staple"
+    with serve(token=token) as base:
+        page = open_page("/?q=red", base=base)
+        expect(page.get_by_role("heading", name="This finder asks for a token")).to_be_visible()
+        page.get_by_role("textbox", name="Token").fill("not this one, which is wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("This token is not the right one.")).to_be_visible()
+        page.get_by_role("textbox", name="Token").fill(token)
+        page.keyboard.press("Enter")
+        expect_first(page, "red.jpg")
+        expect(page.locator(".frame").first).to_have_class("frame loaded")
+        page.reload()
+        expect_first(page, "red.jpg")
+
+
+# Looks
+
+
+def test_a_phone_needs_no_sideways_scrolling(open_page):
+    page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    for show in (
+        lambda: expect(page.locator("#welcome")).to_be_visible(),
+        lambda: search(page, "red", "red.jpg"),
+        lambda: page.get_by_role("button", name="Filters").click(),
+        page.locator("button.tile").first.click,
+    ):
+        show()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= 360
+
+
+def test_tiles_keep_their_place_while_pictures_come(open_page):
+    page = open_page()
+    held = []
+    page.route("**/thumbnail*", lambda route: held.append(route))  # noqa: PLW0108 - it must be a function
+    search(page, "red", "red.jpg")
+    places = "[...document.querySelectorAll('.frame')].slice(0, 8).map((each) => each.getBoundingClientRect().toJSON())"
+    before = page.evaluate(places)
+    for route in held:
+        route.continue_()
+    expect(page.locator(".frame").first).to_have_class("frame loaded")
+    assert page.evaluate(places) == before
+
+
+def test_the_appearance_follows_the_system_until_one_is_chosen(open_page):
+    page = open_page(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    page.get_by_role("button", name="Dark appearance", pressed=True).click()
+    light = page.evaluate(background)
+    assert sum(map(int, re.findall(r"\d+", dark))) < 150 < 600 < sum(map(int, re.findall(r"\d+", light)))
+    page.reload()
+    expect(page.get_by_role("button", name="Dark appearance", pressed=False)).to_be_visible()
+    assert page.evaluate(background) == light
+
+
+@pytest.mark.parametrize("appearance", ["light", "dark"])
+def test_axe_finds_nothing_to_object_to(open_page, appearance):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(color_scheme=appearance, reduced_motion="reduce")
+    expect(page.locator("#welcome-count")).not_to_be_empty()
+    found = {"start": Axe().run(page)}
+    search(page, "red -blue", "red.jpg")
+    expect(page.locator(".frame").first).to_have_class("frame loaded")
+    found["results"] = Axe().run(page)
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_text("Wide", exact=True).click()
+    expect(page.locator("#active")).to_be_visible()
+    expect_first(page, "red.jpg")
+    found["filters"] = Axe().run(page)
+    page.locator("button.tile").first.click()
+    page.keyboard.press("e")
+    expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("/explanation$"))
+    found["viewer"] = Axe().run(page)
+    objections = {where: result.generate_report() for where, result in found.items() if result.violations_count}
+    assert objections == {}

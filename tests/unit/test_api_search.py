@@ -1,0 +1,235 @@
+import io
+import json
+
+import pytest
+from PIL import Image
+
+
+def picture(colour, size=(40, 30), kind="PNG"):
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, kind)
+    return stream.getvalue()
+
+
+def names(response):
+    assert response.status_code == 200, response.text
+    return [hit["name"] for hit in response.json()["hits"]]
+
+
+def fault(response):
+    error = response.json()["error"]
+    assert error["request_id"] == response.headers["X-Request-ID"]
+    return response.status_code, error["code"]
+
+
+def post(api, query, **pictures):
+    files = {name: (f"{name}.bin", content, "text/html") for name, content in pictures.items()}
+    return api.post("/api/v1/search", data={"query": json.dumps(query)}, files=files or None)
+
+
+def identity_of(api, colour):
+    return api.get("/api/v1/search", params={"q": colour, "k": 1}).json()["hits"][0]["id"]
+
+
+@pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])
+def test_a_text_finds_its_picture_first(api, colour):
+    answer = api.get("/api/v1/search", params={"q": colour, "k": 2})
+    assert names(answer)[0] == f"{colour}.png"
+    assert len(answer.json()["hits"]) == 2
+    assert answer.json()["candidates"] == 5
+    assert answer.json()["more"] is True
+    assert answer.json()["matches_well"] is True
+    assert answer.json()["generation"].startswith("00000001-")
+    assert set(answer.json()["took_ms"]) == {"wait", "encode", "rank", "total"}
+
+
+def test_an_unwanted_text_pushes_its_pictures_back(api):
+    for unwanted, kept in (("red", "green"), ("green", "red")):
+        answer = names(api.get("/api/v1/search", params={"q": "yellow", "not": unwanted}))
+        assert answer.index(f"{kept}.png") < answer.index(f"{unwanted}.png")
+
+
+def test_a_picture_of_the_index_finds_itself_first_and_an_unknown_one_is_not_found(api):
+    assert names(api.get("/api/v1/search", params={"like": identity_of(api, "blue"), "k": 1})) == ["blue.png"]
+    assert fault(api.get("/api/v1/search", params={"like": "f" * 16})) == (404, "not_found")
+
+
+def test_filters_leave_only_what_passes_them(api):
+    assert sorted(names(api.get("/api/v1/search", params={"q": "red", "folder": "pictures/warm"}))) == [
+        "red.png",
+        "yellow.png",
+    ]
+    assert names(api.get("/api/v1/search", params={"q": "red", "min_px": 301})) == []
+    assert names(api.get("/api/v1/search", params={"q": "red", "has_gps": "true"})) == []
+    assert len(names(api.get("/api/v1/search", params={"q": "red", "orientation": "landscape"}))) == 5
+    assert names(api.get("/api/v1/search", params={"q": "red", "until": "1990-01-01"})) == []
+
+
+def test_pages_follow_each_other_without_gap(api):
+    whole = names(api.get("/api/v1/search", params={"q": "red"}))
+    pages = [names(api.get("/api/v1/search", params={"q": "red", "k": 2, "offset": at})) for at in (0, 2, 4)]
+    assert [name for page in pages for name in page] == whole
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
+def test_an_uploaded_picture_finds_its_colour_whatever_type_it_claims(api, kind):
+    answer = post(api, {"terms": [{"picture": "mine"}], "k": 1}, mine=picture((255, 0, 0), kind=kind))
+    assert names(answer) == ["red.png"]
+    assert answer.json()["hits"][0]["match"] is None
+
+
+def test_texts_and_pictures_are_weighed_together(api):
+    terms = [{"text": "red", "weight": 0.1}, {"picture": "mine", "weight": 10}]
+    assert names(post(api, {"terms": terms, "k": 1}, mine=picture((0, 0, 255)))) == ["blue.png"]
+    terms[0]["weight"], terms[1]["weight"] = 10, 0.1
+    assert names(post(api, {"terms": terms, "k": 1}, mine=picture((0, 0, 255)))) == ["red.png"]
+
+
+def test_json_alone_is_enough_without_uploads(api):
+    body = {"terms": [{"text": "red"}], "negatives": [{"text": "yellow"}], "filters": {"folders": ["pictures"]}, "k": 1}
+    assert names(api.post("/api/v1/search", json=body)) == ["red.png"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\N{DOG}\N{ZERO WIDTH JOINER}",
+        "\u0643\u0644\u0628 \u0639\u0644\u0649 \u0627\u0644\u0634\u0627\u0637\u0626",
+        "\u72ac",
+        "\0",
+        "a\u202eb",
+        "x" * 1000,
+        "%00",
+        "'; drop table",
+    ],
+)
+def test_any_text_is_answered(api, text):
+    assert len(names(api.get("/api/v1/search", params={"q": text}))) == 5
+    assert len(names(api.post("/api/v1/search", json={"terms": [{"text": text}]}))) == 5
+
+
+def test_bytes_that_are_no_text_are_answered(api):
+    assert api.get("/api/v1/search?q=%FF%FE%80").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, (400, "bad_query")),
+        ({"q": ""}, (400, "bad_query")),
+        ({"q": " \n"}, (400, "bad_query")),
+        ({"q": "x" * 1001}, (400, "bad_query")),
+        ({"q": ["red"] * 17}, (422, "bad_request")),
+        ({"q": "red", "k": 0}, (422, "bad_request")),
+        ({"q": "red", "k": -1}, (422, "bad_request")),
+        ({"q": "red", "k": 10**9}, (422, "bad_request")),
+        ({"q": "red", "k": "many"}, (422, "bad_request")),
+        ({"q": "red", "k": 500, "offset": 4600}, (400, "bad_query")),
+        ({"q": "red", "min_score": "nan"}, (422, "bad_request")),
+        ({"q": "red", "since": "2024-13-01"}, (422, "bad_request")),
+        ({"q": "red", "since": "2024-02-01", "until": "2024-01-01"}, (400, "bad_query")),
+        ({"q": "red", "sort": "name"}, (422, "bad_request")),
+        ({"not": "red"}, (400, "bad_query")),
+    ],
+)
+def test_a_query_that_cannot_be_answered_is_refused_in_the_one_form(api, parameters, expected):
+    assert fault(api.get("/api/v1/search", params=parameters)) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", (422, "bad_request")),
+        ("{", (422, "bad_request")),
+        ("[]", (422, "bad_request")),
+        ("null", (422, "bad_request")),
+        ("[" * 100_000, (422, "bad_request")),
+        ('{"terms": [{"text": "red", "weight": NaN}]}', (422, "bad_request")),
+        ('{"terms": [{"text": "red", "weight": 1e999}]}', (422, "bad_request")),
+        ('{"terms": [{"text": "red", "weight": 0}]}', (422, "bad_request")),
+        ('{"terms": [{"text": "red", "like": "0123456789abcdef"}]}', (400, "bad_query")),
+        ('{"terms": [{}]}', (400, "bad_query")),
+        ('{"terms": []}', (400, "bad_query")),
+        ('{"terms": [{"picture": "absent"}]}', (422, "bad_request")),
+        ('{"terms": [{"picture": "/etc/passwd"}]}', (422, "bad_request")),
+        ('{"terms": [{"like": "../../etc/passwd"}]}', (404, "not_found")),
+        ('{"terms": [{"text": "red"}], "k": 1e9}', (422, "bad_request")),
+        ('{"terms": [{"text": "red"}], "path": "/etc"}', (422, "bad_request")),
+    ],
+)
+def test_a_body_that_cannot_be_answered_is_refused_in_the_one_form(api, query, expected):
+    assert fault(api.post("/api/v1/search", content=query, headers={"Content-Type": "application/json"})) == expected
+    assert fault(api.post("/api/v1/search", files={"query": (None, query)})) == expected
+
+
+def test_a_body_that_is_not_what_it_says_is_refused(api):
+    broken = {"Content-Type": "multipart/form-data; boundary=x"}
+    for content in (b"", b"nothing", b"--x\r\n\r\n", b"--x\r\nContent-Disposition: form-data\r\n\r\n", b"\0" * 100):
+        assert fault(api.post("/api/v1/search", content=content, headers=broken)) == (422, "bad_request")
+    unbounded = {"Content-Type": "multipart/form-data"}
+    assert fault(api.post("/api/v1/search", content=b"x", headers=unbounded)) == (422, "bad_request")
+    for kind in ("text/plain", "image/png", "application/x-www-form-urlencoded", ""):
+        response = api.post("/api/v1/search", content=b"{}", headers={"Content-Type": kind})
+        assert fault(response) == (415, "unsupported_media_type")
+    assert fault(api.post("/api/v1/search", data={"other": "1"}, files={"x": b"x"})) == (422, "bad_request")
+
+
+def test_uploads_that_are_no_pictures_are_refused_whatever_they_claim(api):
+    damaged = picture((255, 0, 0), (400, 300), "JPEG")[:300]
+    for content in (
+        b"",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<html>",
+        b"%PDF-1.4",
+        b"MZ",
+        damaged[:2],
+        damaged,
+    ):
+        assert fault(post(api, {"terms": [{"picture": "mine"}]}, mine=content)) == (415, "not_a_picture")
+
+
+def test_a_wide_picture_and_one_of_one_pixel_are_answered(api):
+    assert names(post(api, {"terms": [{"picture": "m"}], "k": 1}, m=picture((255, 0, 0), (20_000, 3)))) == ["red.png"]
+    assert names(post(api, {"terms": [{"picture": "m"}], "k": 1}, m=picture((0, 0, 255), (1, 1)))) == ["blue.png"]
+
+
+def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(api):
+    bomb = picture((0, 0, 0), (10_000, 5_001))  # 150 MB of pixels in 150 kB
+    assert len(bomb) < 1_000_000
+    answer = post(api, {"terms": [{"picture": "mine"}]}, mine=bomb)
+    assert fault(answer) == (413, "too_large")
+    assert "10000 x 5001 pixels" in answer.json()["error"]["message"]
+
+
+def test_labels_tell_what_a_picture_shows(api):
+    answer = api.post("/api/v1/labels", json={"id": identity_of(api, "blue"), "labels": ["red", "blue", "green"]})
+    assert answer.status_code == 200
+    best = answer.json()["labels"][0]
+    assert best["label"] == "blue"
+    assert best["probability"] > 0.9
+    assert sum(each["probability"] for each in answer.json()["labels"]) == pytest.approx(1)
+    query = {"query": json.dumps({"picture": "mine", "labels": ["red", "blue"]})}
+    uploaded = api.post("/api/v1/labels", data=query, files={"mine": picture((255, 0, 0))})
+    assert uploaded.json()["labels"][0]["label"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"id": "f" * 16, "labels": ["red", "blue"]}, (404, "not_found")),
+        ({"id": "../../etc/passwd", "labels": ["red", "blue"]}, (404, "not_found")),
+        ({"labels": ["red", "blue"]}, (422, "bad_request")),
+        ({"id": "f" * 16, "picture": "mine", "labels": ["red", "blue"]}, (422, "bad_request")),
+        ({"id": "f" * 16, "labels": []}, (422, "bad_request")),
+        ({"id": "f" * 16, "labels": ["x"] * 101}, (422, "bad_request")),
+        ({"picture": "absent", "labels": ["red", "blue"]}, (422, "bad_request")),
+    ],
+)
+def test_labels_that_cannot_be_told_are_refused(api, body, expected):
+    assert fault(api.post("/api/v1/labels", json=body)) == expected
+
+
+def test_labels_that_say_nothing_are_refused(api):
+    for labels in (["", "red"], [" ", "red"], ["x" * 5000, "red"]):
+        answer = api.post("/api/v1/labels", json={"id": identity_of(api, "blue"), "labels": labels})
+        assert fault(answer) == (400, "bad_query")

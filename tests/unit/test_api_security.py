@@ -1,0 +1,196 @@
+import base64
+import json
+import logging
+import time
+
+import pytest
+
+from components.app.api.security import COOKIE, session_value
+from components.app.api.settings import Settings
+from components.errors import ConfigError
+
+TOKEN = "correct-horse-battery-staple"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+GUARDED = (
+    "/api/v1/search?q=red",
+    "/api/v1/info",
+    "/api/v1/facets",
+    "/api/v1/pictures/x/original",
+    "/metrics",
+    "/nothing",
+)
+OPEN = ("/", "/static/app.js", "/openapi.json", "/health/live", "/health/ready")
+
+
+@pytest.fixture(scope="module")
+def guarded(album_tools, album):
+    with album_tools.serving(album / "index", token=TOKEN, host="0.0.0.0", base_url="http://finder.example") as client:
+        yield client
+
+
+def refusal(response):
+    return response.status_code, response.json()["error"]["code"]
+
+
+@pytest.mark.parametrize("path", GUARDED)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": TOKEN},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Bearer {TOKEN[:-1]}"},
+        {"Authorization": f"Basic {base64.b64encode(f'x:{TOKEN}'.encode()).decode()}"},
+        {"Authorization": "Bearer \xff".encode("latin-1")},
+        {"Cookie": f"{COOKIE}={TOKEN}"},
+        {"Cookie": f"{COOKIE}=9999999999."},
+        {"Cookie": f"{COOKIE}={session_value('another-token-of-length', expires=9_999_999_999)}"},
+        {"Cookie": f"{COOKIE}={session_value(TOKEN, expires=1_000_000_000)}"},
+        {"Cookie": "\0;;=;[]"},
+    ],
+)
+def test_nothing_is_told_without_the_token(guarded, path, headers):
+    answer = guarded.get(path, headers=headers)
+    assert refusal(answer) == (401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_the_token_opens_everything_and_the_page_needs_none(guarded):
+    assert guarded.get("/api/v1/search?q=red", headers=BEARER).status_code == 200
+    assert guarded.get("/api/v1/search?q=red", headers={"Authorization": f"bearer {TOKEN}"}).status_code == 200
+    for path in OPEN:
+        assert guarded.get(path).status_code == 200
+
+
+def test_a_session_opens_pictures_without_the_header(guarded):
+    assert refusal(guarded.post("/api/v1/session")) == (401, "unauthorized")
+    answer = guarded.post("/api/v1/session", headers=BEARER)
+    assert answer.status_code == 204
+    cookie = answer.headers["Set-Cookie"]
+    assert TOKEN not in cookie
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age="))
+    assert guarded.get("/api/v1/info").status_code == 200  # the client keeps the cookie
+    guarded.cookies.clear()
+    assert guarded.get("/api/v1/info").status_code == 401
+
+
+def test_a_session_ends_when_its_time_is_over(guarded):
+    for expires, status in ((int(time.time()) + 60, 200), (int(time.time()) - 1, 401)):
+        cookie = {"Cookie": f"{COOKIE}={session_value(TOKEN, expires=expires)}"}
+        assert guarded.get("/api/v1/info", headers=cookie).status_code == status
+    later = session_value(TOKEN, expires=int(time.time()) - 1).replace(str(int(time.time()) - 1), "9999999999")
+    assert guarded.get("/api/v1/info", headers={"Cookie": f"{COOKIE}={later}"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "[", "localhost.", "10.0.0.1:8080", "a@127.0.0.1:x"]
+)
+def test_a_name_that_was_bound_to_this_address_by_another_is_not_answered(api, host):
+    assert refusal(api.get("/api/v1/info", headers={"Host": host})) == (400, "unknown_host")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "LOCALHOST", "[::1]:9"])
+def test_the_names_of_this_machine_are_answered(api, host):
+    assert api.get("/api/v1/info", headers={"Host": host}).status_code == 200
+
+
+def test_names_that_are_allowed_are_answered(album_tools, album):
+    with album_tools.serving(album / "index", allowed_hosts=("Finder.example",)) as client:
+        assert client.get("/api/v1/info", headers={"Host": "finder.example:80"}).status_code == 200
+        assert client.get("/api/v1/info", headers={"Host": "other.example"}).status_code == 400
+
+
+def test_pages_of_other_servers_may_not_ask(api):
+    body = {"terms": [{"text": "red"}]}
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", "["):
+        answer = api.post("/api/v1/search", json=body, headers={"Origin": origin})
+        assert refusal(answer) == (403, "foreign_origin")
+    assert api.post("/api/v1/search", json=body, headers={"Origin": "http://127.0.0.1:8080"}).status_code == 200
+    answer = api.options(
+        "/api/v1/search", headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    )
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", [*GUARDED, *OPEN, "/api/v1/search?k=0", "/static/nothing"])
+def test_every_answer_tells_browsers_what_they_may_do(api, path):
+    headers = api.get(path).headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"]
+    assert not [name for name in headers if name.startswith("access-control") or name == "server"]
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "TRACE", "OPTIONS", "BREW"])
+def test_other_methods_are_refused_in_the_one_form(api, method):
+    answer = api.request(method, "/api/v1/info")
+    assert refusal(answer) == (405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/docs",
+        "/redoc",
+        "/api",
+        "/api/v2/search",
+        "/api/v1/search/",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/" + "x" * 8000,
+    ],
+)
+def test_unknown_paths_are_not_found_in_the_one_form(api, path):
+    assert refusal(api.get(path, follow_redirects=False)) == (404, "not_found")
+
+
+def test_a_sane_request_id_is_kept_and_any_other_replaced(api):
+    assert api.get("/health/live", headers={"X-Request-ID": "my-id.1"}).headers["X-Request-ID"] == "my-id.1"
+    for bad in ("", "a b", "x" * 65, '{"a"', "\u00e4".encode()):
+        made = api.get("/health/live", headers={"X-Request-ID": bad}).headers["X-Request-ID"]
+        assert len(made) == 16
+        assert int(made, 16) >= 0
+
+
+def test_the_log_holds_neither_token_nor_query(guarded, caplog):
+    caplog.set_level(logging.DEBUG)
+    guarded.get("/api/v1/search?q=secretive", headers=BEARER)
+    guarded.get("/api/v1/search?q=secretive", headers={"Authorization": "Bearer wrong-token-of-length"})
+    told = json.dumps([{**vars(record), "exc_info": None} for record in caplog.records], default=str)
+    routes = [record.route for record in caplog.records if record.message == "request"]
+    assert routes[-2:] == ["/api/v1/search", "unmatched"]
+    assert TOKEN not in told
+    assert "secretive" not in "".join(
+        str(vars(record)) for record in caplog.records if record.name.startswith("components")
+    )
+
+
+def test_the_log_holds_queries_when_that_is_asked_for(album_tools, album, caplog):
+    caplog.set_level(logging.INFO, "components")
+    with album_tools.serving(album / "index", log_queries=True) as client:
+        client.get("/api/v1/search?q=secretive")
+    assert [record.query for record in caplog.records if record.message == "request"] == [["secretive"]]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "finder.example", "127.0.0.1.example"])
+def test_an_address_that_others_reach_needs_a_token(host):
+    with pytest.raises(ConfigError, match="a token is needed"):
+        Settings.parse({"host": host})
+    assert Settings.parse({"host": host, "token": TOKEN}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_an_address_of_this_machine_alone_needs_none(host):
+    assert Settings.parse({"host": host}).token is None
+
+
+def test_a_token_that_can_be_guessed_or_sent_by_nobody_is_refused():
+    with pytest.raises(ConfigError, match="fewer than 16 characters"):
+        Settings.parse({"token": "x" * 15})
+    with pytest.raises(ConfigError, match="beyond ASCII"):
+        Settings.parse({"token": "\u00e4" * 16})
+    assert TOKEN not in repr(Settings.parse({"token": TOKEN}))

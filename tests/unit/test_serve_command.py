@@ -1,0 +1,224 @@
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from components.app.api import server
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TOKEN = "correct-horse-battery-staple"
+
+
+class Served:
+    """A running `image-finder serve`: its address and what it has said so far."""
+
+    def __init__(self, process):
+        self.process = process
+        self.said = []
+        self.address = ("", 0)
+        for line in process.stderr:
+            self.said.append(line)
+            if found := re.search(r"answers on http://\[?([0-9a-f.:]+?)\]?:(\d+) ", line):
+                self.address = (found[1], int(found[2]))
+                break
+        self._reader = threading.Thread(target=lambda: self.said.extend(process.stderr))
+        self._reader.start()
+
+    def ask(self, path, headers=None):
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers=headers or {})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        self._reader.join(30)
+        return code
+
+
+def command(*words, **variables):
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("IMAGE_FINDER")}
+    line = [sys.executable, "-m", "components.app.cli", *map(str, words)]
+    return {"args": line, "env": {**kept, "PYTHONPATH": path, **variables}, "cwd": "/"}
+
+
+@contextlib.contextmanager
+def serving(*words, **variables):
+    start = command("serve", "--port", 0, "--threads", 1, *words, **variables)
+    process = subprocess.Popen(**start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            served = Served(process)
+            assert served.address[1], "".join(served.said)
+            yield served
+        finally:
+            process.kill()
+
+
+def refused(*words, **variables):
+    """What a start that fails says."""
+    done = subprocess.run(
+        **command("serve", *words, **variables), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_it_answers_on_the_port_it_tells_and_ends_well_when_it_is_told_to(album):
+    with serving("--index", album / "index") as served:
+        status, answer = served.ask("/api/v1/search?q=red&k=1")
+        assert (status, answer["hits"][0]["name"]) == (200, "red.png")
+        assert served.address[0] == "127.0.0.1"
+        assert served.stop() == 0
+        logged = [json.loads(line) for line in served.said if line.startswith("{")]
+        assert [line["route"] for line in logged if line["message"] == "request"] == ["/api/v1/search"]
+        assert "red" not in "".join(line for line in served.said if '"request"' in line)
+        with pytest.raises(ConnectionRefusedError):
+            served.ask("/health/live")
+
+
+def test_a_request_that_has_begun_is_finished_before_it_ends(album):
+    body = b'{"terms": [{"text": "blue"}], "k": 1}'
+    head = f"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        connection.sendall(head.encode() + body[:9])
+        assert served.ask("/health/live")[0] == 200  # so the first request has arrived
+        served.process.send_signal(signal.SIGTERM)
+        while True:  # until it listens no more
+            try:
+                socket.create_connection(served.address, 1).close()
+            except OSError:
+                break
+            time.sleep(0.05)
+        connection.sendall(body[9:])
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"blue.png" in answer + connection.recv(65536)
+        assert served.stop() == 0
+
+
+def test_the_token_comes_from_a_file_or_the_environment(album, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    for words, variables in ((("--token-file", tmp_path / "token"), {}), ((), {"IMAGE_FINDER_TOKEN": TOKEN})):
+        with serving("--index", album / "index", "--host", "0.0.0.0", *words, **variables) as served:
+            served.address = ("127.0.0.1", served.address[1])
+            assert served.ask("/api/v1/info")[0] == 401
+            assert served.ask("/api/v1/info", bearer)[0] == 200
+            served.stop()
+            assert TOKEN not in "".join(served.said)
+
+
+def test_a_port_in_use_is_told_in_one_line(album):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused("--index", album / "index", "--port", port)
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--host", "0.0.0.0"), "a token is needed"),
+        (("--host", "no.such.name.invalid", "--token-file", "TOKEN"), "cannot listen on no.such.name.invalid"),
+        (("--token-file", "EMPTY"), "is empty"),
+        (("--library", "EMPTY"), "both"),
+        (("--keep-fresh",), "--library"),
+    ],
+)
+def test_a_start_that_cannot_be_made_says_why_in_one_line(album, tmp_path, words, message):
+    (tmp_path / "EMPTY").write_text("")
+    (tmp_path / "TOKEN").write_text(TOKEN)
+    given = [tmp_path / word if word.isupper() and not word.startswith("-") else word for word in words]
+    assert message in refused("--index", album / "index", *given)
+
+
+def test_nothing_to_search_is_told_in_one_line(tmp_path):
+    assert f"no index at {tmp_path}" in refused("--index", tmp_path)
+    assert "no index at" in refused(IMAGE_FINDER_HOME=str(tmp_path))
+
+
+def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch):
+    monkeypatch.setattr(server, "_HEAD_S", 0.2)
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def scene():
+        config = uvicorn.Config(app, http=server.PromptProtocol, log_config=None, timeout_keep_alive=20)
+        config.load()
+        state = ServerState()
+        listener = await asyncio.get_running_loop().create_server(
+            lambda: server.PromptProtocol(config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        address = listener.sockets[0].getsockname()[:2]
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(sent)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 20) == b""
+            writer.close()
+        reader, writer = await asyncio.open_connection(*address)
+        for _ in range(2):  # one that is used again gets a new time for each head
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 OK")
+            await asyncio.sleep(0.3)
+        writer.write(b"GET")
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+        listener.close()
+        await listener.wait_closed()
+
+    asyncio.run(scene())
+
+
+def test_a_head_that_is_too_large_is_refused(album):
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 100_000)
+            assert connection.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+        assert served.ask("/health/live")[0] == 200
+
+
+@pytest.mark.slow
+def test_kept_fresh_it_finds_new_pictures_and_leaves_no_process_behind(colour_bundle, paint, tmp_path):
+    paint(tmp_path / "pictures" / "red.png", "red")
+    library = ("--library", tmp_path / "library")
+    made = command("index", tmp_path / "pictures", "--bundle", colour_bundle.path, *library)
+    subprocess.run(**made, capture_output=True, timeout=60, check=True)
+    with serving("--keep-fresh", *library) as served:
+        children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
+        assert len(children) == 1
+        assert served.ask("/health/ready")[1]["pictures"] == 1
+        end = time.monotonic() + 60
+        while not any("watching" in said for said in served.said):
+            assert time.monotonic() < end, "".join(served.said)
+            time.sleep(0.1)
+        paint(tmp_path / "pictures" / "blue.png", "blue")
+        while served.ask("/health/ready")[1]["pictures"] < 2:
+            assert time.monotonic() < end, "".join(served.said)
+            time.sleep(0.1)
+        assert served.ask("/api/v1/search?q=blue&k=1")[1]["hits"][0]["name"] == "blue.png"
+        assert served.stop() == 0
+        assert not Path(f"/proc/{children[0]}").exists()
