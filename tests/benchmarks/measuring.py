@@ -34,10 +34,21 @@ def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:
     return rows
 
 
-def write_random_index(path: Path, bundle: Bundle, count: int, *, seed: int = 0) -> np.ndarray:
-    """Write an index of random unit vectors that claims to be of this bundle; returns the vectors."""
+def unit_rows_near_plane(seed: int, n_rows: int, dim: int, *, plane_dim: int = 32) -> np.ndarray:
+    """Unit rows near one plane of fewer dimensions (always the same one), as a model's vectors are; the rest is noise."""
+    plane = unit_rows(np.random.default_rng(12345), plane_dim, dim)
+    rng = np.random.default_rng(seed)
+    rows = unit_rows(rng, n_rows, plane_dim) @ plane + 0.2 * unit_rows(rng, n_rows, dim)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def write_random_index(
+    path: Path, bundle: Bundle, count: int, *, seed: int = 0, vectors: np.ndarray | None = None
+) -> np.ndarray:
+    """Write an index of random unit vectors, or of these, that claims to be of this bundle; returns the vectors."""
     dim = bundle.manifest.embedding_dim
-    vectors = unit_rows(np.random.default_rng(seed), count, dim)
+    vectors = unit_rows(np.random.default_rng(seed), count, dim) if vectors is None else vectors
     manifest = IndexManifest(
         format_version=FORMAT_VERSION,
         kind="exact",

@@ -44,24 +44,40 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def painted_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library of 52 painted pictures under a bundle that knows colours; the file of one is gone since."""
-    folder = tmp_path_factory.mktemp("page")
+    library = _paint_library(tmp_path_factory.mktemp("page"))
+    (library.parent / "pictures" / "town" / "gone.jpg").unlink()
+    return library
+
+
+@pytest.fixture
+def new_library(tmp_path: Path) -> Path:
+    """Another such library, with all its files, for a test that changes it; its pictures are in ../pictures."""
+    return _paint_library(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def image_finder() -> Callable[..., None]:
+    """image_finder(*words): run the command, which must succeed."""
+    return _image_finder
+
+
+def _paint_library(folder: Path) -> Path:
     bundle = runpy.run_path(str(_TESTS / "unit" / "colour_bundle.py"))["write_colour_bundle"](folder / "bundle")
     _paint_all(folder / "pictures")
     _image_finder("index", folder / "pictures", "--library", folder / "library", "--bundle", bundle.path)
-    (folder / "pictures" / "town" / "gone.jpg").unlink()
     return folder / "library"
 
 
 @pytest.fixture(scope="session")
 def serve(painted_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """serve(port=0, token=""): a context in which `image-finder serve` answers at the address it yields."""
+    """serve(port=0, token="", library=...): a context in which `image-finder serve` answers at the address it yields."""
     logs = tmp_path_factory.mktemp("serve")  # in files: a pipe that nobody reads would stop the server when full
 
     @contextlib.contextmanager
-    def run(port: int = 0, token: str = "") -> Iterator[str]:
+    def run(port: int = 0, token: str = "", library: Path = painted_library) -> Iterator[str]:
         port = port or _free_port()
         log = logs / f"{port}.jsonl"
-        command = _command("serve", "--library", painted_library, "--port", port)
+        command = _command("serve", "--library", library, "--port", port)
         environment = {**os.environ, **({"IMAGE_FINDER_TOKEN": token} if token else {})}
         with log.open("w") as stream, subprocess.Popen(command, env=environment, stderr=stream) as process:
             try:
