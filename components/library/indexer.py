@@ -317,13 +317,14 @@ class _Update:
         bundle, cache, catalog = read.bundle, read.cache, self._catalog
         if self._in_force(bundle):
             return False, 0
-        used = {row.sha256 for row in known.values() if not row.error and row.sha256 in cache}
+        # Not a set: in its order of chance the vectors of 100,000 pictures take twice as long to read.
+        used = dict.fromkeys(row.sha256 for row in known.values() if not row.error and row.sha256 in cache)
         if damaged := cache.damaged(list(used)):
             self._warn(f"{len(damaged):,} vectors in {cache.folder} were damaged and are computed again")
             cache.forget(damaged)
             paths = {row.sha256: path for path, row in known.items()}
             read([paths[sha256] for sha256 in damaged if paths[sha256] in read.found])
-            used = {row.sha256 for row in known.values() if row.sha256 in cache}
+            used = dict.fromkeys(row.sha256 for row in known.values() if row.sha256 in cache)
         rows = sorted(row for row in known.values() if row.error or row.sha256 in used)
         if without := len(known) - len(rows):
             self._warn(f"{without:,} pictures have no vector of this bundle yet and cannot be read now: left out")

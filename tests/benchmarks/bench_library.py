@@ -1,6 +1,6 @@
 """Time and memory of `image-finder index` as a whole command: nothing to do, one changed file, fresh photographs.
 
-    python tests/benchmarks/bench_library.py BUNDLE PICTURES [--unchanged 10000] [--library 100000] [--photos 400]
+    python tests/benchmarks/bench_library.py BUNDLE PICTURES [--unchanged 10000] [--library 100000] [--photos 1500]
                                              [--memory 1000 5000] [--repeat 3]
 
 Data: tiny JPEGs (16 px; every one other bytes) whose vectors, random ones of seed 0, are put into the library's cache
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="PICTURES")
     parser.add_argument("--unchanged", type=int, default=10_000)
     parser.add_argument("--library", type=int, default=100_000)
-    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--photos", type=int, default=1500)
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 5000])
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()

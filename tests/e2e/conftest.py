@@ -23,9 +23,12 @@ _START_S = 60
 Serve = Callable[..., AbstractContextManager[str]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium under Playwright; absent it is a failure in CI and a named skip elsewhere."""
+    """Debian's Chromium under Playwright; absent it is a failure in CI and a named skip elsewhere.
+
+    Of one module: while Playwright lives its thread has a running event loop, and no test may start another one there.
+    """
     program = shutil.which("chromium")
     if program is None:
         message = "no chromium on PATH: apt-get install chromium"
