@@ -2,8 +2,10 @@
 
 FinderError
 ├── ConfigError          an unknown key, a value out of range, two values that do not fit together
+│   └── BusyError        another run holds what this one needs: try again later
 ├── DataError            captions, pictures or tables that are missing, malformed or refused by a gate
 │   └── PictureError     one picture that cannot be decoded
+├── ProcessError         a process of a training over several that died or fell silent
 ├── StorageError         a file that cannot be written, or whose content is not what its manifest says
 ├── BundleError          a model bundle that is absent, incomplete, corrupted or of another format
 ├── IndexMismatchError   a vector index that was made with another bundle
@@ -22,12 +24,20 @@ class ConfigError(FinderError):
     """A configuration that cannot be used."""
 
 
+class BusyError(ConfigError):
+    """Another run holds what this one needs."""
+
+
 class DataError(FinderError):
     """A data set that cannot be used."""
 
 
 class PictureError(DataError):
     """One picture that cannot be decoded."""
+
+
+class ProcessError(FinderError):
+    """A process that worked with others and died or fell silent."""
 
 
 class StorageError(FinderError):

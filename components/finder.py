@@ -26,8 +26,9 @@ from components.data.preprocess import Pixels
 from components.errors import FinderError, StorageError
 from components.records import Facets, Picture, SearchResult
 from components.search.engine import SearchEngine
+from components.search.exact import Vectors
 from components.search.explain import explain
-from components.search.index import IndexManifest, VectorIndex, Vectors
+from components.search.index import IndexManifest, VectorIndex
 from components.search.onnx_encoder import OnnxEncoder
 from components.search.options import PictureSource, SearchOptions, picture_bytes, query_of
 from components.search.published import POINTER, is_published_root
@@ -142,6 +143,13 @@ class Finder:
     def facets(self) -> Facets:
         """Folders, cameras and days that the filters can choose among."""
         return self.engine.facets()
+
+    def folder_label(self, name: str) -> str:
+        """What the filter `folders` takes, for a folder named by its label or by its absolute or relative path.
+
+        Raises QueryError if it holds no picture of the index.
+        """
+        return self.engine.folder_label(name)
 
     @property
     def index_manifest(self) -> IndexManifest:

@@ -4,9 +4,9 @@ import hashlib
 from bisect import bisect_left
 from datetime import date, datetime
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PartName = Literal["train", "val", "test"]
 Fit = Literal["strong", "fair", "weak"]
@@ -205,15 +205,70 @@ class ParityReport(Record):
     reasons: tuple[str, ...]
 
 
+class BundleMeasurement(Record):
+    """What a promotion asks of a bundle, measured on its ONNX towers as they would serve."""
+
+    report: RetrievalReport
+    text_ms: float  # median from one caption to its vector, on the CPU
+    image_ms: float  # median from the pixels of one picture, decoded and resized before, to its vector, on the CPU
+    bundle_mb: float  # all files, 1 MB = 10^6 bytes
+    embedding_dim: int
+    device: Literal["cpu", "cuda"]  # that found the vectors of the report
+    threads: int  # processor cores that ONNX Runtime may use
+    test_sha256: str  # over the captions searched with and their pictures: the same test has the same
+    code_sha256: str  # of the code that measured
+
+
+class SliceDifference(Record):
+    """Candidate minus champion on one slice: recall averaged over all k, a share; below zero it fell."""
+
+    slice: str
+    value: str
+    n_queries: int
+    difference: float
+    interval: Interval
+
+
+class Comparison(Record):
+    """Candidate minus champion on the same queries: mean recall over both directions and all k, and every slice."""
+
+    gain: float
+    interval: Interval  # paired bootstrap, clustered by picture
+    slices: tuple[SliceDifference, ...]
+    n_pictures: int
+    bootstrap_samples: int
+
+
+class PromotionCheck(Record):
+    """Outcome of one rule of a promotion. What was not measured (None, NaN) never passes."""
+
+    name: str
+    measured: float | None
+    required: str  # in words, e.g. "at least 0.0500"
+    passed: bool
+    detail: str = ""
+
+
 class PromotionDecision(Record):
-    """Whether a candidate becomes champion, and why."""
+    """Whether a candidate becomes champion, and why. Not forced, it is promoted only if every check passed."""
 
     promoted: bool
     candidate_version: str
-    champion_version: str | None
+    champion_version: str | None  # before the decision
     reasons: tuple[str, ...]
-    candidate_mean_recall: float
+    checks: tuple[PromotionCheck, ...]
+    candidate_mean_recall: float | None  # None where it was not measured; NaN could not be read back from JSON
     champion_mean_recall: float | None
+    gain: float | None
+    gain_interval: Interval | None
+    forced: bool = False
+
+    @model_validator(mode="after")
+    def _promoted_by_every_check_or_by_force(self) -> Self:
+        failed = [check.name for check in self.checks if not check.passed]
+        if self.promoted and not self.forced and (failed or not self.checks):
+            raise ValueError(f"promoted although these checks failed: {', '.join(failed) or 'none was made'}")
+        return self
 
 
 class Picture(Record):

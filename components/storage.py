@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from components.errors import StorageError
@@ -37,6 +38,14 @@ def sha256_of_file(path: Path) -> str:
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_lines(lines: Iterable[tuple[str | int, ...]]) -> str:
+    """Hex SHA-256 over lines in sorted order, each as JSON, so that no name can imitate another line."""
+    digest = hashlib.sha256()
+    for line in sorted(json.dumps(line) for line in lines):
+        digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -1,29 +1,93 @@
-"""Lineage: where a model comes from, as hashes an auditor can compare; reads git and the installed packages."""
+"""Lineage: where a model comes from, as facts and hashes an auditor can compare; reads git, the machine and the packages."""
 
 import json
+import os
+import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from components.records import Record
 from components.storage import sha256_of_bytes
-from model_registry.mlflow_registry import Lineage
+
+RECORDED = Path("model_registry", "code_version.txt")  # made by infra/docker/pipeline.Dockerfile
+_PLACES = {("dataset", "root")}  # where the data lies is not what they are; their fingerprint tells that
+_GIB = 1 << 30
 
 
-def of_run(code_hash: str, **configs: BaseModel) -> Lineage:
-    """Lineage of a run with these configs; code_hash stands in for the commit outside a checkout."""
+class Lineage(Record):
+    """What a bundle was made from, apart from what the bundle says itself. Empty is not known."""
+
+    code_version: str  # commit, with -dirty; or hash of the sources
+    config_sha256: str  # of all parameters of the pipeline
+    environment_sha256: str
+    code_sha256: str = ""  # of our packages, wherever they were installed from
+    data_fingerprint: str = ""  # of the files as they lay there, before they were read
+    hardware: str = ""  # of the training, one line
+    seeds: dict[str, int] = Field(default_factory=dict)  # by parameter, e.g. training.seed
+    parent_champion: str | None = None  # version that was champion when this one was registered
+    run_name: str = ""
+    configs: dict[str, Any] = Field(default_factory=dict)  # all parameters, by name
+    environment: tuple[str, ...] = ()  # installed distributions, name==version
+
+    @property
+    def dirty(self) -> bool | None:
+        """Whether files differed from the commit; None where there was no commit to differ from."""
+        return None if self.code_version.startswith("sources-") else self.code_version.endswith("-dirty")
+
+
+def of_run(
+    code_hash: str,
+    *,
+    data_fingerprint: str = "",
+    hardware: str = "",
+    parent_champion: str | None = None,
+    run_name: str = "",
+    **configs: BaseModel,
+) -> Lineage:
+    """Lineage of a run with these configs; code_hash stands in for the commit where none is known.
+
+    hardware: of the training if that is known, else this machine's is named as where it was registered.
+    """
     values = {name: config.model_dump(mode="json") for name, config in sorted(configs.items())}
     return Lineage(
         code_version=code_version(Path(__file__).resolve().parents[1]) or f"sources-{code_hash[:12]}",
-        config_sha256=sha256_of_bytes(json.dumps(values, sort_keys=True).encode()),
+        code_sha256=code_hash,
+        config_sha256=config_sha256(configs),
         environment_sha256=environment_sha256(),
+        data_fingerprint=data_fingerprint,
+        hardware=hardware or f"registered on: {this_hardware()}",
+        seeds=dict(_seeds(values)),
+        parent_champion=parent_champion,
+        run_name=run_name,
+        configs=values,
+        environment=environment(),
     )
 
 
-def code_version(checkout: Path) -> str | None:
-    """Commit of a checkout, with `-dirty` when files differ from it; None where there is no checkout or no git."""
+def config_sha256(configs: Mapping[str, BaseModel]) -> str:
+    """Hash over all parameters but the places of data."""
+    values = {name: config.model_dump(mode="json") for name, config in sorted(configs.items())}
+    for config, field in _PLACES:
+        values.get(config, {}).pop(field, None)
+    return sha256_of_bytes(json.dumps(values, sort_keys=True).encode())
+
+
+def code_version(root: Path) -> str | None:
+    """Commit of the code below root, with `-dirty` when files differ from it; None where it is not known.
+
+    Git tells it of a checkout; a wheel that was built for an image holds what git told there.
+    """
+    return _described(root) or _recorded(root)
+
+
+def _described(checkout: Path) -> str | None:
     git = shutil.which("git")
     if git is None or not (checkout / ".git").exists():
         return None
@@ -36,7 +100,61 @@ def code_version(checkout: Path) -> str | None:
     return described.stdout.strip() or None
 
 
+def _recorded(root: Path) -> str | None:
+    try:
+        return (root / RECORDED).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+@cache
+def environment() -> tuple[str, ...]:
+    """Names and versions of all installed distributions, sorted; they do not change while a process runs."""
+    return tuple(sorted({f"{each.metadata['Name']}=={each.version}".lower() for each in distributions()}))
+
+
 def environment_sha256() -> str:
     """Hash over the names and versions of all installed distributions."""
-    installed = sorted({f"{each.metadata['Name']}=={each.version}".lower() for each in distributions()})
-    return sha256_of_bytes("\n".join(installed).encode())
+    return sha256_of_bytes("\n".join(environment()).encode())
+
+
+@cache
+def this_hardware() -> str:
+    """Processor, usable cores, memory and GPUs of this machine in a line."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    gpus = _gpus()
+    return f"{_processor()}, {cores} cores, {memory:.0f} GiB, {gpus or 'no GPU'}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join((names or [platform.processor() or platform.machine()])[0].split())
+
+
+def _gpus() -> str:
+    """Names of the NVIDIA GPUs; asked of the driver's tool, because torch is not loaded where this is called."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
+    told = subprocess.run(  # noqa: S603 - fixed arguments
+        [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False, timeout=20
+    )
+    return ", ".join(line.strip() for line in told.stdout.splitlines() if line.strip()) if told.returncode == 0 else ""
+
+
+def _seeds(values: object, path: str = "") -> list[tuple[str, int]]:
+    """Every field named seed or *_seed below values, with its path."""
+    if not isinstance(values, dict):
+        return []
+    found: list[tuple[str, int]] = []
+    for key, value in values.items():
+        name = f"{path}.{key}" if path else key
+        if isinstance(value, int) and (key == "seed" or key.endswith("_seed")):
+            found.append((name, value))
+        found += _seeds(value, name)
+    return found

@@ -10,7 +10,10 @@ from components.records import (
     RetrievalReport,
     ScoreCalibration,
     SliceReport,
+    ValidationReport,
 )
+from model_registry.lineage import Lineage
+from model_registry.names import ledger_experiment
 
 _DATA_LICENCES = {
     "demo": "The demo scenes are drawn from OpenMoji 17.0.0 pictures, CC BY-SA 4.0; their captions are generated.",
@@ -46,6 +49,8 @@ class CardFacts(Record):
     report: RetrievalReport
     scores: ScoreCalibration
     parity: ParityReport | None = None
+    validation: ValidationReport | None = None
+    lineage: Lineage | None = None
 
 
 def model_card(facts: CardFacts) -> str:
@@ -54,12 +59,14 @@ def model_card(facts: CardFacts) -> str:
         f"# {facts.name}",
         _INTENDED_USE,
         _model(facts),
-        _data(facts.manifest),
+        _data(facts.manifest, facts.validation),
         _measurements(facts.report),
         _slices(facts.report),
         _scores(facts.scores),
         _export(facts.parity),
         _LIMITS,
+        _lineage(facts.lineage, facts.manifest.version),
+        _history(facts.name),
     )
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
@@ -103,15 +110,26 @@ def _model(facts: CardFacts) -> str:
 """
 
 
-def _data(manifest: DatasetManifest) -> str:
+def _data(manifest: DatasetManifest, validation: ValidationReport | None) -> str:
     parts = ", ".join(f"{part} {count:,}" for part, count in manifest.n_images_of_part.items())
     return f"""
 ## Data and licences
 `{manifest.name}`, data version `{manifest.version}`: {manifest.n_images:,} pictures ({parts}) with
-{manifest.n_captions:,} captions, {manifest.unreadable_pictures:,} pictures unreadable. Split by picture.
+{manifest.n_captions:,} captions, {manifest.unreadable_pictures:,} pictures unreadable. Split by picture.{_validation(validation)}
 
 {_licence(manifest)}
 """
+
+
+def _validation(report: ValidationReport | None) -> str:
+    if report is None:
+        return ""
+    warnings = sum(each.severity == "warning" and not each.success for each in report.expectations)
+    return (
+        f"\nValidation {'passed' if report.success else 'FAILED'}: {report.n_valid_captions:,} of {report.n_captions:,} "
+        f"captions used, {100 * report.quarantined_share:.2f} % quarantined (at most "
+        f"{100 * report.max_quarantined_share:g} % allowed), {warnings} warnings of {len(report.expectations)} expectations."
+    )
 
 
 def _licence(manifest: DatasetManifest) -> str:
@@ -205,6 +223,40 @@ def _export(parity: ParityReport | None) -> str:
 ONNX against torch over {len(parity.cases)} cases and {parity.n_pictures:,} pictures: smallest cosine
 {parity.min_cosine:.6f}, largest difference {parity.max_difference:.2g}, recall@10 {_percent(parity.onnx_recall_at_10)}
 against {_percent(parity.torch_recall_at_10)}.
+"""
+
+
+def _lineage(lineage: Lineage | None, data_version: str) -> str:
+    if lineage is None:
+        return ""
+    dirty = {True: "files differed from the commit", False: "as committed", None: "no commit known"}[lineage.dirty]
+    rows = {
+        "run": lineage.run_name or "not known",
+        "data version": f"{data_version}, files `{lineage.data_fingerprint[:12] or 'not known'}`",
+        "code": f"`{lineage.code_version}` ({dirty}), sources `{lineage.code_sha256[:12] or 'not known'}`",
+        "configuration": f"`{lineage.config_sha256[:12]}`, all parameters in lineage.json",
+        "environment": f"`{lineage.environment_sha256[:12]}`, {len(lineage.environment):,} packages in lineage.json",
+        "hardware": lineage.hardware or "not known",
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in sorted(lineage.seeds.items())) or "not known",
+        "champion at the time": f"version {lineage.parent_champion}" if lineage.parent_champion else "none",
+    }
+    table = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in rows.items())
+    return f"""
+## Lineage
+| what | which |
+| --- | --- |
+{table}
+
+Beside this card are the data manifest, the validation report and lineage.json with every parameter and package.
+"""
+
+
+def _history(name: str) -> str:
+    return f"""
+## Promotion history
+This page is as old as the version. Whether, when, why and by whom the version became champion or was rolled back is in
+the ledger: MLflow experiment `{ledger_experiment(name)}`, or `image-finder models history --model {name}`, which also
+verifies it.
 """
 
 

@@ -1,14 +1,24 @@
 """Tracking: what steps tell the MLflow run that ZenML opened for them; knows nothing of what the numbers mean."""
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import mlflow
 from pydantic import BaseModel
 
 from components.errors import ConfigError
-from components.records import DatasetManifest, EpochRecord, Record, RetrievalReport, ScoreCalibration
+from components.monitoring.report import DriftReport
+from components.records import (
+    DatasetManifest,
+    EpochRecord,
+    PromotionDecision,
+    Record,
+    RetrievalReport,
+    ScoreCalibration,
+)
 from model_registry import names
+from model_registry.lineage import this_hardware
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +35,23 @@ def run_id() -> str:
     if run is None:
         raise ConfigError("no MLflow run is open: give the step experiment_tracker=True and run it in a pipeline")
     return str(run.info.run_id)
+
+
+def run_name() -> str:
+    """Name of that run, which is the pipeline run's. Raises ConfigError when there is none."""
+    run_id()
+    run = mlflow.active_run()
+    return "" if run is None else str(run.info.run_name or "")
+
+
+def log_hardware() -> None:
+    """Tag the run with the machine that trains; the step that registers may run on another one."""
+    mlflow.MlflowClient().set_tag(run_id(), names.HARDWARE, this_hardware())
+
+
+def trained_on() -> str:
+    """The machine that trained in this run, "" when the training is of an earlier run."""
+    return str(mlflow.MlflowClient().get_run(run_id()).data.tags.get(names.HARDWARE, ""))
 
 
 def log_config(**configs: BaseModel) -> None:
@@ -78,6 +105,34 @@ def log_scores(scores: ScoreCalibration) -> None:
     run_id()
     _log_metrics({f"{scores.split}.{name}": value for name, value in values.items()}, 0)
     log_record(scores, "reports/scores.json")
+
+
+def log_promotion(decision: PromotionDecision, candidate: Record | None) -> None:
+    """Log what the checks measured as metrics `promotion.<check>`, the decision as JSON, and the candidate's measurement.
+
+    candidate: a StoredMeasurement; None when the version was champion already. Its file is one line: ranks are many.
+    """
+    run_id()
+    words = re.compile(r"[^a-z0-9]+")
+    values = {f"promotion.{words.sub('_', each.name)}": each.measured for each in decision.checks}
+    values["promotion.promoted"] = float(decision.promoted)
+    _log_metrics({name: value for name, value in values.items() if value is not None}, 0)
+    log_record(decision, "reports/promotion.json")
+    if candidate is not None:
+        mlflow.log_text(candidate.model_dump_json(), names.MEASURED_ARTIFACT)
+
+
+def log_drift(report: DriftReport) -> None:
+    """Log distances and thresholds as metrics `drift.<row>` and `drift.<row>_threshold`, the verdict as a tag, all as JSON."""
+    run_id()
+    values: dict[str, float] = {"drift.rows_drifted": len(report.drifted)}
+    for row in report.rows:
+        name = f"drift.{row.what.replace(' ', '_')}"
+        if row.measured is not None and row.threshold is not None:
+            values.update({name: row.measured, f"{name}_threshold": row.threshold})
+    _log_metrics(values, 0)
+    mlflow.set_tag("drift", ", ".join(report.drifted) or ("none" if report.rows else "not measured"))
+    log_record(report, "reports/drift.json")
 
 
 def log_record(record: Record, file: str) -> None:

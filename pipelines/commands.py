@@ -10,22 +10,16 @@ from typing import Any
 import click
 
 from components.app.tables import hits_table
+from pipelines import operate_commands
+from pipelines.options import home_option, mlflow_option
 from pipelines.run_config import PipelineName
 
 _EXAMPLE_SEARCHES = ("a fox in the forest", "a penguin on the snow", "two slices of pizza")
 
-_home_option = click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="IMAGE_FINDER_HOME",
-    help="Folder of all stores and caches.  [default: the user's data folder]",
-)
-_mlflow_option = click.option("--mlflow-uri", help="MLflow server or database.  [default: SQLite in the home]")
-
 
 @click.command(epilog="\b\nExample:\n  image-finder demo --home /tmp/finder")
-@_home_option
-@_mlflow_option
+@home_option
+@mlflow_option
 def demo(home: Path | None, mlflow_uri: str | None) -> None:
     """Train, index and search the embedded demo scenes; about five minutes on two cores."""
     from components.search.engine import SearchEngine
@@ -55,7 +49,12 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
 
 @click.group(epilog="\b\nExample:\n  image-finder pipeline run training --config flickr8k --data flickr8k")
 def pipeline() -> None:
-    """Run the training and the indexing pipeline."""
+    """Run the training and the indexing pipeline, once or on a schedule."""
+
+
+pipeline.add_command(operate_commands.retrain)
+pipeline.add_command(operate_commands.schedule)
+pipeline.add_command(operate_commands.alert)
 
 
 @pipeline.command(
@@ -77,8 +76,8 @@ def pipeline() -> None:
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Override one parameter; may be repeated."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
-@_home_option
-@_mlflow_option
+@home_option
+@mlflow_option
 def run(
     name: PipelineName,
     *,
@@ -89,7 +88,10 @@ def run(
     home: Path | None,
     mlflow_uri: str | None,
 ) -> None:
-    """Run the training or the indexing pipeline. What did not change since an earlier run is not done again."""
+    """Run the training or the indexing pipeline. What did not change since an earlier run is not done again.
+
+    After a training the pictures that were indexed in this home are indexed again if there is a new champion.
+    """
     from pipelines import run_config
     from pipelines.home import Home
 
@@ -103,8 +105,8 @@ def run(
 @click.command(epilog="\b\nExample:\n  image-finder ui --port 5000")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@_home_option
-@_mlflow_option
+@home_option
+@mlflow_option
 def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
     """Open the MLflow UI on the store in use: runs, curves, figures, reports, registered versions."""
     from components.errors import ConfigError
@@ -135,16 +137,20 @@ def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
 
 
 def _train(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_json: bool) -> None:  # noqa: ANN401
-    from pipelines import report_text, runs
+    from pipelines import report_text, retrain, runs
 
     outcome = runs.run_training(values, place, mlflow_uri)
+    if not as_json:
+        click.echo(report_text.retrieval_table(outcome.report))
+        click.echo(report_text.parity_text(outcome.parity))
+        click.echo(report_text.decision_text(outcome.decision, outcome.model_name))
+    index = retrain.bring_index(outcome.model_name, place, mlflow_uri)
     if as_json:
-        records = {"report": outcome.report, "parity": outcome.parity, "decision": outcome.decision}
-        click.echo(json.dumps({key: record.model_dump(mode="json") for key, record in records.items()}, indent=2))
-        return
-    click.echo(report_text.retrieval_table(outcome.report))
-    click.echo(report_text.parity_text(outcome.parity))
-    click.echo(report_text.decision_text(outcome.decision, outcome.model_name))
+        records = {"report": outcome.report, "parity": outcome.parity, "decision": outcome.decision, "index": index}
+        shown = {key: record.model_dump(mode="json") if record else None for key, record in records.items()}
+        click.echo(json.dumps(shown, indent=2))
+    elif index is not None:
+        click.echo(report_text.indexed_text(index))
 
 
 def _index(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_json: bool) -> None:  # noqa: ANN401

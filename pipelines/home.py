@@ -90,20 +90,43 @@ def prepare(home: Home, *, mlflow_uri: str | None) -> str:
     Returns the address because ZenML blanks MLflow's global one after each tracked step, so that later readers must
     name it. Raises ConfigError, StorageError.
     """
-    _make_folders(home)
-    has_server = bool(os.environ.get("ZENML_STORE_URL"))
-    _set_environment(home, has_server=has_server)
-    from zenml.client import Client  # 4 s, and it reads the environment set above
-
-    _tame_logs()
-    client = Client()
-    if has_server:
+    client = connect(home)
+    if has_server():
         return _tracker_of(client).get_tracking_uri()
     _require_same_store(home, client)
     uri = _blanked_address(client, mlflow_uri) or tracking_uri(home, mlflow_uri)
     _ensure_stack(client, uri)
     _ensure_experiment(home, uri)
     return uri
+
+
+def has_server() -> bool:
+    """Whether a ZenML server keeps the store, not a file of the home."""
+    return bool(os.environ.get("ZENML_STORE_URL"))
+
+
+def connect(home: Home) -> "Client":
+    """Make the home's folders, set what ZenML and MLflow read at import, and return ZenML's client.
+
+    Call it before anything imports zenml. Raises StorageError, and ConfigError when the server does not answer.
+    """
+    _make_folders(home)
+    _set_environment(home, has_server=has_server())
+    from zenml.client import Client  # 4 s, and it reads the environment set above
+
+    _tame_logs()
+    try:
+        client = Client()
+        _ = client.zen_store  # connects
+    except Exception as error:
+        if not has_server():
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"ZenML server {os.environ['ZENML_STORE_URL']} cannot be used: {reason}; "
+            "check ZENML_STORE_URL and ZENML_STORE_API_KEY, or unset them to use the home's own store"
+        ) from error
+    return client
 
 
 def _make_folders(home: Home) -> None:

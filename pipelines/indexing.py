@@ -22,4 +22,4 @@ def finder_indexing(
     """Load the champion, embed the gallery with it, publish both."""
     bundle = load_champion(registry)
     index = embed_gallery(bundle, gallery, embedding, gallery_fingerprint)
-    publish_index(index, bundle)
+    publish_index(index, bundle, registry)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from components.app.tables import aligned
-from components.records import DirectionReport, ParityReport, PromotionDecision, RetrievalReport
+from components.records import DirectionReport, ParityReport, PromotionCheck, PromotionDecision, RetrievalReport
+from components.search.index import IndexManifest
 
 
 def retrieval_table(report: RetrievalReport) -> str:
@@ -24,10 +25,22 @@ def retrieval_table(report: RetrievalReport) -> str:
 
 
 def decision_text(decision: PromotionDecision, model_name: str) -> str:
-    """The verdict and its reasons."""
+    """The verdict and its reasons, then what every check measured and required."""
     stays = decision.candidate_version == decision.champion_version
     verdict = "is the new champion" if decision.promoted else "stays champion" if stays else "was not promoted"
-    return f"{model_name} version {decision.candidate_version} {verdict}: {'; '.join(decision.reasons)}"
+    if decision.promoted and decision.forced:
+        verdict += " by force"
+    text = f"{model_name} version {decision.candidate_version} {verdict}: {'; '.join(decision.reasons)}"
+    return text if stays else f"{text}\n{checks_table(decision.checks)}"
+
+
+def checks_table(checks: Sequence[PromotionCheck]) -> str:
+    """A line a check: whether it passed, what was measured and what is required."""
+    rows = [
+        ["ok" if check.passed else "FAILED", check.name, _measured(check.measured), check.required, check.detail]
+        for check in checks
+    ]
+    return aligned([["", "check", "measured", "required", ""], *rows])
 
 
 def parity_text(report: ParityReport) -> str:
@@ -36,6 +49,15 @@ def parity_text(report: ParityReport) -> str:
         f"ONNX against torch: smallest cosine {report.min_cosine:.6f}, largest difference {report.max_difference:.2g}, "
         f"R@10 {100 * report.onnx_recall_at_10:.1f} against {100 * report.torch_recall_at_10:.1f} on {report.n_pictures} pictures"
     )
+
+
+def indexed_text(manifest: IndexManifest) -> str:
+    """What a training or promotion did to the index, in one line."""
+    return f"{manifest.count:,} pictures indexed with the champion, {len(manifest.failed):,} failed"
+
+
+def _measured(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}" if abs(value) < 1 else f"{value:.4g}"
 
 
 def _direction_row(name: str, report: DirectionReport, ks: Sequence[int]) -> list[str]:

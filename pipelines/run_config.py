@@ -4,6 +4,8 @@ The files are ZenML's own (parameters, settings, steps, ...), so `zenml pipeline
 here because ZenML lets a file win over what is given in a call.
 """
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from components.configs import (
     Config,
     DatasetConfig,
+    DriftConfig,
     EmbeddingConfig,
     EvaluationConfig,
     ExportConfig,
@@ -29,6 +32,8 @@ from components.errors import ConfigError
 
 PipelineName = Literal["training", "indexing"]
 Values = dict[str, Any]
+FILE_ENDINGS = {".yaml", ".yml"}
+_VARIABLE = re.compile(r"\$\{(\w+)\}")  # as ZenML writes them
 
 PARAMETERS: Mapping[PipelineName, Mapping[str, type[Config]]] = {
     "training": {
@@ -41,6 +46,7 @@ PARAMETERS: Mapping[PipelineName, Mapping[str, type[Config]]] = {
         "export": ExportConfig,
         "registry": RegistryConfig,
         "embedding": EmbeddingConfig,
+        "drift": DriftConfig,
     },
     "indexing": {"gallery": GalleryConfig, "registry": RegistryConfig, "embedding": EmbeddingConfig},
 }
@@ -49,7 +55,7 @@ PARAMETERS: Mapping[PipelineName, Mapping[str, type[Config]]] = {
 def load(pipeline: PipelineName, name_or_file: str) -> Values:
     """The YAML of that name in pipelines/configs, or at that path. Raises ConfigError."""
     path = Path(name_or_file)
-    if path.suffix not in {".yaml", ".yml"}:
+    if path.suffix not in FILE_ENDINGS:
         path = configs_folder() / f"{pipeline}.{name_or_file}.yaml"
     if not path.is_file():
         names = sorted(p.name.split(".")[1] for p in configs_folder().glob(f"{pipeline}.*.yaml"))
@@ -105,6 +111,28 @@ def checked(pipeline: PipelineName, values: Values) -> dict[str, Config]:
     if required not in given:
         raise ConfigError(f"the {pipeline} pipeline needs '{required}': give --data DIR or set {required} in the YAML")
     return {name: kind.parse(given.get(name) or {}) for name, kind in known.items()}
+
+
+def filled(values: Values) -> Values:
+    """Values whose `${NAME}` are filled in from the environment; ZenML would end in a traceback. Raises ConfigError."""
+    filled_in = _filled(values)
+    assert isinstance(filled_in, dict)
+    return filled_in
+
+
+def _filled(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _filled(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each) for each in value]
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+
+
+def _variable(found: re.Match[str]) -> str:
+    content = os.environ.get(found[1])
+    if not content:
+        raise ConfigError(f"the configuration wants the environment variable {found[1]}, which is not set: export it")
+    return content
 
 
 def _with(values: Values, keys: Sequence[str], value: object) -> Values:

@@ -1,5 +1,6 @@
 """Runs: starts a pipeline in a home and reads its results; the one place that ties configuration, home and ZenML."""
 
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,14 @@ from filelock import FileLock, Timeout
 
 from components.configs import Config, DatasetConfig, GalleryConfig
 from components.data.demo import compose_demo
-from components.data.manifest import fingerprint_folder, quick_fingerprint
-from components.errors import ConfigError, FinderError
+from components.data.manifest import quick_fingerprint
+from components.data.picture_folder import PictureFolder, shown_uri
+from components.errors import BusyError, ConfigError, FinderError
+from components.monitoring.report import DriftReport
 from components.records import ParityReport, PromotionDecision, RetrievalReport
 from components.search.index import IndexManifest
 from pipelines.home import Home, prepare
-from pipelines.run_config import PipelineName, Values, checked
+from pipelines.run_config import PipelineName, Values, checked, filled
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -30,10 +33,25 @@ class TrainingOutcome(NamedTuple):
     parity: ParityReport
     decision: PromotionDecision
     model_name: str
+    drift: DriftReport
 
 
 def run_training(values: Values, home: Home, mlflow_uri: str | None) -> TrainingOutcome:
     """Run finder_training. Raises the FinderError of the step that failed, ConfigError."""
+    parameters = training_parameters(values, home)
+    with exclusive(home, mlflow_uri):
+        run = _start("training", parameters["dataset"]["name"], {**values, "parameters": parameters})
+        return TrainingOutcome(
+            report=_output(run, "evaluate_retrieval", "retrieval_report"),
+            parity=_output(run, "measure_parity", "parity_report"),
+            decision=_output(run, "promote_bundle", "promotion_decision"),
+            model_name=parameters["registry"]["model_name"],
+            drift=_output(run, "measure_drift", "drift_report"),
+        )
+
+
+def training_parameters(values: Values, home: Home) -> dict[str, Any]:
+    """All parameters of a training run on data that lie on this machine, with their fingerprint. Raises ConfigError."""
     configs = checked("training", values)
     dataset = configs["dataset"]
     assert isinstance(dataset, DatasetConfig)
@@ -43,18 +61,10 @@ def run_training(values: Values, home: Home, mlflow_uri: str | None) -> Training
         compose_demo(demo_folder(home), pictures=dataset.demo_pictures, seed=dataset.demo_seed)
     elif dataset.root is None and dataset.hub_dataset is None:
         raise ConfigError(f"data set '{dataset.name}' has no folder: give --data DIR or set dataset.root")
+    elif dataset.root is not None and not dataset.root.is_dir() and dataset.layout != "demo":
+        raise ConfigError(f"the folder {dataset.root} of data set '{dataset.name}' does not exist: check --data")
     parameters = {**_plain(configs), "dataset": dataset.model_dump(mode="json")}
-    parameters["data_fingerprint"] = quick_fingerprint(dataset)
-    with _running(home, mlflow_uri):
-        from pipelines.training import finder_training
-
-        run = _start("training", dataset.name, finder_training, {**values, "parameters": parameters})
-        return TrainingOutcome(
-            report=_output(run, "evaluate_retrieval", "retrieval_report"),
-            parity=_output(run, "measure_parity", "parity_report"),
-            decision=_output(run, "promote_bundle", "promotion_decision"),
-            model_name=parameters["registry"]["model_name"],
-        )
+    return {**parameters, "data_fingerprint": quick_fingerprint(dataset)}
 
 
 def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexManifest:
@@ -62,15 +72,14 @@ def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexMan
     configs = checked("indexing", values)
     gallery = configs["gallery"]
     assert isinstance(gallery, GalleryConfig)
-    root = gallery.root or demo_folder(home)
-    if not root.is_dir():
+    root = Path(shown_uri(gallery.uri)) if gallery.uri else gallery.root or demo_folder(home)
+    if not gallery.uri and not root.is_dir():
         raise ConfigError(f"the gallery {root} does not exist: give --data DIR, or train on the demo first")
-    parameters = {**_plain(configs), "gallery": gallery.model_copy(update={"root": root}).model_dump(mode="json")}
-    parameters["gallery_fingerprint"] = fingerprint_folder(root)
-    with _running(home, mlflow_uri):
-        from pipelines.indexing import finder_indexing
-
-        run = _start("indexing", root.name, finder_indexing, {**values, "parameters": parameters})
+    placed = gallery if gallery.uri else gallery.model_copy(update={"root": root})
+    parameters = {**_plain(configs), "gallery": placed.model_dump(mode="json")}
+    parameters["gallery_fingerprint"] = PictureFolder(gallery.uri or str(root)).fingerprint()
+    with exclusive(home, mlflow_uri):
+        run = _start("indexing", root.name, {**values, "parameters": parameters})
         manifest: IndexManifest = _output(run, "publish_index", "published_index")
         return manifest
 
@@ -81,28 +90,74 @@ def demo_folder(home: Home) -> Path:
 
 
 @contextmanager
-def _running(home: Home, mlflow_uri: str | None) -> Iterator[None]:
-    """One run at a time in a home: its SQLite stores do not bear two writers for minutes."""
-    prepare(home, mlflow_uri=mlflow_uri)
-    lock = FileLock(home.root / "run.lock")
+def exclusive(home: Home, mlflow_uri: str | None) -> Iterator[str]:
+    """Prepare a home and hold it: one run at a time, its SQLite stores do not bear two writers for minutes.
+
+    Yields MLflow's address. May be nested. The operating system lets go of the lock when a process dies. Raises BusyError.
+    """
+    uri = prepare(home, mlflow_uri=mlflow_uri)
+    lock = FileLock(home.root / "run.lock", is_singleton=True)  # one object in a process, so that it can be nested
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError(f"another pipeline is running in {home.root}: wait for it, or use another --home") from error
+        raise BusyError(f"another pipeline is running in {home.root}: wait for it, or use another --home") from error
     try:
-        yield
+        yield uri
     finally:
         lock.release()
 
 
-def _start(kind: PipelineName, subject: str, pipeline: Any, values: Values) -> "PipelineRunResponse":  # noqa: ANN401
+def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expression: str) -> None:
+    """Have the orchestrator of the active stack start a pipeline again and again, with alerts of a step that fails.
+
+    values: with all parameters, see unread_parameters. Raises ConfigError.
+    """
+    from zenml.config.schedule import Schedule
+
+    from pipelines import alerts
+
+    _submit(
+        kind,
+        pipeline_function(kind),
+        {**values, "run_name": f"{kind}-{{date}}-{{time}}"},
+        schedule=Schedule(name=name, cron_expression=cron_expression),
+        on_failure=alerts.run_failed,
+    )
+
+
+def unread_parameters(kind: PipelineName, values: Values) -> dict[str, Any]:
+    """All parameters of a run whose data are looked at when it runs, maybe on another machine. Raises ConfigError."""
+    fingerprint = {"training": "data_fingerprint", "indexing": "gallery_fingerprint"}[kind]
+    return {**_plain(checked(kind, values)), fingerprint: ""}
+
+
+def pipeline_function(kind: PipelineName) -> Any:  # noqa: ANN401 - ZenML's pipelines are untyped
+    """The pipeline of that name."""
+    if kind == "training":
+        from pipelines.training import finder_training
+
+        return finder_training
+    from pipelines.indexing import finder_indexing
+
+    return finder_indexing
+
+
+def _start(kind: PipelineName, subject: str, values: Values) -> "PipelineRunResponse":
+    # ZenML wants names that never were: after a clock was set back the time alone may have been.
+    stamp = f"{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}-{secrets.token_hex(2)}"
+    run = _submit(kind, pipeline_function(kind), {**values, "run_name": f"{kind}-{subject}-{stamp}"})
+    assert run is not None
+    return run
+
+
+def _submit(kind: PipelineName, pipeline: Any, values: Values, **options: Any) -> "PipelineRunResponse | None":  # noqa: ANN401
+    """Hand a pipeline to the active stack; the run, None of a schedule."""
     _require_known_keys(pipeline, kind, values)
-    stamp = datetime.now(UTC).strftime("%Y-%m-%d-%H-%M-%S")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{kind}.yaml"
-        path.write_text(yaml.safe_dump({**values, "run_name": f"{kind}-{subject}-{stamp}"}), encoding="utf-8")
+        path.write_text(yaml.safe_dump(filled(values)), encoding="utf-8")
         try:
-            run: PipelineRunResponse = pipeline.with_options(config_path=str(path))()
+            run: PipelineRunResponse | None = pipeline.with_options(config_path=str(path), **options)()
         except Exception as error:
             if (cause := _finder_error(error)) is not None:
                 raise cause from error

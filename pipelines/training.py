@@ -7,6 +7,7 @@ import steps.checkpoint_materializer
 import steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
 from components.configs import (
     DatasetConfig,
+    DriftConfig,
     EmbeddingConfig,
     EvaluationConfig,
     ExportConfig,
@@ -14,15 +15,19 @@ from components.configs import (
     RegistryConfig,
     SplitConfig,
     TrainingConfig,
+    TrainingParameters,
     ValidationConfig,
 )
 from steps.evaluate_retrieval import evaluate_retrieval
 from steps.export_bundle import export_bundle
 from steps.extract_features import extract_features
 from steps.ingest_captions import ingest_captions
+from steps.make_drift_reference import make_drift_reference
+from steps.measure_drift import measure_drift
 from steps.measure_parity import measure_parity
 from steps.promote_bundle import promote_bundle
 from steps.register_bundle import register_bundle
+from steps.require_no_drift import require_no_drift
 from steps.require_parity import require_parity
 from steps.require_quality import require_quality
 from steps.require_valid import require_valid
@@ -32,6 +37,7 @@ from steps.validate_captions import validate_captions
 
 _VALIDATION, _SPLIT, _MODEL, _TRAINING = ValidationConfig(), SplitConfig(), ModelConfig(), TrainingConfig()
 _EVALUATION, _EXPORT, _REGISTRY, _EMBEDDING = EvaluationConfig(), ExportConfig(), RegistryConfig(), EmbeddingConfig()
+_DRIFT = DriftConfig()
 
 
 @pipeline(name="finder_training", execution_mode=ExecutionMode.FAIL_FAST)
@@ -46,20 +52,46 @@ def finder_training(
     export: ExportConfig = _EXPORT,
     registry: RegistryConfig = _REGISTRY,
     embedding: EmbeddingConfig = _EMBEDDING,
+    drift: DriftConfig = _DRIFT,
 ) -> None:
     """Ingest, validate, split, train, evaluate, export, register, promote; each measurement is followed by its gate."""
     captions, pictures, manifest = ingest_captions(dataset, data_fingerprint)
     validated = validate_captions(captions, pictures, manifest, validation, model.text)
     require_valid(validated)
     train, val, test = split_captions(captions, pictures, validated, split, after=["require_valid"])
-    features = extract_features(train, val, test, pictures, manifest, model, embedding)
+    drifted = measure_drift(train, manifest, drift, registry, embedding)
+    require_no_drift(drifted, drift)
+    features = extract_features(train, val, test, pictures, manifest, model, embedding, after=["require_no_drift"])
     checkpoint = train_dual_encoder(train, val, pictures, manifest, features, model, training, embedding)
     report, scores = evaluate_retrieval(checkpoint, val, test, pictures, manifest, evaluation, embedding)
     require_quality(report, evaluation)
     bundle = export_bundle(checkpoint, scores, export, after=["require_quality"])
     parity = measure_parity(checkpoint, bundle, val, pictures, manifest, export)
     require_parity(parity)
-    registered = register_bundle(
-        bundle, report, parity, manifest, model, training, registry, after=["require_quality", "require_parity"]
+    reference = make_drift_reference(
+        bundle, train, pictures, manifest, drift, embedding, after=["require_quality", "require_parity"]
     )
-    promote_bundle(registered, report, val, test, pictures, manifest, evaluation, registry)
+    parameters = TrainingParameters(
+        dataset=dataset,
+        validation=validation,
+        split=split,
+        model=model,
+        training=training,
+        evaluation=evaluation,
+        export=export,
+        registry=registry,
+        embedding=embedding,
+        drift=drift,
+    )
+    registered = register_bundle(
+        bundle,
+        report,
+        parity,
+        validated,
+        manifest,
+        reference,
+        parameters,
+        data_fingerprint,
+        after=["require_quality", "require_parity"],
+    )
+    promote_bundle(registered, bundle, validated, parity, val, test, pictures, manifest, evaluation, registry)

@@ -1,10 +1,12 @@
-"""Cache policy of our steps: a step's output is reused only while the code it calls is unchanged."""
+"""Cache policy of our steps: a step's output is reused only while the code it calls and the installed packages are unchanged."""
 
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 from zenml.config.cache_policy import CachePolicy
+
+from model_registry import lineage
 
 PACKAGES = ("components", "model_registry", "steps")
 
@@ -30,6 +32,14 @@ def code_hash() -> str:
     return hash_sources(folders)
 
 
+def cache_key() -> str:
+    """What an output depends on besides the inputs of its step: our code, and the names and versions of all packages.
+
+    Both are hashes that a registered version is tagged with: where one of them differs, a new version is registered.
+    """
+    return f"{code_hash()} {lineage.environment_sha256()}"
+
+
 # ZenML's own key holds the source of the step function only, and our steps are thin: editing a component would give the
 # old output back. Named by string, because resolving the function would ask for a source root at import.
-CODE_AWARE = CachePolicy(cache_func="steps._cache.code_hash")
+CODE_AWARE = CachePolicy(cache_func="steps._cache.cache_key")

@@ -6,7 +6,7 @@ from zenml import log_metadata, step
 
 from components.bundle import Bundle
 from components.configs import EmbeddingConfig, GalleryConfig
-from components.search import embed
+from components.scaling.engines import embedding_engine
 from components.search.gallery import read_gallery
 from components.search.index import VectorIndex
 from model_registry import tracking
@@ -19,11 +19,11 @@ from steps.materializers import IndexMaterializer
 def embed_gallery(
     bundle: Bundle, gallery: GalleryConfig, embedding: EmbeddingConfig, gallery_fingerprint: str
 ) -> Annotated[VectorIndex, "vector_index"]:
-    """Embed every picture and write the index with its self-check; resumable, equal content once.
+    """Embed every picture, here or on Ray, and write the index with its self-check; resumable, equal content once.
 
     gallery_fingerprint is not read: it is in the cache key, so that changed pictures are embedded again.
     """
-    index = embed.embed_gallery(
+    index = embedding_engine(embedding)(
         bundle,
         read_gallery(gallery),
         scratch_dir() / "index",

@@ -7,7 +7,7 @@ from zenml import log_metadata, step
 from components.bundle import Bundle
 from components.configs import RegistryConfig
 from components.errors import ConfigError
-from model_registry.mlflow_registry import Registry
+from model_registry.operations import Operations
 from steps._workspace import home
 from steps.materializers import BundleMaterializer
 
@@ -15,11 +15,12 @@ from steps.materializers import BundleMaterializer
 @step(enable_cache=False, experiment_tracker=True, output_materializers=BundleMaterializer)
 def load_champion(config: RegistryConfig) -> Annotated[Bundle, "champion_bundle"]:
     """Bring the champion. Never cached: which version it is may have changed; an equal bundle keeps later steps cached."""
-    registry = Registry.of_step()
-    version = registry.champion_version(config.model_name)
-    if version is None:
+    operations = Operations.of_step()
+    standing = operations.standing(config.model_name)
+    if standing.version is None:
         raise ConfigError(
-            f"model '{config.model_name}' has no champion yet: run 'image-finder pipeline run training' first"
+            standing.fault
+            or f"model '{config.model_name}' has no champion yet: run 'image-finder pipeline run training' first"
         )
-    log_metadata({"model": config.model_name, "version": version})
-    return registry.download_bundle(config.model_name, version, home() / "bundles" / "champion")
+    log_metadata({"model": config.model_name, "version": standing.version})
+    return operations.registry.download_bundle(config.model_name, standing.version, home() / "bundles" / "champion")

@@ -20,6 +20,8 @@ from components import bundle
 from components.bundle import Bundle
 from components.data.validation_html import report_html
 from components.errors import StorageError
+from components.monitoring import reference
+from components.monitoring.reference import DriftReference
 from components.records import Record, ValidationReport
 from components.search import index
 from components.search.index import VectorIndex
@@ -114,6 +116,13 @@ class IndexMaterializer(DirectoryMaterializer):
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (VectorIndex,)
     MANIFEST = index.MANIFEST
+
+
+class DriftReferenceMaterializer(DirectoryMaterializer):
+    """What a model's training pictures are like."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DriftReference,)
+    MANIFEST = reference.MANIFEST
 
 
 class RecordMaterializer(PydanticMaterializer):

@@ -1,17 +1,23 @@
 """Step: whether the new version becomes champion."""
 
+from functools import partial
 from typing import Annotated
 
 import pandas as pd
 from zenml import log_metadata, step
 
+from components.bundle import Bundle
 from components.configs import EvaluationConfig, RegistryConfig
-from components.evaluation.bundle_recall import evaluate_bundle
+from components.evaluation.bundle_recall import measure_bundle
+from components.evaluation.comparison import StoredMeasurement
 from components.evaluation.retrieval import EvaluatedOn
-from components.records import DatasetManifest, PromotionDecision, RetrievalReport
+from components.records import DatasetManifest, ParityReport, PartName, PromotionDecision, ValidationReport
 from model_registry import tracking
-from model_registry.mlflow_registry import RegisteredVersion, Registry
-from model_registry.promotion import comparable, decide
+from model_registry.contest import Candidate, hold_contest
+from model_registry.mlflow_registry import RegisteredVersion
+from model_registry.operations import Operations
+from model_registry.promotion import Grounds
+from steps._cache import code_hash
 from steps._tables import with_pictures
 from steps._workspace import scratch_dir
 
@@ -19,7 +25,9 @@ from steps._workspace import scratch_dir
 @step(enable_cache=False, experiment_tracker=True)
 def promote_bundle(
     registered: RegisteredVersion,
-    report: RetrievalReport,
+    bundle: Bundle,
+    validated: ValidationReport,
+    parity: ParityReport,
     val_captions: pd.DataFrame,
     test_captions: pd.DataFrame,
     pictures: pd.DataFrame,
@@ -27,32 +35,30 @@ def promote_bundle(
     evaluation: EvaluationConfig,
     config: RegistryConfig,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
-    """Compare with the champion and move the alias when the rule says so. Never cached: the registry may have changed.
+    """Measure candidate and champion on test, or on val without one, and move the alias when every check passes.
 
-    A champion that was measured on other data is measured again, on the candidate's; one whose bundle this code cannot
-    open could serve nothing and is not compared with.
+    Never cached: the registry may have changed.
     """
-    registry = Registry.of_step()
-    champion = registry.champion_version(config.model_name)
-    readable = champion is not None and registry.is_readable(config.model_name, champion)
-    theirs = registry.report_of(config.model_name, champion) if champion and readable else None
-    if champion and theirs and not comparable(report, theirs):
-        theirs = evaluate_bundle(
-            registry.download_bundle(config.model_name, champion, scratch_dir() / "champion"),
-            with_pictures(test_captions if report.split == "test" else val_captions, pictures, manifest),
-            evaluation,
-            identity=EvaluatedOn(dataset=manifest.name, data_version=manifest.version, split=report.split),
-        )
-        tracking.log_record(theirs, f"reports/champion_{report.split}.json")
-    decision = decide(
-        report,
-        theirs,
-        min_gain=config.min_gain,
-        candidate_version=registered.version,
-        champion_version=champion,
+    split: PartName = "test" if len(test_captions) else "val"
+    captions = test_captions if split == "test" else val_captions
+    measure = partial(
+        measure_bundle,
+        data=with_pictures(captions, pictures, manifest),
+        config=evaluation,
+        identity=EvaluatedOn(dataset=manifest.name, data_version=manifest.version, split=split),
+        code_sha256=code_hash(),
     )
-    if decision.promoted:
-        registry.set_champion(config.model_name, registered.version)
-    tracking.log_record(decision, "reports/promotion.json")
-    log_metadata({"promoted": decision.promoted, "reasons": " | ".join(decision.reasons)})
-    return decision
+    contest = hold_contest(
+        Operations.of_step(),
+        Candidate(registered.name, registered.version, bundle),
+        measure,
+        grounds=Grounds(validated, parity),
+        config=config.promotion,
+        folder=scratch_dir(),
+    )
+    measured = None if contest.candidate is None else StoredMeasurement.of(contest.candidate)
+    tracking.log_promotion(contest.decision, measured)
+    if contest.champion is not None:
+        tracking.log_record(contest.champion.measurement, f"reports/champion_{split}.json")
+    log_metadata({"promoted": contest.decision.promoted, "reasons": " | ".join(contest.decision.reasons)})
+    return contest.decision

@@ -5,14 +5,41 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 from components.bundle import Bundle
+from components.configs import RegistryConfig
+from components.errors import ConfigError
 from components.search.index import IndexManifest, VectorIndex
-from components.search.publish import publish
+from components.search.publish import bundle_in_force, publish
+from model_registry import names
+from model_registry.ledger import Event
+from model_registry.operations import Operations
 from steps._workspace import home
 
 
-@step(enable_cache=False)
-def publish_index(index: VectorIndex, bundle: Bundle) -> Annotated[IndexManifest, "published_index"]:
-    """Copy both to the home, the bundle first. Never cached: the home may have been changed by hand."""
-    published = publish(index, bundle, bundles=home() / "bundles", target=home() / "index")
+@step(enable_cache=False, experiment_tracker=True)
+def publish_index(
+    index: VectorIndex, bundle: Bundle, config: RegistryConfig
+) -> Annotated[IndexManifest, "published_index"]:
+    """Copy both to the home, the bundle first, if the bundle is the champion's still; the ledger notes a change of model.
+
+    Never cached: the home may have been changed by hand.
+    """
+    operations, model, target = Operations.of_step(), config.model_name, home() / "index"
+    with operations.exclusive(model):
+        standing = operations.standing(model)
+        if standing.version is None:
+            raise ConfigError(standing.fault or f"model '{model}' has no champion any more; nothing was published")
+        champion = operations.registry.version(model, standing.version)
+        if champion.tags.get(names.BUNDLE_SHA256) != bundle.sha256:
+            raise ConfigError(
+                f"version {champion.version} became champion of '{model}' while the index of another one was made; that "
+                "index was not published: run 'image-finder pipeline run indexing' again"
+            )
+        before = bundle_in_force(target)
+        published = publish(index, bundle, bundles=home() / "bundles", target=target)
+        if before != bundle.sha256:
+            old = operations.registry.version_of_bundle(model, before) if before else None
+            told = f"{published.manifest.count} pictures in {target}"
+            event = Event(kind="index", from_version=old, to_version=champion.version, reasons=(told,))
+            operations.record(model, event)
     log_metadata({"path": str(published.path), "pictures": published.manifest.count})
     return published.manifest

@@ -5,9 +5,10 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 from components.bundle import Bundle
-from components.configs import ModelConfig, RegistryConfig, TrainingConfig
-from components.records import DatasetManifest, ParityReport, RetrievalReport
-from model_registry import lineage
+from components.configs import TrainingParameters
+from components.monitoring.reference import DriftReference
+from components.records import DatasetManifest, ParityReport, RetrievalReport, ValidationReport
+from model_registry import lineage, tracking
 from model_registry.mlflow_registry import Evidence, RegisteredVersion, Registry
 from model_registry.model_card import CardFacts, model_card
 from steps._cache import CODE_AWARE, code_hash
@@ -18,27 +19,39 @@ def register_bundle(
     bundle: Bundle,
     report: RetrievalReport,
     parity: ParityReport,
+    validated: ValidationReport,
     manifest: DatasetManifest,
-    model: ModelConfig,
-    training: TrainingConfig,
-    config: RegistryConfig,
+    reference: DriftReference,
+    parameters: TrainingParameters,
+    data_fingerprint: str,
 ) -> Annotated[RegisteredVersion, "registered_version"]:
-    """Register the bundle with its report and card as a new version, alias challenger."""
-    origin = lineage.of_run(code_hash(), model=model, training=training)
+    """Register the bundle with what speaks for it and what it was made from as a new version, alias challenger."""
+    registry, name = Registry.of_step(), parameters.registry.model_name
+    origin = lineage.of_run(
+        code_hash(),
+        data_fingerprint=data_fingerprint,
+        hardware=tracking.trained_on(),
+        parent_champion=registry.champion_version(name),
+        run_name=tracking.run_name(),
+        **parameters.parts(),
+    )
     card = model_card(
         CardFacts(
-            name=config.model_name,
+            name=name,
             code_version=origin.code_version,
             manifest=manifest,
-            model=model,
-            training=training,
+            model=parameters.model,
+            training=parameters.training,
             report=report,
             scores=bundle.scores(),
             parity=parity,
+            lineage=origin,
+            validation=validated,
         )
     )
-    registered = Registry.of_step().register_bundle(
-        bundle, config.model_name, origin, Evidence(report=report, card=card)
+    evidence = Evidence(
+        report=report, card=card, manifest=manifest, validation=validated, drift_reference=reference.path
     )
+    registered = registry.register_bundle(bundle, name, origin, evidence)
     log_metadata({"model": registered.name, "version": registered.version})
     return registered

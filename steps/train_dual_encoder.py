@@ -8,7 +8,8 @@ from zenml import log_metadata, step
 from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from components.encoders.checkpoint import Checkpoint
 from components.records import DatasetManifest
-from components.training.trainer import FeatureSummary, train_checkpoint
+from components.training.distributed import train_checkpoint
+from components.training.trainer import FeatureSummary
 from model_registry import tracking
 from steps._cache import CODE_AWARE
 from steps._tables import feature_settings, with_pictures
@@ -29,6 +30,7 @@ def train_dual_encoder(
 ) -> Annotated[Checkpoint, "checkpoint"]:
     """Train the dual encoder; a run that was killed goes on after its last finished epoch."""
     tracking.log_data(manifest)
+    tracking.log_hardware()
     tracking.log_config(model=model, training=training)
     checkpoint = train_checkpoint(
         with_pictures(train_captions, pictures, manifest),

@@ -4,7 +4,7 @@ import gc
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LISTED_FAILURES = 20
 _FOLDER = click.Path(path_type=Path)
+TIER_VARIABLE = "IMAGE_FINDER_TIER"
+Tier: TypeAlias = Literal["auto", "exact", "hnsw", "ivfpq"]
 
 
 class _Options(TypedDict):
@@ -24,6 +26,7 @@ class _Options(TypedDict):
     library: Path | None
     bundle: Path | None
     forget: tuple[Path, ...]
+    tier: "Tier"
     dry_run: bool
     watching: bool
     as_json: bool
@@ -42,6 +45,16 @@ class _Options(TypedDict):
     "--bundle", type=_FOLDER, help="Folder of the model.  [default: the one published last, else the library's own]"
 )
 @click.option("--forget", multiple=True, type=_FOLDER, metavar="DIR", help="Remove a folder from the library.")
+@click.option(
+    "--tier",
+    type=click.Choice(get_args(Tier)),
+    default="auto",
+    show_default=True,
+    envvar=TIER_VARIABLE,
+    show_envvar=True,
+    help="Compare every picture of the library with a query (exact), or those an approximate file names (extra `faiss`); "
+    "auto: exact up to a million. Less than 4,096 are always compared.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; read no picture, write nothing.")
 @click.option("--watch", "watching", is_flag=True, help="Go on until stopped: index what changes, as it changes.")
 @click.option(
@@ -55,7 +68,7 @@ def index(**options: Unpack[_Options]) -> None:
     of disk stations, node_modules), links, and what files named .finderignore say, in the form of .gitignore.
     """
     with shown_to_user():
-        from components.configs import EmbeddingConfig
+        from components.configs import EmbeddingConfig, IndexTierConfig
         from components.library.indexer import IndexOptions, update
         from components.library.place import Library
 
@@ -63,7 +76,7 @@ def index(**options: Unpack[_Options]) -> None:
         gc.set_threshold(100_000, 20, 20)
         library = Library(options["library"] or default_library())
         chosen = IndexOptions(
-            config=EmbeddingConfig(),
+            config=EmbeddingConfig(tier=IndexTierConfig(kind=options["tier"])),
             bundle=options["bundle"],
             default_bundles=home_root() / "bundles",
             dry_run=options["dry_run"],

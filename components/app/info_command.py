@@ -1,5 +1,6 @@
 """Command `image-finder info`: what a library or an index holds, and with which model it was made."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -33,8 +34,11 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
             return
         click.echo(f"index      {found.index}, generation {found.generation}, published {found.published_at}")
         click.echo(f"pictures   {found.pictures:,}")
+        if found.recall_at_10 is not None:
+            click.echo(f"search     {found.kind}, finds {found.recall_at_10:.1%} of the 10 nearest pictures of a text")
         for folder, count in found.folders.items():
-            click.echo(f"  {count:>9,}  {folder}")
+            label = f"  (--folder {shlex.quote(found.labels[folder])})" if found.labels[folder] else ""
+            click.echo(f"  {count:>9,}  {folder}{label}")
         trained = f"trained on {found.bundle_dataset} {found.bundle_data_version}" if found.bundle_dataset else "absent"
         click.echo(f"bundle     {found.bundle[:16]}, {trained}, {found.bundle_path}")
         if found.newer_bundle:

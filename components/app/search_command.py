@@ -60,7 +60,13 @@ class _Options(TypedDict):
 @click.option("--image", "images", multiple=True, metavar="FILE", help="A picture that is wanted.")
 @click.option("--like", multiple=True, metavar="ID", help="A picture of the index that is wanted.")
 @click.option("--not", "unwanted", multiple=True, metavar="TEXT", help="What the pictures should not show.")
-@click.option("--folder", "folders", multiple=True, metavar="LABEL", help="Only in this folder, and below it.")
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    metavar="FOLDER",
+    help="Only in this folder and below it: its path, or its label as info shows it.",
+)
 @click.option("--since", type=_DAY, metavar="DAY", help="Only of this day or later, e.g. 2024-06-01.")
 @click.option("--until", type=_DAY, metavar="DAY", help="Only of this day or earlier.")
 @click.option("--camera", "cameras", multiple=True, metavar="NAME", help="Only of cameras with this in their name.")
@@ -95,6 +101,7 @@ def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
 
         query = _query(words, options)
         finder = Finder.open(_place(options), bundle=options["bundle_path"])
+        query = _with_labels(query, finder)
         result = finder.search(query)
         if options["as_json"]:
             click.echo(result.model_dump_json(indent=2))
@@ -147,6 +154,12 @@ def _query(words: tuple[str, ...], options: _Options) -> "Query":
             "fold": not options["unfolded"],
         }
     )
+
+
+def _with_labels(query: "Query", finder: "Finder") -> "Query":
+    """The query with the labels of the folders it names by their paths: those are for the shell, not for the API."""
+    labels = tuple(finder.folder_label(folder) for folder in query.filters.folders)
+    return query.model_copy(update={"filters": query.filters.model_copy(update={"folders": labels})})
 
 
 def _term(kind: str, text: str) -> dict[str, Any]:

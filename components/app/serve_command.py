@@ -2,10 +2,6 @@
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +15,6 @@ if TYPE_CHECKING:
     from components.finder import Finder
 
 TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
-_NICENESS = 10
-_STOP_S = 10
 
 
 @click.command(
@@ -60,11 +54,14 @@ def serve(
 ) -> None:
     """Answer searches over HTTP and show the web page, until stopped with Ctrl-C or SIGTERM.
 
-    A newer index is taken into use as soon as it is published. The log goes to stderr, a JSON object a line.
+    A newer index is taken into use as soon as it is published. The log goes to stderr, a JSON object a line. With
+    --keep-fresh, folders that cannot be watched make /health/ready tell "stale", and watching them is tried again.
     """
     with shown_to_user():
+        from components.app.api.logs import configure_logging
         from components.app.api.server import run
         from components.app.api.settings import Settings
+        from components.app.watcher import Watcher
         from components.finder import Finder
 
         if library and index_path:
@@ -85,8 +82,10 @@ def serve(
         def source() -> "Finder":
             return opened or Finder.open(place, bundle=bundle, threads=threads)
 
-        with _kept_fresh(library) if keep_fresh and library else contextlib.nullcontext():
-            run(source, settings)
+        configure_logging()
+        watcher = Watcher.of(library) if keep_fresh and library else None
+        with watcher or contextlib.nullcontext():
+            run(source, settings, watching=lambda: watcher.failure if watcher else None)
 
 
 def _token(file: Path | None) -> str | None:
@@ -100,23 +99,3 @@ def _token(file: Path | None) -> str | None:
     if not token:
         raise ConfigError(f"--token-file {file} is empty; write a token into it, e.g. 'openssl rand -hex 24 > {file}'")
     return token
-
-
-@contextlib.contextmanager
-def _kept_fresh(library: Path) -> Iterator[None]:
-    """While inside, another process watches the library's folders; it gives way to whatever else wants the machine."""
-    command = [sys.executable, "-m", "components.app.cli", "index", "--watch", "--library", str(library)]
-    watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, preexec_fn=_give_way)  # noqa: PLW1509, S603
-    try:
-        yield
-    finally:
-        watcher.send_signal(signal.SIGTERM)
-        try:
-            watcher.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            watcher.kill()  # what it was writing is whole or absent
-            watcher.wait()
-
-
-def _give_way() -> None:
-    os.nice(_NICENESS)

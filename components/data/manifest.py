@@ -5,12 +5,9 @@ part str, sha256 str (of the file's bytes; "" if it was not read), bytes int64 (
 height_px int64 (as displayed; 0 if unreadable), error str ("" if the picture can be used, else one line why not).
 """
 
-import hashlib
-import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -25,7 +22,7 @@ from components.data.coco import Part, resolve_parts
 from components.data.images import MAX_PICTURE_BYTES, load_rgb, picture_size, walk_files
 from components.errors import PictureError
 from components.records import DatasetManifest
-from components.storage import sha256_of_bytes, sha256_of_file, write_errors
+from components.storage import sha256_of_bytes, sha256_of_file, sha256_of_lines, write_errors
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +99,7 @@ def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: Datas
         n_captions=len(captions),
         n_images_of_part={str(part): int(n_images) for part, n_images in images_of_part.items()},
         annotations_sha256={part.name: _annotations_hash(part, captions) for part in resolve_parts(config)},
-        pictures_sha256=_hash_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
+        pictures_sha256=sha256_of_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
         mean_caption_characters=float(captions["caption"].str.len().mean()),
         unreadable_pictures=len(pictures) - len(readable),
     )
@@ -121,29 +118,21 @@ def quick_fingerprint(config: DatasetConfig) -> str:
         lines += [(part.name, sha256_of_file(path)) for part in parts if (path := part.annotations) and path.is_file()]
         folders = sorted({part.images for part in parts})
         lines += [(folder, fingerprint_folder(config.root / folder)) for folder in folders]
-    return _hash_lines(lines)
+    return sha256_of_lines(lines)
 
 
 def fingerprint_folder(folder: Path) -> str:
     """Hex SHA-256 over names, sizes and times of change of all files below a folder; absent, it counts as empty."""
     if not folder.is_dir():
-        return _hash_lines([])
-    return _hash_lines((name, status.st_size, status.st_mtime_ns) for name, status in walk_files(folder))
+        return sha256_of_lines([])
+    return sha256_of_lines((name, status.st_size, status.st_mtime_ns) for name, status in walk_files(folder))
 
 
 def _annotations_hash(part: Part, captions: pd.DataFrame) -> str:
     if part.annotations is not None:
         return sha256_of_file(part.annotations)
     rows = captions.loc[captions["part"] == part.name, ["caption_id", "image_id", "file_name", "caption"]]
-    return _hash_lines(rows.itertuples(index=False, name=None))
-
-
-def _hash_lines(lines: Iterable[tuple[str | int, ...]]) -> str:
-    """Hex SHA-256 over the lines in sorted order, each as JSON, so that no name can imitate another line."""
-    digest = hashlib.sha256()
-    for line in sorted(json.dumps(line) for line in lines):
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
+    return sha256_of_lines(rows.itertuples(index=False, name=None))
 
 
 def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *, workers: int, progress: bool) -> None:

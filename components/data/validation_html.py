@@ -5,7 +5,7 @@ from html import escape
 from components.records import ExpectationResult, ValidationReport
 
 _MAX_IDS = 20
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; --good: #1a7f37; --bad: #c4302b; --warn: #9a6700; }
 @media (prefers-color-scheme: dark) { :root { --good: #4ac26b; --bad: #ff7b72; --warn: #d9a63a; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -28,7 +28,7 @@ def report_html(report: ValidationReport) -> str:
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>",
+            f"<title>{title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>",
             f"<h1>{title}</h1>\n<small>data version <code>{escape(report.data_version)}</code></small>",
             _verdict(report),
             "<h2>Expectations</h2>",

@@ -42,11 +42,47 @@ def contrastive_loss(logits: Tensor, image_of_text: Tensor, *, label_smoothing: 
     """
     n_images, n_texts = logits.shape
     text_to_image = functional.cross_entropy(logits.t(), image_of_text, label_smoothing=label_smoothing)
-    own = image_of_text.unsqueeze(0) == torch.arange(n_images, device=logits.device).unsqueeze(1)
-    negatives = logits.masked_fill(own, -torch.inf).logsumexp(dim=1)  # (n_images,); -inf if there are none
-    positives = logits[image_of_text, torch.arange(n_texts, device=logits.device)]  # (n_texts,)
-    # -log(e^p / (e^p + sum of e^n)) = softplus(log sum e^n - p)
-    pair_loss = functional.softplus(negatives[image_of_text] - positives)
-    weight = 1 / own.sum(dim=1)[image_of_text]  # each picture counts once, however many captions it has
-    image_to_text = (pair_loss * weight).sum() / n_images
+    image_to_text = _image_to_text(logits, image_of_text, slice(0, n_images), slice(0, n_texts)) / n_images
     return (text_to_image + image_to_text) / 2
+
+
+def contrastive_share(
+    scale: Tensor,
+    vectors: tuple[Tensor, Tensor],
+    image_of_text: Tensor,
+    rows: tuple[slice, slice],
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """What some pictures and their captions add to a batch's contrastive_loss: a scalar; all shares sum up to it.
+
+    vectors: unit vectors of the batch's pictures (n_images, dim) and texts (n_texts, dim); image_of_text: (n_texts,)
+    as there; rows: the pictures of this share, and the texts, which are all of those pictures. It takes a product of
+    (pictures of the share, n_texts) and one of (texts of the share, n_images), so the shares of many processes cost
+    each of them its part (open_clip's local loss, Ilharco et al. 2021, here with counts of the whole batch).
+    """
+    images, texts = vectors
+    own_images, own_texts = rows
+    text_logits = scale * texts[own_texts] @ images.t()
+    text_to_image = functional.cross_entropy(
+        text_logits, image_of_text[own_texts], label_smoothing=label_smoothing, reduction="sum"
+    )
+    image_logits = scale * images[own_images] @ texts.t()
+    image_to_text = _image_to_text(image_logits, image_of_text, own_images, own_texts)
+    return (text_to_image / len(texts) + image_to_text / len(images)) / 2
+
+
+def _image_to_text(logits: Tensor, image_of_text: Tensor, own_images: slice, own_texts: slice) -> Tensor:
+    """Sum of some pictures' image-to-text cross-entropies.
+
+    logits: (n_own_images, n_texts); own_images: which rows of the batch these are; own_texts: all their texts.
+    """
+    device = logits.device
+    own = image_of_text.unsqueeze(0) == torch.arange(own_images.start, own_images.stop, device=device).unsqueeze(1)
+    negatives = logits.masked_fill(own, -torch.inf).logsumexp(dim=1)  # (n_own_images,); -inf if there are none
+    row_of_text = image_of_text[own_texts] - own_images.start  # (n_own_texts,)
+    positives = logits[row_of_text, torch.arange(own_texts.start, own_texts.stop, device=device)]  # (n_own_texts,)
+    # -log(e^p / (e^p + sum of e^n)) = softplus(log sum e^n - p)
+    pair_loss = functional.softplus(negatives[row_of_text] - positives)
+    weight = 1 / own.sum(dim=1)[row_of_text]  # each picture counts once, however many captions it has
+    return (pair_loss * weight).sum()

@@ -1,41 +1,116 @@
-"""Recall of a bundle: an exported model on a table, as it would serve; scores a champion on new test data."""
+"""Bundle measurement: recall, latency and size of an exported model on a table, as it would serve.
+
+Candidate and champion are measured by this one function on the same table, so that they differ in nothing else.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from components.bundle import Bundle
 from components.configs import EvaluationConfig
-from components.evaluation.retrieval import EvaluatedOn, evaluate_retrieval
+from components.data.preprocess import Pixels
+from components.evaluation.comparison import MeasuredBundle
+from components.evaluation.retrieval import EvaluatedOn, first_match_ranks, report_ranks
 from components.evaluation.slices import caption_slices
-from components.records import RetrievalReport
-from components.search.onnx_encoder import OnnxEncoder
+from components.features.onnx_session import device_of
+from components.records import BundleMeasurement
+from components.search.onnx_encoder import OnnxEncoder, Vectors
+from components.storage import sha256_of_bytes
 from components.training.trainer import CaptionedPictures
 
 _BATCH_PICTURES = 32
 _BATCH_TEXTS = 128
+_TIMED = 25  # single encodings; their median moves little when another program takes the machine for a moment
+_MB = 1e6
 
 
-def evaluate_bundle(
-    bundle: Bundle, data: CaptionedPictures, config: EvaluationConfig, *, identity: EvaluatedOn
-) -> RetrievalReport:
-    """Score a bundle's ONNX towers on a table. Raises DataError, BundleError."""
+def measure_bundle(
+    bundle: Bundle, data: CaptionedPictures, config: EvaluationConfig, *, identity: EvaluatedOn, code_sha256: str
+) -> MeasuredBundle:
+    """Recall of a bundle's ONNX towers on a table, median time of single encodings, size of its files.
+
+    Vectors come from the device there is, times from the CPU, on which a search runs. A picture is timed from its
+    pixels, decoded and resized before: what a file costs beside that depends on the file. code_sha256: hash of the
+    code in use, for the record. Raises DataError, PictureError, BundleError.
+    """
     data = data.first_captions(config.captions_per_image)
-    encoder = OnnxEncoder(bundle)
+    device = device_of()
+    encoder = OnnxEncoder(bundle, device=device)
     paths = [data.root / name for name in data.picture_rows()["file_name"]]
-    captions = data.captions["caption"].tolist()
-    images = [
-        encoder.encode_image(
-            np.stack([encoder.preprocess.load(path) for path in paths[start : start + _BATCH_PICTURES]])
-        )
-        for start in range(0, len(paths), _BATCH_PICTURES)
-    ]
-    texts = [
-        encoder.encode_text(captions[start : start + _BATCH_TEXTS]) for start in range(0, len(captions), _BATCH_TEXTS)
-    ]
-    return evaluate_retrieval(
-        np.concatenate(images),
-        np.concatenate(texts),
-        data.image_of_caption(),
-        config=config,
-        identity=identity,
-        slices=caption_slices(data.captions),
+    captions: list[str] = data.captions["caption"].tolist()
+    ranks = first_match_ranks(
+        _picture_vectors(encoder, paths), _text_vectors(encoder, captions), data.image_of_caption()
     )
+    slices = caption_slices(data.captions)
+    served = encoder if device == "cpu" else OnnxEncoder(bundle, device="cpu")
+    measurement = BundleMeasurement(
+        report=report_ranks(ranks, config=config, identity=identity, slices=slices),
+        text_ms=_median_ms(lambda row: served.encode_text([captions[row]]), len(captions)),
+        image_ms=_time_pictures(served, paths),
+        bundle_mb=sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) / _MB,
+        embedding_dim=encoder.embedding_dim,
+        device=device,
+        threads=len(os.sched_getaffinity(0)),
+        test_sha256=_identity(data),
+        code_sha256=code_sha256,
+    )
+    return MeasuredBundle(measurement, ranks, slices)
+
+
+def _picture_vectors(encoder: OnnxEncoder, paths: Sequence[Path]) -> Vectors:
+    """Vectors of the pictures; while a batch is encoded the next one is decoded."""
+    starts = range(0, len(paths), _BATCH_PICTURES)
+    with ThreadPoolExecutor(1) as decoder:
+        batches = [paths[start : start + _BATCH_PICTURES] for start in starts]
+        ahead = decoder.submit(_pixels, encoder, batches[0])
+        vectors = []
+        for following in [*batches[1:], None]:
+            pixels = ahead.result()
+            if following is not None:
+                ahead = decoder.submit(_pixels, encoder, following)
+            vectors.append(encoder.encode_image(pixels))
+    return np.concatenate(vectors)
+
+
+def _pixels(encoder: OnnxEncoder, paths: Sequence[Path]) -> Pixels:
+    return np.stack([encoder.preprocess.load(path) for path in paths])
+
+
+def _text_vectors(encoder: OnnxEncoder, captions: Sequence[str]) -> Vectors:
+    starts = range(0, len(captions), _BATCH_TEXTS)
+    return np.concatenate([encoder.encode_text(captions[start : start + _BATCH_TEXTS]) for start in starts])
+
+
+def _time_pictures(encoder: OnnxEncoder, paths: Sequence[Path]) -> float:
+    pixels = _pixels(encoder, [paths[row] for row in _sample(len(paths))])
+    return _median_ms(lambda row: encoder.encode_image(pixels[row][None]), len(pixels))
+
+
+def _median_ms(encode: Callable[[int], object], n_rows: int) -> float:
+    """Median time of encoding one of n_rows, ms; the first call, which prepares the session, does not count."""
+    rows = _sample(n_rows)
+    encode(rows[0])
+    taken = []
+    for row in rows:
+        started = time.perf_counter()
+        encode(row)
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken)) * 1000
+
+
+def _sample(n_rows: int) -> list[int]:
+    """At most _TIMED rows, evenly spread."""
+    rows: list[int] = np.unique(np.linspace(0, n_rows - 1, _TIMED).round().astype(np.int64)).tolist()
+    return rows
+
+
+def _identity(data: CaptionedPictures) -> str:
+    """Hash over what is asked: pictures in their order by content, and each caption with its picture's row."""
+    contents = data.picture_rows()["sha256"].tolist()
+    asked = zip(data.image_of_caption().tolist(), data.captions["caption"].tolist(), strict=True)
+    return sha256_of_bytes("\n".join([*contents, *(f"{row} {caption!r}" for row, caption in asked)]).encode())

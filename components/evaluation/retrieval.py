@@ -226,7 +226,7 @@ def report_ranks(
     text-to-image but ask nothing. Raises ConfigError for ks, DataError for labels that do not fit the captions.
     """
     ks = _checked_ks(config.ks)
-    groups = list(_groups(slices or {}, ranks.n_captions))
+    groups = list(slice_groups(slices or {}, ranks.n_captions))
     measures = _measure(ranks, ks, [members for _, _, members in groups], config)
     one_each = np.ones(1, np.int64)
     own_captions = np.unique(ranks.image_of_caption, return_counts=True)[1]
@@ -383,8 +383,11 @@ def _direction(measured: _Measured, ranks: IntVector, gallery_size: int, n_right
     )
 
 
-def _groups(slices: Mapping[str, Sequence[str]], n_captions: int) -> Iterator[tuple[str, str, BoolVector]]:
-    """Name, value and members of every group, values in natural order ("9-13 words" before "14 words or more")."""
+def slice_groups(slices: Mapping[str, Sequence[str]], n_captions: int) -> Iterator[tuple[str, str, BoolVector]]:
+    """Name, value and members of every group, values in natural order ("9-13 words" before "14 words or more").
+
+    Raises DataError for labels that do not fit the captions.
+    """
     for name, labels in slices.items():
         if len(labels) != n_captions:
             raise DataError(f"slice '{name}' has {len(labels)} labels, expected one for each of {n_captions} captions")

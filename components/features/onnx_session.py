@@ -53,6 +53,11 @@ def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> o
         raise BundleError(f"cannot open ONNX graph {model}: {reason}; restore or export it again") from error
 
 
+def device_of(device: Device = "auto") -> Literal["cpu", "cuda"]:
+    """The device that a session opened with `device` computes on. Raises ConfigError."""
+    return "cuda" if _providers(device)[0] == "CUDAExecutionProvider" else "cpu"
+
+
 def _providers(device: Device) -> list[str]:
     available = ort.get_available_providers()
     if device == "cuda" and "CUDAExecutionProvider" not in available:

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,27 @@ from tqdm import tqdm
 
 from components.data.preprocess import Pixels, Preprocess
 from components.errors import PictureError
-from components.features.content_cache import ContentCache
 from components.storage import sha256_of_bytes
 
 Infer = Callable[[Pixels], NDArray[Any]]
+ReadFile = Callable[[Path], bytes]  # raises OSError
 OnPicture = Callable[[Path, str, str], None]  # path, content hash, "" or the reason why it cannot be read
+
+
+class Entries(Protocol):
+    """Where entries are kept: a ContentCache, or memory. Appended to only between entering and leaving."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __contains__(self, key: object) -> bool: ...
+
+    def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
+        """Keep entries of (rows, width) under new keys."""
+        ...
 
 
 class PictureKeys(NamedTuple):
@@ -42,20 +59,21 @@ def cache_pictures(
     paths: Sequence[Path],
     preprocess: Preprocess,
     infer: Infer,
-    cache: ContentCache,
+    cache: Entries,
     *,
     batch: int = 32,
     decode_threads: int = 2,
     infer_threads: int = 1,
     title: str = "",
     on_picture: OnPicture | None = None,
+    read: ReadFile = Path.read_bytes,
 ) -> PictureKeys:
     """Make sure the cache holds an entry for each readable picture; equal content is computed once.
 
     infer: (n, H, W, 3) uint8 to (n, rows, width); called from infer_threads threads at a time, with batches of up to
     `batch`. title: of the progress bar on stderr; empty: no bar. on_picture: told of each picture once it is decoded, in
-    order, on the calling thread, while others are computed; its entry may be kept a little later. What is done is kept
-    when it is stopped. Raises StorageError.
+    order, on the calling thread, while others are computed; its entry may be kept a little later. read: the content of a
+    file, called from the decoding threads. What is done is kept when it is stopped. Raises StorageError.
     """
     keys: dict[Path, str] = {}
     failures: dict[Path, str] = {}
@@ -66,7 +84,7 @@ def cache_pictures(
         tqdm(total=len(paths), desc=title, unit="pic", disable=not title) as bar,
     ):
         batches = _Batches(infer, cache, inferrers, size=batch, ahead=infer_threads)
-        for decoded in _in_order(decoders, lambda path: _decode(path, preprocess, cache), paths, ahead=2 * batch):
+        for decoded in _in_order(decoders, lambda path: _decode(path, read, preprocess, cache), paths, ahead=2 * batch):
             bar.update()
             if on_picture is not None:
                 on_picture(decoded.path, decoded.key, decoded.failure)
@@ -87,7 +105,7 @@ class _Batches:
     are being inferred and one more is ready.
     """
 
-    def __init__(self, infer: Infer, cache: ContentCache, pool: ThreadPoolExecutor, *, size: int, ahead: int) -> None:
+    def __init__(self, infer: Infer, cache: Entries, pool: ThreadPoolExecutor, *, size: int, ahead: int) -> None:
         self._infer = infer
         self._cache = cache
         self._pool = pool
@@ -124,15 +142,21 @@ class _Batches:
         self._cache.append(keys, list(entries.result()))
 
 
-def _decode(path: Path, preprocess: Preprocess, cache: ContentCache) -> _Decoded:
+def _decode(path: Path, read: ReadFile, preprocess: Preprocess, cache: Entries) -> _Decoded:
     try:
-        data = path.read_bytes()
+        data = read(path)
         key = sha256_of_bytes(data)
         return _Decoded(path, key, None if key in cache else preprocess.load(data), "")
     except PictureError as error:
         return _Decoded(path, "", None, str(error))
     except OSError as error:
-        return _Decoded(path, "", None, f"cannot be read: {error.strerror}")
+        return _Decoded(path, "", None, unreadable(error))
+
+
+def unreadable(error: OSError) -> str:
+    """Why a file cannot be read, one line."""
+    # Errors of object stores carry no number of the system's, only a text.
+    return f"cannot be read: {error.strerror or ' '.join(str(error).split())[:200]}"
 
 
 @contextlib.contextmanager

@@ -135,6 +135,11 @@ class Catalog:
         rows = self._rows(_FOLDERS)
         return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
 
+    def folders_are_sound(self) -> bool:
+        """Whether it has folders and none of them is damaged; a new one that was made for a lost one has none."""
+        rows = self._rows(_FOLDERS)
+        return bool(rows) and all(_crc(row[:2]) == row[2] for row in rows)
+
     def add_folder(self, path: bytes) -> int:
         """Id of a folder, which is added if it is not there."""
         for identity, known in self.folders().items():
@@ -174,12 +179,14 @@ class Catalog:
         self._do(lambda: self._connection.executemany("DELETE FROM files WHERE folder = ? AND path = ?", values))
 
     def remove_damaged(self) -> None:
-        """Remove rows that files() left out, and folders that folders() did."""
+        """Remove rows that files() left out, and folders that folders() did, with the files in them."""
         files = self._rows(_FILES)
         self.remove((row[0], row[1]) for row in files if _crc(row[:-1]) != row[-1])
         folders = self._rows(_FOLDERS)
         damaged = [(row[0],) for row in folders if _crc(row[:2]) != row[2]]
         self._do(lambda: self._connection.executemany("DELETE FROM folders WHERE id = ?", damaged))
+        orphans = "DELETE FROM files WHERE folder NOT IN (SELECT id FROM folders)"
+        self._do(lambda: self._connection.execute(orphans))
 
     def setting(self, name: str) -> str:
         """A value by its name; "" if it is not there or damaged."""

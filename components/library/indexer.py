@@ -13,11 +13,12 @@ from typing import Any
 from tqdm import tqdm
 
 from components.bundle import Bundle
-from components.configs import EmbeddingConfig
-from components.errors import DataError, StorageError
+from components.configs import EmbeddingConfig, IndexTierConfig
+from components.errors import StorageError
 from components.features.content_cache import ContentCache
 from components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
 from components.library.catalog import Catalog
+from components.library.folders import chosen_roots
 from components.library.place import Library, shown
 from components.library.plan import Plan, Rows, make_plan
 from components.library.publishing import publish_rows
@@ -25,7 +26,8 @@ from components.library.reading import PUBLISHED, Reader
 from components.library.scan import Scan, scan_folders
 from components.library.vectors import compact, open_vectors, remove_other_vectors
 from components.records import Record
-from components.search.index import VectorIndex
+from components.search.index import IndexManifest, VectorIndex
+from components.search.tiers import tier_for
 
 _DECODERS = "decoders"  # setting: versions of what decodes pictures
 _DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
@@ -91,7 +93,7 @@ def update(
             catalog = Catalog.open(library.catalog, warn=warn)
         if catalog is not None:
             stack.enter_context(catalog)
-        roots = _roots(catalog, folders, forget)
+        roots = chosen_roots(library, catalog, folders, forget, warn=warn)
         if catalog is None or options.dry_run:
             counts = _rehearse(library, catalog, roots, options, warn)
         else:
@@ -99,33 +101,6 @@ def update(
     return IndexSummary(
         library=str(library.root), dry_run=options.dry_run, seconds=time.monotonic() - started, **counts
     )
-
-
-def _roots(catalog: Catalog | None, folders: Sequence[Path], forget: Sequence[Path]) -> list[bytes]:
-    """Absolute folders the library is to hold. Raises DataError."""
-    known = list(catalog.folders().values()) if catalog is not None else []
-    for folder in map(_resolved, forget):
-        if folder not in known:
-            there = ", ".join(map(shown, known)) or "no folders"
-            raise DataError(f"{shown(folder)} is not a folder of this library; it has {there}")
-        known.remove(folder)
-    for folder in map(_resolved, folders):
-        if folder in known:
-            continue
-        if not os.path.isdir(folder):  # noqa: PTH112 - bytes
-            raise DataError(f"{shown(folder)}: no such folder; name folders that hold pictures")
-        try:
-            folder.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{shown(folder)}: its name is not UTF-8; give the folder above it") from error
-        known.append(folder)
-    if not known and not forget:
-        raise DataError("the library has no folders yet; name some: image-finder index DIR...")
-    return known
-
-
-def _resolved(folder: Path) -> bytes:
-    return os.fsencode(folder.expanduser().resolve())
 
 
 def _scan(library: Library, roots: Sequence[bytes], *, progress: bool) -> Scan:
@@ -223,7 +198,7 @@ class _Update:
         _warn_of_unreadable(scan, known, self._warn)
         homes = _homes(scan, self._catalog.folders())
         plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
-        self._warn_of_bundle(bundle, plan)
+        self._warn_of_bundle(bundle, cache, plan, known)
         reader = Reader(self._catalog, known, scan, homes)
         for path in plan.rehomed:
             self._catalog.remove([(known[path].folder, known[path].path)])
@@ -269,9 +244,11 @@ class _Update:
                 catalog.remove_folder(identity)
                 catalog.set(**{PUBLISHED: ""})
                 known = {file: row for file, row in known.items() if row.folder != identity}
-        for root in set(roots) - set(catalog.folders().values()):
-            catalog.add_folder(root)
-            catalog.set(**{PUBLISHED: ""})
+        there = set(catalog.folders().values())
+        for root in roots:  # in their order: it numbers the labels of folders whose names are equal
+            if root not in there:
+                catalog.add_folder(root)
+                catalog.set(**{PUBLISHED: ""})
         return known
 
     def _decoders_changed(self) -> bool:
@@ -281,11 +258,14 @@ class _Update:
         self._catalog.set(**{_DECODERS: versions})
         return changed
 
-    def _warn_of_bundle(self, bundle: Bundle, plan: Plan) -> None:
+    def _warn_of_bundle(self, bundle: Bundle, cache: ContentCache, plan: Plan, known: Rows) -> None:
         before = used_bundle(self._library, self._catalog)
         if before and before != bundle.sha256:
+            # Files that changed a moment ago are read in any case, and embedded if they hold what they held before.
+            contents = {known[path].sha256 for path in (*plan.vectorless, *plan.altered)} - {""}
+            n_embedded = sum(sha256 not in cache for sha256 in contents)
             self._warn(
-                f"the bundle changed from {before[:12]} to {bundle.sha256[:12]}: {len(plan.vectorless):,} pictures are "
+                f"the bundle changed from {before[:12]} to {bundle.sha256[:12]}: {n_embedded:,} pictures are "
                 "embedded again, searches use the old index until that is done"
             )
 
@@ -329,7 +309,8 @@ class _Update:
         if without := len(known) - len(rows):
             self._warn(f"{without:,} pictures have no vector of this bundle yet and cannot be read now: left out")
         self._n_published = sum(not row.error for row in rows)
-        name = publish_rows(self._library, bundle, cache, rows, catalog.folders())
+        tier = self._options.config.tier
+        name = publish_rows(self._library, bundle, cache, rows, catalog.folders(), tier=tier)
         catalog.set(**{PUBLISHED: name})
         remember_bundle(catalog, bundle, chosen_ns)
         catalog.commit()
@@ -348,8 +329,16 @@ class _Update:
         except StorageError as error:
             self._warn(f"{error}: it is built again now")
             return False
-        self._n_published = index.manifest.count
-        return index.path.name == name and index.manifest.bundle_sha256 == bundle.sha256
+        manifest, tier = index.manifest, self._options.config.tier
+        self._n_published = manifest.count
+        # What auto chose is left as it is: it may have stayed exact for a reason that has not gone.
+        if index.fault or (tier.kind != "auto" and _kind_of(manifest, tier) != manifest.kind):
+            return False
+        return index.path.name == name and manifest.bundle_sha256 == bundle.sha256
+
+
+def _kind_of(manifest: IndexManifest, tier: IndexTierConfig) -> str:
+    return tier_for(manifest.count, manifest.embedding_dim, tier).kind
 
 
 @dataclass(frozen=True)

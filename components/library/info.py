@@ -8,6 +8,7 @@ from components.bundle import Bundle, BundleManifest
 from components.errors import BundleError, StorageError
 from components.library.bundles import published_ns
 from components.records import Record
+from components.search.filters import root_label
 from components.search.index import MANIFEST, VectorIndex
 from components.search.publish import default_bundle
 
@@ -19,7 +20,10 @@ class IndexInfo(Record):
     generation: str
     published_at: str  # ISO 8601, UTC
     pictures: int
+    kind: str  # exact, hnsw or ivfpq
+    recall_at_10: float | None  # of an approximate kind against exact, with texts
     folders: dict[str, int]  # absolute folder -> pictures in it
+    labels: dict[str, str]  # absolute folder -> its label, which filters take; "" if it holds no picture
     failed: dict[str, str]  # file -> reason
     bundle: str  # sha256
     bundle_path: str
@@ -40,7 +44,10 @@ def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
         generation=index.path.name,
         published_at=datetime.fromtimestamp(published_at, UTC).isoformat(timespec="seconds"),
         pictures=manifest.count,
+        kind=manifest.kind,
+        recall_at_10=manifest.approximate.recall_at_10 if manifest.approximate else None,
         folders={root: counts[position] for position, root in enumerate(manifest.roots)},
+        labels={root: root_label(index.items, position) for position, root in enumerate(manifest.roots)},
         failed=manifest.failed,
         bundle=manifest.bundle_sha256,
         bundle_path=manifest.bundle_uri,

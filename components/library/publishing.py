@@ -10,24 +10,32 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.bundle import Bundle
+from components.configs import IndexTierConfig
 from components.features.content_cache import ContentCache
 from components.library.catalog import FileRow
 from components.library.place import Library, shown
 from components.search.duplicates import Hashes
 from components.search.index import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
 from components.search.published import current_generation, new_generation
+from components.search.tier_building import add_tier, texts_encoder
 from components.search.vector_cache import cached_vectors
 
 _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799  # years 1 to 9999, what a datetime can hold
 
 
 def publish_rows(
-    library: Library, bundle: Bundle, cache: ContentCache, rows: Sequence[FileRow], roots: Mapping[int, bytes]
+    library: Library,
+    bundle: Bundle,
+    cache: ContentCache,
+    rows: Sequence[FileRow],
+    roots: Mapping[int, bytes],
+    *,
+    tier: IndexTierConfig,
 ) -> str:
     """Write rows, each readable and with its vector in the cache, as the generation in force; returns its name.
 
-    roots: absolute folder of each folder id; a row of an unreadable file goes to the list of failures. Raises
-    BundleError, StorageError.
+    roots: absolute folder of each folder id; a row of an unreadable file goes to the list of failures. An approximate
+    tier is built anew with every generation. Raises BundleError, ConfigError, QualityError, StorageError.
     """
     readable = [row for row in rows if not row.error]
     vectors, hashes = cached_vectors(cache, [row.sha256 for row in readable])
@@ -46,7 +54,8 @@ def publish_rows(
     )
     table = item_table(readable, roots, hashes)
     with new_generation(library.index) as folder:
-        write_index(folder, vectors, table, manifest)
+        written = write_index(folder, vectors, table, manifest)
+        add_tier(folder, written, tier, texts_encoder(bundle))
     return current_generation(library.index).name
 
 

@@ -1,6 +1,5 @@
 """Search engine: queries to hits, through a bundle and an index that belong together."""
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,8 @@ from components.records import Facets, Hit, Picture, SearchResult
 from components.search import filters
 from components.search.arrow import numbers
 from components.search.duplicates import Hashes, fold
-from components.search.index import Neighbours, Rows, VectorIndex, Vectors
+from components.search.exact import Neighbours, Rows, Vectors
+from components.search.index import VectorIndex
 from components.search.onnx_encoder import OnnxEncoder
 from components.search.prompts import expand
 from components.search.query import Query, Term, require_text
@@ -23,6 +23,7 @@ from components.storage import sha256_of_bytes
 
 _TEXTS_A_CALL = 16
 _JUDGED = 10  # hits that are looked at to say whether anything matches well
+_ROUNDING = 1e-6  # of scores: in float32 a picture's cosine with itself comes out as 0.9999999
 
 
 class EncodedQuery(NamedTuple):
@@ -70,7 +71,7 @@ class SearchEngine:
         return [self._encoded(query, texts) for query in queries]
 
     def rank(self, queries: Sequence[Query], encoded: Sequence[EncodedQuery]) -> list[SearchResult]:
-        """The hits of encoded queries."""
+        """The hits of encoded queries. Raises QueryError for a folder that is not in the index."""
         masks = [filters.allowed_rows(self.index.items, query.filters) for query in queries]
         counts = [self.index.manifest.count if mask is None else int(mask.sum()) for mask in masks]
         answers: list[_Ranked | None] = [None] * len(queries)
@@ -109,6 +110,10 @@ class SearchEngine:
     def facets(self) -> Facets:
         """What the filters can choose among."""
         return filters.facets(self.index.items)
+
+    def folder_label(self, name: str) -> str:
+        """The label of a folder that is named by it or by a path. Raises QueryError if it holds no picture."""
+        return filters.folder_label(self.index.items, self.index.manifest.roots, name)
 
     def _encode_texts(self, texts: Iterable[str]) -> dict[str, Vectors]:
         """Unit vector of each text; of a short one, the mean over its prompts."""
@@ -152,7 +157,8 @@ class SearchEngine:
     ) -> "_Ranked":
         scores, rows = self._own_first(encoded, near, mask)
         if query.min_score is not None:
-            rows, scores = rows[scores >= query.min_score], scores[scores >= query.min_score]
+            enough = scores >= query.min_score - _ROUNDING
+            rows, scores = rows[enough], scores[enough]
         shown_by = fold(self._hashes[rows], self.index.vectors[rows]) if query.fold else np.arange(len(rows))
         return _Ranked(rows, scores, shown_by)
 
@@ -204,7 +210,7 @@ class SearchEngine:
         return str(self.index.items["id"][int(row)].as_py())
 
     def _facts(self, item: dict[str, Any]) -> dict[str, object]:
-        uri = os.fsencode(self.index.file_of_item(item)).decode("utf-8", "backslashreplace")
+        uri = self.index.uri_of_item(item)
         return {"uri": uri, **{name: value for name, value in item.items() if name not in {"root", "path", "dhash"}}}
 
 
@@ -225,7 +231,7 @@ class _Ranked(NamedTuple):
 
 def _ends_below(scores: Vectors, min_score: float | None) -> bool:
     """Whether falling scores have come to those that are not wanted."""
-    return min_score is not None and len(scores) > 0 and bool(scores[-1] < min_score)
+    return min_score is not None and len(scores) > 0 and bool(scores[-1] < min_score - _ROUNDING)
 
 
 def _first_depth(query: Query) -> int:

@@ -1,21 +1,31 @@
 """Filters: which items of an index a query looks at, and what the filters can choose among; decodes nothing."""
 
+import os
+from collections.abc import Sequence
 from datetime import datetime, time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components.errors import QueryError
 from components.records import Facet, Facets
 from components.search.arrow import bools, moment_scalar, number_scalar, text_scalar
 from components.search.query import Filters
 
+_NAMED_LABELS = 5
+_SHOWN_CHARACTERS = 100  # of a label that is not there
+
 
 def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
-    """Which items pass, (count,) bool; None if no filter is set. A date is that of the capture, else of the file."""
+    """Which items pass, (count,) bool; None if no filter is set. A date is that of the capture, else of the file.
+
+    Raises QueryError for a folder that is not there: a misspelt one must not look like one without fitting pictures.
+    """
     conditions = [
-        *([_any([_below(items["folder"], folder) for folder in filters.folders])] if filters.folders else []),
+        *([_any([_inside(items, folder) for folder in filters.folders])] if filters.folders else []),
         *([_any([_holds(items["camera"], camera) for camera in filters.cameras])] if filters.cameras else []),
         *_on_days(items, filters),
         *_of_shape(items, filters),
@@ -42,6 +52,62 @@ def facets(items: pa.Table) -> Facets:
         with_gps=items.num_rows - items["latitude"].null_count,
         pictures=items.num_rows,
     )
+
+
+def folder_label(items: pa.Table, roots: Sequence[str], name: str) -> str:
+    """The label of a folder that is named by it, or by an absolute or relative path. roots: of the index's manifest.
+
+    Raises QueryError if the folder holds no picture of the index.
+    """
+    if not Path(name).is_absolute() and _has_any(_below(items["folder"], name)):
+        return name
+    if name.strip() and "\0" not in name:
+        path = os.path.abspath(os.path.expanduser(name))  # noqa: PTH100, PTH111 - Path raises for a home that is unknown
+        for place in dict.fromkeys((path, os.path.realpath(path))):
+            for position, root in enumerate(roots):
+                inner = Path(place).relative_to(root) if Path(place).is_relative_to(root) else None
+                if inner is not None and (label := _label_below(items, position, inner)):
+                    return label
+    raise _unknown_folder(items, name)
+
+
+def root_label(items: pa.Table, position: int) -> str:
+    """The label of an indexed folder, by its position among the roots; "" if it holds no picture."""
+    return _label_below(items, position, Path())
+
+
+def _label_below(items: pa.Table, position: int, inner: Path) -> str:
+    """The label of the folder at a relative path below a root, read off any picture in it; "" if there is none."""
+    start = os.fsencode(inner) + b"/" if inner.parts else b""
+    of_root = bools(pc.equal(items["root"], number_scalar(position, pa.int16())))
+    rows = np.flatnonzero(of_root & bools(pc.starts_with(items["path"], start)))
+    if not len(rows):
+        return ""
+    row = int(rows[0])
+    depth = items["path"][row].as_py()[len(start) :].count(b"/")
+    label: str = items["folder"][row].as_py()
+    return label.rsplit("/", depth)[0]
+
+
+def _inside(items: pa.Table, folder: str) -> pa.ChunkedArray:
+    inside = _below(items["folder"], folder)
+    if not _has_any(inside):
+        raise _unknown_folder(items, folder)
+    return inside
+
+
+def _unknown_folder(items: pa.Table, folder: str) -> QueryError:
+    values = [facet.value for facet in _counted(items["folder"])]
+    labels = sorted(
+        {*values, *(value.partition("/")[0] for value in values)}, key=lambda label: (label.count("/"), label)
+    )
+    named = ", ".join(map(repr, labels[:_NAMED_LABELS])) or "none"
+    more = f" and {len(labels) - _NAMED_LABELS:,} more" if len(labels) > _NAMED_LABELS else ""
+    return QueryError(f"the index has no folder {folder[:_SHOWN_CHARACTERS]!r}; it has {named}{more}")
+
+
+def _has_any(found: pa.ChunkedArray) -> bool:
+    return bool(bools(found).any())
 
 
 def _on_days(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:

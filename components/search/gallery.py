@@ -8,6 +8,7 @@ from typing import Any
 
 from components.configs import GalleryConfig
 from components.data.images import find_pictures
+from components.data.picture_folder import PictureFolder, uri_below
 from components.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,14 @@ class Gallery:
     """Pictures in the order of the index that is made of them."""
 
     name: str
-    root: Path  # absolute
+    root: Path  # absolute; of a gallery on an object store, its URI without options
     items: tuple[GalleryItem, ...]
+    uri: str = ""  # of an object store; empty: a folder of this machine
+
+    @property
+    def place(self) -> str:
+        """Folder or URI, as PictureFolder takes it."""
+        return self.uri or str(self.root)
 
     def file_of(self, item: GalleryItem) -> Path:
         """Absolute path of an item's file."""
@@ -39,9 +46,11 @@ def read_gallery(config: GalleryConfig) -> Gallery:
 
     With annotations, pictures come in ascending order of image id; without, in that of their POSIX path. Annotated
     pictures that are absent are counted in the log.
-    Raises ConfigError if root is not set; DataError for a folder or file that is missing or malformed, image ids that
-    are not unique, and a gallery without pictures.
+    Raises ConfigError if neither root nor uri is set; DataError for a folder or file that is missing or malformed, image
+    ids that are not unique, and a gallery without pictures.
     """
+    if config.uri:
+        return _gallery_of_uri(config.uri, config.images)
     if config.root is None:
         raise ConfigError("gallery: root is not set; name the folder of the pictures")
     root = config.root.expanduser().resolve()
@@ -58,6 +67,15 @@ def read_gallery(config: GalleryConfig) -> Gallery:
         raise DataError(f"gallery: no pictures in {place}; check root, images and annotations")
     resolved = folder.resolve()
     return Gallery(resolved.name or str(resolved), resolved, tuple(items))
+
+
+def _gallery_of_uri(uri: str, images: str) -> Gallery:
+    folder = PictureFolder(uri_below(uri, images))
+    items = [GalleryItem(path, ()) for path in folder.pictures()]
+    if not items:
+        raise DataError(f"gallery: no pictures in {folder.shown_place} and below; check uri and images")
+    shown = Path(folder.shown_place)
+    return Gallery(shown.name, shown, tuple(items), uri_below(uri, images))
 
 
 def _items_of_folder(folder: Path) -> list[GalleryItem]:

@@ -1,34 +1,42 @@
 """Vector index: stores unit vectors and answers nearest-neighbour queries; knows nothing of images or models.
 
-vectors.npy    (count, dim) float32 unit rows, memory-mapped; one exact pass is a matrix product at memory speed
-items.parquet  a row a vector: ITEM_SCHEMA
-index.json     IndexManifest: format, count, sha256 of the bundle and of every other file, the self-check
+vectors.npy        (count, dim) float32 unit rows, memory-mapped; one exact pass is a matrix product at memory speed
+items.parquet      a row a vector: ITEM_SCHEMA
+index.json         IndexManifest: format, count, sha256 of the bundle and of every other file, the self-check
+approximate.faiss  above a million rows only (components.search.tiers): names candidates, which are compared exactly
 """
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from components.configs import first_fault
-from components.errors import BundleError, IndexMismatchError, QueryError, StorageError
+from components.errors import BundleError, ConfigError, IndexMismatchError, QueryError, StorageError
 from components.records import Record
+from components.search import exact
+from components.search.approximate import Approximate
 from components.search.arrow import bools, text_scalar
+from components.search.exact import Mask, Neighbours, Rows, Vectors
 from components.search.published import current_generation, is_published_root
+from components.search.tiers import Parameters
 from components.storage import sha256_of_bytes, sha256_of_file
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 MANIFEST = "index.json"
 VECTORS = "vectors.npy"
 ITEMS = "items.parquet"
+APPROXIMATE = "approximate.faiss"
 ITEM_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -50,14 +58,7 @@ ITEM_SCHEMA = pa.schema(
     ]
 )
 _UNIT_TOLERANCE = 1e-3
-# 8 MB. One query takes all of COCO in one call: between two calls the threads of BLAS wait for each other.
-_PRODUCTS_A_CALL = 1 << 21
-_SIFTED_ROWS = 8_192
-_EXACT_ROWS = 4_096
-_ROUNDING = 1e-5  # float32 products of a unit row and a unit query of 512 components are off by some 1e-7
-
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
+_FEW = 1 / 4  # of the rows: up to so many, reading them alone costs less than a pass over all
 
 
 class SelfCheck(Record):
@@ -68,11 +69,21 @@ class SelfCheck(Record):
     recall_at_10: float  # of the index against an exact search in float64
 
 
+class ApproximateFacts(Record):
+    """What the approximate file was made with, and what was measured on it."""
+
+    parameters: Parameters
+    recall_at_10: float  # share of the 10 nearest of an exact search that are found, mean over the texts
+    texts: Literal["captions", "sentences"]  # the gallery's own captions, or made ones
+    n_texts: int
+    made_by: str
+
+
 class IndexManifest(Record):
     """Content of index.json."""
 
     format_version: int
-    kind: Literal["exact"]
+    kind: Literal["exact", "hnsw", "ivfpq"]
     count: int
     embedding_dim: int
     bundle_sha256: str
@@ -82,34 +93,42 @@ class IndexManifest(Record):
     failed: dict[str, str]  # uri -> reason, of pictures that are not in the index
     self_check: SelfCheck | None
     files_sha256: dict[str, str]
-
-
-class Neighbours(NamedTuple):
-    """Nearest rows. scores: (n_queries, k) float32 cosines, falling; rows: (n_queries, k) int64."""
-
-    scores: Vectors
-    rows: Rows
+    approximate: ApproximateFacts | None = None  # of kinds other than exact
 
 
 class VectorIndex:
-    """An opened index."""
+    """An opened index. approximate: what names candidates, None if every row is compared; fault: why it is not used
+    although it should be, "" if it is or need not be.
+    """
 
-    def __init__(self, path: Path, manifest: IndexManifest, vectors: Vectors, items: pa.Table) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: IndexManifest,
+        vectors: Vectors,
+        items: pa.Table,
+        *,
+        approximate: Approximate | None = None,
+    ) -> None:
         """Use VectorIndex.open."""
         self.path = path
         self.manifest = manifest
         self.vectors = vectors
         self.items = items
+        self.approximate = approximate
+        self.fault = ""
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "VectorIndex":
         """Open an index: its folder, or a published root whose generation in force is taken.
 
-        verify: compare the hash of every file (0.5 s a GB). Raises StorageError.
+        verify: compare the hash of every file (0.5 s a GB); without it every row is compared, as an approximate file
+        that was not verified could give wrong answers. One that is damaged or cannot be read is warned of and not used.
+        Raises StorageError.
         """
         if is_published_root(path):
             path = current_generation(path)
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         _check_files(path, manifest, verify=verify)
         try:
             vectors = np.asarray(np.load(path / VECTORS, mmap_mode="r", allow_pickle=False))
@@ -125,7 +144,10 @@ class VectorIndex:
         if vectors.shape != (manifest.count, manifest.embedding_dim) or items.num_rows != manifest.count:
             expected = f"expected ({manifest.count}, {manifest.embedding_dim})"
             raise _corrupted(path, f"vectors {vectors.shape} and {items.num_rows} items, {expected}")
-        return cls(path, manifest, vectors, items)
+        index = cls(path, manifest, vectors, items)
+        if verify and manifest.approximate is not None:
+            index._open_approximate(manifest.approximate.parameters)
+        return index
 
     def require_bundle(self, bundle_sha256: str) -> None:
         """Raises IndexMismatchError unless the index was made with this bundle."""
@@ -135,39 +157,47 @@ class VectorIndex:
                 f"{bundle_sha256[:12]}; embed the pictures again or name the right bundle"
             )
 
-    def search(self, queries: Vectors, k: int, *, allowed: Sequence[NDArray[np.bool_] | None] = ()) -> Neighbours:
-        """The k rows nearest to each query, exact. queries: (n, dim); the score is the product with a unit row.
+    def search(self, queries: Vectors, k: int, *, allowed: Sequence[Mask | None] = ()) -> Neighbours:
+        """The k rows nearest to each query. queries: (n, dim); the score is the product with a unit row.
 
         allowed: for each query which rows may be found, (count,) bool, or None for all; then as many columns come back
         as the query with the most such rows has, and places that cannot be filled hold row -1 and score -inf. Ties:
         the lower row first.
 
-        One float32 pass finds whatever may be among the nearest; float64 decides between those. In float32 alone the
-        scores of equal rows differ in the last bit with their place, and so would their order.
+        On the exact tier these are the nearest. On an approximate one some may be missing (manifest.approximate says
+        how many of ten are found on average), never their number, and scores and order are the exact ones all the same.
         """
         masks = allowed or [None] * len(queries)
-        near = [_Contenders(k, _ROUNDING * max(1.0, float(np.linalg.norm(query)))) for query in queries]
-        step = max(_PRODUCTS_A_CALL // max(len(queries), 1), 1)
-        for start in range(0, self.manifest.count, step):
-            part = queries @ self.vectors[start : start + step].T
-            for found, line, mask in zip(near, part, masks, strict=True):
-                found.add(start, line, None if mask is None else mask[start : start + step])
-        answers = [self._nearest(query, found.rows, k) for query, found in zip(queries, near, strict=True)]
-        width = max((len(answer.rows) for answer in answers), default=0)
-        scores = np.full((len(queries), width), -np.inf, np.float32)
-        rows = np.full((len(queries), width), -1, np.int64)
-        for place, answer in enumerate(answers):
-            scores[place, : len(answer.rows)], rows[place, : len(answer.rows)] = answer
-        return Neighbours(scores, rows)
+        answers = self._near(queries, k, masks)
+        left = [place for place in range(len(queries)) if place not in answers]
+        passed = exact.nearest(self.vectors, queries[left], k, [masks[place] for place in left]) if left else []
+        answers.update(zip(left, passed, strict=True))
+        return exact.stacked([answers[place] for place in range(len(queries))])
 
-    def _nearest(self, query: Vectors, rows: Rows, k: int) -> Neighbours:
-        """The k best of some rows, which ascend, for one query: (k,) each."""
-        exact_query = query.astype(np.float64)
-        parts = np.split(rows, range(_EXACT_ROWS, len(rows), _EXACT_ROWS))
-        exact = [self.vectors[part].astype(np.float64) @ exact_query for part in parts]
-        scores = np.concatenate(exact).astype(np.float32)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return Neighbours(scores[best], rows[best])
+    def _near(self, queries: Vectors, k: int, masks: Sequence[Mask | None]) -> dict[int, Neighbours]:
+        """The answers, by place, that need no pass over all rows."""
+        answers: dict[int, Neighbours] = {}
+        if self.approximate is None:
+            return answers
+        for place, rows in enumerate(self.approximate.candidates(queries, k, masks)):
+            mask, query = masks[place], queries[place]
+            if rows is not None:
+                answers[place] = exact.nearest_of(self.vectors, query, rows, k)
+            elif mask is not None and np.count_nonzero(mask) <= _FEW * self.manifest.count:
+                answers[place] = exact.nearest_among(self.vectors, query, np.flatnonzero(mask), k)
+        return answers
+
+    def _open_approximate(self, parameters: Parameters) -> None:
+        path, manifest = self.path / APPROXIMATE, self.manifest
+        hint = "every row is compared instead, which is right but slow"
+        try:
+            _require_hash(path, manifest.files_sha256[APPROXIMATE])
+            self.approximate = Approximate.open(path, parameters, count=manifest.count, dim=manifest.embedding_dim)
+        except ConfigError as error:
+            logger.warning("index %s: %s; %s", self.path, error, hint)
+        except (StorageError, OSError) as error:
+            self.fault = str(error)
+            logger.warning("index %s: %s; %s; build it again", self.path, error, hint)
 
     def items_at(self, rows: Rows) -> list[dict[str, Any]]:
         """The items of rows, each by column."""
@@ -198,6 +228,12 @@ class VectorIndex:
         """Absolute path of the file of what `item` gave."""
         return Path(self.manifest.roots[item["root"]], os.fsdecode(item["path"]))
 
+    def uri_of_item(self, item: dict[str, Any]) -> str:
+        """Where the picture of what `item` gave is, for people: absolute path, or URI of an object store."""
+        root = self.manifest.roots[item["root"]]
+        place = f"{root}/{os.fsdecode(item['path'])}" if "://" in root else self.file_of_item(item)
+        return os.fsencode(place).decode("utf-8", "backslashreplace")
+
 
 def item_id(root: Path, path: bytes) -> str:
     """Id of the picture at a path below a root: 16 hex digits, the same as long as the file keeps its place."""
@@ -224,51 +260,41 @@ def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexMa
     return manifest
 
 
-class _Contenders:
-    """Rows, ascending, that may be among the k best of those seen: the k best in float32, and what is within rounding."""
-
-    def __init__(self, k: int, rounding: float) -> None:
-        self.rows: Rows = np.empty(0, np.int64)
-        self._scores: Vectors = np.empty(0, np.float32)
-        self._limit = -np.inf
-        self._k = k
-        self._rounding = rounding
-
-    def add(self, start: int, scores: Vectors, mask: NDArray[np.bool_] | None) -> None:
-        """Look at the rows from start on, a part at a time: what the first parts hold spares most of the later ones."""
-        for at in range(0, len(scores), _SIFTED_ROWS):
-            part = slice(at, at + _SIFTED_ROWS)
-            self._add_part(start + at, scores[part], None if mask is None else mask[part])
-
-    def _add_part(self, start: int, scores: Vectors, mask: NDArray[np.bool_] | None) -> None:
-        good = scores >= self._limit
-        places = np.flatnonzero(good if mask is None else good & mask)
-        if not len(places):
-            return
-        self.rows = np.concatenate([self.rows, start + places])
-        self._scores = np.concatenate([self._scores, scores[places]])
-        if len(self.rows) > self._k:
-            at = len(self.rows) - self._k
-            self._limit = float(np.partition(self._scores, at)[at]) - self._rounding
-            kept = self._scores >= self._limit
-            self.rows, self._scores = self.rows[kept], self._scores[kept]
-
-
 def _check_files(path: Path, manifest: IndexManifest, *, verify: bool) -> None:
-    if set(manifest.files_sha256) != {VECTORS, ITEMS}:
-        raise _corrupted(path, f"{MANIFEST} does not list {VECTORS} and {ITEMS}")
-    for name, expected in manifest.files_sha256.items():
+    needed, hashes = [VECTORS, ITEMS], manifest.files_sha256
+    listed = needed if manifest.kind == "exact" else [*needed, APPROXIMATE]
+    if set(hashes) != set(listed) or (manifest.kind == "exact") != (manifest.approximate is None):
+        raise _corrupted(
+            path, f"{MANIFEST} does not list what an index of kind {manifest.kind} has: {', '.join(listed)}"
+        )
+    for name in needed:
         if not (path / name).is_file():
             raise StorageError(f"index {path} is incomplete: {name} is missing; build it again")
-        if verify and (measured := sha256_of_file(path / name)) != expected:
-            raise _corrupted(path, f"{name} has sha256 {measured[:12]}, expected {expected[:12]}")
+        if verify:
+            try:
+                _require_hash(path / name, hashes[name])
+            except StorageError as error:
+                raise _corrupted(path, str(error)) from error
+
+
+def _require_hash(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise StorageError(f"{path.name} is missing")
+    if (measured := sha256_of_file(path)) != expected:
+        raise StorageError(f"{path.name} has sha256 {measured[:12]}, expected {expected[:12]}")
 
 
 def _corrupted(path: Path, reason: str) -> StorageError:
     return StorageError(f"index {path} is corrupted: {reason}; build it again")
 
 
-def _read_manifest(path: Path) -> IndexManifest:
+def read_manifest(path: Path) -> IndexManifest:
+    """What an index, or the generation in force of a published root, says of itself; looks at nothing else of it.
+
+    Raises StorageError.
+    """
+    if is_published_root(path):
+        path = current_generation(path)
     if not (path / MANIFEST).is_file():
         raise StorageError(f"no index at {path}: {MANIFEST} is missing; build one with 'image-finder index FOLDER'")
     content = (path / MANIFEST).read_bytes()

@@ -3,17 +3,27 @@
 import shutil
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from components.bundle import Bundle
 from components.errors import StorageError
 from components.search.index import MANIFEST, IndexManifest, VectorIndex
-from components.search.published import POINTER, is_published_root, new_generation
+from components.search.published import (
+    POINTER,
+    current_generation,
+    generations,
+    is_published_root,
+    new_generation,
+    point_to,
+)
 from components.storage import new_directory, write_text_atomically
 
 
 def publish(index: VectorIndex, bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex:
     """Copy the bundle to bundles/<its hash> and make it the default one, then the index as a generation of target.
 
-    Does nothing when the same index is in force already. Raises IndexMismatchError, StorageError.
+    Does nothing when the same index is in force already. The newest index of the bundle before is kept besides the two
+    newest, for `restore`. Raises IndexMismatchError, StorageError.
     """
     index.require_bundle(bundle.sha256)
     home = keep_bundle(bundle, bundles)
@@ -21,10 +31,50 @@ def publish(index: VectorIndex, bundle: Bundle, *, bundles: Path, target: Path) 
     manifest = index.manifest.model_copy(update={"bundle_uri": str(home.resolve())})
     if _in_force(target) == manifest:
         return VectorIndex.open(target)
-    with new_generation(target) as folder:
+    with new_generation(target, spare=lambda: _of_the_bundle_before(target)) as folder:
         shutil.copytree(index.path, folder, dirs_exist_ok=True)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return VectorIndex.open(target)
+
+
+def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | None:
+    """Point target to the newest generation that was made with this bundle, and make the bundle the default one.
+
+    None, and nothing has changed, when no whole generation of it is kept. Raises StorageError.
+    """
+    for folder in generations(target):
+        if _bundle_of(folder) != bundle.sha256:
+            continue
+        try:
+            VectorIndex.open(folder)
+        except StorageError:  # damaged: an older one may be whole
+            continue
+        write_text_atomically(bundles / POINTER, keep_bundle(bundle, bundles).name + "\n")
+        point_to(target, folder.name)
+        return VectorIndex.open(target, verify=False)
+    return None
+
+
+def bundle_in_force(target: Path) -> str:
+    """Hash of the bundle the index in force was made with, "" if there is none that can be read."""
+    try:
+        return _bundle_of(current_generation(target)) if is_published_root(target) else ""
+    except StorageError:
+        return ""
+
+
+def _of_the_bundle_before(target: Path) -> list[str]:
+    """Name of the newest generation that was made with another bundle than the one in force."""
+    found = generations(target)
+    now = _bundle_of(current_generation(target))
+    return next(([folder.name] for folder in found if _bundle_of(folder) not in {now, ""}), [])
+
+
+def _bundle_of(folder: Path) -> str:
+    try:
+        return IndexManifest.model_validate_json((folder / MANIFEST).read_bytes()).bundle_sha256
+    except (OSError, ValidationError):
+        return ""  # damaged or of another format: nobody can search it
 
 
 def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
@@ -48,4 +98,11 @@ def default_bundle(bundles: Path) -> Path | None:
 
 
 def _in_force(target: Path) -> IndexManifest | None:
-    return VectorIndex.open(target).manifest if is_published_root(target) else None
+    """The manifest of the index in force; None also for a damaged one, which is no reason not to publish a whole one."""
+    if not is_published_root(target):
+        return None
+    try:
+        index = VectorIndex.open(target)
+    except StorageError:
+        return None
+    return None if index.fault else index.manifest

@@ -8,7 +8,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from components.errors import StorageError
@@ -20,11 +20,11 @@ _KEPT = 2  # the one in force and the one before it, which a reader may be openi
 
 
 @contextlib.contextmanager
-def new_generation(root: Path) -> Iterator[Path]:
+def new_generation(root: Path, *, spare: Callable[[], Collection[str]] = tuple) -> Iterator[Path]:
     """Yield an empty folder; on success it becomes the generation in force, on failure nothing has changed.
 
-    Writers must take turns; readers need not wait. Generations older than the previous one are removed. Raises
-    StorageError.
+    Writers must take turns; readers need not wait. Generations older than the previous one are removed, but those whose
+    names spare returns. Raises StorageError.
     """
     folder = root / _GENERATIONS
     last = max((_number(name) for name in _names(root)), default=0)
@@ -32,7 +32,7 @@ def new_generation(root: Path) -> Iterator[Path]:
     with new_directory(folder / name) as temporary:
         yield temporary
     point_to(root, name)
-    _remove_old(root)
+    _remove_old(root, spare())
 
 
 def point_to(root: Path, name: str) -> None:
@@ -59,12 +59,19 @@ def current_generation(root: Path) -> Path:
     return root / _GENERATIONS / name
 
 
-def _remove_old(root: Path) -> None:
+def generations(root: Path) -> list[Path]:
+    """Folders of all generations, newest first."""
+    return [root / _GENERATIONS / name for name in sorted(_names(root), key=_number, reverse=True)]
+
+
+def _remove_old(root: Path, spared: Collection[str]) -> None:
     """Remove all but the newest; a reader that has one mapped keeps its pages."""
     current = current_generation(root).name
     older = [name for name in sorted(_names(root), key=_number) if name != current]
     with write_errors(root):
         for name in older[: len(older) - (_KEPT - 1)]:
+            if name in spared:
+                continue
             shutil.rmtree(root / _GENERATIONS / name, ignore_errors=True)
         for entry in os.scandir(root / _GENERATIONS):  # what a killed writer left
             if entry.name.startswith("."):

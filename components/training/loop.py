@@ -2,8 +2,12 @@
 
 Killed at any moment, the next call with the same work folder goes on after the last finished epoch and ends where an
 uninterrupted run would: batches are a function of (seed, epoch), and each epoch reseeds torch's generator for dropout.
+
+Several processes (ranks) do what one would with the whole batch: all plan the same batches and take their shares, and
+all make the same step with the summed gradient. Rank 0 alone validates and writes.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,13 +22,15 @@ from tqdm import tqdm
 
 from components.configs import TrainingConfig
 from components.encoders.dual_encoder import DualEncoder
-from components.encoders.loss import contrastive_loss
-from components.errors import ConfigError, DataError
+from components.encoders.loss import contrastive_loss, contrastive_share
+from components.errors import ConfigError, DataError, StorageError
 from components.evaluation.retrieval import first_match_ranks, named_recalls
 from components.records import EpochRecord
 from components.training import resume
-from components.training.plan import BatchPlan, batches_of_epoch, plan_epoch
+from components.training.plan import BatchPlan, batches_of_epoch, plan_epoch, share_of_batch, smallest_batch
+from components.training.ranks import ALONE, Ranks
 from components.training.schedule import rate_factor
+from components.training.shared_batch_norm import share_batch_norms
 from components.training.sources import DecodedImages, PairedSet, TextInput, embed_all
 
 _VAL_KS = (1, 5, 10)
@@ -56,20 +62,24 @@ def train(
     identity: str,
     on_epoch: OnEpoch = lambda _: None,
     progress: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train the parts of the model that learn. identity: hash of data, config and code; only its own state is resumed.
 
-    on_epoch is told every epoch in order; after a kill, those that were finished before come again first. Raises
-    ConfigError for a device that is not there, DataError for a set without pictures, StorageError.
+    on_epoch is told every epoch in order; after a kill, those that were finished before come again first. Of several
+    ranks each is given the same model, sets, config and work folder. Raises ConfigError for a device that is not
+    there, DataError for a set without pictures, StorageError, ProcessError when another rank is gone.
     """
     for name, data in (("train", train_set), ("val", val_set)):
         if len(data.images) == 0:
             raise DataError(f"the {name} set holds no pictures; at least 2 are needed to train, 1 to validate")
     if len(train_set.images) < 2:
         raise DataError("the train set holds a single picture, expected at least 2: a contrast needs another one")
-    run = _Run(model, config, batches_of_epoch(len(train_set.images), config.batch_images))
-    with resume.only_one(work):
+    _require_shares(len(train_set.images), config, ranks)
+    run = _Run(model, config, batches_of_epoch(len(train_set.images), config.batch_images), ranks)
+    with resume.only_one(work) if ranks.leads else contextlib.nullcontext():
         state = run.resume(work, identity)
+        run.require_same("at the start")
         for record in state.history:
             on_epoch(record)
         while state.epochs_done < config.epochs and not _out_of_patience(state, config):
@@ -79,8 +89,10 @@ def train(
             state = resume.Progress(
                 identity=identity, history=history, best_epoch=best if config.patience_epochs else record.epoch
             )
-            resume.save(work, state, run.tensors())
+            if ranks.leads:
+                resume.save(work, state, run.tensors())
             on_epoch(record)
+        ranks.tell()  # the last epoch is written
         kept = work / f"epoch-{state.best_epoch:04d}"
         model.load_state_dict(resume.load(kept, "average" if config.ema_decay else "model"))
     return Trained(model.cpu().eval(), state.history, state.best_epoch)
@@ -89,9 +101,12 @@ def train(
 class _Run:
     """Mutable state of one training: model, optimizer, moving average."""
 
-    def __init__(self, model: DualEncoder, config: TrainingConfig, steps_of_epoch: int) -> None:
+    def __init__(self, model: DualEncoder, config: TrainingConfig, steps_of_epoch: int, ranks: Ranks = ALONE) -> None:
         self.config = config
+        self.ranks = ranks
         self.device = pick_device(config.device)
+        if not ranks.alone and model.image_tower.learns_whole_trunk:
+            share_batch_norms(model)
         self.model = model.to(self.device)
         if self.device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -105,6 +120,13 @@ class _Run:
 
     def resume(self, work: Path, identity: str) -> resume.Progress:
         found = resume.latest(work, identity)
+        epochs_done = found[1].epochs_done if found else 0
+        led = int(self.ranks.tell(str(epochs_done)))
+        if led != epochs_done:
+            raise StorageError(
+                f"{work} holds {epochs_done} finished epochs here and {led} for process 0; "
+                "it must be on a file system that all hosts share"
+            )
         if found is None:
             return resume.Progress(identity=identity)
         folder, state = found
@@ -121,9 +143,12 @@ class _Run:
             tensors["average"] = self.average.module.state_dict()
         return tensors
 
+    def require_same(self, when: str) -> None:
+        self.ranks.require_same((t for stem in self.tensors().values() for t in stem.values()), when)
+
     def epoch(self, train_set: PairedSet, val_set: PairedSet, index: int, *, progress: bool) -> EpochRecord:
         config = self.config
-        torch.manual_seed(config.seed * 1_000_003 + index)
+        torch.manual_seed(self.ranks.seed(config.seed * 1_000_003 + index))
         self.model.train()
         started = time.perf_counter()
         plans = plan_epoch(
@@ -135,24 +160,27 @@ class _Run:
         )
         first = index * len(plans)
         losses = []
+        shares = [share_of_batch(plan, self.ranks.rank, self.ranks.world).own for plan in plans]
         bar = tqdm(
-            _loaded(plans, train_set, config, self.device),
+            _loaded(shares, train_set, config, self.device),
             total=len(plans),
             desc=f"epoch {index + 1}/{config.epochs}",
             unit="batch",
-            disable=not progress,
+            disable=not (progress and self.ranks.leads),
         )
         for number, batch in enumerate(bar):
-            losses.append(self._step(train_set, batch, first + number))
-        loss = float(torch.stack(losses).mean())
+            losses.append(self._step(train_set, batch, plans[number], first + number))
+        loss = float(self.ranks.total(torch.stack(losses)).mean())
         seconds = time.perf_counter() - started
         if not torch.isfinite(torch.tensor(loss)):
             raise DataError(
                 f"the loss of epoch {index + 1} is {loss}; lower head_rate ({config.head_rate}) or clip_norm ({config.clip_norm})"
             )
-        vectors = embed_all(self.averaged_model, val_set, device=self.device)
-        recall = named_recalls(first_match_ranks(*vectors, val_set.image_of_caption), _VAL_KS)
-        return EpochRecord(
+        self.require_same(f"after epoch {index + 1}")
+        if not self.ranks.leads:
+            return EpochRecord.model_validate_json(self.ranks.tell())
+        recall = self._recall(val_set)
+        record = EpochRecord(
             epoch=index + 1,
             loss=loss,
             head_rate=self.optimizer.param_groups[0]["lr"],
@@ -163,6 +191,12 @@ class _Run:
             val_recall=recall,
             val_mean_recall=sum(recall.values()) / len(recall),
         )
+        self.ranks.tell(record.model_dump_json())
+        return record
+
+    def _recall(self, val_set: PairedSet) -> dict[str, float]:
+        vectors = embed_all(self.averaged_model, val_set, device=self.device)
+        return named_recalls(first_match_ranks(*vectors, val_set.image_of_caption), _VAL_KS)
 
     @property
     def averaged_model(self) -> DualEncoder:
@@ -170,7 +204,7 @@ class _Run:
         assert isinstance(module, DualEncoder)
         return module
 
-    def _step(self, data: PairedSet, batch: _Batch, step: int) -> Tensor:
+    def _step(self, data: PairedSet, batch: _Batch, plan: BatchPlan, step: int) -> Tensor:
         warmup = int(self.config.warmup_share * self.total_steps)
         factor = rate_factor(step, total_steps=self.total_steps, warmup_steps=warmup)
         for group in self.optimizer.param_groups:
@@ -178,16 +212,31 @@ class _Run:
         with self._autocast():
             images = data.images.embed(self.model, batch.images)
             texts = data.texts.embed(self.model, batch.texts)
-        logits = self.model.logits(images.float(), texts.float())
-        loss = contrastive_loss(logits, batch.image_of_text, label_smoothing=self.config.label_smoothing)
+        loss = self._loss(images.float(), texts.float(), batch, plan)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.config.clip_norm)
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        self.ranks.sum_gradients(learned)
+        nn.utils.clip_grad_norm_(learned, self.config.clip_norm)
         self.optimizer.step()
         self.model.logit_scale.clamp_()
         if self.average is not None:
             self.average.update_parameters(self.model)
         return loss.detach()
+
+    def _loss(self, images: Tensor, texts: Tensor, batch: _Batch, plan: BatchPlan) -> Tensor:
+        """The batch's loss, or this rank's share of it. images, texts: this rank's vectors; plan: of the whole batch."""
+        smoothing = self.config.label_smoothing
+        if self.ranks.alone:
+            return contrastive_loss(self.model.logits(images, texts), batch.image_of_text, label_smoothing=smoothing)
+        share = share_of_batch(plan, self.ranks.rank, self.ranks.world)
+        vectors = (
+            self.ranks.gathered(images, share.images.start, len(plan.image_rows)),
+            self.ranks.gathered(texts, share.texts.start, len(plan.caption_rows)),
+        )
+        image_of_text = torch.from_numpy(plan.image_of_text).to(self.device)
+        rows = (share.images, share.texts)
+        return contrastive_share(self.model.logit_scale(), vectors, image_of_text, rows, label_smoothing=smoothing)
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.config.precision == "bfloat16"
@@ -240,6 +289,15 @@ def _loaded(plans: list[BatchPlan], data: PairedSet, config: TrainingConfig, dev
             images.to(device, non_blocking=True),
             TextInput(texts[0].to(device, non_blocking=True), texts[1].to(device, non_blocking=True)),
             image_of_text.to(device, non_blocking=True),
+        )
+
+
+def _require_shares(n_images: int, config: TrainingConfig, ranks: Ranks) -> None:
+    smallest = smallest_batch(n_images, config.batch_images)
+    if smallest < ranks.world:
+        raise ConfigError(
+            f"training.processes: {ranks.world} processes cannot share the smallest batch, of {smallest} pictures; "
+            f"start fewer or raise batch_images ({config.batch_images})"
         )
 
 

@@ -41,6 +41,28 @@ def plan_epoch(
     return plans
 
 
+class Share(NamedTuple):
+    """What one rank takes of a batch. own: as a batch of its own; images, texts: its rows among those of the whole."""
+
+    own: BatchPlan
+    images: slice
+    texts: slice
+
+
+def share_of_batch(plan: BatchPlan, rank: int, world: int) -> Share:
+    """The share of rank `rank` of `world`: neighbouring pictures with all their captions, in the batch's order.
+
+    Shares differ by one picture at most; a batch of fewer pictures than ranks leaves some with none.
+    """
+    n_images = len(plan.image_rows)
+    first, end = rank * n_images // world, (rank + 1) * n_images // world
+    # plan_epoch lists the captions in the order of their pictures
+    first_text, end_text = np.searchsorted(plan.image_of_text, [first, end]).tolist()
+    images, texts = slice(first, end), slice(first_text, end_text)
+    own = BatchPlan(plan.image_rows[images], plan.caption_rows[texts], plan.image_of_text[texts] - first)
+    return Share(own, images, texts)
+
+
 def batches_of_epoch(n_images: int, batch_images: int) -> int:
     """Number of batches in an epoch.
 
@@ -48,6 +70,11 @@ def batches_of_epoch(n_images: int, batch_images: int) -> int:
     odd number of pictures, one batch holds 3.
     """
     return max(1, min(-(-n_images // batch_images), n_images // 2))
+
+
+def smallest_batch(n_images: int, batch_images: int) -> int:
+    """Pictures in the smallest batch of an epoch."""
+    return n_images // batches_of_epoch(n_images, batch_images)
 
 
 def _dealt_captions(image_of_caption: IntArray, seed: int) -> IntArray:

@@ -22,6 +22,7 @@ from components.training.features import (
     text_features_cache,
 )
 from components.training.loop import OnEpoch, pick_device, train
+from components.training.ranks import ALONE, Ranks
 from components.training.sources import (
     CachedImages,
     CachedTexts,
@@ -36,6 +37,7 @@ from components.training.sources import (
 )
 
 _FINISHED = "finished"
+_RUNNING_ONLY = {"rendezvous", "restarts", "wait_s"}  # say how a training runs, not what comes out
 _CODE_FOLDERS = ("data", "encoders", "evaluation", "export", "features", "training")
 
 
@@ -134,27 +136,32 @@ def train_checkpoint(
     path: Path,
     dataset: tuple[str, str],
     on_epoch: OnEpoch = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Checkpoint:
-    """Train and write a checkpoint at path. dataset: its name and data version.
+    """Train in this process and write a checkpoint at path. dataset: its name and data version.
+
+    Of several ranks rank 0 computes the features and writes; `components.training.distributed` starts them.
 
     A run that was killed is continued from its last finished epoch, kept below <cache folder>/training; a finished one
-    of the same data, configs and code is not trained again. Raises DataError, ConfigError, StorageError.
+    of the same data, configs and code is not trained again. Raises DataError, ConfigError, StorageError, ProcessError.
     """
     model_config, training = configs
     assembled = untrained(model_config, training.seed)
     identity = _identity(train_data, val_data, configs)
     work = settings.cache_dir / "training" / identity[:16]
+    with ranks.lead_first():
+        train_set, val_set = (paired_set(assembled, model_config, data, settings) for data in (train_data, val_data))
     trained = train(
         assembled.model,
-        paired_set(assembled, model_config, train_data, settings),
-        paired_set(assembled, model_config, val_data, settings),
+        train_set,
+        val_set,
         training,
         work=work,
         identity=identity,
         on_epoch=on_epoch,
         progress=settings.progress,
+        ranks=ranks,
     )
-    _forget_finished(work)
     name, version = dataset
     manifest = CheckpointManifest(
         format_version=FORMAT_VERSION,
@@ -164,7 +171,13 @@ def train_checkpoint(
         history=trained.history,
         files_sha256={},
     )
-    return save_checkpoint(path, assembled._replace(model=trained.model), model_config, manifest)
+    if not ranks.leads:
+        ranks.tell()  # it is written
+        return Checkpoint.open(path)
+    _forget_finished(work)
+    checkpoint = save_checkpoint(path, assembled._replace(model=trained.model), model_config, manifest)
+    ranks.tell()
+    return checkpoint
 
 
 def checkpoint_vectors(
@@ -223,7 +236,8 @@ def _identity(
     train_data: CaptionedPictures, val_data: CaptionedPictures, configs: tuple[ModelConfig, TrainingConfig]
 ) -> str:
     """Hash of everything that decides the outcome of a training: configs, code, pictures, captions."""
-    parts = [*(config.model_dump_json() for config in configs), _code_sha256()]
+    model_config, training = configs
+    parts = [model_config.model_dump_json(), training.model_dump_json(exclude=_RUNNING_ONLY), _code_sha256()]
     for data in (train_data, val_data):
         parts += data.picture_rows()["sha256"].tolist()
         parts += text_keys(data.captions["caption"].tolist())

@@ -1,4 +1,5 @@
-# The finder's web page and HTTP API, with the light installation: no torch, no ZenML, no MLflow.
+# The finder's web page and HTTP API, with the light installation: no torch, no ZenML, no MLflow. With FAISS, so that it
+# builds and reads the approximate files of libraries above a million pictures.
 #
 #   docker build -f infra/docker/serve.Dockerfile -t image-finder .
 #   docker run --rm -p 8080:8080 --read-only -e IMAGE_FINDER_TOKEN="$(openssl rand -hex 24)" \
@@ -16,7 +17,7 @@ COPY components components
 COPY model_registry model_registry
 COPY steps steps
 COPY pipelines pipelines
-RUN /opt/image-finder/bin/pip install -c infra/constraints.txt '.[search]' && /opt/image-finder/bin/pip check
+RUN /opt/image-finder/bin/pip install -c infra/constraints.txt '.[search,faiss]' && /opt/image-finder/bin/pip check
 
 FROM python:3.11-slim
 # HOME is where a library would be kept that no --library names; nothing else is written, /tmp included.

@@ -341,6 +341,25 @@ def test_the_viewer_tells_what_is_known_and_where_the_model_looked(open_page):
     expect(page.locator("#viewer-name")).to_have_text("red copy.jpg")
 
 
+def test_the_viewer_shows_captions_as_text_and_reads_the_first_one_out(open_page):
+    page = open_page()
+    captions = ["A plain <b>red</b> picture", "Nothing but red"]
+
+    def with_captions(route):
+        answer = route.fetch().json()
+        answer["hits"][0]["captions"] = captions
+        route.fulfill(json=answer)
+
+    page.route(SEARCH, with_captions)
+    search(page, "red", "red.jpg")
+    page.locator("button.tile").first.click()
+    expect(page.locator("#viewer-captions li")).to_have_text(captions)
+    expect(page.locator("#viewer-image")).to_have_attribute("alt", captions[0])
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer-name")).not_to_have_text("red.jpg")
+    expect(page.locator("#viewer-captions li")).to_have_count(0)
+
+
 def test_the_original_is_downloaded_as_it_is(open_page, painted_library):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
@@ -431,6 +450,16 @@ def test_a_server_that_is_gone_is_told_and_asked_again(open_page, serve):
 def test_the_servers_own_words_are_shown(open_page):
     page = open_page("/?q=red&since=2024-01-02&until=2024-01-01")
     expect(page.get_by_role("alert")).to_contain_text("since (2024-01-02) must not be after until (2024-01-01)")
+
+
+def test_a_folder_of_an_old_address_that_has_gone_is_told_and_can_be_left_out(open_page):
+    page = open_page("/?q=red&folder=pictures/sold")
+    expect(page.get_by_role("alert")).to_contain_text("the index has no folder 'pictures/sold'; it has 'pictures', ")
+    expect(page.get_by_role("button", name="Remove filter: pictures/sold")).to_be_visible()
+    page.get_by_role("button", name="Clear filters").click()
+    expect_first(page, "red.jpg")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    assert "folder" not in page.url
 
 
 def test_a_busy_server_is_asked_again_when_it_said(open_page):

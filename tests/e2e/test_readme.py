@@ -12,6 +12,9 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
+
+from tests.unit.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
 
@@ -29,16 +32,24 @@ NEEDS_HUB = re.compile(r"data fetch|--config gpu")  # run against loopback serve
 
 @pytest.fixture(scope="module")
 def environment(shared_data, tmp_path_factory):
+    from pipelines import run_config
+
     root = tmp_path_factory.mktemp("readme")
+    smaller = run_config.override(run_config.load("training", "flickr8k"), shlex.split(SMALLER)[1::2])
+    (root / "flickr8k.yaml").write_text(yaml.safe_dump(smaller))
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))}
-    return {
-        **kept,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "IMAGE_FINDER_HOME": str(root / "home"),
-        "PICTURES": str(shared_data / "coco" / "val2017"),
-        "COCO": str(shared_data / "coco"),
-        "FLICKR8K": str(shared_data / "flickr8k"),
-    }
+    with http_receiver() as (host, posts):
+        yield {
+            **kept,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "IMAGE_FINDER_HOME": str(root / "home"),
+            "IMAGE_FINDER_ALERTS": f"json://{host}/",
+            "PICTURES": str(shared_data / "coco" / "val2017"),
+            "COCO": str(shared_data / "coco"),
+            "FLICKR8K": str(shared_data / "flickr8k"),
+            "SMALLER": str(root / "flickr8k.yaml"),
+        }
+    assert [body["title"].split(" from ")[0] for _, body in posts] == ["image-finder: test"]
 
 
 def run(command, environment, cwd):
@@ -72,6 +83,7 @@ def test_the_demo_finds_held_out_scenes_far_above_chance(environment, tmp_path):
 def test_command_runs_as_it_stands(command, environment, tmp_path):
     if "run training" in command:
         command += f" {SMALLER}"
+    command = command.replace("--training flickr8k", '--training "$SMALLER"')
     printed = run(command, environment, tmp_path)
     if " search " in command:
         assert len(printed.splitlines()) > 3
@@ -79,6 +91,8 @@ def test_command_runs_as_it_stands(command, environment, tmp_path):
         assert "text to picture" in printed
     if "run indexing" in command:
         assert "0 failed" in printed
+    if "retrain" in command:  # the training above was the same
+        assert printed.startswith("nothing changed since version 2")
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if NEEDS_HUB.search(c)])

@@ -1,5 +1,8 @@
 """Fixtures of the pipeline tests: a bundle of two tiny towers, and a report with known numbers."""
 
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from components.bundle import FORMAT_VERSION, Bundle, BundleManifest
 from components.data.preprocess import Preprocess
 from components.records import DirectionReport, Interval, RetrievalReport, ScoreCalibration
 from components.storage import sha256_of_file
+
+Rows = Sequence[Sequence[float]]
 
 
 def retrieval_report(mean_recall: float = 0.5, **changes: object) -> RetrievalReport:
@@ -74,7 +79,18 @@ def report() -> RetrievalReport:
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Bundle:
     """Two dimensions: a text is (share of "dog", share of "cat"), a picture is (red, green), both as unit vectors."""
-    folder = tmp_path / "tiny_bundle"
+    return write_tiny_bundle(tmp_path / "tiny_bundle")
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
+    """Makes tiny bundles: words are the rows of "dog" and "cat", colours those of red, green and blue."""
+    return lambda name, **tables: write_tiny_bundle(tmp_path / name, **tables)
+
+
+def write_tiny_bundle(folder: Path, words: Rows = ((1, 0), (0, 1)), colours: Rows = ((1, 0), (0, 1), (0, 0))) -> Bundle:
+    """A bundle whose text is the sum of its words' rows and whose picture is its mean colour times colours."""
+    dim = len(words[0])
     folder.mkdir()
     vocabulary = {"[UNK]": 0, "dog": 1, "cat": 2}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
@@ -83,11 +99,11 @@ def tiny_bundle(tmp_path: Path) -> Bundle:
     preprocess = Preprocess(input_px=8, mean=(0, 0, 0), std=(1, 1, 1))
     (folder / "preprocess.json").write_text(preprocess.model_dump_json())
     (folder / "scores.json").write_text(score_calibration().model_dump_json())
-    _save(folder / "text_encoder.onnx", *_text_tower())
-    _save(folder / "image_encoder.onnx", *_image_tower())
+    _save(folder / "text_encoder.onnx", *_text_tower(words))
+    _save(folder / "image_encoder.onnx", *_image_tower(colours))
     manifest = BundleManifest(
         format_version=FORMAT_VERSION,
-        embedding_dim=2,
+        embedding_dim=dim,
         max_tokens=16,
         files_sha256={path.name: sha256_of_file(path) for path in sorted(folder.iterdir())},
         dataset="scratch",
@@ -101,8 +117,9 @@ def tiny_bundle(tmp_path: Path) -> Bundle:
     return Bundle.open(folder)
 
 
-def _text_tower() -> tuple[list, list, list, list]:
-    table = np.array([[1e-6, 1e-6], [1, 0], [0, 1]], np.float32)
+def _text_tower(words: Rows) -> tuple[list, list, list, list]:
+    dim = len(words[0])
+    table = np.array([[1e-6] * dim, *words], np.float32)
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["rows"]),
         helper.make_node("Cast", ["mask"], ["weights"], to=TensorProto.FLOAT),
@@ -117,10 +134,10 @@ def _text_tower() -> tuple[list, list, list, list]:
         numpy_helper.from_array(np.array([1], np.int64), "middle"),
     ]
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in ("ids", "mask")]
-    return nodes, inputs, [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 2])], constants
+    return nodes, inputs, [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", dim])], constants
 
 
-def _image_tower() -> tuple[list, list, list, list]:
+def _image_tower(colours: Rows) -> tuple[list, list, list, list]:
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "sides"], ["colour"], keepdims=0),
@@ -131,10 +148,10 @@ def _image_tower() -> tuple[list, list, list, list]:
     constants = [
         numpy_helper.from_array(np.array([1, 2], np.int64), "sides"),
         numpy_helper.from_array(np.array([3], np.int64), "depth"),
-        numpy_helper.from_array(np.array([[1, 0], [0, 1], [0, 0]], np.float32), "pick"),
+        numpy_helper.from_array(np.array(colours, np.float32), "pick"),
     ]
     outputs = [
-        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 2]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", len(colours[0])]),
         helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["batch", 8, 8]),
     ]
     return nodes, [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 8, 8, 3])], outputs, constants
@@ -145,3 +162,23 @@ def _save(path: Path, nodes: list, inputs: list, outputs: list, constants: list)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without anything in it: making one takes 4 s, copying it none."""
+    from mlflow.tracking import MlflowClient
+
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    path = tmp_path_factory.mktemp("mlflow") / "template.db"
+    uri = f"sqlite:///{path}"
+    MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments()
+    return path
+
+
+@pytest.fixture(scope="module")
+def registry_uri(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of a registry for the tests of one module; each takes a model of its own."""
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copyfile(mlflow_template, folder / "mlflow.db")
+    return f"sqlite:///{folder}/mlflow.db"

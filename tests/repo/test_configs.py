@@ -1,9 +1,11 @@
 """The configurations that come with the package: each is loadable, known to ZenML, and says how it is run."""
 
 import inspect
+from datetime import date
 
 import pytest
 
+from components.configs import PartConfig, RegistryConfig, SplitConfig, TrainingParameters
 from components.errors import ConfigError
 from pipelines import run_config
 
@@ -56,6 +58,12 @@ def test_checked_parameters_are_those_of_the_pipeline(name):
     assert expected == set(run_config.PARAMETERS[name])
 
 
+def test_a_registered_version_is_told_every_parameter_of_its_training():
+    assert {name: field.annotation for name, field in TrainingParameters.model_fields.items()} == run_config.PARAMETERS[
+        "training"
+    ]
+
+
 def test_a_misspelt_parameter_is_refused_with_the_known_ones():
     values = run_config.override(run_config.load("training", "demo"), ["trainning.epochs=3"])
     with pytest.raises(ConfigError, match="unknown parameter 'trainning' for training: known are dataset, validation"):
@@ -76,6 +84,25 @@ def test_an_override_is_read_as_yaml_and_leaves_its_neighbours():
     assert configs["training"].epochs == 3
     assert configs["training"].batch_images == 128
     assert configs["model"].image.trained_stages == "all"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "told"),
+    [
+        (SplitConfig, {"seed": -1}, "seed: Input should be greater than or equal to 0, got -1"),
+        (SplitConfig, {"seed": "x"}, "seed: Input should be a valid integer, unable to parse string as an integer, got 'x'"),
+        (SplitConfig, {"seed": None}, "seed: Input should be a valid integer, got None"),
+        (SplitConfig, {"seed": date(2024, 2, 1)}, "seed: Input should be a valid integer, got 2024-02-01"),
+        (SplitConfig, {"seed": [1]}, "seed: Input should be a valid integer, got [1]"),
+        (SplitConfig, {"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction (0.5) and test_fraction (0.5) must add up to less than 1"),
+        (RegistryConfig, {"promotion": {"slice_allowances": {"size": 0.1}}}, "promotion: slice_allowances names 'size': known slices are direction, caption length, picture shape, captions of the picture, license"),
+        (PartConfig, {"images": "x"}, "annotations: Field required"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_by_its_key_and_one_of_several_values_without_the_record_they_are_in(kind, values, told):
+    with pytest.raises(ConfigError) as caught:
+        kind.parse(values)
+    assert str(caught.value) == f"{kind.__name__}: {told}"
 
 
 @pytest.mark.parametrize("assignment", ["training.epochs", "=3", "training..epochs=3"])

@@ -38,15 +38,15 @@ def test_every_stage_starts_from_the_slim_image_of_the_python_that_is_required(i
     assert required == ">=3.11,<3.12"
 
 
-def test_only_the_light_extra_is_installed_and_its_versions_are_pinned(instructions):
+def test_only_the_light_extras_are_installed_and_its_versions_are_pinned(instructions):
     installs = [command for command in of(instructions, "RUN") if "pip install" in command]
     assert len(installs) == 1
-    assert re.search(r"pip install -c infra/constraints.txt '\.\[search\]' && \S*pip check", installs[0])
+    assert re.search(r"pip install -c infra/constraints.txt '\.\[search,faiss\]' && \S*pip check", installs[0])
 
 
-def test_the_light_extra_brings_nothing_heavy():
+def test_the_light_extras_bring_nothing_heavy():
     extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    light = " ".join([*extras["search"], *extras["app"]])
+    light = " ".join([*extras["search"], *extras["app"], *extras["faiss"]])
     assert [name for name in HEAVY if re.search(rf"\b{name}\b", light)] == []
 
 

@@ -123,6 +123,18 @@ def _environment(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def s3_server() -> Any:
+    """s3_server(folder): serves the folders in it as buckets while it is entered; gives the options of an s3:// URI."""
+    import runpy
+
+    credentials = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**credentials, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+            patch.setenv(name, value)
+        yield runpy.run_path(str(Path(__file__).with_name("s3_server.py")))["s3_server"]
+
+
+@pytest.fixture(scope="session")
 def write_colour_bundle() -> Any:
     """write(path, dataset="colours"): a Bundle whose towers know colours; text "red" is nearest to a red picture."""
     import runpy

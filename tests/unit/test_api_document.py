@@ -41,3 +41,8 @@ def test_uploads_are_described(api):
         content = document["paths"][path]["post"]["requestBody"]["content"]
         assert set(content) == {"application/json", "multipart/form-data"}
         assert content["multipart/form-data"]["schema"]["properties"]["picture"]["format"] == "binary"
+
+
+def test_what_only_a_post_can_ask_is_told_where_one_would_look_for_it(api):
+    told = api.get("/openapi.json").json()["paths"]["/api/v1/search"]["get"]["description"]
+    assert "Weights, uploaded pictures, and pictures that are not wanted go by POST." in told

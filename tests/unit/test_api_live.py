@@ -104,6 +104,24 @@ def test_a_newer_index_that_is_damaged_leaves_the_old_one_in_force(album_tools, 
         assert sorted(names(client)) == ["blue.png", "red.png"]
 
 
+def test_folders_that_should_be_watched_and_are_not_make_it_stale(place):
+    failures = [f"the watcher of {place} ended"]
+
+    def source():
+        return Finder.open(place / "index", threads=1)
+
+    app = create_app(source, Settings.parse({}), watching=lambda: failures[-1] if failures else None)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        assert client.get("/health/ready").json()["status"] == "stale"
+        assert client.get("/api/v1/info").json()["up_to_date"] is False
+        assert "image_finder_index_stale 1.0" in client.get("/metrics").text
+        assert str(place) not in client.get("/health/ready").text
+        assert names(client) == ["red.png"]
+        failures.clear()
+        assert client.get("/health/ready").json()["status"] == "ready"
+        assert "image_finder_index_stale 0.0" in client.get("/metrics").text
+
+
 def test_until_there_is_an_index_everything_but_that_answers(place):
     there = threading.Event()
 

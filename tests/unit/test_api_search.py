@@ -65,6 +65,50 @@ def test_filters_leave_only_what_passes_them(api):
     assert names(api.get("/api/v1/search", params={"q": "red", "until": "1990-01-01"})) == []
 
 
+def test_folders_are_named_by_their_labels_and_never_by_paths_of_the_host(api, album):
+    for folder in (album / "pictures" / "warm", album / "pictures", "/", "..", "/etc"):
+        answer = api.get("/api/v1/search", params={"q": "red", "folder": str(folder)})
+        assert fault(answer) == (400, "bad_query")
+        assert answer.json()["error"]["message"].endswith("; it has 'pictures', 'pictures/cold', 'pictures/warm'")
+        body = {"terms": [{"text": "red"}], "filters": {"folders": [str(folder)]}}
+        assert fault(api.post("/api/v1/search", json=body)) == (400, "bad_query")
+
+
+def test_a_fault_of_several_values_names_them_and_shows_nothing_of_the_program(api):
+    days = {"since": "2024-02-01", "until": "2024-01-01"}
+    answers = [
+        api.get("/api/v1/search", params={"q": "red", **days}),
+        api.post("/api/v1/search", json={"terms": [{"text": "red"}], "filters": days}),
+    ]
+    for answer in answers:
+        told = "filters: since (2024-02-01) must not be after until (2024-01-01)"
+        assert answer.json()["error"]["message"].removeprefix("query: ") == told
+
+
+def test_texts_given_one_by_one_are_terms_of_their_own(api):
+    def scores(response):
+        assert response.status_code == 200, response.text
+        return {hit["name"]: hit["score"] for hit in response.json()["hits"]}
+
+    apart = scores(api.get("/api/v1/search?q=red%20red%20red&q=blue"))
+    terms = [{"text": "red red red"}, {"text": "blue"}]
+    assert apart == scores(api.post("/api/v1/search", json={"terms": terms}))
+    assert apart["red.png"] == pytest.approx(apart["blue.png"], abs=0.02)
+    joined = scores(api.get("/api/v1/search?q=red%20red%20red%20blue"))
+    assert joined["red.png"] > joined["blue.png"] + 0.3
+
+
+def test_a_query_of_a_megabyte_is_refused(api):
+    query = {"terms": [{"text": "x" * 1_000_000}]}
+    assert fault(api.post("/api/v1/search", json=query)) == (413, "too_large")
+    in_parts = post(api, query, mine=picture((255, 0, 0)))
+    assert fault(in_parts) == (422, "bad_request")
+    assert in_parts.json()["error"]["message"].endswith("Part exceeded maximum size of 256KB.")
+    as_file = api.post("/api/v1/search", files={"query": ("query.json", json.dumps(query))})
+    assert fault(as_file) == (400, "bad_query")
+    assert fault(api.post("/api/v1/search", json={"terms": [{"text": "x" * 200_000}]})) == (400, "bad_query")
+
+
 def test_pages_follow_each_other_without_gap(api):
     whole = names(api.get("/api/v1/search", params={"q": "red"}))
     pages = [names(api.get("/api/v1/search", params={"q": "red", "k": 2, "offset": at})) for at in (0, 2, 4)]
@@ -130,6 +174,9 @@ def test_bytes_that_are_no_text_are_answered(api):
         ({"q": "red", "since": "2024-02-01", "until": "2024-01-01"}, (400, "bad_query")),
         ({"q": "red", "sort": "name"}, (422, "bad_request")),
         ({"not": "red"}, (400, "bad_query")),
+        ({"q": "red", "folder": "elsewhere"}, (400, "bad_query")),
+        ({"q": "red", "folder": ["pictures/warm", "pictures/war"]}, (400, "bad_query")),
+        ({"q": "x" * 60_000}, (400, "bad_query")),
     ],
 )
 def test_a_query_that_cannot_be_answered_is_refused_in_the_one_form(api, parameters, expected):

@@ -1,4 +1,8 @@
-from steps._cache import code_hash, hash_sources
+import sys
+from importlib import import_module
+
+from model_registry import lineage
+from steps._cache import CODE_AWARE, code_hash, hash_sources
 
 
 def test_hash_follows_content_names_and_new_files_but_not_other_files(tmp_path):
@@ -21,3 +25,23 @@ def test_hash_does_not_depend_on_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "components" / "decoy.py").write_text("")
     monkeypatch.chdir(tmp_path)
     assert code_hash() == here
+
+
+def key_of_the_policy():
+    """What ZenML puts into the cache key: it finds the function by its name."""
+    return getattr(import_module(CODE_AWARE.cache_func.module), CODE_AWARE.cache_func.attribute)()
+
+
+def test_a_package_that_is_installed_makes_another_cache_key_of_the_same_code(tmp_path, monkeypatch):
+    before, code = key_of_the_policy(), code_hash()
+    newcomer = tmp_path / "newcomer-1.0.dist-info"
+    newcomer.mkdir()
+    (newcomer / "METADATA").write_text("Metadata-Version: 2.1\nName: newcomer\nVersion: 1.0\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert key_of_the_policy() == before  # asked once a process
+    lineage.environment.cache_clear()
+    try:
+        assert key_of_the_policy() not in {before, f"{code} "}
+        assert code_hash() == code
+    finally:
+        lineage.environment.cache_clear()

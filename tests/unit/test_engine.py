@@ -166,7 +166,6 @@ def test_filters_leave_k_hits_when_there_are_k(shades):
     deep = shades.search(Query.of_text("red", k=5, filters={"folders": ["album/cold/"]}))
     assert names(deep) == ["06.png", "07.png", "08.png", "09.png", "10.png"]
     assert deep.candidates == 5
-    assert shades.search(Query.of_text("red", filters={"folders": ["album/col"]})).hits == ()
     upright = shades.search(Query.of_text("red", filters={"orientation": "portrait"}))
     assert all(hit.height_px > hit.width_px for hit in upright.hits)
     assert (
@@ -180,10 +179,54 @@ def test_filters_leave_k_hits_when_there_are_k(shades):
     assert shades.search(Query.of_text("red", filters={"until": date(1999, 1, 1)})).candidates == 0
 
 
+@pytest.mark.parametrize("folder", ["album/col", "albu", "", "/", "ALBUM", "album/cold/deep/er"])
+def test_a_folder_that_is_not_in_the_index_is_refused_with_the_names_of_some_that_are(shades, folder):
+    wanted = [["album/warm", folder], [folder]]
+    for folders in wanted:
+        with pytest.raises(QueryError) as caught:
+            shades.search(Query.of_text("red", filters={"folders": folders}))
+        assert str(caught.value) == (
+            f"the index has no folder {folder!r}; it has 'album', 'album/warm', 'album/cold/deep'"
+        )
+
+
+def test_of_many_folders_the_outermost_are_named(tmp_path, paint, colour_bundle):
+    for number in range(12):
+        paint(tmp_path / "many" / f"{number:02d}" / "a.png", (number * 20, 0, 0))
+    engine = SearchEngine.open(index_of(tmp_path / "many", colour_bundle, tmp_path))
+    with pytest.raises(QueryError, match=r"it has 'many', 'many/00', 'many/01', 'many/02', 'many/03' and 8 more$"):
+        engine.search(Query.of_text("red", filters={"folders": ["x" * 10_000]}))
+
+
+def test_a_folder_has_one_label_whether_it_is_named_by_it_or_by_its_path(shades, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "album")
+    (tmp_path / "link").symlink_to(tmp_path / "album" / "cold")
+    for name, label in {
+        "album/cold": "album/cold",
+        "cold": "album/cold",
+        "./cold/deep/": "album/cold/deep",
+        ".": "album",
+        f"{tmp_path}/album": "album",
+        f"{tmp_path}/link/deep": "album/cold/deep",
+        f"{tmp_path}/album/warm/../cold": "album/cold",
+    }.items():
+        assert shades.folder_label(name) == label, name
+    for name in ("..", "~", "~nobody", "/", "", "deep", "a\0b", f"{tmp_path}/album/warm/00.png"):
+        with pytest.raises(QueryError, match="the index has no folder "):
+            shades.folder_label(name)
+
+
 def test_hits_below_the_smallest_score_are_left_out(shades):
     result = shades.search(Query.of_text("red", min_score=0.9))
     assert names(result) == ["00.png", "01.png", "02.png", "03.png"]
     assert not result.more
+
+
+def test_a_picture_reaches_the_score_of_itself_although_it_is_rounded(shades, tmp_path):
+    for path in (tmp_path / "album").rglob("*.png"):
+        result = shades.search(Query.parse({"terms": [{"picture": path.read_bytes()}], "min_score": 1}))
+        assert names(result) == [path.name]
+        assert shades.search(Query.parse({"terms": [{"picture": path.read_bytes()}], "min_score": 1.00001})).hits == ()
 
 
 def test_several_queries_at_once_are_answered_like_one_by_one(shades):

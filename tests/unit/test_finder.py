@@ -125,6 +125,14 @@ def test_options_are_those_of_a_query(finder):
     assert finder.search("red", cameras=["canon"]).candidates == 0
 
 
+def test_a_folder_is_named_by_its_label_and_a_path_has_one(finder, library):
+    label = finder.folder_label(str(library / "album" / "cold"))
+    assert label == finder.folder_label("album/cold") == "album/cold"
+    assert names(finder.search("red", k=1, folders=label)) == ["06.png"]
+    with pytest.raises(QueryError, match="the index has no folder .*; it has 'album', 'album/cold', 'album/warm'"):
+        finder.search("red", folders=str(library / "album" / "cold"))
+
+
 def test_a_query_goes_through_as_it_is_and_takes_no_options(finder):
     query = Query.of_text("blue", k=2)
     assert names(finder.search(query)) == ["10.png", "09.png"]
@@ -230,7 +238,7 @@ def test_a_picture_finds_itself_first_among_more_equal_ones_than_are_shown(tmp_p
     for hit in finder.search("red", k=30, fold=False).hits:
         own = finder.search(like=hit.id, k=1, fold=fold)
         assert (own.hits[0].id, own.more) == (hit.id, not fold)
-        assert finder.search(like=hit.id, k=1, fold=fold, folders="elsewhere").hits == ()
+        assert finder.search(like=hit.id, k=1, fold=fold, has_gps=True).hits == ()
 
 
 def test_a_pillow_image_is_searched_like_its_file(finder, library):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import BundleError, IndexMismatchError, QueryError, StorageError
-from components.search import index as index_module
+from components.search import exact
 from components.search.index import (
     FORMAT_VERSION,
     ITEM_SCHEMA,
@@ -95,8 +95,8 @@ def test_search_is_the_exact_one_whatever_the_parts_and_ties_go_to_the_lower_row
     vectors = pool[rng.integers(0, len(pool), count)]  # equal rows on purpose
     queries = unit(rng.standard_normal((3, dim)) + 1e-3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_SIFTED_ROWS", pass_rows)
-        patch.setattr(index_module, "_PRODUCTS_A_CALL", 5 * pass_rows)
+        patch.setattr(exact, "_SIFTED_ROWS", pass_rows)
+        patch.setattr(exact, "_PRODUCTS_A_CALL", 5 * pass_rows)
         near = in_memory(vectors).search(queries, k)
     assert near.rows.shape == near.scores.shape == (3, min(k, count))
     for row, query in enumerate(queries):
@@ -136,8 +136,8 @@ def test_rows_that_are_not_allowed_make_room_for_those_that_are(data, count, k, 
     vectors, queries = unit(rng.standard_normal((count, 4))), unit(rng.standard_normal((3, 4)))
     masks = [rng.random(count) < share for share in (0.1, 0.6)] + [None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_SIFTED_ROWS", pass_rows)
-        patch.setattr(index_module, "_PRODUCTS_A_CALL", 5 * pass_rows)
+        patch.setattr(exact, "_SIFTED_ROWS", pass_rows)
+        patch.setattr(exact, "_PRODUCTS_A_CALL", 5 * pass_rows)
         near = in_memory(vectors).search(queries, k, allowed=masks)
     for mask, query, rows, scores in zip(masks, queries, near.rows, near.scores, strict=True):
         order = [row for row in expected(vectors, query, count) if mask is None or mask[row]][:k]

@@ -95,7 +95,9 @@ def test_info_tells_what_can_be_searched_and_that_a_newer_bundle_came(place, tmp
         {str(pictures): 2},
         [f"{pictures}/broken.jpg"],
     )
+    assert found["labels"] == {str(pictures): "pictures"}
     assert (found["bundle_dataset"], found["newer_bundle"]) == ("colours", "")
+    assert f"          2  {pictures}  (--folder pictures)" in invoke("info").stdout.splitlines()
     newer = write_colour_bundle(tmp_path / "newer", input_px=16)
     defaults = tmp_path / "home" / "bundles"
     defaults.mkdir()
@@ -107,6 +109,21 @@ def test_info_tells_what_can_be_searched_and_that_a_newer_bundle_came(place, tmp
     assert "the bundle changed from" in changed.stderr
     assert "2 embedded" in changed.stdout
     assert "newer bundle" not in invoke("info").stdout
+
+
+def test_info_gives_the_labels_by_which_folders_can_be_searched(place, tmp_path, paint):
+    pictures, bundle = place
+    other = paint(tmp_path / "other" / "pictures" / "deep" / "blue.png", "blue").parents[1]
+    (tmp_path / "empty").mkdir()
+    invoke("index", pictures, other, tmp_path / "empty", "--bundle", bundle)
+    listed = invoke("info").stdout.splitlines()
+    assert f"          1  {other}  (--folder 'pictures (2)')" in listed
+    assert f"          0  {tmp_path}/empty" in listed
+    for label, n_pictures in json.loads(invoke("info", "--json").stdout)["labels"].items():
+        assert n_pictures == {str(pictures): "pictures", str(other): "pictures (2)"}.get(label, "")
+    for folder in ("pictures (2)", "pictures (2)/deep", other, other / "deep"):
+        found = json.loads(invoke("search", "blue", "--folder", folder, "--json").stdout)
+        assert [hit["name"] for hit in found["hits"]] == ["blue.png"]
 
 
 def test_info_of_a_library_whose_bundle_is_gone_still_answers(place, tmp_path):

@@ -41,7 +41,11 @@ class Home:
         self.bundle = bundle.path
         self.told = []
 
-    def index(self, *folders, bundle="own", defaults=None, dry_run=False, forget=()):
+    def index(self, *folders, **options):
+        return self.index_known(*(folders or [self.pictures]), **options)
+
+    def index_known(self, *folders, bundle="own", defaults=None, dry_run=False, forget=()):
+        """Without folders: those the library has."""
         self.told = []
         options = IndexOptions(
             config=EmbeddingConfig(device="cpu", batch_images=4),
@@ -49,7 +53,7 @@ class Home:
             default_bundles=defaults,
             dry_run=dry_run,
         )
-        return update(self.library, folders or [self.pictures], options, forget=forget, warn=self.told.append)
+        return update(self.library, folders, options, forget=forget, warn=self.told.append)
 
     def published(self):
         return VectorIndex.open(self.library.index)
@@ -199,13 +203,13 @@ def test_broken_files_are_tried_again_when_other_software_decodes_them(home):
     assert home.index().failed == {}
 
 
-def test_a_thousand_broken_among_good_ones_cost_the_good_ones_nothing(home, paint):
-    good = paint(home.pictures / "good" / "0.png", "red").read_bytes()
-    for i in range(100):
-        old(Path(shutil.copy(home.pictures / "good" / "0.png", home.pictures / f"g{i}.png")))
+def test_a_thousand_broken_among_a_thousand_good_ones_cost_the_good_ones_nothing(home, paint):
+    for i in range(1000):
+        good = paint(home.pictures / f"g{i}.png", (i % 256, i // 256, 0), (4, 3)).read_bytes()
         (home.pictures / f"b{i}.png").write_bytes(good[: 8 + i % 40])
     summary = home.index()
-    assert (len(summary.failed), summary.pictures) == (100, 101)
+    assert (len(summary.failed), summary.pictures, summary.embedded) == (1000, 1000, 1000)
+    assert home.names() == {f"g{i}.png" for i in range(1000)}
 
 
 def test_odd_names_survive(home, paint):
@@ -319,6 +323,19 @@ def test_a_new_bundle_is_said_embeds_all_again_and_the_old_index_answers_until_t
     assert len(list(home.library.root.glob("vectors-*"))) == 1
 
 
+def test_files_that_changed_a_moment_ago_are_counted_among_what_a_new_bundle_embeds_again(
+    home, paint, write_colour_bundle, tmp_path
+):
+    fill(home, paint, 3)
+    for colour in COLOURS:
+        paint(home.pictures / f"{colour}.png", colour)  # too young to be trusted by their size and time
+    shutil.copy(home.pictures / "red.png", home.pictures / "rot.png")
+    home.index()
+    summary = home.index(bundle=write_colour_bundle(tmp_path / "other", input_px=16).path)
+    assert summary.embedded == 7
+    assert ": 7 pictures are embedded again" in home.told[0]
+
+
 def test_a_bundle_published_later_is_taken_and_an_earlier_one_is_not(home, paint, write_colour_bundle, tmp_path):
     fill(home, paint, 2)
     defaults = tmp_path / "bundles"
@@ -415,10 +432,63 @@ def test_a_damaged_catalogue_costs_reading_and_no_embedding(home, paint, damage)
     else:
         with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
             raw.execute("UPDATE files SET width_px = 9")
-    summary = home.index(home.pictures, bundle=None)
+    summary = home.index_known(bundle=None)
     assert (summary.added + summary.copied, summary.embedded, summary.pictures) == (6, 0, 6)
     assert home.published().items.equals(expected)
-    assert len(home.told) == (damage != "gone")
+    assert len(home.told) == (2 if damage == "garbage" else 1)
+
+
+@pytest.fixture
+def of_two(home, paint, tmp_path):
+    """A library of two folders of one name, and those."""
+    folders = [paint(tmp_path / place / "photos" / "a.png", colour).parent for place, colour in (("y", 9), ("x", 99))]
+    home.index(*folders)
+    return home, *folders
+
+
+def lose(home, damage):
+    if damage == "garbage":
+        home.library.catalog.write_bytes(b"garbage")
+    elif damage == "gone":
+        home.library.catalog.unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
+            raw.execute("UPDATE folders SET crc = 0 WHERE id = 2")
+
+
+@pytest.mark.parametrize("damage", ["garbage", "gone", "row"])
+def test_folders_that_a_catalogue_has_lost_are_taken_from_the_published_index_and_named(of_two, damage):
+    home, first, second = of_two
+    expected = home.published().items
+    for given in ((), (first,)):
+        lose(home, damage)
+        summary = home.index_known(*given)
+        assert summary.pictures == 2
+        assert home.published().items.equals(expected), "labels too: photos and photos (2)"
+        told = [words for words in home.told if words.endswith("; they are kept")]
+        silent = [second] if damage == "row" or given else [first, second]
+        lost = f"{home.library.catalog} does not name these folders any more, the published index does: "
+        assert told == [f"{lost}{', '.join(map(str, silent))}; they are kept"]
+        assert home.index_known().published is False
+        assert home.told == []
+
+
+def test_a_lost_folder_that_is_given_or_forgotten_needs_no_word(of_two):
+    home, first, second = of_two
+    lose(home, "gone")
+    assert home.index_known(first, second).pictures == 2
+    lose(home, "gone")
+    assert home.index_known(first, forget=[second]).folders == (str(first),)
+    assert home.told == []
+
+
+def test_where_catalogue_and_index_are_both_lost_a_folder_is_asked_for(of_two):
+    home, first, _ = of_two
+    lose(home, "gone")
+    (home.published().path / "index.json").write_bytes(b"{")
+    with pytest.raises(DataError, match="the library has no folders yet; name some"):
+        home.index_known()
+    assert home.index_known(first).pictures == 1
 
 
 # Interruptions, and others at work

@@ -10,7 +10,9 @@ from components.records import (
     RetrievalReport,
     ScoreCalibration,
     SliceReport,
+    ValidationReport,
 )
+from model_registry.lineage import Lineage
 from model_registry.model_card import CardFacts, model_card
 
 
@@ -113,4 +115,43 @@ def test_licence_follows_the_data_set_and_is_never_guessed(name, layout, words):
 
 def test_card_holds_what_is_needed_to_use_the_model_rightly():
     headings = re.findall(r"^## (.+)$", model_card(facts()), re.MULTILINE)
-    assert headings == ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Limits"]
+    wanted = ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Limits"]
+    assert headings == [*wanted, "Promotion history"]
+
+
+def test_card_says_where_the_model_comes_from_and_where_its_later_story_is():
+    lineage = Lineage(
+        code_version="c0de-dirty",
+        config_sha256="1" * 64,
+        environment_sha256="2" * 64,
+        code_sha256="3" * 64,
+        data_fingerprint="4" * 64,
+        hardware="2 cores",
+        seeds={"training.seed": 7, "split.seed": 0},
+        parent_champion="4",
+        run_name="training-flickr8k-x",
+        environment=("mlflow==3.17.2", "torch==2.14.1"),
+    )
+    validation = ValidationReport(
+        dataset="flickr8k",
+        data_version="0123456789ab",
+        n_images=7000,
+        n_captions=35000,
+        n_valid_captions=34650,
+        expectations=(),
+        quarantined={},
+        max_quarantined_share=0.02,
+        success=True,
+    )
+    card = model_card(facts(lineage=lineage, validation=validation))
+    for line in (
+        "| run | training-flickr8k-x |",
+        "| code | `c0de-dirty` (files differed from the commit), sources `333333333333` |",
+        "| environment | `222222222222`, 2 packages in lineage.json |",
+        "| hardware | 2 cores |",
+        "| seeds | split.seed 0, training.seed 7 |",
+        "| champion at the time | version 4 |",
+        "Validation passed: 34,650 of 35,000 captions used, 1.00 % quarantined (at most 2 % allowed), 0 warnings of 0",
+        "experiment `image-finder ledger`, or `image-finder models history --model image-finder`",
+    ):
+        assert line in card

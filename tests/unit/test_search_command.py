@@ -181,7 +181,6 @@ def test_filters_and_the_smallest_score_leave_out(home):
     assert names(home, "red", "--min-score", "0.5") == ["red"]
     none = {
         "no picture passes the filters": [
-            ("--folder", "elsewhere"),
             ("--until", "1999-12-31"),
             ("--camera", "canon"),
             ("--min-px", "9"),
@@ -195,6 +194,22 @@ def test_filters_and_the_smallest_score_leave_out(home):
         for options in filters:
             assert ask(home, "red", *options) == (0, "", [told])
     assert json.loads(ask(home, "red", "--gps", "--json")[1])["hits"] == []
+
+
+def test_a_folder_is_named_by_its_label_or_by_its_path(home, monkeypatch):
+    monkeypatch.chdir(home)
+    for folder in ("pictures", "./pictures/", str(home / "pictures"), f"{home}/twins/../pictures"):
+        assert len(names(home, "red", "--folder", folder)) == 3
+    assert len(names(home / "twins", "red", "--all", "--folder", str(home / "twins" / "pictures"))) == 3
+    code, _, talk = ask(home, "red", "--folder", str(home / "twins" / "pictures"))
+    assert (code, talk) == (
+        1,
+        [f"Error: the index has no folder {str(home / 'twins' / 'pictures')!r}; it has 'pictures'"],
+    )
+
+
+def test_a_picture_has_the_smallest_score_of_one(home):
+    assert names(home, "--image", str(home / "pictures" / "red.png"), "--min-score", "1") == ["red"]
 
 
 def test_pages_follow_each_other(home):
@@ -270,11 +285,21 @@ def test_the_index_published_last_is_searched_and_told(home, tmp_path):
         ([], 1, "Error: the query is empty; name a text, a picture or the id of a picture"),
         (["red", "-k", "0"], 1, "Error: query: k: Input should be greater than or equal to 1, got 0"),
         (["red", "-k", "-3", "--page", "2"], 1, "Error: query: k: Input should be greater than or equal to 1"),
-        (["red", "-k", "500", "--page", "11"], 1, "Error: query: "),
+        (
+            ["red", "-k", "500", "--page", "11"],
+            1,
+            "Error: query: offset (5000) and k (500) must not add up to more than 5000$",
+        ),
         (["red", "--not", " "], 1, "Error: the query is empty"),
         (["red^11", "--also", "blue"], 1, "Error: query: terms.0.weight: Input should be less than or equal to 10"),
         (["red", "--min-score", "nan"], 1, "Error: query: min_score"),
-        (["red", "--since", "2024-02-01", "--until", "2024-01-01"], 1, "Error: query: filters: "),
+        (
+            ["red", "--since", "2024-02-01", "--until", "2024-01-01"],
+            1,
+            "Error: query: filters: since (2024-02-01) must not be after until (2024-01-01)$",
+        ),
+        (["red", "--folder", "elsewhere"], 1, "Error: the index has no folder 'elsewhere'; it has 'pictures'$"),
+        (["red", "--folder", "/nowhere"], 1, "Error: the index has no folder '/nowhere'; it has 'pictures'$"),
         (["red", "--since", "tomorrow"], 2, "Error: Invalid value for '--since'"),
         (["red", "--orientation", "round"], 2, "Error: Invalid value for '--orientation'"),
         (["red", "--page", "0"], 2, "Error: Invalid value for '--page'"),
@@ -291,7 +316,7 @@ def test_the_index_published_last_is_searched_and_told(home, tmp_path):
 def test_what_a_user_gets_wrong_is_one_line_on_stderr(home, arguments, code, message):
     exit_code, printed, talk = ask(home, *arguments)
     assert (exit_code, printed) == (code, "")
-    assert [line.startswith(message) for line in talk if line.startswith("Error")] == [True]
+    assert [f"{line}$".startswith(message) for line in talk if line.startswith("Error")] == [True]
     assert len(talk) == (1 if code == 1 else 4)
 
 

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from components.app import watcher
 from components.app.api import server
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -138,7 +139,10 @@ def test_a_port_in_use_is_told_in_one_line(album):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--host", "0.0.0.0"), "a token is needed"),
+        (
+            ("--host", "0.0.0.0"),
+            "Error: Settings: host (0.0.0.0) can be reached from other machines, so a token is needed",
+        ),
         (("--host", "no.such.name.invalid", "--token-file", "TOKEN"), "cannot listen on no.such.name.invalid"),
         (("--token-file", "EMPTY"), "is empty"),
         (("--library", "EMPTY"), "both"),
@@ -149,7 +153,10 @@ def test_a_start_that_cannot_be_made_says_why_in_one_line(album, tmp_path, words
     (tmp_path / "EMPTY").write_text("")
     (tmp_path / "TOKEN").write_text(TOKEN)
     given = [tmp_path / word if word.isupper() and not word.startswith("-") else word for word in words]
-    assert message in refused("--index", album / "index", *given)
+    said = refused("--index", album / "index", *given)
+    assert message in said
+    assert "{" not in said
+    assert "Value error" not in said
 
 
 def test_nothing_to_search_is_told_in_one_line(tmp_path):
@@ -201,6 +208,14 @@ def test_a_head_that_is_too_large_is_refused(album):
         assert served.ask("/health/live")[0] == 200
 
 
+def test_a_query_of_a_megabyte_in_the_address_is_refused(album):
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET /api/v1/search?q=" + b"x" * 1_000_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert connection.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 414", b"HTTP/1.1 431"))
+        assert served.ask("/api/v1/search?q=red&k=1")[0] == 200
+
+
 @pytest.mark.slow
 def test_kept_fresh_it_finds_new_pictures_and_leaves_no_process_behind(colour_bundle, paint, tmp_path):
     paint(tmp_path / "pictures" / "red.png", "red")
@@ -208,8 +223,7 @@ def test_kept_fresh_it_finds_new_pictures_and_leaves_no_process_behind(colour_bu
     made = command("index", tmp_path / "pictures", "--bundle", colour_bundle.path, *library)
     subprocess.run(**made, capture_output=True, timeout=60, check=True)
     with serving("--keep-fresh", *library) as served:
-        children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
-        assert len(children) == 1
+        (child,) = children_of(served.process.pid)
         assert served.ask("/health/ready")[1]["pictures"] == 1
         end = time.monotonic() + 60
         while not any("watching" in said for said in served.said):
@@ -221,4 +235,100 @@ def test_kept_fresh_it_finds_new_pictures_and_leaves_no_process_behind(colour_bu
             time.sleep(0.1)
         assert served.ask("/api/v1/search?q=blue&k=1")[1]["hits"][0]["name"] == "blue.png"
         assert served.stop() == 0
-        assert not Path(f"/proc/{children[0]}").exists()
+        assert not Path(f"/proc/{child}").exists()
+    assert [line for line in served.said if not line.startswith(("{", "image-finder answers on"))] == []
+
+
+@pytest.mark.slow
+def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp_path):
+    paint(tmp_path / "pictures" / "red.png", "red")
+    library = ("--library", tmp_path / "library")
+    made = command("index", tmp_path / "pictures", "--bundle", colour_bundle.path, *library)
+    subprocess.run(**made, capture_output=True, timeout=60, check=True)
+
+    def until(condition):
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, "".join(served.said)
+            time.sleep(0.05)
+
+    def is_(status):
+        return served.ask("/health/ready")[1]["status"] == status
+
+    with serving("--keep-fresh", *library) as served:
+        until(lambda: any("watching 1 folders" in said for said in served.said))
+        os.kill(int(children_of(served.process.pid)[0]), signal.SIGKILL)
+        until(lambda: is_("stale"))
+        until(lambda: is_("ready"))
+        paint(tmp_path / "pictures" / "blue.png", "blue")
+        until(lambda: served.ask("/health/ready")[1]["pictures"] == 2)
+        assert served.stop() == 0
+    logged = [json.loads(line) for line in served.said if line.startswith("{")]
+    (told,) = [line["message"] for line in logged if line["level"] == "ERROR"]
+    assert told.startswith("the folders are not watched: the watcher ended with -9 (watching 1 folders")
+    assert told.endswith("; tried again in 1 s")
+
+
+def children_of(process):
+    """Ids of the processes that any thread of a process has started."""
+    return [
+        child for task in Path(f"/proc/{process}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def watcher_of(program, place, monkeypatch, settle_s=0.0):
+    """A Watcher of a Python program, which finds in `runs` how often it was begun, itself included."""
+    monkeypatch.setattr(watcher, "_SETTLE_S", settle_s)
+    runs = place / "runs"
+    head = f"import json, sys, time\nopen({str(runs)!r}, 'a').write('.')\nruns = len(open({str(runs)!r}).read())\n"
+    return watcher.Watcher([sys.executable, "-c", head + program], pause_s=0.01)
+
+
+def told_by(caplog, level):
+    return [record.getMessage() for record in caplog.records if record.levelname == level]
+
+
+def wait_for(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not come to pass within 20 s")
+
+
+def test_a_watcher_that_fails_is_tried_again_after_growing_pauses_until_it_watches(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "components.app.watcher")
+    program = """
+if runs < 4:
+    sys.exit("Error: no room")
+print(json.dumps({"added": 2, "pictures": 7, "failed": {"a.jpg": "empty"}}), flush=True)
+time.sleep(60)
+"""
+    with watcher_of(program, tmp_path, monkeypatch) as watched:
+        wait_for(lambda: watched.failure)
+        assert watched.failure == "the folders are not watched: the watcher ended with 1 (Error: no room)"
+        wait_for(lambda: watched.failure is None)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10, "it is ended, not waited for"
+    pauses = [told.rpartition("tried again in ")[2] for told in told_by(caplog, "ERROR")]
+    assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
+    assert told_by(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders indexed"]
+    indexed = caplog.records[-1]
+    assert (indexed.added, indexed.pictures, indexed.failed) == (2, 7, 1)
+
+
+def test_a_watcher_that_ends_with_the_server_has_not_failed(tmp_path, monkeypatch, caplog):
+    with watcher_of("print('stopped', flush=True)", tmp_path, monkeypatch, settle_s=20) as watched:
+        wait_for((tmp_path / "runs").exists)
+        time.sleep(0.2)
+        assert watched.failure is None
+    assert told_by(caplog, "ERROR") == []
+    assert (tmp_path / "runs").read_text() == "."
+
+
+def test_a_watcher_that_cannot_be_started_is_a_failure_too(monkeypatch, caplog):
+    monkeypatch.setattr(watcher, "_SETTLE_S", 0)
+    with watcher.Watcher(["/no/such/program"], pause_s=20) as watched:
+        wait_for(lambda: watched.failure)
+        assert watched.failure.endswith("the watcher cannot be started: No such file or directory")
+    assert len(told_by(caplog, "ERROR")) == 1

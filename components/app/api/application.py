@@ -28,9 +28,14 @@ WEB = Path(__file__).resolve().parents[1] / "web"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # the page and its parts change with the version; their ETags tell
 
 
-def create_app(source: Callable[[], Finder], settings: Settings) -> FastAPI:
-    """The application. source: opens the finder; while it raises FinderError, requests are answered with 503."""
-    state = _state(source, settings)
+def create_app(
+    source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], str | None] = lambda: None
+) -> FastAPI:
+    """The application. source: opens the finder; while it raises FinderError, requests are answered with 503.
+
+    watching: why changes of the pictures are not noticed, None while they are or need not be.
+    """
+    state = _state(source, settings, watching)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -63,16 +68,17 @@ def create_app(source: Callable[[], Finder], settings: Settings) -> FastAPI:
     return app
 
 
-def _state(source: Callable[[], Finder], settings: Settings) -> State:
+def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[[], str | None]) -> State:
     metrics = Metrics()
-    live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics)
+    live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
     searches = SearchLine(live, metrics, settings)
     workers = Workers(Load("pictures", settings.waiting), running=settings.pictures, timeout_s=settings.timeout_s)
     bodies = BodyReader(settings)
     metrics.watch_loads((searches.load, workers.load, bodies.load))
     metrics.watch("index_pictures", "pictures that can be found", lambda: live.pictures)
     metrics.watch("index_generation", "running number of the index in force", lambda: live.generation_number)
-    metrics.watch("index_stale", "1 while the newest index cannot be opened", lambda: float(live.failure is not None))
+    stale = "1 while the newest index cannot be opened, or folders are not watched that should be"
+    metrics.watch("index_stale", stale, lambda: float(live.failure is not None))
     views = Views(settings.thumbnails_path, max_bytes=settings.max_original_bytes)
     return State(settings, metrics, live, searches, workers, bodies, views)
 

@@ -20,10 +20,12 @@ class _Asked(BaseModel):
 class SearchParameters(_Asked):
     """What GET /search takes; lists by repeating the parameter."""
 
-    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts that are wanted")
+    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts that are wanted, each a term of its own")
     unwanted: list[_Text] = Field([], alias="not", max_length=MAX_TERMS, description="texts that are not wanted")
     like: list[str] = Field([], max_length=MAX_TERMS, description="ids of pictures that are wanted")
-    folder: list[str] = Field([], max_length=64, description="labels of folders, see /facets; what is below counts")
+    folder: list[str] = Field(
+        [], max_length=64, description="labels of folders, see /facets; what is below counts, an unknown one is refused"
+    )
     since: date | None = Field(None, description="first day")
     until: date | None = Field(None, description="last day, included")
     camera: list[str] = Field([], max_length=64, description="parts of camera names, in any case")

@@ -22,6 +22,13 @@ class Asked(NamedTuple):
     at_s: float
 
 
+class Answered(NamedTuple):
+    """An answer as JSON, and what of it goes into the log."""
+
+    body: bytes
+    matches_well: bool | None
+
+
 class SearchLine:
     """Where queries of texts and ids wait. Those with pictures are answered one by one: decoding takes its time."""
 
@@ -31,16 +38,16 @@ class SearchLine:
         self._live = live
         self._metrics = metrics
         self._show_paths = settings.show_paths
-        self._batcher: Batcher[Asked, bytes] = Batcher(
+        self._batcher: Batcher[Asked, Answered] = Batcher(
             self.load, self.answer, timeout_s=settings.timeout_s, running=settings.searches, largest=settings.batch
         )
 
-    async def ask(self, query: Query) -> bytes:
-        """The answer as JSON. Raises Fault, FinderError."""
+    async def ask(self, query: Query) -> Answered:
+        """The answer. Raises Fault, FinderError."""
         return await self._batcher.ask(Asked(query, time.perf_counter()))
 
-    def answer(self, asked: Sequence[Asked]) -> list[bytes | Exception]:
-        """JSON for each, or why there is none. Runs in a thread; a newer index in the meantime changes nothing."""
+    def answer(self, asked: Sequence[Asked]) -> list[Answered | Exception]:
+        """The answer to each, or why there is none. Runs in a thread; a newer index in the meantime changes nothing."""
         self._metrics.note_batch(len(asked))
         try:
             return self._answer_together(self._live.engine, asked)
@@ -53,7 +60,7 @@ class SearchLine:
         """Answer no more."""
         self._batcher.close()
 
-    def _answer_together(self, engine: SearchEngine, asked: Sequence[Asked]) -> list[bytes | Exception]:
+    def _answer_together(self, engine: SearchEngine, asked: Sequence[Asked]) -> list[Answered | Exception]:
         queries = [each.query for each in asked]
         started = time.perf_counter()
         require_known(engine, queries)
@@ -72,7 +79,9 @@ class SearchLine:
             )
             for each, result in zip(asked, results, strict=True)
         ]
-        told: list[bytes | Exception] = [answer.model_dump_json(exclude_unset=True).encode() for answer in answers]
+        told: list[Answered | Exception] = [
+            Answered(answer.model_dump_json(exclude_unset=True).encode(), answer.matches_well) for answer in answers
+        ]
         self._metrics.note_stages({**stages, "items": _ms(time.perf_counter() - ranked_at)})
         return told
 

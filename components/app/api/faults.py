@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from components.app.api.schemas import ErrorAnswer
+from components.configs import fault_message
 from components.errors import FinderError, PictureError, QueryError
 
 logger = logging.getLogger(__name__)
@@ -101,4 +102,4 @@ def _first_fault(error: RequestValidationError | ValidationError) -> str:
     faults = error.errors()
     where = ".".join(str(part) for part in faults[0]["loc"] if part not in ("query", "body", "path")) or "request"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{where}: {faults[0]['msg']}{more}"
+    return f"{where}: {fault_message(faults[0])}{more}"

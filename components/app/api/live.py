@@ -20,15 +20,25 @@ _WARM_UP = "a picture"
 class LiveFinder:
     """Holds the finder and looks for a newer index in a thread of its own."""
 
-    def __init__(self, source: "Callable[[], Finder]", *, refresh_s: float, metrics: Metrics) -> None:
-        """source: opens the finder, raises FinderError while there is nothing to open."""
+    def __init__(
+        self,
+        source: "Callable[[], Finder]",
+        *,
+        refresh_s: float,
+        metrics: Metrics,
+        watching: Callable[[], str | None],
+    ) -> None:
+        """source: opens the finder, raises FinderError while there is nothing to open. watching: why changes of the
+        pictures are not noticed, None while they are.
+        """
         self._source = source
         self._refresh_s = refresh_s
         self._metrics = metrics
+        self._watching = watching
         self._finder: Finder | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="live-finder", daemon=True)
-        self.failure: str | None = None  # why the newest index is not in force; for the log, it names paths
+        self._failure: str | None = None
 
     def start(self) -> None:
         """Open what is there and begin to look for newer ones."""
@@ -39,6 +49,11 @@ class LiveFinder:
         """Look no more."""
         self._stop.set()
         self._thread.join(timeout=5)
+
+    @property
+    def failure(self) -> str | None:
+        """Why what is searched may be behind the pictures, None if it is not; for the log, it names paths."""
+        return self._failure or self._watching()
 
     @property
     def finder(self) -> "Finder":
@@ -86,13 +101,13 @@ class LiveFinder:
         except Exception as error:  # noqa: BLE001 - this thread must outlive whatever a damaged index makes a reader raise
             self._note_failure(f"{type(error).__name__}: {error}")
         else:
-            self.failure = None
+            self._failure = None
             if newer:
                 self._metrics.note_swap()
                 logger.info("index in force", extra={"generation": self.generation, "pictures": self.pictures})
 
     def _note_failure(self, reason: str) -> None:
-        if reason != self.failure:  # once, not each half second
+        if reason != self._failure:  # once, not each half second
             self._metrics.note_failure()
             logger.error("the newest index cannot be opened, the one before stays in force: %s", reason)
-        self.failure = reason
+        self._failure = reason

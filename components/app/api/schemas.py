@@ -104,14 +104,18 @@ class InfoAnswer(_Told):
     failed: int = Field(description="files that could not be indexed")
     bundle: BundleInfo
     good_match: float
-    up_to_date: bool = Field(description="false while a newer index is there that cannot be opened")
+    up_to_date: bool = Field(
+        description="false while a newer index is there that cannot be opened, or folders are not watched that should be"
+    )
     limits: dict[str, int]
 
 
 class HealthAnswer(_Told):
     """Whether the server can answer."""
 
-    status: Literal["live", "ready", "stale"] = Field(description="stale: the newest index cannot be opened")
+    status: Literal["live", "ready", "stale"] = Field(
+        description="stale: the newest index cannot be opened, or folders are not watched that should be"
+    )
     generation: str = ""
     pictures: int = 0
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from components.app.api.asked import SearchBody, SearchParameters, WantedTerm
-from components.app.api.batches import Asked
+from components.app.api.batches import Answered, Asked
 from components.app.api.bodies import Body, body_document
 from components.app.api.faults import Fault, errors
 from components.app.api.schemas import SearchAnswer
@@ -21,7 +21,10 @@ _JSON = "application/json"
 
 @router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 503))
 async def search(parameters: Annotated[SearchParameters, Query()], request: Request, server: Server) -> Response:
-    """Search by texts (q), without others (not), by pictures of the index (like), under filters."""
+    """Search by texts (q), without others (not), by pictures of the index (like), under filters.
+
+    All that is wanted counts alike. Weights, uploaded pictures, and pictures that are not wanted go by POST.
+    """
     return await _answer(server, request, Question.parse(parameters.values()))
 
 
@@ -60,18 +63,22 @@ def _term(term: WantedTerm, body: Body) -> dict[str, object]:
 
 async def _answer(server: State, request: Request, query: Question) -> Response:
     uploads = [term.picture for term in (*query.terms, *query.negatives) if term.picture is not None]
+    request.state.log = {}
     if server.settings.log_queries:
         texts = [term.text for term in query.terms if term.text is not None]
         request.state.log = {"query": texts, "uploads": len(uploads)}
-    if not uploads:
-        return Response(await server.searches.ask(query), media_type=_JSON)
-    at_s = time.perf_counter()
-    return Response(
-        await server.workers.run(lambda: _by_pictures(server, Asked(query, at_s), uploads)), media_type=_JSON
-    )
+    if uploads:
+        at_s = time.perf_counter()
+        answered = await server.workers.run(lambda: _by_pictures(server, Asked(query, at_s), uploads))
+    else:
+        answered = await server.searches.ask(query)
+    # `image-finder drift` counts these; the pages after a first one are no searches of their own.
+    if answered.matches_well is not None and query.offset == 0:
+        request.state.log["matches_well"] = answered.matches_well
+    return Response(answered.body, media_type=_JSON)
 
 
-def _by_pictures(server: State, asked: Asked, uploads: list[bytes]) -> bytes:
+def _by_pictures(server: State, asked: Asked, uploads: list[bytes]) -> Answered:
     for picture in uploads:
         require_decodable(picture, server.settings.max_upload_pixels)
     (answer,) = server.searches.answer([asked])

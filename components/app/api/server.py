@@ -13,7 +13,6 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from components.app.api.application import create_app
-from components.app.api.logs import configure_logging
 from components.app.api.settings import Settings
 from components.errors import ConfigError
 from components.finder import Finder
@@ -69,12 +68,14 @@ class _AnnouncingServer(uvicorn.Server):
         self._listening()
 
 
-def run(source: Callable[[], Finder], settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. The address is told on stderr once it answers. Raises ConfigError."""
+def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], str | None]) -> None:
+    """Serve until SIGTERM or Ctrl-C. The address is told on stderr once it answers. Raises ConfigError.
+
+    watching: why changes of the pictures are not noticed, None while they are or need not be.
+    """
     with contextlib.closing(_listener(settings)) as listener:
-        configure_logging()
         config = uvicorn.Config(
-            create_app(source, settings),
+            create_app(source, settings, watching=watching),
             http=PromptProtocol,
             ws="none",
             log_config=None,

@@ -135,10 +135,14 @@ export class Results {
     this.grid.replace([]);
     const again = element("button", { className: "primary", type: "button" }, "Try again");
     again.addEventListener("click", () => this.run(this.state));
+    // A filter may be what is refused, as a folder of an old address that has gone since.
+    const clear = element("button", { className: "quiet", type: "button" }, "Clear filters");
+    clear.addEventListener("click", this.actions.clearFilters);
     byId("error").replaceChildren(
       element("p", { className: "error-words" }, error.message),
       ...(error.requestId ? [element("p", { className: "hint" }, `Request ${error.requestId}`)] : []),
       again,
+      ...(error.code === "bad_query" && countFilters(this.state) ? [clear] : []),
     );
     byId("error").hidden = false;
   }

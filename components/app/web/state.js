@@ -86,7 +86,7 @@ export function fromAddress(words) {
   const number = (low, high) => (value) => value.trim() !== "" && Number(value) >= low && Number(value) <= high;
   const mix = Number(address.get("mix") ?? EMPTY.mix);
   return {
-    text: address.getAll("q").join(" "),
+    text: address.getAll("q").join(" "), // one field: several texts, which the API weighs one by one, become one
     without: address.getAll("not").join(", "),
     like: fitting("like", (value) => ID.test(value)),
     upload: "",

@@ -1,0 +1,175 @@
+"""Ray session: Ray started quietly on this machine or reached on a cluster, and its errors as lines; embeds nothing."""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.errors import ConfigError, FinderError, StorageError
+
+logger = logging.getLogger(__name__)
+
+# Only file names and hashes travel through the store; vectors are written by the workers themselves.
+_STORE_BYTES = 128 << 20
+# A socket's path may have 107 characters (unix(7)), of which Ray needs 84 behind this folder.
+_LONGEST_PARENT = 22
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it would ask a server on the network
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it Ray warns of its next version
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else a line on stderr for each actor that may be started again
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+@contextlib.contextmanager
+def ray_session(address: str, *, cpus: int) -> Iterator[None]:
+    """Connect to Ray, or start it here with so many CPUs for as long as this lasts; nothing of it is left then.
+
+    address: "" starts it; "auto", or host:port, is a cluster that runs, and goes on. A session that the program has
+    opened itself is used. Raises ConfigError if Ray is not installed, StorageError if it cannot be reached or started,
+    and StorageError for whatever Ray raises meanwhile; errors of this project pass as they are.
+    """
+    with _environment(QUIET), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="ray")
+        ray = _imported()
+        # What it warns of comes with 2.64; pyproject.toml keeps below that.
+        warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
+        if ray.is_initialized():
+            yield
+            return
+        with _scratch(needed=not address) as folder, _own_signals():
+            try:
+                _connect(ray, address, cpus, folder)
+                yield
+            except Exception as error:
+                told = told_by_worker(error)
+                if told is not None:
+                    raise told from None  # its text is all that matters; Ray's would be a worker's traceback
+                raise StorageError(f"Ray failed: {reason_of(error)}; run again, what was finished is kept") from error
+            finally:
+                ray.shutdown()
+
+
+def told_by_worker(error: BaseException) -> FinderError | None:
+    """The error of this project that a worker, or the program itself, has raised behind an error; None if there is none."""
+    own = [each for each in _behind(error) if isinstance(each, FinderError) and not hasattr(each, "cause")]
+    return own[-1] if own else None
+
+
+def worker_was_lost(error: BaseException) -> bool:
+    """Whether an error says that a worker, its node or the progress was lost, not that its program failed."""
+    from ray.data.exceptions import ExecutionTimeoutError
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, ExecutionTimeoutError | RayError) and not isinstance(error, RayTaskError)
+
+
+def reason_of(error: BaseException) -> str:
+    """The line of an error of Ray that says most: its first one, or that of the error behind it."""
+    *_, last = _behind(error)
+    lines = [" ".join(line.split()) for line in str(last).splitlines()]
+    text = next((line for line in lines if line), type(last).__name__)
+    return text[:300]
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that caused it, the outermost first."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        cause = getattr(following, "cause", None)  # where Ray keeps the worker's exception
+        following = cause if isinstance(cause, BaseException) else following.__cause__
+
+
+def _imported() -> Any:  # noqa: ANN401 - a module
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ConfigError(
+            "engine ray needs Ray: pip install 'text-guided-image-finder[ray]', or set embedding.engine=local"
+        ) from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is told as an error, in one line
+    return ray
+
+
+def _connect(ray: Any, address: str, cpus: int, folder: Path | None) -> None:  # noqa: ANN401 - a module
+    common = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
+    own = {
+        "num_cpus": cpus,
+        "object_store_memory": _STORE_BYTES,
+        "include_dashboard": False,
+        "_temp_dir": str(folder),
+        "_node_ip_address": "127.0.0.1",
+    }
+    try:
+        with _no_stderr():
+            ray.init(address=address or "local", **common, **({} if address else own))
+    except Exception as error:
+        where = f"Ray cannot be reached at {address}" if address else "Ray cannot be started here"
+        hint = "check ray_address and the cluster" if address else "see whether memory and processes are free"
+        raise StorageError(f"{where}: {reason_of(error)}; {hint}") from error
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """While Ray starts, its C++ part tells on stderr which level of messages it was asked for; faults are raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables that are not set yet, for this process and those that it starts meanwhile."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _scratch(*, needed: bool) -> Iterator[Path | None]:
+    """A folder with a short path for Ray's sockets and logs."""
+    if not needed:
+        yield None
+        return
+    parent = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=parent if len(parent) <= _LONGEST_PARENT else "/tmp"))  # noqa: S108
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM over, so that its processes end too; afterwards it is as it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,166 @@
+"""Ray workers: what runs on the nodes: hash files, embed pictures into shards; knows nothing of Ray itself.
+
+Ray gives each call a block of rows as an Arrow table and takes one back; a call may run twice, and then does the same.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from components.bundle import Bundle
+from components.configs import EmbeddingConfig
+from components.data.exif import PictureFacts
+from components.data.picture_folder import FileState, PictureFolder, is_uri
+from components.errors import BundleError, FinderError
+from components.features.pictures import unreadable
+from components.scaling.shards import ShardRows, Shards, shard_name
+from components.search.embed import known_facts
+from components.search.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
+from components.storage import sha256_of_bytes
+
+FILES = pa.schema([("row", pa.int64()), ("path", pa.binary())])
+HASHED = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("modified_s", pa.int64()),
+        ("failure", pa.string()),
+    ]
+)
+NEW = pa.schema([("row", pa.int64()), ("path", pa.binary()), ("sha256", pa.string())])
+DONE = pa.schema([("row", pa.int64()), ("sha256", pa.string()), ("failure", pa.string()), ("shard", pa.string())])
+
+_REQUESTS = 16  # of an object store, at a time
+_UNSEEN = FileState(0, 0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an actor is started with: where things are, as all nodes reach them."""
+
+    bundle: str
+    pictures: str
+    shards: str
+    maker: str
+    config: EmbeddingConfig  # device and threads are the actor's own
+
+
+class _Hashed(NamedTuple):
+    sha256: str
+    state: FileState
+    failure: str
+
+
+def hash_files(files: pa.Table, *, pictures: str) -> pa.Table:
+    """Content hash, size and time of change of each file, or why it cannot be read. FILES to HASHED."""
+    folder = PictureFolder(pictures)
+    paths = [_path(each) for each in files["path"].to_pylist()]
+    with ThreadPoolExecutor(_REQUESTS if is_uri(pictures) else 1) as pool:
+        found = list(pool.map(lambda path: _hashed(folder, path), paths))
+    columns = {
+        "row": files["row"],
+        "sha256": [each.sha256 for each in found],
+        "bytes": [each.state.n_bytes for each in found],
+        "modified_s": [each.state.modified_s for each in found],
+        "failure": [each.failure for each in found],
+    }
+    return pa.table(columns, schema=HASHED)
+
+
+def _hashed(folder: PictureFolder, path: Path) -> _Hashed:
+    try:
+        state = folder.state(path)
+        return _Hashed(sha256_of_bytes(folder.read(path)), state, "")
+    except OSError as error:
+        return _Hashed("", _UNSEEN, unreadable(error))
+
+
+class PictureEmbedder:
+    """An actor: holds the image tower open, embeds a block of files of distinct content a call, writes them as a shard."""
+
+    def __init__(self, job: Job) -> None:
+        """Raises nothing: Ray would take a failed start for a lost worker; the first call tells."""
+        self._job = job
+        self._fault: FinderError | None = None
+        try:
+            self._open(Bundle.open(Path(job.bundle)))
+        except FinderError as error:
+            self._fault = error
+
+    def _open(self, bundle: Bundle) -> None:
+        if vector_maker(bundle) != self._job.maker:
+            raise BundleError(f"{bundle.path}, or the program, is another one on this node; give all nodes the same")
+        self._folder = PictureFolder(self._job.pictures)
+        self._shards = Shards(self._job.shards, maker=self._job.maker, dim=bundle.manifest.embedding_dim)
+        self._encoder = throughput_encoder(bundle, self._job.config)
+
+    def __call__(self, files: pa.Table) -> pa.Table:
+        """NEW to DONE: the content that was embedded, or why it could not be.
+
+        Raises StorageError, BundleError if the bundle is not the driver's, ConfigError for a device that is not there.
+        """
+        if self._fault is not None:
+            raise self._fault
+        keys: list[str] = files["sha256"].to_pylist()
+        paths = [_path(each) for each in files["path"].to_pylist()]
+        name = shard_name(keys)
+        kept = set(self._shards.keys_of(name))  # by this call's first run, whose worker was lost before it could tell
+        memory, facts = _Memory(), dict[Path, PictureFacts]()
+
+        def read(path: Path) -> bytes:
+            content = self._folder.read(path)
+            facts[path] = known_facts(content)
+            return content
+
+        todo = [path for path, key in zip(paths, keys, strict=True) if key not in kept]
+        found = cache_vectors(self._encoder, todo, memory, self._job.config, read=read)
+        if memory.rows:
+            if kept:  # a file that changed since then; that shard is left as it is
+                name = shard_name(list(memory.rows))
+            self._shards.write(name, _shard_rows(memory, {found.keys[path]: facts[path] for path in found.keys}))
+        columns = {
+            "row": files["row"],
+            "sha256": [key if key in kept else found.keys.get(path, "") for path, key in zip(paths, keys, strict=True)],
+            "failure": [found.failures.get(path, "") for path in paths],
+            "shard": [name] * len(paths),
+        }
+        return pa.table(columns, schema=DONE)
+
+
+def _path(stored: bytes) -> Path:
+    return Path(os.fsdecode(stored))
+
+
+def _shard_rows(memory: "_Memory", facts: dict[str, PictureFacts]) -> ShardRows:
+    vectors, hashes = split_rows(np.concatenate(list(memory.rows.values())))
+    return ShardRows(list(memory.rows), vectors, hashes, [facts[key] for key in memory.rows])
+
+
+class _Memory:
+    """Rows by content, for as long as a call takes; what `cache_vectors` appends to."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, NDArray[Any]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.rows
+
+    def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
+        self.rows.update(zip(keys, entries, strict=True))

@@ -1,0 +1,194 @@
+"""Shards: Parquet files of picture vectors by content, written by many and read by one; knows nothing of Ray.
+
+A shard is named by the contents it was made for, so that the same work done twice is the same file. It is written whole
+or not at all, and its pages carry checksums: one that is damaged counts as absent, and its pictures are embedded again.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.data.exif import PictureFacts
+from components.data.picture_folder import is_uri, shown_uri, uri_below
+from components.errors import StorageError
+from components.search.duplicates import Hashes
+from components.storage import sha256_of_bytes, write_bytes_atomically, write_errors
+
+logger = logging.getLogger(__name__)
+
+Vectors = NDArray[np.float32]
+
+_ENDING = ".parquet"
+_FACTS = pa.schema(
+    [
+        ("sha256", pa.string()),
+        ("dhash", pa.uint64()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("taken_at", pa.timestamp("s")),
+        ("camera", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+    ]
+)
+
+
+class ShardRows(NamedTuple):
+    """What shards hold of distinct contents, in one order."""
+
+    keys: Sequence[str]  # SHA-256 of the files, hex
+    vectors: Vectors  # (n, dim) unit rows
+    hashes: Hashes  # (n,) difference hashes
+    facts: Sequence[PictureFacts]
+
+
+class Shards:
+    """The shards of one image tower and preprocessing: a folder all nodes reach, or a URI of an object store."""
+
+    def __init__(self, place: str, *, maker: str, dim: int) -> None:
+        """place: folder or URI; maker: hash of what computes the vectors, another one has another folder.
+
+        Raises StorageError for a URI that cannot be used.
+        """
+        name = f"shards-{maker[:16]}"
+        self.place = uri_below(place, name) if is_uri(place) else str(Path(place, name))
+        self.dim = dim
+        self._files, self._base = _open(self.place)
+
+    def write(self, name: str, rows: ShardRows) -> None:
+        """Write one shard, in place of what has its name. Raises StorageError."""
+        facts = {field: [getattr(each, field) for each in rows.facts] for field in _FACTS.names[2:]}
+        table = pa.table({"sha256": list(rows.keys), "dhash": rows.hashes, **facts}, schema=_FACTS)
+        flat = pa.array(np.ascontiguousarray(rows.vectors, np.float32).reshape(-1))
+        table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, self.dim))
+        sink = pa.BufferOutputStream()
+        # Vectors neither repeat nor compress; their pages are checked on reading.
+        pq.write_table(table, sink, use_dictionary=["camera"], compression="none", write_page_checksum=True)
+        self._put(name, sink.getvalue().to_pybytes())
+
+    def keys_of(self, name: str) -> list[str]:
+        """Contents of a shard; none if there is no such shard or it is damaged."""
+        try:
+            with (
+                self._files.open_input_file(f"{self._base}/{name}") as stream,
+                pq.ParquetFile(stream, page_checksum_verification=True) as shard,
+            ):
+                keys: list[str] = shard.read(["sha256"], use_threads=False)["sha256"].to_pylist()
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            logger.warning("shard %s/%s cannot be read and is made again: %s", self.shown, name, _line(error))
+            return []
+        return keys
+
+    def all_keys(self) -> set[str]:
+        """Contents of all shards. Raises StorageError if they cannot be listed."""
+        return {key for name in self._names() for key in self.keys_of(name)}
+
+    def collect(self, keys: Sequence[str]) -> ShardRows:
+        """What the shards hold of some contents, in their order. Raises StorageError if one is in none of them."""
+        number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+        vectors, hashes = np.empty((len(number), self.dim), np.float32), np.empty(len(number), np.uint64)
+        facts: list[PictureFacts | None] = [None] * len(number)
+        for table in filter(None, map(self._whole, self._names())):
+            of_rows = [number.get(key, -1) for key in table["sha256"].to_pylist()]
+            places = np.array(of_rows, np.int64)
+            taken = places >= 0
+            vectors[places[taken]] = _matrix(table["vector"], self.dim)[taken]
+            hashes[places[taken]] = table["dhash"].to_numpy()[taken]
+            for place, values in zip(
+                places[taken], table.select(_FACTS.names[2:]).filter(taken).to_pylist(), strict=True
+            ):
+                facts[place] = PictureFacts(**values)
+        missing = [key for key, n in number.items() if facts[n] is None]
+        if missing:
+            raise StorageError(
+                f"{len(missing)} of {len(number)} vectors are not in {self.shown}, first of content {missing[0][:12]}; run again"
+            )
+        known = [each for each in facts if each is not None]
+        if len(number) == len(keys):
+            return ShardRows(keys, vectors, hashes, known)
+        order = np.array([number[key] for key in keys], np.int64)
+        return ShardRows(keys, vectors[order], hashes[order], [known[n] for n in order])
+
+    @property
+    def shown(self) -> str:
+        """Where the shards are, for people."""
+        return shown_uri(self.place) if is_uri(self.place) else self.place
+
+    def _names(self) -> list[str]:
+        from pyarrow import fs
+
+        try:
+            found = self._files.get_file_info(fs.FileSelector(self._base, allow_not_found=True))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"shards in {self.shown} cannot be listed: {_line(error)}") from error
+        return sorted(info.base_name for info in found if info.base_name.endswith(_ENDING) and info.base_name[0] != ".")
+
+    def _whole(self, name: str) -> pa.Table | None:
+        """All of a shard; None, and the file is removed, if it is damaged. Raises StorageError if it cannot be read."""
+        path = f"{self._base}/{name}"
+        try:
+            with self._files.open_input_file(path) as stream:
+                content = stream.read_buffer()
+        except OSError as error:
+            raise StorageError(f"shard {self.shown}/{name} cannot be read: {_line(error)}; run again") from error
+        try:
+            with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as shard:
+                return shard.read(use_threads=False)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            logger.warning("shard %s/%s was damaged and is removed: %s", self.shown, name, _line(error))
+        try:
+            self._files.delete_file(path)
+        except OSError as error:
+            raise StorageError(
+                f"damaged shard {self.shown}/{name} cannot be removed: {_line(error)}; remove it"
+            ) from error
+        return None
+
+    def _put(self, name: str, content: bytes) -> None:
+        if not is_uri(self.place):
+            write_bytes_atomically(Path(self.place, name), content)
+            return
+        try:
+            with write_errors(Path(name)), self._files.open_output_stream(f"{self._base}/{name}") as stream:
+                stream.write(content)
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"cannot write {self.shown}/{name}: {_line(error)}; check the URI and its rights"
+            ) from error
+
+
+def shard_name(keys: Sequence[str]) -> str:
+    """Name of the shard of a call that is to embed these contents; those it could not decode are not in it."""
+    return sha256_of_bytes("\n".join(keys).encode())[:32] + _ENDING
+
+
+def _open(place: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    if not is_uri(place):
+        return fs.LocalFileSystem(), place
+    try:
+        files, base = fs.FileSystem.from_uri(place)
+    except (OSError, ValueError, ImportError) as error:
+        raise StorageError(
+            f"{shown_uri(place)}: no file system for the shards: {_line(error)}; check ray_shards"
+        ) from error
+    return files, base
+
+
+def _matrix(column: pa.ChunkedArray, dim: int) -> Vectors:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vectors: Vectors = flat.reshape(-1, dim)
+    return vectors
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

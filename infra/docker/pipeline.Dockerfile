@@ -1,0 +1,55 @@
+# What runs the pipelines elsewhere: each step of ZenML's Kubernetes and Kubeflow orchestrators, and retraining jobs.
+#
+#   docker build -f infra/docker/pipeline.Dockerfile -t registry.example.org/image-finder-pipeline:0.1.0 \
+#       --build-arg CODE_VERSION="$(git describe --always --dirty --abbrev=12 --exclude='*')" .
+#   docker push registry.example.org/image-finder-pipeline:0.1.0
+#   IMAGE_FINDER_PIPELINE_IMAGE=registry.example.org/image-finder-pipeline:0.1.0 \
+#       image-finder pipeline run training --config cluster
+#
+# Packages lie in a layer of gigabytes that changes with pyproject.toml and the pins only; our code is a small one above
+# it. torch's wheels bring CUDA; the driver comes from the node. Other extras: --build-arg EXTRAS=..., for Kubeflow
+# pipeline,kubeflow,faiss,ray. CODE_VERSION is the commit, with -dirty when files differ from it: there is no git in the
+# image, and models trained in it name this one as where they come from. Without it they name a hash of the sources.
+FROM python:3.11-slim AS packages
+ARG EXTRAS=pipeline,kubernetes,faiss,ray
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+RUN python -m venv /opt/image-finder
+COPY infra/constraints.txt infra/constraints.txt
+COPY pyproject.toml README.md LICENSE ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir components model_registry pipelines steps \
+    && /opt/image-finder/bin/pip install -c infra/constraints.txt ".[$EXTRAS]" \
+    && /opt/image-finder/bin/pip uninstall -y text-guided-image-finder
+
+FROM python:3.11-slim AS code
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY components components
+COPY model_registry model_registry
+COPY steps steps
+COPY pipelines pipelines
+ARG CODE_VERSION=
+RUN echo "$CODE_VERSION" > model_registry/code_version.txt && pip wheel --no-deps --wheel-dir /wheels .
+
+FROM python:3.11-slim
+# /finder is the home, shared by all steps of a run; ZenML's own settings are each pod's, so they are not kept there.
+ENV PATH=/opt/image-finder/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/finder \
+    IMAGE_FINDER_HOME=/finder HF_HOME=/finder/cache/huggingface MPLCONFIGDIR=/tmp/matplotlib \
+    ZENML_CONFIG_PATH=/tmp/zenml ZENML_ANALYTICS_OPT_IN=false \
+    MLFLOW_DISABLE_TELEMETRY=true NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# /app: ZenML's entry point makes it and changes there, which only root could.
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /finder /app
+COPY --from=packages /opt/image-finder /opt/image-finder
+COPY infra/stacks /opt/image-finder/stacks
+COPY --from=code /wheels /wheels
+RUN /opt/image-finder/bin/pip install --no-deps --no-index /wheels/*.whl && /opt/image-finder/bin/pip check
+WORKDIR /app
+USER 10001
+VOLUME /finder
+STOPSIGNAL SIGTERM
+ARG CODE_VERSION=
+LABEL org.opencontainers.image.revision=$CODE_VERSION
+ENTRYPOINT ["image-finder"]
+CMD ["--help"]

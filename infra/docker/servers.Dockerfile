@@ -1,0 +1,25 @@
+# MLflow and ZenML servers of a team, in the versions the clients have: one image, the command says which.
+#
+#   docker build -f infra/docker/servers.Dockerfile -t image-finder-servers .
+#   docker compose -f infra/compose.yaml up -d        # starts both, PostgreSQL and the search with them
+FROM python:3.11-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+RUN python -m venv /opt/servers
+COPY infra/constraints.txt infra/constraints.txt
+COPY pyproject.toml README.md LICENSE ./
+# The extra's packages alone: of our own code a server needs nothing.
+RUN mkdir components model_registry pipelines steps && /opt/servers/bin/pip install -c infra/constraints.txt '.[team]' \
+    && /opt/servers/bin/pip uninstall -y text-guided-image-finder && /opt/servers/bin/pip check
+
+FROM python:3.11-slim
+# HOME and /tmp are all that is written besides what is mounted: databases, artefacts.
+ENV PATH=/opt/servers/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/var/lib/servers \
+    MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false ZENML_CONFIG_PATH=/var/lib/servers/zenml
+COPY --from=build /opt/servers /opt/servers
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin server \
+    && install -d -o server /var/lib/servers /var/lib/servers/zenml /var/lib/servers/artifacts
+USER 10001
+EXPOSE 5000 8080
+STOPSIGNAL SIGTERM
+CMD ["mlflow", "server", "--help"]

@@ -1,0 +1,101 @@
+"""Kubeflow orchestrator: ZenML's, whose pods also get volumes, secrets, memory, and GPUs on nodes that have some.
+
+ZenML 0.98 loses the node selectors of a step on the way to Kubeflow Pipelines and asks for a GPU only beside one, hands
+memory over in a form that Kubeflow's SDK refuses, and hands over no volumes at all; our steps share a home and read
+pictures. What is the cluster's stands in the stack (infra/stacks/kubeflow.yaml), what is the step's in its `resources`.
+"""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field
+from zenml.config.resource_settings import ByteUnit, ResourceSettings
+from zenml.integrations.kubeflow.flavors import KubeflowOrchestratorConfig, KubeflowOrchestratorFlavor
+from zenml.integrations.kubeflow.orchestrators import KubeflowOrchestrator
+
+if TYPE_CHECKING:
+    from kfp.dsl import PipelineTask
+
+_GPU = "nvidia.com/gpu"
+
+
+class FinderKubeflowConfig(KubeflowOrchestratorConfig):
+    """Settings of the orchestrator: ZenML's, and what every pod gets."""
+
+    claims: dict[str, str] = Field(default_factory=dict, description="persistent volume claim: path in every pod")
+    secrets: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="secret: its keys: environment variables in every pod"
+    )
+    optional_secrets: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="as secrets, of those that need not be there"
+    )
+    run_as_user: int | None = Field(None, ge=1, description="user and group of the image; None: the cluster's choice")
+    gpu_node_selectors: dict[str, str] = Field(default_factory=dict, description="labels of nodes with a GPU")
+    gpu_tolerations: list[dict[str, str]] = Field(default_factory=list, description="taints of nodes with a GPU")
+    gpu_shared_memory: str | None = Field(None, description="size of /dev/shm beside a GPU, e.g. 16Gi; None: 64 MiB")
+
+
+class FinderKubeflowFlavor(KubeflowOrchestratorFlavor):
+    """Flavour under which ZenML knows the orchestrator."""
+
+    @property
+    def name(self) -> str:
+        """Name in a stack's YAML."""
+        return "kubeflow_finder"
+
+    @property
+    def config_class(self) -> type[FinderKubeflowConfig]:
+        """Class of its settings."""
+        return FinderKubeflowConfig
+
+    @property
+    def implementation_class(self) -> "type[FinderKubeflowOrchestrator]":
+        """Class that does it."""
+        return FinderKubeflowOrchestrator
+
+
+class FinderKubeflowOrchestrator(KubeflowOrchestrator):
+    """Hands the steps to Kubeflow Pipelines."""
+
+    @property
+    def config(self) -> FinderKubeflowConfig:
+        """Its settings."""
+        return cast("FinderKubeflowConfig", self._config)
+
+    def _configure_container_resources(
+        self,
+        dynamic_component: "PipelineTask",
+        resource_settings: ResourceSettings,
+        node_selector_constraint: tuple[str, str] | None = None,
+    ) -> "PipelineTask":
+        """Tell Kubeflow what a step's pod needs; ZenML calls it for each task of the compiled pipeline."""
+        task = dynamic_component
+        if resource_settings.cpu_count:
+            task.set_cpu_request(f"{resource_settings.cpu_count:g}")
+        if memory := resource_settings.get_memory(unit=ByteUnit.MIB):
+            task.set_memory_request(f"{memory:.0f}Mi").set_memory_limit(f"{memory:.0f}Mi")
+        if resource_settings.gpu_count:
+            task.set_accelerator_type(_GPU).set_accelerator_limit(resource_settings.gpu_count)
+        _configure_pod(task, self.config, with_gpu=bool(resource_settings.gpu_count))
+        return task
+
+
+def _configure_pod(task: "PipelineTask", config: FinderKubeflowConfig, *, with_gpu: bool) -> None:
+    from kfp import kubernetes
+
+    for claim, path in config.claims.items():
+        kubernetes.mount_pvc(task, claim, path)
+    for secret, variables in config.secrets.items():
+        kubernetes.use_secret_as_env(task, secret, variables)
+    for secret, variables in config.optional_secrets.items():
+        kubernetes.use_secret_as_env(task, secret, variables, optional=True)
+    if config.run_as_user is not None:
+        user: Any = config.run_as_user
+        kubernetes.set_security_context(task, run_as_user=user, run_as_group=user, run_as_non_root=True)
+    if not with_gpu:
+        return
+    for label, value in config.gpu_node_selectors.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in config.gpu_tolerations:
+        kubernetes.add_toleration_json(task, toleration)
+    if config.gpu_shared_memory is not None:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=config.gpu_shared_memory)  # noqa: S108

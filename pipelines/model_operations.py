@@ -1,0 +1,181 @@
+"""Model operations: promotion, rollback and fetching as a person asks for them, model and index together."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from components.bundle import Bundle
+from components.configs import RegistryConfig
+from components.errors import BundleError, ConfigError, FinderError, QualityError
+from components.records import PromotionDecision
+from components.search.publish import bundle_in_force, restore
+from components.search.published import is_published_root
+from model_registry import names
+from model_registry.compare_text import Side
+from model_registry.ledger import Event
+from model_registry.mlflow_registry import Registry
+from model_registry.operations import Operations
+from model_registry.registry_errors import limit_waiting, shown_address
+from model_registry.stored_contest import decide_from_store, forced
+from pipelines.home import Home, tracking_uri
+
+_REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
+
+
+class Desk(NamedTuple):
+    """A home, the registry that belongs to it and one of its models."""
+
+    place: Home
+    uri: str
+    operations: Operations
+    model: str
+
+    @property
+    def registry(self) -> Registry:
+        """The registry."""
+        return self.operations.registry
+
+    def side(self, version_or_alias: str) -> Side:
+        """A version with its report."""
+        version = self.registry.version(self.model, version_or_alias)
+        return Side(version, self.registry.report_of(self.model, version.version))
+
+
+class Change(NamedTuple):
+    """What a promotion or rollback did. decision is None for a rollback, and when the champion stays."""
+
+    version: str
+    before: str | None
+    decision: PromotionDecision | None
+    index_text: str  # what searches answer with now, in words
+
+
+def open_desk(home: Path | None, mlflow_uri: str | None, model: str | None) -> Desk:
+    """The registry in use and a model of it: the named one, the usual one, or the only one. Raises ConfigError."""
+    place = Home.resolve(home)
+    uri = tracking_uri(place, mlflow_uri)
+    limit_waiting(_REQUEST_S, _RETRIES)
+    for key, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
+        os.environ.setdefault(key, value)
+    warnings.filterwarnings("ignore", module=r"mlflow\.")
+    registry = Registry.existing(uri)
+    return Desk(place, uri, Operations(registry), _chosen(registry, model))
+
+
+def promote(desk: Desk, version_or_alias: str, *, force: bool, reason: str) -> Change:
+    """Make a version champion if the rule or a person says so, and bring its index. Raises QualityError, ConfigError.
+
+    A version that is champion already only gets its index.
+    """
+    operations, model = desk.operations, desk.model
+    with operations.exclusive(model):
+        operations.reconcile(model)
+        version = desk.registry.version(model, version_or_alias).version
+        before = operations.standing(model).version
+        decision = None
+        if version != before:
+            decision = (
+                forced(operations, model, version, reason) if force else decide_from_store(operations, model, version)
+            )
+            if reason and not force:
+                decision = decision.model_copy(update={"reasons": (*decision.reasons, f"asked for: {reason}")})
+            operations.record(model, decision)
+            if not decision.promoted:
+                raise QualityError(
+                    f"version {version} of '{model}' is not promoted: {'; '.join(decision.reasons)}; to promote it all the "
+                    f'same: image-finder models promote {version} --force --reason "..."'
+                )
+            operations.move_champion(model, version, reason="", decision=decision)
+    return Change(version, before, decision, _bring_index(desk, version))
+
+
+def rollback(desk: Desk, *, reason: str) -> Change:
+    """Make the previous version champion again, and bring its index. Raises ConfigError when there is none.
+
+    When the last thing that happened was a rollback whose index is not in force here yet (it was interrupted, or done on
+    another machine), only the index is brought.
+    """
+    operations, model = desk.operations, desk.model
+    with operations.exclusive(model):
+        operations.reconcile(model)
+        before = version = operations.standing(model).version
+        if before is None or not _rolled_back_to(desk, before) or not _index_is_of_another(desk, before):
+            version = operations.rollback(model, reason=reason).to_version
+    assert version is not None, "a rollback names its version"
+    return Change(version, before, None, _bring_index(desk, version))  # an indexing run takes the lock itself
+
+
+def fetch(desk: Desk, version_or_alias: str, to: Path) -> Bundle:
+    """Bring a bundle to a folder that is not there yet, whole or not at all, every hash verified. Raises ConfigError."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ConfigError(f"{to} exists already: name a folder that does not")
+    return desk.registry.download_bundle(desk.model, version_or_alias, to)
+
+
+def _chosen(registry: Registry, model: str | None) -> str:
+    known = registry.model_names()
+    usual = model or RegistryConfig().model_name
+    if usual in known:
+        return usual
+    if model is None and len(known) == 1:
+        return known[0]
+    where = shown_address(registry.tracking_uri)
+    if not known:
+        raise ConfigError(f"no model is registered at {where}: run 'image-finder pipeline run training' first")
+    wanted = f"no model '{model}'" if model else "more than one model"
+    raise ConfigError(f"{wanted} at {where}: name one of {', '.join(known)} with --model")
+
+
+def _rolled_back_to(desk: Desk, version: str) -> bool:
+    entries = desk.operations.history(desk.model).entries
+    moves = [entry for entry in entries if entry.kind in {"moved", "forced", "rollback"}]
+    return bool(moves) and moves[-1].kind == "rollback" and moves[-1].to_version == version
+
+
+def _index_is_of_another(desk: Desk, version: str) -> bool:
+    now = bundle_in_force(desk.place.index_dir)
+    return bool(now) and now != desk.registry.version(desk.model, version).tags.get(names.BUNDLE_SHA256)
+
+
+def _bring_index(desk: Desk, version: str) -> str:
+    """Put the index of a version in force: the one that is kept, else a new one. Searches answer throughout."""
+    home, registry = desk.place, desk.registry
+    if not is_published_root(home.index_dir):
+        return f"no index in {home.root}"
+    if not _index_is_of_another(desk, version):
+        return f"the index in {home.index_dir} is of version {version}"
+    before = registry.version_of_bundle(desk.model, bundle_in_force(home.index_dir))
+    try:
+        bundle = _bundle(desk, version)
+        if (restored := restore(bundle, bundles=home.bundles_dir, target=home.index_dir)) is not None:
+            told = f"{restored.manifest.count:,} pictures in {home.index_dir}, kept from before"
+            event = Event(kind="index", from_version=before, to_version=version, reasons=(told,))
+            desk.operations.record(desk.model, event)
+            return f"searches answer with version {version} again: {told}"
+        from pipelines.retrain import reindex
+
+        manifest = reindex(home, desk.uri, model_name=desk.model)
+    except FinderError as error:
+        raise type(error)(
+            f"version {version} of '{desk.model}' is champion, but searches still answer with the index of version "
+            f"{before or '?'}: {error}; run the same command again"
+        ) from error
+    if manifest is None:
+        return (
+            f"searches still answer with version {before or '?'}: no index of version {version} is kept and no indexing run "
+            "is known here; run 'image-finder pipeline run indexing'"
+        )
+    return f"searches answer with version {version}: {manifest.count:,} pictures indexed"
+
+
+def _bundle(desk: Desk, version: str) -> Bundle:
+    """The copy in the home if it is whole, which needs no artefact store; else the registered one."""
+    sha256 = desk.registry.version(desk.model, version).tags.get(names.BUNDLE_SHA256, "")
+    try:
+        bundle = Bundle.open(desk.place.bundles_dir / sha256[:16])
+        if bundle.sha256 == sha256:
+            return bundle
+    except BundleError:
+        pass
+    return desk.registry.download_bundle(desk.model, version, desk.place.bundles_dir / sha256[:16])

@@ -1,0 +1,39 @@
+"""Step: what the training pictures are like, for later data to be compared with."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from zenml import log_metadata, step
+
+from components.bundle import Bundle
+from components.configs import DriftConfig, EmbeddingConfig
+from components.monitoring.reference import DriftReference, TrainedOn, write_reference
+from components.monitoring.sample import Sampler, captioned_files
+from components.records import DatasetManifest
+from steps._cache import CODE_AWARE
+from steps._workspace import cache_dir, scratch_dir
+from steps.materializers import DriftReferenceMaterializer
+
+
+@step(cache_policy=CODE_AWARE, output_materializers=DriftReferenceMaterializer)
+def make_drift_reference(
+    bundle: Bundle,
+    train_captions: pd.DataFrame,
+    pictures: pd.DataFrame,
+    manifest: DatasetManifest,
+    config: DriftConfig,
+    embedding: EmbeddingConfig,
+) -> Annotated[DriftReference, "drift_reference"]:
+    """Draw training pictures, reduce them to what drift is measured on, with vectors by this very bundle."""
+    files = captioned_files(train_captions, Path(manifest.root))
+    in_training = pictures["file_name"].isin([file.name for file in files])
+    reference = write_reference(
+        scratch_dir() / "drift_reference",
+        Sampler(bundle, config, embedding, cache_dir=cache_dir(), progress=True),
+        TrainedOn(manifest.name, manifest.version, files, contents=pictures.loc[in_training, "sha256"].tolist()),
+        pictures=config.reference_pictures,
+        seed=config.seed,
+    )
+    log_metadata({"pictures": reference.manifest.n_pictures, "training": reference.manifest.n_training_pictures})
+    return reference

@@ -1,0 +1,72 @@
+"""Step: how far the data are from those the champion was trained on."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from zenml import log_metadata, step
+
+from components.configs import DriftConfig, EmbeddingConfig, RegistryConfig
+from components.errors import FinderError
+from components.monitoring.drift import Compared, report_drift
+from components.monitoring.drift_page import drift_figure, report_html
+from components.monitoring.report import DriftReport, verdict
+from components.monitoring.sample import captioned_files
+from components.monitoring.search_log import SearchLog, find_logs, read_log
+from components.records import DatasetManifest
+from model_registry import names, tracking
+from model_registry.champion_drift import Subject, compare
+from model_registry.mlflow_registry import Registry
+from steps._workspace import cache_dir, scratch_dir
+
+logger = logging.getLogger(__name__)
+
+
+@step(enable_cache=False, experiment_tracker=True)
+def measure_drift(
+    train_captions: pd.DataFrame,
+    manifest: DatasetManifest,
+    config: DriftConfig,
+    registry: RegistryConfig,
+    embedding: EmbeddingConfig,
+) -> Annotated[DriftReport, "drift_report"]:
+    """Compare captions, pictures and searches with the champion's reference; a gate of its own decides.
+
+    Never cached: the champion and the logs may have changed. What cannot be compared is a note, not a failure: a champion
+    that is gone must not keep the next one from being trained.
+    """
+    notes: list[str] = []
+    compared: Compared | None = None
+    log: SearchLog | None = None
+    if config.trigger == "off":
+        notes.append("drift.trigger is off")
+    else:
+        subject = Subject(manifest.name, manifest.version, captioned_files(train_captions, Path(manifest.root)))
+        try:
+            compared = compare(
+                Registry.of_step(),
+                (registry.model_name, names.CHAMPION),
+                subject,
+                config,
+                embedding=embedding,
+                cache_dir=cache_dir(),
+                folder=scratch_dir(),
+                progress=True,
+            )
+        except FinderError as error:
+            notes.append(f"pictures and captions were not compared: {error}")
+        try:
+            log = read_log(find_logs(config.logs)) if config.logs else None
+        except FinderError as error:
+            notes.append(f"searches were not looked at: {error}")
+    report = report_drift(compared, log, config, note="; ".join(notes))
+    figure = drift_figure(compared) if compared else None
+    tracking.log_config(drift=config)
+    tracking.log_drift(report)
+    tracking.log_page(report_html(report, figure), "reports/drift.html")
+    if figure is not None:
+        tracking.log_figures({"drift": figure})
+    logger.log(logging.WARNING if report.drifted else logging.INFO, "drift: %s", verdict(report))
+    log_metadata({"rows_drifted": len(report.drifted), "verdict": verdict(report)})
+    return report

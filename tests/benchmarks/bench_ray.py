@@ -1,0 +1,147 @@
+"""Pictures a second of the embedding engines `local` and `ray` on one machine, in one run, and what Ray costs besides.
+
+    python tests/benchmarks/bench_ray.py BUNDLE PICTURES [--pictures 600] [--repeat 3]
+
+Needs the extra `ray`. Data: the pictures of a folder in their own size; few pictures are multiplied up to --pictures (a
+JPEG with bytes behind its end is other content that takes as long to decode).
+Each engine makes a whole index in an empty cache, of a third of the pictures and of all. The rate is that of the other
+two thirds, so that what is paid once (processes, graphs, the self-check) is told apart, as seconds. Ray has an actor of
+one CPU for each core, the local engine its threads on the same cores. Memory is what all processes hold at the highest
+(PSS: what is shared is divided among those that share it).
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from bench_embedding import multiplied
+from measuring import seconds_of, show
+
+from components.bundle import Bundle
+from components.configs import EmbeddingConfig
+from components.scaling.engines import embedding_engine
+from components.scaling.ray_session import ray_session
+from components.search.gallery import Gallery, GalleryItem
+from components.search.index import VectorIndex
+
+CORES = len(os.sched_getaffinity(0))
+CONFIGS = {
+    "local": EmbeddingConfig(device="cpu"),
+    "ray": EmbeddingConfig(device="cpu", engine="ray", ray_actors=CORES),
+}
+PEAK_EVERY_S = 0.5
+
+
+class Run(NamedTuple):
+    third_s: float
+    whole_s: float
+
+    def per_s(self, count: int) -> float:
+        return (count - count // 3) / (self.whole_s - self.third_s)
+
+    def once_s(self, count: int) -> float:
+        return self.whole_s - count / self.per_s(count)
+
+
+def index_of(bundle: Bundle, paths: list[Path], config: EmbeddingConfig, folder: Path) -> VectorIndex:
+    gallery = Gallery("pictures", paths[0].parent, tuple(GalleryItem(Path(path.name), ()) for path in paths))
+    engine = embedding_engine(config)
+    return engine(bundle, gallery, folder / "index", config, cache_dir=folder / "cache", max_failed_share=0)
+
+
+def seconds_to_index(bundle: Bundle, paths: list[Path], config: EmbeddingConfig) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return seconds_of(lambda: index_of(bundle, paths, config, Path(folder)))
+
+
+def start_and_stop() -> None:
+    with ray_session("", cpus=CORES):
+        pass
+
+
+@contextmanager
+def peak_of(found: list[float]):
+    """Appends the highest sum of the MB that this process and its descendants hold."""
+    ended, highest = threading.Event(), [0.0]
+
+    def look() -> None:
+        while not ended.wait(PEAK_EVERY_S):
+            highest[0] = max(highest[0], sum(map(held_mb, family(os.getpid()))))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        found.append(highest[0])
+
+
+def family(root: int) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            children.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+        except OSError:
+            continue
+    found, waiting = set(), [root]
+    while waiting:
+        found.add(waiting.pop())
+        waiting += [child for member in list(found) for child in children.pop(member, [])]
+    return found
+
+
+def held_mb(pid: int) -> float:
+    try:
+        line = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if "Pss:" in line)
+    except (OSError, StopIteration):
+        return 0.0
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("folder", type=Path, metavar="PICTURES")
+    parser.add_argument("--pictures", type=int, default=600)
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    bundle = Bundle.open(options.bundle)
+    runs: dict[str, list[Run]] = {name: [] for name in CONFIGS}
+    peaks: dict[str, list[float]] = {name: [] for name in CONFIGS}
+    with tempfile.TemporaryDirectory() as name:
+        paths = multiplied(options.folder, options.pictures, Path(name))
+        for _ in range(options.repeat):
+            for engine, config in CONFIGS.items():
+                third_s = seconds_to_index(bundle, paths[: len(paths) // 3], config)
+                with peak_of(peaks[engine]):
+                    runs[engine].append(Run(third_s, seconds_to_index(bundle, paths, config)))
+        starts = [seconds_of(start_and_stop) for _ in range(options.repeat)]
+        vectors = []
+        for engine, config in CONFIGS.items():
+            vectors.append(np.array(index_of(bundle, paths, config, Path(name, engine)).vectors))
+    rates = {engine: [run.per_s(len(paths)) for run in several] for engine, several in runs.items()}
+    rows: list[tuple[object, ...]] = [("engine", "pictures/s", "s once", "s in all", "peak MB")]
+    for engine, several in runs.items():
+        once = statistics.median(run.once_s(len(paths)) for run in several)
+        whole = statistics.median(run.whole_s for run in several)
+        rows.append((engine, statistics.median(rates[engine]), once, whole, max(peaks[engine])))
+    show(rows, f"{len(paths)} pictures, {CORES} cores, medians of {options.repeat}")
+    ratios = [ray / local for local, ray in zip(rates["local"], rates["ray"], strict=True)]
+    print(f"ray / local {statistics.median(ratios):.2f}, of each run: {', '.join(f'{each:.2f}' for each in ratios)}")
+    print(f"starting and stopping Ray alone: {statistics.median(starts):.1f} s")
+    worst = float(np.abs(vectors[0] - vectors[1]).max())
+    print(
+        f"largest difference of a vector's component: {worst:.3g} ({'equal to the bit' if worst == 0 else 'rounding'})"
+    )
+
+
+if __name__ == "__main__":
+    main()

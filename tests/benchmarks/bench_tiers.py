@@ -1,0 +1,398 @@
+"""Index tiers at a million vectors: build time, size, memory, time of a query and recall with texts; more on paper.
+
+    python tests/benchmarks/bench_tiers.py BUNDLE PICTURES [--count 1000000] [--sample 4000] [--texts 500] [--queries 50]
+                                           [--set links=16 ef_construction=80 nprobe=16 ...] [--paper]
+
+PICTURES: captioned pictures in COCO layout (annotations/captions_*.json beside the folders of pictures).
+Data: the bundle's vectors of --sample of these pictures and of as many of their captions. The gallery is drawn from the
+pictures' distribution by a smoothed bootstrap (Silverman 1986, section 6.4.3): a real vector is drawn, moved towards the
+mean by sqrt(1 - h^2), and h times noise of the sample's covariance is added; mean and covariance stay those of the sample,
+and so does, the smaller h, its structure. h is the one with which as many made vectors as real ones have the same median
+cosine to their nearest neighbour; what came out is printed beside the real figures. Rows are made unit. Seed 0.
+The searches that are compared are the same for all: real captions that neither fitted nor tuned anything. A tier is tuned
+as a library is that has no captions, with made sentences; its own figure is printed below the table. Times are medians over single queries, of a fresh process that opened the
+index, after a first round that does not count; the page cache is warm. Memory is that process's: anonymous (its own) and
+mapped files that were touched, which the system may drop. The whole runs with the threads it is given (OMP_NUM_THREADS).
+On paper: bytes by components.search.tiers; embedding by the pictures a second that this run measured.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from measuring import seconds_of, show
+
+from components.bundle import Bundle
+from components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
+from components.data.layout import detect_layout
+from components.search.exact import Vectors
+from components.search.gallery import read_gallery
+from components.search.index import (
+    FORMAT_VERSION,
+    ITEM_SCHEMA,
+    ITEMS,
+    MANIFEST,
+    VECTORS,
+    IndexManifest,
+    VectorIndex,
+    write_index,
+)
+from components.search.onnx_encoder import OnnxEncoder
+from components.search.tier_building import EncodeTexts, add_tier, texts_encoder
+from components.search.tiers import tier_for
+from components.search.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache
+
+K = 10
+BLOCK = 50_000
+KINDS = ("exact", "hnsw", "ivfpq")
+SHARES = (0.5, 0.1, 0.01)
+
+
+class Real(NamedTuple):
+    """Vectors of a bundle. pictures, texts: (n, dim) unit rows, a text a picture; per_s: pictures embedded a second."""
+
+    pictures: Vectors
+    texts: Vectors
+    per_s: float
+
+
+# The data
+
+
+def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
+    items = []
+    for part in detect_layout(root).parts.values():
+        gallery = read_gallery(GalleryConfig(root=root, annotations=part.annotations, images=part.images))
+        items += [(gallery.file_of(item), item.captions[0]) for item in gallery.items if item.captions]
+    order = np.random.default_rng(0).permutation(len(items))[:sample]
+    files, texts = [items[n][0] for n in order], [items[n][1] for n in order]
+    config = EmbeddingConfig(device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        cache = vector_cache(bundle, Path(folder))
+        started = time.perf_counter()
+        found = cache_vectors(throughput_encoder(bundle, config), files, cache, config)
+        per_s = len(files) / (time.perf_counter() - started)
+        pictures = cached_vectors(cache, [found.keys[path] for path in files])[0]
+    return Real(pictures, text_vectors(bundle, texts), per_s)
+
+
+def text_vectors(bundle: Bundle, texts: list[str]) -> Vectors:
+    encoder, order = OnnxEncoder(bundle, device="cpu"), np.argsort([len(text) for text in texts], kind="stable")
+    rows = np.empty((len(texts), encoder.embedding_dim), np.float32)
+    for part in np.array_split(order, math.ceil(len(order) / 16)):
+        rows[part] = encoder.encode_text([texts[n] for n in part])
+    return rows
+
+
+class Made:
+    """Draws vectors like real ones. smoothing: h, 0 (copies of the sample) to 1 (a normal distribution)."""
+
+    def __init__(self, real: Vectors, smoothing: float) -> None:
+        self._mean = real.mean(axis=0)
+        self._centred = (real - self._mean) * np.float32(math.sqrt(1 - smoothing**2))
+        values, axes = np.linalg.eigh(np.cov(real.T))
+        self._root = (axes * np.sqrt(np.maximum(values, 0)) * smoothing).T.astype(np.float32)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Vectors:
+        noise = rng.standard_normal((n, len(self._mean)), dtype=np.float32) @ self._root
+        rows = self._mean + self._centred[rng.integers(0, len(self._centred), n)] + noise
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def nearest_cosine(vectors: Vectors) -> float:
+    """Median cosine of a vector to the nearest other one."""
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    return float(np.median(cosines.max(axis=1)))
+
+
+def fitted(real: Vectors) -> tuple[Made, float]:
+    """The smoothing by bisection: the larger it is, the farther made vectors are from each other."""
+    wanted, low, high = nearest_cosine(real), 0.0, 1.0
+    for _ in range(12):
+        smoothing = (low + high) / 2
+        made = Made(real, smoothing).draw(len(real), np.random.default_rng(1))
+        low, high = (smoothing, high) if nearest_cosine(made) > wanted else (low, smoothing)
+    return Made(real, smoothing), smoothing
+
+
+def show_likeness(real: Real, made: Made, smoothing: float) -> None:
+    """Whether the made pictures are to texts and to each other what the real ones are."""
+    drawn = made.draw(len(real.pictures), np.random.default_rng(2))
+    rows: list[tuple[object, ...]] = [("what, median cosine", "real", "made")]
+    for name, measure in (
+        ("picture to its nearest other picture", nearest_cosine),
+        ("two pictures", lambda them: float(np.median(them[: len(them) // 2] @ them[len(them) // 2 :].T))),
+        ("text to its nearest picture", lambda them: float(np.median((real.texts @ them.T).max(axis=1)))),
+        ("text to its tenth picture", lambda them: float(np.median(np.sort(real.texts @ them.T, axis=1)[:, -10]))),
+        ("text and picture", lambda them: float(np.median(real.texts @ them.T))),
+    ):
+        rows.append((name, measure(real.pictures), measure(drawn)))
+    show(rows, f"{len(drawn):,} pictures and texts, h = {smoothing:.2f}")
+
+
+# The indexes
+
+
+def write_exact(folder: Path, bundle: Bundle, made: Made, count: int) -> IndexManifest:
+    rng = np.random.default_rng(3)
+    vectors = np.empty((count, bundle.manifest.embedding_dim), np.float32)
+    for start in range(0, count, BLOCK):
+        vectors[start : start + BLOCK] = made.draw(min(BLOCK, count - start), rng)
+    manifest = IndexManifest(
+        format_version=FORMAT_VERSION,
+        kind="exact",
+        count=count,
+        embedding_dim=vectors.shape[1],
+        bundle_sha256=bundle.sha256,
+        bundle_uri=str(bundle.path),
+        gallery="made",
+        roots=("/pictures",),
+        failed={},
+        self_check=None,
+        files_sha256={},
+    )
+    folder.mkdir()
+    return write_index(folder, vectors, plain_items(count), manifest)
+
+
+def plain_items(count: int) -> pa.Table:
+    """What a library keeps of a picture without EXIF: ids and hashes of its bytes, no captions."""
+    rng = np.random.default_rng(4)
+    paths = [f"{n // 1000:06d}/{n:012d}.jpg" for n in range(count)]
+    values = {
+        "id": [f"{n:016x}" for n in range(count)],
+        "root": np.zeros(count, np.int16),
+        "path": [path.encode() for path in paths],
+        "folder": [f"pictures/{path[:6]}" for path in paths],
+        "name": [path[7:] for path in paths],
+        "sha256": [rng.bytes(32).hex() for _ in range(count)],
+        "dhash": rng.integers(0, 1 << 63, count, np.uint64),
+        "bytes": rng.integers(50_000, 300_000, count),
+        "width_px": np.full(count, 640, np.int32),
+        "height_px": np.full(count, 480, np.int32),
+        "captions": [[]] * count,
+        "modified_at": rng.integers(1_500_000_000, 1_700_000_000, count).astype("datetime64[s]"),
+        "camera": [""] * count,
+    }
+    nothing = pa.nulls(count)
+    return pa.table({field.name: values.get(field.name, nothing) for field in ITEM_SCHEMA}).cast(ITEM_SCHEMA)
+
+
+def build(folder: Path, source: Path, manifest: IndexManifest, config: IndexTierConfig, encode: EncodeTexts) -> float:
+    """Seconds to bring a copy of the exact index to a tier, the recall measured."""
+    folder.mkdir()
+    for name in (VECTORS, ITEMS, MANIFEST):
+        os.link(source / name, folder / name)
+    text = (folder / MANIFEST).read_text(encoding="utf-8")
+    (folder / MANIFEST).unlink()  # it is written anew, and a link would be written through
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return seconds_of(lambda: add_tier(folder, manifest, config, encode))
+
+
+# A process that searches
+
+
+def memory_mb() -> dict[str, float]:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return {
+        key: int(value.split()[0]) / 1e3
+        for key, _, value in (line.partition(":") for line in lines)
+        if key[:3] == "Rss"
+    }
+
+
+def search_from(folder: Path, queries_path: Path) -> None:
+    """What a fresh process measures: prints JSON, and leaves the rows it found beside the queries."""
+    logging.disable(logging.WARNING)
+    queries, before = np.load(queries_path), memory_mb()
+    opened: list[VectorIndex] = []
+    opening = seconds_of(lambda: opened.append(VectorIndex.open(folder)))
+    index, after = opened[0], memory_mb()
+    assert (index.approximate is None) == (index.manifest.kind == "exact")
+    texts, pictures = queries["texts"], queries["pictures"]
+
+    def ms(mask: np.ndarray | None, n: int) -> float:
+        masks = [] if mask is None else [mask]
+        for query in texts[:n]:
+            index.search(query[None], K, allowed=masks)
+        return 1e3 * median(seconds_of(lambda q=q: index.search(q[None], K, allowed=masks)) for q in texts[:n])
+
+    n_timed = int(queries["timed"])
+    single = ms(None, n_timed)
+    grown = memory_mb()
+    rng = np.random.default_rng(5)
+    filtered = [ms(rng.random(index.manifest.count) < share, max(n_timed // 5, 5)) for share in SHARES]
+    batch = 1e3 * seconds_of(lambda: index.search(texts[:100], K)) / 100
+    found = {name: index.search(rows, K) for name, rows in (("texts", texts), ("pictures", pictures))}
+    np.savez(folder / "found.npz", **{f"{name}_scores": near.scores for name, near in found.items()})
+    print(
+        json.dumps(
+            {
+                "opening_s": opening,
+                "items_mb": after["RssAnon"] - before["RssAnon"],
+                "anonymous_mb": grown["RssAnon"],
+                "mapped_mb": grown["RssFile"],
+                "ms": single,
+                "batch_ms": batch,
+                "filtered_ms": filtered,
+            }
+        )
+    )
+
+
+def searched(folder: Path, queries: Path) -> dict[str, object]:
+    command = [sys.executable, __file__, "--search-from", str(folder), str(queries)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def recall(folder: Path, best: Path, name: str) -> float:
+    with np.load(folder / "found.npz") as found, np.load(best / "found.npz") as expected:
+        key = f"{name}_scores"
+        return float(np.mean(found[key] >= expected[key][:, -1:] - 1e-6))
+
+
+# On paper
+
+
+class Machine(NamedTuple):
+    """Of a cluster, for the arithmetic: memory that indexes may take, and disk."""
+
+    memory_gb: float = 48.0  # of 64
+    disk_tb: float = 3.5  # of 4, NVMe
+
+
+def show_paper(dim: int, items_bytes: float, per_s: float) -> None:
+    machine = Machine()
+    rows: list[tuple[object, ...]] = [
+        (
+            "pictures",
+            "vectors.npy",
+            "items",
+            "hnsw",
+            "ivfpq",
+            "embedding here",
+            "machines for 30 days",
+            "shards",
+            "rows a shard",
+        )
+    ]
+    for count in (10**6, 10**8, 5 * 10**9):
+        hnsw, ivfpq = (tier_for(count, dim, IndexTierConfig(kind=kind)).memory_mb for kind in ("hnsw", "ivfpq"))
+        # Items are read whole by a search process; vectors and codes are mapped, codes are to stay in memory.
+        memory_gb = ivfpq / 1e3 + count * items_bytes / 1e9
+        disk_tb = count * (4 * dim + items_bytes) / 1e12 + ivfpq / 1e6
+        shards = max(math.ceil(memory_gb / machine.memory_gb), math.ceil(disk_tb / machine.disk_tb))
+        days = count / per_s / 86_400
+        rows.append(
+            (
+                f"{count:,}",
+                size(4 * dim * count),
+                size(items_bytes * count),
+                size(1e6 * hnsw),
+                size(1e6 * ivfpq),
+                f"{days:,.1f} days",
+                f"{math.ceil(days / 30):,}",
+                f"{shards:,}",
+                f"{count // shards:,}",
+            )
+        )
+    show(
+        rows,
+        f"\non paper: {dim} components, {items_bytes:.0f} bytes of items a row, {per_s:.0f} pictures/s a machine like this",
+    )
+    print(
+        f"A shard holds the pictures whose id falls to it, with their vectors.npy, items.parquet and approximate.faiss: "
+        f"{machine.memory_gb:.0f} GB of memory for items and codes, {machine.disk_tb} TB of NVMe. A query goes to all "
+        "shards; each answers its k best with exact scores, so that merging them by score gives what one index would."
+    )
+
+
+def size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e12:,.1f} TB" if n_bytes >= 1e12 else f"{n_bytes / 1e9:,.2f} GB"
+
+
+# The whole
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--search-from"]:
+        search_from(Path(sys.argv[2]), Path(sys.argv[3]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("pictures", type=Path, metavar="PICTURES")
+    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--sample", type=int, default=4_000)
+    parser.add_argument("--texts", type=int, default=500, help="queries that recall is measured with")
+    parser.add_argument("--queries", type=int, default=50, help="of these, timed one by one")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of IndexTierConfig")
+    parser.add_argument("--paper", action="store_true", help="only embed the sample and do the arithmetic")
+    options = parser.parse_args()
+    bundle = Bundle.open(options.bundle)
+    real = real_vectors(bundle, options.pictures, options.sample)
+    items_bytes = 0.0
+    if not options.paper:
+        with tempfile.TemporaryDirectory() as name:
+            items_bytes = show_tiers(bundle, real, options, Path(name))
+    show_paper(bundle.manifest.embedding_dim, items_bytes or 250.0, real.per_s)
+
+
+def show_tiers(bundle: Bundle, real: Real, options: argparse.Namespace, place: Path) -> float:
+    """Bytes of items.parquet a row."""
+    held_out = options.texts
+    made, smoothing = fitted(real.pictures[held_out:])
+    show_likeness(real, made, smoothing)
+    config = IndexTierConfig.parse(dict(each.split("=", 1) for each in options.set))
+    queries = place / "queries.npz"
+    pictures = made.draw(held_out, np.random.default_rng(6))
+    np.savez(queries, texts=real.texts[:held_out], pictures=pictures, timed=options.queries)
+    started = time.perf_counter()
+    manifest = write_exact(place / "exact", bundle, made, options.count)
+    seconds = {"exact": time.perf_counter() - started}
+    columns = (
+        *("tier", "build, s", "file, MB", "opening, s", "own memory, MB", "mapped, MB"),
+        *("one query, ms", "of 100, ms each", *(f"{share:.0%} allowed, ms" for share in SHARES)),
+        *("recall@10, texts", "recall@10, pictures", "effort"),
+    )
+    rows: list[tuple[object, ...]] = [columns]
+    for kind in KINDS:
+        folder, effort = place / kind, ""
+        if kind != "exact":
+            named = config.model_copy(update={"kind": kind})
+            seconds[kind] = build(folder, place / "exact", manifest, named, texts_encoder(bundle))
+            facts = VectorIndex.open(folder, verify=False).manifest.approximate
+            assert facts is not None
+            effort = f"{facts.parameters!r}, {facts.recall_at_10:.3f} with {facts.n_texts} {facts.texts}"
+        found = searched(folder, queries)
+        file = VECTORS if kind == "exact" else "approximate.faiss"
+        rows.append(
+            (
+                *(kind, seconds[kind], (folder / file).stat().st_size / 1e6),
+                *(found[name] for name in ("opening_s", "anonymous_mb", "mapped_mb", "ms", "batch_ms")),
+                *found["filtered_ms"],  # type: ignore[misc]
+                *(recall(folder, place / "exact", name) for name in ("texts", "pictures")),
+                effort,
+            )
+        )
+    dim = bundle.manifest.embedding_dim
+    show([row[:-1] for row in rows], f"\n{options.count:,} x {dim}, the {K} nearest, {os.cpu_count()} cores")
+    for row in rows[2:]:
+        print(f"{row[0]}: {row[-1]}")
+    return (place / "exact" / ITEMS).stat().st_size / options.count
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""A library on a disk that cannot be written: what only reads works as ever, what writes says why it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+# Root writes whatever the permissions say. Without the two capabilities that let it, they bind it like anybody.
+RUNNER = """
+import ctypes, os, sys
+if os.geteuid() == 0:
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP: gone after the exec
+            sys.exit(f"cannot drop capability {capability}: {os.strerror(ctypes.get_errno())}")
+os.execv(sys.executable, [sys.executable, "-m", "components.app.cli", *sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def locked(new_library):
+    """A library in which nothing may be written, by nobody."""
+    places = [new_library, *new_library.rglob("*")]
+    for place in places:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    yield new_library
+    for place in places:
+        place.chmod(0o755 if place.is_dir() else 0o644)
+
+
+def finder(*words):
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-c", RUNNER, *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def state_of(library):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in library.rglob("*")}
+
+
+def test_a_library_that_cannot_be_written_is_searched_and_described_and_refuses_to_be_indexed(locked):
+    before = state_of(locked)
+    found = finder("search", "red", "-k", 1, "--library", locked, "--json")
+    assert (found.returncode, json.loads(found.stdout)["hits"][0]["name"]) == (0, "red.jpg")
+    picture = finder(
+        "search", "--image", locked.parent / "pictures" / "town" / "blue.jpg", "--library", locked, "--json"
+    )
+    assert json.loads(picture.stdout)["hits"][0]["name"] == "blue.jpg"
+    told = finder("info", "--library", locked, "--json")
+    assert (told.returncode, json.loads(told.stdout)["pictures"]) == (0, 52)
+    (locked.parent / "pictures" / "town" / "blue.jpg").unlink()
+    rehearsed = finder("index", "--dry-run", "--library", locked, "--json")
+    assert (rehearsed.returncode, rehearsed.stderr) == (0, "")
+    assert (json.loads(rehearsed.stdout)["removed"], json.loads(rehearsed.stdout)["unchanged"]) == (1, 51)
+    refused = finder("index", "--library", locked)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"Error: cannot write {locked}")
+    assert "Permission denied" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert state_of(locked) == before

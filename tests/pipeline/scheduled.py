@@ -1,0 +1,83 @@
+"""A home in which retraining runs as a schedule starts it: each command a process, its alerts really received."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from mlflow.tracking import MlflowClient
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Scheduled:
+    """A home, its data, and a receiver of alerts; commands run in processes forked from one that has imported all."""
+
+    def __init__(self, folder, host, posts):
+        self.folder, self.home, self.posts = folder, folder / "home", posts
+        self._environment = {"IMAGE_FINDER_ALERTS": f"json://{host}/", "IMAGE_FINDER_ALERTS_ON": "always"}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_"))}
+        self._server = subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "pipeline" / "retrain_children.py", self.home],
+            cwd="/",
+            env={**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self):
+        self._server.stdin.close()
+        self._server.stdout.close()
+        self._server.wait()
+
+    def begin(self, request):
+        self.posts.clear()
+        self._server.stdin.write(json.dumps({**request, "environment": self._environment}) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def end(self):
+        return json.loads(self._server.stdout.readline())
+
+    def run(self, *words):
+        self.begin({"words": ["pipeline", *map(str, words)]})
+        return self.end()
+
+    def schedule(self, *words, kubernetes=None):
+        words = ["pipeline", "schedule", "--on", "stack", *map(str, words)]
+        self.begin({"words": words, **({"kubernetes": kubernetes} if kubernetes else {})})
+        return self.end()
+
+    def config(self, name, values, **more):
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"parameters": values, **more}))
+        return path
+
+    @property
+    def alert(self):
+        ((_, body),) = self.posts
+        return body
+
+    @property
+    def champion(self):
+        client = MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
+        return client.get_model_version_by_alias("image-finder", "champion")
+
+    def state(self):
+        """What a run that fails must leave as it is."""
+        return self.champion.version, (self.home / "index" / "CURRENT").read_bytes()
+
+    def models(self, *words):
+        self.begin({"words": ["models", *map(str, words)]})
+        return self.end()
+
+    def history(self):
+        """The ledger as `models history --json` exports it."""
+        return json.loads(self.models("history", "--json")["out"])
+
+    def ledger(self):
+        """Kinds of its entries, oldest first."""
+        return [entry["kind"] for entry in self.history()["entries"]]

@@ -1,0 +1,272 @@
+"""A candidate against the champion in force: real registry and ledger over SQLite, real bundles of two tiny towers."""
+
+import math
+import shutil
+import threading
+from functools import partial
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from components.configs import EvaluationConfig, PromotionConfig
+from components.errors import BundleError, ConfigError
+from components.evaluation.bundle_recall import measure_bundle
+from components.evaluation.retrieval import EvaluatedOn
+from components.records import ParityReport, PromotionDecision, ValidationReport
+from components.storage import sha256_of_file
+from components.training.trainer import CaptionedPictures
+from model_registry import names, tracking
+from model_registry.contest import Candidate, hold_contest
+from model_registry.lineage import Lineage
+from model_registry.mlflow_registry import Evidence, Registry
+from model_registry.operations import Operations
+from model_registry.promotion import Grounds
+
+MODEL = "finder"
+WORDS = 16
+GOOD = {"words": ((1, 0), (0, 1))}
+GOOD_IN_3D = {"words": ((0, 1, 0), (0, 0, 1)), "colours": ((0, 1, 0), (0, 0, 1), (1, 0, 0))}
+FAIR = {"words": ((1, 0), (0.25, 1))}  # of "dog" and "cat" mixed, it reads too much dog
+BAD = {"words": ((0, 1), (1, 0))}
+CONFIG = PromotionConfig(min_mean_recall=0.1)
+GROUNDS = Grounds(
+    ValidationReport(
+        dataset="scratch",
+        data_version="0123456789ab",
+        n_images=17,
+        n_captions=17,
+        n_valid_captions=17,
+        expectations=(),
+        quarantined={},
+        max_quarantined_share=0.02,
+        success=True,
+    ),
+    ParityReport(
+        cases=(),
+        min_cosine=0.9999,
+        max_difference=0.001,
+        torch_recall_at_10=0.6,
+        onnx_recall_at_10=0.6,
+        n_pictures=17,
+        passed=True,
+        reasons=(),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """17 pictures from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
+    root = tmp_path_factory.mktemp("pictures")
+    captions, files = [], []
+    for cats in range(WORDS + 1):
+        angle = math.atan2(cats, WORDS - cats)
+        colour = np.array([250 * math.cos(angle), 250 * math.sin(angle), 0]).round().astype(np.uint8)
+        Image.fromarray(np.tile(colour, (8, 8, 1))).save(root / f"{cats}.png")
+        digest = sha256_of_file(root / f"{cats}.png")
+        files.append({"image_id": cats, "file_name": f"{cats}.png", "sha256": digest})
+        captions.append({"image_id": cats, "caption_id": cats, "caption": "dog " * (WORDS - cats) + "cat " * cats})
+    table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
+    return CaptionedPictures(table, pd.DataFrame(files), root)
+
+
+@pytest.fixture
+def measure(pictures):
+    return partial(
+        measure_bundle,
+        data=pictures,
+        config=EvaluationConfig(ks=(1, 5, 10), bootstrap_samples=200),
+        identity=EvaluatedOn(dataset="scratch", data_version="0123456789ab", split="test"),
+        code_sha256="c" * 64,
+    )
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A tracking address with an experiment whose artefacts lie in tmp_path; global state is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).create_experiment("scratch", (tmp_path / "art").as_uri())
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("scratch")
+    yield uri
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def register(store, make_bundle, report):
+    """Makes and registers a bundle of these tables."""
+    made = []
+
+    def registered(tables):
+        bundle = make_bundle(f"bundle-{len(made)}", **tables)
+        made.append(bundle)
+        lineage = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
+        with mlflow.start_run():
+            found = Registry.of_step().register_bundle(bundle, MODEL, lineage, Evidence(report=report, card="# Card"))
+        return Candidate(MODEL, found.version, bundle)
+
+    return registered
+
+
+@pytest.fixture
+def contest(store, measure, tmp_path):
+    """Holds a contest and returns its outcome."""
+
+    def held(candidate, *, measure=measure, config=CONFIG):
+        operations = Operations(Registry(store), actor="test")
+        return hold_contest(
+            operations, candidate, measure, grounds=GROUNDS, config=config, folder=tmp_path / f"v{candidate.version}"
+        )
+
+    return held
+
+
+def champion(store):
+    return Registry(store).aliases(MODEL).get(names.CHAMPION)
+
+
+def kinds(store):
+    return [entry.kind for entry in Operations(Registry(store), actor="test").history(MODEL).entries]
+
+
+def failed(decision):
+    return [check.name for check in decision.checks if not check.passed]
+
+
+def test_better_ones_take_over_whatever_their_width_and_equal_or_worse_ones_do_not(store, register, contest):
+    first = contest(register(FAIR))
+    assert first.decision.promoted
+    assert first.champion is None
+    assert champion(store) == "1"
+    same = contest(register(FAIR)).decision
+    assert (same.gain, same.promoted) == (0.0, False)
+    assert failed(same) == ["gain"]
+    wider = contest(register(GOOD_IN_3D))
+    assert wider.decision.promoted
+    assert (wider.candidate.measurement.embedding_dim, wider.champion.measurement.embedding_dim) == (3, 2)
+    assert wider.decision.candidate_mean_recall == 1.0
+    assert wider.decision.gain == pytest.approx(1.0 - wider.decision.champion_mean_recall)
+    assert wider.decision.gain > 0.1
+    assert Registry(store).aliases(MODEL) == {"challenger": "3", "champion": "3", "previous": "1"}
+    worse = contest(register(BAD)).decision
+    assert not worse.promoted
+    assert failed(worse) == ["gain", "gain interval"]
+    assert worse.champion_version == champion(store) == "3"
+    assert contest(Candidate(MODEL, "3", None)).decision.reasons == ("version 3 is champion already",)
+    decisions = [kind for kind in kinds(store) if kind in {"decision", "moved"}]
+    assert decisions == ["decision", "moved", "decision", "decision", "moved", "decision", "decision"]
+
+
+def test_a_version_that_was_rolled_back_and_its_equals_do_not_win_again(store, register, contest):
+    contest(register(FAIR))
+    rolled_back = register(GOOD)
+    assert contest(rolled_back).decision.promoted
+    operations = Operations(Registry(store), actor="ann@lab")
+    entry = operations.rollback(MODEL, reason="wrong colours")
+    again, equal = contest(rolled_back).decision, contest(register(GOOD)).decision
+    assert failed(again) == failed(equal) == ["rollbacks"]
+    assert again.gain == equal.gain > 0.1
+    assert f"ledger entry {entry.n} went back from version 2 for this reason: wrong colours" in again.reasons[0]
+    assert f"ledger entry {entry.n} went back from version 2, which is the same bundle" in equal.reasons[0]
+    assert champion(store) == "1"
+    assert contest(register(GOOD_IN_3D)).decision.promoted
+    operations.rollback(MODEL, reason="too wide")
+    operations.move_champion(MODEL, "2", reason="the colours were right")
+    assert failed(contest(Candidate(MODEL, "3", rolled_back.bundle)).decision) == ["gain"]
+
+
+def test_a_first_candidate_below_a_floor_leaves_the_model_without_a_champion(store, register, contest):
+    found = contest(register(BAD), config=PromotionConfig(min_mean_recall=0.9)).decision
+    assert failed(found) == ["mean recall"]
+    assert champion(store) is None
+
+
+@pytest.mark.parametrize("damage", ["files removed", "files changed", "version deleted"])
+def test_a_champion_that_cannot_be_loaded_is_kept_until_somebody_forces_it(store, register, contest, tmp_path, damage):
+    contest(register(FAIR))
+    if damage == "version deleted":
+        mlflow.MlflowClient(tracking_uri=store, registry_uri=store).delete_model_version(MODEL, "1")
+    (tokenizer,) = (tmp_path / "art").rglob("tokenizer.json")
+    if damage == "files removed":
+        shutil.rmtree(tokenizer.parent)
+    elif damage == "files changed":
+        tokenizer.write_text(tokenizer.read_text() + " ")
+    before = Registry(store).aliases(MODEL)
+    found = contest(register(GOOD)).decision
+    assert failed(found) == ["champion measured"]
+    version = "V" if damage == "version deleted" else "2"
+    assert f'image-finder models promote {version} --force --reason "..."' in found.reasons[0]
+    after = Registry(store).aliases(MODEL)
+    assert after.get("champion") == before.get("champion")
+
+
+def test_of_two_contests_at_once_one_waits_and_compares_with_what_the_other_left(store, register, contest, measure):
+    contest(register(BAD))
+    fair, good = register(FAIR), register(GOOD)
+    inside, outcome = threading.Event(), {}
+
+    def measured_slowly(bundle):
+        inside.set()
+        waiting.join(1)  # the other one cannot end while this one holds the model
+        outcome.setdefault("waited", waiting.is_alive())
+        return measure(bundle)
+
+    def second():
+        inside.wait(60)
+        outcome["second"] = contest(fair).decision
+
+    waiting = threading.Thread(target=second)
+    waiting.start()
+    outcome["first"] = contest(good, measure=measured_slowly).decision
+    waiting.join(60)
+    assert outcome["waited"]
+    assert (outcome["first"].champion_version, outcome["first"].promoted) == ("1", True)
+    assert (outcome["second"].champion_version, outcome["second"].promoted) == ("3", False)
+    assert champion(store) == "3"
+
+
+def test_a_candidate_that_cannot_be_measured_stops_the_run_and_frees_the_model(store, register, contest):
+    contest(register(FAIR))
+    candidate = register(GOOD)
+    (candidate.bundle.path / "text_encoder.onnx").write_bytes(b"no graph")
+    before = kinds(store)
+    with pytest.raises(BundleError, match="cannot open ONNX graph"):
+        contest(candidate)
+    assert champion(store) == "1"
+    assert kinds(store) == [*before, "registered"]
+    assert contest(register(GOOD)).decision.promoted
+
+
+def test_a_version_that_was_deleted_after_its_registration_is_named(store, register, contest):
+    candidate = register(GOOD)
+    mlflow.MlflowClient(tracking_uri=store, registry_uri=store).delete_model_version(MODEL, "1")
+    with pytest.raises(ConfigError, match="version 1 of 'finder' was deleted after it was registered"):
+        contest(candidate)
+
+
+def test_the_run_of_a_decision_holds_it_its_checks_and_the_measurement(store, register, contest, tmp_path):
+    from components.evaluation.comparison import StoredMeasurement, compare_bundles
+
+    contest(register(FAIR))
+    found = contest(register(GOOD))
+    mlflow.set_tracking_uri(store)
+    with mlflow.start_run() as run:
+        tracking.log_promotion(found.decision, StoredMeasurement.of(found.candidate))
+    metrics = mlflow.get_run(run.info.run_id).data.metrics
+    assert metrics["promotion.promoted"] == 1.0
+    assert metrics["promotion.recall_10"] == 1.0
+    assert metrics["promotion.gain"] == found.decision.gain
+    (decision,) = (tmp_path / "art").rglob("promotion.json")
+    assert PromotionDecision.model_validate_json(decision.read_text()) == found.decision
+    (kept,) = (tmp_path / "art").rglob(names.MEASURED_ARTIFACT.rpartition("/")[2])
+    stored = StoredMeasurement.model_validate_json(kept.read_text()).measured()
+    assert compare_bundles(stored, found.champion).gain == found.decision.gain

@@ -1,0 +1,391 @@
+"""`image-finder models` on a home with three measured versions, a ledger and an index: what a person types and reads."""
+
+import json
+import math
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from components.app.cli import main
+from components.configs import EmbeddingConfig, EvaluationConfig, GalleryConfig, PromotionConfig, SplitConfig
+from components.evaluation.bundle_recall import measure_bundle
+from components.evaluation.comparison import StoredMeasurement
+from components.evaluation.retrieval import EvaluatedOn
+from components.records import DatasetManifest, ParityReport, ValidationReport
+from components.search.embed import embed_gallery
+from components.search.gallery import read_gallery
+from components.search.index import VectorIndex
+from components.search.publish import bundle_in_force, publish
+from components.storage import sha256_of_file
+from components.training.trainer import CaptionedPictures
+from model_registry import lineage, names, tracking
+from model_registry.contest import Candidate, hold_contest
+from model_registry.mlflow_registry import Evidence, Registry
+from model_registry.operations import Operations
+from model_registry.promotion import Grounds
+
+MODEL = "finder"
+WORDS = 16
+FAIR = {"words": ((1, 0), (0.25, 1))}  # of "dog" and "cat" mixed, it reads too much dog
+GOOD = {"words": ((1, 0), (0, 1))}
+BAD = {"words": ((0, 1), (1, 0))}
+MANIFEST = DatasetManifest(
+    name="scratch", layout="coco", root="/data", n_images=17, n_captions=17, n_images_of_part={"test": 17},
+    annotations_sha256={"test": "a" * 64}, pictures_sha256="b" * 64, mean_caption_characters=60.0, unreadable_pictures=0,
+)  # fmt: skip
+VALIDATION = ValidationReport(
+    dataset="scratch", data_version="0123456789ab", n_images=17, n_captions=17, n_valid_captions=17, expectations=(),
+    quarantined={}, max_quarantined_share=0.02, success=True,
+)  # fmt: skip
+PARITY = ParityReport(
+    cases=(), min_cosine=0.9999, max_difference=0.001, torch_recall_at_10=0.6, onnx_recall_at_10=0.6, n_pictures=17,
+    passed=True, reasons=(),
+)  # fmt: skip
+
+
+def draw_pictures(root):
+    """17 pictures from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
+    root.mkdir()
+    captions, files = [], []
+    for cats in range(WORDS + 1):
+        angle = math.atan2(cats, WORDS - cats)
+        colour = np.array([250 * math.cos(angle), 250 * math.sin(angle), 0]).round().astype(np.uint8)
+        Image.fromarray(np.tile(colour, (8, 8, 1))).save(root / f"{cats}.png")
+        files.append({"image_id": cats, "file_name": f"{cats}.png", "sha256": sha256_of_file(root / f"{cats}.png")})
+        captions.append({"image_id": cats, "caption_id": cats, "caption": "dog " * (WORDS - cats) + "cat " * cats})
+    table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
+    return CaptionedPictures(table, pd.DataFrame(files), root)
+
+
+class Place:
+    """A home with a registry; versions 1 fair, 2 good, 3 bad, each decided on when it came."""
+
+    def __init__(self, root, template):
+        self.home, self.uri = root / "home", f"sqlite:///{root}/home/mlflow.db"
+        self.home.mkdir()
+        shutil.copyfile(template, self.home / "mlflow.db")
+        self.root, self.pictures = root, draw_pictures(root / "pictures")
+        self.write_bundle = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["write_tiny_bundle"]
+        self.operations = Operations(Registry(self.uri), actor="run of the test")
+        self.bundles = {}
+
+    def train(self, tables):
+        """What a training run leaves, without the training."""
+        version = str(len(self.bundles) + 1)
+        bundle = self.bundles[version] = self.write_bundle(self.root / f"bundle{version}", **tables)
+        measured = self.measured(bundle)
+        with mlflow.start_run(run_name=f"training-scratch-{version}"):
+            tracking.log_record(PARITY, names.PARITY_ARTIFACT)
+            mlflow.log_text(StoredMeasurement.of(measured).model_dump_json(), names.MEASURED_ARTIFACT)
+            origin = lineage.of_run(
+                "c" * 64,
+                data_fingerprint="d" * 64,
+                hardware="2 cores",
+                run_name=tracking.run_name(),
+                split=SplitConfig(),
+            )
+            evidence = Evidence(
+                report=measured.measurement.report, card=f"# Card {version}", manifest=MANIFEST, validation=VALIDATION
+            )
+            registered = Registry.of_step().register_bundle(bundle, MODEL, origin, evidence)
+        hold_contest(
+            self.operations,
+            Candidate(MODEL, registered.version, bundle),
+            self.measured,
+            grounds=Grounds(VALIDATION, PARITY),
+            config=PromotionConfig(min_mean_recall=0.1),
+            folder=self.root / f"contest{version}",
+        )
+
+    def measured(self, bundle):
+        return measure_bundle(
+            bundle,
+            self.pictures,
+            EvaluationConfig(ks=(1, 5, 10), bootstrap_samples=200),
+            identity=EvaluatedOn(dataset="scratch", data_version="0123456789ab", split="test"),
+            code_sha256="c" * 64,
+        )
+
+    def index(self, version):
+        """Index the pictures with a version and publish that."""
+        made, bundle = self.root / f"index{version}", self.bundles[version]
+        config = EmbeddingConfig(device="cpu", threads=1)
+        gallery = read_gallery(GalleryConfig(root=self.root / "pictures"))
+        embed_gallery(bundle, gallery, made, config, cache_dir=self.root / "cache", max_failed_share=0)
+        publish(VectorIndex.open(made), bundle, bundles=self.home / "bundles", target=self.home / "index")
+
+    def run(self, *arguments, home=None):
+        """Exit code, stdout and stderr of a command."""
+        place = ["--home", str(home or self.home), "--mlflow-uri", self.uri]
+        done = CliRunner().invoke(main, ["models", *arguments, *place])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    def champion(self):
+        return self.operations.registry.aliases(MODEL).get(names.CHAMPION)
+
+    def searched_with(self):
+        """The version that searches answer with."""
+        return self.operations.registry.version_of_bundle(MODEL, bundle_in_force(self.home / "index"))
+
+    def told(self):
+        return [entry.kind for entry in self.operations.history(MODEL).entries]
+
+
+@pytest.fixture(scope="module")
+def place(mlflow_template, tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    before, folder = mlflow.get_tracking_uri(), Path.cwd()
+    os.chdir(root)
+    made = Place(root, mlflow_template)
+    client = made.operations.registry.client
+    experiment = client.create_experiment("image-finder", (made.home / "mlartifacts").as_uri())
+    mlflow.set_tracking_uri(made.uri)
+    mlflow.set_experiment(experiment_id=experiment)
+    made.train(FAIR)
+    made.index("1")
+    made.train(GOOD)
+    made.index("2")
+    made.train(BAD)
+    mlflow.set_tracking_uri("")  # as ZenML leaves it
+    yield made
+    mlflow.set_tracking_uri(before)
+    os.chdir(folder)
+
+
+def test_list_shows_aliases_recall_data_and_the_last_event(place):
+    code, out, _ = place.run("list")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].split()[:2] == ["version", "aliases"]
+    assert [line.split()[:2] for line in lines[1:]] == [["3", "challenger"], ["2", "champion"], ["1", "previous"]]
+    assert "scratch 0123456789ab" in lines[2]
+    assert "v2 promoted over v1, gain +" in lines[2]
+    assert "v3 not promoted, v2 stays" in lines[1]
+
+
+def test_from_a_data_version_to_its_models_and_back(place):
+    code, out, _ = place.run("list", "--data", "0123", "--json")
+    assert [(each["version"], each["tags"]["data_version"]) for each in json.loads(out)] == [
+        (version, "0123456789ab") for version in "321"
+    ]
+    code, _, err = place.run("list", "--data", "ffff")
+    assert code == 1
+    assert "no version of 'finder' was trained on data ffff; known are 0123456789ab" in err
+    code, out, _ = place.run("show", "champion", "--json")
+    shown = json.loads(out)
+    assert shown["version"]["version"] == "2"
+    assert shown["manifest"] == MANIFEST.model_dump(mode="json")
+    assert shown["validation"]["success"] is True
+    assert shown["lineage"]["configs"]["split"] == SplitConfig().model_dump(mode="json")
+    assert any(each.startswith("mlflow==") for each in shown["lineage"]["environment"])
+    tags = shown["version"]["tags"]
+    assert (tags["hardware"], tags["seeds"], tags["run_name"]) == ("2 cores", "split.seed 0", "training-scratch-2")
+    assert (tags["validation"], tags["parent_champion"]) == ("passed, 17 of 17 captions", "none")
+    # the last two are version 3's: challenger went from 2 to 3, and 3 was compared with 2
+    story = ["registered", "decision", "moving", "moved", "registered", "decision"]
+    assert [entry["kind"] for entry in shown["ledger"]] == story
+
+
+def test_show_is_readable_and_prints_the_card_as_it_was_registered(place):
+    code, out, _ = place.run("show", "2")
+    assert code == 0
+    assert out.startswith("finder version 2 (champion), registered ")
+    assert "data fingerprint" in out
+    assert "text to picture" in out
+    assert "v2 promoted over v1" in out
+    assert place.run("show", "2", "--card")[1] == "# Card 2\n"
+    code, _, err = place.run("show", "9")
+    assert code == 1
+    assert "model 'finder' has no version or alias '9'" in err
+
+
+def test_compare_stands_both_reports_side_by_side_with_intervals_and_the_paired_gain(place):
+    code, out, _ = place.run("compare", "champion", "previous")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["version", "2", "version", "1", "difference"]
+    good, fair = (place.operations.registry.report_of(MODEL, version) for version in "21")
+    line = next(line for line in out.splitlines() if line.startswith("mean recall"))
+    assert f"{100 * good.mean_recall:.1f} % [{100 * good.mean_recall_interval.low:.1f}, " in line
+    assert line.endswith(f"{100 * (good.mean_recall - fair.mean_recall):+.1f}")
+    last = out.splitlines()[-1]
+    assert last.startswith("Query by query, version 2 against 1: mean recall +")
+    values = json.loads(place.run("compare", "2", "1", "--json")[1])
+    assert values["comparison"]["gain"] == pytest.approx(good.mean_recall - fair.mean_recall)
+    assert values["second"]["report"] == fair.model_dump(mode="json")
+
+
+def test_a_worse_version_is_not_promoted_without_force_and_the_refusal_is_on_record(place):
+    before = place.told()
+    code, _, err = place.run("promote", "3", "--reason", "I like it")
+    assert code == 1
+    assert "version 3 of 'finder' is not promoted: " in err
+    assert "gain -" in err
+    assert "image-finder models promote 3 --force --reason" in err
+    assert (place.champion(), place.searched_with()) == ("2", "2")
+    assert place.told() == [*before, "decision"]
+    assert place.operations.history(MODEL).entries[-1].reasons[-1] == "asked for: I like it"
+    code, _, err = place.run("promote", "3", "--force")
+    assert code == 2
+    assert "--force needs --reason" in err
+
+
+def test_a_rollback_brings_back_model_and_index_and_only_a_person_undoes_it(place):
+    code, out, _ = place.run("rollback", "--reason", "wrong colours")
+    assert code == 0
+    assert out.splitlines()[0] == "finder version 1 is champion, version 2 was"
+    assert "searches answer with version 1 again: 17 pictures" in out.splitlines()[1]
+    assert (place.champion(), place.searched_with()) == ("1", "1")
+    assert place.told()[-3:] == ["moving", "rollback", "index"]
+    entry = place.operations.history(MODEL).entries[-2]
+    code, _, err = place.run("promote", "2")
+    assert code == 1
+    assert f"ledger entry {entry.n} went back from version 2 for this reason: wrong colours" in err
+    assert (place.champion(), place.searched_with()) == ("1", "1")
+    code, out, _ = place.run("promote", "2", "--force", "--reason", "colours were right", "--json")
+    change = json.loads(out)
+    assert (code, change["version"], change["before"]) == (0, "2", "1")
+    told = "by the rule it would not have been: rollbacks 1.0000"
+    assert change["decision"]["reasons"][1].startswith(told)
+    assert change["decision"]["gain"] > 0
+    assert (place.champion(), place.searched_with()) == ("2", "2")
+
+
+def test_a_promotion_by_an_old_verdict_brings_model_and_index(place):
+    place.run("promote", "1", "--force", "--reason", "to look at it")
+    assert (place.champion(), place.searched_with()) == ("1", "1")
+    code, out, _ = place.run("promote", "2", "--json")
+    change = json.loads(out)
+    assert (code, change["version"], change["before"]) == (0, "2", "1")
+    assert change["decision"]["reasons"][0].startswith("decided before, entry ")
+    assert (place.champion(), place.searched_with()) == ("2", "2")
+    code, out, _ = place.run("promote", "2")
+    assert (code, out.splitlines()[0]) == (0, "finder version 2 is champion already")
+
+
+def test_a_rollback_that_was_stopped_before_its_index_is_finished_and_not_turned_around(place):
+    place.operations.rollback(MODEL, reason="wrong colours")
+    assert (place.champion(), place.searched_with()) == ("1", "2")
+    code, out, _ = place.run("rollback")
+    assert code == 0
+    assert "searches answer with version 1 again" in out
+    assert (place.champion(), place.searched_with()) == ("1", "1")
+    place.run("rollback", "--reason", "back")
+    assert (place.champion(), place.searched_with()) == ("2", "2")
+
+
+def test_a_forced_promotion_says_what_the_rule_says_and_can_be_rolled_back(place, tmp_path):
+    code, out, _ = place.run("promote", "challenger", "--force", "--reason", "a fair is on", home=tmp_path)
+    assert code == 0
+    assert "FAILED" in out
+    assert f"no index in {tmp_path}" in out
+    assert place.champion() == "3"
+    entry = place.operations.history(MODEL).entries[-1]
+    assert (entry.kind, entry.from_version, entry.to_version) == ("forced", "2", "3")
+    assert entry.reasons[0] == "forced: a fair is on"
+    assert entry.reasons[1].startswith("by the rule it would not have been: ")
+    assert entry.measurements["gain"] < 0
+    assert place.run("rollback", "--reason", "the fair is over", home=tmp_path)[0] == 0
+    assert place.champion() == "2"
+
+
+def test_history_tells_the_story_verifies_it_and_holds_it_against_an_anchor(place):
+    code, out, err = place.run("history")
+    assert (code, err) == (0, "")
+    entries = place.operations.history(MODEL).entries
+    assert f"{len(entries)} entries, anchor {entries[-1].n}:{entries[-1].sha256}" in out
+    assert "v1 promoted, the first champion" in out
+    exported = json.loads(place.run("history", "--json")[1])
+    assert [each["n"] for each in exported["entries"]] == [entry.n for entry in entries]
+    assert place.run("history", "--anchor", f"4:{entries[3].sha256}")[0] == 0
+    code, _, err = place.run("history", "--anchor", f"4:{entries[4].sha256}")
+    assert code == 1
+    assert "the ledger was rewritten" in err
+
+
+def test_history_of_a_damaged_ledger_prints_the_rest_and_fails(place):
+    client = place.operations.registry.client
+    experiment = client.get_experiment_by_name(f"{MODEL} ledger").experiment_id
+    (run,) = client.search_runs([experiment], "tags.n = '00000002'")
+    text = run.data.tags["entry"]
+    client.set_tag(run.info.run_id, "entry", text[:100])
+    code, out, err = place.run("history")
+    client.set_tag(run.info.run_id, "entry", text)
+    assert code == 1
+    assert "0001 v1 registered" in out
+    assert "0002" not in out
+    assert "DAMAGED: the text of entry 2 was cut or edited" in err
+    assert place.run("history")[0] == 0
+
+
+ALONE = """
+import sys
+sys.modules.update(dict.fromkeys(("mlflow", "zenml", "torch", "pandas")))  # importing one of them fails
+from components.app.cli import main
+for arguments in (["index", sys.argv[1], "--bundle", "got"], ["search", "dog", "-k", "1", "--json"]):
+    main(arguments, standalone_mode=False)
+"""
+
+
+def test_a_fetched_bundle_is_whole_and_searches_with_no_registry_in_reach(place, tmp_path):
+    to = tmp_path / "got"
+    code, out, _ = place.run("fetch", "--alias", "champion", "--to", str(to))
+    assert code == 0
+    assert out == f"finder version 2 in {to}, 5 files verified\n"
+    code, _, err = place.run("fetch", "--to", str(to))
+    assert code == 1
+    assert "exists already" in err
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, place.root / "pictures"],
+        cwd=tmp_path,
+        env={
+            **{key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW"))},
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+            "IMAGE_FINDER_HOME": str(tmp_path / "home"),
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert found["hits"][0]["name"] == "0.png"
+
+
+def test_a_damaged_artefact_is_not_fetched(place, tmp_path):
+    source = place.operations.registry.client.get_model_version_download_uri(MODEL, "3").removeprefix("file://")
+    path = Path(source) / "artifacts" / "bundle" / "tokenizer.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    code, _, err = place.run("fetch", "--alias", "3", "--to", str(tmp_path / "got"))
+    path.write_bytes(whole)
+    assert code == 1
+    assert "corrupted: tokenizer.json" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registry_that_is_away_or_has_no_such_model_is_one_line(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    done = CliRunner().invoke(main, ["models", "list", "--mlflow-uri", "http://127.0.0.1:9", "--home", str(tmp_path)])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: the registry at http://127.0.0.1:9 cannot be reached; nothing was changed")
+    assert len(done.stderr.splitlines()) == 1
+    code, _, err = place.run("list", "--model", "lamp")
+    assert code == 1
+    assert "no model 'lamp' at sqlite" in err
+    assert "name one of finder with --model" in err
+    done = CliRunner().invoke(main, ["models", "list", "--home", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "no registry at sqlite" in done.stderr
+    assert list(tmp_path.iterdir()) == []

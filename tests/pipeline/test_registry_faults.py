@@ -1,0 +1,194 @@
+"""A registry that is away, slow, read-only, full or damaged: one line that says what to do, and nothing half done."""
+
+import resource
+import shutil
+import socket
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from components.bundle import MANIFEST, Bundle, BundleManifest
+from components.errors import BundleError, ConfigError, StorageError
+from components.storage import sha256_of_file
+from model_registry import names
+from model_registry.lineage import Lineage
+from model_registry.mlflow_registry import Evidence, Registry
+from model_registry.operations import Operations
+from model_registry.registry_errors import shown_address
+
+LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.fixture
+def store(mlflow_template, tmp_path):
+    """A registry with a model of two versions, champion version 1."""
+    shutil.copyfile(mlflow_template, tmp_path / "mlflow.db")
+    operations = Operations(Registry(f"sqlite:///{tmp_path}/mlflow.db"))
+    operations.registry.ensure_model("finder")
+    for _ in range(2):
+        operations.registry.client.create_model_version("finder", "file:///nowhere")
+    operations.move_champion("finder", "1", reason="the first")
+    return tmp_path / "mlflow.db"
+
+
+def every_call(operations):
+    """What commands and steps ask of a registry."""
+    return (
+        lambda: operations.registry.versions("finder"),
+        lambda: operations.standing("finder"),
+        lambda: operations.history("finder"),
+        lambda: operations.move_champion("finder", "2", reason="better"),
+    )
+
+
+def test_a_registry_that_is_away_is_one_line_with_its_address(impatient):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    operations = Operations(Registry(address))
+    for call in every_call(operations):
+        with pytest.raises(StorageError) as raised:
+            call()
+        assert f"the registry at {address} cannot be reached; nothing was changed: start it" in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_registry_that_never_answers_is_given_up_in_time(impatient):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        held = []
+        thread = threading.Thread(target=lambda: held.extend(silent.accept() for _ in range(2)), daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        operations = Operations(Registry(address))
+        with pytest.raises(StorageError, match="did not answer in time; nothing was changed: run again later"):
+            operations.standing("finder")
+        with pytest.raises(StorageError, match="did not answer in time"):
+            operations.move_champion("finder", "2", reason="better")
+        thread.join()
+        for connection, _ in held:
+            connection.close()
+
+
+def test_a_server_that_is_no_mlflow_is_told_from_one_without_models(impatient):
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        registry = Registry(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(StorageError, match="is no MLflow server"):
+            registry.versions("finder")
+        server.shutdown()
+
+
+def test_a_read_only_registry_still_reads_and_says_why_it_does_not_write(store):
+    operations = Operations(Registry(f"sqlite:///file:{store}?mode=ro&uri=true"))
+    assert operations.standing("finder").version == "1"
+    assert operations.history("finder").faults == ()
+    with pytest.raises(StorageError, match="is read-only; nothing was changed: ask for write access"):
+        operations.move_champion("finder", "2", reason="better")
+    assert operations.standing("finder").version == "1"
+
+
+def test_a_registry_whose_file_is_damaged_or_absent_is_one_line(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match="is damaged: restore its database from a backup"):
+        Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(ConfigError, match="no registry at sqlite:////.*/other.db: run 'image-finder pipeline run"):
+        Registry.existing(f"sqlite:///{tmp_path}/other.db")
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_an_address_is_shown_without_its_password():
+    assert shown_address("postgresql://ann:secret@db:5432/mlflow") == "postgresql://ann:***@db:5432/mlflow"
+    assert shown_address("https://ann:secret@mlflow.example.org") == "https://ann:***@mlflow.example.org"
+
+
+@contextmanager
+def largest_file(n_bytes):
+    """No file may grow beyond so many bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def padded(bundle, n_bytes):
+    """The bundle with a tokenizer of so many bytes."""
+    path = bundle.path / "tokenizer.json"
+    path.write_text(path.read_text() + " " * n_bytes)
+    files = {**bundle.manifest.files_sha256, path.name: sha256_of_file(path)}
+    manifest = BundleManifest.model_validate({**bundle.manifest.model_dump(), "files_sha256": files})
+    (bundle.path / MANIFEST).write_text(manifest.model_dump_json())
+    return Bundle.open(bundle.path)
+
+
+def test_a_full_disk_at_registration_leaves_no_half_version(store, tiny_bundle, report, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    uri = f"sqlite:///{store}"
+    registry = Registry(uri)
+    artefacts = store.parent / "art"
+    experiment = registry.client.create_experiment("scratch", artefacts.as_uri())
+    evidence = Evidence(report=report, card="# Card")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        with mlflow.start_run(experiment_id=experiment):
+            bundle = padded(tiny_bundle, 20 << 20)
+            with largest_file(10 << 20), pytest.raises(StorageError, match="no space left; nothing was registered"):
+                registry.register_bundle(bundle, "finder", LINEAGE, evidence)
+            assert [each.version for each in registry.versions("finder")] == ["2", "1"]
+            assert registry.aliases("finder") == {names.CHAMPION: "1", names.CHALLENGER: "2"}
+            assert [path for path in artefacts.rglob("*") if path.is_file()] == []
+            made = registry.register_bundle(bundle, "finder", LINEAGE, evidence)
+        assert (made.version, made.aliases) == ("3", (names.CHALLENGER,))
+        assert registry.download_bundle("finder", "3", store.parent / "got").sha256 == bundle.sha256
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def test_a_full_disk_at_a_promotion_leaves_the_champion(store):
+    operations = Operations(Registry(f"sqlite:///{store}"))
+    with largest_file(100 << 10), pytest.raises(StorageError, match="no space left"):
+        operations.move_champion("finder", "2", reason="better")
+    assert operations.standing("finder").version == "1"
+    assert operations.history("finder").faults == ()
+    operations.move_champion("finder", "2", reason="better")
+    assert operations.standing("finder").version == "2"
+
+
+def test_a_fetch_on_a_full_disk_leaves_nothing(store, tiny_bundle, report, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    registry = Registry(f"sqlite:///{store}")
+    experiment = registry.client.create_experiment("scratch", (store.parent / "art").as_uri())
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(registry.tracking_uri)
+    try:
+        with mlflow.start_run(experiment_id=experiment):
+            bundle = padded(tiny_bundle, 2 << 20)
+            registry.register_bundle(bundle, "finder", LINEAGE, Evidence(report=report, card="# Card"))
+    finally:
+        mlflow.set_tracking_uri(before)
+    to = Path("got")
+    with largest_file(1 << 20), pytest.raises(BundleError, match="bundle of finder version 3 cannot be fetched"):
+        registry.download_bundle("finder", "3", to)
+    assert not to.exists()

@@ -1,0 +1,349 @@
+"""Kubernetes manifests and the compose file: valid by schema, and in step with the code, images and stacks they name.
+
+Nothing is started here: no container engine and no cluster is needed.
+"""
+
+import re
+from pathlib import Path
+
+import click
+import kubernetes_validate
+import pytest
+import yaml
+from compose_pydantic.models import ComposeSpecification
+from pydantic import ValidationError
+
+from components.app.api import operations
+from components.app.cli import main
+from components.app.serve_command import TOKEN_VARIABLE
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FOLDER = CHECKOUT / "infra" / "kubernetes"
+DOCKERFILES = {
+    "image-finder": "serve.Dockerfile",
+    "image-finder-servers": "servers.Dockerfile",
+    "image-finder-pipeline": "pipeline.Dockerfile",
+}
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+MANIFESTS = [
+    pytest.param(manifest, id=f"{path.stem}-{manifest['kind']}-{manifest['metadata']['name']}")
+    for path in FILES
+    for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+]
+KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))
+COMPOSE = yaml.safe_load((CHECKOUT / "infra" / "compose.yaml").read_text(encoding="utf-8"))
+
+
+def of_kind(*kinds):
+    return {each.values[0]["metadata"]["name"]: each.values[0] for each in MANIFESTS if each.values[0]["kind"] in kinds}
+
+
+def pod_templates():
+    """Pod templates by the name of what makes them."""
+    made = {name: manifest["spec"]["template"] for name, manifest in of_kind("Deployment").items()}
+    jobs = of_kind("CronJob")
+    return made | {name: manifest["spec"]["jobTemplate"]["spec"]["template"] for name, manifest in jobs.items()}
+
+
+TEMPLATES = pod_templates()
+CONTAINERS = [
+    pytest.param(template["spec"], container, id=f"{name}-{container['name']}")
+    for name, template in TEMPLATES.items()
+    for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
+]
+
+
+def container_of(name, container=None):
+    spec = TEMPLATES[name]["spec"]
+    everyone = [*spec.get("initContainers", []), *spec["containers"]]
+    return next(each for each in everyone if each["name"] == (container or name))
+
+
+def user_of(image):
+    text = (CHECKOUT / "infra" / "docker" / DOCKERFILES[image]).read_text(encoding="utf-8")
+    return int(re.findall(r"^USER (\d+)$", text, re.MULTILINE)[-1])
+
+
+def understood(words):
+    """Whether the command line takes these words, without running them."""
+    parent, rest = click.Context(main), list(words)
+    found = main
+    while isinstance(found, click.Group):
+        name = rest.pop(0)
+        found = found.get_command(parent, name)
+        assert found is not None, f"no command {name}"
+        parent = click.Context(found, parent=parent)
+    options = {name: option for option in found.params for name in option.opts}
+    unknown = [word for word in rest if word.startswith("--") and word.partition("=")[0] not in options]
+    assert unknown == []
+    required = [each.opts[0] for each in found.params if isinstance(each, click.Option) and each.required]
+    assert [name for name in required if name not in rest] == []
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_manifest_is_valid_by_the_schema_of_its_kind(manifest):
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_a_misspelt_field_would_be_refused():
+    manifest = of_kind("Deployment")["search"]
+    spoilt = {**manifest, "spec": {**manifest["spec"], "replica": 3}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
+        kubernetes_validate.validate(spoilt, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_everything_lies_in_the_one_namespace(manifest):
+    name = KUSTOMIZATION["namespace"]
+    assert (
+        manifest["metadata"]["name"] if manifest["kind"] == "Namespace" else manifest["metadata"]["namespace"]
+    ) == name
+
+
+def test_the_kustomization_names_every_file_and_every_image():
+    assert sorted(KUSTOMIZATION["resources"]) == [path.name for path in FILES]
+    assert {image["name"] for image in KUSTOMIZATION["images"]} == {each.values[1]["image"] for each in CONTAINERS}
+    assert {image["name"] for image in KUSTOMIZATION["images"]} == set(DOCKERFILES)
+
+
+@pytest.mark.parametrize(("pod", "container"), CONTAINERS)
+def test_container_runs_as_the_user_of_its_image_without_privileges(pod, container):
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] == user_of(container["image"])
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@pytest.mark.parametrize(("pod", "container"), CONTAINERS)
+def test_container_asks_for_what_it_needs_and_its_memory_is_limited(pod, container):
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+    assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize(("pod", "container"), CONTAINERS)
+def test_every_mount_is_a_volume_of_its_pod_and_every_claim_is_made(pod, container):
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
+    claims = {
+        each["persistentVolumeClaim"]["claimName"] for each in volumes.values() if "persistentVolumeClaim" in each
+    }
+    assert claims <= set(of_kind("PersistentVolumeClaim"))
+
+
+def test_secrets_are_referred_to_never_written_and_the_kustomization_says_how_they_are_made():
+    assert of_kind("Secret") == {}
+    how = (FOLDER / "kustomization.yaml").read_text(encoding="utf-8").replace("\\\n#", "")
+    for entry in (each for _, container in (c.values for c in CONTAINERS) for each in container.get("env", [])):
+        if "valueFrom" in entry:
+            reference = entry["valueFrom"]["secretKeyRef"]
+            if reference.get("optional"):
+                assert f"`{reference['name']}` may be left out" in how
+            made = re.search(rf"secret generic {reference['name']} .*", how)
+            assert made, reference
+            assert f"--from-literal={reference['key']}=" in made[0]
+        else:
+            assert not re.search("TOKEN|PASSWORD|SECRET|API_KEY", entry["name"])
+
+
+def test_whoever_trains_in_the_cluster_may_know_whom_to_alert_and_can_reach_them():
+    from pipelines import run_config
+    from pipelines.alerts import ADDRESSES_VARIABLE
+
+    told = {
+        "name": ADDRESSES_VARIABLE,
+        "valueFrom": {"secretKeyRef": {"name": "alerts", "key": "addresses", "optional": True}},
+    }
+    assert told in container_of("retrain")["env"]
+    labels = [TEMPLATES["retrain"]["metadata"]["labels"]]
+    for name in ("training", "indexing"):
+        values = run_config.load(name, "cluster")
+        settings = [values["settings"], *(step["settings"] for step in values["steps"].values())]
+        pods = [pod for each in settings for pod in each["orchestrator.kubernetes"].values()]
+        assert len(pods) == 2 + len(values["steps"])
+        assert all(told in pod["env"] for pod in pods)
+        labels += [pod["labels"] for pod in pods]
+    for policy in of_kind("NetworkPolicy").values():
+        chosen = policy["spec"]["podSelector"].get("matchLabels", {})
+        if "Egress" in policy["spec"]["policyTypes"]:
+            assert not any(chosen.items() <= each.items() for each in labels), "it must let alerts out"
+
+
+@pytest.mark.parametrize("name", of_kind("Deployment"))
+def test_selectors_services_and_disruption_budgets_find_the_pods(name):
+    deployment, service = of_kind("Deployment")[name], of_kind("Service")[name]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert service["spec"]["selector"].items() <= labels.items()
+    if (budget := of_kind("PodDisruptionBudget").get(name)) is not None:
+        assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    else:
+        assert deployment["spec"]["replicas"] == 1  # a budget of a lone pod would hold up its node for ever
+
+
+@pytest.mark.parametrize("name", of_kind("Deployment"))
+def test_ports_of_command_container_service_and_policy_are_one(name):
+    container = container_of(name)
+    words = container.get("command", []) + container.get("args", [])
+    port = int(words[words.index("--port") + 1])
+    assert container["ports"] == [{"name": "http", "containerPort": port}]
+    assert of_kind("Service")[name]["spec"]["ports"][0]["targetPort"] == "http"
+    (rule,) = of_kind("NetworkPolicy")[name]["spec"]["ingress"]
+    assert rule["ports"] == [{"port": port}]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == "http"
+
+
+def test_the_search_is_asked_for_health_where_it_answers():
+    known = {route.path for route in operations.root.routes}
+    container = container_of("search")
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    assert container["startupProbe"]["httpGet"]["path"] == "/health/live"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+    assert {"/health/live", "/health/ready"} <= known
+
+
+def test_servers_are_asked_for_health_where_they_answer():
+    from mlflow.server.security_utils import HEALTH_ENDPOINTS  # answered under every name
+    from zenml.constants import HEALTH, READY
+
+    mlflow, zenml = container_of("mlflow"), container_of("zenml")
+    assert {mlflow[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")} <= set(HEALTH_ENDPOINTS)
+    assert zenml["livenessProbe"]["httpGet"]["path"] == HEALTH
+    assert zenml["readinessProbe"]["httpGet"]["path"] == READY
+
+
+def test_commands_of_our_images_are_understood():
+    ours = [container for _, container in (c.values for c in CONTAINERS) if "args" in container]
+    assert len(ours) == 5
+    for container in ours:
+        assert container["image"] in {"image-finder", "image-finder-pipeline"}  # whose entry point is image-finder
+        understood(container["args"])
+
+
+def test_environment_variables_are_those_that_are_read():
+    from mlflow.cli import server as mlflow_server
+    from zenml.config.server_config import ServerConfiguration
+
+    (token,) = container_of("search")["env"]
+    assert token["name"] == TOKEN_VARIABLE
+    read = {option.envvar for option in mlflow_server.params}
+    assert {entry["name"] for entry in container_of("mlflow")["env"]} <= read
+    prefix = "ZENML_SERVER_"
+    settings = {e["name"].removeprefix(prefix).lower() for e in container_of("zenml")["env"] if prefix in e["name"]}
+    assert settings == {"deployment_type", "auto_activate", "jwt_secret_key"}
+    assert settings <= set(ServerConfiguration.model_fields)
+
+
+def test_the_search_scales_between_two_and_ten_and_reaches_nobody():
+    scaler = of_kind("HorizontalPodAutoscaler")["search"]["spec"]
+    assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "search"}
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 10)
+    assert "replicas" not in of_kind("Deployment")["search"]["spec"]  # or each apply would undo the scaling
+    assert of_kind("NetworkPolicy")["search"]["spec"]["egress"] == []
+
+
+def test_whoever_is_not_named_is_kept_out():
+    policy = of_kind("NetworkPolicy")["nobody-by-default"]["spec"]
+    assert policy == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    labels = [template["metadata"]["labels"] for template in TEMPLATES.values()]
+    for name, policy in of_kind("NetworkPolicy").items():
+        chosen = policy["spec"]["podSelector"].get("matchLabels", {})
+        assert any(chosen.items() <= each.items() for each in labels), name
+
+
+def test_what_the_library_is_indexed_from_and_served_from_lies_at_the_same_paths():
+    served = {mount["name"]: mount for mount in container_of("search")["volumeMounts"]}
+    indexed = {mount["name"]: mount for mount in container_of("search-index", "index")["volumeMounts"]}
+    for name in ("library", "pictures"):
+        assert served[name]["mountPath"] == indexed[name]["mountPath"]
+        assert served[name]["readOnly"]
+    assert "readOnly" not in indexed["library"]
+    fetched = container_of("search-index", "fetch-champion")["args"]
+    index = container_of("search-index", "index")["args"]
+    assert fetched[fetched.index("--to") + 1] == index[index.index("--bundle") + 1]
+
+
+def test_jobs_have_a_time_zone_and_never_overlap():
+    from pipelines.cron_expression import CronExpression
+
+    for job in of_kind("CronJob").values():
+        assert job["spec"]["timeZone"] == "Etc/UTC"
+        assert job["spec"]["concurrencyPolicy"] == "Forbid"
+        CronExpression.parse(job["spec"]["schedule"])
+
+
+def test_accounts_and_volumes_of_the_cluster_stack_are_those_of_the_manifests():
+    from pipelines import run_config, stacks
+
+    orchestrator = stacks.load("kubernetes").components["orchestrator"].configuration
+    accounts = of_kind("ServiceAccount")
+    assert orchestrator["kubernetes_namespace"] == KUSTOMIZATION["namespace"]
+    assert {orchestrator["service_account_name"], orchestrator["step_pod_service_account_name"]} == set(accounts)
+    assert accounts["image-finder-step"]["automountServiceAccountToken"] is False
+    (subject,) = of_kind("RoleBinding")["image-finder-pipeline"]["subjects"]
+    assert subject["name"] == orchestrator["service_account_name"]
+    for name in ("training", "indexing"):
+        pod = run_config.load(name, "cluster")["settings"]["orchestrator.kubernetes"]["pod_settings"]
+        claims = {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+        assert claims == {"pipeline-home", "pipeline-data"}
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["volume_mounts"]}
+        client = {mount["name"]: mount["mountPath"] for mount in container_of("retrain")["volumeMounts"]}
+        assert mounts.items() <= client.items()  # whoever starts a run sees the data where the steps see them
+
+
+def test_compose_is_valid_by_the_schema_and_a_misspelt_field_would_be_refused():
+    values = {key: value for key, value in COMPOSE.items() if not key.startswith("x-")}  # not known to the model
+    ComposeSpecification.model_validate(values)
+    values["services"] = {**values["services"], "mlflow": {**values["services"]["mlflow"], "porst": []}}
+    with pytest.raises(ValidationError, match="porst"):
+        ComposeSpecification.model_validate(values)
+
+
+def test_compose_starts_the_servers_by_the_same_commands_as_the_cluster():
+    for name in ("mlflow", "zenml"):
+        assert COMPOSE["services"][name]["command"] == container_of(name)["command"]
+        assert set(COMPOSE["services"][name]["environment"]) == {entry["name"] for entry in container_of(name)["env"]}
+
+
+@pytest.mark.parametrize("name", [name for name, service in COMPOSE["services"].items() if "build" in service])
+def test_compose_builds_from_dockerfiles_that_are_there_and_locks_the_services_up(name):
+    service = COMPOSE["services"][name]
+    context = (CHECKOUT / "infra" / service["build"]["context"]).resolve()
+    assert (context / service["build"]["dockerfile"]).is_file()
+    assert Path(service["build"]["dockerfile"]).name == DOCKERFILES[service["image"].partition(":")[0]]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+
+
+def test_compose_wants_every_secret_from_outside_and_opens_no_port_to_others():
+    text = (CHECKOUT / "infra" / "compose.yaml").read_text(encoding="utf-8")
+    body = text[text.index("services:") :]
+    for line in body.splitlines():
+        if re.search(r"(PASSWORD|SECRET\w*|TOKEN|URI):", line) and not line.strip().startswith("#"):
+            assert re.search(r"\$\{\w+:\?", line), line
+    for name, service in COMPOSE["services"].items():
+        assert all(port.startswith("${BIND:-127.0.0.1}:") for port in service.get("ports", [])), name
+    assert "ports" not in COMPOSE["services"]["postgres"]
+    assert COMPOSE["services"]["postgres"]["networks"] == ["data"]
+    assert COMPOSE["networks"]["data"] == {"internal": True}
+
+
+def test_compose_volumes_and_networks_are_declared():
+    for name, service in COMPOSE["services"].items():
+        assert set(service["networks"]) <= set(COMPOSE["networks"]), name
+        named = {volume.partition(":")[0] for volume in service["volumes"] if re.match(r"[a-z]+:", volume)}
+        assert named <= set(COMPOSE["volumes"]), name
+        assert set(service.get("depends_on", {})) <= set(COMPOSE["services"]), name
+
+
+def test_compose_waits_for_the_database_and_asks_for_health_where_the_servers_answer():
+    assert COMPOSE["services"]["mlflow"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("mlflow", "zenml"):
+        port = container_of(name)["ports"][0]["containerPort"]
+        path = container_of(name)["readinessProbe"]["httpGet"]["path"]
+        assert f"http://127.0.0.1:{port}{path}'" in COMPOSE["services"][name]["healthcheck"]["test"][-1]
