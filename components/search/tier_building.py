@@ -119,7 +119,7 @@ def _tuned(
     assert reach is not None, "so few candidates are always named"
     best = exact.stacked(exact.nearest(index.vectors, queries, _K, [None] * len(queries)))
     opened = Approximate.open(index.path / APPROXIMATE, parameters, count=manifest.count, dim=manifest.embedding_dim)
-    tried = []
+    tried: list[tuple[Hnsw | IvfPq, float]] = []
     for each in efforts(parameters):
         if tried and exact_is_cheaper(each, reach, allowed=manifest.count, count=manifest.count):
             break

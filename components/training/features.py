@@ -24,7 +24,7 @@ from components.features.content_cache import ContentCache
 from components.features.onnx_session import open_session, throughput_lanes
 from components.features.pictures import PictureKeys, cache_pictures
 from components.features.texts import cache_texts
-from components.storage import sha256_of_bytes
+from components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
 
 _LISTED = 5
 
@@ -52,12 +52,9 @@ def extract_image_features(
     assembled: Assembled, paths: Sequence[Path], cache: ContentCache, config: EmbeddingConfig, *, progress: bool = False
 ) -> dict[Path, str]:
     """Cache the stem's features of pictures. Returns the content key of each path. Raises DataError if one is unreadable."""
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / "stem.onnx"
-        export_stem(assembled.model.image_tower.stem, graph, input_px=assembled.preprocess.input_px)
-        found = cache_stem_features(
-            graph, assembled.preprocess, paths, cache, config, title="image features" if progress else ""
-        )
+    graph = _exported(assembled.model.image_tower.stem, cache, input_px=assembled.preprocess.input_px)
+    title = "image features" if progress else ""
+    found = cache_stem_features(graph, assembled.preprocess, paths, cache, config, title=title)
     if found.failures:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
         raise DataError(
@@ -106,16 +103,32 @@ def extract_text_features(
     progress: bool = False,
 ) -> None:
     """Cache the text trunk's hidden states of captions."""
+    graph = _exported(assembled.model.text_tower.stem, cache, input_px=None)
+    session = open_session(graph, device=config.device, threads=config.threads)
+
+    def infer(tokens: Tokens) -> NDArray[Any]:
+        hidden: NDArray[Any] = session.run(["features"], {"ids": tokens.ids, "mask": tokens.mask})[0]
+        return hidden.astype(np.float16)
+
+    cache_texts(captions, assembled.tokenizer, infer, cache, title="text features" if progress else "")
+
+
+def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> Path:
+    """The stem as a graph in its cache's folder: exporting takes as long as thousands of pictures, so it is kept.
+
+    The cache's folder is named by the stem; the file's name holds the hash of its content, and what does not have it is
+    exported again.
+    """
+    for kept in cache.folder.glob("stem-*.onnx"):
+        if kept.stem == f"stem-{sha256_of_file(kept)[:16]}":
+            return kept
+        kept.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "stem.onnx"
-        export_stem(assembled.model.text_tower.stem, graph, input_px=None)
-        session = open_session(graph, device=config.device, threads=config.threads)
-
-        def infer(tokens: Tokens) -> NDArray[Any]:
-            hidden: NDArray[Any] = session.run(["features"], {"ids": tokens.ids, "mask": tokens.mask})[0]
-            return hidden.astype(np.float16)
-
-        cache_texts(captions, assembled.tokenizer, infer, cache, title="text features" if progress else "")
+        export_stem(stem, graph, input_px=input_px)
+        path = cache.folder / f"stem-{sha256_of_file(graph)[:16]}.onnx"
+        write_bytes_atomically(path, graph.read_bytes())
+    return path
 
 
 def _stem_identity(stem: nn.Module) -> str:

@@ -5,7 +5,8 @@
         {train,val}.{captions,pictures}.parquet
         epochs.jsonl                      a line for each finished epoch, from process 0
         failed-<rank>.json                why a process ended
-        failure.json                      why the whole ended, from the launcher
+        failure.json                      why the whole ended, from the step's launcher
+        torch/                            of torch's launchers
         running.lock                      held by whoever waits for the job
 
 On several hosts the folder lies on a file system that all share, under the same path; its name is known before: it is

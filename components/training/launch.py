@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 import click
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
@@ -123,6 +123,9 @@ def launch(folder: Path, config: TrainingConfig, *, attached: bool) -> None:
         rdzv_configs={"join_timeout": _GATHER_S},
         max_restarts=config.restarts,
         local_addr=None if config.hosts > 1 else "127.0.0.1",
+        logs_specs=DefaultLogsSpecs(
+            log_dir=str(folder / "torch")
+        ),  # else a folder of the system's, which nobody removes
     )
     options = ["--attached"] if attached else []
     try:

@@ -26,8 +26,8 @@ TINY = {
         "text": {"pooling": "mean_end"},
     },
     "training": {"epochs": 1, "batch_images": 16},
-    "evaluation": {"min_times_random": 0, "bootstrap_samples": 50},
-    "export": {"parity_pictures": 4},
+    "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
+    "export": {"parity_pictures": 8},
 }
 
 
@@ -75,7 +75,7 @@ def test_the_first_retraining_trains_promotes_indexes_and_tells(scheduled, first
     outcome, alert = first
     assert outcome["status"] == "promoted"
     assert outcome["changes"]["since"] is None
-    assert outcome["decision"]["candidate_version"] == scheduled.champion.version == "1"
+    assert outcome["decision"]["candidate_version"] == str(scheduled.champion.version) == "1"
     assert outcome["index"]["count"] == 40
     index = VectorIndex.open(scheduled.home / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]

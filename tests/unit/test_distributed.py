@@ -1,6 +1,8 @@
 """Training started in several processes: epochs and the checkpoint come back, a killed process is made up for or named."""
 
 import dataclasses
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +23,8 @@ from components.training.distributed import train_checkpoint
 from components.training.job import Failure
 from components.training.launch import awaited, cause
 from components.training.trainer import FeatureSettings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Loaded by every Python that starts with this folder on its path: kills process 1 of the first attempt in mid-training.
 KILLER = """
@@ -58,6 +62,8 @@ def descendants():
 @pytest.mark.slow
 def test_a_killed_process_is_made_up_for_and_every_epoch_told_once(scenes, tiny_model, tmp_path, monkeypatch):
     cache, before = tmp_path / "cache", descendants()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "sitecustomize.py").write_text(KILLER.format(cache=str(cache)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     told = []
@@ -75,6 +81,7 @@ def test_a_killed_process_is_made_up_for_and_every_epoch_told_once(scenes, tiny_
     assert told[-1].loss < told[0].loss
     assert descendants() == before
     assert list((cache / "training-jobs").iterdir()) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
     states = list((cache / "training").glob("*/epoch-*"))
     assert [state.name for state in states] == ["epoch-0012"]
     kept, saved = load_file(checkpoint.path / "model.safetensors"), load_file(states[0] / "model.safetensors")
@@ -110,30 +117,46 @@ def free_port():
         return free.getsockname()[1]
 
 
+def train_on_one_host(scenes, tiny_model, folder):
+    """The checkpoint of two processes that no launcher started."""
+    table = {
+        "captions": scenes.captions.to_dict("records"),
+        "pictures": scenes.pictures.to_dict("records"),
+        "root": str(scenes.root),
+    }
+    model, training = (config.model_dump(mode="json") for config in configs(tiny_model, epochs=1))
+    places = {"cache": str(folder / "cache"), "out": str(folder / "out"), "checkpoint": str(folder / "checkpoint")}
+    scenario = {"do": "train", "world": 2, "train": table, "val": table, "model": model, "training": training, **places}
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps([scenario]))
+    script = Path(__file__).with_name("rank_children.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([sys.executable, str(script), str(folder / "spec.json")], check=True, env=environment, timeout=300)
+    return folder / "checkpoint"
+
+
 @pytest.mark.slow
 def test_two_hosts_whose_launchers_start_at_different_times_train_as_one_does(scenes, tiny_model, tmp_path, free_port):
     before = descendants()
     folder = tmp_path / "two" / "training-jobs" / f"job-localhost-{free_port}"
     command = [sys.executable, "-m", "components.training.launch", str(folder), "--within", "60"]
-    other = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[2], stderr=subprocess.PIPE, text=True)
-    weights = {}
-    for name, values in {"two": {"hosts": 2, "rendezvous": f"localhost:{free_port}"}, "one": {}}.items():
-        checkpoint = train_checkpoint(
-            scenes,
-            scenes,
-            configs(tiny_model, epochs=2, **values),
-            settings_of(tmp_path / name),
-            path=tmp_path / f"{name}-checkpoint",
-            dataset=("scenes", "v1"),
-        )
-        weights[name] = load_file(checkpoint.path / "model.safetensors")
-        if name == "two":
-            said = other.communicate(timeout=60)[1]
-            assert other.returncode == 0, said
-            assert not folder.exists()
-    assert weights["one"].keys() == weights["two"].keys()
-    assert all(torch.equal(weights["two"][name], weights["one"][name]) for name in weights["one"])
+    other = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    checkpoint = train_checkpoint(
+        scenes,
+        scenes,
+        configs(tiny_model, epochs=1, hosts=2, rendezvous=f"localhost:{free_port}"),
+        settings_of(tmp_path / "two"),
+        path=tmp_path / "two-checkpoint",
+        dataset=("scenes", "v1"),
+    )
+    said = other.communicate(timeout=60)[1]
+    assert other.returncode == 0, said
+    assert not folder.exists()
     assert descendants() == before
+    two = load_file(checkpoint.path / "model.safetensors")
+    one = load_file(train_on_one_host(scenes, tiny_model, tmp_path / "one") / "model.safetensors")
+    assert two.keys() == one.keys()
+    assert all(torch.equal(two[name], one[name]) for name in one)
 
 
 def test_one_process_trains_here(scenes, tiny_model, tmp_path, monkeypatch):

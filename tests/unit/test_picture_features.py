@@ -9,6 +9,7 @@ import torch
 from components.configs import EmbeddingConfig, ModelConfig
 from components.errors import DataError
 from components.storage import sha256_of_file
+from components.training import features
 from components.training.features import (
     extract_image_features,
     extract_text_features,
@@ -78,6 +79,21 @@ def test_cached_text_features_are_torchs_to_half_precision(tiny_assembled, tmp_p
         expected = source.embed(model, source.load(rows))
     assert torch.equal(cached.load(rows).mask, source.load(rows).mask)
     torch.testing.assert_close(from_cache, expected, atol=2e-3, rtol=0)
+
+
+def test_a_stem_is_exported_once_and_again_only_if_its_file_was_damaged(tiny_assembled, tmp_path, monkeypatch):
+    exported = []
+    export = features.export_stem
+    monkeypatch.setattr(features, "export_stem", lambda *args, **sized: (exported.append(1), export(*args, **sized)))
+    cache = text_features_cache(tiny_assembled, tmp_path)
+    extract_text_features(tiny_assembled, ["a dog"], cache, CPU)
+    extract_text_features(tiny_assembled, ["a cat"], cache, CPU)
+    assert len(exported) == 1
+    (kept,) = cache.folder.glob("stem-*.onnx")
+    kept.write_bytes(kept.read_bytes()[:-100])
+    extract_text_features(tiny_assembled, ["a bird"], cache, CPU)
+    assert len(exported) == 2
+    assert len(cache) == 3
 
 
 def test_unreadable_pictures_are_counted_and_named(tiny_assembled, scenes, tmp_path):

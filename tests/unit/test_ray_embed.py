@@ -26,6 +26,7 @@ from components.scaling.ray_session import QUIET
 from components.search.embed import embed_gallery
 from components.search.gallery import Gallery, GalleryItem, read_gallery
 from components.storage import hash_directory, sha256_of_file
+from pipelines import run_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
@@ -336,6 +337,21 @@ def test_without_ray_the_extra_is_named(colour_bundle, folder, tmp_path, monkeyp
     config = LOCAL.model_copy(update={"engine": "ray"})
     with pytest.raises(ConfigError, match=r"pip install 'text-guided-image-finder\[ray\]'"):
         embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, config)
+
+
+def test_both_engines_make_the_tier_of_the_indexing_configuration(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "components.search.embed.add_tier", lambda _, manifest, config, __: asked.append(config) or manifest
+    )
+    yaml = tmp_path / "own.yaml"
+    yaml.write_text("parameters: {gallery: {}, embedding: {tier: {kind: hnsw, memory_budget_mb: 7}}}\n")
+    tier = run_config.checked("indexing", run_config.load("indexing", str(yaml)))["embedding"].tier
+    assert tier.memory_budget_mb == 7
+    gallery = read_gallery(GalleryConfig(root=folder))
+    for name, config in (("local", LOCAL), ("ray", on_ray)):
+        embed(colour_bundle, gallery, tmp_path, config.model_copy(update={"tier": tier}), name=name)
+    assert asked == [tier, tier]
 
 
 def test_the_engine_is_the_one_that_is_named():

@@ -63,7 +63,7 @@ def test_a_search_is_logged_with_whether_it_matched_and_never_with_its_words(alb
     with album_tools.serving(album / "index") as client:
         client.get("/api/v1/search?q=red")
         client.get("/api/v1/search?q=red&k=2&offset=2")  # the next page is no search of its own
-        client.get("/api/v1/search?q=secretive&folder=nowhere")
+        client.get("/api/v1/search?q=secretive&until=1990-01-01")
         client.post("/api/v1/search", json={"terms": [{"text": "blue"}]})
         client.get("/api/v1/search?q=")
         client.get("/health/live")
