@@ -1,5 +1,6 @@
 """Tracking: what steps tell the MLflow run that ZenML opened for them; knows nothing of what the numbers mean."""
 
+import logging
 import math
 import re
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from model_registry.lineage import this_hardware
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 
@@ -52,6 +55,18 @@ def log_hardware() -> None:
 def trained_on() -> str:
     """The machine that trained in this run, "" when the training is of an earlier run."""
     return str(mlflow.MlflowClient().get_run(run_id()).data.tags.get(names.HARDWARE, ""))
+
+
+def mark_failed(tracking_uri: str, experiment: str, name: str) -> None:
+    """Show the run of a pipeline that failed as failed: ZenML ends it with each step that went well. Never raises."""
+    try:
+        client = mlflow.MlflowClient(tracking_uri=tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        wanted = f"attributes.run_name = '{name}'"
+        for run in client.search_runs([found.experiment_id], wanted) if found else ():
+            client.set_terminated(run.info.run_id, "FAILED")
+    except Exception as error:  # noqa: BLE001 - what failed is about to be told; this must not take its place
+        logger.warning("the MLflow run %s could not be marked as failed: %s", name, error)
 
 
 def log_config(**configs: BaseModel) -> None:
@@ -107,10 +122,11 @@ def log_scores(scores: ScoreCalibration) -> None:
     log_record(scores, "reports/scores.json")
 
 
-def log_promotion(decision: PromotionDecision, candidate: Record | None) -> None:
+def log_promotion(decision: PromotionDecision, candidate: Record | None, *, version_run: str | None) -> None:
     """Log what the checks measured as metrics `promotion.<check>`, the decision as JSON, and the candidate's measurement.
 
-    candidate: a StoredMeasurement; None when the version was champion already. Its file is one line: ranks are many.
+    candidate: a StoredMeasurement; None when the version was champion already. Its file is one line: ranks are many. It
+    goes to the run that registered the version, which is an earlier one when that was stopped before it decided.
     """
     run_id()
     words = re.compile(r"[^a-z0-9]+")
@@ -119,7 +135,8 @@ def log_promotion(decision: PromotionDecision, candidate: Record | None) -> None
     _log_metrics({name: value for name, value in values.items() if value is not None}, 0)
     log_record(decision, "reports/promotion.json")
     if candidate is not None:
-        mlflow.log_text(candidate.model_dump_json(), names.MEASURED_ARTIFACT)
+        where = version_run or run_id()
+        mlflow.MlflowClient().log_text(where, candidate.model_dump_json(), names.MEASURED_ARTIFACT)
 
 
 def log_drift(report: DriftReport) -> None:

@@ -1,5 +1,6 @@
 """Home: where pipelines keep their stores, and what a first run needs there; knows nothing of steps or models."""
 
+import functools
 import logging
 import os
 import sys
@@ -115,6 +116,7 @@ def connect(home: Home) -> "Client":
     from zenml.client import Client  # 4 s, and it reads the environment set above
 
     _tame_logs()
+    _remember_packages()
     try:
         client = Client()
         _ = client.zen_store  # connects
@@ -181,6 +183,14 @@ class _Stderr:
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+
+def _remember_packages() -> None:
+    """ZenML 0.98 looks through the files of all installed packages, 0.7 s, whenever it stores a table: once is enough."""
+    from zenml.utils import source_utils
+
+    if not hasattr(source_utils._get_package_for_module, "cache_info"):  # noqa: SLF001 - see the pin in pyproject.toml
+        source_utils._get_package_for_module = functools.cache(source_utils._get_package_for_module)  # noqa: SLF001
 
 
 def _tame_logs() -> None:

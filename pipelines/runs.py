@@ -19,7 +19,7 @@ from components.errors import BusyError, ConfigError, FinderError
 from components.monitoring.report import DriftReport
 from components.records import ParityReport, PromotionDecision, RetrievalReport
 from components.search.index import IndexManifest
-from pipelines.home import Home, prepare
+from pipelines.home import EXPERIMENT_NAME, Home, prepare
 from pipelines.run_config import PipelineName, Values, checked, filled
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class TrainingOutcome(NamedTuple):
 def run_training(values: Values, home: Home, mlflow_uri: str | None) -> TrainingOutcome:
     """Run finder_training. Raises the FinderError of the step that failed, ConfigError."""
     parameters = training_parameters(values, home)
-    with exclusive(home, mlflow_uri):
-        run = _start("training", parameters["dataset"]["name"], {**values, "parameters": parameters})
+    with exclusive(home, mlflow_uri) as uri:
+        run = _start("training", parameters["dataset"]["name"], {**values, "parameters": parameters}, uri)
         return TrainingOutcome(
             report=_output(run, "evaluate_retrieval", "retrieval_report"),
             parity=_output(run, "measure_parity", "parity_report"),
@@ -78,8 +78,8 @@ def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexMan
     placed = gallery if gallery.uri else gallery.model_copy(update={"root": root})
     parameters = {**_plain(configs), "gallery": placed.model_dump(mode="json")}
     parameters["gallery_fingerprint"] = PictureFolder(gallery.uri or str(root)).fingerprint()
-    with exclusive(home, mlflow_uri):
-        run = _start("indexing", root.name, {**values, "parameters": parameters})
+    with exclusive(home, mlflow_uri) as uri:
+        run = _start("indexing", root.name, {**values, "parameters": parameters}, uri)
         manifest: IndexManifest = _output(run, "publish_index", "published_index")
         return manifest
 
@@ -142,10 +142,17 @@ def pipeline_function(kind: PipelineName) -> Any:  # noqa: ANN401 - ZenML's pipe
     return finder_indexing
 
 
-def _start(kind: PipelineName, subject: str, values: Values) -> "PipelineRunResponse":
+def _start(kind: PipelineName, subject: str, values: Values, uri: str) -> "PipelineRunResponse":
     # ZenML wants names that never were: after a clock was set back the time alone may have been.
     stamp = f"{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}-{secrets.token_hex(2)}"
-    run = _submit(kind, pipeline_function(kind), {**values, "run_name": f"{kind}-{subject}-{stamp}"})
+    name = f"{kind}-{subject}-{stamp}"
+    try:
+        run = _submit(kind, pipeline_function(kind), {**values, "run_name": name})
+    except BaseException:
+        from model_registry import tracking
+
+        tracking.mark_failed(uri, EXPERIMENT_NAME, name)
+        raise
     assert run is not None
     return run
 

@@ -57,7 +57,7 @@ def promote_bundle(
         folder=scratch_dir(),
     )
     measured = None if contest.candidate is None else StoredMeasurement.of(contest.candidate)
-    tracking.log_promotion(contest.decision, measured)
+    tracking.log_promotion(contest.decision, measured, version_run=registered.run_id)
     if contest.champion is not None:
         tracking.log_record(contest.champion.measurement, f"reports/champion_{split}.json")
     log_metadata({"promoted": contest.decision.promoted, "reasons": " | ".join(contest.decision.reasons)})

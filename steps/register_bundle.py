@@ -8,7 +8,7 @@ from components.bundle import Bundle
 from components.configs import TrainingParameters
 from components.monitoring.reference import DriftReference
 from components.records import DatasetManifest, ParityReport, RetrievalReport, ValidationReport
-from model_registry import lineage, tracking
+from model_registry import lineage, names, tracking
 from model_registry.mlflow_registry import Evidence, RegisteredVersion, Registry
 from model_registry.model_card import CardFacts, model_card
 from steps._cache import CODE_AWARE, code_hash
@@ -52,6 +52,7 @@ def register_bundle(
     evidence = Evidence(
         report=report, card=card, manifest=manifest, validation=validated, drift_reference=reference.path
     )
+    tracking.log_record(parity, names.PARITY_ARTIFACT)  # measured by an earlier run, perhaps, that was stopped
     registered = registry.register_bundle(bundle, name, origin, evidence)
     log_metadata({"model": registered.name, "version": registered.version})
     return registered

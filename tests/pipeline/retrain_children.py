@@ -1,7 +1,7 @@
 """Runs commands in one home: retrain_children.py HOME, a JSON request a line on stdin, two JSON answers a line on stdout.
 
 Imports once, then forks for each request, so that each command has a process and stores of its own. {"words": [...],
-"environment": {...}, "set": {...}} runs `image-finder WORDS`, {"hooks": "fail" or "work", ...} a small pipeline with the hooks of
+"environment": {...}, "set": {...}} runs `image-finder WORDS --home HOME` (with "home": false without --home), {"hooks": "fail" or "work", ...} a small pipeline with the hooks of
 pipelines.alerts, {"words": [...], "kubernetes": HOST, ...} with the stack's orchestrator on that cluster. The answers are {"pid": n} at once and {"code", "out", "err"} at the end.
 """
 
@@ -85,7 +85,8 @@ def child(request, out, err):
     if "hooks" in request:
         run_hooked(request["hooks"])
     else:
-        main([*request["words"], "--home", str(HOME.root)], prog_name="image-finder")
+        home = ["--home", str(HOME.root)] if request.get("home", True) else []
+        main([*request["words"], *home], prog_name="image-finder")
 
 
 def answer(request):

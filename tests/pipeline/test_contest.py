@@ -260,7 +260,7 @@ def test_the_run_of_a_decision_holds_it_its_checks_and_the_measurement(store, re
     found = contest(register(GOOD))
     mlflow.set_tracking_uri(store)
     with mlflow.start_run() as run:
-        tracking.log_promotion(found.decision, StoredMeasurement.of(found.candidate))
+        tracking.log_promotion(found.decision, StoredMeasurement.of(found.candidate), version_run=None)
     metrics = mlflow.get_run(run.info.run_id).data.metrics
     assert metrics["promotion.promoted"] == 1.0
     assert metrics["promotion.recall_10"] == 1.0

@@ -109,14 +109,14 @@ class Month:
 
     def run(self, *, code=0):
         """A run of the timer, to its end; what it alerted."""
-        self.finder.begin({"words": self._retrain})
+        self.finder.begin({"words": self._retrain, "home": False})
         done = self.finder.end()
         assert done["code"] == code, done["err"][-4000:]
         return self._told(done)
 
     def run_killed_at(self, stage):
         """A run of the timer whose process is killed as soon as a stage has started."""
-        process = self.finder.begin({"words": self._retrain})
+        process = self.finder.begin({"words": self._retrain, "home": False})
         deadline = time.monotonic() + 180
         while f"Step `{stage}` has started" not in Path(process["err"]).read_text():
             assert time.monotonic() < deadline, Path(process["err"]).read_text()[-3000:]
@@ -127,7 +127,7 @@ class Month:
     def died(self):
         """What systemd starts when a run was killed; what it alerted."""
         environment = {"MONITOR_SERVICE_RESULT": "signal", "MONITOR_EXIT_STATUS": "KILL"}
-        self.finder.begin({"words": self._died, "set": environment})
+        self.finder.begin({"words": self._died, "set": environment, "home": False})
         return self._told(self.finder.end())
 
     def models(self, *words):
@@ -232,7 +232,8 @@ def month(tmp_path):
 
 
 def bundle_of(client, version):
-    return client.get_model_version(MODEL, version).tags["bundle_sha256"]
+    """Identity of a version's model, as searches tell it."""
+    return client.get_model_version(MODEL, version).tags["bundle_sha256"][:16]
 
 
 def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_search_answers(month):
@@ -315,14 +316,15 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
         ("registered", "1", "2"), ("decision", "1", "2"), ("moving", "1", "2"), ("moved", "1", "2"), ("index", "1", "2"),
         ("registered", "2", "3"), ("decision", "2", "3"), ("failed", None, None),
         ("registered", "3", "4"), ("decision", "2", "4"), ("moving", "2", "4"), ("moved", "2", "4"),
-        ("skipped", None, None), ("index", "2", "4"),
+        *[("skipped", None, None)] * 3, ("index", "2", "4"),
         ("decision", "4", "3"), ("moving", "4", "3"), ("forced", "4", "3"), ("index", "4", "3"),
         ("moving", "3", "4"), ("rollback", "3", "4"), ("index", "3", "4"), ("skipped", None, None),
     ]  # fmt: skip
     assert all(began <= datetime.fromisoformat(entry["at"]) <= datetime.now(UTC) for entry in exported["entries"])
     forced = next(entry for entry in exported["entries"] if entry["kind"] == "forced")
     assert forced["reasons"][0] == "forced: the fair needs its words"
-    assert "would not have been" in forced["reasons"][1]
+    assert "by the rule it would not have been" in forced["reasons"][1]
+    assert "gain -" in forced["reasons"][1]
 
     # So does the store
     versions = {str(each.version): each for each in client.search_model_versions(f"name='{MODEL}'")}
@@ -348,5 +350,5 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
     order = [bundle for at, bundle in enumerate(seen) if at == 0 or seen[at - 1] != bundle]
     assert order == [bundle_of(client, version) for version in ("1", "2", "4", "3", "4")]
     index = VectorIndex.open(month.home / "index")
-    assert index.manifest.bundle_sha256 == bundle_of(client, "4")
+    assert index.manifest.bundle_sha256.startswith(bundle_of(client, "4"))
     assert index.manifest.count == SCENES

@@ -240,7 +240,7 @@ def test_every_step_gets_a_pod_that_the_cluster_would_admit(scratch, pipeline):
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert not container["securityContext"].get("privileged")
         assert pod["spec"]["serviceAccountName"] == "image-finder-step"
-        secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"]}
+        secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
         assert secrets["IMAGE_FINDER_ALERTS"] == {"name": "alerts", "key": "addresses", "optional": True}
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounts.items() >= {"home": "/finder", "data": "/data"}.items()

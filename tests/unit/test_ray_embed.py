@@ -43,6 +43,8 @@ def cluster():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
+        # Else ray.init puts the address of a network in place of 127.0.0.1, where these nodes do not listen.
+        patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
         Path(folder, "ray").mkdir()
         here = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args={**here, "num_cpus": 0})
