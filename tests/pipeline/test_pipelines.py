@@ -185,7 +185,7 @@ def test_a_training_brings_the_index_of_its_champion_where_searches_answer_with_
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     words = ("pipeline", "run", "training", "--config", root / "training.yaml", "--json")
     smaller = (*words, "--set", "dataset.max_images=60")
-    before = client.get_model_version_by_alias("image-finder", "champion").version
+    before = str(client.get_model_version_by_alias("image-finder", "champion").version)
     for version, training in sorted({"1": words, "2": smaller}.items(), key=lambda each: each[0] == before):
         client.set_registered_model_alias("image-finder", "champion", version)  # a person may, and nothing indexes then
         outcome = json.loads(run(*training, home=home).stdout)
