@@ -67,7 +67,12 @@ def on_cluster(host):
     homes.prepare(HOME, mlflow_uri=None)
     client = Client()
     if not client.list_stack_components(type=Kind.ORCHESTRATOR, name="cluster").items:
-        settings = {"kubernetes_context": "scratch", "kubernetes_namespace": "finder", "skip_local_validations": True}
+        settings = {
+            "kubernetes_context": "scratch",
+            "kubernetes_namespace": "finder",
+            "skip_local_validations": True,
+            "local": True,
+        }
         client.create_stack_component("cluster", "kubernetes", Kind.ORCHESTRATOR, settings)
         client.create_stack_component("cluster", "default", Kind.CONTAINER_REGISTRY, {"uri": "registry.example.org"})
         client.create_stack_component("cluster", "local", Kind.IMAGE_BUILDER, {})
