@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
+
+from components.records import PartName
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -237,6 +239,59 @@ def fetch(
         f"{desk.model} version {found.version} in {bundle.path}, {len(bundle.manifest.files_sha256)} files verified"
     )
     click.echo(f"search with it: image-finder index PICTURES --bundle {bundle.path}", err=True)
+
+
+@models.command(
+    epilog="\b\nExamples:\n  image-finder models evaluate champion-bundle --data coco\n"
+    "  image-finder models evaluate champion-bundle --data flickr8k --part val --json"
+)
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Captioned pictures: annotations/captions_*.json (COCO) or huggingface/*.parquet.",
+)
+@click.option(
+    "--part", type=click.Choice(get_args(PartName)), help="Part to measure on.  [default: test, val or train]"
+)
+@click.option(
+    "--captions", type=click.IntRange(1), metavar="N", help="Only the first N captions of each picture; COCO takes 5."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap intervals.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    bundle: Path, *, data: Path, part: PartName | None, captions: int | None, seed: int, as_json: bool
+) -> None:
+    """Measure a bundle, whoever trained it, on captioned pictures of yours: recall both ways, slices, time, size.
+
+    It is measured as `models promote` measures, through the exported towers. Whether the bundle was trained on the same
+    pictures is not known here.
+    """
+    from components.bundle import Bundle
+    from components.configs import EvaluationConfig
+    from components.evaluation.folder_recall import measure_on_folder
+    from pipelines.report_text import measurement_text
+
+    config = EvaluationConfig(captions_per_image=captions, seed=seed)
+    opened = Bundle.open(bundle.resolve(), verify=True)
+    found = measure_on_folder(opened, data.resolve(), part, config)
+    if as_json:
+        counts = {"captions": found.n_captions, "left_out": found.n_left_out}
+        _print_json(
+            {
+                **found.measurement.model_dump(mode="json", exclude={"code_sha256"}),
+                **counts,
+                "bundle_sha256": opened.sha256,
+            }
+        )
+        return
+    if found.n_left_out:
+        click.echo(
+            f"{found.n_left_out:,} of {found.n_captions:,} captions were left out, `image-finder data check` tells why",
+            err=True,
+        )
+    click.echo(measurement_text(found.measurement))
 
 
 def _print_change(model: str, change: Any, *, as_json: bool) -> None:  # noqa: ANN401 - its module is heavy

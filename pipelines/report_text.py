@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from components.app.tables import aligned
-from components.records import DirectionReport, ParityReport, PromotionCheck, PromotionDecision, RetrievalReport
+from components.records import (
+    BundleMeasurement,
+    DirectionReport,
+    ParityReport,
+    PromotionCheck,
+    PromotionDecision,
+    RetrievalReport,
+    SliceReport,
+)
 from components.search.index import IndexManifest
 
 
@@ -22,6 +30,20 @@ def retrieval_table(report: RetrievalReport) -> str:
     low, high = report.mean_recall_interval.low, report.mean_recall_interval.high
     mean = f"mean recall {100 * report.mean_recall:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
     return "\n".join([title, aligned([head, *rows]), mean])
+
+
+def measurement_text(measurement: BundleMeasurement) -> str:
+    """Recall both ways and of each slice, then what a search costs with the bundle."""
+    report = measurement.report
+    ks = sorted(report.text_to_image.recall)
+    head = ["text to picture, captions of", "queries", *(f"R@{k}" for k in ks)]
+    slices = aligned([head, *(_slice_row(each, ks) for each in report.slices)]) if report.slices else ""
+    cost = (
+        f"one text {measurement.text_ms:.1f} ms, one picture {measurement.image_ms:.1f} ms "
+        f"(median, {measurement.threads} threads); {measurement.bundle_mb:.1f} MB, "
+        f"{measurement.embedding_dim} numbers a picture"
+    )
+    return "\n\n".join(part for part in (retrieval_table(report), slices, cost) if part)
 
 
 def decision_text(decision: PromotionDecision, model_name: str) -> str:
@@ -60,15 +82,23 @@ def _measured(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4f}" if abs(value) < 1 else f"{value:.4g}"
 
 
+def _slice_row(report: SliceReport, ks: Sequence[int]) -> list[str]:
+    return [f"{report.slice}: {report.value}", f"{report.n_queries:,}", *_recalls(report, ks)]
+
+
+def _recalls(report: DirectionReport | SliceReport, ks: Sequence[int]) -> list[str]:
+    return [
+        f"{100 * report.recall[k]:.1f} [{100 * report.interval[k].low:.1f}, {100 * report.interval[k].high:.1f}]"
+        for k in ks
+    ]
+
+
 def _direction_row(name: str, report: DirectionReport, ks: Sequence[int]) -> list[str]:
     return [
         name,
         f"{report.n_queries:,}",
         f"{report.gallery_size:,}",
-        *(
-            f"{100 * report.recall[k]:.1f} [{100 * report.interval[k].low:.1f}, {100 * report.interval[k].high:.1f}]"
-            for k in ks
-        ),
+        *_recalls(report, ks),
         f"{report.median_rank:g}",
         *(f"{100 * report.random_recall[k]:.2f}" for k in ks),
     ]

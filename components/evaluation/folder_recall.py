@@ -1,0 +1,64 @@
+"""Folder recall: any bundle on any folder of captioned pictures, so that a figure can be checked where it is doubted."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from components.bundle import Bundle
+from components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
+from components.data.coco import read_captions
+from components.data.expectations import valid_captions, validate_captions
+from components.data.layout import detect_layout
+from components.data.manifest import build_manifest, inspect_pictures
+from components.data.tokens import Tokenizer, packaged_tokenizer_json
+from components.errors import DataError
+from components.evaluation.bundle_recall import measure_bundle
+from components.evaluation.retrieval import EvaluatedOn
+from components.records import BundleMeasurement, PartName
+from components.training.trainer import CaptionedPictures
+
+_PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first
+_MAX_TOKENS = 64  # counting is not cut by it
+
+
+class FolderMeasurement(NamedTuple):
+    """What was measured, and how many of the part's captions were left out: broken ones and those without a picture."""
+
+    measurement: BundleMeasurement
+    n_captions: int
+    n_left_out: int
+
+
+def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config: EvaluationConfig) -> FolderMeasurement:
+    """Measure a bundle on one part of a data set found out from its folder: test, else val, else train, unless named.
+
+    The captions are validated as a training's are, with limits that stop nothing: what is broken or has no picture is
+    left out and counted. Raises DataError for a folder without captions or without such a part, BundleError.
+    """
+    dataset = _only(detect_layout(root), part)
+    name = next(iter(dataset.parts))
+    captions = read_captions(dataset)
+    pictures = inspect_pictures(captions, root, progress=True)
+    manifest = build_manifest(captions, pictures, dataset)
+    counts = Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS).count(captions["caption"].tolist())
+    report = validate_captions(captions, pictures, manifest, ValidationConfig(), token_counts=counts)
+    kept = valid_captions(captions, report)
+    if kept.empty:
+        raise DataError(
+            f"none of the {len(captions):,} captions of part '{name}' in {root} can be used: "
+            "`image-finder data check` tells why"
+        )
+    measured = measure_bundle(
+        bundle,
+        CaptionedPictures(kept, pictures, root),
+        config,
+        identity=EvaluatedOn(dataset=dataset.name, data_version=manifest.version, split=name),
+        code_sha256="",  # tells whether two registered measurements can be compared; this one is not registered
+    )
+    return FolderMeasurement(measured.measurement, len(captions), len(captions) - len(kept))
+
+
+def _only(dataset: DatasetConfig, part: PartName | None) -> DatasetConfig:
+    name = part or next(each for each in _PREFERRED if each in dataset.parts)
+    if name not in dataset.parts:
+        raise DataError(f"{dataset.root} has no part '{name}': it has {', '.join(dataset.parts)}")
+    return dataset.model_copy(update={"parts": {name: dataset.parts[name]}})
