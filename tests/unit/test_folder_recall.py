@@ -77,14 +77,15 @@ def test_captions_without_their_picture_are_left_out_and_counted(colour_bundle, 
         measured(colour_bundle, tmp_path)
 
 
-def test_the_command_prints_what_was_measured(colour_bundle, folder):
-    words = ["models", "evaluate", str(colour_bundle.path), "--data", str(folder)]
-    done = CliRunner().invoke(main, words)
+def test_the_command_prints_what_was_measured(colour_bundle, folder, tmp_path):
+    write_part(tmp_path, "val", list(COLOURS) * 10)  # slices want 30 captions
+    words = ["models", "evaluate", str(colour_bundle.path), "--data"]
+    done = CliRunner().invoke(main, [*words, str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("colours val: 4 pictures, 8 captions")
-    assert "caption length" in done.stdout
+    assert done.stdout.startswith(f"{tmp_path.name} val: 40 pictures, 80 captions")
+    assert "caption length: 9-13 words" in done.stdout
     assert "3 numbers a picture" in done.stdout
-    told = json.loads(CliRunner().invoke(main, [*words, "--captions", "1", "--json"]).stdout)
+    told = json.loads(CliRunner().invoke(main, [*words, str(folder), "--captions", "1", "--json"]).stdout)
     assert told["report"]["text_to_image"]["recall"]["1"] == 1.0
     assert (told["captions"], told["left_out"], told["bundle_sha256"]) == (8, 0, colour_bundle.sha256)
 
