@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,15 @@ def score_calibration() -> ScoreCalibration:
         data_version="0123456789ab",
         split="val",
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_mlflow_address() -> Iterator[None]:
+    """MLflow keeps its address in the environment too: commands of the modules behind this one would follow it there."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture
