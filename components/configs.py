@@ -205,6 +205,9 @@ class TrainingConfig(Config):
     captions_per_image: int = Field(
         2, ge=1, description="captions of each picture in a batch; the others take their turn in later epochs"
     )
+    flip_share: float = Field(
+        0.0, ge=0, le=1, description="chance of a picture to be seen mirrored; above 0 features are cached of both"
+    )
     head_rate: float = Field(1e-3, gt=0, description="peak learning rate of pooling and projections")
     trunk_rate: float = Field(1e-4, gt=0, description="peak learning rate of trunk stages that learn")
     weight_decay: float = Field(0.05, ge=0)

@@ -61,7 +61,17 @@ def finder_training(
     train, val, test = split_captions(captions, pictures, validated, split, after=["require_valid"])
     drifted = measure_drift(train, manifest, drift, registry, embedding)
     require_no_drift(drifted, drift)
-    features = extract_features(train, val, test, pictures, manifest, model, embedding, after=["require_no_drift"])
+    features = extract_features(
+        train,
+        val,
+        test,
+        pictures,
+        manifest,
+        model,
+        embedding,
+        flips=training.flip_share > 0,
+        after=["require_no_drift"],
+    )
     checkpoint = train_dual_encoder(train, val, pictures, manifest, features, model, training, embedding)
     report, scores = evaluate_retrieval(checkpoint, val, test, pictures, manifest, evaluation, embedding)
     require_quality(report, evaluation)

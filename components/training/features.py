@@ -29,12 +29,10 @@ from components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atom
 _LISTED = 5
 
 
-def image_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
-    """The cache of this model's image stem; an entry is (h * w, C) float16."""
-    identity = (
-        f"{_stem_identity(assembled.model.image_tower.stem)}:{assembled.preprocess.model_dump_json()}:{PIXELS_VERSION}"
-    )
-    maker = sha256_of_bytes(identity.encode())
+def image_features_cache(assembled: Assembled, folder: Path, *, mirrored: bool = False) -> ContentCache:
+    """The cache of this model's image stem; an entry is (h * w, C) float16. mirrored: of pictures seen left to right."""
+    parts = [_stem_identity(assembled.model.image_tower.stem), assembled.preprocess.model_dump_json(), PIXELS_VERSION]
+    maker = sha256_of_bytes(":".join(map(str, [*parts, *(["mirrored"] if mirrored else [])])).encode())
     width = _image_channels(assembled)
     return ContentCache(folder / f"image-{maker[:16]}", width=width, dtype="float16", maker=maker)
 
@@ -49,12 +47,21 @@ def text_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
 
 
 def extract_image_features(
-    assembled: Assembled, paths: Sequence[Path], cache: ContentCache, config: EmbeddingConfig, *, progress: bool = False
+    assembled: Assembled,
+    paths: Sequence[Path],
+    cache: ContentCache,
+    config: EmbeddingConfig,
+    *,
+    mirrored: bool = False,
+    progress: bool = False,
 ) -> dict[Path, str]:
-    """Cache the stem's features of pictures. Returns the content key of each path. Raises DataError if one is unreadable."""
+    """Cache the stem's features of pictures, or of their mirror images. Returns the content key of each path.
+
+    Raises DataError if one is unreadable.
+    """
     graph = _exported(assembled.model.image_tower.stem, cache, input_px=assembled.preprocess.input_px)
-    title = "image features" if progress else ""
-    found = cache_stem_features(graph, assembled.preprocess, paths, cache, config, title=title)
+    title = ("mirrored image features" if mirrored else "image features") if progress else ""
+    found = cache_stem_features(graph, assembled.preprocess, paths, cache, config, mirrored=mirrored, title=title)
     if found.failures:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
         raise DataError(
@@ -71,13 +78,19 @@ def cache_stem_features(
     cache: ContentCache,
     config: EmbeddingConfig,
     *,
+    mirrored: bool = False,
     title: str,
 ) -> PictureKeys:
-    """Cache what an exported image stem makes of pictures: entries of (h * w, C) float16. title: of the progress bar."""
+    """Cache what an exported image stem makes of pictures: entries of (h * w, C) float16.
+
+    mirrored: of their mirror images, under the same keys. title: of the progress bar.
+    """
     lanes = throughput_lanes(config.device, config.threads)
     session = open_session(graph, device=config.device, threads=lanes.threads)
 
     def infer(pixels: Pixels) -> NDArray[Any]:
+        if mirrored:
+            pixels = np.ascontiguousarray(pixels[:, :, ::-1])
         calls = [pixels[at : at + lanes.pictures] for at in range(0, len(pixels), lanes.pictures)]
         features: NDArray[Any] = np.concatenate([session.run(["features"], {"pixels": part})[0] for part in calls])
         return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)

@@ -157,6 +157,7 @@ class _Run:
             captions_per_image=config.captions_per_image,
             seed=config.seed,
             epoch=index,
+            flip_share=config.flip_share,
         )
         first = index * len(plans)
         losses = []
@@ -260,7 +261,7 @@ class _PlannedBatches(Dataset["_Batch | str"]):
         plan = self._plans[number]
         try:
             return _Batch(
-                self._data.images.load(plan.image_rows),
+                self._data.images.load(plan.image_rows, plan.flipped if plan.flipped.any() else None),
                 self._data.texts.load(plan.caption_rows),
                 torch.from_numpy(plan.image_of_text),
             )

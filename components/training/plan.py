@@ -6,27 +6,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 class BatchPlan(NamedTuple):
-    """One batch. image_rows: (n_images,); caption_rows: (n_texts,); image_of_text: (n_texts,) position in image_rows."""
+    """One batch. image_rows: (n_images,); caption_rows: (n_texts,); image_of_text: (n_texts,) position in image_rows;
+    flipped: (n_images,) which pictures are seen mirrored, left to right.
+    """
 
     image_rows: IntArray
     caption_rows: IntArray
     image_of_text: IntArray
+    flipped: BoolArray
 
 
 def plan_epoch(
-    image_of_caption: IntArray, *, batch_images: int, captions_per_image: int, seed: int, epoch: int
+    image_of_caption: IntArray,
+    *,
+    batch_images: int,
+    captions_per_image: int,
+    seed: int,
+    epoch: int,
+    flip_share: float = 0.0,
 ) -> list[BatchPlan]:
     """Shuffle pictures into batches of nearly equal size; each picture brings captions_per_image of its captions.
 
     image_of_caption: (n_captions,) row of each caption's picture, every picture has at least one. A picture's captions
     are dealt in a random order of its own and take turns, so that all are used before one comes again; a picture with
-    fewer captions brings them all. epoch counts from 0.
+    fewer captions brings them all. epoch counts from 0. flip_share: chance of each picture to be seen mirrored.
     """
     n_images = int(image_of_caption.max()) + 1
     order = np.random.default_rng((seed, epoch)).permutation(n_images)
+    flipped = np.random.default_rng((seed, epoch, 1)).random(n_images) < flip_share
     dealt = _dealt_captions(image_of_caption, seed)
     counts = np.bincount(image_of_caption, minlength=n_images)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -37,7 +48,7 @@ def plan_epoch(
         turn = np.arange(len(image_of_text)) - np.repeat(np.cumsum(taken) - taken, taken)
         own = image_rows[image_of_text]
         position = (epoch * captions_per_image + turn) % counts[own]
-        plans.append(BatchPlan(image_rows, dealt[starts[own] + position], image_of_text))
+        plans.append(BatchPlan(image_rows, dealt[starts[own] + position], image_of_text, flipped[image_rows]))
     return plans
 
 
@@ -59,7 +70,9 @@ def share_of_batch(plan: BatchPlan, rank: int, world: int) -> Share:
     # plan_epoch lists the captions in the order of their pictures
     first_text, end_text = np.searchsorted(plan.image_of_text, [first, end]).tolist()
     images, texts = slice(first, end), slice(first_text, end_text)
-    own = BatchPlan(plan.image_rows[images], plan.caption_rows[texts], plan.image_of_text[texts] - first)
+    own = BatchPlan(
+        plan.image_rows[images], plan.caption_rows[texts], plan.image_of_text[texts] - first, plan.flipped[images]
+    )
     return Share(own, images, texts)
 
 

@@ -15,6 +15,7 @@ from components.encoders.dual_encoder import DualEncoder
 from components.features.content_cache import ContentCache
 
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 Vectors = NDArray[np.float32]
 
 
@@ -30,8 +31,8 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, rows: IntArray) -> Tensor:
-        """What `embed` reads, one row a picture."""
+    def load(self, rows: IntArray, flipped: BoolArray | None = None) -> Tensor:
+        """What `embed` reads, one row a picture. flipped: (n,) which are seen mirrored; None: none is."""
         ...
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
@@ -56,21 +57,24 @@ class TextSource(Protocol):
 class CachedImages:
     """Frozen-stem features of pictures."""
 
-    def __init__(self, cache: ContentCache, keys: Sequence[str]) -> None:
-        """keys: content key of each row; all are in the cache."""
-        self._cache = cache
-        self._starts, counts = cache.places(keys)
+    def __init__(self, cache: ContentCache, keys: Sequence[str], mirrored: ContentCache | None = None) -> None:
+        """keys: content key of each row; all are in the cache, and in that of the mirrored pictures if there is one."""
+        self._caches = [cache] if mirrored is None else [cache, mirrored]
+        places = [each.places(keys) for each in self._caches]
+        self._starts = np.stack([starts for starts, _ in places])  # (1 or 2, rows)
+        counts = places[0][1]
         self._positions = int(counts[0]) if len(counts) else 0
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return self._starts.shape[1]
 
-    def load(self, rows: IntArray) -> Tensor:
-        """Features (n, h, w, C) float16; the grid is square."""
-        stored = self._cache.rows
-        batch = np.empty((len(rows), self._positions, stored.shape[1]), stored.dtype)
-        for place, start in zip(batch, self._starts[rows], strict=True):
-            place[...] = stored[start : start + self._positions]
+    def load(self, rows: IntArray, flipped: BoolArray | None = None) -> Tensor:
+        """Features (n, h, w, C) float16; the grid is square. flipped: see ImageSource; wants the mirrored cache."""
+        stored = [cache.rows for cache in self._caches]
+        views = np.zeros(len(rows), np.int64) if flipped is None else flipped.astype(np.int64)
+        batch = np.empty((len(rows), self._positions, stored[0].shape[1]), stored[0].dtype)
+        for place, view, start in zip(batch, views, self._starts[views, rows], strict=True):
+            place[...] = stored[view][start : start + self._positions]
         side = int(self._positions**0.5)
         return torch.from_numpy(batch).view(len(rows), side, side, -1)
 
@@ -90,9 +94,12 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def load(self, rows: IntArray) -> Tensor:
-        """Pixels (n, px, px, 3) uint8."""
-        return torch.from_numpy(np.stack([self._preprocess.load(self._paths[row]) for row in rows]))
+    def load(self, rows: IntArray, flipped: BoolArray | None = None) -> Tensor:
+        """Pixels (n, px, px, 3) uint8. flipped: see ImageSource."""
+        pixels = np.stack([self._preprocess.load(self._paths[row]) for row in rows])
+        if flipped is not None:
+            pixels[flipped] = pixels[flipped, :, ::-1]
+        return torch.from_numpy(pixels)
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
         """The whole image tower."""

@@ -12,6 +12,7 @@ from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
 from components.encoders.dual_encoder import Assembled, assemble
 from components.errors import DataError
+from components.features.content_cache import ContentCache
 from components.features.texts import text_keys
 from components.records import Record
 from components.storage import sha256_of_bytes, sha256_of_file
@@ -100,23 +101,36 @@ def untrained(config: ModelConfig, seed: int) -> Assembled:
 
 
 def paired_set(
-    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings
+    assembled: Assembled,
+    config: ModelConfig,
+    data: CaptionedPictures,
+    settings: FeatureSettings,
+    *,
+    mirrored: bool = False,
 ) -> PairedSet:
-    """Training inputs of a table; features of frozen trunks are computed where they are missing. Raises DataError."""
+    """Training inputs of a table; features of frozen trunks are computed where they are missing.
+
+    mirrored: pictures may be asked for flipped too. Raises DataError.
+    """
     return PairedSet(
-        _image_source(assembled, config, data, settings),
+        _image_source(assembled, config, data, settings, mirrored=mirrored),
         _text_source(assembled, config, data, settings),
         data.image_of_caption(),
     )
 
 
 def extract_features(
-    config: ModelConfig, seed: int, tables: list[CaptionedPictures], settings: FeatureSettings
+    config: ModelConfig,
+    seed: int,
+    tables: list[CaptionedPictures],
+    settings: FeatureSettings,
+    *,
+    flips: bool = False,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables."""
+    """Fill the caches of frozen trunks for all tables. flips: of the first table's pictures seen mirrored too."""
     assembled = untrained(config, seed)
-    for data in tables:
-        paired_set(assembled, config, data, settings)
+    for number, data in enumerate(tables):
+        paired_set(assembled, config, data, settings, mirrored=flips and number == 0)
     return FeatureSummary(
         image_cache=""
         if config.image.trained_stages == "all"
@@ -150,7 +164,8 @@ def train_checkpoint(
     identity = _identity(train_data, val_data, configs)
     work = settings.cache_dir / "training" / identity[:16]
     with ranks.lead_first():
-        train_set, val_set = (paired_set(assembled, model_config, data, settings) for data in (train_data, val_data))
+        train_set = paired_set(assembled, model_config, train_data, settings, mirrored=training.flip_share > 0)
+        val_set = paired_set(assembled, model_config, val_data, settings)
     trained = train(
         assembled.model,
         train_set,
@@ -191,23 +206,34 @@ def checkpoint_vectors(
 
 
 def _image_source(
-    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings
+    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings, *, mirrored: bool
 ) -> ImageSource:
     rows = data.picture_rows()
     paths = [data.root / name for name in rows["file_name"]]
     if config.image.trained_stages == "all":
         return DecodedImages(paths, assembled.preprocess)
-    cache = image_features_cache(assembled, settings.cache_dir)
     keys = rows["sha256"].tolist()
-    missing = [path for path, key in zip(paths, keys, strict=True) if key not in cache]
-    if missing:
-        found = extract_image_features(assembled, missing, cache, settings.embedding, progress=settings.progress)
-        changed = [path for path, key in zip(paths, keys, strict=True) if path in found and found[path] != key]
-        if changed:
-            raise DataError(
-                f"{len(changed)} pictures changed after validation, first {changed[0]}; run the pipeline again"
-            )
-    return CachedImages(cache, keys)
+    caches = []
+    for flipped in (False, True) if mirrored else (False,):
+        cache = image_features_cache(assembled, settings.cache_dir, mirrored=flipped)
+        _fill(cache, assembled, dict(zip(paths, keys, strict=True)), settings, mirrored=flipped)
+        caches.append(cache)
+    return CachedImages(caches[0], keys, *caches[1:])
+
+
+def _fill(
+    cache: ContentCache, assembled: Assembled, keys: dict[Path, str], settings: FeatureSettings, *, mirrored: bool
+) -> None:
+    """Compute the features of the pictures that the cache lacks. keys: content key of each path."""
+    missing = [path for path, key in keys.items() if key not in cache]
+    if not missing:
+        return
+    found = extract_image_features(
+        assembled, missing, cache, settings.embedding, mirrored=mirrored, progress=settings.progress
+    )
+    changed = [path for path in missing if found[path] != keys[path]]
+    if changed:
+        raise DataError(f"{len(changed)} pictures changed after validation, first {changed[0]}; run the pipeline again")
 
 
 def _text_source(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.training.plan import batches_of_epoch, plan_epoch
+from components.training.plan import batches_of_epoch, plan_epoch, share_of_batch
 
 counts_of_captions = st.lists(st.integers(1, 7), min_size=1, max_size=60)
 
@@ -83,3 +83,21 @@ def test_a_plan_is_a_function_of_seed_and_epoch():
 
     assert flat(5, 3) == flat(5, 3)
     assert len({tuple(flat(seed, epoch)) for seed in (5, 6) for epoch in (3, 4)}) == 4
+
+
+def test_pictures_are_flipped_by_chance_and_otherwise_in_another_epoch():
+    def flipped(share, epoch=0):
+        plans = plan_epoch(np.arange(400), batch_images=64, captions_per_image=1, seed=3, epoch=epoch, flip_share=share)
+        rows, flips = (np.concatenate([plan[at] for plan in plans]) for at in (0, 3))
+        return flips[np.argsort(rows)]
+
+    assert not flipped(0.0).any()
+    assert flipped(1.0).all()
+    assert 150 < flipped(0.5).sum() < 250
+    assert 100 < (flipped(0.5) != flipped(0.5, epoch=1)).sum() < 300
+
+
+def test_ranks_flip_what_one_process_would():
+    (plan,) = plan_epoch(np.arange(30), batch_images=30, captions_per_image=1, seed=0, epoch=0, flip_share=0.5)
+    shares = [share_of_batch(plan, rank, 4).own.flipped for rank in range(4)]
+    np.testing.assert_array_equal(np.concatenate(shares), plan.flipped)
