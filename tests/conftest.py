@@ -1,12 +1,17 @@
 """Fixtures every test may use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # ZenML looks for the folder of the running program, which a worker of pytest-xdist does not have.
 os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(Path(__file__).resolve().parents[1]))
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the programs they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def test_history_gives_reasons_once_and_shortens_run_ids():
         "2026-01-05 03:00:00  0001 v1 about to become champion, none until then  run training-x (01234567)",
         "    better",
         "    and smaller",
-        "2026-01-05 03:00:00  0002 v1 promoted, the first champion                run training-x (01234567)",
-        "2026-01-05 03:00:00  0003 scheduled run: nothing to do                   run training-x (01234567)",
+        "2026-01-05 03:00:00  0002 v1 promoted, the first champion               run training-x (01234567)",
+        "2026-01-05 03:00:00  0003 scheduled run: nothing to do                  run training-x (01234567)",
         "    nothing changed",
     ]
