@@ -33,7 +33,10 @@ def parsed(scenario: dict) -> tuple:
 
 
 def gradient(scenario: dict, ranks) -> None:
-    """Loss, gradients and buffers of the first batch, without dropout."""
+    """Loss, gradients and buffers of the first batch, without dropout and in double precision: ranks sum in another
+    order, and what comes of that must stay far below what a fault would make.
+    """
+    torch.Tensor.float = torch.Tensor.double
     data, _, (model, training), settings = parsed(scenario)
     assembled = untrained(model, training.seed)
     with ranks.lead_first():
@@ -41,7 +44,7 @@ def gradient(scenario: dict, ranks) -> None:
     for module in assembled.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    run = _Run(assembled.model, training, 1, ranks)
+    run = _Run(assembled.model.double(), training, 1, ranks)
     run.model.train()
     plan = plan_epoch(
         train_set.image_of_caption, batch_images=training.batch_images, captions_per_image=2, seed=0, epoch=0
