@@ -139,26 +139,42 @@ class Gate:
 
     def serve(self):
         self._path.write_bytes(self._content)
+        while list(self._readers()):  # they would take the next writer for this one, and wait for its end
+            time.sleep(0.001)
 
     def catch(self, use):
         """use(pid) while a process waits for the content; it is never served."""
 
         def catch():
             with self._path.open("wb"):
-                pid = next(pid for pid in self._readers() if pid != os.getpid())
-                self.caught.append(pid)
-                use(pid)
+                # the pipe can be opened for writing a moment before the reader's descriptor is listed
+                while not (pids := [pid for pid in self._readers() if pid != os.getpid()]):
+                    time.sleep(0.001)
+                self.caught.append(pids[0])
+                use(pids[0])
+            while threads_of(pids[0]):  # as long as one is alive the pipe is open, and would swallow what comes next
+                time.sleep(0.001)
 
         return catch
 
     def _readers(self):
-        while True:  # the pipe can be opened for writing a moment before the reader's descriptor is listed
-            for link in Path("/proc").glob("[0-9]*/fd/*"):
-                try:
-                    if link.readlink() == self._path:
-                        yield int(link.parts[2])
-                except OSError:
-                    continue
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            try:
+                if link.readlink() == self._path:
+                    yield int(link.parts[2])
+            except OSError:
+                continue
+
+
+def threads_of(pid):
+    """How many threads of a process are alive; a zombie's are not."""
+    alive = 0
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            alive += stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            continue
+    return alive
 
 
 def kill(pid):
@@ -220,7 +236,8 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_nothing_is_lost(network, 
     assert index.items["sha256"] == local.items["sha256"]
 
 
-def test_an_address_where_no_ray_answers_is_one_line(colour_bundle, folder, tmp_path):
+def test_an_address_where_no_ray_answers_is_one_line(colour_bundle, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1")  # else it is tried for two minutes
     config = LOCAL.model_copy(update={"engine": "ray", "ray_address": "127.0.0.1:1"})
     with pytest.raises(StorageError, match=r"Ray cannot be reached at 127\.0\.0\.1:1: .*; check ray_address") as caught:
         embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, config)
