@@ -1,0 +1,84 @@
+"""A row of the experiment table: recall of one setting over several seeds, each a whole run of the training pipeline.
+
+    python tests/benchmarks/bench_recall.py DATA [--config flickr8k] [--set A.B=VALUE ...] [--seeds 0 1 2] [--home DIR]
+
+Each seed is `image-finder pipeline run training` with training.seed set, in one home, so that features are cached once.
+Printed are the recalls on the part the configuration reports on, mean and range over the seeds beside the 95 % interval
+that a single run has for its pictures, and the seconds of each run; the row can be pasted into recall.md. Alone on the
+machine, else the seconds say nothing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+KS = ("1", "5", "10")
+
+
+def trained(data: Path, config: str, assignments: Sequence[str], seed: int, home: Path) -> tuple[dict, float]:
+    """The report of one run and its seconds from start to end."""
+    words = ["pipeline", "run", "training", "--config", config, "--data", str(data), "--home", str(home), "--json"]
+    for assignment in [*assignments, f"training.seed={seed}", "evaluation.min_recall_at_10=0"]:
+        words += ["--set", assignment]
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "components.app.cli", *words], check=False, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"image-finder {' '.join(words)} failed; what it said stands above")
+    return json.loads(done.stdout)["report"], time.perf_counter() - started
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean and, of several, range of shares, as percentages."""
+    mean = f"{100 * sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
+def row(name: str, reports: Sequence[dict], seconds: Sequence[float]) -> str:
+    """A line of the table."""
+    recalls = [
+        cell([report[direction]["recall"][k] for report in reports])
+        for direction in ("text_to_image", "image_to_text")
+        for k in KS
+    ]
+    minutes = " + ".join(f"{each / 60:.0f}" for each in seconds)
+    return f"| {name} | {' | '.join(recalls)} | {cell([report['mean_recall'] for report in reports])} | {minutes} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--config", default="flickr8k")
+    parser.add_argument("--set", dest="assignments", action="extend", nargs="+", default=[], metavar="A.B=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--home", type=Path)
+    options = parser.parse_args()
+    reports, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in options.seeds:
+            report, taken = trained(
+                options.data, options.config, options.assignments, seed, options.home or Path(folder)
+            )
+            reports.append(report)
+            seconds.append(taken)
+            print(row(f"seed {seed}", [report], [taken]), file=sys.stderr, flush=True)
+    first = reports[0]
+    interval = first["mean_recall_interval"]
+    print(
+        f"{first['dataset']} {first['split']}: {first['n_images']:,} pictures, {first['n_captions']:,} captions; of one "
+        f"run the 95 % interval of mean recall is {100 * interval['low']:.1f} to {100 * interval['high']:.1f}"
+    )
+    heads = [f"{direction} R@{k}" for direction in ("T2I", "I2T") for k in KS]
+    print(f"| setting | {' | '.join(heads)} | mean recall | minutes |\n|{' --- |' * (len(heads) + 3)}")
+    name = ", ".join(options.assignments) or f"--config {options.config}"
+    print(row(f"{name}; seeds {' '.join(map(str, options.seeds))}", reports, seconds))
+
+
+if __name__ == "__main__":
+    main()
