@@ -61,7 +61,10 @@ def ray_session(address: str, *, cpus: int) -> Iterator[None]:
 def told_by_worker(error: BaseException) -> FinderError | None:
     """The error of this project that a worker, or the program itself, has raised behind an error; None if there is none."""
     own = [each for each in _behind(error) if isinstance(each, FinderError) and not hasattr(each, "cause")]
-    return own[-1] if own else None
+    if not own:
+        return None
+    own[-1].args = (str(own[-1]).partition("\n")[0],)  # Ray writes lines on its own retries behind it
+    return own[-1]
 
 
 def worker_was_lost(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from components.errors import ConfigError, DataError
 from pipelines import schedule as schedules
+from pipelines.environment_file import CARRIED
 from pipelines.operate_commands import BUSY, schedule
 
 WEEKLY = ("--cron", "30 3 * * MON", "--zone", "Europe/Zurich", "--training", "demo")
@@ -17,7 +18,7 @@ WEEKLY = ("--cron", "30 3 * * MON", "--zone", "Europe/Zurich", "--training", "de
 
 @pytest.fixture(autouse=True)
 def no_carried_variables(monkeypatch):
-    for name in ("IMAGE_FINDER_ALERTS", "IMAGE_FINDER_ALERTS_ON", "IMAGE_FINDER_DATA", "MLFLOW_TRACKING_URI"):
+    for name in ("IMAGE_FINDER_DATA", *CARRIED):
         monkeypatch.delenv(name, raising=False)
 
 
