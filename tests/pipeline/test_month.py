@@ -27,6 +27,7 @@ from mlflow.tracking import MlflowClient
 from components.data.demo import compose_demo
 from components.search.index import VectorIndex
 from tests.pipeline.scheduled import ROOT, Scheduled
+from tests.pipeline.small_trunk import write_text_trunk
 from tests.unit.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
@@ -150,21 +151,6 @@ def started_by(unit):
     first = words.index("pipeline")
     assert "image-finder" in words[0] or "components.app.cli" in words[:first]
     return words[first:]
-
-
-def write_text_trunk(folder):
-    """A DistilBERT of one layer with random weights, frozen: each word some direction, which is enough to tell them apart."""
-    import torch
-    from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
-
-    from components.data.tokens import packaged_tokenizer_json
-
-    torch.manual_seed(7)
-    config = DistilBertConfig(dim=128, n_layers=1, n_heads=2, hidden_dim=64, max_position_embeddings=64)
-    DistilBertModel(config).save_pretrained(folder)
-    (folder / "source.json").write_text(packaged_tokenizer_json(), encoding="utf-8")
-    PreTrainedTokenizerFast(tokenizer_file=str(folder / "source.json")).save_pretrained(folder)
-    return folder
 
 
 class Searcher(threading.Thread):

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from components.bundle import Bundle
 from components.monitoring.report import DriftReport
 from components.search.index import VectorIndex
+from tests.pipeline.small_trunk import write_text_trunk
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,11 @@ TINY = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 80},
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},
-        "model": {"embedding_dim": 64, "image": {"pool_width": 64, "pool_heads": 4}, "text": {"pooling": "mean_end"}},
+        "model": {
+            "embedding_dim": 64,
+            "image": {"pool_width": 64, "pool_heads": 4},
+            "text": {"weights": "hub", "pooling": "mean_end"},  # with the trunk of write_text_trunk
+        },
         "training": {"epochs": 2, "batch_images": 16},
         "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
         "export": {"parity_pictures": 8},
@@ -52,6 +57,7 @@ def run(*words, home, cwd="/", check=True):
 def trained(tmp_path_factory):
     """A home after one training and one indexing of few demo scenes, and what the commands printed."""
     root = tmp_path_factory.mktemp("pipelines")
+    TINY["parameters"]["model"]["text"]["trunk"] = str(write_text_trunk(root / "words"))
     for name, values in (("training", TINY), ("indexing", INDEXING)):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(values))
     home = root / "home"

@@ -13,6 +13,7 @@ from PIL import Image
 from components.search.index import VectorIndex
 from tests.pipeline.kube_api import cluster
 from tests.pipeline.scheduled import Scheduled
+from tests.pipeline.small_trunk import write_text_trunk
 from tests.unit.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ TINY = {
     "model": {
         "embedding_dim": 32,
         "image": {"trunk": "test_efficientnet", "weights": "random", "input_px": 64, "pool_width": 32, "pool_heads": 4},
-        "text": {"pooling": "mean_end"},
+        "text": {"weights": "hub", "pooling": "mean_end"},  # with the trunk of write_text_trunk
     },
     "training": {"epochs": 1, "batch_images": 16},
     "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
@@ -63,6 +64,7 @@ def scheduled(tmp_path_factory):
 def first(scheduled):
     """The first retraining, of which all others are told whether anything changed."""
     scheduled.data = write_data(scheduled.folder / "data")
+    TINY["model"]["text"]["trunk"] = str(write_text_trunk(scheduled.folder / "words"))
     scheduled.training = scheduled.config("training", TINY)
     scheduled.again = ("retrain", "--training", scheduled.training, "--data", scheduled.data, "--if-changed", "--json")
     gallery = ("--indexing", scheduled.config("indexing", {"gallery": {}}), "--gallery", scheduled.data / "train")

@@ -24,6 +24,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.pipeline.small_trunk import write_text_trunk
+
 pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -34,7 +36,11 @@ TINY = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 60},
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},
-        "model": {"embedding_dim": 32, "image": {"pool_width": 32, "pool_heads": 2}, "text": {"pooling": "mean_end"}},
+        "model": {
+            "embedding_dim": 32,
+            "image": {"pool_width": 32, "pool_heads": 2},
+            "text": {"weights": "hub", "pooling": "mean_end"},  # with the trunk of write_text_trunk
+        },
         "training": {"epochs": 2, "batch_images": 16},
         "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
         "export": {"parity_pictures": 8},
@@ -156,6 +162,7 @@ class Team:
 
     def __init__(self, root, database, mlflow, zenml):
         self.root, self.database, self.mlflow, self.zenml = root, database, mlflow, zenml
+        TINY["parameters"]["model"]["text"]["trunk"] = str(write_text_trunk(root / "words"))
         (root / "training.yaml").write_text(yaml.safe_dump(TINY))
 
     def run(self, person, *words, check=True):

@@ -28,6 +28,8 @@ from components.search.gallery import Gallery, GalleryItem, read_gallery
 from components.storage import hash_directory, sha256_of_file
 from pipelines import run_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
 STALL_S = 8.0  # doubled as long as nothing is finished, so a slow machine is only slower
