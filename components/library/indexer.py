@@ -1,10 +1,11 @@
 """Indexer: brings a library up to date with its folders and publishes what changed; searches go on meanwhile."""
 
 import contextlib
+import gc
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -86,6 +87,7 @@ def update(
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stack.callback(gc.unfreeze)
         if options.dry_run:
             catalog = Catalog.read(library.catalog) if library.catalog.exists() else None
         else:
@@ -101,6 +103,22 @@ def update(
     return IndexSummary(
         library=str(library.root), dry_run=options.dry_run, seconds=time.monotonic() - started, **counts
     )
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """While rows are made that all stay until the update's end, where gc.unfreeze gives them back.
+
+    Looking for cycles among 100,000 of them, again and again, took 0.9 of 4 seconds.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _scan(library: Library, roots: Sequence[bytes], *, progress: bool) -> Scan:
@@ -189,15 +207,16 @@ class _Update:
     def run(self, roots: Sequence[bytes]) -> dict[str, Any]:
         """Bring the library up to date with roots; what is in the summary."""
         chosen_ns = time.time_ns()
-        known = self._sound_rows()
-        bundle = self._bundle()
-        cache = open_vectors(self._library, bundle, warn=self._warn)
-        known = self._settle_folders(roots, known)
-        scan = _scan(self._library, roots, progress=self._options.progress)
-        _keep_emptied(scan, known)
-        _warn_of_unreadable(scan, known, self._warn)
-        homes = _homes(scan, self._catalog.folders())
-        plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
+        with _without_collector():
+            known = self._sound_rows()
+            bundle = self._bundle()
+            cache = open_vectors(self._library, bundle, warn=self._warn)
+            known = self._settle_folders(roots, known)
+            scan = _scan(self._library, roots, progress=self._options.progress)
+            _keep_emptied(scan, known)
+            _warn_of_unreadable(scan, known, self._warn)
+            homes = _homes(scan, self._catalog.folders())
+            plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
         reader = Reader(self._catalog, known, scan, homes)
         for path in plan.rehomed:
@@ -209,7 +228,8 @@ class _Update:
         read(plan.to_read)
         counts = self._forget_missing(plan, known, old, reader)
         embedded = len(cache) - n_vectors
-        published, mended = self._publish(known, read, chosen_ns)
+        with _without_collector():
+            published, mended = self._publish(known, read, chosen_ns)
         return {
             **_facts_of(scan, plan),
             **counts,
