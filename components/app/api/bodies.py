@@ -98,6 +98,9 @@ async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
         form = await parser.parse()
     except (MultiPartException, FormParserError, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if reason.startswith("Part exceeded maximum size"):
+            what = f"the part {QUERY_PART!r} has more than {_MAX_QUERY_BYTES:,} bytes"
+            raise Fault(413, "too_large", what, headers=_CLOSE) from None
         raise Fault(422, "bad_request", f"the body is not multipart/form-data: {reason}", headers=_CLOSE) from None
     contents = {name: await _content(value) for name, value in form.multi_items()}
     await form.close()
