@@ -101,7 +101,7 @@ class Registry:
             made = self.client.create_model_version(
                 name, uri, run_id, _tags(bundle, lineage, evidence), description=evidence.card, model_id=model_id
             )
-        self.client.set_registered_model_alias(name, names.CHALLENGER, str(made.version))
+        self._point(name, names.CHALLENGER, str(made.version))
         self._describe_run(run_id, f"{name} v{made.version}", lineage, evidence)
         return self.version(name, str(made.version))
 
@@ -145,7 +145,16 @@ class Registry:
     @guarded
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias to a version in one transaction. Raises ConfigError when there is no such version."""
-        self.client.set_registered_model_alias(name, alias, self.version(name, version).version)
+        self._point(name, alias, self.version(name, version).version)
+
+    def _point(self, name: str, alias: str, version: str) -> None:
+        """MLflow looks whether there is the alias, then writes it: of two who do so at once, a database refuses one."""
+        try:
+            self.client.set_registered_model_alias(name, alias, version)
+        except MlflowException as error:
+            if "unique" not in str(error).lower():  # UniqueViolation of PostgreSQL, UNIQUE constraint of SQLite
+                raise
+            self.client.set_registered_model_alias(name, alias, version)  # it is there by now
 
     @guarded
     def delete_alias(self, name: str, alias: str) -> None:

@@ -142,13 +142,13 @@ def stale(uri):
     read, write = os.pipe()
 
     def hold(_):
-        with StoreLock(Registry(uri).client, "stale", beat_s=0.1, stale_s=1).held(5):
+        with StoreLock(Registry(uri).client, "stale", beat_s=0.1, stale_s=5).held(5):
             os.write(write, b"x")
             time.sleep(60)
 
     def take(tell):
         registry = Registry(uri)
-        with StoreLock(registry.client, "stale", beat_s=0.1, stale_s=1).held(60) as lock:
+        with StoreLock(registry.client, "stale", beat_s=0.1, stale_s=5).held(60) as lock:
             entered = time.monotonic()
             lock.check()
             time.sleep(0.5)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from components.bundle import MANIFEST, Bundle, BundleManifest
 from components.errors import BundleError, ConfigError, StorageError
@@ -192,3 +193,21 @@ def test_a_fetch_on_a_full_disk_leaves_nothing(store, tiny_bundle, report, monke
     with largest_file(1 << 20), pytest.raises(BundleError, match="bundle of finder version 3 cannot be fetched"):
         registry.download_bundle("finder", "3", to)
     assert not to.exists()
+
+
+@pytest.mark.parametrize("told", ["(psycopg2.errors.UniqueViolation) duplicate key value", "UNIQUE constraint failed"])
+def test_of_two_who_set_an_alias_at_once_neither_fails(store, monkeypatch, told):
+    """What a server of a team answered: both had found no alias, and the other one was first to write it."""
+    registry = Registry(f"sqlite:///{store}")
+    point, refused = registry.client.set_registered_model_alias, []
+
+    def overtaken(name, alias, version):
+        if not refused:
+            refused.append(version)
+            point(name, alias, "1")
+            raise MlflowException(f"{told}: registered_model_alias_pk")
+        point(name, alias, version)
+
+    monkeypatch.setattr(registry.client, "set_registered_model_alias", overtaken)
+    registry.set_alias("finder", names.CHALLENGER, "2")
+    assert (refused, registry.aliases("finder")[names.CHALLENGER]) == (["2"], "2")
