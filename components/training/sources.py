@@ -66,7 +66,7 @@ class CachedImages:
         self._positions = int(counts[0]) if len(counts) else 0
 
     def __len__(self) -> int:
-        return self._starts.shape[1]
+        return int(self._starts.shape[1])
 
     def load(self, rows: IntArray, flipped: BoolArray | None = None) -> Tensor:
         """Features (n, h, w, C) float16; the grid is square. flipped: see ImageSource; wants the mirrored cache."""
