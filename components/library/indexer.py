@@ -109,7 +109,7 @@ def update(
 def _without_collector() -> Iterator[None]:
     """While rows are made that all stay until the update's end, where gc.unfreeze gives them back.
 
-    Looking for cycles among 100,000 of them, again and again, took 0.9 of 4 seconds.
+    Looking for cycles among 100,000 of them, again and again, took 0.4 of 3.6 seconds (bench_library.py).
     """
     enabled = gc.isenabled()
     gc.disable()

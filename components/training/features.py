@@ -30,7 +30,7 @@ _LISTED = 5
 
 
 def image_features_cache(assembled: Assembled, folder: Path, *, mirrored: bool = False) -> ContentCache:
-    """The cache of this model's image stem; an entry is (h * w, C) float16. mirrored: of pictures seen left to right."""
+    """The cache of this model's image stem; an entry is (h * w, C) float16. mirrored: of mirror images."""
     parts = [_stem_identity(assembled.model.image_tower.stem), assembled.preprocess.model_dump_json(), PIXELS_VERSION]
     maker = sha256_of_bytes(":".join(map(str, [*parts, *(["mirrored"] if mirrored else [])])).encode())
     width = _image_channels(assembled)

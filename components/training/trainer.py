@@ -127,7 +127,7 @@ def extract_features(
     *,
     flips: bool = False,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables. flips: of the first table's pictures seen mirrored too."""
+    """Fill the caches of frozen trunks for all tables. flips: of the first table's mirror images too."""
     assembled = untrained(config, seed)
     for number, data in enumerate(tables):
         paired_set(assembled, config, data, settings, mirrored=flips and number == 0)

@@ -11,6 +11,7 @@ is replaced by pictures of another data set; printed is the share of runs in whi
 
 import argparse
 import dataclasses
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -145,7 +146,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--compared", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, default=Path("bench_drift_cache"))
+    default = Path(tempfile.gettempdir()) / "image-finder-bench-drift"
+    parser.add_argument("--cache", type=Path, default=default, help="vectors are kept there  [default: %(default)s]")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
     sampler = Sampler(bundle, DriftConfig(), EmbeddingConfig(device="cpu"), cache_dir=options.cache, progress=True)
