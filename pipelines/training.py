@@ -69,7 +69,7 @@ def finder_training(
         manifest,
         model,
         embedding,
-        flips=training.flip_share > 0,
+        views=training.views,
         after=["require_no_drift"],
     )
     checkpoint = train_dual_encoder(train, val, pictures, manifest, features, model, training, embedding)

@@ -22,11 +22,11 @@ def extract_features(
     manifest: DatasetManifest,
     model: ModelConfig,
     embedding: EmbeddingConfig,
-    flips: bool,
+    views: int,
 ) -> Annotated[FeatureSummary, "features"]:
     """Compute what never learns once; the arrays stay in the content cache, the artefact names them.
 
-    flips: of the mirrored pictures to train on too.
+    views: of each picture to train on.
     """
     tables = [with_pictures(t, pictures, manifest) for t in (train_captions, val_captions, test_captions) if len(t)]
-    return trainer.extract_features(model, 0, tables, feature_settings(embedding), flips=flips)
+    return trainer.extract_features(model, 0, tables, feature_settings(embedding), views=views)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from components.configs import ModelConfig
 from components.encoders.attention_pool import AttentionPool
+from components.encoders.hubs import EXTRA_DIMS, HubCorrection
 from components.encoders.projection import Projection
 
 
@@ -36,7 +37,7 @@ class ImageStem(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Stem, tail, attention pooling, projection, L2 norm."""
+    """Stem, tail, attention pooling, projection, L2 norm, correction of hubs."""
 
     def __init__(
         self, trunk: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], config: ModelConfig
@@ -60,9 +61,9 @@ class ImageTower(nn.Module):
         self.pool = AttentionPool(channels, positions, image.pool_width, image.pool_heads)
         self.residual = nn.Linear(channels, image.pool_width) if image.mean_residual else None
         self.norm = nn.LayerNorm(image.pool_width)
-        self.projection = Projection(
-            image.pool_width, config.embedding_dim, kind=config.projection, dropout=config.dropout
-        )
+        width = config.embedding_dim - (EXTRA_DIMS if config.hubs.centres else 0)
+        self.projection = Projection(image.pool_width, width, kind=config.projection, dropout=config.dropout)
+        self.hubs = HubCorrection(width, config.hubs) if config.hubs.centres else None
         self.stem.requires_grad_(False)
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -77,6 +78,8 @@ class ImageTower(nn.Module):
         if self.residual is not None:
             pooled = pooled + self.residual(tokens.mean(dim=1))
         vectors = functional.normalize(self.projection(self.norm(pooled)), dim=-1)
+        if self.hubs is not None:
+            vectors = self.hubs(vectors)
         return vectors, attention.unflatten(1, x.shape[2:])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from components.configs import ModelConfig
+from components.encoders.hubs import EXTRA_DIMS, lifted_texts
 from components.encoders.projection import Projection
 
 
@@ -35,7 +36,9 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.pooling = config.text.pooling
         pooled = channels * (2 if self.pooling == "mean_end" else 1)
-        self.projection = Projection(pooled, config.embedding_dim, kind=config.projection, dropout=config.dropout)
+        self.lifts = config.hubs.centres > 0
+        width = config.embedding_dim - (EXTRA_DIMS if self.lifts else 0)
+        self.projection = Projection(pooled, width, kind=config.projection, dropout=config.dropout)
         self.trained_layers = config.text.trained_layers
         self._freeze(trunk)
 
@@ -52,7 +55,8 @@ class TextTower(nn.Module):
         end = x.gather(1, last.view(-1, 1, 1).expand(-1, 1, x.shape[-1])).squeeze(1)
         mean = (x * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
         pooled = {"end": end, "mean": mean, "mean_end": torch.cat([mean, end], dim=-1)}[self.pooling]
-        return functional.normalize(self.projection(pooled), dim=-1)
+        vectors = functional.normalize(self.projection(pooled), dim=-1)
+        return lifted_texts(vectors) if self.lifts else vectors
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of token ids under mask, both (N, T) int64."""

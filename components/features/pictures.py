@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from components.data.preprocess import Pixels, Preprocess
+from components.data.preprocess import Pixels
 from components.errors import PictureError
 from components.storage import sha256_of_bytes
 
@@ -41,6 +41,14 @@ class Entries(Protocol):
         ...
 
 
+class LoadsPixels(Protocol):
+    """How the content of a file becomes what a model reads: a Preprocess, or a View."""
+
+    def load(self, source: bytes) -> Pixels:
+        """(H, W, 3) uint8. Raises PictureError."""
+        ...
+
+
 class PictureKeys(NamedTuple):
     """Content hash of each readable picture and the one-line reason of each that is not, by path."""
 
@@ -57,7 +65,7 @@ class _Decoded(NamedTuple):
 
 def cache_pictures(
     paths: Sequence[Path],
-    preprocess: Preprocess,
+    preprocess: LoadsPixels,
     infer: Infer,
     cache: Entries,
     *,
@@ -142,7 +150,7 @@ class _Batches:
         self._cache.append(keys, list(entries.result()))
 
 
-def _decode(path: Path, read: ReadFile, preprocess: Preprocess, cache: Entries) -> _Decoded:
+def _decode(path: Path, read: ReadFile, preprocess: LoadsPixels, cache: Entries) -> _Decoded:
     try:
         data = read(path)
         key = sha256_of_bytes(data)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from components.configs import EmbeddingConfig
-from components.data.preprocess import PIXELS_VERSION, Pixels, Preprocess
+from components.data.preprocess import PIXELS_VERSION, Pixels
 from components.data.tokens import Tokens
+from components.data.views import VIEWS_VERSION, View
 from components.encoders.dual_encoder import Assembled
 from components.encoders.weights import state_sha256
 from components.errors import DataError
@@ -29,10 +30,11 @@ from components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atom
 _LISTED = 5
 
 
-def image_features_cache(assembled: Assembled, folder: Path, *, mirrored: bool = False) -> ContentCache:
-    """The cache of this model's image stem; an entry is (h * w, C) float16. mirrored: of mirror images."""
+def image_features_cache(assembled: Assembled, folder: Path, *, view: int = 0) -> ContentCache:
+    """The cache of this model's image stem; an entry is (h * w, C) float16. view: see components.data.views."""
     parts = [_stem_identity(assembled.model.image_tower.stem), assembled.preprocess.model_dump_json(), PIXELS_VERSION]
-    maker = sha256_of_bytes(":".join(map(str, [*parts, *(["mirrored"] if mirrored else [])])).encode())
+    parts += [f"view {view} of version {VIEWS_VERSION}"] if view else []
+    maker = sha256_of_bytes(":".join(map(str, parts)).encode())
     width = _image_channels(assembled)
     return ContentCache(folder / f"image-{maker[:16]}", width=width, dtype="float16", maker=maker)
 
@@ -52,16 +54,16 @@ def extract_image_features(
     cache: ContentCache,
     config: EmbeddingConfig,
     *,
-    mirrored: bool = False,
+    view: int = 0,
     progress: bool = False,
 ) -> dict[Path, str]:
-    """Cache the stem's features of pictures, or of their mirror images. Returns the content key of each path.
+    """Cache the stem's features of a view of pictures. Returns the content key of each path.
 
     Raises DataError if one is unreadable.
     """
     graph = _exported(assembled.model.image_tower.stem, cache, input_px=assembled.preprocess.input_px)
-    title = ("mirrored image features" if mirrored else "image features") if progress else ""
-    found = cache_stem_features(graph, assembled.preprocess, paths, cache, config, mirrored=mirrored, title=title)
+    title = (f"image features, view {view + 1}" if view else "image features") if progress else ""
+    found = cache_stem_features(graph, View(assembled.preprocess, view), paths, cache, config, title=title)
     if found.failures:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
         raise DataError(
@@ -73,31 +75,28 @@ def extract_image_features(
 
 def cache_stem_features(
     graph: Path,
-    preprocess: Preprocess,
+    view: View,
     paths: Sequence[Path],
     cache: ContentCache,
     config: EmbeddingConfig,
     *,
-    mirrored: bool = False,
     title: str,
 ) -> PictureKeys:
-    """Cache what an exported image stem makes of pictures: entries of (h * w, C) float16.
+    """Cache what an exported image stem makes of a view of pictures: entries of (h * w, C) float16, under the pictures' keys.
 
-    mirrored: of their mirror images, under the same keys. title: of the progress bar.
+    title: of the progress bar.
     """
     lanes = throughput_lanes(config.device, config.threads)
     session = open_session(graph, device=config.device, threads=lanes.threads)
 
     def infer(pixels: Pixels) -> NDArray[Any]:
-        if mirrored:
-            pixels = np.ascontiguousarray(pixels[:, :, ::-1])
         calls = [pixels[at : at + lanes.pictures] for at in range(0, len(pixels), lanes.pictures)]
         features: NDArray[Any] = np.concatenate([session.run(["features"], {"pixels": part})[0] for part in calls])
         return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
 
     return cache_pictures(
         paths,
-        preprocess,
+        view,
         infer,
         cache,
         batch=config.batch_images,

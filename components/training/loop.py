@@ -27,6 +27,7 @@ from components.errors import ConfigError, DataError, StorageError
 from components.evaluation.retrieval import first_match_ranks, named_recalls
 from components.records import EpochRecord
 from components.training import resume
+from components.training.memory import freed_memory_kept
 from components.training.plan import BatchPlan, batches_of_epoch, plan_epoch, share_of_batch, smallest_batch
 from components.training.ranks import ALONE, Ranks
 from components.training.schedule import rate_factor
@@ -77,7 +78,7 @@ def train(
         raise DataError("the train set holds a single picture, expected at least 2: a contrast needs another one")
     _require_shares(len(train_set.images), config, ranks)
     run = _Run(model, config, batches_of_epoch(len(train_set.images), config.batch_images), ranks)
-    with resume.only_one(work) if ranks.leads else contextlib.nullcontext():
+    with resume.only_one(work) if ranks.leads else contextlib.nullcontext(), freed_memory_kept():
         state = run.resume(work, identity)
         run.require_same("at the start")
         for record in state.history:
@@ -157,7 +158,7 @@ class _Run:
             captions_per_image=config.captions_per_image,
             seed=config.seed,
             epoch=index,
-            flip_share=config.flip_share,
+            views=config.views,
         )
         first = index * len(plans)
         losses = []
@@ -261,7 +262,7 @@ class _PlannedBatches(Dataset["_Batch | str"]):
         plan = self._plans[number]
         try:
             return _Batch(
-                self._data.images.load(plan.image_rows, plan.flipped if plan.flipped.any() else None),
+                self._data.images.load(plan.image_rows, plan.views),
                 self._data.texts.load(plan.caption_rows),
                 torch.from_numpy(plan.image_of_text),
             )

@@ -6,18 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 
 class BatchPlan(NamedTuple):
     """One batch. image_rows: (n_images,); caption_rows: (n_texts,); image_of_text: (n_texts,) position in image_rows;
-    flipped: (n_images,) which pictures are seen mirrored, left to right.
+    views: (n_images,) int64 which view of each picture is seen, see components.data.views.
     """
 
     image_rows: IntArray
     caption_rows: IntArray
     image_of_text: IntArray
-    flipped: BoolArray
+    views: IntArray
 
 
 def plan_epoch(
@@ -27,17 +26,18 @@ def plan_epoch(
     captions_per_image: int,
     seed: int,
     epoch: int,
-    flip_share: float = 0.0,
+    views: int = 1,
 ) -> list[BatchPlan]:
     """Shuffle pictures into batches of nearly equal size; each picture brings captions_per_image of its captions.
 
     image_of_caption: (n_captions,) row of each caption's picture, every picture has at least one. A picture's captions
     are dealt in a random order of its own and take turns, so that all are used before one comes again; a picture with
-    fewer captions brings them all. epoch counts from 0. flip_share: chance of each picture to be seen mirrored.
+    fewer captions brings them all. epoch counts from 0. views: of each picture; it begins with a random one of them, and
+    they take turns.
     """
     n_images = int(image_of_caption.max()) + 1
     order = np.random.default_rng((seed, epoch)).permutation(n_images)
-    flipped = np.random.default_rng((seed, epoch, 1)).random(n_images) < flip_share
+    view_of_image = (np.random.default_rng((seed, 1)).integers(views, size=n_images) + epoch) % views
     dealt = _dealt_captions(image_of_caption, seed)
     counts = np.bincount(image_of_caption, minlength=n_images)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -48,7 +48,7 @@ def plan_epoch(
         turn = np.arange(len(image_of_text)) - np.repeat(np.cumsum(taken) - taken, taken)
         own = image_rows[image_of_text]
         position = (epoch * captions_per_image + turn) % counts[own]
-        plans.append(BatchPlan(image_rows, dealt[starts[own] + position], image_of_text, flipped[image_rows]))
+        plans.append(BatchPlan(image_rows, dealt[starts[own] + position], image_of_text, view_of_image[image_rows]))
     return plans
 
 
@@ -71,7 +71,7 @@ def share_of_batch(plan: BatchPlan, rank: int, world: int) -> Share:
     first_text, end_text = np.searchsorted(plan.image_of_text, [first, end]).tolist()
     images, texts = slice(first, end), slice(first_text, end_text)
     own = BatchPlan(
-        plan.image_rows[images], plan.caption_rows[texts], plan.image_of_text[texts] - first, plan.flipped[images]
+        plan.image_rows[images], plan.caption_rows[texts], plan.image_of_text[texts] - first, plan.views[images]
     )
     return Share(own, images, texts)
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from components.data.preprocess import Preprocess
 from components.data.tokens import Tokenizer
+from components.data.views import View
 from components.encoders.dual_encoder import DualEncoder
 from components.features.content_cache import ContentCache
 
 IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 Vectors = NDArray[np.float32]
+_CPU = torch.device("cpu")
 
 
 class TextInput(NamedTuple):
@@ -31,8 +32,8 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, rows: IntArray, flipped: BoolArray | None = None) -> Tensor:
-        """What `embed` reads, one row a picture. flipped: (n,) which are seen mirrored; None: none is."""
+    def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
+        """What `embed` reads, one row a picture. views: (n,) number of the view of each; None: the pictures themselves."""
         ...
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
@@ -55,23 +56,23 @@ class TextSource(Protocol):
 
 
 class CachedImages:
-    """Frozen-stem features of pictures."""
+    """Frozen-stem features of views of pictures."""
 
-    def __init__(self, cache: ContentCache, keys: Sequence[str], mirrored: ContentCache | None = None) -> None:
-        """keys: content key of each row; all are in the cache, and in that of the mirrored pictures if there is one."""
-        self._caches = [cache] if mirrored is None else [cache, mirrored]
+    def __init__(self, caches: Sequence[ContentCache], keys: Sequence[str]) -> None:
+        """caches: one a view, that of the pictures themselves first; keys: content key of each row, in every cache."""
+        self._caches = list(caches)
         places = [each.places(keys) for each in self._caches]
-        self._starts = np.stack([starts for starts, _ in places])  # (1 or 2, rows)
+        self._starts = np.stack([starts for starts, _ in places])  # (views, rows)
         counts = places[0][1]
         self._positions = int(counts[0]) if len(counts) else 0
 
     def __len__(self) -> int:
         return int(self._starts.shape[1])
 
-    def load(self, rows: IntArray, flipped: BoolArray | None = None) -> Tensor:
-        """Features (n, h, w, C) float16; the grid is square. flipped: see ImageSource; wants the mirrored cache."""
+    def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
+        """Features (n, h, w, C) float16; the grid is square. views: see ImageSource."""
         stored = [cache.rows for cache in self._caches]
-        views = np.zeros(len(rows), np.int64) if flipped is None else flipped.astype(np.int64)
+        views = np.zeros(len(rows), np.int64) if views is None else views
         batch = np.empty((len(rows), self._positions, stored[0].shape[1]), stored[0].dtype)
         for place, view, start in zip(batch, views, self._starts[views, rows], strict=True):
             place[...] = stored[view][start : start + self._positions]
@@ -94,12 +95,13 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def load(self, rows: IntArray, flipped: BoolArray | None = None) -> Tensor:
-        """Pixels (n, px, px, 3) uint8. flipped: see ImageSource."""
-        pixels = np.stack([self._preprocess.load(self._paths[row]) for row in rows])
-        if flipped is not None:
-            pixels[flipped] = pixels[flipped, :, ::-1]
-        return torch.from_numpy(pixels)
+    def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
+        """Pixels (n, px, px, 3) uint8. views: see ImageSource."""
+        numbers = [0] * len(rows) if views is None else views.tolist()
+        pixels = [
+            View(self._preprocess, number).load(self._paths[row]) for row, number in zip(rows, numbers, strict=True)
+        ]
+        return torch.from_numpy(np.stack(pixels))
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
         """The whole image tower."""
@@ -166,17 +168,31 @@ def embed_all(
     model: DualEncoder, data: PairedSet, *, device: torch.device, batch: int = 256
 ) -> tuple[Vectors, Vectors]:
     """Unit vectors of all pictures and all captions in evaluation mode: (n_images, dim), (n_captions, dim) float32."""
+    every = np.arange(len(data.images)), np.arange(len(data.texts))
+    return embed_rows(model, data, *every, device=device, batch=batch)
+
+
+@torch.no_grad()
+def embed_rows(
+    model: DualEncoder,
+    data: PairedSet,
+    image_rows: IntArray,
+    text_rows: IntArray,
+    *,
+    device: torch.device = _CPU,
+    batch: int = 256,
+) -> tuple[Vectors, Vectors]:
+    """Unit vectors of some pictures and some captions in evaluation mode, in the order of their rows."""
     model.eval()
     images = [
-        data.images.embed(model, data.images.load(rows).to(device)).float().cpu()
-        for rows in _chunks(len(data.images), batch)
+        data.images.embed(model, data.images.load(rows).to(device)).float().cpu() for rows in _chunks(image_rows, batch)
     ]
     texts = []
-    for rows in _chunks(len(data.texts), batch):
+    for rows in _chunks(text_rows, batch):
         values, mask = data.texts.load(rows)
         texts.append(data.texts.embed(model, TextInput(values.to(device), mask.to(device))).float().cpu())
     return cast("Vectors", torch.cat(images).numpy()), cast("Vectors", torch.cat(texts).numpy())
 
 
-def _chunks(n: int, size: int) -> list[IntArray]:
-    return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
+def _chunks(rows: IntArray, size: int) -> list[IntArray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

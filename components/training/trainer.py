@@ -10,7 +10,8 @@ import torch
 
 from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
-from components.encoders.dual_encoder import Assembled, assemble
+from components.encoders.dual_encoder import Assembled, DualEncoder, assemble
+from components.encoders.hubs import plain_vectors
 from components.errors import DataError
 from components.features.content_cache import ContentCache
 from components.features.texts import text_keys
@@ -35,9 +36,11 @@ from components.training.sources import (
     TokenisedTexts,
     Vectors,
     embed_all,
+    embed_rows,
 )
 
 _FINISHED = "finished"
+_BANKED_CAPTIONS, _MEAN_PICTURES = 20_000, 2_000  # of the training part, that a hub correction is learned from
 _RUNNING_ONLY = {"rendezvous", "restarts", "wait_s"}  # say how a training runs, not what comes out
 _CODE_FOLDERS = ("data", "encoders", "evaluation", "export", "features", "training")
 
@@ -106,14 +109,14 @@ def paired_set(
     data: CaptionedPictures,
     settings: FeatureSettings,
     *,
-    mirrored: bool = False,
+    views: int = 1,
 ) -> PairedSet:
     """Training inputs of a table; features of frozen trunks are computed where they are missing.
 
-    mirrored: pictures may be asked for flipped too. Raises DataError.
+    views: so many views of each picture may be asked for. Raises DataError.
     """
     return PairedSet(
-        _image_source(assembled, config, data, settings, mirrored=mirrored),
+        _image_source(assembled, config, data, settings, views=views),
         _text_source(assembled, config, data, settings),
         data.image_of_caption(),
     )
@@ -125,12 +128,12 @@ def extract_features(
     tables: list[CaptionedPictures],
     settings: FeatureSettings,
     *,
-    flips: bool = False,
+    views: int = 1,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables. flips: of the first table's mirror images too."""
+    """Fill the caches of frozen trunks for all tables. views: of the first table's pictures."""
     assembled = untrained(config, seed)
     for number, data in enumerate(tables):
-        paired_set(assembled, config, data, settings, mirrored=flips and number == 0)
+        paired_set(assembled, config, data, settings, views=1 if number else views)
     return FeatureSummary(
         image_cache=""
         if config.image.trained_stages == "all"
@@ -164,7 +167,7 @@ def train_checkpoint(
     identity = _identity(train_data, val_data, configs)
     work = settings.cache_dir / "training" / identity[:16]
     with ranks.lead_first():
-        train_set = paired_set(assembled, model_config, train_data, settings, mirrored=training.flip_share > 0)
+        train_set = paired_set(assembled, model_config, train_data, settings, views=training.views)
         val_set = paired_set(assembled, model_config, val_data, settings)
     trained = train(
         assembled.model,
@@ -177,6 +180,7 @@ def train_checkpoint(
         progress=settings.progress,
         ranks=ranks,
     )
+    _fit_hubs(trained.model, train_set, pick_device(training.device))
     name, version = dataset
     manifest = CheckpointManifest(
         format_version=FORMAT_VERSION,
@@ -205,8 +209,26 @@ def checkpoint_vectors(
     return embed_all(assembled.model.to(target), data_set, device=target)
 
 
+def _fit_hubs(model: DualEncoder, train_set: PairedSet, device: torch.device) -> None:
+    """Let the model's hub correction, if it has one, learn from captions and pictures of the training part."""
+    hubs = model.image_tower.hubs
+    if hubs is None:
+        return
+    captions = _thinned(np.arange(len(train_set.texts)), _BANKED_CAPTIONS)
+    pictures = _thinned(np.arange(len(train_set.images)), _MEAN_PICTURES)
+    vectors = embed_rows(model.to(device), train_set, pictures, captions, device=device)
+    model.cpu()
+    image_vectors, text_vectors = (plain_vectors(torch.from_numpy(each)) for each in vectors)
+    hubs.fit(text_vectors, image_vectors)
+
+
+def _thinned(rows: IntArray, most: int) -> IntArray:
+    """At most so many of some rows, evenly."""
+    return rows[np.linspace(0, len(rows), min(len(rows), most), endpoint=False).astype(np.int64)]
+
+
 def _image_source(
-    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings, *, mirrored: bool
+    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings, *, views: int
 ) -> ImageSource:
     rows = data.picture_rows()
     paths = [data.root / name for name in rows["file_name"]]
@@ -214,23 +236,21 @@ def _image_source(
         return DecodedImages(paths, assembled.preprocess)
     keys = rows["sha256"].tolist()
     caches = []
-    for flipped in (False, True) if mirrored else (False,):
-        cache = image_features_cache(assembled, settings.cache_dir, mirrored=flipped)
-        _fill(cache, assembled, dict(zip(paths, keys, strict=True)), settings, mirrored=flipped)
+    for view in range(views):
+        cache = image_features_cache(assembled, settings.cache_dir, view=view)
+        _fill(cache, assembled, dict(zip(paths, keys, strict=True)), settings, view=view)
         caches.append(cache)
-    return CachedImages(caches[0], keys, *caches[1:])
+    return CachedImages(caches, keys)
 
 
 def _fill(
-    cache: ContentCache, assembled: Assembled, keys: dict[Path, str], settings: FeatureSettings, *, mirrored: bool
+    cache: ContentCache, assembled: Assembled, keys: dict[Path, str], settings: FeatureSettings, *, view: int
 ) -> None:
     """Compute the features of the pictures that the cache lacks. keys: content key of each path."""
     missing = [path for path, key in keys.items() if key not in cache]
     if not missing:
         return
-    found = extract_image_features(
-        assembled, missing, cache, settings.embedding, mirrored=mirrored, progress=settings.progress
-    )
+    found = extract_image_features(assembled, missing, cache, settings.embedding, view=view, progress=settings.progress)
     changed = [path for path in missing if found[path] != keys[path]]
     if changed:
         raise DataError(f"{len(changed)} pictures changed after validation, first {changed[0]}; run the pipeline again")

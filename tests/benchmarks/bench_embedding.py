@@ -79,6 +79,7 @@ def bundle_ways(bundle: Bundle, config: EmbeddingConfig) -> Ways:
 
 def trunk_ways(config: EmbeddingConfig, folder: Path) -> Ways:
     from components.configs import ModelConfig
+    from components.data.views import View
     from components.export.exporter import export_stem
     from components.training.features import cache_stem_features, image_features_cache
     from components.training.trainer import untrained
@@ -88,7 +89,7 @@ def trunk_ways(config: EmbeddingConfig, folder: Path) -> Ways:
 
     def extract(paths: list[Path], place: Path) -> ContentCache:
         cache = image_features_cache(assembled, place)
-        cache_stem_features(folder / "stem.onnx", assembled.preprocess, paths, cache, config, title="")
+        cache_stem_features(folder / "stem.onnx", View(assembled.preprocess, 0), paths, cache, config, title="")
         return cache
 
     return Ways(folder / "stem.onnx", "features", extract)

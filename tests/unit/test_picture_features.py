@@ -49,7 +49,7 @@ def test_cached_picture_features_are_torchs_to_half_precision(photos, tiny_model
     paths = photos[:10]
     keys = extract_image_features(assembled, paths, cache, CPU)
     assert keys == {path: sha256_of_file(path) for path in paths}
-    cached = CachedImages(cache, [keys[path] for path in paths]).load(np.arange(10))
+    cached = CachedImages([cache], [keys[path] for path in paths]).load(np.arange(10))
     pixels = DecodedImages(paths, assembled.preprocess).load(np.arange(10))
     with torch.no_grad():
         expected = assembled.model.image_tower.features(pixels)
@@ -63,27 +63,22 @@ def test_cached_picture_features_are_torchs_to_half_precision(photos, tiny_model
     assert (vectors * from_cache).sum(dim=1).min() > 0.9999
 
 
-def test_flipped_pictures_are_their_mirror_images_from_the_cache_and_from_files(photos, tiny_model, tmp_path):
+def test_views_are_the_same_from_the_cache_and_from_files(photos, tiny_model, tmp_path):
     assembled = untrained(ModelConfig.parse(tiny_model), 0)
     paths = photos[:6]
-    caches = [image_features_cache(assembled, tmp_path, mirrored=mirrored) for mirrored in (False, True)]
-    for cache, mirrored in zip(caches, (False, True), strict=True):
-        keys = extract_image_features(assembled, paths, cache, CPU, mirrored=mirrored)
-    rows, flipped = np.array([5, 0, 3, 2]), np.array([True, False, True, False])
-    source = DecodedImages(paths, assembled.preprocess)
-    pixels = source.load(rows, flipped)
-    plain = source.load(rows)
-    assert torch.equal(pixels[0], plain[0].flip(1))
-    assert torch.equal(pixels[1], plain[1])
-    assert not torch.equal(pixels[2], plain[2])
-    cached = CachedImages(caches[0], [keys[path] for path in paths], caches[1]).load(rows, flipped)
+    caches = [image_features_cache(assembled, tmp_path, view=view) for view in range(3)]
+    for view, cache in enumerate(caches):
+        keys = extract_image_features(assembled, paths, cache, CPU, view=view)
+    rows, views = np.array([5, 0, 3, 2]), np.array([1, 0, 2, 0])
+    pixels = DecodedImages(paths, assembled.preprocess).load(rows, views)
+    cached = CachedImages(caches, [keys[path] for path in paths])
     with torch.no_grad():
         expected = assembled.model.image_tower.features(pixels)
     largest = float(expected.abs().max())
-    np.testing.assert_allclose(cached.float(), expected, atol=2e-3 * largest)
-    unlike = (cached.float() - CachedImages(caches[0], [keys[path] for path in paths]).load(rows).float()).abs()
-    assert unlike[0].max() > 0.05 * largest
-    assert unlike[1].max() == 0
+    np.testing.assert_allclose(cached.load(rows, views).float(), expected, atol=2e-3 * largest)
+    unlike = (cached.load(rows, views).float() - cached.load(rows).float()).abs().amax(dim=(1, 2, 3))
+    assert unlike[[0, 2]].min() > 0.05 * largest
+    assert unlike[[1, 3]].max() == 0
 
 
 def test_cached_text_features_are_torchs_to_half_precision(tiny_assembled, tmp_path):
@@ -157,7 +152,7 @@ def test_an_extraction_killed_again_and_again_ends_like_an_uninterrupted_one(
     assembled = untrained(ModelConfig.parse(tiny_model), 0)
     for name in ("whole", "killed"):
         cache = image_features_cache(assembled, tmp_path / name)
-        source = CachedImages(cache, [picture["sha256"] for picture in pictures])
+        source = CachedImages([cache], [picture["sha256"] for picture in pictures])
         texts = text_features_cache(assembled, tmp_path / name)
         contents.append((source.load(np.arange(len(photos))), len(cache), len(texts)))
     assert contents[0][1:] == contents[1][1:] == (60, 50)
@@ -175,5 +170,5 @@ def test_features_are_not_computed_twice(scenes, tiny_model, tmp_path):
     assert {path: path.stat().st_size for path in tmp_path.rglob("*.bin")} == files
     assert json.loads(next(tmp_path.glob("image-*/layout.json")).read_text())["width"] == 256
     assert (summary.n_images, summary.n_captions) == (72, 216)
-    extract_features(config, 0, [scenes, scenes], settings, flips=True)
-    assert len(list(tmp_path.glob("image-*"))) == 2, "mirrored pictures have a cache of their own"
+    extract_features(config, 0, [scenes, scenes], settings, views=2)
+    assert len(list(tmp_path.glob("image-*"))) == 2, "the second view has a cache of its own"

@@ -85,19 +85,21 @@ def test_a_plan_is_a_function_of_seed_and_epoch():
     assert len({tuple(flat(seed, epoch)) for seed in (5, 6) for epoch in (3, 4)}) == 4
 
 
-def test_pictures_are_flipped_by_chance_and_otherwise_in_another_epoch():
-    def flipped(share, epoch=0):
-        plans = plan_epoch(np.arange(400), batch_images=64, captions_per_image=1, seed=3, epoch=epoch, flip_share=share)
-        rows, flips = (np.concatenate([plan[at] for plan in plans]) for at in (0, 3))
-        return flips[np.argsort(rows)]
+def test_a_pictures_views_take_turns_from_a_random_one_on():
+    def seen(epoch, seed=3):
+        plans = plan_epoch(np.arange(400), batch_images=64, captions_per_image=1, seed=seed, epoch=epoch, views=5)
+        rows, views = (np.concatenate([plan[at] for plan in plans]) for at in (0, 3))
+        return views[np.argsort(rows)]
 
-    assert not flipped(0.0).any()
-    assert flipped(1.0).all()
-    assert 150 < flipped(0.5).sum() < 250
-    assert 100 < (flipped(0.5) != flipped(0.5, epoch=1)).sum() < 300
+    np.testing.assert_array_equal(np.sort([seen(epoch) for epoch in range(5)], axis=0)[:, 0], np.arange(5))
+    np.testing.assert_array_equal(seen(5), seen(0))
+    assert np.bincount(seen(0)).min() > 50, "an epoch has them all"
+    assert (seen(0) != seen(0, seed=4)).sum() > 200
+    (plan,) = plan_epoch(np.arange(400), batch_images=400, captions_per_image=1, seed=3, epoch=0)
+    assert not plan.views.any(), "by default there is the picture alone"
 
 
-def test_ranks_flip_what_one_process_would():
-    (plan,) = plan_epoch(np.arange(30), batch_images=30, captions_per_image=1, seed=0, epoch=0, flip_share=0.5)
-    shares = [share_of_batch(plan, rank, 4).own.flipped for rank in range(4)]
-    np.testing.assert_array_equal(np.concatenate(shares), plan.flipped)
+def test_ranks_see_the_views_one_process_would():
+    (plan,) = plan_epoch(np.arange(30), batch_images=30, captions_per_image=1, seed=0, epoch=0, views=3)
+    shares = [share_of_batch(plan, rank, 4).own.views for rank in range(4)]
+    np.testing.assert_array_equal(np.concatenate(shares), plan.views)
