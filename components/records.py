@@ -205,6 +205,18 @@ class ParityReport(Record):
     reasons: tuple[str, ...]
 
 
+class StarterManifest(Record):
+    """Content of starter.json: a model that is shipped without its packaged trunks."""
+
+    format_version: int
+    weights_sha256: str
+    config: dict[str, object]  # ModelConfig
+    dataset: str
+    data_version: str
+    epoch: int
+    scores: ScoreCalibration
+
+
 class BundleMeasurement(Record):
     """What a promotion asks of a bundle, measured on its ONNX towers as they would serve."""
 

@@ -294,6 +294,50 @@ def evaluate(
     click.echo(measurement_text(found.measurement))
 
 
+@models.command(
+    epilog="\b\nExample:\n  image-finder models pack champion --to components/starter/model --measure-on flickr8k --measure-on coco"
+)
+@click.argument("version")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder to make, or to replace as a whole.")
+@click.option(
+    "--measure-on",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Captioned pictures to measure it on, for its card: part test, else val. May be given again.",
+)
+@_common
+def pack(
+    version: str,
+    *,
+    to: Path,
+    measure_on: tuple[Path, ...],
+    home: Path | None,
+    mlflow_uri: str | None,
+    model: str | None,
+    as_json: bool,
+) -> None:
+    """Write what a version learned, without its packaged trunks and in half precision: the starter model of a package.
+
+    The run that trained it must be in the home. Its card tells what was measured then, and what the packed weights find
+    in each --measure-on.
+    """
+    from pipelines import packing
+    from pipelines.model_operations import open_desk
+
+    packed = packing.pack(open_desk(home, mlflow_uri, model), version, to.resolve(), measure_on=measure_on)
+    if as_json:
+        _print_json(
+            {
+                "manifest": packed.manifest.model_dump(mode="json"),
+                "weights_bytes": packed.weights_bytes,
+                "measured": [each.model_dump(mode="json", exclude={"code_sha256"}) for each in packed.measured],
+            }
+        )
+    else:
+        click.echo(packing.packed_text(packed, to))
+
+
 def _print_change(model: str, change: Any, *, as_json: bool) -> None:  # noqa: ANN401 - its module is heavy
     if as_json:
         decision = change.decision.model_dump(mode="json") if change.decision else None

@@ -35,7 +35,7 @@ _PICTURES_A_CALL = 16
     "--bundle",
     "bundle_path",
     type=click.Path(path_type=Path),
-    help="Folder of the model.  [default: the published one]",
+    help="Folder of the model.  [default: the published one, else the starter]",
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many labels to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each picture.")
@@ -82,9 +82,10 @@ def _labels(labels: str | None, path: Path | None) -> list[str]:
 
 
 def _bundle(path: Path | None) -> "Bundle":
-    """The named bundle, else the one that was published last, else that of the index that is searched."""
+    """The named bundle, else the one that was published last, else that of the index that is searched, else the starter."""
+    from components.app.starter import starter_bundle
     from components.bundle import Bundle
-    from components.errors import BundleError, StorageError
+    from components.errors import StorageError
     from components.search.index import VectorIndex
     from components.search.publish import default_bundle
 
@@ -93,8 +94,8 @@ def _bundle(path: Path | None) -> "Bundle":
     if path is None:
         try:
             path = Path(VectorIndex.open(default_index().path, verify=False).manifest.bundle_uri)
-        except StorageError as error:
-            raise BundleError(f"no model was published to {home_root()}; name a bundle with --bundle") from error
+        except StorageError:
+            return starter_bundle()
     return Bundle.open(path)
 
 

@@ -42,7 +42,9 @@ class _Options(TypedDict):
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=_FOLDER)
 @click.option("--library", type=_FOLDER, help="Folder of the library.  [default: library in the home]")
 @click.option(
-    "--bundle", type=_FOLDER, help="Folder of the model.  [default: the one published last, else the library's own]"
+    "--bundle",
+    type=_FOLDER,
+    help="Folder of the model.  [default: the one published last, else the library's own, else the starter]",
 )
 @click.option("--forget", multiple=True, type=_FOLDER, metavar="DIR", help="Remove a folder from the library.")
 @click.option(
@@ -68,6 +70,7 @@ def index(**options: Unpack[_Options]) -> None:
     of disk stations, node_modules), links, and what files named .finderignore say, in the form of .gitignore.
     """
     with shown_to_user():
+        from components.app.starter import starter_bundle
         from components.configs import EmbeddingConfig, IndexTierConfig
         from components.library.indexer import IndexOptions, update
         from components.library.place import Library
@@ -79,6 +82,7 @@ def index(**options: Unpack[_Options]) -> None:
             config=EmbeddingConfig(tier=IndexTierConfig(kind=options["tier"])),
             bundle=options["bundle"],
             default_bundles=home_root() / "bundles",
+            starter=starter_bundle,
             dry_run=options["dry_run"],
             progress=not options["as_json"],
         )

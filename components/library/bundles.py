@@ -30,12 +30,19 @@ def used_bundle(library: Library, catalog: Catalog) -> str:
 
 
 def choose_bundle(
-    library: Library, catalog: Catalog, *, given: Path | None, defaults: Path | None, warn: Callable[[str], None]
+    library: Library,
+    catalog: Catalog,
+    *,
+    given: Path | None,
+    defaults: Path | None,
+    starter: Callable[[], Bundle] | None = None,
+    warn: Callable[[str], None],
 ) -> Bundle:
     """The bundle to index with, copied into the library: the given one, else a default one that was published after
-    the library took its own, else its own.
+    the library took its own, else its own, else the starter.
 
-    defaults: folder of published bundles. Raises BundleError if there is none, StorageError.
+    defaults: folder of published bundles. starter: makes the bundle for a library that has none. Raises BundleError if
+    there is none, StorageError.
     """
     if given is not None:
         return _kept(library, Bundle.open(given))
@@ -52,6 +59,8 @@ def choose_bundle(
         kept = sorted(library.bundles.glob("[0-9a-f]*"))
         if len(kept) == 1:
             return Bundle.open(kept[0])
+        if starter is not None:
+            return _kept(library, starter())
         raise BundleError(
             f"no bundle to index with: none was published{f' to {defaults}' if defaults else ''}; train one with "
             "'image-finder pipeline run training' and 'indexing', or name one with --bundle"

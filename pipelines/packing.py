@@ -1,0 +1,128 @@
+"""Packing: a registered model without its packaged trunks, with its card and what it finds elsewhere, for the package."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components.bundle import Bundle
+from components.configs import EvaluationConfig
+from components.encoders.checkpoint import Checkpoint
+from components.errors import ConfigError
+from components.evaluation.folder_recall import measure_on_folder
+from components.export.starter import export_starter, pack_starter
+from components.records import BundleMeasurement, ScoreCalibration, StarterManifest
+from components.starter import CARD, WEIGHTS
+from components.storage import new_directory
+from pipelines.home import connect
+from pipelines.model_operations import Desk
+
+_MB = 1e6
+
+_ABOUT = """# The starter model
+This model comes with the package: its own weights, in half precision, are put together with the packaged trunks at first
+use. It is meant for a first look at your own photographs. Whoever has captions of their own, or COCO, gets a better one
+from `image-finder pipeline run training`.
+
+## Licence of the weights
+The weights in this folder are licensed as this project is. They were learned from photographs and captions whose terms
+are below, *for research and educational use*: ask those who own the data before you use the weights for anything else.
+The trunks keep the licences of their packages.
+"""
+
+_WEAK = """
+## What it has not met
+It was trained on snapshots of people and dogs outdoors, as Flickr users took them about 2010, described in English. Expect
+weak results for drawings, screenshots, documents, plans and medical or aerial pictures; for indoor things, food,
+vehicles and animals other than dogs, which are rare in it; for night, for names of persons, places, brands and
+species; and for text in pictures. The table of another data set above says how far what it learned carries.
+"""
+
+
+class Packed(NamedTuple):
+    """What was packed, what the bundle made of it finds in each data set, and the size of its weights in bytes."""
+
+    manifest: StarterManifest
+    measured: list[BundleMeasurement]
+    weights_bytes: int
+
+
+def pack(desk: Desk, version_or_alias: str, to: Path, *, measure_on: Sequence[Path] = ()) -> Packed:
+    """Write a version's own weights, manifest and card to a folder, whole or not at all.
+
+    The weights are put together with the trunks again and measured on each given folder of captioned pictures. Raises
+    ConfigError if the run that trained the version is not known here, BundleError, DataError, StorageError.
+    """
+    version = desk.registry.version(desk.model, version_or_alias).version
+    checkpoint, scores = _trained(desk, version)
+    with tempfile.TemporaryDirectory() as folder:
+        packed, bundle_path = Path(folder) / "packed", Path(folder) / "bundle"
+        manifest = pack_starter(checkpoint, scores, packed)
+        bundle = export_starter(packed, bundle_path)
+        measured = [_measured(bundle, each) for each in measure_on]
+        (packed / CARD).write_text(_card(desk.registry.card_of(desk.model, version), measured), encoding="utf-8")
+        with new_directory(to) as target:
+            shutil.copytree(packed, target, dirs_exist_ok=True)
+    return Packed(manifest, measured, (to / WEIGHTS).stat().st_size)
+
+
+def packed_text(packed: Packed, to: Path) -> str:
+    """What was packed, in two lines and one for each data set."""
+    lines = [
+        f"{to}: {packed.weights_bytes / _MB:.1f} MB of weights in half precision, trained on {packed.manifest.dataset}"
+    ]
+    for each in packed.measured:
+        recalls = "/".join(f"{100 * value:.1f}" for _, value in sorted(each.report.text_to_image.recall.items()))
+        lines.append(
+            f"{each.report.dataset} {each.report.split}, {each.report.n_images:,} pictures: text to picture R@1/5/10 {recalls}"
+        )
+    return "\n".join(lines)
+
+
+def _trained(desk: Desk, version: str) -> tuple[Checkpoint, ScoreCalibration]:
+    lineage = desk.registry.lineage_of(desk.model, version)
+    client = connect(desk.place)
+    try:
+        run = client.get_pipeline_run(lineage.run_name if lineage else "", allow_name_prefix_match=False)
+        outputs = {**run.steps["train_dual_encoder"].outputs, **run.steps["evaluate_retrieval"].outputs}
+        loaded: tuple[Any, Any] = (outputs["checkpoint"][0].load(), outputs["score_calibration"][0].load())
+    except KeyError as error:
+        raise ConfigError(
+            f"the run that trained version {version} of '{desk.model}' is not in {desk.place.root}: pack where it ran"
+        ) from error
+    return loaded
+
+
+def _measured(bundle: Bundle, folder: Path) -> BundleMeasurement:
+    return measure_on_folder(bundle, folder, None, EvaluationConfig()).measurement
+
+
+def _card(registered: str, measured: Sequence[BundleMeasurement]) -> str:
+    sections = registered.split("\n## ")
+    facts = [section for section in sections[1:] if not section.startswith(("Promotion history", "Lineage"))]
+    limits = next((place for place, section in enumerate(facts) if section.startswith("Limits")), len(facts))
+    facts[limits:limits] = [_elsewhere(each).removeprefix("## ") for each in measured] + [
+        _WEAK.strip().removeprefix("## ")
+    ]
+    return "\n\n## ".join([_ABOUT.strip(), *(section.strip() for section in facts)]) + "\n"
+
+
+def _elsewhere(measurement: BundleMeasurement) -> str:
+    report = measurement.report
+    rows = [
+        f"| {direction} | {k} | {100 * found.recall[k]:.1f} % | {100 * found.interval[k].low:.1f} to "
+        f"{100 * found.interval[k].high:.1f} | {100 * found.random_recall[k]:.1f} % |"
+        for direction, found in (
+            ("sentence to picture", report.text_to_image),
+            ("picture to sentence", report.image_to_text),
+        )
+        for k in sorted(found.recall)
+    ]
+    return f"""## As it is shipped, on part `{report.split}` of `{report.dataset}`
+{report.n_images:,} pictures, {report.n_captions:,} captions, searched among themselves with the ONNX towers in half
+precision's weights (`image-finder models evaluate`).
+
+| direction | k | recall@k | interval | random |
+| --- | --- | --- | --- | --- |
+{chr(10).join(rows)}"""
