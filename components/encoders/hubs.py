@@ -15,6 +15,7 @@ Their product is a * g times the score above. Two pictures' product is g^2 v . v
 """
 
 import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

@@ -78,16 +78,15 @@ def export_text_tower(model: DualEncoder, path: Path, *, int8: bool) -> None:
         outputs=("embedding",),
     )
     if int8:
-        _forget_inner_shapes(target)
-        quantize_dynamic(target, path, per_channel=True, weight_type=QuantType.QInt8)
+        quantise_text_tower(target, path)
         target.unlink()
 
 
-def _forget_inner_shapes(path: Path) -> None:
-    """The quantiser turns weights over and then trips over the shapes the exporter noted for them."""
-    model = onnx.load(path)
-    del model.graph.value_info[:]
-    onnx.save(model, path)
+def quantise_text_tower(source: Path, path: Path) -> None:
+    """Write an exported text tower with weights of 8 bits, quantised dynamically per channel."""
+    model = onnx.load(source)
+    del model.graph.value_info[:]  # the quantiser turns weights over and trips over the shapes the exporter noted
+    quantize_dynamic(model, path, per_channel=True, weight_type=QuantType.QInt8)
 
 
 def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:

@@ -1,0 +1,105 @@
+"""The text tower with weights of 8 bits against the float one: recall on captioned pictures, time of a text, size.
+
+    python tests/benchmarks/bench_int8_text.py BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
+
+Data: a part of a folder of captioned pictures, validated as for a training. Both towers read the same captions; the
+pictures' vectors are the same. Times are medians of one text and of 16 texts a call, taken in turn round by round; the
+ratio is the median of the rounds' ratios.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from measuring import seconds_of, show
+
+from components.bundle import TEXT_ENCODER, Bundle
+from components.configs import ValidationConfig
+from components.data.coco import read_captions
+from components.data.expectations import valid_captions, validate_captions
+from components.data.layout import detect_layout
+from components.data.manifest import build_manifest, inspect_pictures
+from components.data.tokens import Tokenizer, packaged_tokenizer_json
+from components.evaluation.retrieval import first_match_ranks, named_recalls
+from components.export.exporter import quantise_text_tower
+from components.search.onnx_encoder import OnnxEncoder
+from components.training.trainer import CaptionedPictures
+
+KS = (1, 5, 10)
+CALL = 16
+
+
+def captioned(root: Path, part: str) -> CaptionedPictures:
+    dataset = detect_layout(root)
+    dataset = dataset.model_copy(update={"parts": {part: dataset.parts[part]}})
+    captions = read_captions(dataset)
+    pictures = inspect_pictures(captions, root)
+    counts = Tokenizer(packaged_tokenizer_json(), 64).count(captions["caption"].tolist())
+    manifest = build_manifest(captions, pictures, dataset)
+    report = validate_captions(captions, pictures, manifest, ValidationConfig(), token_counts=counts)
+    return CaptionedPictures(valid_captions(captions, report), pictures, root)
+
+
+def text_vectors(encoder: OnnxEncoder, texts: list[str]) -> np.ndarray:
+    # alone, as a search encodes them: dynamic quantisation scales a whole call's activations together
+    return np.concatenate([encoder.encode_text([text]) for text in texts])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--part", default="val")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--texts", type=int, default=60)
+    options = parser.parse_args()
+    data = captioned(options.data, options.part)
+    texts, owners = data.captions["caption"].tolist(), data.image_of_caption()
+    with tempfile.TemporaryDirectory() as folder:
+        quantised = Path(folder) / "bundle"
+        shutil.copytree(options.bundle, quantised)
+        quantise_text_tower(options.bundle / TEXT_ENCODER, quantised / TEXT_ENCODER)
+        encoders = {
+            "float": OnnxEncoder(Bundle.open(options.bundle), device="cpu"),
+            "8 bits": OnnxEncoder(Bundle.open(quantised, verify=False), device="cpu"),
+        }
+        sizes = [path / TEXT_ENCODER for path in (options.bundle, quantised)]
+        megabytes = [size.stat().st_size / 1e6 for size in sizes]
+        paths = [data.root / name for name in data.picture_rows()["file_name"]]
+        preprocess = encoders["float"].preprocess
+        pictures = np.concatenate(
+            [
+                encoders["float"].encode_image(np.stack([preprocess.load(path) for path in paths[at : at + 32]]))
+                for at in range(0, len(paths), 32)
+            ]
+        )
+        vectors = {name: text_vectors(encoder, texts) for name, encoder in encoders.items()}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in encoders}
+        for _ in range(options.rounds):
+            for name, encoder in encoders.items():
+                single = [seconds_of(lambda e=encoder, t=text: e.encode_text([t])) for text in texts[: options.texts]]
+                calls = [texts[at : at + CALL] for at in range(0, 10 * CALL, CALL)]
+                several = [seconds_of(lambda e=encoder, c=call: e.encode_text(c)) / CALL for call in calls]
+                times[name].append((1e3 * median(single), 1e3 * median(several)))
+    rows = []
+    for name, size in zip(encoders, megabytes, strict=True):
+        recalls = named_recalls(first_match_ranks(pictures, vectors[name], owners), KS)
+        cells = [f"{100 * value:.2f}" for value in recalls.values()]
+        rows.append([name, *cells, *(median(column) for column in zip(*times[name], strict=True)), size])
+    show([["text tower", *recalls, "one text, ms", f"of {CALL} a call, ms", "MB"], *rows])
+    ratios = [
+        median(whole[at] / small[at] for whole, small in zip(times["float"], times["8 bits"], strict=True))
+        for at in (0, 1)
+    ]
+    cosines = (vectors["float"] * vectors["8 bits"]).sum(axis=1)
+    print(
+        f"faster {ratios[0]:.2f} times alone, {ratios[1]:.2f} times {CALL} a call; cosine of the two towers' vectors: "
+        f"median {np.median(cosines):.4f}, smallest {cosines.min():.4f}; {len(texts):,} captions, {len(paths):,} pictures"
+    )
+
+
+if __name__ == "__main__":
+    main()
