@@ -180,7 +180,6 @@ def train_checkpoint(
         progress=settings.progress,
         ranks=ranks,
     )
-    _fit_hubs(trained.model, train_set, pick_device(training.device))
     name, version = dataset
     manifest = CheckpointManifest(
         format_version=FORMAT_VERSION,
@@ -193,6 +192,7 @@ def train_checkpoint(
     if not ranks.leads:
         ranks.tell()  # it is written
         return Checkpoint.open(path)
+    _fit_hubs(trained.model, train_set, pick_device(training.device))
     _forget_finished(work)
     checkpoint = save_checkpoint(path, assembled._replace(model=trained.model), model_config, manifest)
     ranks.tell()

@@ -90,3 +90,20 @@ def test_the_search_extra_alone_answers_the_same_and_brings_nothing_heavy(publis
     assert [hit["id"] for hit in here] == [hit["id"] for hit in there]
     installed = {line.split("==")[0].lower() for line in run(python, "-m", "pip", "freeze").splitlines()}
     assert not installed & set(HEAVY)
+
+
+def test_the_installed_wheel_finds_things_in_photographs_before_anything_is_trained(published, shared_data, tmp_path):
+    finder, _ = published
+    captions = json.loads((shared_data / "coco" / "annotations" / "captions_val2017.json").read_text())
+    named = {each["id"]: each["file_name"] for each in captions["images"]}
+    folder = shared_data / "coco" / "val2017"
+    home = {"IMAGE_FINDER_HOME": str(tmp_path / "home")}
+    run(finder, "index", folder, **home)
+    found = json.loads(run(finder, "search", "a plate of food on a table", "-k", "8", "--json", **home))["hits"]
+    told = {name: [] for name in named.values()}
+    for each in captions["annotations"]:
+        told[named[each["image_id"]]].append(each["caption"].lower())
+    served = [any(word in " ".join(told[hit["name"]]) for word in ("food", "plate", "pizza", "meal")) for hit in found]
+    of_all = sum(any(word in " ".join(each) for word in ("food", "plate", "pizza", "meal")) for each in told.values())
+    assert of_all < 0.2 * len(told)
+    assert sum(served) >= 6, [hit["name"] for hit in found]
