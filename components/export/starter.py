@@ -4,8 +4,8 @@ weights.safetensors   float16: heads whole; of trunk tensors that learned the di
                       of large ones its best approximation of low rank, as two factors NAME:left and NAME:right
 starter.json          StarterManifest
 
-Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022): rank 64 of the differences
-keeps all but 0.15 points of mean recall with a third of the numbers.
+Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022): rank 110 of the differences
+keeps all but 0.6 points of mean recall on Flickr8k's val with two thirds of the numbers (54.7 %, as packed 54.1 %).
 """
 
 import tempfile
@@ -34,7 +34,7 @@ from components.starter import MANIFEST, WEIGHTS
 from components.storage import new_directory, sha256_of_file
 
 STARTER_FORMAT = 1
-_RANK = 64
+_RANK = 110
 
 
 def pack_starter(checkpoint: Checkpoint, scores: ScoreCalibration, path: Path) -> StarterManifest:
@@ -55,6 +55,7 @@ def pack_starter(checkpoint: Checkpoint, scores: ScoreCalibration, path: Path) -
             own |= _changed(name, tensor, packaged[name]) if _of_trunk(name) else {name: tensor}
     with new_directory(path) as folder:
         save_file({name: _halved(name, tensor) for name, tensor in own.items()}, folder / WEIGHTS)
+        (folder / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and a wheel keeps that
         manifest = StarterManifest(
             format_version=STARTER_FORMAT,
             weights_sha256=sha256_of_file(folder / WEIGHTS),

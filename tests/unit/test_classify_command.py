@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from components.app import starter
 from components.app.classify_command import classify
 from components.bundle import MANIFEST, SCORES
 from components.search.publish import keep_bundle
@@ -104,11 +105,12 @@ def test_what_a_user_gets_wrong_is_one_line(paint, tmp_path, colour_bundle, word
     assert line.startswith(message.format(tmp=tmp_path))
 
 
-def test_the_published_bundle_is_taken_unless_one_is_named(home, paint, tmp_path, colour_bundle):
+def test_the_published_bundle_is_taken_unless_one_is_named(home, paint, tmp_path, colour_bundle, monkeypatch):
+    monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")  # else the starter is put together
     path = paint(tmp_path / "a.png", "red")
     done = run(path, "--labels", LABELS)
     assert done.exit_code == 1
-    assert done.stderr == f"Error: no model was published to {home}; name a bundle with --bundle\n"
+    assert done.stderr == "Error: this installation holds no starter model; name one with --bundle, or train one\n"
     kept = keep_bundle(colour_bundle, home / "bundles")
     (home / "bundles" / POINTER).write_text(kept.name + "\n")
     assert run(path, "--labels", LABELS, "--top", 1).stdout.split()[-3] == "red"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from components.app import starter
 from components.app.cli import main
 from components.library.place import Library
 
@@ -68,12 +69,13 @@ def test_a_dry_run_writes_nothing(place, tmp_path):
     assert "exclude each other" in invoke("index", pictures, "--dry-run", "--watch", code=2).stderr
 
 
-def test_faults_are_one_line(place, tmp_path):
+def test_faults_are_one_line(place, tmp_path, monkeypatch):
     pictures, bundle = place
+    monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")
     for arguments, message in [
         (("index",), "the library has no folders yet"),
         (("index", tmp_path / "nowhere"), "no such folder"),
-        (("index", pictures), "no bundle to index with"),
+        (("index", pictures), "this installation holds no starter model; name one with --bundle, or train one"),
         (("index", pictures, "--bundle", tmp_path), "no bundle at"),
         (("index", "--forget", pictures), "is not a folder of this library"),
         (("info",), "nothing is published at|no index at"),

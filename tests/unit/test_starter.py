@@ -1,0 +1,179 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file
+
+from components import starter as box
+from components.app import starter
+from components.app.classify_command import classify
+from components.app.index_command import index
+from components.app.search_command import search
+from components.bundle import Bundle
+from components.configs import ModelConfig
+from components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, save_checkpoint
+from components.errors import BundleError, ConfigError
+from components.export.starter import export_starter, pack_starter
+from components.records import N_QUANTILES, ScoreCalibration
+from components.search.onnx_encoder import OnnxEncoder
+from components.training.trainer import untrained
+
+PACKAGED = {
+    "image": {"trained_stages": 1, "pool_width": 32, "pool_heads": 4, "input_px": 96},
+    "text": {"pooling": "mean_end"},
+    "embedding_dim": 24,
+    "hubs": {"centres": 3},
+}
+SCORES = ScoreCalibration(
+    logit_scale=20,
+    good_match=0.3,
+    quantiles=tuple(np.linspace(0, 0.9, N_QUANTILES).tolist()),
+    n_captions=10,
+    gallery_size=5,
+    dataset="tests",
+    data_version="0",
+    split="val",
+)
+
+
+def checkpoint_of(values, path):
+    config = ModelConfig.parse(values)
+    assembled = untrained(config, 3)
+    with torch.no_grad():
+        for parameter in assembled.model.image_tower.tail.parameters():  # as if it had learned
+            matrix = parameter.flatten(1) if parameter.ndim > 1 else parameter.unsqueeze(0)
+            matrix += matrix.std() * torch.randn(len(matrix), 2) @ torch.randn(2, matrix.shape[1]) / 4
+    manifest = CheckpointManifest(
+        format_version=FORMAT_VERSION, dataset="tests", data_version="0", epoch=1, history=(), files_sha256={}
+    )
+    return save_checkpoint(path, assembled, config, manifest)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return checkpoint_of(PACKAGED, tmp_path_factory.mktemp("trained") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def packed(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed") / "starter"
+    pack_starter(trained, SCORES, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def put_together(packed, tmp_path_factory):
+    return export_starter(packed, tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+def test_only_what_learned_is_packed_and_in_half_precision(packed, trained):
+    own = load_file(packed / box.WEIGHTS)
+    assert {tensor.dtype for tensor in own.values()} == {torch.float16}
+    names = set(own)
+    assert "image_tower.pool.query.weight" in names
+    assert any(name.startswith("image_tower.tail.") and name.endswith(":left") for name in names)
+    assert not any(name.startswith(("image_tower.stem.", "text_tower.stem.")) for name in names)
+    whole = (trained.path / "model.safetensors").stat().st_size
+    assert (packed / box.WEIGHTS).stat().st_size < 0.05 * whole
+
+
+def test_put_together_again_it_sees_and_reads_as_it_did(put_together, trained):
+    encoder = OnnxEncoder(put_together, device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), np.uint8)
+    assembled = trained.load()
+    tokens = assembled.tokenizer(["a dog on the beach"])
+    with torch.no_grad():
+        image = assembled.model.encode_image(torch.from_numpy(pixels))
+        text = assembled.model.encode_text(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
+    assert (encoder.encode_image(pixels) * image.numpy()).sum(axis=1).min() > 0.9999
+    assert (encoder.encode_text(["a dog on the beach"]) * text.numpy()).sum() > 0.9999
+    assert put_together.scores() == SCORES
+    assert (put_together.manifest.dataset, put_together.manifest.embedding_dim) == ("tests", 24)
+
+
+@pytest.mark.parametrize("damage", ["weights", "manifest", "format", "other", "gone"])
+def test_a_damaged_starter_is_refused_in_one_line(packed, tmp_path, damage):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in (box.WEIGHTS, box.MANIFEST):
+        (copy / name).write_bytes((packed / name).read_bytes())
+    manifest = json.loads((copy / box.MANIFEST).read_text())
+    if damage == "weights":
+        (copy / box.WEIGHTS).write_bytes(b"cut")
+    elif damage == "manifest":
+        (copy / box.MANIFEST).write_text("{")
+    elif damage == "format":
+        (copy / box.MANIFEST).write_text(json.dumps({**manifest, "format_version": 99}))
+    elif damage == "other":
+        (copy / box.MANIFEST).write_text(
+            json.dumps({**manifest, "config": {**manifest["config"], "embedding_dim": 48}})
+        )
+    else:
+        (copy / box.MANIFEST).unlink()
+    with pytest.raises(BundleError, match="install again"):
+        export_starter(copy, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_trunks_of_no_package_cannot_be_a_starter(tiny_model, tmp_path):
+    checkpoint = checkpoint_of(tiny_model, tmp_path / "checkpoint")
+    with pytest.raises(ConfigError, match="packaged"):
+        pack_starter(checkpoint, SCORES, tmp_path / "starter")
+
+
+@pytest.fixture
+def home(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(starter, "FOLDER", packed)
+    monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_it_is_made_once_and_made_again_when_it_is_damaged(home, capsys):
+    bundle = starter.starter_bundle()
+    assert capsys.readouterr().err.count("\n") == 1
+    assert bundle.path.parent == home / "bundles"
+    made = (bundle.path / "bundle.json").stat().st_mtime_ns
+    assert starter.starter_bundle().sha256 == bundle.sha256
+    assert (bundle.path / "bundle.json").stat().st_mtime_ns == made
+    assert "starter model is used" in capsys.readouterr().err
+    (bundle.path / "image_encoder.onnx").write_bytes(b"cut")
+    Bundle.open(starter.starter_bundle().path)
+
+
+def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, name in enumerate(("red", "blue")):
+        noise = np.random.default_rng(number).integers(0, 255, (6, 8, 3), np.uint8)
+        Image.fromarray(noise).resize((80, 60)).save(pictures / f"{name}.jpg")
+    run = CliRunner().invoke
+    indexed = run(index, [str(pictures)], catch_exceptions=False)
+    assert indexed.exit_code == 0, indexed.output
+    assert indexed.stderr.count("starter model") == 1
+    found = run(search, ["something colourful", "--json"], catch_exceptions=False)
+    assert len(json.loads(found.stdout)["hits"]) == 2
+    again = run(index, [], catch_exceptions=False)
+    assert "starter model" not in again.stderr, "the library has its own copy now"
+    labelled = run(classify, [str(pictures / "red.jpg"), "--labels", "red,blue"], catch_exceptions=False)
+    assert labelled.exit_code == 0, labelled.output
+
+
+def test_without_torch_the_way_out_is_told(home, monkeypatch, tmp_path):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "components.export.starter", None)
+    with pytest.raises(BundleError, match=r"\[starter\]"):
+        starter.starter_bundle()
+
+
+def test_the_packed_model_of_this_package_is_whole_and_small():
+    manifest = json.loads((box.FOLDER / box.MANIFEST).read_text())
+    weights = box.FOLDER / box.WEIGHTS
+    assert weights.stat().st_size < 12_000_000
+    card = (box.FOLDER / box.CARD).read_text()
+    for word in ("Licence", "flickr8k", "coco", "What it has not met", "Scores", "Slices"):
+        assert word in card
+    ModelConfig.parse(manifest["config"])
