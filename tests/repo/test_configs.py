@@ -112,5 +112,5 @@ def test_a_malformed_override_is_refused(assignment):
 
 
 def test_an_unknown_configuration_names_the_known_ones():
-    with pytest.raises(ConfigError, match="known are cluster, demo, flickr8k, gpu, local, plain"):
+    with pytest.raises(ConfigError, match="known are cluster, coco, demo, flickr8k, gpu, local, plain"):
         run_config.load("training", "nowhere")
