@@ -1,0 +1,89 @@
+"""Configurations of what is measured of a model, and of the gates and rules that decide by it."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from components.configs.base import Config
+
+
+class EvaluationConfig(Config):
+    """What is measured, and the floors of the quality gate."""
+
+    ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
+    bootstrap_samples: int = Field(1000, ge=100)
+    seed: int = Field(0, ge=0)
+    captions_per_image: int | None = Field(
+        None, ge=1, description="score only the first so many captions of each picture, by id; COCO's figures take 5"
+    )
+    heat_map_pairs: int = Field(5, ge=2, le=20, description="pictures x captions in the similarity heat map")
+    min_recall_at_10: float = Field(
+        0.0, ge=0, le=1, description="floor of text-to-image recall@10; below it the gate stops the run"
+    )
+    min_times_random: float = Field(
+        2.0, ge=0, description="floor of text-to-image recall@10 as a multiple of the random baseline"
+    )
+
+
+class ExportConfig(Config):
+    """ONNX export and the limits of its parity gate."""
+
+    int8_text: bool = Field(False, description="quantise the text tower's weights to 8 bits (dynamic, per channel)")
+    parity_pictures: int = Field(64, ge=8, description="test pictures the exported towers are compared on")
+    min_cosine: float = Field(
+        0.999, ge=-1, le=1, description="smallest cosine between the torch and the ONNX embedding of one input"
+    )
+    max_difference: float = Field(0.01, gt=0, description="largest absolute difference of one component")
+    min_cosine_int8: float = Field(
+        0.95, ge=-1, le=1, description="instead of both, smallest cosine of a text tower with 8-bit weights"
+    )
+    max_recall_difference: float = Field(
+        0.01, ge=0, le=1, description="largest loss of text-to-image recall@10 on the parity pictures"
+    )
+
+
+SLICES = ("direction", "caption length", "picture shape", "captions of the picture", "license")
+
+
+class PromotionConfig(Config):
+    """What a candidate must reach to become champion; recalls and gains are shares, 0.01 is one point.
+
+    The limits of latency and size keep a bundle fit for a laptop; they are wide enough for a busy machine of two cores.
+    """
+
+    min_mean_recall: float = Field(0.0, ge=0, le=1, description="floor of mean recall over both directions and all k")
+    min_recall_at_10: float = Field(0.0, ge=0, le=1, description="floor of text-to-image recall@10 of the bundle")
+    min_parity_cosine: float = Field(
+        0.95,
+        ge=-1,
+        le=1,
+        description="floor of the cosine between torch and ONNX vectors of one input, besides the parity gate",
+    )
+    max_text_ms: float = Field(500.0, gt=0, description="limit of the median time of one text, ms on the CPU")
+    max_image_ms: float = Field(1000.0, gt=0, description="limit of the median time of one picture, ms on the CPU")
+    max_bundle_mb: float = Field(1000.0, gt=0, description="limit of the size of all files of the bundle, 10^6 bytes")
+    min_gain: float = Field(
+        0.0, ge=0, le=1, description="gain in mean recall over the champion that is needed; 0: any above zero"
+    )
+    slice_allowance: float = Field(
+        0.05, ge=0, le=1, description="largest fall of a slice's recall, mean over all k, against the champion"
+    )
+    slice_allowances: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict,
+        description="other allowances by 'slice' or 'slice: value', e.g. 'caption length: 1-8 words'; shares, 0 to 1",
+    )
+    min_slice_queries: int = Field(200, ge=1, description="queries a slice needs to be judged, fewer fall by chance")
+
+    @model_validator(mode="after")
+    def _allowances_name_slices(self) -> Self:
+        unknown = [key for key in self.slice_allowances if key.partition(": ")[0] not in SLICES]
+        if unknown:
+            raise ValueError(f"slice_allowances names '{unknown[0]}': known slices are {', '.join(SLICES)}")
+        return self
+
+
+class RegistryConfig(Config):
+    """Registration, and the rule of a promotion."""
+
+    model_name: str = "image-finder"
+    promotion: PromotionConfig = Field(default_factory=PromotionConfig)

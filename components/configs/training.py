@@ -1,0 +1,68 @@
+"""Configuration of the optimisation."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.configs.base import Config
+
+
+class TrainingConfig(Config):
+    """Optimisation of the dual encoder."""
+
+    epochs: int = Field(6, ge=1)
+    batch_images: int = Field(512, ge=2, description="pictures in a batch")
+    captions_per_image: int = Field(
+        2, ge=1, description="captions of each picture in a batch; the others take their turn in later epochs"
+    )
+    views: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="views of each picture that take turns over the epochs: itself, then random crops; each is cached",
+    )
+    head_rate: float = Field(1e-3, gt=0, description="peak learning rate of pooling and projections")
+    trunk_rate: float = Field(1e-4, gt=0, description="peak learning rate of trunk stages that learn")
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_share: float = Field(
+        0.1, ge=0, lt=1, description="share of the optimizer steps in linear warm-up; cosine to zero after it"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights per step; 0: off")
+    patience_epochs: int = Field(
+        0,
+        ge=0,
+        description="epochs without a better mean recall on val before training stops and the best epoch is kept; 0: off, the last epoch is kept",
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="autocast type; bfloat16 is meant for cuda"
+    )
+    loader_workers: int = Field(
+        2, ge=0, description="processes that decode pictures when trunks learn as a whole, for each training process"
+    )
+    seed: int = Field(0, ge=0)
+    processes: int = Field(1, ge=1, description="training processes on all hosts together, on GPUs one each")
+    hosts: int = Field(1, ge=1, description="hosts the processes are on, as many on each")
+    rendezvous: str = Field(
+        "",
+        pattern=r"^([^\s/]+:\d{1,5})?$",
+        description="host:port where the processes of several hosts meet; the host is the training step's",
+    )
+    restarts: int = Field(
+        1, ge=0, description="times several processes go on after the last finished epoch when one of them died"
+    )
+    wait_s: int = Field(
+        600, ge=30, description="seconds a process waits for the others to start or to step before it gives up"
+    )
+
+    @model_validator(mode="after")
+    def _processes_share_hosts_and_batches(self) -> Self:
+        if self.processes % self.hosts:
+            raise ValueError(f"processes ({self.processes}) must be a multiple of hosts ({self.hosts})")
+        if self.processes > self.batch_images:
+            raise ValueError(f"processes ({self.processes}) must not be above batch_images ({self.batch_images})")
+        if self.hosts > 1 and not self.rendezvous:
+            raise ValueError(f"rendezvous must name host:port when hosts is above 1 ({self.hosts})")
+        return self
