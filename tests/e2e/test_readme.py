@@ -27,7 +27,9 @@ SMALLER = (
     "--set evaluation.min_recall_at_10=0 --set evaluation.min_times_random=0"
 )
 SERVES = re.compile(r"^image-finder (ui|serve) ")  # run until they are stopped
-NEEDS_HUB = re.compile(r"data fetch|--config (coco|gpu) ")  # run against loopback servers and local files in the unit tests
+NEEDS_HUB = re.compile(
+    r"data fetch|--config (coco|gpu) "
+)  # run against loopback servers and local files in the unit tests
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,8 @@ def test_put_together_again_it_sees_and_reads_as_it_did(put_together, trained):
         image = assembled.model.encode_image(torch.from_numpy(pixels))
         text = assembled.model.encode_text(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
     assert (encoder.encode_image(pixels) * image.numpy()).sum(axis=1).min() > 0.9999
-    assert (encoder.encode_text(["a dog on the beach"]) * text.numpy()).sum() > 0.9999
+    assert (encoder.encode_text(["a dog on the beach"]) * text.numpy()).sum() > 0.97  # weights of 8 bits
+    assert put_together.manifest.text_quantised
     assert put_together.scores() == SCORES
     assert (put_together.manifest.dataset, put_together.manifest.embedding_dim) == ("tests", 24)
 
