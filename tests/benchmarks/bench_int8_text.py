@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_int8_text.py BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
 
-Data: a part of a folder of captioned pictures, validated as for a training. Both towers read the same captions; the
+BUNDLE: one with a float text tower (export.int8_text=false). Data: a part of a folder of captioned pictures, validated as for a training. Both towers read the same captions; the
 pictures' vectors are the same. Times are medians of one text and of 16 texts a call, taken in turn round by round; the
 ratio is the median of the rounds' ratios.
 """
@@ -56,6 +56,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--texts", type=int, default=60)
     options = parser.parse_args()
+    if Bundle.open(options.bundle).manifest.text_quantised:
+        raise SystemExit(f"the text tower of {options.bundle} has 8 bits already; train with export.int8_text=false")
     data = captioned(options.data, options.part)
     texts, owners = data.captions["caption"].tolist(), data.image_of_caption()
     with tempfile.TemporaryDirectory() as folder:
