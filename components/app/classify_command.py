@@ -85,17 +85,17 @@ def _bundle(path: Path | None) -> "Bundle":
     """The named bundle, else the one that was published last, else that of the index that is searched, else the starter."""
     from components.app.starter import starter_bundle
     from components.bundle import Bundle
-    from components.errors import StorageError
     from components.search.index import VectorIndex
     from components.search.publish import default_bundle
+    from components.search.published import is_published_root
 
     if path is None:
         path = default_bundle(home_root() / "bundles")
     if path is None:
-        try:
-            path = Path(VectorIndex.open(default_index().path, verify=False).manifest.bundle_uri)
-        except StorageError:
+        index = default_index().path
+        if not is_published_root(index):
             return starter_bundle()
+        path = Path(VectorIndex.open(index, verify=False).manifest.bundle_uri)
     return Bundle.open(path)
 
 

@@ -46,7 +46,7 @@ class HubCorrection(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
 
     def hubness(self, vectors: Tensor) -> Tensor:
-        """H of plain picture vectors (N, dim): (N, 1), in cosines."""
+        """Nearness h to the bank of plain picture vectors (N, dim): (N, 1), in cosines."""
         logits = self.config.sharpness * vectors @ self.centres.t() + self.log_weights
         return logits.logsumexp(dim=1, keepdim=True) / self.config.sharpness
 

@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_coco_size.py [--pictures 118287] [--folder DIR]
 
 Data: that many JPEG files of 64 x 48 px that all differ, with five made-up captions each, in COCO layout; written to a
-temporary folder (0.3 GB at full size) unless one is named, where they are kept. The trunks are random and tiny inputs
-(32 px) make them cheap, so that what is measured is everything around them: reading, looking at each file, the
+temporary folder (0.3 GB at full size) unless one is named, where they are kept. The image trunk reads 32 px, which
+makes it cheap, so that what is measured is everything around them: reading, looking at each file, the
 validation, the split, caching, planning, training from memory-mapped features for one epoch, vectors, ranks of 1,000
 pictures, the hub correction. Each size runs in a process of its own. Linear parts take 4 times as long for 4 times the
 pictures; a quadratic one would take 16 times. Memory is the process's own, the most of what it holds after each part:
