@@ -24,6 +24,7 @@ from components.library.place import Library, shown
 from components.library.plan import Plan, Rows, make_plan
 from components.library.publishing import publish_rows
 from components.library.reading import PUBLISHED, Reader
+from components.library.recovery import lost_rows
 from components.library.scan import Scan, scan_folders
 from components.library.vectors import compact, open_vectors, remove_other_vectors
 from components.records import Record
@@ -147,8 +148,9 @@ def _rehearse(
 ) -> dict[str, Any]:
     known, _ = _known_rows(catalog) if catalog is not None else ({}, 0)
     scan = _scan(library, roots, progress=options.progress)
-    _keep_emptied(scan, known)
     homes = _homes(scan, catalog.folders() if catalog is not None else {})
+    known |= lost_rows(library, scan, known, homes)
+    _keep_emptied(scan, known)
     contents = {row.sha256 for row in known.values()}
     plan = make_plan(scan, known, homes, vectors=contents, retry_failed=False)
     _warn_of_unreadable(scan, known, warn)
@@ -214,9 +216,12 @@ class _Update:
             cache = open_vectors(self._library, bundle, warn=self._warn)
             known = self._settle_folders(roots, known)
             scan = _scan(self._library, roots, progress=self._options.progress)
+            homes = _homes(scan, self._catalog.folders())
+            lost = lost_rows(self._library, scan, known, homes)
+            self._catalog.put(lost.values())
+            known |= lost
             _keep_emptied(scan, known)
             _warn_of_unreadable(scan, known, self._warn)
-            homes = _homes(scan, self._catalog.folders())
             plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
         reader = Reader(self._catalog, known, scan, homes)

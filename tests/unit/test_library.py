@@ -491,6 +491,34 @@ def test_where_catalogue_and_index_are_both_lost_a_folder_is_asked_for(of_two):
     assert home.index_known(first).pictures == 1
 
 
+@pytest.mark.parametrize("damage", ["garbage", "gone", "rows"])
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_pictures(of_two, tmp_path, damage, emptied):
+    home, _, second = of_two
+    expected = home.published().items
+    second.rename(tmp_path / "unmounted")
+    if emptied:
+        second.mkdir()  # the mount point
+    if damage == "rows":
+        with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
+            raw.execute("UPDATE files SET crc = 0")
+    else:
+        lose(home, damage)
+    if damage != "garbage":  # a dry run refuses that one
+        assert home.index_known(dry_run=True).absent == 1
+    summary = home.index_known()
+    assert (summary.pictures, summary.absent, summary.removed, summary.embedded) == (2, 1, 0, 0)
+    assert home.published().items.equals(expected)
+    assert any(words.startswith(f"{second}: ") and "its 1 known pictures are kept" in words for words in home.told)
+    assert home.index_known().published is False
+    if emptied:
+        second.rmdir()
+    (tmp_path / "unmounted").rename(second)
+    assert counts(home.index_known()) == {"unchanged": 2}
+    assert home.published().items.equals(expected)
+    assert home.index_known(forget=[second]).pictures == 1
+
+
 # Interruptions, and others at work
 
 
