@@ -151,20 +151,24 @@ def _licence(manifest: DatasetManifest) -> str:
     )
 
 
-def _measurements(report: RetrievalReport) -> str:
+def recall_table(report: RetrievalReport) -> str:
+    """Recall both ways as a Markdown table: a row a direction and k, with interval, random baseline and denominators."""
     rows = [
         *_rows("sentence to picture", report.text_to_image),
         *_rows("picture to sentence", report.image_to_text),
     ]
+    head = "| direction | k | recall@k | interval | random | queries | gallery |\n| --- | --- | --- | --- | --- | --- | --- |"
+    return "\n".join([head, *rows])
+
+
+def _measurements(report: RetrievalReport) -> str:
     return f"""
 ## Measurements
 Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}`): {report.n_images:,} pictures,
 {report.n_captions:,} captions. recall@k is the hit rate: 1 if any right item is among the k nearest. Intervals are
 95 %, bootstrap with {report.bootstrap_samples:,} samples.
 
-| direction | k | recall@k | interval | random | queries | gallery |
-| --- | --- | --- | --- | --- | --- | --- |
-{chr(10).join(rows)}
+{recall_table(report)}
 
 Mean recall {_percent(report.mean_recall)} {_interval(report.mean_recall_interval)}; median rank
 {report.text_to_image.median_rank:g} (sentence to picture), {report.image_to_text.median_rank:g} (picture to sentence).

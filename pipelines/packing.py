@@ -15,6 +15,7 @@ from components.export.starter import export_starter, pack_starter
 from components.records import BundleMeasurement, ScoreCalibration, StarterManifest
 from components.starter import CARD, WEIGHTS
 from components.storage import new_directory
+from model_registry.model_card import recall_table
 from pipelines.home import connect
 from pipelines.model_operations import Desk
 
@@ -110,19 +111,8 @@ def _card(registered: str, measured: Sequence[BundleMeasurement]) -> str:
 
 def _elsewhere(measurement: BundleMeasurement) -> str:
     report = measurement.report
-    rows = [
-        f"| {direction} | {k} | {100 * found.recall[k]:.1f} % | {100 * found.interval[k].low:.1f} to "
-        f"{100 * found.interval[k].high:.1f} | {100 * found.random_recall[k]:.1f} % |"
-        for direction, found in (
-            ("sentence to picture", report.text_to_image),
-            ("picture to sentence", report.image_to_text),
-        )
-        for k in sorted(found.recall)
-    ]
     return f"""## As it is shipped, on part `{report.split}` of `{report.dataset}`
-{report.n_images:,} pictures, {report.n_captions:,} captions, searched among themselves with the ONNX towers in half
-precision's weights (`image-finder models evaluate`).
+{report.n_images:,} pictures, {report.n_captions:,} captions, searched among themselves with the ONNX towers made of these
+weights (`image-finder models evaluate`).
 
-| direction | k | recall@k | interval | random |
-| --- | --- | --- | --- | --- |
-{chr(10).join(rows)}"""
+{recall_table(report)}"""

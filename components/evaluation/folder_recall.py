@@ -28,12 +28,33 @@ class FolderMeasurement(NamedTuple):
     n_left_out: int
 
 
+class CaptionedPart(NamedTuple):
+    """A part's pictures with their valid captions, what it is called, and how many captions it has, broken ones too."""
+
+    data: CaptionedPictures
+    identity: EvaluatedOn
+    n_captions: int
+
+
 def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config: EvaluationConfig) -> FolderMeasurement:
     """Measure a bundle on one part of a data set found out from its folder: test, else val, else train, unless named.
 
     The captions are validated as a training's are, with limits that stop nothing: what is broken or has no picture is
     left out and counted. Raises DataError for a folder without captions or without such a part, BundleError.
     """
+    read = read_part(root, part)
+    measured = measure_bundle(
+        bundle,
+        read.data,
+        config,
+        identity=read.identity,
+        code_sha256="",  # tells whether two registered measurements can be compared; this one is not registered
+    )
+    return FolderMeasurement(measured.measurement, read.n_captions, read.n_captions - len(read.data.captions))
+
+
+def read_part(root: Path, part: PartName | None) -> CaptionedPart:
+    """Read, look at and validate one part of a folder of captioned pictures, as measure_on_folder says."""
     dataset = _only(detect_layout(root), part)
     name = next(iter(dataset.parts))
     captions = read_captions(dataset)
@@ -47,14 +68,8 @@ def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config:
             f"none of the {len(captions):,} captions of part '{name}' in {root} can be used: "
             "`image-finder data check` tells why"
         )
-    measured = measure_bundle(
-        bundle,
-        CaptionedPictures(kept, pictures, root),
-        config,
-        identity=EvaluatedOn(dataset=dataset.name, data_version=manifest.version, split=name),
-        code_sha256="",  # tells whether two registered measurements can be compared; this one is not registered
-    )
-    return FolderMeasurement(measured.measurement, len(captions), len(captions) - len(kept))
+    identity = EvaluatedOn(dataset=dataset.name, data_version=manifest.version, split=name)
+    return CaptionedPart(CaptionedPictures(kept, pictures, root), identity, len(captions))
 
 
 def _only(dataset: DatasetConfig, part: PartName | None) -> DatasetConfig:

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_int8_text.py BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
 
-BUNDLE: one with a float text tower (export.int8_text=false). Data: a part of a folder of captioned pictures, validated as for a training. Both towers read the same captions; the
-pictures' vectors are the same. Times are medians of one text and of 16 texts a call, taken in turn round by round; the
+BUNDLE: one with a float text tower (export.int8_text=false). Data: a part of a folder of captioned pictures, validated
+as for a training. Both towers read the same captions; the pictures' vectors are the same. Times are medians of one text and of 16 texts a call, taken in turn round by round; the
 ratio is the median of the rounds' ratios.
 """
 
@@ -17,30 +17,13 @@ import numpy as np
 from measuring import seconds_of, show
 
 from components.bundle import TEXT_ENCODER, Bundle
-from components.configs import ValidationConfig
-from components.data.coco import read_captions
-from components.data.expectations import valid_captions, validate_captions
-from components.data.layout import detect_layout
-from components.data.manifest import build_manifest, inspect_pictures
-from components.data.tokens import Tokenizer, packaged_tokenizer_json
+from components.evaluation.folder_recall import read_part
 from components.evaluation.retrieval import first_match_ranks, named_recalls
 from components.export.exporter import quantise_text_tower
 from components.search.onnx_encoder import OnnxEncoder
-from components.training.trainer import CaptionedPictures
 
 KS = (1, 5, 10)
 CALL = 16
-
-
-def captioned(root: Path, part: str) -> CaptionedPictures:
-    dataset = detect_layout(root)
-    dataset = dataset.model_copy(update={"parts": {part: dataset.parts[part]}})
-    captions = read_captions(dataset)
-    pictures = inspect_pictures(captions, root)
-    counts = Tokenizer(packaged_tokenizer_json(), 64).count(captions["caption"].tolist())
-    manifest = build_manifest(captions, pictures, dataset)
-    report = validate_captions(captions, pictures, manifest, ValidationConfig(), token_counts=counts)
-    return CaptionedPictures(valid_captions(captions, report), pictures, root)
 
 
 def text_vectors(encoder: OnnxEncoder, texts: list[str]) -> np.ndarray:
@@ -58,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     if Bundle.open(options.bundle).manifest.text_quantised:
         raise SystemExit(f"the text tower of {options.bundle} has 8 bits already; train with export.int8_text=false")
-    data = captioned(options.data, options.part)
+    data = read_part(options.data, options.part).data
     texts, owners = data.captions["caption"].tolist(), data.image_of_caption()
     with tempfile.TemporaryDirectory() as folder:
         quantised = Path(folder) / "bundle"
