@@ -45,6 +45,7 @@ class BundleManifest(Record):
     text_trunk: str
     text_quantised: bool
     config: dict[str, object]
+    starter: bool = False  # put together from the packaged weights, not trained here
 
     @property
     def sha256(self) -> str:

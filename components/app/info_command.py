@@ -39,8 +39,9 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
         for folder, count in found.folders.items():
             label = f"  (--folder {shlex.quote(found.labels[folder])})" if found.labels[folder] else ""
             click.echo(f"  {count:>9,}  {folder}{label}")
+        starter = "the starter model, " if found.starter else ""
         trained = f"trained on {found.bundle_dataset} {found.bundle_data_version}" if found.bundle_dataset else "absent"
-        click.echo(f"bundle     {found.bundle[:16]}, {trained}, {found.bundle_path}")
+        click.echo(f"bundle     {found.bundle[:16]}, {starter}{trained}, {found.bundle_path}")
         if found.newer_bundle:
             click.echo(f"  a newer bundle was published: {found.newer_bundle[:16]}; image-finder index takes it")
         click.echo(f"failed     {len(found.failed):,}")

@@ -101,6 +101,8 @@ def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
 
         query = _query(words, options)
         finder = Finder.open(_place(options), bundle=options["bundle_path"])
+        if finder.bundle_manifest.starter:
+            click.echo("with the starter model; 'image-finder info' says on what it was trained", err=True)
         query = _with_labels(query, finder)
         result = finder.search(query)
         if options["as_json"]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from torch import Tensor, nn
 
 from components.bundle import (
@@ -26,10 +27,13 @@ from components.records import ScoreCalibration
 from components.storage import hash_directory, new_directory
 
 
-def export_bundle(checkpoint: Checkpoint, path: Path, config: ExportConfig, *, scores: ScoreCalibration) -> Bundle:
+def export_bundle(
+    checkpoint: Checkpoint, path: Path, config: ExportConfig, *, scores: ScoreCalibration, starter: bool = False
+) -> Bundle:
     """Write both towers, tokenizer, preprocessing and scores as a bundle, whole or not at all.
 
-    scores: what the checkpoint's cosines mean. Raises BundleError, StorageError.
+    scores: what the checkpoint's cosines mean. starter: whether it is the model that comes with the package. Raises
+    BundleError, StorageError.
     """
     model, preprocess, tokenizer = checkpoint.load()
     with new_directory(path) as folder:
@@ -50,6 +54,7 @@ def export_bundle(checkpoint: Checkpoint, path: Path, config: ExportConfig, *, s
             text_trunk=model_config.text.trunk,
             text_quantised=config.int8_text,
             config=model_config.model_dump(mode="json"),
+            starter=starter,
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle(path, manifest)
@@ -88,6 +93,7 @@ def quantise_text_tower(source: Path, path: Path) -> None:
     Embeddings and head stay float: with them a text's vector depends more on what is encoded beside it, and is no faster.
     """
     model = onnx.load(source)
+    add_pre_process_metadata(model)  # or it advises, on the log's root, what the exporter has done already
     del model.graph.value_info[:]  # the quantiser turns weights over and trips over the shapes the exporter noted
     quantize_dynamic(model, path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
 

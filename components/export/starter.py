@@ -97,7 +97,7 @@ def export_starter(source: Path, path: Path) -> Bundle:
         checkpoint = save_checkpoint(
             Path(folder) / "checkpoint", assembled, ModelConfig.parse(manifest.config), trained
         )
-        return export_bundle(checkpoint, path, _EXPORT, scores=manifest.scores)
+        return export_bundle(checkpoint, path, _EXPORT, scores=manifest.scores, starter=True)
 
 
 def _read(source: Path) -> StarterManifest:

@@ -29,6 +29,7 @@ class IndexInfo(Record):
     bundle_path: str
     bundle_dataset: str  # "" if the bundle is not there
     bundle_data_version: str
+    starter: bool  # whether the bundle is the model that comes with the package
     newer_bundle: str  # sha256 of another default bundle published after this index, "" if there is none
 
 
@@ -53,6 +54,7 @@ def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
         bundle_path=manifest.bundle_uri,
         bundle_dataset=bundle.dataset if bundle else "",
         bundle_data_version=bundle.data_version if bundle else "",
+        starter=bundle is not None and bundle.starter,
         newer_bundle=_newer(manifest.bundle_sha256, default_bundles, published_at),
     )
 

@@ -116,6 +116,16 @@ def test_the_published_bundle_is_taken_unless_one_is_named(home, paint, tmp_path
     assert run(path, "--labels", LABELS, "--top", 1).stdout.split()[-3] == "red"
 
 
+def test_where_the_index_is_damaged_that_is_told_and_the_starter_is_not_taken(home):
+    (home / "library" / "index").mkdir(parents=True)
+    (home / "library" / "index" / POINTER).write_text("000001-gone\n")
+    done = run("a.png", "--labels", LABELS)
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert str(home / "library" / "index") in line
+    assert "starter" not in line
+
+
 def test_a_bundle_of_the_first_format_says_what_to_do(paint, tmp_path, colour_bundle):
     old = tmp_path / "old"
     shutil.copytree(colour_bundle.path, old)

@@ -13,7 +13,7 @@ from components.configs import ExportConfig, ModelConfig
 from components.encoders import checkpoint as checkpoints
 from components.encoders.checkpoint import CheckpointManifest, save_checkpoint
 from components.errors import BundleError
-from components.export.exporter import export_bundle
+from components.export.exporter import export_bundle, quantise_text_tower
 from components.export.onnx import export_module
 from components.features.onnx_session import open_session
 from components.training.trainer import untrained
@@ -80,6 +80,12 @@ def test_a_bundle_is_whole_and_carries_its_training_and_scores(exported, colour_
     assert opened.scores() == colour_scores
     for name in ("image_encoder.onnx", "text_encoder.onnx"):
         onnx.checker.check_model(str(bundle.path / name))
+
+
+def test_quantising_says_nothing(exported, tmp_path, caplog):
+    _, bundle, _ = exported
+    quantise_text_tower(bundle.path / "text_encoder.onnx", tmp_path / "small.onnx")
+    assert not caplog.records
 
 
 def test_an_8_bit_text_tower_is_smaller_and_nearly_the_same(exported):

@@ -11,6 +11,7 @@ from components import starter as box
 from components.app import starter
 from components.app.classify_command import classify
 from components.app.index_command import index
+from components.app.info_command import info
 from components.app.search_command import search
 from components.bundle import Bundle
 from components.configs import ModelConfig
@@ -144,7 +145,7 @@ def test_it_is_made_once_and_made_again_when_it_is_damaged(home, capsys):
     Bundle.open(starter.starter_bundle().path)
 
 
-def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path):
+def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path, album_tools):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number, name in enumerate(("red", "blue")):
@@ -156,6 +157,10 @@ def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path):
     assert indexed.stderr.count("starter model") == 1
     found = run(search, ["something colourful", "--json"], catch_exceptions=False)
     assert len(json.loads(found.stdout)["hits"]) == 2
+    assert found.stderr.count("starter model") == 1
+    assert "the starter model, trained on tests 0" in run(info, []).stdout
+    with album_tools.serving(home / "library" / "index") as client:
+        assert client.get("/api/v1/info").json()["bundle"]["starter"] is True
     again = run(index, [], catch_exceptions=False)
     assert "starter model" not in again.stderr, "the library has its own copy now"
     labelled = run(classify, [str(pictures / "red.jpg"), "--labels", "red,blue"], catch_exceptions=False)

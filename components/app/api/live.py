@@ -104,7 +104,9 @@ class LiveFinder:
             self._failure = None
             if newer:
                 self._metrics.note_swap()
-                logger.info("index in force", extra={"generation": self.generation, "pictures": self.pictures})
+                model = self.engine.encoder.bundle.manifest
+                facts = {"bundle": model.sha256[:16], "starter": model.starter}
+                logger.info("index in force", extra={"generation": self.generation, "pictures": self.pictures, **facts})
 
     def _note_failure(self, reason: str) -> None:
         if reason != self._failure:  # once, not each half second

@@ -32,7 +32,7 @@ async def info(server: Server) -> InfoAnswer:
     engine = server.live.engine
     manifest = engine.encoder.bundle.manifest
     facts = manifest.model_dump(
-        include={"dataset", "data_version", "image_trunk", "text_trunk", "embedding_dim"},
+        include={"dataset", "data_version", "image_trunk", "text_trunk", "embedding_dim", "starter"},
     )
     return InfoAnswer(
         version=_VERSION,

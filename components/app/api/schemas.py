@@ -92,6 +92,7 @@ class BundleInfo(_Told):
     image_trunk: str
     text_trunk: str
     embedding_dim: int
+    starter: bool = Field(description="whether it is the model that comes with the package")
 
 
 class InfoAnswer(_Told):

@@ -125,7 +125,7 @@ async function loadFacets() {
 function footerWords(found, about) {
   const parts = [pictures(found.pictures)];
   if (about.generation) parts.push(`index ${String(about.generation).split("-")[0].replace(/^0+(?=\d)/u, "")}`);
-  if (about.bundle) parts.push(`model ${String(about.bundle.sha256 ?? about.bundle).slice(0, 8)}`);
+  parts.push(`${about.bundle.starter ? "starter model" : "model"} ${about.bundle.sha256.slice(0, 8)}`);
   return parts.join(" · ");
 }
 
