@@ -1,6 +1,6 @@
 """Configurations of the dual encoder."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,13 +44,19 @@ class TextTowerConfig(Config):
     trained_layers: int | Literal["all"] = Field(
         0, description="last transformer layers that learn; 0: heads only, features are cached"
     )
-    pooling: Literal["end", "mean", "mean_end"] = Field(
-        "end", description="end-of-text token, mean over tokens, or both side by side"
+    pooling: Literal["end", "mean", "mean_end", "attention"] = Field(
+        "end",
+        description="end-of-text token, mean over tokens, both side by side, or those with what learned attention picks",
+    )
+    token_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of a text's tokens hidden from mean and attention, while training"
     )
 
 
 class HubConfig(Config):
     """Correction of pictures that are near to every text, see components.encoders.hubs; learned after the training."""
+
+    EXTRA_DIMS: ClassVar[int] = 2  # dimensions of the space that carry it
 
     centres: int = Field(0, ge=0, description="texts that stand for all training captions; 0: no correction")
     strength: float = Field(0.7, ge=0, le=2, description="share of a picture's nearness to all texts that is taken off")
@@ -63,6 +69,31 @@ class ModelConfig(Config):
     image: ImageTowerConfig = Field(default_factory=ImageTowerConfig)
     text: TextTowerConfig = Field(default_factory=TextTowerConfig)
     hubs: HubConfig = Field(default_factory=HubConfig)
+    heads: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="heads on either trunk that are trained each for itself; their vectors stand side by side",
+    )
     embedding_dim: int = Field(512, ge=8, description="width of the shared space")
     projection: Literal["linear", "mlp"] = Field("linear", description="linear, or linear plus a two-layer perceptron")
     dropout: float = Field(0.2, ge=0, lt=1, description="in the heads, while training")
+
+    @property
+    def plain_dim(self) -> int:
+        """What a hub correction leaves of the space; the heads share it."""
+        return self.embedding_dim - (HubConfig.EXTRA_DIMS if self.hubs.centres else 0)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head's vectors."""
+        return self.plain_dim // self.heads
+
+    @model_validator(mode="after")
+    def _heads_share_the_space(self) -> Self:
+        if self.plain_dim % self.heads:
+            of_it = (
+                "" if self.plain_dim == self.embedding_dim else f" less {HubConfig.EXTRA_DIMS} of the hub correction"
+            )
+            raise ValueError(f"embedding_dim ({self.embedding_dim}){of_it} must be a multiple of heads ({self.heads})")
+        return self

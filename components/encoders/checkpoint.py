@@ -25,7 +25,7 @@ from components.errors import BundleError
 from components.records import EpochRecord, Record
 from components.storage import hash_directory, new_directory, sha256_of_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "checkpoint.json"
 _FILES = ("model.safetensors", "config.json", "text_trunk.json", "tokenizer.json", "preprocess.json")
 

@@ -11,6 +11,7 @@ from components.data.preprocess import Preprocess
 from components.data.tokens import Tokenizer
 from components.encoders.image_tower import ImageTower
 from components.encoders.loss import LogitScale
+from components.encoders.projection import apart
 from components.encoders.text_tower import TextTower
 from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json
 from components.errors import ConfigError
@@ -40,6 +41,16 @@ class DualEncoder(nn.Module):
         """Scaled similarities (n_images, n_texts) of unit vectors."""
         scaled: Tensor = self.logit_scale() * image_vectors @ text_vectors.t()
         return scaled
+
+    def by_head(self, image_vectors: Tensor, text_vectors: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each head's share of unit vectors of pictures and of texts, what a loss of its own is taken of.
+
+        An ensemble: heads that are trained each for itself make different mistakes, and their mean makes fewer (Hansen
+        and Salamon 1990). The dimensions of a hub correction belong to no head.
+        """
+        width = self.image_tower.plain_dim
+        images, texts = (apart(each[:, :width], len(self.image_tower.heads)) for each in (image_vectors, text_vectors))
+        return list(zip(images, texts, strict=True))
 
 
 class Assembled(NamedTuple):

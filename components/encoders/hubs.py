@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from components.configs import HubConfig
 
-EXTRA_DIMS = 2
+EXTRA_DIMS = HubConfig.EXTRA_DIMS
 _PICTURE_SHARE = math.sqrt(0.95)  # g: leaves |s| up to 0.22, 3.6 of its deviations on photographs
 _TEXT_SHARE = math.sqrt(0.7)  # a
 _TEXT_OFFSET = math.sqrt(0.3)  # b

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from components.configs import ModelConfig
 from components.encoders.attention_pool import AttentionPool
-from components.encoders.hubs import EXTRA_DIMS, HubCorrection
-from components.encoders.projection import Projection
+from components.encoders.hubs import HubCorrection
+from components.encoders.projection import Projection, side_by_side
 
 
 class ImageStem(nn.Module):
@@ -36,8 +36,28 @@ class ImageStem(nn.Module):
         return cast("Tensor", self.layers(x)).permute(0, 2, 3, 1)
 
 
+class ImageHead(nn.Module):
+    """Attention pooling, LayerNorm, projection, L2 norm: tokens of a trunk's grid to a unit vector."""
+
+    def __init__(self, channels: int, positions: int, config: ModelConfig) -> None:
+        """channels, positions: of the grid."""
+        super().__init__()
+        image = config.image
+        self.pool = AttentionPool(channels, positions, image.pool_width, image.pool_heads)
+        self.residual = nn.Linear(channels, image.pool_width) if image.mean_residual else None
+        self.norm = nn.LayerNorm(image.pool_width)
+        self.projection = Projection(image.pool_width, config.head_dim, kind=config.projection, dropout=config.dropout)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens: (N, HW, C). Returns unit vectors (N, head_dim) and attention (N, HW)."""
+        pooled, attention = self.pool(tokens)
+        if self.residual is not None:
+            pooled = pooled + self.residual(tokens.mean(dim=1))
+        return functional.normalize(self.projection(self.norm(pooled)), dim=-1), attention
+
+
 class ImageTower(nn.Module):
-    """Stem, tail, attention pooling, projection, L2 norm, correction of hubs."""
+    """Stem, tail, heads side by side, correction of hubs."""
 
     def __init__(
         self, trunk: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], config: ModelConfig
@@ -58,12 +78,9 @@ class ImageTower(nn.Module):
         )
         channels = int(trunk.num_features)
         positions = _grid_positions(trunk, image.input_px)
-        self.pool = AttentionPool(channels, positions, image.pool_width, image.pool_heads)
-        self.residual = nn.Linear(channels, image.pool_width) if image.mean_residual else None
-        self.norm = nn.LayerNorm(image.pool_width)
-        width = config.embedding_dim - (EXTRA_DIMS if config.hubs.centres else 0)
-        self.projection = Projection(image.pool_width, width, kind=config.projection, dropout=config.dropout)
-        self.hubs = HubCorrection(width, config.hubs) if config.hubs.centres else None
+        self.heads = nn.ModuleList(ImageHead(channels, positions, config) for _ in range(config.heads))
+        self.plain_dim = config.plain_dim
+        self.hubs = HubCorrection(config.plain_dim, config.hubs) if config.hubs.centres else None
         self.stem.requires_grad_(False)
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -74,10 +91,9 @@ class ImageTower(nn.Module):
         """Unit vectors (N, embedding_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
         x = self.tail(features.permute(0, 3, 1, 2)) if len(self.tail) else features.permute(0, 3, 1, 2)
         tokens = x.flatten(2).transpose(1, 2)
-        pooled, attention = self.pool(tokens)
-        if self.residual is not None:
-            pooled = pooled + self.residual(tokens.mean(dim=1))
-        vectors = functional.normalize(self.projection(self.norm(pooled)), dim=-1)
+        found = [head(tokens) for head in self.heads]
+        vectors = side_by_side([vector for vector, _ in found])
+        attention = torch.stack([weights for _, weights in found]).mean(dim=0)
         if self.hubs is not None:
             vectors = self.hubs(vectors)
         return vectors, attention.unflatten(1, x.shape[2:])

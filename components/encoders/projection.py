@@ -1,7 +1,9 @@
-"""Projection: a tower's pooled vector into the shared space."""
+"""Projection: a head's pooled vector into its part of the shared space, and the parts put together."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,3 +28,15 @@ class Projection(nn.Module):
         x = self.dropout(x)
         projected: Tensor = self.linear(x)
         return projected if self.mlp is None else projected + self.mlp(x)
+
+
+def side_by_side(vectors: Sequence[Tensor]) -> Tensor:
+    """One unit vector (N, heads * head_dim) of the heads' (N, head_dim): its products are the means of theirs."""
+    scale: float = len(vectors) ** -0.5
+    return scale * torch.cat(list(vectors), dim=-1)
+
+
+def apart(vectors: Tensor, heads: int) -> list[Tensor]:
+    """The heads' vectors (N, head_dim) that side_by_side put together."""
+    scale: float = heads**0.5
+    return [scale * part for part in vectors.chunk(heads, dim=-1)]

@@ -8,8 +8,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from components.configs import ModelConfig
-from components.encoders.hubs import EXTRA_DIMS, lifted_texts
-from components.encoders.projection import Projection
+from components.encoders.hubs import lifted_texts
+from components.encoders.projection import Projection, side_by_side
+
+_ATTENTION_HEADS = 8
 
 
 class TextStem(nn.Module):
@@ -25,20 +27,73 @@ class TextStem(nn.Module):
         return cast("Tensor", self.trunk(input_ids=ids, attention_mask=mask).last_hidden_state)
 
 
+class TokenAttention(nn.Module):
+    """Pool tokens by weights that each of several heads learns to give them (Lin et al. 2017, with GELU for tanh)."""
+
+    def __init__(self, channels: int) -> None:
+        """channels: C of the trunk, a multiple of 8."""
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, _ATTENTION_HEADS))
+        self.value = nn.Linear(channels, channels)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """tokens: (N, T, C), mask: (N, T). Returns (N, C)."""
+        n, length, channels = tokens.shape
+        # As one long list of tokens ONNX multiplies them with a Gemm, which stays float beside a trunk of 8 bits.
+        flat = tokens.reshape(n * length, channels)
+        scores = self.score(flat).view(n, length, _ATTENTION_HEADS)
+        weights = scores.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).softmax(dim=1)
+        values = self.value(flat).view(n, length, _ATTENTION_HEADS, channels // _ATTENTION_HEADS)
+        pooled: Tensor = (weights.unsqueeze(-1) * values).sum(dim=1).flatten(1)
+        return pooled
+
+
+class TextHead(nn.Module):
+    """LayerNorm, pooling, projection, L2 norm: hidden states of a trunk to a unit vector."""
+
+    def __init__(self, channels: int, config: ModelConfig) -> None:
+        """channels: of the hidden states."""
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.pooling = config.text.pooling
+        self.token_dropout = config.text.token_dropout
+        self.attention = TokenAttention(channels) if self.pooling == "attention" else None
+        pooled = channels * {"end": 1, "mean": 1, "mean_end": 2, "attention": 3}[self.pooling]
+        self.projection = Projection(pooled, config.head_dim, kind=config.projection, dropout=config.dropout)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """features: (N, T, C), mask: (N, T). Returns (N, head_dim)."""
+        x = self.norm(features)
+        # The end-of-text token is the last one under the mask, whatever its id.
+        last = (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)
+        seen = self._hidden(mask, last) if self.training and self.token_dropout else mask
+        parts = []
+        if self.pooling != "end":
+            keep = seen.unsqueeze(-1).to(x.dtype)
+            parts.append((x * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1))
+        if self.pooling != "mean":
+            parts.append(x.gather(1, last.unsqueeze(-1).expand(-1, 1, x.shape[-1])).squeeze(1))
+        if self.attention is not None:
+            parts.append(self.attention(x, seen))
+        return functional.normalize(self.projection(torch.cat(parts, dim=-1)), dim=-1)
+
+    def _hidden(self, mask: Tensor, last: Tensor) -> Tensor:
+        """The mask (N, T) with some tokens taken out, as if their words had not been said; first and last (N, 1) stay."""
+        kept = torch.rand(mask.shape, device=mask.device) >= self.token_dropout
+        kept[:, 0] = True
+        return mask * kept.scatter(1, last, value=True)
+
+
 class TextTower(nn.Module):
-    """Trunk, LayerNorm, pooling, projection, L2 norm."""
+    """Trunk, heads side by side."""
 
     def __init__(self, trunk: PreTrainedModel, config: ModelConfig) -> None:
         """trunk: a transformers BertModel or DistilBertModel without pooler."""
         super().__init__()
         channels = int(trunk.config.hidden_size)
         self.stem = TextStem(trunk)
-        self.norm = nn.LayerNorm(channels)
-        self.pooling = config.text.pooling
-        pooled = channels * (2 if self.pooling == "mean_end" else 1)
+        self.heads = nn.ModuleList(TextHead(channels, config) for _ in range(config.heads))
         self.lifts = config.hubs.centres > 0
-        width = config.embedding_dim - (EXTRA_DIMS if self.lifts else 0)
-        self.projection = Projection(pooled, width, kind=config.projection, dropout=config.dropout)
         self.trained_layers = config.text.trained_layers
         self._freeze(trunk)
 
@@ -48,14 +103,7 @@ class TextTower(nn.Module):
 
     def embed_features(self, features: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of hidden states (N, T, C) under mask (N, T)."""
-        x = self.norm(features)
-        keep = mask.unsqueeze(-1).to(x.dtype)
-        # The end-of-text token is the last one under the mask, whatever its id.
-        last = (mask.sum(dim=1) - 1).clamp(min=0)
-        end = x.gather(1, last.view(-1, 1, 1).expand(-1, 1, x.shape[-1])).squeeze(1)
-        mean = (x * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
-        pooled = {"end": end, "mean": mean, "mean_end": torch.cat([mean, end], dim=-1)}[self.pooling]
-        vectors = functional.normalize(self.projection(pooled), dim=-1)
+        vectors = side_by_side([head(features, mask) for head in self.heads])
         return lifted_texts(vectors) if self.lifts else vectors
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:

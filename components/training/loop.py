@@ -230,15 +230,24 @@ class _Run:
         """The batch's loss, or this rank's share of it. images, texts: this rank's vectors; plan: of the whole batch."""
         smoothing = self.config.label_smoothing
         if self.ranks.alone:
-            return contrastive_loss(self.model.logits(images, texts), batch.image_of_text, label_smoothing=smoothing)
+            pairs = self.model.by_head(images, texts)
+            losses = [
+                contrastive_loss(self.model.logits(*pair), batch.image_of_text, label_smoothing=smoothing)
+                for pair in pairs
+            ]
+            return torch.stack(losses).mean()
         share = share_of_batch(plan, self.ranks.rank, self.ranks.world)
         vectors = (
             self.ranks.gathered(images, share.images.start, len(plan.image_rows)),
             self.ranks.gathered(texts, share.texts.start, len(plan.caption_rows)),
         )
         image_of_text = torch.from_numpy(plan.image_of_text).to(self.device)
-        rows = (share.images, share.texts)
-        return contrastive_share(self.model.logit_scale(), vectors, image_of_text, rows, label_smoothing=smoothing)
+        rows, scale = (share.images, share.texts), self.model.logit_scale()
+        losses = [
+            contrastive_share(scale, pair, image_of_text, rows, label_smoothing=smoothing)
+            for pair in self.model.by_head(*vectors)
+        ]
+        return torch.stack(losses).mean()
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.config.precision == "bfloat16"

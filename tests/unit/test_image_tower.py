@@ -37,8 +37,9 @@ def test_wherever_the_trunk_is_cut_the_embedding_is_that_of_the_uncut_trunk(stag
         normalised = (x.permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         grid = trunk.forward_features(normalised)  # timm's own path through the trunk
         tokens = grid.flatten(2).transpose(1, 2)
-        pooled, shares = cut.pool(tokens)
-        expected = cut.projection(cut.norm(pooled + cut.residual(tokens.mean(dim=1))))
+        (head,) = cut.heads
+        pooled, shares = head.pool(tokens)
+        expected = head.projection(head.norm(pooled + head.residual(tokens.mean(dim=1))))
     torch.testing.assert_close(vectors, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(attention.flatten(1), shares, atol=1e-5, rtol=1e-4)
     assert attention.shape[1:] == grid.shape[2:]
@@ -80,7 +81,8 @@ def test_with_heads_only_a_step_leaves_the_trunk_and_its_statistics_alone(pixels
     cut, _ = tower(0)
     changed = changed_by_a_step(cut, lambda m: m(torch.from_numpy(pixels))[0])
     assert not {name for name in changed if trunk_part(name)}
-    assert {"pool.positions", "pool.query.weight", "projection.linear.weight", "residual.weight"} <= changed
+    heads = {"pool.positions", "pool.query.weight", "projection.linear.weight", "residual.weight"}
+    assert {f"heads.0.{name}" for name in heads} <= changed
 
 
 def test_with_a_trained_stage_a_step_changes_it_but_no_statistics_and_no_earlier_stage(pixels):

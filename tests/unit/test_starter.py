@@ -74,7 +74,7 @@ def test_only_what_learned_is_packed_and_in_half_precision(packed, trained):
     own = load_file(packed / box.WEIGHTS)
     assert {tensor.dtype for tensor in own.values()} == {torch.float16}
     names = set(own)
-    assert "image_tower.pool.query.weight" in names
+    assert "image_tower.heads.0.pool.query.weight" in names
     assert any(name.startswith("image_tower.tail.") and name.endswith(":left") for name in names)
     assert not any(name.startswith(("image_tower.stem.", "text_tower.stem.")) for name in names)
     whole = (trained.path / "model.safetensors").stat().st_size

@@ -20,10 +20,10 @@ def trunk(kind):
     return made.eval()
 
 
-def tower(kind="distilbert", *, pooling="end", layers=0):
+def tower(kind="distilbert", *, pooling="end", layers=0, **text):
     made = trunk(kind)
     torch.manual_seed(1)
-    text = {"pooling": pooling, "trained_layers": layers}
+    text = {"pooling": pooling, "trained_layers": layers, **text}
     return TextTower(made, ModelConfig.parse({"text": text, "embedding_dim": 16, "dropout": 0.3}))
 
 
@@ -31,17 +31,28 @@ IDS = torch.tensor([[101, 7, 8, 9, 102], [101, 5, 102, 0, 0], [101, 0, 102, 6, 1
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
 
 
+def attended(head, states):
+    """What the head's attention picks of one text's states, computed head by head; nothing if it has none."""
+    if head.attention is None:
+        return []
+    shares = head.attention.score(states).softmax(dim=0)  # (T, 8)
+    values = head.attention.value(states).unflatten(1, (8, -1))  # (T, 8, C / 8)
+    return [sum(shares[t, h] * values[t, h] for t in range(len(states))) for h in range(8)]
+
+
 @pytest.mark.parametrize("kind", ["distilbert", "bert"])
-@pytest.mark.parametrize("pooling", ["end", "mean", "mean_end"])
+@pytest.mark.parametrize("pooling", ["end", "mean", "mean_end", "attention"])
 def test_pooling_follows_the_mask(kind, pooling):
     model = tower(kind, pooling=pooling).eval()
     with torch.no_grad():
         hidden = model.stem.trunk(input_ids=IDS, attention_mask=MASK).last_hidden_state
         rows = []
-        for states, length in zip(model.norm(hidden), (5, 3, 5), strict=True):
+        (head,) = model.heads
+        for states, length in zip(head.norm(hidden), (5, 3, 5), strict=True):
             end, mean = states[length - 1], states[:length].mean(dim=0)
-            rows.append({"end": end, "mean": mean, "mean_end": torch.cat([mean, end])}[pooling])
-        expected = torch.nn.functional.normalize(model.projection(torch.stack(rows)), dim=-1)
+            parts = {"end": [end], "mean": [mean], "mean_end": [mean, end], "attention": [mean, end]}[pooling]
+            rows.append(torch.cat([*parts, *attended(head, states[:length])]))
+        expected = torch.nn.functional.normalize(head.projection(torch.stack(rows)), dim=-1)
         torch.testing.assert_close(model(IDS, MASK), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -56,7 +67,7 @@ def test_the_end_is_found_by_the_mask_whatever_stands_under_it():
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert"])
-@pytest.mark.parametrize("pooling", ["end", "mean", "mean_end"])
+@pytest.mark.parametrize("pooling", ["end", "mean", "mean_end", "attention"])
 def test_padding_and_company_change_nothing(kind, pooling):
     model = tower(kind, pooling=pooling).eval()
     with torch.no_grad():
@@ -81,7 +92,7 @@ def test_a_step_changes_the_trained_layers_alone(kind, layers, learned):
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {int(name.split("layer.")[1].split(".")[0]) for name in changed if ".layer." in name} == learned
     assert any("embeddings" in name for name in changed) == (layers == "all")
-    assert "projection.linear.weight" in changed
+    assert "heads.0.projection.linear.weight" in changed
 
 
 def test_a_frozen_trunk_has_no_dropout_while_the_heads_train():
@@ -89,3 +100,17 @@ def test_a_frozen_trunk_has_no_dropout_while_the_heads_train():
     with torch.no_grad():
         torch.testing.assert_close(model.features(IDS, MASK), model.features(IDS, MASK), atol=0, rtol=0)
         assert not torch.equal(model(IDS, MASK), model(IDS, MASK)), "the heads have dropout"
+
+
+@pytest.mark.parametrize("pooling", ["end", "mean", "mean_end", "attention"])
+def test_tokens_are_hidden_while_training_alone_and_never_the_first_and_the_end(pooling):
+    plain, hiding = (tower(pooling=pooling, token_dropout=share).eval() for share in (0, 0.9))
+    hiding.heads[0].projection.dropout.p = plain.heads[0].projection.dropout.p = 0.0
+    with torch.no_grad():
+        torch.testing.assert_close(hiding(IDS, MASK), plain(IDS, MASK), atol=0, rtol=0)
+        long, twos = torch.full((1, 40), 7), torch.tensor([[101, 102]])
+        for model in (plain, hiding):
+            model.train()
+        assert torch.equal(hiding(twos, torch.ones_like(twos)), plain(twos, torch.ones_like(twos)))
+        differ = not torch.allclose(hiding(long, torch.ones_like(long)), plain(long, torch.ones_like(long)), atol=1e-4)
+        assert differ == (pooling != "end")

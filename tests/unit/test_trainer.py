@@ -77,7 +77,9 @@ def test_the_same_seed_trains_the_same_model(scenes, tiny_model, settings, tmp_p
         states.append(fit(scenes, (model(tiny_model), training(seed=seed)), own, tmp_path / f"{name}.c").load())
     first, second, other = (assembled.model.state_dict() for assembled in states)
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
-    assert not torch.equal(first["text_tower.projection.linear.weight"], other["text_tower.projection.linear.weight"])
+    assert not torch.equal(
+        first["text_tower.heads.0.projection.linear.weight"], other["text_tower.heads.0.projection.linear.weight"]
+    )
 
 
 def test_early_stopping_keeps_the_best_epoch(scenes, tiny_model, settings, tmp_path):
@@ -111,7 +113,7 @@ def test_the_average_is_what_is_judged_and_kept(scenes, tiny_model, settings, tm
     checkpoint = fit(scenes, (model(tiny_model), config), settings, tmp_path / "c")
     kept = checkpoint.load().model.state_dict()
     start = trainer.untrained(model(tiny_model), 0).model.state_dict()
-    name = "text_tower.projection.linear.weight"
+    name = "text_tower.heads.0.projection.linear.weight"
     # the first step's weights, hardly moved by the seven steps after it
     assert 0 < (kept[name] - start[name]).abs().max() < 2 * 0.003
 
@@ -123,7 +125,7 @@ def test_whole_towers_learn_from_files_with_loader_processes(scenes, tiny_model,
     start = trainer.untrained(config, 0).model.state_dict()
     kept = checkpoint.load().model.state_dict()
     same = {name for name in kept if torch.equal(start[name], kept[name])}
-    assert same <= {"text_tower.norm.bias"}, same
+    assert same <= {"text_tower.heads.0.norm.bias"}, same
     assert checkpoint.manifest.history[1].loss < checkpoint.manifest.history[0].loss
 
 
@@ -191,8 +193,8 @@ def test_weight_decay_spares_biases_norms_positions_and_the_temperature(tiny_ass
     names = {id(p): name for name, p in tiny_assembled.model.named_parameters()}
     decayed = {names[id(p)] for g in run.optimizer.param_groups if g["weight_decay"] for p in g["params"]}
     spared = {names[id(p)] for g in run.optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
-    assert {"image_tower.pool.query.weight", "text_tower.projection.linear.weight"} <= decayed
-    assert {"image_tower.pool.positions", "logit_scale.t", "text_tower.norm.weight"} <= spared
+    assert {"image_tower.heads.0.pool.query.weight", "text_tower.heads.0.projection.linear.weight"} <= decayed
+    assert {"image_tower.heads.0.pool.positions", "logit_scale.t", "text_tower.heads.0.norm.weight"} <= spared
     learned = {name for name, p in tiny_assembled.model.named_parameters() if p.requires_grad}
     assert decayed | spared == learned
 
