@@ -39,7 +39,7 @@ class TokenAttention(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """tokens: (N, T, C), mask: (N, T). Returns (N, C)."""
         n, length, channels = tokens.shape
-        # As one long list of tokens ONNX multiplies them with a Gemm, which stays float beside a trunk of 8 bits.
+        # As one long list of tokens: exported so, the weights keep their names, by which the quantiser leaves them out.
         flat = tokens.reshape(n * length, channels)
         scores = self.score(flat).view(n, length, _ATTENTION_HEADS)
         weights = scores.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).softmax(dim=1)

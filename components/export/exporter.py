@@ -95,7 +95,15 @@ def quantise_text_tower(source: Path, path: Path) -> None:
     model = onnx.load(source)
     add_pre_process_metadata(model)  # or it advises, on the log's root, what the exporter has done already
     del model.graph.value_info[:]  # the quantiser turns weights over and trips over the shapes the exporter noted
-    quantize_dynamic(model, path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+    of_heads = [node.name for node in model.graph.node if any(each.startswith("heads.") for each in node.input)]
+    quantize_dynamic(
+        model,
+        path,
+        op_types_to_quantize=["MatMul"],
+        nodes_to_exclude=[*of_heads, *(f"{name}_MatMul" for name in of_heads)],  # it makes MatMuls of Gemms before
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+    )
 
 
 def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:

@@ -24,8 +24,8 @@ TEXTS = ["a dog", "", "two children in red coats play in the deep snow near a fr
 @pytest.fixture(scope="module")
 def exported(tiny_model, colour_scores, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    values = {**tiny_model, "image": {**tiny_model["image"], "trained_stages": 1}, "projection": "mlp"}
-    config = ModelConfig.parse({**values, "text": {**values["text"], "pooling": "mean_end"}})
+    values = {**tiny_model, "image": {**tiny_model["image"], "trained_stages": 1}, "projection": "mlp", "heads": 2}
+    config = ModelConfig.parse({**values, "text": {**values["text"], "pooling": "attention"}})
     assembled = untrained(config, 0)
     manifest = CheckpointManifest(
         format_version=checkpoints.FORMAT_VERSION, dataset="d", data_version="v", epoch=1, history=(), files_sha256={}
@@ -89,7 +89,7 @@ def test_quantising_says_nothing(exported, tmp_path, caplog):
 
 
 def test_an_8_bit_text_tower_is_smaller_and_nearly_the_same(exported):
-    _, bundle, small = exported
+    checkpoint, bundle, small = exported
     sizes = [(b.path / "text_encoder.onnx").stat().st_size for b in (bundle, small)]
     assert sizes[1] < 0.99 * sizes[0]  # nearly all of this tiny tower is embeddings, which stay float
     tokens = bundle.tokenizer()(TEXTS)
@@ -99,6 +99,9 @@ def test_an_8_bit_text_tower_is_smaller_and_nearly_the_same(exported):
     assert not np.array_equal(whole, quantised)
     assert {path.name for path in small.path.iterdir()} == {path.name for path in bundle.path.iterdir()}
     assert small.sha256 != bundle.sha256
+    nodes = onnx.load(small.path / "text_encoder.onnx").graph.node
+    n_layers = json.loads((checkpoint.path / "text_trunk.json").read_text())["n_layers"]
+    assert sum(node.op_type == "MatMulInteger" for node in nodes) == 6 * n_layers, "the heads stay float"
 
 
 class Fixed(nn.Module):
