@@ -18,6 +18,7 @@ class ImageTowerConfig(Config):
     trained_stages: int | Literal["all"] = Field(
         0, description="last trunk stages that learn; 0: heads only, features are cached; all: the whole trunk"
     )
+    own_tails: bool = Field(False, description="each head has its own copy of the stages that learn, not one for all")
     pool_width: int = Field(512, ge=8, description="width of the attention pooling")
     pool_heads: int = Field(8, ge=1)
     mean_residual: bool = Field(

@@ -9,16 +9,20 @@ from transformers import PreTrainedModel
 from components.configs import ModelConfig
 from components.data.preprocess import Preprocess
 from components.data.tokens import Tokenizer
+from components.encoders.hubs import SCALE
 from components.encoders.image_tower import ImageTower
 from components.encoders.loss import LogitScale
-from components.encoders.projection import apart
 from components.encoders.text_tower import TextTower
 from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json
 from components.errors import ConfigError
 
 
 class DualEncoder(nn.Module):
-    """Image tower and text tower into one space; rows of both are unit vectors."""
+    """Image tower and text tower into one space; rows of both are unit vectors.
+
+    Several heads are an ensemble: trained each for itself they make different mistakes, and the mean of their cosines
+    makes fewer (Hansen and Salamon 1990). The product of two whole vectors is that mean, times product_scale.
+    """
 
     def __init__(self, image_tower: ImageTower, text_tower: TextTower) -> None:
         """Both towers end in the same embedding_dim."""
@@ -26,6 +30,7 @@ class DualEncoder(nn.Module):
         self.image_tower = image_tower
         self.text_tower = text_tower
         self.logit_scale = LogitScale()
+        self.product_scale = SCALE if image_tower.hubs is not None else 1.0
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of (N, H, W, 3) uint8 pixels."""
@@ -41,16 +46,6 @@ class DualEncoder(nn.Module):
         """Scaled similarities (n_images, n_texts) of unit vectors."""
         scaled: Tensor = self.logit_scale() * image_vectors @ text_vectors.t()
         return scaled
-
-    def by_head(self, image_vectors: Tensor, text_vectors: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each head's share of unit vectors of pictures and of texts, what a loss of its own is taken of.
-
-        An ensemble: heads that are trained each for itself make different mistakes, and their mean makes fewer (Hansen
-        and Salamon 1990). The dimensions of a hub correction belong to no head.
-        """
-        width = self.image_tower.plain_dim
-        images, texts = (apart(each[:, :width], len(self.image_tower.heads)) for each in (image_vectors, text_vectors))
-        return list(zip(images, texts, strict=True))
 
 
 class Assembled(NamedTuple):

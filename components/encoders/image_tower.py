@@ -1,9 +1,10 @@
 """Image tower: uint8 pixels to unit vectors through an EfficientNet trunk, attention pooling and a projection.
 
-The trunk is cut in two: `stem`, which never learns, so that its output can be computed once and cached, and `tail`,
-the last stages, which do (none of them when only the heads learn).
+The trunk is cut in two: `stem`, which never learns, so that its output can be computed once and cached, and a tail,
+the last stages, which do (none of them when only the heads learn). Heads share one tail or have one each.
 """
 
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -57,7 +58,7 @@ class ImageHead(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Stem, tail, heads side by side, correction of hubs."""
+    """Stem, tails, heads side by side, correction of hubs."""
 
     def __init__(
         self, trunk: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], config: ModelConfig
@@ -73,13 +74,13 @@ class ImageTower(nn.Module):
         stem = [*first, *blocks[:cut], *([] if learned else head)]
         self.learns_whole_trunk = image.trained_stages == "all"
         self.stem = ImageStem(nn.Sequential(*([] if self.learns_whole_trunk else stem)), mean, std)
-        self.tail = nn.Sequential(
+        tail = nn.Sequential(
             *(stem if self.learns_whole_trunk else []), *(blocks[cut:] if learned else []), *(head if learned else [])
         )
+        self.tails = nn.ModuleList(deepcopy(tail) for _ in range(config.heads if image.own_tails else 1))
         channels = int(trunk.num_features)
         positions = _grid_positions(trunk, image.input_px)
         self.heads = nn.ModuleList(ImageHead(channels, positions, config) for _ in range(config.heads))
-        self.plain_dim = config.plain_dim
         self.hubs = HubCorrection(config.plain_dim, config.hubs) if config.hubs.centres else None
         self.stem.requires_grad_(False)
 
@@ -89,14 +90,22 @@ class ImageTower(nn.Module):
 
     def embed_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (N, embedding_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
-        x = self.tail(features.permute(0, 3, 1, 2)) if len(self.tail) else features.permute(0, 3, 1, 2)
-        tokens = x.flatten(2).transpose(1, 2)
-        found = [head(tokens) for head in self.heads]
+        found = [each for tail in range(len(self.tails)) for each in self.branch(features, tail)]
         vectors = side_by_side([vector for vector, _ in found])
         attention = torch.stack([weights for _, weights in found]).mean(dim=0)
-        if self.hubs is not None:
-            vectors = self.hubs(vectors)
-        return vectors, attention.unflatten(1, x.shape[2:])
+        return vectors if self.hubs is None else self.hubs(vectors), attention
+
+    def branch(self, features: Tensor, tail: int) -> list[tuple[Tensor, Tensor]]:
+        """Of each head on a tail, unit vectors (N, head_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
+        x = self.tails[tail](features.permute(0, 3, 1, 2))
+        tokens = x.flatten(2).transpose(1, 2)
+        found = [self.heads[head](tokens) for head in self.heads_of(tail)]
+        return [(vectors, attention.unflatten(1, x.shape[2:])) for vectors, attention in found]
+
+    def heads_of(self, tail: int) -> range:
+        """Numbers of the heads on a tail."""
+        each = len(self.heads) // len(self.tails)
+        return range(tail * each, (tail + 1) * each)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (N, embedding_dim) and attention (N, h', w') of (N, H, W, 3) uint8 pixels."""
@@ -109,7 +118,7 @@ class ImageTower(nn.Module):
         super().train(mode)
         self.stem.eval()
         if not self.learns_whole_trunk:
-            self.tail.eval()
+            self.tails.eval()
         return self
 
 

@@ -34,9 +34,3 @@ def side_by_side(vectors: Sequence[Tensor]) -> Tensor:
     """One unit vector (N, heads * head_dim) of the heads' (N, head_dim): its products are the means of theirs."""
     scale: float = len(vectors) ** -0.5
     return scale * torch.cat(list(vectors), dim=-1)
-
-
-def apart(vectors: Tensor, heads: int) -> list[Tensor]:
-    """The heads' vectors (N, head_dim) that side_by_side put together."""
-    scale: float = heads**0.5
-    return [scale * part for part in vectors.chunk(heads, dim=-1)]

@@ -103,8 +103,12 @@ class TextTower(nn.Module):
 
     def embed_features(self, features: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of hidden states (N, T, C) under mask (N, T)."""
-        vectors = side_by_side([head(features, mask) for head in self.heads])
+        vectors = side_by_side(self.head_vectors(features, mask, range(len(self.heads))))
         return lifted_texts(vectors) if self.lifts else vectors
+
+    def head_vectors(self, features: Tensor, mask: Tensor, heads: range) -> list[Tensor]:
+        """Of each of some heads, unit vectors (N, head_dim) of hidden states (N, T, C) under mask (N, T)."""
+        return [self.heads[head](features, mask) for head in heads]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of token ids under mask, both (N, T) int64."""

@@ -122,7 +122,7 @@ def _packaged(config: ModelConfig) -> Assembled:
 
 
 def _of_trunk(name: str) -> bool:
-    return ".stem." in name or ".tail." in name
+    return ".stem." in name or ".tails." in name
 
 
 def _changed(name: str, tensor: Tensor, packaged: Tensor) -> dict[str, Tensor]:

@@ -211,12 +211,18 @@ class _Run:
         factor = rate_factor(step, total_steps=self.total_steps, warmup_steps=warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        with self._autocast():
-            images = data.images.embed(self.model, batch.images)
-            texts = data.texts.embed(self.model, batch.texts)
-        loss = self._loss(images.float(), texts.float(), batch, plan)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        tower = self.model.image_tower
+        losses = []
+        for tail in range(len(tower.tails)):  # one after another, so that memory holds the activations of one
+            with self._autocast():
+                images = data.images.branch(self.model, batch.images, tail)
+                texts = data.texts.heads(self.model, batch.texts, tower.heads_of(tail))
+            pairs = zip(images, texts, strict=True)
+            of_heads = [self._loss(image.float(), text.float(), batch, plan) for image, text in pairs]
+            loss = torch.stack(of_heads).sum() / len(tower.heads)
+            loss.backward()
+            losses.append(loss.detach())
         learned = [p for p in self.model.parameters() if p.requires_grad]
         self.ranks.sum_gradients(learned)
         nn.utils.clip_grad_norm_(learned, self.config.clip_norm)
@@ -224,30 +230,24 @@ class _Run:
         self.model.logit_scale.clamp_()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss.detach()
+        return torch.stack(losses).sum()
 
     def _loss(self, images: Tensor, texts: Tensor, batch: _Batch, plan: BatchPlan) -> Tensor:
-        """The batch's loss, or this rank's share of it. images, texts: this rank's vectors; plan: of the whole batch."""
+        """A head's loss of the batch, or this rank's share of it. images, texts: this rank's vectors; plan: of the whole
+        batch.
+        """
         smoothing = self.config.label_smoothing
+        images = self.model.product_scale * images
         if self.ranks.alone:
-            pairs = self.model.by_head(images, texts)
-            losses = [
-                contrastive_loss(self.model.logits(*pair), batch.image_of_text, label_smoothing=smoothing)
-                for pair in pairs
-            ]
-            return torch.stack(losses).mean()
+            return contrastive_loss(self.model.logits(images, texts), batch.image_of_text, label_smoothing=smoothing)
         share = share_of_batch(plan, self.ranks.rank, self.ranks.world)
         vectors = (
             self.ranks.gathered(images, share.images.start, len(plan.image_rows)),
             self.ranks.gathered(texts, share.texts.start, len(plan.caption_rows)),
         )
         image_of_text = torch.from_numpy(plan.image_of_text).to(self.device)
-        rows, scale = (share.images, share.texts), self.model.logit_scale()
-        losses = [
-            contrastive_share(scale, pair, image_of_text, rows, label_smoothing=smoothing)
-            for pair in self.model.by_head(*vectors)
-        ]
-        return torch.stack(losses).mean()
+        rows = (share.images, share.texts)
+        return contrastive_share(self.model.logit_scale(), vectors, image_of_text, rows, label_smoothing=smoothing)
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.config.precision == "bfloat16"
@@ -333,7 +333,7 @@ def _optimizer(model: DualEncoder, config: TrainingConfig, *, fused: bool) -> to
     }
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            trunk = ".stem." in name or ".tail." in name
+            trunk = ".stem." in name or ".tails." in name
             plain = parameter.ndim < 2 or name.endswith("positions")
             groups[trunk, plain].append(parameter)
     return torch.optim.AdamW(

@@ -40,6 +40,10 @@ class ImageSource(Protocol):
         """Unit vectors (n, embedding_dim) of loaded values on the model's device."""
         ...
 
+    def branch(self, model: DualEncoder, values: Tensor, tail: int) -> list[Tensor]:
+        """Unit vectors (n, head_dim) of each head on a tail."""
+        ...
+
 
 class TextSource(Protocol):
     """Texts by row."""
@@ -52,6 +56,10 @@ class TextSource(Protocol):
 
     def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
         """Unit vectors (n, embedding_dim) of loaded values on the model's device."""
+        ...
+
+    def heads(self, model: DualEncoder, values: TextInput, heads: range) -> list[Tensor]:
+        """Unit vectors (n, head_dim) of each of some heads."""
         ...
 
 
@@ -80,8 +88,12 @@ class CachedImages:
         return torch.from_numpy(batch).view(len(rows), side, side, -1)
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
-        """Tail and head of the image tower."""
+        """Tails and heads of the image tower."""
         return model.image_tower.embed_features(values.float())[0]
+
+    def branch(self, model: DualEncoder, values: Tensor, tail: int) -> list[Tensor]:
+        """See ImageSource."""
+        return [vectors for vectors, _ in model.image_tower.branch(values.float(), tail)]
 
 
 class DecodedImages:
@@ -107,6 +119,11 @@ class DecodedImages:
         """The whole image tower."""
         return model.encode_image(values)
 
+    def branch(self, model: DualEncoder, values: Tensor, tail: int) -> list[Tensor]:
+        """See ImageSource."""
+        tower = model.image_tower
+        return [vectors for vectors, _ in tower.branch(tower.features(values), tail)]
+
 
 class CachedTexts:
     """Frozen-trunk hidden states of texts."""
@@ -130,8 +147,12 @@ class CachedTexts:
         return TextInput(torch.from_numpy(values), torch.from_numpy(mask))
 
     def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
-        """Head of the text tower."""
+        """Heads of the text tower."""
         return model.text_tower.embed_features(values.values.float(), values.mask)
+
+    def heads(self, model: DualEncoder, values: TextInput, heads: range) -> list[Tensor]:
+        """See TextSource."""
+        return model.text_tower.head_vectors(values.values.float(), values.mask, heads)
 
 
 class TokenisedTexts:
@@ -153,6 +174,11 @@ class TokenisedTexts:
     def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
         """The whole text tower."""
         return model.encode_text(values.values, values.mask)
+
+    def heads(self, model: DualEncoder, values: TextInput, heads: range) -> list[Tensor]:
+        """See TextSource."""
+        tower = model.text_tower
+        return tower.head_vectors(tower.features(values.values, values.mask), values.mask, heads)
 
 
 class PairedSet(NamedTuple):

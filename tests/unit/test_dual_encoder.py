@@ -33,22 +33,31 @@ def test_texts_longer_than_the_trunks_positions_are_refused_at_once(tiny_model):
         assemble(ModelConfig.parse(values))
 
 
+@pytest.mark.parametrize("own_tails", [False, True])
 @pytest.mark.parametrize("centres", [0, 3])
-def test_heads_stand_side_by_side_and_the_mean_of_their_cosines_is_that_of_the_whole(tiny_model, pixels, centres):
-    values = {**tiny_model, "heads": 3, "embedding_dim": 24 + (2 if centres else 0), "hubs": {"centres": centres}}
-    model, _, tokenizer = untrained(ModelConfig.parse(values), 0)
+def test_the_product_of_whole_vectors_is_the_mean_of_the_heads_cosines(tiny_model, pixels, centres, own_tails):
+    model, _, tokenizer = untrained(ModelConfig.parse(of_heads(tiny_model, 3, centres, own_tails=own_tails)), 0)
     tokens = tokenizer(["a red circle", "two dogs in the snow"])
+    ids, mask, x = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask), torch.from_numpy(pixels)
+    image, text = model.eval().image_tower, model.text_tower
     with torch.no_grad():
-        images = model.eval().encode_image(torch.from_numpy(pixels))
-        texts = model.encode_text(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
-    pairs = model.by_head(images, texts)
-    assert len(pairs) == 3
-    lengths = {round(float(vector.norm()), 4) for pair in pairs for each in pair for vector in each}
-    assert len(lengths) == (2 if centres else 1), "of pictures and of texts, which a correction shortens differently"
-    mean = sum(i @ t.t() for i, t in pairs) / 3
-    whole = images[:, : model.image_tower.plain_dim] @ texts[:, : model.image_tower.plain_dim].t()
-    torch.testing.assert_close(mean, whole)
-    assert not torch.allclose(pairs[0][0], pairs[1][0], atol=1e-2), "drawn each for itself"
+        whole = model.encode_image(x) @ model.encode_text(ids, mask).t()
+        pictures = [v for tail in range(len(image.tails)) for v, _ in image.branch(image.features(x), tail)]
+        texts = text.head_vectors(text.features(ids, mask), mask, range(3))
+    assert len(image.tails) == (3 if own_tails else 1)
+    for vectors in (*pictures, *texts):
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
+    mean = sum(i @ t.t() for i, t in zip(pictures, texts, strict=True)) / 3
+    offset = whole - model.product_scale * mean  # what an unlearned correction adds to all products alike
+    torch.testing.assert_close(offset, offset[:1, :1].expand_as(offset), atol=1e-6, rtol=0)
+    assert centres or offset.abs().max() < 1e-6
+    assert not torch.allclose(pictures[0], pictures[1], atol=1e-2), "drawn each for itself"
+
+
+def of_heads(tiny_model, heads, centres=0, *, own_tails=False):
+    image = {**tiny_model["image"], "trained_stages": 1, "own_tails": own_tails}
+    width = 8 * heads + (2 if centres else 0)
+    return {**tiny_model, "image": image, "heads": heads, "embedding_dim": width, "hubs": {"centres": centres}}
 
 
 def test_a_space_that_heads_cannot_share_is_refused(tiny_model):
@@ -56,13 +65,13 @@ def test_a_space_that_heads_cannot_share_is_refused(tiny_model):
         ModelConfig.parse({**tiny_model, "embedding_dim": 256, "hubs": {"centres": 8}, "heads": 3})
 
 
-def test_a_head_learns_from_its_own_loss_alone(tiny_model, pixels):
-    model, _, tokenizer = untrained(ModelConfig.parse({**tiny_model, "heads": 2, "embedding_dim": 16}), 0)
+def test_a_head_and_its_own_tail_learn_from_its_loss_alone(tiny_model, pixels):
+    model, _, tokenizer = untrained(ModelConfig.parse(of_heads(tiny_model, 2, own_tails=True)), 0)
     tokens = tokenizer(["a red circle", "two dogs in the snow"])
-    images = model.encode_image(torch.from_numpy(pixels))
-    texts = model.encode_text(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
-    first, _ = model.by_head(images, texts)
-    model.logits(*first).square().sum().backward()
-    for tower in (model.image_tower, model.text_tower):
-        learned = [any(p.grad is not None and p.grad.any() for p in head.parameters()) for head in tower.heads]
-        assert learned == [True, False]
+    ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
+    image, text = model.image_tower, model.text_tower
+    ((pictures, _),) = image.branch(image.features(torch.from_numpy(pixels)), 1)
+    (texts,) = text.head_vectors(text.features(ids, mask), mask, image.heads_of(1))
+    model.logits(pictures, texts).square().sum().backward()
+    for parts in (image.heads, image.tails, text.heads):
+        assert [any(p.grad is not None and p.grad.any() for p in part.parameters()) for part in parts] == [False, True]

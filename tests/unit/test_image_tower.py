@@ -74,7 +74,7 @@ def changed_by_a_step(model, forward):
 
 
 def trunk_part(name):
-    return name.startswith(("stem.", "tail."))
+    return name.startswith(("stem.", "tails."))
 
 
 def test_with_heads_only_a_step_leaves_the_trunk_and_its_statistics_alone(pixels):
@@ -90,7 +90,7 @@ def test_with_a_trained_stage_a_step_changes_it_but_no_statistics_and_no_earlier
     changed = changed_by_a_step(cut, lambda m: m(torch.from_numpy(pixels))[0])
     assert not {name for name in changed if name.startswith("stem.")}
     assert not {name for name in changed if "running" in name or "num_batches" in name}
-    learned = {name for name, _ in cut.named_parameters() if name.startswith("tail.")}
+    learned = {name for name, _ in cut.named_parameters() if name.startswith("tails.")}
     assert learned
     assert learned <= changed
 
@@ -99,7 +99,7 @@ def test_a_whole_trunk_learns_with_its_statistics(pixels):
     cut, _ = tower("all")
     changed = changed_by_a_step(cut, lambda m: m(torch.from_numpy(pixels))[0])
     assert {name for name in cut.state_dict() if "running_mean" in name} <= changed
-    assert {name for name, _ in cut.named_parameters() if name.startswith("tail.")} <= changed
+    assert {name for name, _ in cut.named_parameters() if name.startswith("tails.")} <= changed
     assert not [name for name in cut.state_dict() if name.startswith("stem.layers")]
 
 

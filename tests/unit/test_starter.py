@@ -44,7 +44,7 @@ def checkpoint_of(values, path):
     config = ModelConfig.parse(values)
     assembled = untrained(config, 3)
     with torch.no_grad():
-        for parameter in assembled.model.image_tower.tail.parameters():  # as if it had learned
+        for parameter in assembled.model.image_tower.tails.parameters():  # as if it had learned
             matrix = parameter.flatten(1) if parameter.ndim > 1 else parameter.unsqueeze(0)
             matrix += matrix.std() * torch.randn(len(matrix), 2) @ torch.randn(2, matrix.shape[1]) / 4
     manifest = CheckpointManifest(
@@ -75,7 +75,7 @@ def test_only_what_learned_is_packed_and_in_half_precision(packed, trained):
     assert {tensor.dtype for tensor in own.values()} == {torch.float16}
     names = set(own)
     assert "image_tower.heads.0.pool.query.weight" in names
-    assert any(name.startswith("image_tower.tail.") and name.endswith(":left") for name in names)
+    assert any(name.startswith("image_tower.tails.") and name.endswith(":left") for name in names)
     assert not any(name.startswith(("image_tower.stem.", "text_tower.stem.")) for name in names)
     whole = (trained.path / "model.safetensors").stat().st_size
     assert (packed / box.WEIGHTS).stat().st_size < 0.05 * whole
