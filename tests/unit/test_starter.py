@@ -15,9 +15,9 @@ from components.app.info_command import info
 from components.app.search_command import search
 from components.bundle import Bundle
 from components.configs import ModelConfig
-from components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, save_checkpoint
+from components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, model_tensors, save_checkpoint
 from components.errors import BundleError, ConfigError
-from components.export.starter import export_starter, pack_starter
+from components.export.starter import _restored, export_starter, pack_starter
 from components.records import N_QUANTILES, ScoreCalibration
 from components.search.onnx_encoder import OnnxEncoder
 from components.training.trainer import untrained
@@ -79,6 +79,26 @@ def test_only_what_learned_is_packed_and_in_half_precision(packed, trained):
     assert not any(name.startswith(("image_tower.stem.", "text_tower.stem.")) for name in names)
     whole = (trained.path / "model.safetensors").stat().st_size
     assert (packed / box.WEIGHTS).stat().st_size < 0.05 * whole
+
+
+def test_the_size_that_is_left_goes_to_what_changed_most(trained, tmp_path):
+    before = model_tensors(untrained(ModelConfig.parse(PACKAGED), 0).model)
+    after = model_tensors(trained.load().model)
+    learned = [name for name in before if ".tails." in name and not torch.equal(before[name], after[name])]
+    sizes, missing = [], []
+    for most_bytes in (700_000, 900_000):
+        pack_starter(trained, SCORES, tmp_path / str(most_bytes), most_bytes=most_bytes)
+        weights = tmp_path / str(most_bytes) / box.WEIGHTS
+        sizes.append(weights.stat().st_size)
+        own = {name: tensor.float() for name, tensor in load_file(weights).items()}
+        again = {**before, **_restored(own, before)}
+        missing.append(sum(float((again[name] - after[name]).norm() / after[name].norm()) for name in learned))
+        assert sizes[-1] <= most_bytes + 20_000, "tensors and their names"
+    assert sizes[0] < sizes[1]
+    assert missing[0] > missing[1]
+    with pytest.raises(ConfigError, match=r"the heads of this model take 0\.\d MB, a starter at most 0\.1"):
+        pack_starter(trained, SCORES, tmp_path / "none", most_bytes=100_000)
+    assert not (tmp_path / "none").exists()
 
 
 def test_put_together_again_it_sees_and_reads_as_it_did(put_together, trained):
