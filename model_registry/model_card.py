@@ -99,13 +99,21 @@ def _model(facts: CardFacts) -> str:
   trained trunk stages: {image.trained_stages}.
 - Text tower: `{text.trunk}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
-- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_hubs(facts.model)}
+- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubs(facts.model)}
 - Training: {training.epochs} epochs, {training.batch_images} pictures a batch, {training.views} views of each picture,
   seed {training.seed}, contrastive loss in both directions.
 - Code version `{facts.code_version}`.
 
 {" ".join(notes)}
 """
+
+
+def _heads(model: ModelConfig) -> str:
+    if model.heads == 1:
+        return ""
+    tails = ", each with its own copy of the trained stages" if model.image.own_tails else ""
+    return f"""
+  An ensemble of {model.heads} heads of {model.head_dim} dimensions{tails}; a score is the mean of theirs."""
 
 
 def _hubs(model: ModelConfig) -> str:

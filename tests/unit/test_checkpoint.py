@@ -89,10 +89,10 @@ def test_a_single_flipped_bit_is_found_in_every_file(saved, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"format_version": 2, "future": 1}', "has format 2, this version reads 1; train again$"),
-        (b'{"format_version": 0}', "has format 0, this version reads 1; train again$"),
+        (b'{"format_version": 3, "future": 1}', "has format 3, this version reads 2; train again$"),
+        (b'{"format_version": 0}', "has format 0, this version reads 2; train again$"),
         (b"{}", "is not a checkpoint manifest: format_version: Field required"),
-        (b'{"format_version": 1}', "is not a checkpoint manifest: dataset: Field required"),
+        (b'{"format_version": 2}', "is not a checkpoint manifest: dataset: Field required"),
         (b"", "is not a checkpoint manifest: "),
         (b"\xff\xfe\x00", "checkpoint.json cannot be read; train again$"),
     ],

@@ -12,6 +12,7 @@ from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from components.errors import ConfigError, DataError
 from components.training import trainer
 from components.training.loop import _moving_average, _Run, pick_device
+from components.training.plan import batches_of_epoch
 from components.training.trainer import CaptionedPictures, FeatureSettings, checkpoint_vectors, train_checkpoint
 
 
@@ -80,6 +81,27 @@ def test_the_same_seed_trains_the_same_model(scenes, tiny_model, settings, tmp_p
     assert not torch.equal(
         first["text_tower.heads.0.projection.linear.weight"], other["text_tower.heads.0.projection.linear.weight"]
     )
+
+
+def test_tails_of_their_own_learn_apart_from_batches_of_their_own(scenes, tiny_model, settings, tmp_path):
+    config = model(tiny_model, heads=2, embedding_dim=16, image={"trained_stages": 1, "own_tails": True})
+    plan = training(epochs=4, trunk_rate=0.003)
+    assembled = trainer.untrained(config, 0)
+    data = trainer.paired_set(assembled, config, scenes, settings)
+    run = _Run(assembled.model, plan, batches_of_epoch(len(data.images), plan.batch_images))
+    met = run._plans(data, 0)
+    for own in (met[::2], met[1::2]):
+        assert sorted(np.concatenate([batch.image_rows for batch in own])) == list(range(len(data.images)))
+    assert any(set(one.image_rows) != set(two.image_rows) for one, two in zip(met[::2], met[1::2], strict=True))
+    checkpoint = fit(scenes, (config, plan), settings, tmp_path / "c")
+    history = checkpoint.manifest.history
+    assert history[-1].loss < history[0].loss
+    kept = checkpoint.load().model.state_dict()
+    (name, *_) = (name for name in kept if name.startswith("image_tower.tails.0.") and kept[name].ndim == 4)
+    start, first, second = assembled.model.state_dict()[name], kept[name], kept[name.replace("tails.0.", "tails.1.")]
+    assert not torch.equal(start, first)
+    assert not torch.equal(start, second)
+    assert not torch.equal(first, second)
 
 
 def test_early_stopping_keeps_the_best_epoch(scenes, tiny_model, settings, tmp_path):
