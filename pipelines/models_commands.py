@@ -306,12 +306,20 @@ def evaluate(
     metavar="DIR",
     help="Captioned pictures to measure it on, for its card: part test, else val. May be given again.",
 )
+@click.option(
+    "--max-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=11.9,
+    show_default=True,
+    help="Size of its weights; what the trunk learned is cut to what the heads leave of it.",
+)
 @_common
 def pack(
     version: str,
     *,
     to: Path,
     measure_on: tuple[Path, ...],
+    max_mb: float,
     home: Path | None,
     mlflow_uri: str | None,
     model: str | None,
@@ -325,7 +333,9 @@ def pack(
     from pipelines import packing
     from pipelines.model_operations import open_desk
 
-    packed = packing.pack(open_desk(home, mlflow_uri, model), version, to.resolve(), measure_on=measure_on)
+    packed = packing.pack(
+        open_desk(home, mlflow_uri, model), version, to.resolve(), measure_on=measure_on, max_mb=max_mb
+    )
     if as_json:
         _print_json(
             {

@@ -11,7 +11,7 @@ from components.configs import EvaluationConfig
 from components.encoders.checkpoint import Checkpoint
 from components.errors import ConfigError
 from components.evaluation.folder_recall import measure_on_folder
-from components.export.starter import export_starter, pack_starter
+from components.export.starter import MAX_BYTES, export_starter, pack_starter
 from components.records import BundleMeasurement, ScoreCalibration, StarterManifest
 from components.starter import CARD, WEIGHTS
 from components.storage import new_directory
@@ -49,17 +49,20 @@ class Packed(NamedTuple):
     weights_bytes: int
 
 
-def pack(desk: Desk, version_or_alias: str, to: Path, *, measure_on: Sequence[Path] = ()) -> Packed:
-    """Write a version's own weights, manifest and card to a folder, whole or not at all.
+def pack(
+    desk: Desk, version_or_alias: str, to: Path, *, measure_on: Sequence[Path] = (), max_mb: float = MAX_BYTES / _MB
+) -> Packed:
+    """Write a version's own weights, manifest and card to a folder, whole or not at all. max_mb: of the weights.
 
     The weights are put together with the trunks again and measured on each given folder of captioned pictures. Raises
-    ConfigError if the run that trained the version is not known here, BundleError, DataError, StorageError.
+    ConfigError if the run that trained the version is not known here or its heads alone are larger, BundleError,
+    DataError, StorageError.
     """
     version = desk.registry.version(desk.model, version_or_alias).version
     checkpoint, scores = _trained(desk, version)
     with tempfile.TemporaryDirectory() as folder:
         packed, bundle_path = Path(folder) / "packed", Path(folder) / "bundle"
-        manifest = pack_starter(checkpoint, scores, packed)
+        manifest = pack_starter(checkpoint, scores, packed, max_bytes=round(max_mb * _MB))
         bundle = export_starter(packed, bundle_path)
         measured = [_measured(bundle, each) for each in measure_on]
         (packed / CARD).write_text(_card(desk.registry.card_of(desk.model, version), measured), encoding="utf-8")

@@ -34,18 +34,18 @@ from components.starter import MANIFEST, WEIGHTS
 from components.storage import new_directory, sha256_of_file
 
 STARTER_FORMAT = 2
-_MOST_BYTES = 11_900_000
+MAX_BYTES = 11_900_000
 _BYTES = 2  # of a number in half precision
 _NEGLIGIBLE = 1e-5  # of a matrix's norm; half precision rounds away more
 _EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.4 points of R@1 (bench_int8_text.py)
 
 
 def pack_starter(
-    checkpoint: Checkpoint, scores: ScoreCalibration, path: Path, *, most_bytes: int = _MOST_BYTES
+    checkpoint: Checkpoint, scores: ScoreCalibration, path: Path, *, max_bytes: int = MAX_BYTES
 ) -> StarterManifest:
     """Write a checkpoint's own tensors to a folder, whole or not at all; scores: what its cosines mean.
 
-    most_bytes: of all tensors. Raises ConfigError for trunks that come from no package and for heads that leave nothing
+    max_bytes: of all tensors. Raises ConfigError for trunks that come from no package and for heads that leave nothing
     of that size to them, BundleError, StorageError.
     """
     config = checkpoint.config
@@ -58,11 +58,11 @@ def pack_starter(
     learned = {name: tensor for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
     own = {name: tensor - packaged[name] if _of_trunk(name) else tensor for name, tensor in learned.items()}
     matrices = {name: own.pop(name) for name in list(own) if _of_trunk(name) and own[name].ndim > 1}
-    spare = most_bytes - _BYTES * sum(tensor.numel() for tensor in own.values())
+    spare = max_bytes - _BYTES * sum(tensor.numel() for tensor in own.values())
     if spare < 0:
         raise ConfigError(
-            f"the heads of this model take {(most_bytes - spare) / 1e6:.1f} MB, a starter at most {most_bytes / 1e6:.1f}: "
-            "train with a smaller image.pool_width, embedding_dim or number of heads"
+            f"the heads of this model take {(max_bytes - spare) / 1e6:.1f} MB, a starter at most {max_bytes / 1e6:.1f}: "
+            "allow more (--max-mb), or train with a smaller image.pool_width, embedding_dim or number of heads"
         )
     own |= _approximated(matrices, packaged, spare)
     with new_directory(path) as folder:
@@ -136,7 +136,7 @@ def _of_trunk(name: str) -> bool:
     return ".stem." in name or ".tails." in name
 
 
-def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], most_bytes: int) -> dict[str, Tensor]:
+def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], max_bytes: int) -> dict[str, Tensor]:
     """Differences (out, ...) to the packaged tensors of the same names, as factors that take at most so many bytes."""
     parts = {name: torch.linalg.svd(each.flatten(1), full_matrices=False) for name, each in differences.items()}
     directions = sorted(
@@ -151,9 +151,9 @@ def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], m
     ranks = dict.fromkeys(parts, 0)
     for _, name in directions:  # those of one matrix come in their order, the largest first
         cost = _BYTES * sum(differences[name].flatten(1).shape)
-        if cost <= most_bytes:
+        if cost <= max_bytes:
             ranks[name] += 1
-            most_bytes -= cost
+            max_bytes -= cost
     tensors = {}
     for name, (left, scales, right) in parts.items():
         rank, roots = ranks[name], scales[: ranks[name]].sqrt()

@@ -86,9 +86,8 @@ def test_command_runs_as_it_stands(command, environment, tmp_path):
     if "run training" in command:
         command += f" {SMALLER}"
     command = command.replace("--training flickr8k", '--training "$SMALLER"')
-    command = command.replace("pack champion", "pack 1").replace(
-        '--measure-on "$FLICKR8K" ', ""
-    )  # nothing was promoted
+    # Nothing was promoted; version 1 is of a configuration with wider heads than a starter's.
+    command = command.replace("pack champion", "pack 1 --max-mb 20").replace('--measure-on "$FLICKR8K" ', "")
     printed = run(command, environment, tmp_path)
     if " search " in command:
         assert len(printed.splitlines()) > 3
