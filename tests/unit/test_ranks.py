@@ -23,7 +23,7 @@ from components.training.ranks import ALONE, Place, Ranks, joined
 CLOSE = {"atol": 1e-9, "rtol": 1e-7}
 MODELS = {
     "heads": ({}, {}),
-    "last layers": ({"trained_stages": 1}, {"trained_layers": 1}),
+    "last layers": ({"trained_stages": 1, "own_tails": True}, {"trained_layers": 1}),
     "whole": ({"trained_stages": "all"}, {"trained_layers": "all"}),
 }
 
@@ -68,7 +68,7 @@ def scenario(base, name, world, *, towers=({}, {}), model=None, training=None, *
     }
 
 
-EXACT = {"dropout": 0.0}
+EXACT = {"dropout": 0.0, "heads": 2}
 AVERAGED = {"ema_decay": 0.9, "clip_norm": 0.2, "label_smoothing": 0.1}
 # the same in both, for their states are of one training: identity does not depend on out
 KILLED = {"training": {"epochs": 3, "ema_decay": 0.9, "head_rate": 0.004}}
