@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from components.records import PartName
+from components.starter import MAX_MB
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -309,7 +310,7 @@ def evaluate(
 @click.option(
     "--max-mb",
     type=click.FloatRange(min=0, min_open=True),
-    default=11.9,
+    default=MAX_MB,
     show_default=True,
     help="Size of its weights; what the trunk learned is cut to what the heads leave of it.",
 )

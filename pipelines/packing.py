@@ -11,9 +11,9 @@ from components.configs import EvaluationConfig
 from components.encoders.checkpoint import Checkpoint
 from components.errors import ConfigError
 from components.evaluation.folder_recall import measure_on_folder
-from components.export.starter import MAX_BYTES, export_starter, pack_starter
+from components.export.starter import export_starter, pack_starter
 from components.records import BundleMeasurement, ScoreCalibration, StarterManifest
-from components.starter import CARD, WEIGHTS
+from components.starter import CARD, MAX_MB, WEIGHTS
 from components.storage import new_directory
 from model_registry.model_card import recall_table
 from pipelines.home import connect
@@ -50,7 +50,7 @@ class Packed(NamedTuple):
 
 
 def pack(
-    desk: Desk, version_or_alias: str, to: Path, *, measure_on: Sequence[Path] = (), max_mb: float = MAX_BYTES / _MB
+    desk: Desk, version_or_alias: str, to: Path, *, measure_on: Sequence[Path] = (), max_mb: float = MAX_MB
 ) -> Packed:
     """Write a version's own weights, manifest and card to a folder, whole or not at all. max_mb: of the weights.
 
@@ -62,7 +62,7 @@ def pack(
     checkpoint, scores = _trained(desk, version)
     with tempfile.TemporaryDirectory() as folder:
         packed, bundle_path = Path(folder) / "packed", Path(folder) / "bundle"
-        manifest = pack_starter(checkpoint, scores, packed, max_bytes=round(max_mb * _MB))
+        manifest = pack_starter(checkpoint, scores, packed, max_mb=max_mb)
         bundle = export_starter(packed, bundle_path)
         measured = [_measured(bundle, each) for each in measure_on]
         (packed / CARD).write_text(_card(desk.registry.card_of(desk.model, version), measured), encoding="utf-8")

@@ -30,22 +30,22 @@ from components.encoders.dual_encoder import Assembled, assemble
 from components.errors import BundleError, ConfigError
 from components.export.exporter import export_bundle
 from components.records import ScoreCalibration, StarterManifest
-from components.starter import MANIFEST, WEIGHTS
+from components.starter import MANIFEST, MAX_MB, WEIGHTS
 from components.storage import new_directory, sha256_of_file
 
 STARTER_FORMAT = 2
-MAX_BYTES = 11_900_000
+_MB = 1e6
 _BYTES = 2  # of a number in half precision
 _NEGLIGIBLE = 1e-5  # of a matrix's norm; half precision rounds away more
 _EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.02 points of R@1 (bench_int8_text.py)
 
 
 def pack_starter(
-    checkpoint: Checkpoint, scores: ScoreCalibration, path: Path, *, max_bytes: int = MAX_BYTES
+    checkpoint: Checkpoint, scores: ScoreCalibration, path: Path, *, max_mb: float = MAX_MB
 ) -> StarterManifest:
     """Write a checkpoint's own tensors to a folder, whole or not at all; scores: what its cosines mean.
 
-    max_bytes: of all tensors. Raises ConfigError for trunks that come from no package and for heads that leave nothing
+    max_mb: of all tensors. Raises ConfigError for trunks that come from no package and for heads that leave nothing
     of that size to them, BundleError, StorageError.
     """
     config = checkpoint.config
@@ -58,10 +58,11 @@ def pack_starter(
     learned = {name: tensor for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
     own = {name: tensor - packaged[name] if _of_trunk(name) else tensor for name, tensor in learned.items()}
     matrices = {name: own.pop(name) for name in list(own) if _of_trunk(name) and own[name].ndim > 1}
+    max_bytes = round(max_mb * _MB)
     spare = max_bytes - _BYTES * sum(tensor.numel() for tensor in own.values())
     if spare < 0:
         raise ConfigError(
-            f"the heads of this model take {(max_bytes - spare) / 1e6:.1f} MB, a starter at most {max_bytes / 1e6:.1f}: "
+            f"the heads of this model take {(max_bytes - spare) / _MB:.1f} MB, a starter at most {max_mb:g}: "
             "allow more (--max-mb), or train with a smaller image.pool_width, embedding_dim or number of heads"
         )
     own |= _approximated(matrices, packaged, spare)

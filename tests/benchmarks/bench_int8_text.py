@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_int8_text.py BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
 
 BUNDLE: one with a float text tower (export.int8_text=false). Data: a part of a folder of captioned pictures, validated
-as for a training. Both towers read the same captions; the pictures' vectors are the same. Times are medians of one text and of 16 texts a call, taken in turn round by round; the
-ratio is the median of the rounds' ratios.
+as for a training. Both towers read the same captions; the pictures' vectors are the same. Times are medians of one text
+and of 16 texts a call, taken in turn round by round; the ratio is the median of the rounds' ratios.
 """
 
 import argparse

@@ -86,18 +86,18 @@ def test_the_size_that_is_left_goes_to_what_changed_most(trained, tmp_path):
     after = model_tensors(trained.load().model)
     learned = [name for name in before if ".tails." in name and not torch.equal(before[name], after[name])]
     sizes, missing = [], []
-    for max_bytes in (415_000, 900_000):  # heads 0.4 MB; what the tail learned 0.02
-        pack_starter(trained, SCORES, tmp_path / str(max_bytes), max_bytes=max_bytes)
-        weights = tmp_path / str(max_bytes) / box.WEIGHTS
+    for max_mb in (0.415, 0.9):  # heads 0.4 MB; what the tail learned 0.02
+        pack_starter(trained, SCORES, tmp_path / str(max_mb), max_mb=max_mb)
+        weights = tmp_path / str(max_mb) / box.WEIGHTS
         sizes.append(weights.stat().st_size)
         own = {name: tensor.float() for name, tensor in load_file(weights).items()}
         again = {**before, **_restored(own, before)}
         missing.append(sum(float((again[name] - after[name]).norm() / after[name].norm()) for name in learned))
-        assert sizes[-1] <= max_bytes + 20_000, "tensors and their names"
+        assert sizes[-1] <= 1e6 * max_mb + 20_000, "tensors and their names"
     assert sizes[0] < sizes[1]
     assert missing[0] > missing[1]
     with pytest.raises(ConfigError, match=r"the heads of this model take 0\.\d MB, a starter at most 0\.1"):
-        pack_starter(trained, SCORES, tmp_path / "none", max_bytes=100_000)
+        pack_starter(trained, SCORES, tmp_path / "none", max_mb=0.1)
     assert not (tmp_path / "none").exists()
 
 
