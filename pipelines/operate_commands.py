@@ -4,21 +4,20 @@ import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from components.errors import BusyError, ConfigError
 from pipelines.options import home_option, mlflow_option
+from pipelines.supervision import TERMINATED, Ended, Terminated, go_on_in_child
 
 if TYPE_CHECKING:
     from pipelines.retrain import RetrainOutcome, Source
     from pipelines.schedule import Schedule
 
 BUSY = 75  # EX_TEMPFAIL of sysexits.h: try again later
-_TERMINATED = 128 + signal.SIGTERM
-_TOLD = {0, 1, BUSY, _TERMINATED}  # exit codes of runs that sent their alerts themselves
+_TOLD = {0, 1, BUSY, TERMINATED}  # exit codes of runs that sent their alerts themselves
 _Folder = click.Path(file_okay=False, path_type=Path)  # looked at when the command runs, so that its absence is alerted
 
 _training_option = click.option("--training", metavar="NAME|FILE", help="Configuration of the training.")
@@ -69,26 +68,32 @@ def retrain(
     Without --indexing the pictures of the last indexing run are indexed again when there is a new champion. Alerts go to
     the addresses in IMAGE_FINDER_ALERTS.
     """
-    _load_environment(environment)
-    from pipelines.home import Home
-    from pipelines.retrain import Terminated, retrain_and_tell
-
     if training is None:
         raise click.UsageError("Missing option '--training'.")
-    signal.signal(signal.SIGTERM, _terminate)
+    _load_environment(environment)
+    ended = go_on_in_child()
+    from pipelines.home import Home
+    from pipelines.retrain import retrain_and_tell, tell_of_end
+
+    source, place = _source(training, data), Home.resolve(home)
+    if ended is not None:
+        if told := _unexpected(ended):
+            tell_of_end(told, source, home=place, mlflow_uri=mlflow_uri)
+            click.echo(f"Error: {told}", err=True)
+            raise click.exceptions.Exit(TERMINATED if ended.asked else 1)
+        raise click.exceptions.Exit(ended.code)
     try:
         outcome = retrain_and_tell(
-            _source(training, data),
+            source,
             _source(indexing or "local", gallery) if indexing or gallery else None,
             if_changed=if_changed,
-            home=Home.resolve(home),
+            home=place,
             mlflow_uri=mlflow_uri,
         )
     except BusyError as error:
         raise _Busy(str(error)) from error
-    except Terminated as error:
-        click.echo(f"Error: {error}", err=True)
-        raise click.exceptions.Exit(_TERMINATED) from error
+    except Terminated as error:  # the parent tells of it
+        raise click.exceptions.Exit(TERMINATED) from error
     _show_outcome(outcome, as_json=as_json)
 
 
@@ -239,10 +244,14 @@ def _load_environment(path: Path | None) -> None:
         os.environ.update(environment_file.read(path))
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    from pipelines.retrain import Terminated
-
-    raise Terminated("the system ended this run (SIGTERM): it was stopped, or took longer than the service may")
+def _unexpected(ended: Ended) -> str:
+    """What is to be told of a run that ended before it could tell of itself; empty when it could."""
+    if ended.asked and (ended.code < 0 or ended.code == TERMINATED):
+        return "the system ended this run (SIGTERM): it was stopped, or took longer than the service may"
+    if ended.code < 0:
+        name = signal.Signals(-ended.code).name
+        return f"this run was killed ({name}); the system does so when memory is short: its log may tell"
+    return ""
 
 
 def _show_outcome(outcome: "RetrainOutcome", *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from components.search.published import is_published_root
 from pipelines import run_config, runs
 from pipelines.alerts import Alert, machine, notify, scrub
 from pipelines.changes import Changes, Fingerprints, Known, compare
-from pipelines.home import Home
+from pipelines.home import Home, prepare
 from pipelines.run_config import PipelineName, Values
 
 logger = logging.getLogger(__name__)
@@ -47,30 +47,35 @@ class RetrainOutcome(Record):
     index: IndexManifest | None = None  # the one that was made; None: the one in force stays
 
 
-class Terminated(BaseException):
-    """The system asked this process to end (SIGTERM): a service was stopped or took too long."""
-
-
 def retrain_and_tell(
     training: Source, indexing: Source | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
 ) -> RetrainOutcome:
-    """Retrain, and alert people of how it ended, whatever that was. Raises what retrain raises.
+    """Retrain, and alert people of how it ended. Raises what retrain raises.
 
     Raises BusyError when another run holds the home.
     """
-    subject = f"image-finder: retraining on {machine()}"
+    subject = _subject()
     try:
         outcome = retrain(training, indexing, if_changed=if_changed, home=home, mlflow_uri=mlflow_uri)
-    except KeyboardInterrupt:  # somebody sits there
-        raise
     except BusyError as error:
         notify(Alert(f"{subject} was left out", str(error), "failure"))
         raise
-    except BaseException as error:
+    except Exception as error:  # who interrupts it at a keyboard sits there
         notify(Alert(f"{subject} failed", f"{_reason(error)}\nhome: {home.root}", "failure"))
         raise
     notify(alert_of(outcome, subject))
     return outcome
+
+
+def tell_of_end(reason: str, training: Source, *, home: Home, mlflow_uri: str | None) -> None:
+    """Note in the ledger, and alert people, that a retraining was ended from outside; its process is no more."""
+    notify(Alert(f"{_subject()} failed", f"{reason}\nhome: {home.root}", "failure"))
+    try:
+        name, uri = _model_name(load("training", training)), prepare(home, mlflow_uri=mlflow_uri)
+    except FinderError as error:
+        logger.warning("this was not noted in the ledger: %s", error)
+    else:
+        _record(uri, name, "failed", reason, wait_s=_LOCK_WAIT_S)
 
 
 def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
@@ -156,6 +161,10 @@ def load(pipeline: PipelineName, source: Source) -> Values:
     return values
 
 
+def _subject() -> str:
+    return f"image-finder: retraining on {machine()}"
+
+
 def _model_name(values: Values) -> str:
     return RegistryConfig.parse(values["parameters"].get("registry") or {}).model_name
 
@@ -236,12 +245,11 @@ def _last_indexing() -> Values | None:
 
 @contextmanager
 def _recorded(name: str, uri: str) -> Iterator[None]:
-    """Note in the ledger that a run failed, or that the system ended it; whoever interrupts one at a keyboard knows."""
+    """Note in the ledger that a run failed; of one that is ended from outside `tell_of_end` does."""
     try:
         yield
-    except (Exception, Terminated) as error:
-        wait_s = _LOCK_WAIT_S if isinstance(error, Terminated) else None
-        _record(uri, name, "failed", scrub(_reason(error), os.environ), wait_s=wait_s)
+    except Exception as error:
+        _record(uri, name, "failed", scrub(_reason(error), os.environ))
         raise
 
 

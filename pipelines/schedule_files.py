@@ -68,6 +68,7 @@ User={_user(job.user)}
 EnvironmentFile={_environment_path(job.environment_file)}
 ExecStart={_systemd_command(job.command)}
 TimeoutStartSec={job.max_hours}h
+KillMode=mixed
 Nice=10
 NoNewPrivileges=yes
 """

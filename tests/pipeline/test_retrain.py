@@ -49,6 +49,13 @@ def write_data(folder, empty=0):
     return folder
 
 
+def children_when_there(pid):
+    """Process ids of a process's children, once it has some."""
+    while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        time.sleep(0.02)
+    return list(map(int, children))
+
+
 @pytest.fixture(scope="module")
 def scheduled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrain")
@@ -152,10 +159,20 @@ def test_a_retraining_that_is_ended_tells_so_and_the_next_one_does_its_work(sche
     done = scheduled.end()
     assert done["code"] == 143, done["err"][-4000:]
     assert "SIGTERM" in scheduled.alert["message"]
+    assert done["err"].splitlines()[-1].startswith("Error: the system ended this run (SIGTERM)")
     assert scheduled.state() == before
     last = scheduled.history()["entries"][-1]
     assert last["kind"] == "failed"
     assert "SIGTERM" in last["reasons"][0]
+
+    process = scheduled.begin({"words": words})
+    (child,) = children_when_there(process["pid"])
+    os.kill(child, signal.SIGKILL)  # as the system does when memory is short
+    done = scheduled.end()
+    assert done["code"] == 1
+    assert done["err"].splitlines()[-1].startswith("Error: this run was killed (SIGKILL)")
+    assert "SIGKILL" in scheduled.alert["message"]
+    assert "SIGKILL" in scheduled.history()["entries"][-1]["reasons"][0]
 
     done = scheduled.run(*words[1:])
     assert done["code"] == 0, done["err"][-4000:]

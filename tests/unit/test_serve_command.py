@@ -51,6 +51,10 @@ class Served:
         self._reader.join(30)
         return code
 
+    def close(self):
+        self.process.kill()
+        self._reader.join(30)  # it reads a stream that is about to be closed
+
 
 def command(*words, **variables):
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
@@ -63,13 +67,9 @@ def command(*words, **variables):
 def serving(*words, **variables):
     start = command("serve", "--port", 0, "--threads", 1, *words, **variables)
     process = subprocess.Popen(**start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with process:
-        try:
-            served = Served(process)
-            assert served.address[1], "".join(served.said)
-            yield served
-        finally:
-            process.kill()
+    with process, contextlib.closing(Served(process)) as served:
+        assert served.address[1], "".join(served.said)
+        yield served
 
 
 def refused(*words, **variables):
