@@ -5,6 +5,7 @@ text_encoder.onnx    ids, mask (batch, length) int64 -> embedding (batch, dim) f
 tokenizer.json       Hugging Face tokenizers definition
 preprocess.json      components.data.preprocess.Preprocess
 scores.json          components.records.ScoreCalibration: what its cosines mean
+vocabulary.json      components.data.vocabulary.Vocabulary: words it has met; bundles made before 2026-11-29 have none
 bundle.json          BundleManifest: format, dimension, sha256 of every other file, what it was trained on
 """
 
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from components.configs import first_fault
 from components.data.preprocess import Preprocess
 from components.data.tokens import Tokenizer
+from components.data.vocabulary import Vocabulary
 from components.errors import BundleError
 from components.records import Record, ScoreCalibration
 from components.storage import sha256_of_file
@@ -28,8 +30,9 @@ TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"
 PREPROCESS = "preprocess.json"
 SCORES = "scores.json"
+VOCABULARY = "vocabulary.json"
 _R = TypeVar("_R", bound=Record)
-_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}
+_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}  # and maybe VOCABULARY
 
 
 class BundleManifest(Record):
@@ -80,7 +83,7 @@ class Bundle:
                 f"bundle {path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; "
                 + ("train again with this version" if older else "install a newer text-guided-image-finder")
             )
-        if (listed := set(manifest.files_sha256)) != _FILES:
+        if (listed := set(manifest.files_sha256) - {VOCABULARY}) != _FILES:
             raise BundleError(
                 f"{manifest_path} does not list the files of a bundle: {', '.join(sorted(listed ^ _FILES))}; export it again"
             )
@@ -100,6 +103,10 @@ class Bundle:
     def scores(self) -> ScoreCalibration:
         """What cosines of this bundle's vectors mean. Raises BundleError."""
         return self._read(SCORES, ScoreCalibration)
+
+    def vocabulary(self) -> Vocabulary | None:
+        """Words this bundle's model has met in training; None if that is not known. Raises BundleError."""
+        return self._read(VOCABULARY, Vocabulary) if VOCABULARY in self.manifest.files_sha256 else None
 
     def tokenizer(self) -> Tokenizer:
         """How texts become tokens for this bundle."""

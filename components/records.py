@@ -205,18 +205,6 @@ class ParityReport(Record):
     reasons: tuple[str, ...]
 
 
-class StarterManifest(Record):
-    """Content of starter.json: a model that is shipped without its packaged trunks."""
-
-    format_version: int
-    weights_sha256: str
-    config: dict[str, object]  # ModelConfig
-    dataset: str
-    data_version: str
-    epoch: int
-    scores: ScoreCalibration
-
-
 class BundleMeasurement(Record):
     """What a promotion asks of a bundle, measured on its ONNX towers as they would serve."""
 
@@ -320,6 +308,7 @@ class SearchResult(Record):
     more: bool  # whether there is a next page
     matches_well: bool | None  # None unless texts are wanted
     threshold: float | None
+    unmet: tuple[str, ...] = ()  # words of the query that the model's training captions lack: their hits are guesses
 
 
 class Facet(Record):

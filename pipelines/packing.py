@@ -4,15 +4,16 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from components.bundle import Bundle
 from components.configs import EvaluationConfig
+from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.errors import ConfigError
 from components.evaluation.folder_recall import measure_on_folder
-from components.export.starter import export_starter, pack_starter
-from components.records import BundleMeasurement, ScoreCalibration, StarterManifest
+from components.export.starter import StarterManifest, export_starter, pack_starter
+from components.records import BundleMeasurement, ScoreCalibration
 from components.starter import CARD, MAX_MB, WEIGHTS
 from components.storage import new_directory
 from model_registry.model_card import recall_table
@@ -59,10 +60,12 @@ def pack(
     DataError, StorageError.
     """
     version = desk.registry.version(desk.model, version_or_alias).version
-    checkpoint, scores = _trained(desk, version)
+    trained = _trained(desk, version)
     with tempfile.TemporaryDirectory() as folder:
         packed, bundle_path = Path(folder) / "packed", Path(folder) / "bundle"
-        manifest = pack_starter(checkpoint, scores, packed, max_mb=max_mb)
+        manifest = pack_starter(
+            trained.checkpoint, trained.scores, packed, vocabulary=trained.vocabulary, max_mb=max_mb
+        )
         bundle = export_starter(packed, bundle_path)
         measured = [_measured(bundle, each) for each in measure_on]
         (packed / CARD).write_text(_card(desk.registry.card_of(desk.model, version), measured), encoding="utf-8")
@@ -84,18 +87,29 @@ def packed_text(packed: Packed, to: Path) -> str:
     return "\n".join(lines)
 
 
-def _trained(desk: Desk, version: str) -> tuple[Checkpoint, ScoreCalibration]:
+class _Trained(NamedTuple):
+    """What a run left of which a starter is made."""
+
+    checkpoint: Checkpoint
+    scores: ScoreCalibration
+    vocabulary: Vocabulary
+
+
+def _trained(desk: Desk, version: str) -> _Trained:
     lineage = desk.registry.lineage_of(desk.model, version)
     client = connect(desk.place)
     try:
         run = client.get_pipeline_run(lineage.run_name if lineage else "", allow_name_prefix_match=False)
-        outputs = {**run.steps["train_dual_encoder"].outputs, **run.steps["evaluate_retrieval"].outputs}
-        loaded: tuple[Any, Any] = (outputs["checkpoint"][0].load(), outputs["score_calibration"][0].load())
+        steps = ("split_captions", "train_dual_encoder", "evaluate_retrieval")
+        outputs = {name: made[0] for step in steps for name, made in run.steps[step].outputs.items()}
+        checkpoint, scores, captions = (
+            outputs[name].load() for name in ("checkpoint", "score_calibration", "train_captions")
+        )
     except KeyError as error:
         raise ConfigError(
             f"the run that trained version {version} of '{desk.model}' is not in {desk.place.root}: pack where it ran"
         ) from error
-    return loaded
+    return _Trained(checkpoint, scores, Vocabulary.of(captions["caption"]))
 
 
 def _measured(bundle: Bundle, folder: Path) -> BundleMeasurement:

@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
+import pandas as pd
 from zenml import step
 
 from components.bundle import Bundle
 from components.configs import ExportConfig
+from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.export import exporter
 from components.records import ScoreCalibration
@@ -16,7 +18,8 @@ from steps.materializers import BundleMaterializer
 
 @step(cache_policy=CODE_AWARE, output_materializers=BundleMaterializer)
 def export_bundle(
-    checkpoint: Checkpoint, scores: ScoreCalibration, config: ExportConfig
+    checkpoint: Checkpoint, scores: ScoreCalibration, train: pd.DataFrame, config: ExportConfig
 ) -> Annotated[Bundle, "bundle"]:
-    """Export both towers to ONNX, with tokenizer, preprocessing and what the scores mean."""
-    return exporter.export_bundle(checkpoint, scratch_dir() / "bundle", config, scores=scores)
+    """Export both towers to ONNX, with tokenizer, preprocessing, what the scores mean and the words of the training."""
+    vocabulary = Vocabulary.of(train["caption"])
+    return exporter.export_bundle(checkpoint, scratch_dir() / "bundle", config, scores=scores, vocabulary=vocabulary)

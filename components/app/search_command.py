@@ -196,6 +196,9 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
         best = f"best {result.hits[0].score:.2f}, " if page == 1 and not query.negatives else ""
         fitting = f"pictures that fit score at least {result.threshold:.2f}"
         click.echo(f"nothing matches well: {best}{fitting}; these are the nearest", err=True)
+    if result.unmet:
+        words = ", ".join(f"'{word}'" for word in result.unmet)
+        click.echo(f"the model was trained without {words}: what it finds for that is a guess", err=True)
     if result.more:
         click.echo(f"more with --page {page + 1}", err=True)
 

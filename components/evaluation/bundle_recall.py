@@ -46,7 +46,7 @@ def measure_bundle(
     ranks = first_match_ranks(
         _picture_vectors(encoder, paths), _text_vectors(encoder, captions), data.image_of_caption()
     )
-    slices = caption_slices(data.captions)
+    slices = caption_slices(data.captions, bundle.vocabulary())
     served = encoder if device == "cpu" else OnnxEncoder(bundle, device="cpu")
     measurement = BundleMeasurement(
         report=report_ranks(ranks, config=config, identity=identity, slices=slices),

@@ -5,24 +5,25 @@ A slice says where a model is weak only if it divides the captions and each side
 a slice with fewer than two groups left is dropped (all photos of Flickr8k here are square, COCO's are not).
 """
 
-import re
-
 import pandas as pd
 
+from components.data.vocabulary import Vocabulary, words_of
 from components.errors import DataError
 
 MIN_CAPTIONS = 30
-_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one word, a full stop is none
 _COLUMNS = ("image_id", "caption", "width_px", "height_px", "license", "part")
 _SQUARE_RATIO = 1.05  # long side over short; up to it a picture counts as square
 
 
-def caption_slices(captions: pd.DataFrame, *, min_captions: int = MIN_CAPTIONS) -> dict[str, list[str]]:
+def caption_slices(
+    captions: pd.DataFrame, vocabulary: Vocabulary | None = None, *, min_captions: int = MIN_CAPTIONS
+) -> dict[str, list[str]]:
     """Labels by slice name, one for each row of the captions table in its order; "" where a row is in no group.
 
     caption length: "1-8 words", "9-13 words", "14 words or more" (17, 75 and 8 % of val2017's);
     picture shape: "landscape", "portrait", "square" (sides within 5 %), unknown sizes are in no group;
-    captions of the picture: "1-4", "5", "6 or more"; license: "license 1", ..., 0 is in no group.
+    captions of the picture: "1-4", "5", "6 or more"; license: "license 1", ..., 0 is in no group;
+    words: "all met in training", "some not met", when the model's vocabulary is given.
     Groups below min_captions get no label, and slices with fewer than two groups are left out. Raises DataError.
     """
     missing = [name for name in _COLUMNS if name not in captions.columns]
@@ -36,12 +37,16 @@ def caption_slices(captions: pd.DataFrame, *, min_captions: int = MIN_CAPTIONS) 
         "captions of the picture": [_count_label(count) for count in siblings.tolist()],
         "license": [f"license {license_id}" if license_id else "" for license_id in captions["license"].tolist()],
     }
+    if vocabulary is not None:
+        slices["words"] = [
+            "some not met" if vocabulary.unmet(text) else "all met in training" for text in captions["caption"]
+        ]
     kept = {name: _without_small_groups(labels, min_captions) for name, labels in slices.items()}
     return {name: labels for name, labels in kept.items() if len(set(labels) - {""}) >= 2}
 
 
 def _length_label(caption: str) -> str:
-    n_words = len(_WORD.findall(caption))
+    n_words = len(words_of(caption))
     if n_words <= 8:
         return "1-8 words" if n_words else ""
     return "9-13 words" if n_words <= 13 else "14 words or more"

@@ -16,10 +16,12 @@ from components.bundle import (
     SCORES,
     TEXT_ENCODER,
     TOKENIZER,
+    VOCABULARY,
     Bundle,
     BundleManifest,
 )
 from components.configs import ExportConfig
+from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.encoders.dual_encoder import DualEncoder
 from components.export.onnx import export_module
@@ -28,11 +30,17 @@ from components.storage import hash_directory, new_directory
 
 
 def export_bundle(
-    checkpoint: Checkpoint, path: Path, config: ExportConfig, *, scores: ScoreCalibration, starter: bool = False
+    checkpoint: Checkpoint,
+    path: Path,
+    config: ExportConfig,
+    *,
+    scores: ScoreCalibration,
+    vocabulary: Vocabulary | None = None,
+    starter: bool = False,
 ) -> Bundle:
-    """Write both towers, tokenizer, preprocessing and scores as a bundle, whole or not at all.
+    """Write both towers, tokenizer, preprocessing, scores and vocabulary as a bundle, whole or not at all.
 
-    scores: what the checkpoint's cosines mean. starter: whether it is the model that comes with the package. Raises
+    scores: what the checkpoint's cosines mean. vocabulary: of its training captions. starter: whether it is the model that comes with the package. Raises
     BundleError, StorageError.
     """
     model, preprocess, tokenizer = checkpoint.load()
@@ -42,6 +50,8 @@ def export_bundle(
         (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
         (folder / PREPROCESS).write_text(preprocess.model_dump_json(indent=2), encoding="utf-8")
         (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
+        if vocabulary is not None:
+            (folder / VOCABULARY).write_text(vocabulary.model_dump_json(), encoding="utf-8")
         model_config = checkpoint.config
         manifest = BundleManifest(
             format_version=FORMAT_VERSION,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from components.bundle import Bundle
 from components.configs import ExportConfig, ModelConfig, first_fault
+from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
@@ -29,7 +30,7 @@ from components.encoders.checkpoint import (
 from components.encoders.dual_encoder import Assembled, assemble
 from components.errors import BundleError, ConfigError
 from components.export.exporter import export_bundle
-from components.records import ScoreCalibration, StarterManifest
+from components.records import Record, ScoreCalibration
 from components.starter import MANIFEST, MAX_MB, WEIGHTS
 from components.storage import new_directory, sha256_of_file
 
@@ -40,10 +41,30 @@ _NEGLIGIBLE = 1e-5  # of a matrix's norm; half precision rounds away more
 _EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.02 points of R@1 (bench_int8_text.py)
 
 
+class StarterManifest(Record):
+    """Content of starter.json: a model that is shipped without its packaged trunks."""
+
+    format_version: int
+    weights_sha256: str
+    config: dict[str, object]  # ModelConfig
+    dataset: str
+    data_version: str
+    epoch: int
+    scores: ScoreCalibration
+    vocabulary: Vocabulary | None = None
+
+
 def pack_starter(
-    checkpoint: Checkpoint, scores: ScoreCalibration, path: Path, *, max_mb: float = MAX_MB
+    checkpoint: Checkpoint,
+    scores: ScoreCalibration,
+    path: Path,
+    *,
+    vocabulary: Vocabulary | None = None,
+    max_mb: float = MAX_MB,
 ) -> StarterManifest:
-    """Write a checkpoint's own tensors to a folder, whole or not at all; scores: what its cosines mean.
+    """Write a checkpoint's own tensors to a folder, whole or not at all.
+
+    scores: what its cosines mean. vocabulary: of its training captions.
 
     max_mb: of all tensors. Raises ConfigError for trunks that come from no package and for heads that leave nothing
     of that size to them, BundleError, StorageError.
@@ -77,6 +98,7 @@ def pack_starter(
             data_version=checkpoint.manifest.data_version,
             epoch=checkpoint.manifest.epoch,
             scores=scores,
+            vocabulary=vocabulary,
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
@@ -109,7 +131,9 @@ def export_starter(source: Path, path: Path) -> Bundle:
         checkpoint = save_checkpoint(
             Path(folder) / "checkpoint", assembled, ModelConfig.parse(manifest.config), trained
         )
-        return export_bundle(checkpoint, path, _EXPORT, scores=manifest.scores, starter=True)
+        return export_bundle(
+            checkpoint, path, _EXPORT, scores=manifest.scores, vocabulary=manifest.vocabulary, starter=True
+        )
 
 
 def _read(source: Path) -> StarterManifest:

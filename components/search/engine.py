@@ -43,6 +43,7 @@ class SearchEngine:
         self.index = index
         self.encoder = encoder
         self.scores = encoder.bundle.scores()
+        self.vocabulary = encoder.bundle.vocabulary()
 
     @classmethod
     def open(cls, index_path: Path, bundle_path: Path | None = None, *, threads: int = 0) -> "SearchEngine":
@@ -195,7 +196,12 @@ class SearchEngine:
             more=len(shown) > query.offset + query.k,
             matches_well=bool(best >= self.scores.good_match) if of_texts else None,
             threshold=self.scores.good_match if of_texts else None,
+            unmet=self._unmet(query),
         )
+
+    def _unmet(self, query: Query) -> tuple[str, ...]:
+        texts = [term.text for term in (*query.terms, *query.negatives) if term.text is not None]
+        return self.vocabulary.unmet(" ".join(texts)) if self.vocabulary else ()
 
     def _cosines(self, vector: Vectors, rows: Rows) -> NDArray[np.float64]:
         cosines: NDArray[np.float64] = self.index.vectors[rows].astype(np.float64) @ vector.astype(np.float64)

@@ -150,6 +150,18 @@ def test_nothing_that_matches_well_is_said_quietly(open_page):
     expect(page.locator("#grid .strength").first).to_have_text("Weak")
 
 
+def test_words_that_the_model_has_not_met_are_named(open_page):
+    def without_kangaroo(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "unmet": ["kangaroo", "<b>"]})
+
+    page = open_page()
+    page.route("**/api/v1/search*", without_kangaroo)
+    search(page, "red", "red.jpg")
+    told = "The model was trained without “kangaroo”, “<b>”: what it finds for that is a guess."
+    expect(page.locator("#notice")).to_have_text(told)
+
+
 def test_names_of_files_are_shown_as_text(open_page):
     page = open_page("/?q=red blue")
     expect_first(page, "<img src=x onerror=alert(1)>.png")

@@ -15,27 +15,33 @@ from components.bundle import (
     SCORES,
     TEXT_ENCODER,
     TOKENIZER,
+    VOCABULARY,
     Bundle,
     BundleManifest,
 )
 from components.data.preprocess import Preprocess
+from components.data.vocabulary import Vocabulary
 from components.records import ScoreCalibration
 from components.storage import hash_directory
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
 
 
-def write_colour_bundle(path: Path, *, dataset: str = "colours", input_px: int = 8) -> Bundle:
+def write_colour_bundle(
+    path: Path, *, dataset: str = "colours", input_px: int = 8, vocabulary: Vocabulary | None = None
+) -> Bundle:
     path.mkdir(parents=True)
     onnx.save(_image_encoder(input_px), path / IMAGE_ENCODER)
     onnx.save(_text_encoder(), path / TEXT_ENCODER)
-    vocabulary = {"[UNK]": 0, **{word: row for row, word in enumerate(WORDS, start=1)}}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokens = {"[UNK]": 0, **{word: row for row, word in enumerate(WORDS, start=1)}}
+    tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     (path / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
     preprocess = Preprocess(input_px=input_px, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     (path / PREPROCESS).write_text(preprocess.model_dump_json(), encoding="utf-8")
     (path / SCORES).write_text(colour_scores().model_dump_json(), encoding="utf-8")
+    if vocabulary is not None:
+        (path / VOCABULARY).write_text(vocabulary.model_dump_json(), encoding="utf-8")
     manifest = BundleManifest(
         format_version=FORMAT_VERSION,
         embedding_dim=3,

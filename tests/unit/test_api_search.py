@@ -39,6 +39,7 @@ def test_a_text_finds_its_picture_first(api, colour):
     assert answer.json()["candidates"] == 5
     assert answer.json()["more"] is True
     assert answer.json()["matches_well"] is True
+    assert answer.json()["unmet"] == []
     assert answer.json()["generation"].startswith("00000001-")
     assert set(answer.json()["took_ms"]) == {"wait", "encode", "rank", "total"}
 

@@ -3,7 +3,8 @@ import shutil
 
 import pytest
 
-from components.bundle import IMAGE_ENCODER, MANIFEST, PREPROCESS, SCORES, TEXT_ENCODER, TOKENIZER, Bundle
+from components.bundle import IMAGE_ENCODER, MANIFEST, PREPROCESS, SCORES, TEXT_ENCODER, TOKENIZER, VOCABULARY, Bundle
+from components.data.vocabulary import Vocabulary
 from components.errors import BundleError
 
 FILES = (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES)
@@ -68,6 +69,20 @@ def test_scores_that_cannot_be_read_are_one_line(copy, change):
     with pytest.raises(BundleError, match=r"scores\.json: .*; fetch or export the bundle again$") as caught:
         Bundle.open(copy, verify=False).scores()
     assert "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_is_read_and_one_that_is_damaged_or_unlisted_is_told(write_colour_bundle, colour_bundle, tmp_path):
+    vocabulary = Vocabulary.of(["a dog", "a dog"])
+    bundle = write_colour_bundle(tmp_path / "worded", vocabulary=vocabulary)
+    assert bundle.vocabulary() == vocabulary
+    assert bundle.sha256 != colour_bundle.sha256
+    assert colour_bundle.vocabulary() is None  # made before there were any
+    (bundle.path / VOCABULARY).write_text("{}")
+    assert f"is corrupted: {VOCABULARY} has sha256" in refusal(bundle.path)
+    with pytest.raises(BundleError, match=r"vocabulary\.json: .*; fetch or export the bundle again$"):
+        Bundle.open(bundle.path, verify=False).vocabulary()
+    (bundle.path / VOCABULARY).unlink()
+    assert f"is incomplete: {VOCABULARY} is missing" in refusal(bundle.path)
 
 
 def test_a_bundle_without_scores_of_the_first_format_is_refused_with_what_to_do(copy):

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from components.configs import EmbeddingConfig, GalleryConfig
+from components.data.vocabulary import Vocabulary
 from components.errors import BundleError, DataError, IndexMismatchError, PictureError, QueryError
 from components.search.embed import embed_gallery
 from components.search.engine import SearchEngine
 from components.search.gallery import read_gallery
-from components.search.query import Query
+from components.search.query import Query, Term
 
 RED_TO_BLUE = [(255 - 25 * step, 20, 25 * step) for step in range(11)]
 
@@ -93,6 +94,21 @@ def test_a_person_is_told_when_nothing_matches_well(colours):
     assert (good.matches_well, poor.matches_well, poor.threshold) == (True, False, 0.9)
     assert good.hits[0].match > 0.9
     assert poor.hits[0].match == 0
+
+
+def test_words_that_the_model_has_not_met_are_named(tmp_path, paint, write_colour_bundle):
+    bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
+    paint(tmp_path / "pictures" / "red.png", "red")
+    engine = SearchEngine.open(index_of(tmp_path / "pictures", bundle, tmp_path))
+    assert engine.search("a red kangaroo").unmet == ("kangaroo",)
+    picture = (tmp_path / "pictures" / "red.png").read_bytes()
+    parts = [Term(text="a red"), Term(picture=picture)]
+    assert engine.search(Query(terms=parts, negatives=[Term(text="Zebras")])).unmet == ("Zebras",)
+    assert engine.search(Query(terms=[Term(picture=picture)])).unmet == ()
+
+
+def test_where_it_is_not_known_what_was_met_nothing_is_said(shades):
+    assert shades.search("a kangaroo").unmet == ()
 
 
 def test_an_unwanted_term_turns_the_order_round(shades):

@@ -10,6 +10,7 @@ from torch import nn
 
 from components.bundle import Bundle
 from components.configs import ExportConfig, ModelConfig
+from components.data.vocabulary import Vocabulary
 from components.encoders import checkpoint as checkpoints
 from components.encoders.checkpoint import CheckpointManifest, save_checkpoint
 from components.errors import BundleError
@@ -19,6 +20,7 @@ from components.features.onnx_session import open_session
 from components.training.trainer import untrained
 
 TEXTS = ["a dog", "", "two children in red coats play in the deep snow near a frozen lake", "one", "a red circle"]
+VOCABULARY = Vocabulary.of(["a dog", "a red dog", "a red circle"])
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,10 @@ def exported(tiny_model, colour_scores, tmp_path_factory):
         format_version=checkpoints.FORMAT_VERSION, dataset="d", data_version="v", epoch=1, history=(), files_sha256={}
     )
     checkpoint = save_checkpoint(folder / "checkpoint", assembled, config, manifest)
-    bundle = export_bundle(checkpoint, folder / "bundle", ExportConfig(), scores=colour_scores)
-    small = export_bundle(checkpoint, folder / "small", ExportConfig(int8_text=True), scores=colour_scores)
+    bundle = export_bundle(checkpoint, folder / "bundle", ExportConfig(), scores=colour_scores, vocabulary=VOCABULARY)
+    small = export_bundle(
+        checkpoint, folder / "small", ExportConfig(int8_text=True), scores=colour_scores, vocabulary=VOCABULARY
+    )
     return checkpoint, bundle, small
 
 
@@ -69,6 +73,7 @@ def test_a_bundle_is_whole_and_carries_its_training_and_scores(exported, colour_
         "tokenizer.json",
         "preprocess.json",
         "scores.json",
+        "vocabulary.json",
         "bundle.json",
     }
     assert {path.name for path in bundle.path.iterdir()} == names
@@ -78,6 +83,7 @@ def test_a_bundle_is_whole_and_carries_its_training_and_scores(exported, colour_
     assert opened.manifest.config == json.loads(checkpoint.config.model_dump_json())
     assert set(opened.manifest.files_sha256) == names - {"bundle.json"}
     assert opened.scores() == colour_scores
+    assert opened.vocabulary() == VOCABULARY
     for name in ("image_encoder.onnx", "text_encoder.onnx"):
         onnx.checker.check_model(str(bundle.path / name))
 

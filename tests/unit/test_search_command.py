@@ -12,6 +12,7 @@ from PIL import Image
 
 from components.app.search_command import search
 from components.configs import EmbeddingConfig, GalleryConfig
+from components.data.vocabulary import Vocabulary
 from components.search.embed import embed_gallery
 from components.search.gallery import read_gallery
 from components.search.index import item_id
@@ -117,7 +118,7 @@ def test_json_is_the_whole_answer(home):
     answer = json.loads(printed)
     (hit,) = answer.pop("hits")
     assert (code, talk) == (0, ["more with --page 2"])
-    assert answer == {"candidates": 3, "more": True, "matches_well": True, "threshold": 0.9}
+    assert answer == {"candidates": 3, "more": True, "matches_well": True, "threshold": 0.9, "unmet": []}
     file = home / "pictures" / "blue.png"
     assert (hit.pop("score"), hit.pop("match")) == (pytest.approx(1, abs=1e-2), pytest.approx(1, abs=1e-2))
     assert hit.pop("fit") == "strong"
@@ -224,6 +225,15 @@ def test_near_duplicates_are_one_line_that_counts_them(home):
     assert len(folded) == 3
     assert folded[1].split()[5:7] == ["+1", "similar"]
     assert len(ask(home / "twins", "red", "--all")[1].splitlines()) == 4
+
+
+def test_a_person_is_told_which_words_the_model_has_not_met(tmp_path, write_colour_bundle):
+    bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
+    publish_pictures(tmp_path / "home", {"red": "red"}, bundle)
+    assert ask(tmp_path / "home", "a red")[2] == []
+    assert ask(tmp_path / "home", "a red emu, or an Émeu")[2] == [
+        "the model was trained without 'emu', 'or', 'an', 'Émeu': what it finds for that is a guess"
+    ]
 
 
 def test_a_person_is_told_when_nothing_matches_well(home):

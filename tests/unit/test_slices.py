@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from components.configs import EvaluationConfig
+from components.data.vocabulary import Vocabulary
 from components.errors import DataError
 from components.evaluation.retrieval import EvaluatedOn, evaluate_retrieval
 from components.evaluation.slices import caption_slices
@@ -28,6 +29,14 @@ def test_caption_length_is_counted_in_words_and_cut_at_fixed_edges():
     assert caption_slices(table(rows), min_captions=1)["caption length"] == [
         "1-8 words", "1-8 words", "9-13 words", "9-13 words", "14 words or more", "14 words or more", "9-13 words",
     ]  # fmt: skip
+
+
+def test_captions_are_told_apart_by_whether_the_model_has_met_their_words():
+    rows = [(0, "a dog", 1, 1, 0), (1, "a kangaroo", 1, 1, 0)]
+    vocabulary = Vocabulary.of(["a dog", "a dog"])
+    labels = caption_slices(table(rows), vocabulary, min_captions=1)
+    assert labels["words"] == ["all met in training", "some not met"]
+    assert "words" not in caption_slices(table(rows), min_captions=1)
 
 
 def test_picture_shape_comes_from_the_annotated_size_and_unknown_sizes_are_in_no_group():

@@ -15,6 +15,7 @@ from components.app.info_command import info
 from components.app.search_command import search
 from components.bundle import Bundle
 from components.configs import ModelConfig
+from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, model_tensors, save_checkpoint
 from components.errors import BundleError, ConfigError
 from components.export.starter import _restored, export_starter, pack_starter
@@ -38,6 +39,7 @@ SCORES = ScoreCalibration(
     data_version="0",
     split="val",
 )
+WORDS = Vocabulary.of(["a dog", "a dog on the beach"])
 
 
 def checkpoint_of(values, path):
@@ -61,7 +63,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def packed(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed") / "starter"
-    pack_starter(trained, SCORES, folder)
+    pack_starter(trained, SCORES, folder, vocabulary=WORDS)
     return folder
 
 
@@ -113,6 +115,7 @@ def test_put_together_again_it_sees_and_reads_as_it_did(put_together, trained):
     assert (encoder.encode_text(["a dog on the beach"]) * text.numpy()).sum() > 0.97  # weights of 8 bits
     assert put_together.manifest.text_quantised
     assert put_together.scores() == SCORES
+    assert put_together.vocabulary() == WORDS
     assert (put_together.manifest.dataset, put_together.manifest.embedding_dim) == ("tests", 24)
 
 
@@ -203,3 +206,5 @@ def test_the_packed_model_of_this_package_is_whole_and_small():
     for word in ("Licence", "flickr8k", "coco", "What it has not met", "Scores", "Slices"):
         assert word in card
     ModelConfig.parse(manifest["config"])
+    vocabulary = Vocabulary.model_validate(manifest["vocabulary"])
+    assert vocabulary.unmet("an astronaut walks a dog on the beach") == ("astronaut",)

@@ -56,6 +56,9 @@ class SearchAnswer(_Told):
     more: bool
     matches_well: bool | None = Field(description="whether the best hit reaches the threshold; null unless by text")
     threshold: float | None
+    unmet: list[str] = Field(
+        description="words of the query in no caption the model was trained on: their hits are guesses"
+    )
     took_ms: dict[str, float] = Field(description="stages, the waiting for a place included")
     generation: str = Field(description="name of the index that answered")
     bundle: str = Field(description="identity of the model")
@@ -63,7 +66,7 @@ class SearchAnswer(_Told):
     @classmethod
     def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> "SearchAnswer":
         """The answer for a result. facts: took_ms, generation, bundle."""
-        values = {name: getattr(result, name) for name in ("candidates", "more", "matches_well", "threshold")}
+        values = {name: getattr(result, name) for name in ("candidates", "more", "matches_well", "threshold", "unmet")}
         return cls.model_validate(
             {"hits": [_public(hit, show_path=show_paths) for hit in result.hits], **values, **facts}
         )

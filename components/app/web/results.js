@@ -107,8 +107,11 @@ export class Results {
   }
 
   #judge(answer) {
-    if (answer.hits.length && answer.matches_well === false) {
-      this.#notice("Nothing matches well; these are the nearest.");
+    if (answer.hits.length) {
+      const told = answer.matches_well === false ? ["Nothing matches well; these are the nearest."] : [];
+      const unmet = (answer.unmet ?? []).map((word) => `“${word}”`).join(", ");
+      if (unmet) told.push(`The model was trained without ${unmet}: what it finds for that is a guess.`);
+      if (told.length) this.#notice(told.join(" "));
     }
     const total_ms = answer.took_ms?.total ?? Object.values(answer.took_ms ?? {}).reduce((sum, each) => sum + each, 0);
     byId("took").textContent = total_ms ? `${Math.max(1, Math.round(total_ms))} ms` : "";
