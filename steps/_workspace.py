@@ -4,10 +4,14 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from components.app.paths import HOME_VARIABLE
 from components.errors import ConfigError
+
+_LEFT_S = 24 * 3600  # older than a run lasts
 
 
 def home() -> Path:
@@ -24,9 +28,16 @@ def cache_dir() -> Path:
 
 
 def scratch_dir() -> Path:
-    """A new folder for a directory artefact until ZenML has stored it; removed when the process ends."""
+    """A new folder for a directory artefact until ZenML has stored it; removed when the process ends.
+
+    A process that is killed leaves its own, hundreds of MB; they are removed a day later.
+    """
     parent = cache_dir() / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.iterdir():
+        with suppress(OSError):  # another process removes it
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -1,0 +1,23 @@
+import os
+import time
+
+import pytest
+
+from components.errors import ConfigError
+from steps import _workspace
+
+
+def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path))
+    left, recent = _workspace.scratch_dir(), _workspace.scratch_dir()
+    (left / "checkpoint").mkdir()
+    yesterday = time.time() - 25 * 3600
+    os.utime(left, (yesterday, yesterday))
+    new = _workspace.scratch_dir()
+    assert sorted(new.parent.iterdir()) == sorted([recent, new])
+
+
+def test_without_a_home_it_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("IMAGE_FINDER_HOME", raising=False)
+    with pytest.raises(ConfigError, match="IMAGE_FINDER_HOME is not set: start the pipeline with"):
+        _workspace.scratch_dir()
