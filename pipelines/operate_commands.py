@@ -80,7 +80,7 @@ def retrain(
         if told := _unexpected(ended):
             tell_of_end(told, source, home=place, mlflow_uri=mlflow_uri)
             click.echo(f"Error: {told}", err=True)
-            raise click.exceptions.Exit(TERMINATED if ended.asked else 1)
+            raise click.exceptions.Exit(TERMINATED if ended.asked or ended.code == TERMINATED else 1)
         raise click.exceptions.Exit(ended.code)
     try:
         outcome = retrain_and_tell(
@@ -246,7 +246,7 @@ def _load_environment(path: Path | None) -> None:
 
 def _unexpected(ended: Ended) -> str:
     """What is to be told of a run that ended before it could tell of itself; empty when it could."""
-    if ended.asked and (ended.code < 0 or ended.code == TERMINATED):
+    if ended.code == TERMINATED or (ended.asked and ended.code < 0):
         return "the system ended this run (SIGTERM): it was stopped, or took longer than the service may"
     if ended.code < 0:
         name = signal.Signals(-ended.code).name

@@ -40,8 +40,8 @@ def export_bundle(
 ) -> Bundle:
     """Write both towers, tokenizer, preprocessing, scores and vocabulary as a bundle, whole or not at all.
 
-    scores: what the checkpoint's cosines mean. vocabulary: of its training captions. starter: whether it is the model that comes with the package. Raises
-    BundleError, StorageError.
+    scores: what the checkpoint's cosines mean. vocabulary: of its training captions. starter: whether it is the model
+    that comes with the package. Raises BundleError, StorageError.
     """
     model, preprocess, tokenizer = checkpoint.load()
     with new_directory(path) as folder:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import supervision
+from pipelines.operate_commands import _unexpected
+from pipelines.supervision import Ended
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -110,3 +112,22 @@ def test_other_errors_that_python_cannot_raise_are_still_shown(capsys):
         del thing
     assert kept() is None
     assert "ValueError: shown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (Ended(0, asked=False), ""),
+        (Ended(0, asked=True), ""),  # it was at its end already
+        (Ended(1, asked=False), ""),  # it told itself
+        (Ended(75, asked=False), ""),
+        (Ended(143, asked=True), "SIGTERM"),
+        (Ended(143, asked=False), "SIGTERM"),  # the child alone was asked
+        (Ended(-9, asked=True), "SIGTERM"),
+        (Ended(-9, asked=False), "SIGKILL"),
+        (Ended(-11, asked=False), "SIGSEGV"),
+    ],
+)
+def test_what_could_not_tell_of_itself_is_told_of(ended, told):
+    assert told in _unexpected(ended)
+    assert bool(_unexpected(ended)) == bool(told)
