@@ -100,8 +100,8 @@ def _model(facts: CardFacts) -> str:
 - Text tower: `{text.trunk}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
 - Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubs(facts.model)}
-- Training: {training.epochs} epochs, {training.batch_images} pictures a batch, {training.views} views of each picture,
-  seed {training.seed}, contrastive loss in both directions.
+- Training: {training.epochs} epochs, {training.batch_images} pictures a batch with {training.captions_per_image} captions each,
+  {training.views} views of each picture, seed {training.seed}, contrastive loss in both directions.
 - Code version `{facts.code_version}`.
 
 {" ".join(notes)}
