@@ -5,15 +5,16 @@ a transaction leaves the store locked to its own process. A parent that only wai
 child that was killed, for want of memory say.
 """
 
+import ctypes
 import os
 import signal
 import sys
-import threading
 from contextlib import suppress
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of a child that ended because it was asked to
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GRACE_S = 20  # to end by itself; systemd kills all after 90 s
 
 
@@ -32,7 +33,7 @@ def go_on_in_child(*, grace_s: int = _GRACE_S) -> Ended | None:
     """None in the child, in which SIGTERM raises Terminated; in the parent, once it has ended, how the child ended.
 
     SIGTERM to the parent is passed on, and a child that has not ended grace_s seconds later is killed. When the parent
-    is killed, the child is asked to end. Ctrl-C reaches both, and is the child's. To be called from the main thread,
+    is killed, so is the child (on Linux). Ctrl-C reaches both, and is the child's. To be called from the main thread,
     before anything that does not bear a fork is loaded.
     """
     child, asked = 0, False
@@ -50,22 +51,19 @@ def go_on_in_child(*, grace_s: int = _GRACE_S) -> Ended | None:
             os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, ask)  # before the fork: none is missed
-    inside, outside = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        os.close(outside)
+        _die_with(parent)
         signal.signal(signal.SIGTERM, _terminate)
         sys.unraisablehook = _end_if_terminated
-        threading.Thread(target=_end_with_parent, args=(inside,), name="supervision", daemon=True).start()
         return None
-    os.close(inside)
     signal.signal(signal.SIGALRM, kill)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if asked:
         ask(signal.SIGTERM, None)
     _, status = os.waitpid(child, 0)
     signal.alarm(0)
-    os.close(outside)
     return Ended(os.waitstatus_to_exitcode(status), asked)
 
 
@@ -80,7 +78,9 @@ def _end_if_terminated(lost: "sys.UnraisableHookArgs") -> None:
     sys.__unraisablehook__(lost)
 
 
-def _end_with_parent(inside: int) -> None:
-    """Wait until nobody holds the pipe's other end."""
-    os.read(inside, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def _die_with(parent: int) -> None:
+    """Have the system kill this process when its parent ends, at once: a thread that watches would wait for imports."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2)
+        if os.getppid() != parent:  # it ended before
+            os._exit(TERMINATED)

@@ -328,7 +328,8 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
     experiment = client.get_experiment_by_name("image-finder")
     runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
     of_versions = {each.run_id for each in versions.values()}
-    assert of_versions <= {run.info.run_id for run in runs if run.info.status == "FINISHED"}
+    killed = {versions["4"].run_id}  # after it had registered; nobody told MLflow that it ended
+    assert of_versions - killed <= {run.info.run_id for run in runs if run.info.status == "FINISHED"}
     assert Counter(run.info.status for run in runs)["FAILED"] >= 1
 
     # And what searches were answered with is what the ledger says was in force
