@@ -18,6 +18,12 @@ class ImageTowerConfig(Config):
     trained_stages: int | Literal["all"] = Field(
         0, description="last trunk stages that learn; 0: heads only, features are cached; all: the whole trunk"
     )
+    looks: tuple[Literal["whole", "mirrored", "centre"], ...] = Field(
+        ("whole",),
+        min_length=1,
+        description="what is seen of a picture once the model is trained: itself, mirrored, its middle; the mean of their "
+        "vectors is the picture's, and each costs as much as the first",
+    )
     own_tails: bool = Field(False, description="each head has its own copy of the stages that learn, not one for all")
     pool_width: int = Field(512, ge=8, description="width of the attention pooling")
     pool_heads: int = Field(8, ge=1)
@@ -29,6 +35,12 @@ class ImageTowerConfig(Config):
     def _heads_divide_width(self) -> Self:
         if self.pool_width % self.pool_heads:
             raise ValueError(f"pool_width ({self.pool_width}) must be a multiple of pool_heads ({self.pool_heads})")
+        return self
+
+    @model_validator(mode="after")
+    def _looks_begin_with_the_whole(self) -> Self:
+        if self.looks[0] != "whole" or len(set(self.looks)) < len(self.looks):
+            raise ValueError(f"looks ({', '.join(self.looks)}) must begin with whole and name each once")
         return self
 
 

@@ -40,6 +40,7 @@ from components.training.sources import (
 )
 
 _FINISHED = "finished"
+_EMBEDDED = 256  # looks at pictures, or captions, a batch
 _BANKED_CAPTIONS, _MEAN_PICTURES = 20_000, 2_000  # of the training part, that a hub correction is learned from
 _RUNNING_ONLY = {"rendezvous", "restarts", "wait_s"}  # say how a training runs, not what comes out
 _CODE_FOLDERS = ("data", "encoders", "evaluation", "export", "features", "training")
@@ -205,8 +206,14 @@ def checkpoint_vectors(
     """A checkpoint's unit vectors of a table: pictures in the order of image_ids, captions in theirs."""
     assembled = checkpoint.load()
     target = pick_device(device)
-    data_set = paired_set(assembled, checkpoint.config, data, settings)
-    return embed_all(assembled.model.to(target), data_set, device=target)
+    looks = len(assembled.model.image_tower.looks)
+    images = (
+        _image_source(assembled, checkpoint.config, data, settings, views=1)
+        if looks == 1
+        else _decoded_images(assembled, data)  # cached features are of the whole picture alone
+    )
+    data_set = PairedSet(images, _text_source(assembled, checkpoint.config, data, settings), data.image_of_caption())
+    return embed_all(assembled.model.to(target), data_set, device=target, batch=_EMBEDDED // looks)
 
 
 def _fit_hubs(model: DualEncoder, train_set: PairedSet, device: torch.device) -> None:
@@ -230,10 +237,10 @@ def _thinned(rows: IntArray, most: int) -> IntArray:
 def _image_source(
     assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings, *, views: int
 ) -> ImageSource:
+    if config.image.trained_stages == "all":
+        return _decoded_images(assembled, data)
     rows = data.picture_rows()
     paths = [data.root / name for name in rows["file_name"]]
-    if config.image.trained_stages == "all":
-        return DecodedImages(paths, assembled.preprocess)
     keys = rows["sha256"].tolist()
     caches = []
     for view in range(views):
@@ -241,6 +248,10 @@ def _image_source(
         _fill(cache, assembled, dict(zip(paths, keys, strict=True)), settings, view=view)
         caches.append(cache)
     return CachedImages(caches, keys)
+
+
+def _decoded_images(assembled: Assembled, data: CaptionedPictures) -> DecodedImages:
+    return DecodedImages([data.root / name for name in data.picture_rows()["file_name"]], assembled.preprocess)
 
 
 def _fill(

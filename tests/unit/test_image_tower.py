@@ -1,12 +1,16 @@
 """Image tower: cuts, freezing, norms."""
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from components.configs import ModelConfig
 from components.encoders.image_tower import ImageTower
+from components.errors import ConfigError
 
+LOOKS = ("whole", "mirrored", "centre")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -62,6 +66,34 @@ def test_vectors_are_of_unit_length_and_do_not_depend_on_their_batch(pixels):
     torch.testing.assert_close(together.norm(dim=1), torch.ones(len(x)))
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
     assert (together[0] - together[1]).abs().max() > 1e-4, "different pictures have different vectors"
+
+
+def test_several_looks_are_the_mean_of_their_vectors_and_the_whole_pictures_attention():
+    colours = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    whole = Image.fromarray(colours).resize((64, 64), Image.Resampling.BILINEAR)
+    mirrored = whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    centre = whole.crop((10, 10, 54, 54)).resize((64, 64), Image.Resampling.BILINEAR)  # 44 of 64: 0.7
+    seen = torch.from_numpy(np.stack([np.asarray(each) for each in (whole, mirrored, centre)]))
+    with torch.no_grad():
+        one, shares = tower(1)[0].eval()(seen)
+        for looks, rows in ((("whole", "mirrored"), [0, 1]), (("whole", "centre"), [0, 2]), (LOOKS, [0, 1, 2])):
+            several = tower(1, looks=looks)[0].eval()
+            vectors, attention = several(seen[[0, 2]])
+            expected = torch.nn.functional.normalize(one[rows].mean(dim=0), dim=0)
+            torch.testing.assert_close(vectors[0], expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(attention, shares[[0, 2]], atol=1e-5, rtol=1e-4)
+            assert (vectors[0] - one[0]).abs().max() > 1e-3, "the other looks count"
+            torch.testing.assert_close(
+                vectors, torch.cat([several(seen[[row]])[0] for row in (0, 2)]), atol=1e-5, rtol=0
+            )
+
+
+@pytest.mark.parametrize(
+    "looks", [[], ["centre"], ["mirrored", "whole"], ["whole", "centre", "centre"], ["whole", "left"]]
+)
+def test_looks_that_lack_the_whole_or_repeat_are_refused(looks):
+    with pytest.raises(ConfigError, match="looks"):
+        config(1, looks=looks)
 
 
 def changed_by_a_step(model, forward):

@@ -6,14 +6,15 @@ import pytest
 from onnx import numpy_helper
 
 from components.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, Bundle
-from components.configs import ExportConfig, ModelConfig
+from components.configs import EmbeddingConfig, ExportConfig, ModelConfig
 from components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, save_checkpoint
 from components.errors import QualityError
 from components.export.exporter import export_bundle
 from components.export.parity import measure_parity, require_parity
 from components.records import ParityReport
+from components.search.onnx_encoder import OnnxEncoder
 from components.storage import sha256_of_file
-from components.training.trainer import untrained
+from components.training.trainer import FeatureSettings, checkpoint_vectors, untrained
 
 CONFIG = ExportConfig(parity_pictures=20)
 
@@ -63,6 +64,23 @@ def test_an_export_passes_on_every_batch_and_length(checkpoint, exported, scenes
     assert report.max_difference < 1e-4
     assert report.onnx_recall_at_10 == pytest.approx(report.torch_recall_at_10, abs=1e-9)
     require_parity(report)
+
+
+def test_several_looks_are_in_the_graph_and_in_the_evaluation(tiny_model, colour_scores, scenes, tmp_path):
+    looks = {"looks": ["whole", "mirrored", "centre"]}
+    config = ModelConfig.parse({**tiny_model, "image": {**tiny_model["image"], **looks}, "hubs": {"centres": 4}})
+    manifest = CheckpointManifest(
+        format_version=FORMAT_VERSION, dataset="scenes", data_version="0", epoch=0, history=(), files_sha256={}
+    )
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", untrained(config, 0), config, manifest)
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", CONFIG, scores=colour_scores)
+    require_parity(measure_parity(checkpoint, bundle, scenes, CONFIG))
+    settings = FeatureSettings(tmp_path / "cache", EmbeddingConfig(device="cpu"))
+    evaluated, _ = checkpoint_vectors(checkpoint, scenes, settings, device="cpu")
+    encoder = OnnxEncoder(bundle, device="cpu")
+    paths = [scenes.root / name for name in scenes.picture_rows()["file_name"]]
+    served = encoder.encode_image(np.stack([encoder.preprocess.load(path) for path in paths]))
+    np.testing.assert_allclose(evaluated, served, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "tower"), [(IMAGE_ENCODER, "image"), (TEXT_ENCODER, "text")])

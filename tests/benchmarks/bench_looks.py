@@ -1,0 +1,83 @@
+"""Several looks at a picture against one (`model.image.looks`): what recall gains from them and what they cost.
+
+    python tests/benchmarks/bench_looks.py DATA BUNDLE [BUNDLE ...] [--part val]
+
+Data: a part of a folder of captioned pictures, validated as for a training. BUNDLES: of models that look once; the same
+recipe with several seeds tells a gain from chance. Each look is embedded by the bundle, and a picture's vector is the
+mean over the looks, as a bundle that was exported with them gives it. Printed are the means over the bundles, the range
+of the gain in text-to-picture recall over that of the whole picture alone, and the time of a picture, all on the CPU.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import show
+
+from components.bundle import Bundle
+from components.configs import ModelConfig
+from components.encoders.image_tower import looked_at
+from components.evaluation.folder_recall import read_part
+from components.evaluation.retrieval import first_match_ranks, named_recalls
+from components.search.onnx_encoder import OnnxEncoder
+
+KS = (1, 5, 10)
+BATCH = 16
+LOOKS = ("whole", "mirrored", "centre")
+TRIED = [("whole",), ("whole", "mirrored"), ("whole", "centre"), LOOKS]
+
+
+def recalls_of(bundle: Path, data) -> tuple[dict[tuple[str, ...], dict[str, float]], float]:
+    """Recalls of each tried set of looks, and the milliseconds of one look at one picture."""
+    opened = Bundle.open(bundle)
+    if ModelConfig.parse(opened.manifest.config).image.looks != ("whole",):
+        raise SystemExit(f"{bundle} looks several times already; name a bundle of a model that looks once")
+    encoder = OnnxEncoder(opened, device="cpu")
+    paths = [data.root / name for name in data.picture_rows()["file_name"]]
+    texts = data.captions["caption"].tolist()
+    captions = np.concatenate([encoder.encode_text([text]) for text in texts])
+    pixels = torch.from_numpy(np.stack([encoder.preprocess.load(path) for path in paths]))
+    vectors, seconds = {}, 0.0
+    for look in LOOKS:
+        seen = [looked_at(part, look).round().byte().numpy() for part in pixels.split(BATCH)]
+        started = time.perf_counter()
+        vectors[look] = np.concatenate([encoder.encode_image(part) for part in seen])
+        seconds += time.perf_counter() - started
+    found = {}
+    for looks in TRIED:
+        mean = sum(vectors[look] for look in looks)
+        pictures = (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
+        found[looks] = named_recalls(first_match_ranks(pictures, captions, data.image_of_caption()), KS)
+    return found, 1e3 * seconds / len(LOOKS) / len(paths)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("--part", default="val")
+    options = parser.parse_args()
+    part = read_part(options.data, options.part)
+    measured = [recalls_of(bundle, part.data) for bundle in options.bundles]
+    names = list(measured[0][0]["whole",])
+    rows = []
+    for looks in TRIED:
+        means = [100 * np.mean([found[looks][name] for found, _ in measured]) for name in names]
+        gains = [
+            sorted(100 * (found[looks][name] - found["whole",][name]) for found, _ in measured)
+            for name in names[: len(KS)]
+        ]
+        told = " / ".join(f"{each[0]:+.1f} to {each[-1]:+.1f}" for each in gains)
+        rows.append([", ".join(looks), *(f"{mean:.1f}" for mean in means), told])
+    show([["looks", *names, f"gain, {' / '.join(names[: len(KS)])}"], *rows])
+    each_ms = np.median([taken for _, taken in measured])
+    print(
+        f"{part.identity.dataset} {part.identity.split}: {len(part.data.image_ids()):,} pictures, "
+        f"{len(part.data.captions):,} captions, {len(options.bundles)} bundles; each look {each_ms:.1f} ms a picture"
+    )
+
+
+if __name__ == "__main__":
+    main()
