@@ -54,6 +54,10 @@ class TextSource(Protocol):
         """What `embed` reads, one row a text."""
         ...
 
+    def reading_order(self, rows: IntArray) -> IntArray:
+        """Places in rows, in the order in which they are read fastest: texts of a length beside each other."""
+        ...
+
     def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
         """Unit vectors (n, embedding_dim) of loaded values on the model's device."""
         ...
@@ -146,6 +150,10 @@ class CachedTexts:
         mask = (np.arange(values.shape[1]) < counts[:, None]).astype(np.int64)
         return TextInput(torch.from_numpy(values), torch.from_numpy(mask))
 
+    def reading_order(self, rows: IntArray) -> IntArray:
+        """As they are stored, which is by length. See TextSource."""
+        return np.argsort(self._starts[rows], kind="stable")
+
     def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
         """Heads of the text tower."""
         return model.text_tower.embed_features(values.values.float(), values.mask)
@@ -170,6 +178,10 @@ class TokenisedTexts:
         """Token ids (n, T) int64."""
         tokens = self._tokenizer([self._texts[row] for row in rows])
         return TextInput(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
+
+    def reading_order(self, rows: IntArray) -> IntArray:
+        """By their characters. See TextSource."""
+        return np.argsort([len(self._texts[row]) for row in rows], kind="stable")
 
     def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
         """The whole text tower."""
@@ -213,11 +225,14 @@ def embed_rows(
     images = [
         data.images.embed(model, data.images.load(rows).to(device)).float().cpu() for rows in _chunks(image_rows, batch)
     ]
+    order = data.texts.reading_order(text_rows)
     texts = []
-    for rows in _chunks(text_rows, batch):
+    for rows in _chunks(text_rows[order], batch):
         values, mask = data.texts.load(rows)
         texts.append(data.texts.embed(model, TextInput(values.to(device), mask.to(device))).float().cpu())
-    return cast("Vectors", torch.cat(images).numpy()), cast("Vectors", torch.cat(texts).numpy())
+    text_vectors = torch.empty(len(order), texts[0].shape[1])
+    text_vectors[torch.from_numpy(order)] = torch.cat(texts)
+    return cast("Vectors", torch.cat(images).numpy()), cast("Vectors", text_vectors.numpy())
 
 
 def _chunks(rows: IntArray, size: int) -> list[IntArray]:

@@ -16,7 +16,15 @@ from components.training.features import (
     image_features_cache,
     text_features_cache,
 )
-from components.training.sources import CachedImages, CachedTexts, DecodedImages, TokenisedTexts
+from components.training.sources import (
+    CachedImages,
+    CachedTexts,
+    DecodedImages,
+    PairedSet,
+    TokenisedTexts,
+    embed_all,
+    embed_rows,
+)
 from components.training.trainer import CaptionedPictures, FeatureSettings, extract_features, untrained
 
 CPU = EmbeddingConfig(device="cpu", batch_images=8)
@@ -97,6 +105,28 @@ def test_cached_text_features_are_torchs_to_half_precision(tiny_assembled, tmp_p
         expected = source.embed(model, source.load(rows))
     assert torch.equal(cached.load(rows).mask, source.load(rows).mask)
     torch.testing.assert_close(from_cache, expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_vectors_come_in_the_order_asked_for_whatever_is_read_first(tiny_assembled, scenes, tmp_path, stored):
+    texts = ["two dogs play in the deep snow " * 3, "a dog", "a man rides a horse", "a dog", "red", "a cat on a mat"]
+    cache = text_features_cache(tiny_assembled, tmp_path)
+    extract_text_features(tiny_assembled, texts, cache, CPU)
+    from components.features.texts import text_keys
+
+    source = CachedTexts(cache, text_keys(texts)) if stored else TokenisedTexts(texts, tiny_assembled.tokenizer)
+    paths = [scenes.root / "100.png", scenes.root / "101.png", scenes.root / "102.png"]
+    data = PairedSet(DecodedImages(paths, tiny_assembled.preprocess), source, np.arange(6) // 2)
+    model = tiny_assembled.model
+    images, vectors = embed_all(model, data, device=torch.device("cpu"), batch=2)
+    with torch.no_grad():
+        alone = torch.cat([source.embed(model, source.load(np.array([row]))) for row in range(6)]).numpy()
+    np.testing.assert_allclose(vectors, alone, atol=1e-5)
+    assert np.abs(alone[[0, 1, 2, 4]] - alone[[1, 2, 4, 5]]).max(axis=1).min() > 1e-3, "they tell texts apart"
+    rows, picked = np.array([5, 0, 3]), np.array([2, 0])
+    some_images, some = embed_rows(model, data, picked, rows, batch=2)
+    np.testing.assert_allclose(some, vectors[rows], atol=1e-5)
+    np.testing.assert_allclose(some_images, images[picked], atol=1e-5)
 
 
 def test_a_stem_is_exported_once_and_again_only_if_its_file_was_damaged(tiny_assembled, tmp_path, monkeypatch):
