@@ -59,14 +59,25 @@ def trained_on() -> str:
 
 def mark_failed(tracking_uri: str, experiment: str, name: str) -> None:
     """Show the run of a pipeline that failed as failed: ZenML ends it with each step that went well. Never raises."""
+    _end(tracking_uri, experiment, f"attributes.run_name = '{name}'", "FAILED")
+
+
+def mark_killed(tracking_uri: str, experiment: str) -> None:
+    """Show runs that are still open as killed: of a process that died nobody tells MLflow. Never raises.
+
+    Call it only where no other run can be open in the experiment.
+    """
+    _end(tracking_uri, experiment, "attributes.status = 'RUNNING'", "KILLED")
+
+
+def _end(tracking_uri: str, experiment: str, which: str, status: str) -> None:
     try:
         client = mlflow.MlflowClient(tracking_uri=tracking_uri)
         found = client.get_experiment_by_name(experiment)
-        wanted = f"attributes.run_name = '{name}'"
-        for run in client.search_runs([found.experiment_id], wanted) if found else ():
-            client.set_terminated(run.info.run_id, "FAILED")
-    except Exception as error:  # noqa: BLE001 - what failed is about to be told; this must not take its place
-        logger.warning("the MLflow run %s could not be marked as failed: %s", name, error)
+        for run in client.search_runs([found.experiment_id], which) if found else ():
+            client.set_terminated(run.info.run_id, status)
+    except Exception as error:  # noqa: BLE001 - something that counts more has failed or is about to begin
+        logger.warning("MLflow runs with %s could not be marked as %s: %s", which, status, error)
 
 
 def log_config(**configs: BaseModel) -> None:

@@ -53,6 +53,11 @@ class Home:
         return self.root / "mlflow.db"
 
     @property
+    def mlflow_uri(self) -> str:
+        """MLflow's address of that file."""
+        return f"sqlite:///{self.mlflow_db}"
+
+    @property
     def mlflow_artifacts(self) -> Path:
         """Figures, reports and registered bundles."""
         return self.root / "mlartifacts"
@@ -80,7 +85,7 @@ class Home:
 
 def tracking_uri(home: Home, given: str | None = None) -> str:
     """MLflow's address without touching ZenML: the given one, else MLFLOW_TRACKING_URI, else the home's SQLite file."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlflow_db}"
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or home.mlflow_uri
 
 
 def prepare(home: Home, *, mlflow_uri: str | None) -> str:

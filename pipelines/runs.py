@@ -40,7 +40,7 @@ def run_training(values: Values, home: Home, mlflow_uri: str | None) -> Training
     """Run finder_training. Raises the FinderError of the step that failed, ConfigError."""
     parameters = training_parameters(values, home)
     with exclusive(home, mlflow_uri) as uri:
-        run = _start("training", parameters["dataset"]["name"], {**values, "parameters": parameters}, uri)
+        run = _start("training", parameters["dataset"]["name"], {**values, "parameters": parameters}, home, uri)
         return TrainingOutcome(
             report=_output(run, "evaluate_retrieval", "retrieval_report"),
             parity=_output(run, "measure_parity", "parity_report"),
@@ -79,7 +79,7 @@ def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexMan
     parameters = {**_plain(configs), "gallery": placed.model_dump(mode="json")}
     parameters["gallery_fingerprint"] = PictureFolder(gallery.uri or str(root)).fingerprint()
     with exclusive(home, mlflow_uri) as uri:
-        run = _start("indexing", root.name, {**values, "parameters": parameters}, uri)
+        run = _start("indexing", root.name, {**values, "parameters": parameters}, home, uri)
         manifest: IndexManifest = _output(run, "publish_index", "published_index")
         return manifest
 
@@ -142,15 +142,17 @@ def pipeline_function(kind: PipelineName) -> Any:  # noqa: ANN401 - ZenML's pipe
     return finder_indexing
 
 
-def _start(kind: PipelineName, subject: str, values: Values, uri: str) -> "PipelineRunResponse":
+def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: str) -> "PipelineRunResponse":
+    from model_registry import tracking
+
+    if uri == home.mlflow_uri:  # and the home is held, so that nobody is about to end them
+        tracking.mark_killed(uri, EXPERIMENT_NAME)
     # ZenML wants names that never were: after a clock was set back the time alone may have been.
     stamp = f"{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}-{secrets.token_hex(2)}"
     name = f"{kind}-{subject}-{stamp}"
     try:
         run = _submit(kind, pipeline_function(kind), {**values, "run_name": name})
     except BaseException:
-        from model_registry import tracking
-
         tracking.mark_failed(uri, EXPERIMENT_NAME, name)
         raise
     assert run is not None
