@@ -51,14 +51,19 @@ def row(name: str, reports: Sequence[dict], seconds: Sequence[float]) -> str:
     return f"| {name} | {' | '.join(recalls)} | {cell([report['mean_recall'] for report in reports])} | {minutes} |"
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--config", default="flickr8k")
     parser.add_argument("--set", dest="assignments", action="extend", nargs="+", default=[], metavar="A.B=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--home", type=Path)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = arguments().parse_args()
     reports, seconds = [], []
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:

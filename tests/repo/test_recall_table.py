@@ -1,0 +1,51 @@
+"""The table of what was tried for recall: its commands are those of configurations that can still be run."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import run_config
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+COMMANDS = dict(
+    re.findall(r"^(\w[\w ]*): (--(?:config|set) .*)$", (BENCHMARKS / "recall.md").read_text(encoding="utf-8"), re.M)
+)
+
+
+@pytest.fixture
+def bench_recall(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import bench_recall
+
+    yield bench_recall
+    del sys.modules["bench_recall"]
+
+
+def checked(bench_recall, words):
+    options = bench_recall.arguments().parse_args(["DATA", *words.split()])
+    values = run_config.load("training", options.config)
+    return run_config.checked("training", run_config.override(values, options.assignments))
+
+
+def test_each_row_has_a_setting_of_its_own_that_can_be_run(bench_recall):
+    assert len(COMMANDS) >= 8
+    rows = [checked(bench_recall, words) for words in ("", *COMMANDS.values())]
+    settings = [tuple(str(row[part]) for part in ("dataset", "model", "training")) for row in rows]
+    assert len(set(settings)) == len(settings)
+    assert all(row["dataset"].name == "flickr8k" for row in rows)
+
+
+def test_a_row_differs_from_the_one_before_it_as_the_table_says(bench_recall):
+    of = {name: checked(bench_recall, words) for name, words in COMMANDS.items()}
+    assert of["plain"]["model"].image.trained_stages == 0
+    assert of["last two stages"]["model"].image.trained_stages == 2
+    assert of["last two stages"]["model"].image.trunk == of["plain"]["model"].image.trunk == "tf_efficientnet_lite0"
+    assert of["eight views"]["model"].image.trunk == "tf_efficientnet_lite2"
+    assert of["eight views"]["training"].views == 8
+    assert of["no hub correction"]["model"].hubs.centres == 0 < of["eight views"]["model"].hubs.centres
+    assert of["three stages"]["model"].image.trained_stages == 3
+    assert of["two heads"]["model"].heads == of["own stages"]["model"].heads == 2
+    assert not of["two heads"]["model"].image.own_tails
+    assert of["own stages"]["model"].image.own_tails
