@@ -55,7 +55,7 @@ class TextSource(Protocol):
         ...
 
     def reading_order(self, rows: IntArray) -> IntArray:
-        """Places in rows, in the order in which they are read fastest: texts of a length beside each other."""
+        """(n,) places in rows, in the order in which they are read fastest: texts of a length beside each other."""
         ...
 
     def embed(self, model: DualEncoder, values: TextInput) -> Tensor:

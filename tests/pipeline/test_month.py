@@ -334,7 +334,6 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
     assert statuses[registered_then_killed] in {"FINISHED", "KILLED"}
     counted = Counter(statuses.values())
     assert counted["FAILED"] >= 1
-    assert counted["KILLED"] >= 1
     assert counted["RUNNING"] == 0, "whoever ran next told MLflow of those that were killed"
 
     # And what searches were answered with is what the ledger says was in force

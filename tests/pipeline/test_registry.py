@@ -68,6 +68,19 @@ def test_report_and_bundle_come_back_whole_without_any_global_address(store, reg
     assert (tiny_bundle.path / "text_encoder.onnx").is_file()
 
 
+def test_only_runs_that_nobody_ended_are_shown_as_killed_and_only_those_of_the_experiment(store):
+    client = mlflow.MlflowClient(tracking_uri=store)
+    own = client.get_experiment_by_name("scratch").experiment_id
+    other = client.create_experiment("other")
+    finished, failed, left, foreign = (client.create_run(each).info.run_id for each in (own, own, own, other))
+    client.set_terminated(finished)
+    client.set_terminated(failed, "FAILED")
+    tracking.mark_killed(store, "scratch")
+    statuses = [client.get_run(each).info.status for each in (finished, failed, left, foreign)]
+    assert statuses == ["FINISHED", "FAILED", "KILLED", "RUNNING"]
+    tracking.mark_killed(store, "never made")  # nothing to do, nothing raised
+
+
 def test_promotion_moves_the_champion_and_leaves_the_challenger(store, registered, tiny_bundle, report):
     registry = Registry(store)
     assert registry.champion_version("finder") is None
