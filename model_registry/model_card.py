@@ -149,9 +149,9 @@ def _validation(report: ValidationReport | None) -> str:
 
 def _licence(manifest: DatasetManifest) -> str:
     name = manifest.name.lower()
-    for key, text in _DATA_LICENCES.items():
-        if key in name or manifest.layout == key == "demo":
-            return text
+    named = [text for key, text in _DATA_LICENCES.items() if key in name or manifest.layout == key == "demo"]
+    if named:
+        return "\n\n".join(named)
     if manifest.layout == "coco2017_table":
         return _DATA_LICENCES["coco"]
     return (

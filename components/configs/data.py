@@ -1,20 +1,27 @@
 """Configurations of captioned pictures: where they come from, what is sane, how they are divided."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from components.configs.base import Config
 
 
 class PartConfig(Config):
-    """One part of a data set: an annotation file (or hub split) and the folder of its pictures."""
+    """Captioned pictures of a part of a data set: an annotation file (or hub split) and the folder of its pictures."""
 
     annotations: str = Field(
         description="COCO captions JSON or Parquet table, relative to root; or a split's name on the hub"
     )
     images: str = Field(description="folder of the part's pictures, relative to root")
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, dict | PartConfig) else value
+
+
+PartConfigs = Annotated[tuple[PartConfig, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class DatasetConfig(Config):
@@ -25,8 +32,8 @@ class DatasetConfig(Config):
         "coco", description="COCO captions JSON; table of phiyodr/coco2017; or the demo scenes"
     )
     root: Path | None = Field(None, description="folder that holds the data set; the demo makes its own")
-    parts: dict[Literal["train", "val", "test"], PartConfig] = Field(
-        default_factory=dict, description="parts the data set comes in"
+    parts: dict[Literal["train", "val", "test"], PartConfigs] = Field(
+        default_factory=dict, description="parts the data set comes in; several annotation files of one are a list"
     )
     hub_dataset: str | None = Field(
         None, description="Hugging Face data set that holds the table, e.g. phiyodr/coco2017; None: local Parquet"
@@ -41,6 +48,9 @@ class DatasetConfig(Config):
             raise ValueError("parts must be empty when layout is 'demo'")
         if self.layout != "demo" and not self.parts:
             raise ValueError(f"parts must name at least one part when layout is '{self.layout}'")
+        for name, files in self.parts.items():
+            if len(files) != len({file.annotations for file in files}):
+                raise ValueError(f"part '{name}' names an annotation file twice")
         return self
 
 

@@ -2,7 +2,8 @@
 
 The captions table has a row for each caption: image_id int64, caption_id int64, file_name str (POSIX path relative to
 the data set's root), caption str, width_px int64, height_px int64 (as annotated; 0 if unknown), license int64 (0 if
-unknown), part str ("train" | "val" | "test"). Rows are sorted by part in that order, image_id and caption_id.
+unknown), part str ("train" | "val" | "test"). Rows are sorted by part in that order, image_id and caption_id. Ids are
+those of the annotations; where a part comes in several files, `read_captions` says how they are kept apart.
 Formats: https://cocodataset.org/#format-data and https://huggingface.co/datasets/phiyodr/coco2017.
 """
 
@@ -28,12 +29,13 @@ logger = logging.getLogger(__name__)
 
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 _TABLE_COLUMNS = ("image_id", "file_name", "width", "height", "license", "ids", "captions")
+_IDS = ["image_id", "caption_id"]
 _SHOWN_IDS = 5
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a data set, resolved: its annotation file (None: a split on the hub) and its picture folder."""
+    """One file of a part of a data set, resolved: its annotations (None: a split on the hub) and its picture folder."""
 
     name: PartName
     annotations: Path | None
@@ -47,19 +49,21 @@ class Part:
 
 
 def resolve_parts(config: DatasetConfig) -> tuple[Part, ...]:
-    """The parts of a data set, in the order train, val, test. Raises DataError if local files need a root not set."""
+    """The files of a data set's parts, in the order train, val, test and in a part as listed.
+
+    Raises DataError if local files need a root not set.
+    """
     if config.layout == "demo":
-        named = {"train": ("annotations/captions.json", "images")}
+        named = {"train": [("annotations/captions.json", "images")]}
     else:
-        named = {name: (part.annotations, part.images) for name, part in config.parts.items()}
+        named = {name: [(file.annotations, file.images) for file in files] for name, files in config.parts.items()}
     on_hub = config.layout == "coco2017_table" and config.hub_dataset is not None
     if config.root is None and not on_hub:
         hint = "the demo scenes have not been made yet" if config.layout == "demo" else "set it to the data's folder"
         raise DataError(f"data set '{config.name}': root is not set; {hint}")
     parts = []
     for name in PART_NAMES:
-        if name in named:
-            annotations, images = named[name]
+        for annotations, images in named.get(name, []):
             folder = PurePosixPath(images).as_posix()
             path = None if on_hub or config.root is None else config.root / annotations
             parts.append(Part(name, path, annotations, "" if folder == "." else folder))
@@ -70,32 +74,55 @@ def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd
     """Read the captions table (see the module's docstring) of a data set in any layout.
 
     Pictures need not be there. A null caption becomes an empty one, for the validation to quarantine and count;
-    pictures without captions are left out and logged. hub_cache: folder for what `datasets` fetches; None: its own.
-    Raises DataError for a file that is missing or malformed, a key or column that is missing or of another type,
-    image ids that are annotated twice differently, captions of unknown pictures, and a part without captions.
+    pictures without captions are left out and logged. Data sets count from where they like: where a further file of a
+    part has ids that another file has too, all of its own are raised to follow the highest of these files. hub_cache:
+    folder for what `datasets` fetches; None: its own. Raises DataError for a file that is missing or malformed, a key
+    or column that is missing or of another type, image ids that are annotated twice differently, captions of unknown
+    pictures, and a part without captions.
     """
-    frames = []
-    for part in resolve_parts(config):
-        if config.layout != "coco2017_table":
-            frame = _read_coco_json(part)
-        elif part.annotations is None:
-            frame = _flatten(_load_hub_table(str(config.hub_dataset), part, hub_cache), part)
-        else:
-            frame = _flatten(_read_parquet(part.annotations), part)
-        if frame.empty:
-            raise DataError(f"{part.place}: no captions for part '{part.name}' of data set '{config.name}'")
-        frames.append(_finish(frame, part, config.max_images))
-    return pd.concat(frames, ignore_index=True)
+    frames: dict[PartName, list[pd.DataFrame]] = {}
+    for file in resolve_parts(config):
+        frames.setdefault(file.name, []).append(_read_file(file, config, hub_cache))
+    parts = [_finish(frame, part, config.max_images) for part, frame in _joined(frames).items()]
+    return pd.concat(parts, ignore_index=True)
 
 
-def _finish(frame: pd.DataFrame, part: Part, max_images: int | None) -> pd.DataFrame:
+def _joined(frames: dict[PartName, list[pd.DataFrame]]) -> dict[PartName, pd.DataFrame]:
+    """The captions of each part's files as one table, with ids of further files raised as read_captions says."""
+    taken = pd.concat([first[_IDS] for first, *_ in frames.values()])
+    joined = {}
+    for part, (first, *further) in frames.items():
+        apart = [first]
+        for frame in further:
+            shared = [column for column in _IDS if frame[column].isin(taken[column]).any()]
+            raised = {column: frame[column] - frame[column].min() + taken[column].max() + 1 for column in shared}
+            apart.append(frame.assign(**raised))
+            taken = pd.concat([taken, apart[-1][_IDS]])
+        joined[part] = pd.concat(apart)
+    return joined
+
+
+def _read_file(file: Part, config: DatasetConfig, hub_cache: Path | None) -> pd.DataFrame:
+    """One row a caption, unsorted, without the column part."""
+    if config.layout != "coco2017_table":
+        frame = _read_coco_json(file)
+    elif file.annotations is None:
+        frame = _flatten(_load_hub_table(str(config.hub_dataset), file, hub_cache), file)
+    else:
+        frame = _flatten(_read_parquet(file.annotations), file)
+    if frame.empty:
+        raise DataError(f"{file.place}: no captions for part '{file.name}' of data set '{config.name}'")
+    return frame
+
+
+def _finish(frame: pd.DataFrame, part: PartName, max_images: int | None) -> pd.DataFrame:
     """Sort one part, keep its first max_images pictures by id, and give it its columns in order."""
     frame = frame.sort_values(["image_id", "caption_id"], kind="stable", ignore_index=True)
     if max_images is not None:
         kept = np.unique(frame["image_id"].to_numpy())[:max_images]
         frame = frame[frame["image_id"] <= kept[-1]].reset_index(drop=True)
     order = ["image_id", "caption_id", "file_name", "caption", "width_px", "height_px", "license"]
-    return frame[order].assign(part=pd.Series(part.name, index=frame.index, dtype="str"))
+    return frame[order].assign(part=pd.Series(part, index=frame.index, dtype="str"))
 
 
 # COCO captions JSON

@@ -8,6 +8,7 @@ height_px int64 (as displayed; 0 if unreadable), error str ("" if the picture ca
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ from components.configs import DatasetConfig
 from components.data.coco import Part, resolve_parts
 from components.data.images import MAX_PICTURE_BYTES, load_rgb, picture_size, walk_files
 from components.errors import PictureError
-from components.records import DatasetManifest
+from components.records import DatasetManifest, PartName
 from components.storage import sha256_of_bytes, sha256_of_file, sha256_of_lines, write_errors
 
 logger = logging.getLogger(__name__)
@@ -86,8 +87,8 @@ def inspect_pictures(
 def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: DatasetConfig) -> DatasetManifest:
     """Sum up a data set that was read by read_captions and inspect_pictures; its `version` is the data version.
 
-    The annotations of a part are identified by their file's SHA-256, or by that of the captions if they came from the
-    hub. Raises DataError as resolve_parts does.
+    The annotations of a part are identified by their file's SHA-256, by that over the files' if there are several, or by
+    that of the captions if they came from the hub. Raises DataError as resolve_parts does.
     """
     readable = pictures[pictures["error"] == ""]
     images_of_part = captions.groupby("part", observed=True)["image_id"].nunique()
@@ -98,7 +99,7 @@ def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: Datas
         n_images=int(images_of_part.sum()),
         n_captions=len(captions),
         n_images_of_part={str(part): int(n_images) for part, n_images in images_of_part.items()},
-        annotations_sha256={part.name: _annotations_hash(part, captions) for part in resolve_parts(config)},
+        annotations_sha256=_annotations_hashes(resolve_parts(config), captions),
         pictures_sha256=sha256_of_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
         mean_caption_characters=float(captions["caption"].str.len().mean()),
         unreadable_pictures=len(pictures) - len(readable),
@@ -126,6 +127,16 @@ def fingerprint_folder(folder: Path) -> str:
     if not folder.is_dir():
         return sha256_of_lines([])
     return sha256_of_lines((name, status.st_size, status.st_mtime_ns) for name, status in walk_files(folder))
+
+
+def _annotations_hashes(files: Sequence[Part], captions: pd.DataFrame) -> dict[PartName, str]:
+    hashes: dict[PartName, list[str]] = {}
+    for file in files:
+        hashes.setdefault(file.name, []).append(_annotations_hash(file, captions))
+    return {
+        part: each[0] if len(each) == 1 else sha256_of_lines((digest,) for digest in each)
+        for part, each in hashes.items()
+    }
 
 
 def _annotations_hash(part: Part, captions: pd.DataFrame) -> str:

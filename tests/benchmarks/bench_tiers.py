@@ -17,6 +17,7 @@ On paper: bytes by components.search.tiers; embedding by the pictures a second t
 """
 
 import argparse
+import itertools
 import json
 import logging
 import math
@@ -72,8 +73,8 @@ class Real(NamedTuple):
 
 def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
     items = []
-    for part in detect_layout(root).parts.values():
-        gallery = read_gallery(GalleryConfig(root=root, annotations=part.annotations, images=part.images))
+    for file in itertools.chain.from_iterable(detect_layout(root).parts.values()):
+        gallery = read_gallery(GalleryConfig(root=root, annotations=file.annotations, images=file.images))
         items += [(gallery.file_of(item), item.captions[0]) for item in gallery.items if item.captions]
     order = np.random.default_rng(0).permutation(len(items))[:sample]
     files, texts = [items[n][0] for n in order], [items[n][1] for n in order]

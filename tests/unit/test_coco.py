@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.configs import DatasetConfig
+from components.configs import DatasetConfig, SplitConfig
 from components.data.coco import read_captions, resolve_parts
-from components.errors import DataError
+from components.data.splits import split_captions
+from components.errors import ConfigError, DataError
+from pipelines import run_config
 
 COLUMNS = {
     "image_id": "int64",
@@ -33,15 +35,19 @@ def annotation(caption_id, image_id, caption="A dog."):
     return {"id": caption_id, "image_id": image_id, "caption": caption}
 
 
-def coco_at(root, parts, **changes):
-    """Write {part: (images, annotations)} or {part: text} as COCO JSON and return the configuration."""
-    for part, content in parts.items():
+def write_annotations(root, contents):
+    for name, content in contents.items():
         text = (
             content
             if isinstance(content, str)
             else json.dumps(dict(zip(("images", "annotations"), content, strict=True)))
         )
-        (root / f"{part}.json").write_text(text, encoding="utf-8")
+        (root / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def coco_at(root, parts, **changes):
+    """Write {part: (images, annotations)} or {part: text} as COCO JSON and return the configuration."""
+    write_annotations(root, parts)
     named = {part: {"annotations": f"{part}.json", "images": f"{part}2017"} for part in parts}
     return DatasetConfig(name="small", root=root, parts=named, **changes)
 
@@ -254,6 +260,77 @@ def test_table_on_the_hub_needs_no_root():
         ("train", None, "train2017"),
         ("val", None, "val2017"),
     ]
+
+
+def several_at(root, contents, part_of_file):
+    """Write {file: (images, annotations)} and return the configuration of {file: its part}."""
+    write_annotations(root, contents)
+    named = {}
+    for file, part in part_of_file.items():
+        named.setdefault(part, []).append({"annotations": f"{file}.json", "images": file})
+    return DatasetConfig(name="several", root=root, parts=named)
+
+
+def test_files_of_a_part_are_one_part_and_keep_ids_that_no_other_file_has(tmp_path):
+    contents = {
+        "a": ([image(3)], [annotation(1, 3)]),
+        "b": ([image(2), image(7)], [annotation(9, 2), annotation(8, 7)]),
+        "c": ([image(5)], [annotation(1, 5)]),
+    }
+    captions = read_captions(several_at(tmp_path, contents, {"a": "train", "b": "train", "c": "val"}))
+    assert captions[["image_id", "caption_id", "file_name", "part"]].to_numpy().tolist() == [
+        [2, 9, "b/2.jpg", "train"],
+        [3, 1, "a/3.jpg", "train"],
+        [7, 8, "b/7.jpg", "train"],
+        [5, 1, "c/5.jpg", "val"],
+    ]
+
+
+def test_ids_of_a_further_file_that_stand_elsewhere_are_raised_above_all_others(tmp_path):
+    contents = {
+        "a": ([image(1), image(2)], [annotation(1, 1), annotation(2, 2)]),
+        "b": ([image(1), image(4)], [annotation(2, 1), annotation(5, 4)]),
+        "c": ([image(4)], [annotation(30, 4)]),
+        "d": ([image(9)], [annotation(20, 9)]),
+    }
+    config = several_at(tmp_path, contents, {"a": "train", "b": "train", "c": "train", "d": "val"})
+    captions = read_captions(config)
+    assert captions[["image_id", "caption_id", "file_name", "part"]].to_numpy().tolist() == [
+        [1, 1, "a/1.jpg", "train"],
+        [2, 2, "a/2.jpg", "train"],
+        [4, 30, "c/4.jpg", "train"],  # free, since those of b were raised
+        [10, 21, "b/1.jpg", "train"],
+        [13, 24, "b/4.jpg", "train"],
+        [9, 20, "d/9.jpg", "val"],
+    ]
+    assert read_captions(config.model_copy(update={"max_images": 3}))["file_name"].str[0].tolist() == [*"aacd"]
+
+
+def test_the_same_id_in_two_parts_is_still_refused_when_no_file_is_a_further_one(tmp_path):
+    contents = {"a": ([image(1)], [annotation(1, 1)]), "b": ([image(1)], [annotation(1, 1)])}
+    captions = read_captions(several_at(tmp_path, contents, {"a": "train", "b": "val"}))
+    with pytest.raises(DataError, match=r"1 image ids stand in more than one part \(1\)"):
+        split_captions(captions, SplitConfig())
+
+
+def test_an_annotation_file_named_twice_or_none_at_all_is_refused():
+    file = {"annotations": "a.json", "images": "a"}
+    with pytest.raises(ConfigError, match="part 'train' names an annotation file twice"):
+        DatasetConfig.parse({"name": "mine", "parts": {"train": [file, file]}})
+    with pytest.raises(ConfigError, match=r"parts.train: .* at least 1 item"):
+        DatasetConfig.parse({"name": "mine", "parts": {"train": []}})
+
+
+def test_two_real_data_sets_are_one_part_with_every_caption_once(shared_data):
+    config = DatasetConfig.parse(
+        {**run_config.load("training", "starter")["parameters"]["dataset"], "root": shared_data}
+    )
+    captions = read_captions(config)
+    train = captions[captions["part"] == "train"]
+    assert train["image_id"].nunique() == 6080
+    assert not train["caption_id"].duplicated().any()
+    assert train["file_name"].str.split("/").str[0].value_counts().to_dict() == {"flickr8k": 30000, "coco": 400}
+    assert not set(train["image_id"]) & set(captions.loc[captions["part"] == "val", "image_id"])
 
 
 def test_table_without_a_column_is_refused_with_what_was_found(tmp_path):

@@ -18,9 +18,9 @@ def test_coco_json_is_found_with_the_folder_of_the_same_ending(tmp_path):
     make(tmp_path, "annotations/captions_train2017.json", "annotations/captions_val2017.json", "train2017/", "val2017/")
     found = detect_layout(tmp_path, "mine")
     assert (found.layout, found.name) == ("coco", "mine")
-    assert {part: (p.annotations, p.images) for part, p in found.parts.items()} == {
-        "train": ("annotations/captions_train2017.json", "train2017"),
-        "val": ("annotations/captions_val2017.json", "val2017"),
+    assert {part: [(file.annotations, file.images) for file in files] for part, files in found.parts.items()} == {
+        "train": [("annotations/captions_train2017.json", "train2017")],
+        "val": [("annotations/captions_val2017.json", "val2017")],
     }
 
 
@@ -28,8 +28,8 @@ def test_a_table_is_found_and_validation_means_val(tmp_path):
     make(tmp_path, "huggingface/train.parquet", "huggingface/validation.parquet", "train2017/", "val2017/")
     found = detect_layout(tmp_path)
     assert found.layout == "coco2017_table"
-    assert found.parts["val"].annotations == "huggingface/validation.parquet"
-    assert found.parts["val"].images == "val2017"
+    (file,) = found.parts["val"]
+    assert (file.annotations, file.images) == ("huggingface/validation.parquet", "val2017")
 
 
 def test_a_folder_without_captions_says_what_it_holds_and_what_was_expected(tmp_path):

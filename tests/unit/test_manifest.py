@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.configs import DatasetConfig
+from components.configs import DatasetConfig, PartConfig
 from components.data.coco import read_captions
 from components.data.manifest import build_manifest, inspect_pictures, quick_fingerprint
 from components.errors import StorageError
@@ -224,6 +224,25 @@ def test_data_version_follows_content_and_neither_place_nor_time(coco, tmp_path)
     annotations = config.root / "annotations" / "captions_train2017.json"
     annotations.write_bytes(annotations.read_bytes() + b" ")
     assert version(config) != original
+
+
+def test_a_change_in_any_file_of_a_part_is_another_data_version(coco):
+    config, _ = coco
+    extra = config.root / "annotations" / "more.json"
+    shutil.copyfile(config.root / "annotations" / "captions_train2017.json", extra)
+    two = [*config.parts["train"], PartConfig(annotations="annotations/more.json", images="train2017")]
+    config = DatasetConfig(name="coco", root=config.root, parts={**config.parts, "train": two})
+
+    def manifest():
+        captions = read_captions(config)
+        return build_manifest(captions, inspect_pictures(captions, config.root), config)
+
+    before, quick = manifest(), quick_fingerprint(config)
+    assert before.n_images_of_part == {"train": 160, "val": 200}
+    extra.write_bytes(extra.read_bytes() + b" ")
+    assert manifest().version != before.version
+    assert manifest().annotations_sha256["val"] == before.annotations_sha256["val"]
+    assert quick_fingerprint(config) != quick
 
 
 def test_manifest_of_a_hub_data_set_hashes_its_captions(coco):

@@ -104,6 +104,8 @@ def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_
         ("flickr8k", "coco", "research and educational use"),
         ("coco2017", "coco", "CC BY 4.0"),
         ("mine", "coco2017_table", "CC BY 4.0"),
+        ("flickr8k+coco2017", "coco", "research and educational use"),
+        ("flickr8k+coco2017", "coco", "CC BY 4.0"),
         ("scenes", "demo", "OpenMoji 17.0.0"),
         ("mine", "coco", "not known to this project"),
     ],
