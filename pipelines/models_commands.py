@@ -296,7 +296,7 @@ def evaluate(
 
 
 @models.command(
-    epilog="\b\nExample:\n  image-finder models pack champion --to components/starter/model --measure-on flickr8k --measure-on coco"
+    epilog="\b\nExample:\n  image-finder models pack champion --model image-finder-starter --to starter --measure-on flickr8k"
 )
 @click.argument("version")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder to make, or to replace as a whole.")

@@ -33,13 +33,12 @@ are below, *for research and educational use*: ask those who own the data before
 The trunks keep the licences of their packages.
 """
 
-_WEAK = """
-## What it has not met
-It was trained on snapshots of people and dogs outdoors, as Flickr users took them about 2010, described in English. Expect
-weak results for drawings, screenshots, documents, plans and medical or aerial pictures; for indoor things, food,
-vehicles and animals other than dogs, which are rare in it; for night, for names of persons, places, brands and
-species; and for text in pictures. The table of another data set above says how far what it learned carries.
-"""
+_FEW_SNAPSHOTS = """Nearly all it was trained on are snapshots of people and dogs outdoors, as Flickr users took them about 2010, described in
+English. Expect weak results for drawings, screenshots, documents, plans and medical or aerial pictures; for indoor
+things, food, vehicles and animals other than dogs, which are rare in it; for night, for names of persons, places, brands
+and species; and for text in pictures."""
+_OTHER_DATA = """It was judged on pictures like those it was trained on. Expect weak results for what is rare among them, for other kinds
+of pictures and other languages; for names of persons, places, brands and species; and for text in pictures."""
 
 
 class Packed(NamedTuple):
@@ -68,7 +67,9 @@ def pack(
         )
         bundle = export_starter(packed, bundle_path)
         measured = [_measured(bundle, each) for each in measure_on]
-        (packed / CARD).write_text(_card(desk.registry.card_of(desk.model, version), measured), encoding="utf-8")
+        (packed / CARD).write_text(
+            starter_card(desk.registry.card_of(desk.model, version), manifest.dataset, measured), encoding="utf-8"
+        )
         with new_directory(to) as target:
             shutil.copytree(packed, target, dirs_exist_ok=True)
     return Packed(manifest, measured, (to / WEIGHTS).stat().st_size)
@@ -116,19 +117,19 @@ def _measured(bundle: Bundle, folder: Path) -> BundleMeasurement:
     return measure_on_folder(bundle, folder, None, EvaluationConfig()).measurement
 
 
-def _card(registered: str, measured: Sequence[BundleMeasurement]) -> str:
+def starter_card(registered: str, dataset: str, measured: Sequence[BundleMeasurement]) -> str:
+    """The card of a starter: the registered one, what the packed model was measured to find, and what it has not met."""
     sections = registered.split("\n## ")
     facts = [section for section in sections[1:] if not section.startswith(("Promotion history", "Lineage"))]
     limits = next((place for place, section in enumerate(facts) if section.startswith("Limits")), len(facts))
-    facts[limits:limits] = [_elsewhere(each).removeprefix("## ") for each in measured] + [
-        _WEAK.strip().removeprefix("## ")
-    ]
+    unmet = _FEW_SNAPSHOTS if "flickr8k" in dataset.lower() else _OTHER_DATA
+    facts[limits:limits] = [*map(_elsewhere, measured), f"What it has not met\n{unmet}"]
     return "\n\n## ".join([_ABOUT.strip(), *(section.strip() for section in facts)]) + "\n"
 
 
 def _elsewhere(measurement: BundleMeasurement) -> str:
     report = measurement.report
-    return f"""## As it is shipped, on part `{report.split}` of `{report.dataset}`
+    return f"""As it is shipped, on part `{report.split}` of `{report.dataset}`
 {report.n_images:,} pictures, {report.n_captions:,} captions, searched among themselves with the ONNX towers made of these
 weights (`image-finder models evaluate`).
 

@@ -4,6 +4,7 @@ import pytest
 
 from components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
 from components.records import (
+    BundleMeasurement,
     DatasetManifest,
     DirectionReport,
     Interval,
@@ -14,6 +15,7 @@ from components.records import (
 )
 from model_registry.lineage import Lineage
 from model_registry.model_card import CardFacts, model_card
+from pipelines.packing import starter_card
 
 
 def facts(**changes):
@@ -157,3 +159,29 @@ def test_card_says_where_the_model_comes_from_and_where_its_later_story_is():
         "experiment `image-finder ledger`, or `image-finder models history --model image-finder`",
     ):
         assert line in card
+
+
+@pytest.mark.parametrize(
+    ("dataset", "told", "not_told"),
+    [("flickr8k+coco2017", "people and dogs outdoors", "It was judged on"), ("mine", "It was judged on", "dogs")],
+)
+def test_a_starters_card_tells_what_its_own_data_lack_between_its_measurements_and_its_limits(dataset, told, not_told):
+    registered = facts()
+    elsewhere = BundleMeasurement(
+        report=registered.report,
+        text_ms=2,
+        image_ms=9,
+        bundle_mb=65,
+        embedding_dim=256,
+        device="cpu",
+        threads=2,
+        test_sha256="a",
+        code_sha256="b",
+    )
+    card = starter_card(model_card(registered), dataset, [elsewhere])
+    headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    assert headings[0] == "Licence of the weights"
+    assert headings[-3:] == ["As it is shipped, on part `val` of `flickr8k`", "What it has not met", "Limits"]
+    unmet = card.split("## What it has not met")[1]
+    assert told in unmet
+    assert not_told not in unmet
