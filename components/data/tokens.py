@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from components.errors import BundleError, DataError
 
 IntArray = NDArray[np.int64]
+_COUNTED = 1024  # texts at a time
 
 
 class Tokens(NamedTuple):
@@ -56,8 +57,12 @@ class Tokenizer:
 
     def count(self, texts: Sequence[str]) -> IntArray:
         """Tokens of each text, uncut and without the special ones: (n,) int64."""
-        encodings = self._counter.encode_batch_fast(list(texts), add_special_tokens=False)
-        return np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
+        counts = np.empty(len(texts), dtype=np.int64)
+        for start in range(0, len(texts), _COUNTED):  # encodings of all of COCO's captions would take 0.8 GB
+            part = slice(start, start + _COUNTED)
+            encodings = self._counter.encode_batch_fast(list(texts[part]), add_special_tokens=False)
+            counts[part] = [len(encoding.ids) for encoding in encodings]
+        return counts
 
 
 def packaged_tokenizer_json() -> str:
