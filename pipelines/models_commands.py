@@ -326,7 +326,7 @@ def pack(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Write what a version learned, without its packaged trunks and in half precision: the starter model of a package.
+    """Write what a version learned, without its packaged trunks and in 8 bits: the starter model of a package.
 
     The run that trained it must be in the home. Its card tells what was measured then, and what the packed weights find
     in each --measure-on.

@@ -23,7 +23,7 @@ from pipelines.model_operations import Desk
 _MB = 1e6
 
 _ABOUT = """# The starter model
-This model comes with the package: its own weights, in half precision, are put together with the packaged trunks at first
+This model comes with the package: its own weights, in 8 bits, are put together with the packaged trunks at first
 use. It is meant for a first look at your own photographs. Whoever has captions of their own, or COCO, gets a better one
 from `image-finder pipeline run training`.
 
@@ -77,9 +77,7 @@ def pack(
 
 def packed_text(packed: Packed, to: Path) -> str:
     """What was packed, in two lines and one for each data set."""
-    lines = [
-        f"{to}: {packed.weights_bytes / _MB:.1f} MB of weights in half precision, trained on {packed.manifest.dataset}"
-    ]
+    lines = [f"{to}: {packed.weights_bytes / _MB:.1f} MB of weights, trained on {packed.manifest.dataset}"]
     for each in packed.measured:
         recalls = "/".join(f"{100 * value:.1f}" for _, value in sorted(each.report.text_to_image.recall.items()))
         lines.append(

