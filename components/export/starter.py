@@ -81,7 +81,7 @@ def pack_starter(
     trained = model_tensors(checkpoint.load().model)
     packaged = model_tensors(_packaged(config).model)
     learned = {name: tensor for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
-    if broken := [name for name, tensor in learned.items() if not torch.isfinite(tensor).all()]:
+    if broken := [name for name, tensor in learned.items() if tensor.ndim > 1 and not torch.isfinite(tensor).all()]:
         raise BundleError(f"{broken[0]} holds numbers that are not finite; this model cannot be a starter")
     own = {name: tensor - packaged[name] if _of_trunk(name) else tensor for name, tensor in learned.items()}
     matrices = {name: own.pop(name) for name in list(own) if _of_trunk(name) and own[name].ndim > 1}
@@ -225,6 +225,7 @@ def _in_eight_bits(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
     halved = tensor.half()
-    if not torch.isfinite(halved).all():
+    if not torch.equal(torch.isinf(halved), torch.isneginf(tensor)) or torch.isnan(halved).any():
+        # -inf is a number here: the logarithm of the weight of a centre of no caption
         raise BundleError(f"{name} holds numbers that half precision cannot; this model cannot be a starter")
     return halved

@@ -104,6 +104,24 @@ def test_a_model_that_went_astray_is_refused(trained, tmp_path):
     assert not (tmp_path / "packed").exists()
 
 
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, 1e6])
+def test_a_vector_that_half_precision_cannot_hold_is_refused(trained, tmp_path, number):
+    assembled = trained.load()
+    assembled.model.image_tower.hubs.log_weights[0] = number
+    broken = save_checkpoint(tmp_path / "broken", assembled, trained.config, trained.manifest)
+    with pytest.raises(BundleError, match="hubs.log_weights holds numbers that half precision cannot"):
+        pack_starter(broken, SCORES, tmp_path / "packed")
+
+
+def test_a_centre_of_no_caption_stays_one(trained, tmp_path):
+    assembled = trained.load()
+    assembled.model.image_tower.hubs.log_weights[0] = -torch.inf  # fewer captions than centres
+    changed = save_checkpoint(tmp_path / "changed", assembled, trained.config, trained.manifest)
+    pack_starter(changed, SCORES, tmp_path / "packed")
+    again = restored(load_file(tmp_path / "packed" / box.WEIGHTS), model_tensors(assembled.model))
+    assert again["image_tower.hubs.log_weights"][0] == -torch.inf
+
+
 def test_a_row_of_zeros_comes_back_as_zeros(trained, tmp_path):
     assembled = trained.load()
     with torch.no_grad():
