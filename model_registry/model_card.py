@@ -148,15 +148,17 @@ def _validation(report: ValidationReport | None) -> str:
 
 
 def _licence(manifest: DatasetManifest) -> str:
-    name = manifest.name.lower()
-    named = [text for key, text in _DATA_LICENCES.items() if key in name or manifest.layout == key == "demo"]
-    if named:
-        return "\n\n".join(named)
-    if manifest.layout == "coco2017_table":
+    licences = [_licence_of(name, manifest.layout) for name in manifest.name.split("+")]
+    return "\n\n".join(dict.fromkeys(licences))
+
+
+def _licence_of(name: str, layout: str) -> str:
+    for key, text in _DATA_LICENCES.items():
+        if key in name.lower() or layout == key == "demo":
+            return text
+    if layout == "coco2017_table":
         return _DATA_LICENCES["coco"]
-    return (
-        "The licence of this data set is not known to this project: ask whoever provided it before sharing the model."
-    )
+    return f"The licence of `{name}` is not known to this project: ask whoever provided it before sharing the model."
 
 
 def recall_table(report: RetrievalReport) -> str:

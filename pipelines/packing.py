@@ -37,8 +37,8 @@ _FEW_SNAPSHOTS = """Nearly all it was trained on are snapshots of people and dog
 English. Expect weak results for drawings, screenshots, documents, plans and medical or aerial pictures; for indoor
 things, food, vehicles and animals other than dogs, which are rare in it; for night, for names of persons, places, brands
 and species; and for text in pictures."""
-_OTHER_DATA = """It was judged on pictures like those it was trained on. Expect weak results for what is rare among them, for other kinds
-of pictures and other languages; for names of persons, places, brands and species; and for text in pictures."""
+_OTHER_DATA = """It was trained and judged on its own data set. Expect weak results for what is rare there, for other kinds of pictures
+and other languages; for names of persons, places, brands and species; and for text in pictures."""
 
 
 class Packed(NamedTuple):

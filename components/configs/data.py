@@ -27,7 +27,7 @@ PartConfigs = Annotated[tuple[PartConfig, ...], BeforeValidator(_listed), Field(
 class DatasetConfig(Config):
     """Where captioned pictures come from."""
 
-    name: str = Field(description="name of the data set in reports, tags and artefacts")
+    name: str = Field(description="name in reports, tags and artefacts; those of several data sets are joined by +")
     layout: Literal["coco", "coco2017_table", "demo"] = Field(
         "coco", description="COCO captions JSON; table of phiyodr/coco2017; or the demo scenes"
     )

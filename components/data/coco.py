@@ -34,7 +34,7 @@ _SHOWN_IDS = 5
 
 
 @dataclass(frozen=True)
-class Part:
+class PartFile:
     """One file of a part of a data set, resolved: its annotations (None: a split on the hub) and its picture folder."""
 
     name: PartName
@@ -48,7 +48,7 @@ class Part:
         return str(self.annotations) if self.annotations else f"split '{self.hub_split}'"
 
 
-def resolve_parts(config: DatasetConfig) -> tuple[Part, ...]:
+def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
     """The files of a data set's parts, in the order train, val, test and in a part as listed.
 
     Raises DataError if local files need a root not set.
@@ -66,7 +66,7 @@ def resolve_parts(config: DatasetConfig) -> tuple[Part, ...]:
         for annotations, images in named.get(name, []):
             folder = PurePosixPath(images).as_posix()
             path = None if on_hub or config.root is None else config.root / annotations
-            parts.append(Part(name, path, annotations, "" if folder == "." else folder))
+            parts.append(PartFile(name, path, annotations, "" if folder == "." else folder))
     return tuple(parts)
 
 
@@ -81,7 +81,7 @@ def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd
     pictures, and a part without captions.
     """
     frames: dict[PartName, list[pd.DataFrame]] = {}
-    for file in resolve_parts(config):
+    for file in part_files(config):
         frames.setdefault(file.name, []).append(_read_file(file, config, hub_cache))
     parts = [_finish(frame, part, config.max_images) for part, frame in _joined(frames).items()]
     return pd.concat(parts, ignore_index=True)
@@ -102,7 +102,7 @@ def _joined(frames: dict[PartName, list[pd.DataFrame]]) -> dict[PartName, pd.Dat
     return joined
 
 
-def _read_file(file: Part, config: DatasetConfig, hub_cache: Path | None) -> pd.DataFrame:
+def _read_file(file: PartFile, config: DatasetConfig, hub_cache: Path | None) -> pd.DataFrame:
     """One row a caption, unsorted, without the column part."""
     if config.layout != "coco2017_table":
         frame = _read_coco_json(file)
@@ -128,9 +128,9 @@ def _finish(frame: pd.DataFrame, part: PartName, max_images: int | None) -> pd.D
 # COCO captions JSON
 
 
-def _read_coco_json(part: Part) -> pd.DataFrame:
+def _read_coco_json(file: PartFile) -> pd.DataFrame:
     """One row a caption, unsorted, without the column part."""
-    path = _existing(part.annotations, part)
+    path = _existing(file.annotations, file)
     content = _load_json(path)
     images, annotations = (_list_at(content, key, path) for key in ("images", "annotations"))
     pictures = pd.DataFrame(
@@ -151,7 +151,7 @@ def _read_coco_json(part: Part) -> pd.DataFrame:
             "caption": _strings(["" if text is None else text for text in texts], f"{path}: annotations[].caption"),
         }
     )
-    pictures["file_name"] = _below(part.images, pictures["file_name"])
+    pictures["file_name"] = _below(file.images, pictures["file_name"])
     return _join(captions, _distinct(pictures, str(path)), str(path))
 
 
@@ -229,17 +229,17 @@ def _read_parquet(path: Path) -> pa.Table:
         raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
-def _load_hub_table(name: str, part: Part, cache: Path | None) -> pa.Table:
+def _load_hub_table(name: str, file: PartFile, cache: Path | None) -> pa.Table:
     import datasets  # costs 1.6 s, and only this layout needs it
 
     try:
-        rows = datasets.load_dataset(name, split=part.hub_split, cache_dir=str(cache) if cache else None)
+        rows = datasets.load_dataset(name, split=file.hub_split, cache_dir=str(cache) if cache else None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"cannot load {part.place} of {name}: {_first_line(error)}; check name, split and network, or fetch its "
+            f"cannot load {file.place} of {name}: {_first_line(error)}; check name, split and network, or fetch its "
             "Parquet files and leave hub_dataset out"
         ) from error
-    _require_columns(rows.column_names, f"{name}, {part.place}")
+    _require_columns(rows.column_names, f"{name}, {file.place}")
     table = rows.select_columns(list(_TABLE_COLUMNS)).with_format("arrow")[:]
     return table if isinstance(table, pa.Table) else pa.table(table)
 
@@ -250,9 +250,9 @@ def _require_columns(found: Sequence[str], place: str) -> None:
         raise DataError(f"{place}: no column {', '.join(missing)}; found: {_listed(found)}")
 
 
-def _flatten(table: pa.Table, part: Part) -> pd.DataFrame:
+def _flatten(table: pa.Table, file: PartFile) -> pd.DataFrame:
     """One row a caption from one row a picture, unsorted, without the column part."""
-    place = part.place
+    place = file.place
     pictures = pd.DataFrame(
         {
             "image_id": _integers(table["image_id"].to_pylist(), f"{place}: column image_id"),
@@ -263,8 +263,8 @@ def _flatten(table: pa.Table, part: Part) -> pd.DataFrame:
         }
     )
     # Whether the hub's file names start with the folder is not documented; both are read alike.
-    within = pictures["file_name"].str.startswith(f"{part.images}/")
-    pictures["file_name"] = pictures["file_name"].where(within, _below(part.images, pictures["file_name"]))
+    within = pictures["file_name"].str.startswith(f"{file.images}/")
+    pictures["file_name"] = pictures["file_name"].where(within, _below(file.images, pictures["file_name"]))
     ids, texts, lengths = _lists(table, place)
     captions = pd.DataFrame(
         {
@@ -295,9 +295,9 @@ def _lists(table: pa.Table, place: str) -> tuple[pa.Array, pa.Array, npt.NDArray
 # Shared by both layouts
 
 
-def _existing(path: Path | None, part: Part) -> Path:
+def _existing(path: Path | None, file: PartFile) -> Path:
     if path is None or not path.is_file():
-        raise DataError(f"{part.place}: no such file; is root right, and has the data set been fetched?")
+        raise DataError(f"{file.place}: no such file; is root right, and has the data set been fetched?")
     return path
 
 

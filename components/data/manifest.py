@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from components.configs import DatasetConfig
-from components.data.coco import Part, resolve_parts
+from components.data.coco import PartFile, part_files
 from components.data.images import MAX_PICTURE_BYTES, load_rgb, picture_size, walk_files
 from components.errors import PictureError
 from components.records import DatasetManifest, PartName
@@ -88,7 +88,7 @@ def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: Datas
     """Sum up a data set that was read by read_captions and inspect_pictures; its `version` is the data version.
 
     The annotations of a part are identified by their file's SHA-256, by that over the files' if there are several, or by
-    that of the captions if they came from the hub. Raises DataError as resolve_parts does.
+    that of the captions if they came from the hub. Raises DataError as part_files does.
     """
     readable = pictures[pictures["error"] == ""]
     images_of_part = captions.groupby("part", observed=True)["image_id"].nunique()
@@ -99,7 +99,7 @@ def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: Datas
         n_images=int(images_of_part.sum()),
         n_captions=len(captions),
         n_images_of_part={str(part): int(n_images) for part, n_images in images_of_part.items()},
-        annotations_sha256=_annotations_hashes(resolve_parts(config), captions),
+        annotations_sha256=_annotations_hashes(part_files(config), captions),
         pictures_sha256=sha256_of_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
         mean_caption_characters=float(captions["caption"].str.len().mean()),
         unreadable_pictures=len(pictures) - len(readable),
@@ -115,9 +115,9 @@ def quick_fingerprint(config: DatasetConfig) -> str:
     """
     lines: list[tuple[str | int, ...]] = [("config", config.model_dump_json())]
     if config.root is not None:
-        parts = resolve_parts(config)
-        lines += [(part.name, sha256_of_file(path)) for part in parts if (path := part.annotations) and path.is_file()]
-        folders = sorted({part.images for part in parts})
+        files = part_files(config)
+        lines += [(file.name, sha256_of_file(path)) for file in files if (path := file.annotations) and path.is_file()]
+        folders = sorted({file.images for file in files})
         lines += [(folder, fingerprint_folder(config.root / folder)) for folder in folders]
     return sha256_of_lines(lines)
 
@@ -129,7 +129,7 @@ def fingerprint_folder(folder: Path) -> str:
     return sha256_of_lines((name, status.st_size, status.st_mtime_ns) for name, status in walk_files(folder))
 
 
-def _annotations_hashes(files: Sequence[Part], captions: pd.DataFrame) -> dict[PartName, str]:
+def _annotations_hashes(files: Sequence[PartFile], captions: pd.DataFrame) -> dict[PartName, str]:
     hashes: dict[PartName, list[str]] = {}
     for file in files:
         hashes.setdefault(file.name, []).append(_annotations_hash(file, captions))
@@ -139,10 +139,10 @@ def _annotations_hashes(files: Sequence[Part], captions: pd.DataFrame) -> dict[P
     }
 
 
-def _annotations_hash(part: Part, captions: pd.DataFrame) -> str:
-    if part.annotations is not None:
-        return sha256_of_file(part.annotations)
-    rows = captions.loc[captions["part"] == part.name, ["caption_id", "image_id", "file_name", "caption"]]
+def _annotations_hash(file: PartFile, captions: pd.DataFrame) -> str:
+    if file.annotations is not None:
+        return sha256_of_file(file.annotations)
+    rows = captions.loc[captions["part"] == file.name, ["caption_id", "image_id", "file_name", "caption"]]
     return sha256_of_lines(rows.itertuples(index=False, name=None))
 
 

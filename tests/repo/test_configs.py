@@ -64,6 +64,16 @@ def test_a_registered_version_is_told_every_parameter_of_its_training():
     ]
 
 
+def test_the_starter_learns_by_the_recipe_of_flickr8k_from_more_pictures():
+    starter, flickr8k = (run_config.load("training", name)["parameters"] for name in ("starter", "flickr8k"))
+    for part in ("model", "training", "evaluation", "export"):
+        assert starter[part] == flickr8k[part], part
+    assert starter["dataset"]["parts"]["val"]["annotations"].endswith(
+        flickr8k["dataset"]["parts"]["val"]["annotations"]
+    )
+    assert len(starter["dataset"]["parts"]["train"]) == 2
+
+
 def test_a_misspelt_parameter_is_refused_with_the_known_ones():
     values = run_config.override(run_config.load("training", "demo"), ["trainning.epochs=3"])
     with pytest.raises(ConfigError, match="unknown parameter 'trainning' for training: known are dataset, validation"):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.configs import DatasetConfig, SplitConfig
-from components.data.coco import read_captions, resolve_parts
+from components.data.coco import part_files, read_captions
 from components.data.splits import split_captions
 from components.errors import ConfigError, DataError
 from pipelines import run_config
@@ -255,7 +255,7 @@ def test_missing_root_is_named(layout):
 def test_table_on_the_hub_needs_no_root():
     parts = {name: {"annotations": name, "images": f"./{name}2017/"} for name in ("val", "train")}
     config = DatasetConfig(name="hub", layout="coco2017_table", hub_dataset="phiyodr/coco2017", parts=parts)
-    resolved = resolve_parts(config)
+    resolved = part_files(config)
     assert [(part.name, part.annotations, part.images) for part in resolved] == [
         ("train", None, "train2017"),
         ("val", None, "val2017"),
