@@ -1,7 +1,6 @@
 """Frozen results that stages hand to each other and store as JSON; knows nothing of how they are computed."""
 
 import hashlib
-from bisect import bisect_left
 from datetime import date, datetime
 from itertools import pairwise
 from typing import Annotated, Literal, Self
@@ -9,7 +8,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PartName = Literal["train", "val", "test"]
-Fit = Literal["strong", "fair", "weak"]
 
 
 class Record(BaseModel):
@@ -131,6 +129,39 @@ class RetrievalReport(Record):
     seed: int
 
 
+MATCH_FEATURES = (
+    "cosine",
+    "z",
+    "log_share",
+    "spread",
+    "log_excess",
+    "rarest_word",
+    "mean_word",
+    "words",
+)
+
+
+class MatchModel(Record):
+    """Logistic model of whether a hit shows what a text says; its features are those of components.search.matching.
+
+    A hit is good if its probability reaches min_probability, which is the least at which precision held on queries that
+    the coefficients were not fitted to.
+    """
+
+    coefficients: tuple[float, ...] = Field(min_length=len(MATCH_FEATURES), max_length=len(MATCH_FEATURES))
+    intercept: float = Field(allow_inf_nan=False)
+    min_probability: float = Field(gt=0, lt=1)
+    precision: float = Field(ge=0, le=1, description="share of good hits that were right, in the worst gallery")
+    n_queries: int = Field(ge=1)
+
+
+class MatchModels(Record):
+    """When a hit is called good, for texts of one or two content words and longer ones; None where that cannot be said."""
+
+    short: MatchModel | None
+    long: MatchModel | None
+
+
 N_QUANTILES = 21  # 0, 5, ..., 100 %
 
 
@@ -162,24 +193,9 @@ class ScoreCalibration(Record):
     dataset: str
     data_version: str
     split: PartName
+    matches: MatchModels | None = None  # None: no hit is called good
 
     _check_quantiles = field_validator("quantiles")(_ascending)
-
-    def match(self, cosine: float) -> float:
-        """Share of true caption-picture pairs that score lower, 0 to 1, linear between the quantiles."""
-        above = bisect_left(self.quantiles, cosine)
-        if above == 0:
-            return 0.0
-        if above == N_QUANTILES:
-            return 1.0
-        low, high = self.quantiles[above - 1], self.quantiles[above]
-        return (above - 1 + (cosine - low) / (high - low)) / (N_QUANTILES - 1)
-
-    def fit(self, cosine: float) -> "Fit":
-        """The same in a word: strong above half of the true pairs and above good_match, weak below a quarter of them."""
-        if cosine >= max(self.quantiles[N_QUANTILES // 2], self.good_match):
-            return "strong"
-        return "fair" if cosine >= self.quantiles[N_QUANTILES // 4] else "weak"
 
 
 class ParityCase(Record):
@@ -295,20 +311,30 @@ class Hit(Picture):
 
     rank: int  # counted from 1 over all pages
     score: float
-    match: float | None  # share of true caption-picture pairs that score lower, 0 to 1; None unless texts are wanted
-    fit: Fit | None  # match in a word
+    good: bool | None  # whether it is a good match, as every hit before it; None where that cannot be said
     duplicates: tuple[str, ...]  # ids of the near-duplicates that this one stands for
 
 
+class TruncatedText(Record):
+    """A text of a query that exceeds the model's limit: the beginning that was used, and the rest, which was not."""
+
+    used: str
+    unused: str
+
+
 class SearchResult(Record):
-    """Answer to one query. `matches_well` says whether the best hit reaches the threshold of the model's evaluation."""
+    """Answer to one query.
+
+    matches_well: whether any hit is good or scores as the best hits of captions whose image was in the gallery; None
+    unless the query is of texts.
+    """
 
     hits: tuple[Hit, ...]
     candidates: int  # pictures that pass the filters
     more: bool  # whether there is a next page
-    matches_well: bool | None  # None unless texts are wanted
-    threshold: float | None
+    matches_well: bool | None
     unmet: tuple[str, ...] = ()  # words of the query that the model's training captions lack: their hits are guesses
+    truncated: tuple[TruncatedText, ...] = ()  # texts of the query that were used in part
 
 
 class Facet(Record):

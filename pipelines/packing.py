@@ -11,9 +11,11 @@ from components.configs import EvaluationConfig
 from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.errors import ConfigError
-from components.evaluation.folder_recall import measure_on_folder
-from components.export.starter import StarterManifest, export_starter, pack_starter
+from components.evaluation.folder_recall import measure_on_folder, read_part
+from components.evaluation.match_calibration import calibrate_matches
+from components.export.starter import StarterManifest, export_starter, pack_starter, with_matches
 from components.records import BundleMeasurement, ScoreCalibration
+from components.search.onnx_encoder import OnnxEncoder
 from components.starter import CARD, MAX_MB, WEIGHTS
 from components.storage import new_directory
 from model_registry.model_card import recall_table
@@ -54,7 +56,8 @@ def pack(
 ) -> Packed:
     """Write a version's own weights, manifest and card to a folder, whole or not at all. max_mb: of the weights.
 
-    The weights are put together with the trunks again and measured on each given folder of captioned pictures. Raises
+    The weights are put together with the trunks again and measured on each given folder of captioned images, from which
+    it is also learned when a hit of the packed model is a good match. Raises
     ConfigError if the run that trained the version is not known here or its heads alone are larger, BundleError,
     DataError, StorageError.
     """
@@ -67,6 +70,9 @@ def pack(
         )
         bundle = export_starter(packed, bundle_path)
         measured = [_measured(bundle, each) for each in measure_on]
+        if measure_on:
+            parts = [read_part(each, None).data for each in measure_on]
+            manifest = with_matches(packed, calibrate_matches(OnnxEncoder(bundle), trained.vocabulary, parts))
         (packed / CARD).write_text(
             starter_card(desk.registry.card_of(desk.model, version), manifest.dataset, measured), encoding="utf-8"
         )

@@ -75,7 +75,7 @@ def finder_training(
     checkpoint = train_dual_encoder(train, val, pictures, manifest, features, model, training, embedding)
     report, scores = evaluate_retrieval(checkpoint, val, test, pictures, manifest, evaluation, embedding)
     require_quality(report, evaluation)
-    bundle = export_bundle(checkpoint, scores, train, export, after=["require_quality"])
+    bundle = export_bundle(checkpoint, scores, train, val, pictures, manifest, export, after=["require_quality"])
     parity = measure_parity(checkpoint, bundle, val, pictures, manifest, export)
     require_parity(parity)
     reference = make_drift_reference(

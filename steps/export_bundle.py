@@ -10,16 +10,29 @@ from components.configs import ExportConfig
 from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.export import exporter
-from components.records import ScoreCalibration
+from components.records import DatasetManifest, ScoreCalibration
 from steps._cache import CODE_AWARE
+from steps._tables import with_pictures
 from steps._workspace import scratch_dir
 from steps.materializers import BundleMaterializer
 
 
 @step(cache_policy=CODE_AWARE, output_materializers=BundleMaterializer)
 def export_bundle(
-    checkpoint: Checkpoint, scores: ScoreCalibration, train: pd.DataFrame, config: ExportConfig
+    checkpoint: Checkpoint,
+    scores: ScoreCalibration,
+    train: pd.DataFrame,
+    val: pd.DataFrame,
+    pictures: pd.DataFrame,
+    manifest: DatasetManifest,
+    config: ExportConfig,
 ) -> Annotated[Bundle, "bundle"]:
     """Export both towers to ONNX, with tokenizer, preprocessing, what the scores mean and the words of the training."""
-    vocabulary = Vocabulary.of(train["caption"])
-    return exporter.export_bundle(checkpoint, scratch_dir() / "bundle", config, scores=scores, vocabulary=vocabulary)
+    return exporter.export_bundle(
+        checkpoint,
+        scratch_dir() / "bundle",
+        config,
+        scores=scores,
+        vocabulary=Vocabulary.of(train["caption"]),
+        calibration=[with_pictures(val, pictures, manifest)],
+    )

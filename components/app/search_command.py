@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _WEIGHTED = re.compile(r"(.*)\^(\d+\.?\d*|\.\d+)", re.DOTALL)
 _ONE_FILE = {".jpg", ".jpeg", ".png"}
 _FOLDER = click.Path(path_type=Path)
+_GOOD, _LESS_CERTAIN = "Good matches", "Less certain"
 _DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -177,8 +178,14 @@ def _term(kind: str, text: str) -> dict[str, Any]:
 def _show(result: "SearchResult") -> None:
     from components.app.tables import hits_table
 
-    if result.hits:
-        click.echo(hits_table(result.hits))
+    if not result.hits:
+        return
+    heading, *lines = hits_table(result.hits).splitlines()
+    n_good = sum(hit.good is True for hit in result.hits)
+    if result.hits[0].good is not None:
+        lines[n_good:n_good] = [_LESS_CERTAIN] if n_good < len(result.hits) else []
+        lines[:0] = [_GOOD] if n_good else []
+    click.echo("\n".join([heading, *lines]))
 
 
 def _comment(result: "SearchResult", query: "Query", page: int) -> None:
@@ -192,13 +199,12 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
             click.echo(f"there are no pictures on page {page}", err=True)
         return
     if result.matches_well is False:
-        # The score is a cosine, which the threshold is of, unless something unwanted has been taken off.
-        best = f"best {result.hits[0].score:.2f}, " if page == 1 and not query.negatives else ""
-        fitting = f"pictures that fit score at least {result.threshold:.2f}"
-        click.echo(f"nothing matches well: {best}{fitting}; these are the nearest", err=True)
+        click.echo("no good match; these are the closest images", err=True)
     if result.unmet:
         words = ", ".join(f"'{word}'" for word in result.unmet)
-        click.echo(f"the model was trained without {words}: what it finds for that is a guess", err=True)
+        click.echo(f"{words} never occurred in the training captions; results may be unrelated", err=True)
+    for text in result.truncated:
+        click.echo(f"the query is longer than the model reads; used '{text.used}', not used '{text.unused}'", err=True)
     if result.more:
         click.echo(f"more with --page {page + 1}", err=True)
 

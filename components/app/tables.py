@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 from components.records import Hit
 
-_LEFT_OUT_IF_EMPTY = {"match", "similar", "caption"}
+_LEFT_OUT_IF_EMPTY = {"similar", "caption"}
 
 
 def hits_table(hits: Sequence[Hit]) -> str:
-    """Rank, score, match in a word, id, file, number of similar pictures and first caption of each hit, with a heading."""
+    """Rank, score, id, file, number of similar pictures and first caption of each hit, with a heading."""
     columns: dict[str, list[str]] = {
         "rank": [str(hit.rank) for hit in hits],
         "score": [f"{hit.score:.4f}" for hit in hits],
-        "match": [hit.fit or "" for hit in hits],
         "id": [hit.id for hit in hits],
         "picture": [hit.uri for hit in hits],
         "similar": [f"+{len(hit.duplicates)} similar" if hit.duplicates else "" for hit in hits],

@@ -55,6 +55,15 @@ class Tokenizer:
             mask[row, : len(encoding.ids)] = 1
         return Tokens(ids, mask)
 
+    def read_characters(self, text: str) -> int | None:
+        """Length in characters of the whole words at a text's beginning that fit the limit; None if all of it fits."""
+        encoding = self._cutter.encode(text)
+        if not encoding.overflowing:
+            return None
+        end = max((end for _, end in encoding.offsets), default=0)
+        inside_word = end < len(text) and not text[end].isspace()
+        return len(text[:end].rsplit(maxsplit=1)[0]) if inside_word and len(text[:end].split()) > 1 else end
+
     def count(self, texts: Sequence[str]) -> IntArray:
         """Tokens of each text, uncut and without the special ones: (n,) int64."""
         counts = np.empty(len(texts), dtype=np.int64)

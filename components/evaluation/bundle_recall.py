@@ -24,7 +24,6 @@ from components.storage import sha256_of_bytes
 from components.training.trainer import CaptionedPictures
 
 _BATCH_PICTURES = 32
-_BATCH_TEXTS = 128
 _TIMED = 25  # single encodings; their median moves little when another program takes the machine for a moment
 _MB = 1e6
 
@@ -43,9 +42,7 @@ def measure_bundle(
     encoder = OnnxEncoder(bundle, device=device)
     paths = [data.root / name for name in data.picture_rows()["file_name"]]
     captions: list[str] = data.captions["caption"].tolist()
-    ranks = first_match_ranks(
-        _picture_vectors(encoder, paths), _text_vectors(encoder, captions), data.image_of_caption()
-    )
+    ranks = first_match_ranks(picture_vectors(encoder, paths), encoder.encode_text(captions), data.image_of_caption())
     slices = caption_slices(data.captions, bundle.vocabulary())
     served = encoder if device == "cpu" else OnnxEncoder(bundle, device="cpu")
     measurement = BundleMeasurement(
@@ -62,7 +59,7 @@ def measure_bundle(
     return MeasuredBundle(measurement, ranks, slices)
 
 
-def _picture_vectors(encoder: OnnxEncoder, paths: Sequence[Path]) -> Vectors:
+def picture_vectors(encoder: OnnxEncoder, paths: Sequence[Path]) -> Vectors:
     """Vectors of the pictures; while a batch is encoded the next one is decoded."""
     starts = range(0, len(paths), _BATCH_PICTURES)
     with ThreadPoolExecutor(1) as decoder:
@@ -79,11 +76,6 @@ def _picture_vectors(encoder: OnnxEncoder, paths: Sequence[Path]) -> Vectors:
 
 def _pixels(encoder: OnnxEncoder, paths: Sequence[Path]) -> Pixels:
     return np.stack([encoder.preprocess.load(path) for path in paths])
-
-
-def _text_vectors(encoder: OnnxEncoder, captions: Sequence[str]) -> Vectors:
-    starts = range(0, len(captions), _BATCH_TEXTS)
-    return np.concatenate([encoder.encode_text(captions[start : start + _BATCH_TEXTS]) for start in starts])
 
 
 def _time_pictures(encoder: OnnxEncoder, paths: Sequence[Path]) -> float:

@@ -1,6 +1,8 @@
 """Exporter: a checkpoint to a bundle."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
@@ -26,7 +28,11 @@ from components.encoders.checkpoint import Checkpoint
 from components.encoders.dual_encoder import DualEncoder
 from components.export.onnx import export_module
 from components.records import ScoreCalibration
+from components.search.onnx_encoder import OnnxEncoder
 from components.storage import hash_directory, new_directory
+
+if TYPE_CHECKING:
+    from components.training.trainer import CaptionedPictures
 
 
 def export_bundle(
@@ -36,12 +42,14 @@ def export_bundle(
     *,
     scores: ScoreCalibration,
     vocabulary: Vocabulary | None = None,
+    calibration: "Sequence[CaptionedPictures]" = (),
     starter: bool = False,
 ) -> Bundle:
     """Write both towers, tokenizer, preprocessing, scores and vocabulary as a bundle, whole or not at all.
 
-    scores: what the checkpoint's cosines mean. vocabulary: of its training captions. starter: whether it is the model
-    that comes with the package. Raises BundleError, StorageError.
+    scores: what the checkpoint's cosines mean. vocabulary: of its training captions. calibration: captioned images it
+    was not trained on, from which it is learned when a hit is a good match; without, the scores' own models stay.
+    starter: whether it is the model that comes with the package. Raises BundleError, StorageError, PictureError.
     """
     model, preprocess, tokenizer = checkpoint.load()
     with new_directory(path) as folder:
@@ -49,7 +57,6 @@ def export_bundle(
         export_text_tower(model, folder / TEXT_ENCODER, int8=config.int8_text)
         (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
         (folder / PREPROCESS).write_text(preprocess.model_dump_json(indent=2), encoding="utf-8")
-        (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
         if vocabulary is not None:
             (folder / VOCABULARY).write_text(vocabulary.model_dump_json(), encoding="utf-8")
         model_config = checkpoint.config
@@ -57,7 +64,7 @@ def export_bundle(
             format_version=FORMAT_VERSION,
             embedding_dim=model_config.embedding_dim,
             max_tokens=model_config.text.max_tokens,
-            files_sha256=hash_directory(folder),
+            files_sha256={},
             dataset=checkpoint.manifest.dataset,
             data_version=checkpoint.manifest.data_version,
             image_trunk=model_config.image.trunk,
@@ -66,6 +73,13 @@ def export_bundle(
             config=model_config.model_dump(mode="json"),
             starter=starter,
         )
+        if vocabulary is not None and calibration:
+            from components.evaluation.match_calibration import calibrate_matches  # needs pandas and scikit-learn
+
+            matches = calibrate_matches(OnnxEncoder(Bundle(folder, manifest)), vocabulary, calibration)
+            scores = scores.model_copy(update={"matches": matches})
+        (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
+        manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle(path, manifest)
 

@@ -33,9 +33,9 @@ from components.encoders.checkpoint import (
 from components.encoders.dual_encoder import Assembled, assemble
 from components.errors import BundleError, ConfigError
 from components.export.exporter import export_bundle
-from components.records import Record, ScoreCalibration
+from components.records import MatchModels, Record, ScoreCalibration
 from components.starter import MANIFEST, MAX_MB, WEIGHTS
-from components.storage import new_directory, sha256_of_file
+from components.storage import new_directory, sha256_of_file, write_bytes_atomically
 
 STARTER_FORMAT = 3
 _MB = 1e6
@@ -114,6 +114,15 @@ def pack_starter(
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def with_matches(source: Path, matches: MatchModels) -> StarterManifest:
+    """Record in a packed starter when its hits are good matches. Raises BundleError, StorageError."""
+    manifest = _read(source)
+    scores = manifest.scores.model_copy(update={"matches": matches})
+    changed = manifest.model_copy(update={"scores": scores})
+    write_bytes_atomically(source / MANIFEST, (changed.model_dump_json(indent=2) + "\n").encode())
+    return changed
 
 
 def export_starter(source: Path, path: Path) -> Bundle:

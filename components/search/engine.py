@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from components.bundle import Bundle
 from components.errors import DataError
-from components.records import Facets, Hit, Picture, SearchResult
-from components.search import filters
+from components.records import Facets, Hit, Picture, SearchResult, TruncatedText
+from components.search import filters, matching
 from components.search.arrow import numbers
 from components.search.duplicates import Hashes, fold
 from components.search.exact import Neighbours, Rows, Vectors
@@ -21,7 +21,6 @@ from components.search.prompts import expand
 from components.search.query import Query, Term, require_text
 from components.storage import sha256_of_bytes
 
-_TEXTS_A_CALL = 16
 _JUDGED = 10  # hits that are looked at to say whether anything matches well
 _ROUNDING = 1e-6  # of scores: in float32 a picture's cosine with itself comes out as 0.9999999
 
@@ -68,7 +67,7 @@ class SearchEngine:
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
         """The vectors of queries. Raises QueryError for an unknown id, PictureError for one that cannot be decoded."""
         terms = [term for query in queries for term in (*query.terms, *query.negatives)]
-        texts = self._encode_texts({require_text(term.text) for term in terms if term.text is not None})
+        texts = query_vectors(self.encoder, {require_text(term.text) for term in terms if term.text is not None})
         return [self._encoded(query, texts) for query in queries]
 
     def rank(self, queries: Sequence[Query], encoded: Sequence[EncodedQuery]) -> list[SearchResult]:
@@ -115,19 +114,6 @@ class SearchEngine:
     def folder_label(self, name: str) -> str:
         """The label of a folder that is named by it or by a path. Raises QueryError if it holds no picture."""
         return filters.folder_label(self.index.items, self.index.manifest.roots, name)
-
-    def _encode_texts(self, texts: Iterable[str]) -> dict[str, Vectors]:
-        """Unit vector of each text; of a short one, the mean over its prompts."""
-        prompts = {text: expand(text) for text in texts}
-        # By length, so that a call's texts need little padding.
-        flat = sorted({prompt for several in prompts.values() for prompt in several}, key=len)
-        calls = [flat[at : at + _TEXTS_A_CALL] for at in range(0, len(flat), _TEXTS_A_CALL)]
-        vectors = {
-            prompt: row for call in calls for prompt, row in zip(call, self.encoder.encode_text(call), strict=True)
-        }
-        return {
-            text: _unit(np.sum([vectors[prompt] for prompt in several], axis=0)) for text, several in prompts.items()
-        }
 
     def _encoded(self, query: Query, texts: dict[str, Vectors]) -> EncodedQuery:
         wanted_terms = [self._term(term, texts) for term in query.terms]
@@ -177,31 +163,63 @@ class SearchEngine:
         page = shown[query.offset : query.offset + query.k]
         of_texts = all(term.text is not None for term in query.terms)
         best = self._cosines(encoded.wanted, ranked.rows[shown[:_JUDGED]]).max(initial=-1)
-        cosines = self._cosines(encoded.wanted, ranked.rows[page]).tolist()
+        n_good = self._count_good(query, encoded, ranked.rows[: page[-1] + 1 if len(page) else 0], candidates)
         items = self.index.items_at(ranked.rows[page])
         hits = tuple(
             Hit(
                 rank=query.offset + number,
                 score=round(float(ranked.scores[place]), 6),
-                match=round(self.scores.match(cosine), 4) if of_texts else None,
-                fit=self.scores.fit(cosine) if of_texts else None,
+                good=None if n_good is None else place < n_good,
                 duplicates=tuple(self._id(row) for row in ranked.rows[ranked.folded_into(place)]),
                 **self._facts(item),
             )
-            for number, (place, cosine, item) in enumerate(zip(page.tolist(), cosines, items, strict=True), start=1)
+            for number, (place, item) in enumerate(zip(page.tolist(), items, strict=True), start=1)
         )
         return SearchResult(
             hits=hits,
             candidates=candidates,
             more=len(shown) > query.offset + query.k,
-            matches_well=bool(best >= self.scores.good_match) if of_texts else None,
-            threshold=self.scores.good_match if of_texts else None,
-            unmet=self._unmet(query),
+            matches_well=self._matches_well(query, best, n_good) if of_texts else None,
+            unmet=self.vocabulary.unmet(" ".join(_texts(query))) if self.vocabulary else (),
+            truncated=tuple(cut for text in _texts(query) if (cut := self._truncated(text)) is not None),
         )
 
-    def _unmet(self, query: Query) -> tuple[str, ...]:
-        texts = [term.text for term in (*query.terms, *query.negatives) if term.text is not None]
-        return self.vocabulary.unmet(" ".join(texts)) if self.vocabulary else ()
+    def _count_good(self, query: Query, encoded: EncodedQuery, rows: Rows, candidates: int) -> int | None:
+        """Number of leading rows that are good matches (components.search.matching); None where it cannot be said."""
+        models, vocabulary = self.scores.matches, self.vocabulary
+        judged = models and vocabulary and vocabulary.counts and candidates >= matching.MIN_IMAGES
+        if not judged or models is None or any(term.text is None for term in query.terms):
+            return None
+        words = self._words(query)
+        model = words and matching.model_for(models, words)
+        if not words or not model:
+            return 0
+        unrelated = matching.background(self._sample.astype(np.float64) @ encoded.wanted.astype(np.float64))
+        ranks = np.arange(1.0, len(rows) + 1)
+        cosines = self._cosines(encoded.wanted, rows)
+        return matching.count_good(model, matching.match_features(cosines, ranks, candidates, unrelated, words))
+
+    def _matches_well(self, query: Query, best: float, n_good: int | None) -> bool:
+        """Whether the best hit scores as those of captions that had an answer, and any word of the query is known."""
+        unknown = self.vocabulary is not None and self.vocabulary.counts is not None and self._words(query) is None
+        return bool(n_good) or (best >= self.scores.good_match and not unknown)
+
+    def _words(self, query: Query) -> matching.QueryWords | None:
+        assert self.vocabulary is not None, "only asked where there is one"
+        return matching.query_words(" ".join(term.text for term in query.terms if term.text), self.vocabulary)
+
+    @cached_property
+    def _sample(self) -> Vectors:
+        """Rows of the index, evenly spread, whose cosines with a text are its background."""
+        count = self.index.manifest.count
+        rows = np.unique(np.linspace(0, count - 1, min(count, matching.SAMPLE_IMAGES)).astype(np.int64))
+        return np.array(self.index.vectors[rows])
+
+    def _truncated(self, text: str) -> TruncatedText | None:
+        """What the model reads of a text that exceeds its limit; None if it reads all of it."""
+        text = require_text(text)
+        end = self.encoder.tokenizer.read_characters(text)
+        return None if end is None else TruncatedText(used=text[:end].rstrip(), unused=text[end:].lstrip())
 
     def _cosines(self, vector: Vectors, rows: Rows) -> NDArray[np.float64]:
         cosines: NDArray[np.float64] = self.index.vectors[rows].astype(np.float64) @ vector.astype(np.float64)
@@ -220,6 +238,14 @@ class SearchEngine:
         return {"uri": uri, **{name: value for name, value in item.items() if name not in {"root", "path", "dhash"}}}
 
 
+def query_vectors(encoder: OnnxEncoder, texts: Iterable[str]) -> dict[str, Vectors]:
+    """Unit vector of each text as a search uses it: of a short one, the mean over its prompts."""
+    prompts = {text: expand(text) for text in texts}
+    flat = sorted({prompt for several in prompts.values() for prompt in several})
+    vectors = dict(zip(flat, encoder.encode_text(flat), strict=True))
+    return {text: _unit(np.sum([vectors[prompt] for prompt in several], axis=0)) for text, several in prompts.items()}
+
+
 class _Ranked(NamedTuple):
     """Pictures of one query, best first. shown_by: (n,) place of the picture each is folded into, itself if shown."""
 
@@ -233,6 +259,10 @@ class _Ranked(NamedTuple):
 
     def folded_into(self, place: int) -> Rows:
         return np.flatnonzero((self.shown_by == place) & (np.arange(len(self.rows)) != place))
+
+
+def _texts(query: Query) -> list[str]:
+    return [term.text for term in (*query.terms, *query.negatives) if term.text is not None]
 
 
 def _ends_below(scores: Vectors, min_score: float | None) -> bool:

@@ -13,7 +13,6 @@ from components.search.prompts import TEMPLATES, prompts_of
 
 MAX_LABELS = 1000
 MAX_LABEL_CHARACTERS = 200
-_TEXTS_A_CALL = 64
 _LISTED_CHARACTERS = 60
 
 
@@ -92,11 +91,7 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
 def _label_vectors(encoder: OnnxEncoder, names: Sequence[str], templates: tuple[str, ...]) -> Vectors:
     """Unit vectors of labels: (n, embedding_dim) float32."""
     prompts = [prompt for name in names for prompt in prompts_of(name, templates)]
-    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")  # a call's texts need little padding then
-    vectors = np.empty((len(prompts), encoder.embedding_dim), np.float32)
-    for start in range(0, len(order), _TEXTS_A_CALL):
-        rows = order[start : start + _TEXTS_A_CALL]
-        vectors[rows] = encoder.encode_text([prompts[row] for row in rows])
+    vectors = encoder.encode_text(prompts)
     means = vectors.reshape(len(names), len(templates), -1).mean(axis=1)
     unit: Vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
     return unit

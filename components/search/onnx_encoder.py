@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from components.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
 from components.data.preprocess import Pixels
+from components.data.tokens import Tokens
 from components.features.onnx_session import Device, open_session
 
 Vectors = NDArray[np.float32]
@@ -35,10 +36,19 @@ class OnnxEncoder:
         return open_session(self.bundle.path / IMAGE_ENCODER, device=self._device, threads=self._threads)
 
     def encode_text(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of texts: (n, embedding_dim) float32. Longer texts than the model's limit are cut."""
-        if not texts:
-            return np.empty((0, self.embedding_dim), np.float32)
-        tokens = self.tokenizer(texts)
+        """Unit vectors of texts: (n, embedding_dim) float32. Texts above the model's limit are truncated.
+
+        Each text is one call of the text tower, without padding, so its vector is the same to the bit whatever is
+        encoded with it. In a batch, dynamic 8-bit quantisation scales a text's activations by those of its neighbours,
+        which moved vectors by up to 0.03 (cosine 0.987); a batch saved no time, as padding cost what it gained.
+        """
+        vectors = np.empty((len(texts), self.embedding_dim), np.float32)
+        for row, text in enumerate(texts):
+            vectors[row] = self.encode_tokens(self.tokenizer([text]))[0]
+        return vectors
+
+    def encode_tokens(self, tokens: Tokens) -> Vectors:
+        """Unit vectors of a padded batch, in one call: (n, embedding_dim) float32. With 8-bit weights they depend on it."""
         vectors: Vectors = self._text_session.run(["embedding"], {"ids": tokens.ids, "mask": tokens.mask})[0]
         return vectors
 

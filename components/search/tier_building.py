@@ -27,7 +27,6 @@ from components.storage import sha256_of_file
 logger = logging.getLogger(__name__)
 
 _K = 10
-_TEXTS_A_CALL = 16
 # Float32 sums differ by the order in which they are taken, some 1e-7; a row that scores as the tenth best does is as good.
 _EQUAL_SCORE = 1e-6
 
@@ -69,13 +68,10 @@ def add_tier(
 
 
 def texts_encoder(bundle: Bundle, *, threads: int = 0) -> EncodeTexts:
-    """Encodes texts with a bundle's text tower, which is opened when it is first asked."""
+    """Encodes texts with a bundle's text tower, which is opened at the first call; rows follow the texts."""
 
     def encode(texts: tuple[str, ...]) -> Vectors:
-        encoder = OnnxEncoder(bundle, device="cpu", threads=threads)
-        order = sorted(texts, key=len)  # by length, so that a call's texts need little padding
-        calls = [order[at : at + _TEXTS_A_CALL] for at in range(0, len(order), _TEXTS_A_CALL)]
-        return np.concatenate([encoder.encode_text(call) for call in calls])
+        return OnnxEncoder(bundle, device="cpu", threads=threads).encode_text(texts)
 
     return encode
 

@@ -21,14 +21,19 @@ from components.bundle import (
 )
 from components.data.preprocess import Preprocess
 from components.data.vocabulary import Vocabulary
-from components.records import ScoreCalibration
+from components.records import MATCH_FEATURES, MatchModel, MatchModels, ScoreCalibration
 from components.storage import hash_directory
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
 
 
 def write_colour_bundle(
-    path: Path, *, dataset: str = "colours", input_px: int = 8, vocabulary: Vocabulary | None = None
+    path: Path,
+    *,
+    dataset: str = "colours",
+    input_px: int = 8,
+    vocabulary: Vocabulary | None = None,
+    matches: MatchModels | None = None,
 ) -> Bundle:
     path.mkdir(parents=True)
     onnx.save(_image_encoder(input_px), path / IMAGE_ENCODER)
@@ -39,7 +44,8 @@ def write_colour_bundle(
     (path / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
     preprocess = Preprocess(input_px=input_px, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     (path / PREPROCESS).write_text(preprocess.model_dump_json(), encoding="utf-8")
-    (path / SCORES).write_text(colour_scores().model_dump_json(), encoding="utf-8")
+    scores = colour_scores().model_copy(update={"matches": matches})
+    (path / SCORES).write_text(scores.model_dump_json(), encoding="utf-8")
     if vocabulary is not None:
         (path / VOCABULARY).write_text(vocabulary.model_dump_json(), encoding="utf-8")
     manifest = BundleManifest(
@@ -56,6 +62,15 @@ def write_colour_bundle(
     )
     (path / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
     return Bundle.open(path)
+
+
+def good_from(cosine: float) -> MatchModels:
+    """A hit is a good match of a short text from this cosine on; of a long text none is."""
+    coefficients = tuple(1000.0 if name == "cosine" else 0.0 for name in MATCH_FEATURES)
+    model = MatchModel(
+        coefficients=coefficients, intercept=-1000 * cosine, min_probability=0.5, precision=1, n_queries=1
+    )
+    return MatchModels(short=model, long=None)
 
 
 def colour_scores() -> ScoreCalibration:

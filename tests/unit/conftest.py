@@ -156,6 +156,14 @@ def colour_scores() -> Any:
     return runpy.run_path(str(Path(__file__).with_name("colour_bundle.py")))["colour_scores"]()
 
 
+@pytest.fixture(scope="session")
+def good_from() -> Any:
+    """good_from(cosine): match models of a colour bundle."""
+    import runpy
+
+    return runpy.run_path(str(Path(__file__).with_name("colour_bundle.py")))["good_from"]
+
+
 @pytest.fixture
 def paint() -> Any:
     """paint(path, colour, size): write a plain picture; the ending decides the format."""

@@ -120,7 +120,7 @@ def test_pages_follow_each_other_without_gap(api):
 def test_an_uploaded_picture_finds_its_colour_whatever_type_it_claims(api, kind):
     answer = post(api, {"terms": [{"picture": "mine"}], "k": 1}, mine=picture((255, 0, 0), kind=kind))
     assert names(answer) == ["red.png"]
-    assert answer.json()["hits"][0]["match"] is None
+    assert answer.json()["hits"][0]["good"] is None
 
 
 def test_texts_and_pictures_are_weighed_together(api):

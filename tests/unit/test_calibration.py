@@ -77,48 +77,13 @@ def test_what_cannot_be_calibrated_is_one_line(change, message):
         calibrate(**values)
 
 
-# Reading a cosine
+# The record
 
 
 def even(**changes):
     values = {"logit_scale": 10.0, "good_match": 0.5, "quantiles": tuple(step / 20 for step in range(21))}
     values |= {"n_captions": 5, "gallery_size": 2, "dataset": "d", "data_version": "v", "split": "val"}
     return ScoreCalibration(**{**values, **changes})
-
-
-@pytest.mark.parametrize(
-    ("cosine", "share"), [(-1, 0), (0, 0), (0.025, 0.025), (0.05, 0.05), (0.51, 0.51), (1, 1), (1.5, 1), (math.nan, 0)]
-)
-def test_a_match_is_the_share_of_true_pairs_below_linear_between_quantiles(cosine, share):
-    assert even().match(cosine) == pytest.approx(share, abs=1e-12)
-
-
-def test_equal_quantiles_count_only_what_is_lower():
-    flat = even(quantiles=(0.2,) * 10 + (0.4,) * 11)
-    assert [flat.match(cosine) for cosine in (0.2, 0.4, 0.41)] == [0, 0.5, 1]
-    assert 0.45 < flat.match(0.3) < 0.5
-
-
-@pytest.mark.parametrize(
-    ("cosine", "good_match", "word"),
-    [
-        (0.5, 0.3, "strong"),
-        (0.499, 0.3, "fair"),
-        (0.25, 0.3, "fair"),
-        (0.249, 0.3, "weak"),
-        (0.59, 0.6, "fair"),
-        (0.6, 0.6, "strong"),
-    ],
-)
-def test_a_match_is_strong_above_half_of_the_true_pairs_and_the_threshold(cosine, good_match, word):
-    assert even(good_match=good_match).fit(cosine) == word
-
-
-@given(st.lists(st.floats(-1, 1), min_size=21, max_size=21), st.floats(-2, 2), st.floats(-2, 2))
-def test_a_higher_cosine_never_matches_less(values, one, other):
-    found = even(quantiles=tuple(sorted(values)))
-    low, high = sorted((one, other))
-    assert 0 <= found.match(low) <= found.match(high) <= 1
 
 
 def test_scores_survive_their_file():

@@ -91,9 +91,53 @@ def test_any_text_has_an_answer(colours):
 def test_a_person_is_told_when_nothing_matches_well(colours):
     engine = SearchEngine.open(colours)
     good, poor = engine.search("red"), engine.search("white")
-    assert (good.matches_well, poor.matches_well, poor.threshold) == (True, False, 0.9)
-    assert good.hits[0].match > 0.9
-    assert poor.hits[0].match == 0
+    assert (good.matches_well, poor.matches_well) == (True, False)
+    assert {hit.good for hit in (*good.hits, *poor.hits)} == {None}  # too few images to judge by
+
+
+@pytest.fixture
+def reds(tmp_path, paint, write_colour_bundle, good_from):
+    """5 red images among 60; a hit of a short text is a good match from a cosine of 0.9 on."""
+    for n in range(60):
+        paint(tmp_path / "pictures" / f"{n:02d}.png", (220, n, n) if n < 5 else (20, n, 200))
+    vocabulary = Vocabulary.of(["a red one", "a red two"])
+    bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=vocabulary, matches=good_from(0.9))
+    return SearchEngine.open(index_of(tmp_path / "pictures", bundle, tmp_path))
+
+
+def test_good_matches_come_first_and_on_every_page_alike(reds):
+    whole = reds.search(Query.of_text("red", k=12, fold=False))
+    assert [hit.good for hit in whole.hits] == [True] * 5 + [False] * 7
+    pages = [reds.search(Query.of_text("red", k=3, offset=3 * page, fold=False)) for page in range(4)]
+    assert [hit for page in pages for hit in page.hits] == list(whole.hits)
+    assert whole.matches_well
+
+
+def test_a_claim_is_made_only_where_it_is_justified(reds):
+    def good(**values):
+        return {hit.good for hit in reds.search(Query.parse({"k": 3, "fold": False, **values})).hits}
+
+    assert good(terms=[{"text": "red"}]) == {True}
+    for text in ("1234", "猫", "the", "red one red two red"):  # no word met; no model for longer texts
+        assert good(terms=[{"text": text}]) == {False}
+    assert reds.search("1234").matches_well is False
+    assert good(terms=[{"text": "red"}, {"like": reds.index.item(0)["id"]}]) == {None}
+    assert good(terms=[{"text": "red"}], filters={"min_px": 1000}) == set()
+
+
+def test_labels_follow_the_ranking_where_unwanted_terms_change_it(reds):
+    hits = reds.search(Query.of_text("red", unwanted=("red",), k=60, fold=False)).hits
+    labels = [hit.good for hit in hits]
+    assert labels == sorted(labels, reverse=True)
+
+
+def test_the_part_of_a_text_that_the_model_does_not_read_is_named(shades):
+    text = "red green blue white red green blue white yellow  green "
+    (cut,) = shades.search(text).truncated
+    assert (cut.used, cut.unused) == ("red green blue white red green blue white", "yellow  green")
+    assert shades.search("red green blue white red green blue white").truncated == ()
+    long = Query(terms=[Term(text="red"), Term(text=text)], negatives=[Term(text=text)])
+    assert shades.search(long).truncated == (cut, cut)
 
 
 def test_words_that_the_model_has_not_met_are_named(tmp_path, paint, write_colour_bundle):
@@ -147,7 +191,7 @@ def test_a_picture_finds_itself_first_also_among_its_copies(shades, tmp_path, co
     upload = engine.search(Query.parse({"terms": [{"picture": source.read_bytes()}]}))
     assert upload.hits[0].sha256 == own.hits[0].sha256
     assert len(upload.hits[0].duplicates) == 2
-    assert (upload.matches_well, upload.hits[0].match) == (None, None)
+    assert (upload.matches_well, upload.hits[0].good) == (None, None)
 
 
 def test_a_picture_that_is_not_in_the_index_finds_its_likes(shades):

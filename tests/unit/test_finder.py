@@ -314,9 +314,7 @@ def test_an_id_has_its_picture_file_and_explanation(finder, library):
     hit = finder.search("blue", k=1).hits[0]
     path = (library / "album" / "cold" / "10.png").resolve()
     assert finder.picture(hit.id).model_dump() == {
-        name: value
-        for name, value in hit.model_dump().items()
-        if name not in {"rank", "score", "match", "fit", "duplicates"}
+        name: value for name, value in hit.model_dump().items() if name not in {"rank", "score", "good", "duplicates"}
     }
     assert finder.picture_path(hit.id) == path
     overlay = finder.explain(hit.id)

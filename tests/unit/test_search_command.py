@@ -58,6 +58,16 @@ def home(tmp_path_factory, colour_bundle):
     return folder
 
 
+@pytest.fixture(scope="module")
+def album_of_reds(tmp_path_factory, write_colour_bundle, good_from):
+    """A home with 5 red images among 60, whose model calls a hit of a short text good from a cosine of 0.9 on."""
+    folder = tmp_path_factory.mktemp("reds")
+    vocabulary = Vocabulary.of(["a red one", "a red two", "one red"])
+    bundle = write_colour_bundle(folder / "bundle", vocabulary=vocabulary, matches=good_from(0.9))
+    publish_pictures(folder, {f"{n:02d}": (220, n, n) if n < 5 else (20, n, 200) for n in range(60)}, bundle)
+    return folder
+
+
 def run(home, *arguments, cwd="/", **environment):
     return subprocess.run(
         [sys.executable, "-c", RUNNER, *arguments],
@@ -95,11 +105,10 @@ def test_a_search_prints_an_aligned_table_and_stays_light(home):
     done = run(home, "search", "green", "-k", "2", "--folder", "pictures", "--since", "2001-01-01", "--min-px", "8")
     assert (done.returncode, done.stderr) == (0, "more with --page 2\nheavy:\n")
     heading, first, second = done.stdout.splitlines()
-    assert heading.split() == ["rank", "score", "match", "id", "picture", "caption"]
-    rank, score, match, identity, place, *caption = first.split()
-    assert (rank, score, match, place) == ("1", "0.9993", "strong", str(home / "pictures" / "green.png"))
+    assert heading.split() == ["rank", "score", "id", "picture", "caption"]
+    rank, score, identity, path, *caption = first.split()
+    assert (rank, score, path) == ("1", "0.9993", str(home / "pictures" / "green.png"))
     assert (len(identity), " ".join(caption)) == (16, "a plain green ✓ picture")
-    assert second.split()[2] == "weak"
     assert [line.index("a plain") for line in (first, second)] == [heading.index("caption")] * 2
 
 
@@ -118,10 +127,9 @@ def test_json_is_the_whole_answer(home):
     answer = json.loads(printed)
     (hit,) = answer.pop("hits")
     assert (code, talk) == (0, ["more with --page 2"])
-    assert answer == {"candidates": 3, "more": True, "matches_well": True, "threshold": 0.9, "unmet": []}
+    assert answer == {"candidates": 3, "more": True, "matches_well": True, "unmet": [], "truncated": []}
     file = home / "pictures" / "blue.png"
-    assert (hit.pop("score"), hit.pop("match")) == (pytest.approx(1, abs=1e-2), pytest.approx(1, abs=1e-2))
-    assert hit.pop("fit") == "strong"
+    assert (hit.pop("score"), hit.pop("good")) == (pytest.approx(1, abs=1e-2), None)
     assert datetime.fromisoformat(hit.pop("modified_at") + "+00:00").timestamp() == int(file.stat().st_mtime)
     assert hit == {
         "rank": 1,
@@ -223,7 +231,7 @@ def test_near_duplicates_are_one_line_that_counts_them(home):
     # Plain pictures have one difference hash, and red and its near shade one colour as well.
     folded = ask(home / "twins", "red")[1].splitlines()
     assert len(folded) == 3
-    assert folded[1].split()[5:7] == ["+1", "similar"]
+    assert folded[1].split()[4:6] == ["+1", "similar"]
     assert len(ask(home / "twins", "red", "--all")[1].splitlines()) == 4
 
 
@@ -232,17 +240,39 @@ def test_a_person_is_told_which_words_the_model_has_not_met(tmp_path, write_colo
     publish_pictures(tmp_path / "home", {"red": "red"}, bundle)
     assert ask(tmp_path / "home", "a red")[2] == []
     assert ask(tmp_path / "home", "a red emu, or an Émeu")[2] == [
-        "the model was trained without 'emu', 'or', 'an', 'Émeu': what it finds for that is a guess"
+        "'emu', 'Émeu' never occurred in the training captions; results may be unrelated"
     ]
+
+
+def test_a_query_longer_than_the_model_reads_says_which_words_were_used(home):
+    text = "red green blue white red green blue white yellow yellow"  # the model of these tests reads eight words
+    code, printed, talk = ask(home, text, "--json")
+    assert (code, json.loads(printed)["truncated"]) == (
+        0,
+        [{"used": "red green blue white red green blue white", "unused": "yellow yellow"}],
+    )
+    assert talk == [
+        "the query is longer than the model reads; used 'red green blue white red green blue white', not used 'yellow yellow'"
+    ]
+    assert "the query is longer" in ask(home, "red", "--not", text)[2][-1]
+
+
+def test_one_divider_parts_good_matches_from_less_certain_ones(album_of_reds):
+    printed = ask(album_of_reds, "a red one", "-k", "6", "--all")[1].splitlines()
+    assert [line for line in printed if not line[0].isdigit()][1:] == ["Good matches", "Less certain"]
+    assert (printed[1], printed[7]) == ("Good matches", "Less certain")
+    assert "Less certain" not in ask(album_of_reds, "a red one", "-k", "2", "--all")[1]
+    code, printed, talk = ask(album_of_reds, "1234", "-k", "3", "--all")
+    assert (code, printed.splitlines()[1]) == (0, "Less certain")
+    assert "Good matches" not in printed
+    assert talk == ["no good match; these are the closest images", "more with --page 2"]
 
 
 def test_a_person_is_told_when_nothing_matches_well(home):
     code, printed, talk = ask(home, "white")
     assert (code, len(printed.splitlines())) == (0, 4)
-    assert talk == ["nothing matches well: best 0.58, pictures that fit score at least 0.90; these are the nearest"]
-    assert ask(home, "white", "--not", "red")[2] == [
-        "nothing matches well: pictures that fit score at least 0.90; these are the nearest"
-    ]
+    assert talk == ["no good match; these are the closest images"]
+    assert ask(home, "white", "--not", "red")[2] == talk
     assert ask(home, "red")[2] == []
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from components.records import Facets, Fit, Picture, SearchResult
+from components.records import Facets, Picture, SearchResult
 
 # JSON Schema's "date-time" (RFC 3339) demands a zone, which cameras do not write.
 _LocalTime = Annotated[datetime, WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$"})]
@@ -43,9 +43,18 @@ class HitAnswer(PictureAnswer):
 
     rank: int = Field(description="counted from 1 over all pages")
     score: float
-    match: float | None = Field(description="share of true caption-picture pairs that score lower, 0 to 1")
-    fit: Fit | None = Field(description="match in a word; null unless by text")
+    good: bool | None = Field(
+        description="whether it is a good match; hits before a good one are good too. Null where that cannot be said: for "
+        "queries with images, libraries of fewer than 50 images and models without match calibration"
+    )
     duplicates: list[str] = Field(description="ids of the near-duplicates this one stands for")
+
+
+class TruncatedAnswer(_Told):
+    """A text of the query that was used in part."""
+
+    used: str = Field(description="the beginning, which was searched for")
+    unused: str = Field(description="the rest, which exceeds the model's limit")
 
 
 class SearchAnswer(_Told):
@@ -54,11 +63,11 @@ class SearchAnswer(_Told):
     hits: list[HitAnswer]
     candidates: int = Field(description="pictures that pass the filters")
     more: bool
-    matches_well: bool | None = Field(description="whether the best hit reaches the threshold; null unless by text")
-    threshold: float | None
+    matches_well: bool | None = Field(description="false if no hit matches the texts well; null unless by text")
     unmet: list[str] = Field(
         description="words of the query in no caption the model was trained on: their hits are guesses"
     )
+    truncated: list[TruncatedAnswer] = Field(description="texts of the query that exceed what the model reads")
     took_ms: dict[str, float] = Field(description="stages, the waiting for a place included")
     generation: str = Field(description="name of the index that answered")
     bundle: str = Field(description="identity of the model")
@@ -66,10 +75,10 @@ class SearchAnswer(_Told):
     @classmethod
     def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> "SearchAnswer":
         """The answer for a result. facts: took_ms, generation, bundle."""
-        values = {name: getattr(result, name) for name in ("candidates", "more", "matches_well", "threshold", "unmet")}
-        return cls.model_validate(
-            {"hits": [_public(hit, show_path=show_paths) for hit in result.hits], **values, **facts}
-        )
+        values = {name: getattr(result, name) for name in ("candidates", "more", "matches_well", "unmet")}
+        hits = [_public(hit, show_path=show_paths) for hit in result.hits]
+        truncated = [text.model_dump() for text in result.truncated]
+        return cls.model_validate({"hits": hits, "truncated": truncated, **values, **facts})
 
 
 class LabelAnswer(_Told):

@@ -104,7 +104,6 @@ function tell(words) {
 }
 
 function answered(answer) {
-  panel.showThreshold(answer.threshold);
   if (generation !== null && answer.generation !== generation) loadFacets(); // the index has changed meanwhile
   generation = answer.generation;
 }

@@ -53,11 +53,6 @@ export class FilterPanel {
     this.#showChips();
   }
 
-  showThreshold(threshold) {
-    byId("score-hint").hidden = threshold === null || threshold === undefined;
-    if (threshold) byId("score-hint").textContent = `A good match has ${threshold.toFixed(2)} or more with this model.`;
-  }
-
   #showFolders() {
     const roots = treeOf(this.facets.folders.slice(0, LONG_LIST));
     byId("folder-field").hidden = roots.length === 0;

@@ -1,7 +1,7 @@
 // The results as rows of equal height, in order of rank; knows how to move among them, not what is searched for.
 
 import { reasonOfMissing, thumbnailUrl } from "./api.js";
-import { byId, element, strength } from "./words.js";
+import { byId, element } from "./words.js";
 
 const THUMBNAIL_PX = 480; // a row is about 200 px high and a tile at most 2.2 times as wide
 const EAGER = 8; // about the first screen; the others load when they come near
@@ -47,8 +47,12 @@ export class Grid {
   append(hits) {
     const known = new Set(this.hits.map((hit) => hit.id));
     const fresh = hits.filter((hit) => !known.has(hit.id));
-    this.list.append(...fresh.map((hit, place) => tileOf(hit, this.hits.length + place)));
-    this.hits.push(...fresh);
+    for (const hit of fresh) {
+      const before = this.hits.at(-1)?.good;
+      if (hit.good !== null && hit.good !== before) this.list.append(dividerOf(hit.good));
+      this.list.append(tileOf(hit, this.hits.length));
+      this.hits.push(hit);
+    }
     if (!this.list.querySelector('button.tile[tabindex="0"]')) this.#stop(this.tiles()[0]);
   }
 
@@ -103,24 +107,23 @@ function neighbour(tiles, here, direction) {
   return inRow.reduce((best, next) => (distance(next) < distance(best) ? next : best)).index;
 }
 
+// Good matches come first, so there is at most one change.
+function dividerOf(good) {
+  return element("li", { className: "divider" }, element("h2", {}, good ? "Good matches" : "Less certain"));
+}
+
 function tileOf(hit, place) {
   const ratio = hit.width_px && hit.height_px ? hit.width_px / hit.height_px : 1;
   const cell = element("li", { className: "cell" });
   cell.style.setProperty("--ratio", Math.min(WIDEST, Math.max(NARROWEST, ratio)).toFixed(4));
-  const fit = strength(hit);
   const copies = hit.duplicates.length;
   const image = element("img", { alt: "", decoding: "async", loading: place < EAGER ? "eager" : "lazy" });
   const frame = element("span", { className: "frame" }, image);
   if (copies) frame.append(element("span", { className: "copies-badge" }, `+${copies}`));
   const words = [`${hit.rank}. ${hit.captions[0] ?? hit.name}`];
-  if (fit) words.push(`${fit.word.toLowerCase()} match`);
+  if (hit.good) words.push("good match");
   if (copies) words.push(`${copies} near-${copies === 1 ? "duplicate" : "duplicates"} folded`);
-  const line = element(
-    "span",
-    { className: "line" },
-    fit ? element("span", { className: "strength", "data-level": fit.level }, fit.word) : null,
-    element("span", { className: "name" }, hit.name),
-  );
+  const line = element("span", { className: "line" }, element("span", { className: "name" }, hit.name));
   const button = element("button", { className: "tile", type: "button", tabIndex: -1 }, frame, line);
   button.setAttribute("aria-label", words.join(", "));
   button.dataset.id = hit.id;

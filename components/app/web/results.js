@@ -108,10 +108,13 @@ export class Results {
 
   #judge(answer) {
     if (answer.hits.length) {
-      const told = answer.matches_well === false ? ["Nothing matches well; these are the nearest."] : [];
+      const notices = answer.matches_well === false ? ["No good match; these are the closest images."] : [];
       const unmet = (answer.unmet ?? []).map((word) => `“${word}”`).join(", ");
-      if (unmet) told.push(`The model was trained without ${unmet}: what it finds for that is a guess.`);
-      if (told.length) this.#notice(told.join(" "));
+      if (unmet) notices.push(`${unmet} never occurred in the training captions; results may be unrelated.`);
+      for (const { used, unused } of answer.truncated ?? []) {
+        notices.push(`The query is longer than the model reads: it used “${used}” and not “${unused}”.`);
+      }
+      if (notices.length) this.#notice(notices.join(" "));
     }
     const total_ms = answer.took_ms?.total ?? Object.values(answer.took_ms ?? {}).reduce((sum, each) => sum + each, 0);
     byId("took").textContent = total_ms ? `${Math.max(1, Math.round(total_ms))} ms` : "";

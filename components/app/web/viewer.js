@@ -2,7 +2,7 @@
 
 import { explanationUrl, originalUrl, picture, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
 import { LabelForm } from "./labels.js";
-import { byId, element, fileSize, moment, place, strength, whole } from "./words.js";
+import { byId, element, fileSize, moment, place, whole } from "./words.js";
 
 export class Viewer {
   // hits(): the results; moreLike(id); shown(id): another picture is open; closed(index): of the last one, or -1
@@ -37,7 +37,7 @@ export class Viewer {
     const index = this.actions.hits().findIndex((hit) => hit.id === id);
     if (index >= 0) return this.openAt(index);
     const facts = await picture(id);
-    return this.#show({ rank: 0, score: null, match: null, fit: null, duplicates: [], ...facts });
+    return this.#show({ rank: 0, score: null, good: null, duplicates: [], ...facts });
   }
 
   close() {
@@ -147,14 +147,10 @@ export class Viewer {
 }
 
 function showMatch(hit) {
-  const fit = strength(hit);
   const words = [];
-  if (fit) words.push(element("span", { className: "strength", "data-level": fit.level }, `${fit.word} match`));
+  if (hit.good) words.push(element("span", { className: "good" }, "Good match"));
   if (hit.score !== null) words.push(element("span", { className: "cosine" }, `cosine ${hit.score.toFixed(3)}`));
   byId("viewer-match").replaceChildren(...words);
-  byId("viewer-match").title = fit
-    ? `In the model's test, ${Math.round(100 * hit.match)} % of captions fitted their own picture less well.`
-    : "";
 }
 
 function factsOf(hit) {

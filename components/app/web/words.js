@@ -9,13 +9,6 @@ const MINUTE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "long", timeStyle:
 export const whole = (number) => WHOLE.format(number);
 export const pictures = (count) => `${whole(count)} ${count === 1 ? "picture" : "pictures"}`;
 
-const STRENGTHS = { strong: "Strong", fair: "Fair", weak: "Weak" };
-
-// How well a hit fits a text, as the server judges it; null where it does not.
-export function strength(hit) {
-  return hit.fit ? { level: hit.fit, word: STRENGTHS[hit.fit] } : null;
-}
-
 // A camera's clock has no zone, so the text is shown as it was written: parsed and printed as if it were UTC.
 export function moment(text) {
   const time = new Date(`${text.replace(/(Z|[+-]\d\d:?\d\d)$/u, "")}Z`);

@@ -1,0 +1,40 @@
+"""Match calibration: the models of good matches of an exported encoder, measured as it serves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from components.data.vocabulary import Vocabulary
+from components.evaluation.bundle_recall import picture_vectors
+from components.evaluation.match_fit import fit_matches
+from components.records import MatchModels
+from components.search.engine import query_vectors
+from components.search.onnx_encoder import OnnxEncoder, Vectors
+from components.training.trainer import CaptionedPictures
+
+_MAX_IMAGES = 2000  # of each data set; more change no threshold and take minutes
+
+
+def calibrate_matches(
+    encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedPictures], *, seed: int = 0
+) -> MatchModels:
+    """Encode captioned images that the model was not trained on, and fit (components.evaluation.match_fit).
+
+    vocabulary: of the training captions, with counts; parts: one a data set. Raises DataError, PictureError.
+    """
+    rng = np.random.default_rng(seed)
+    paths, captions, sources = [], [], []
+    for number, part in enumerate(parts):
+        names = part.picture_rows()["file_name"].tolist()
+        of_image = part.captions.groupby("image_id", sort=True)["caption"].agg(list).tolist()
+        rows = np.sort(rng.permutation(len(names))[:_MAX_IMAGES]).tolist()
+        paths += [part.root / names[row] for row in rows]
+        captions += [of_image[row] for row in rows]
+        sources += [number] * len(rows)
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        vectors = query_vectors(encoder, texts)
+        return np.stack([vectors[text] for text in texts])
+
+    images = picture_vectors(encoder, paths)
+    return fit_matches(images, captions, vocabulary, encode, source_of=sources, seed=seed)

@@ -1,0 +1,101 @@
+"""Matching: which leading hits of a text are good matches; arithmetic on scores, knows nothing of indexes or models.
+
+A cosine says little alone: "the eiffel tower" finds towers with higher cosines than "dog" finds dogs. So a hit is judged
+by how far its cosine is above those of unrelated images for the same text (z), by its rank among so many images, and by
+how often the words of the text occurred in training. Unrelated images are estimated from the lower half of the cosines
+of a sample of the library, which images that show the thing hardly touch (an empirical null: B. Efron 2004, "Large-Scale
+Simultaneous Hypothesis Testing", JASA 99).
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.vocabulary import Vocabulary, content_words
+from components.records import MATCH_FEATURES, MatchModel, MatchModels
+
+MIN_IMAGES = 50  # in fewer, the cosines of unrelated images cannot be told from those of related ones
+SAMPLE_IMAGES = 2048
+# Of "a double decker bus" and 60 other absent things, 55 have a word that fewer captions had.
+MIN_CAPTIONS_OF_WORD = 30
+SHORT_WORDS = 2  # content words
+_MIN_SPREAD = 1e-6
+_SHARES, _LEAST_EXCESS = (1e-4, 0.02), 1e-3
+_NORMAL_5_PERCENT = 1.645  # standard deviations from the median of a normal distribution to its 5 % quantile
+
+Floats = NDArray[np.float64]
+
+
+class Background(NamedTuple):
+    """Cosines of a text with unrelated images: median and standard deviation; excess: share of images with z above 3."""
+
+    median: float
+    spread: float
+    excess: float
+
+
+class QueryWords(NamedTuple):
+    """The content words of a text: captions with the rarest one; mean over words of log(1 + captions); their number."""
+
+    rarest: int
+    mean: float
+    words: int
+
+    @property
+    def known(self) -> bool:
+        """Whether training met each word often enough for a claim."""
+        return self.rarest >= MIN_CAPTIONS_OF_WORD
+
+
+def background(cosines: Floats) -> Background:
+    """The background of a text from its cosines with a sample of a library: (n,), n >= MIN_IMAGES."""
+    low, median = np.quantile(cosines, [0.05, 0.5])
+    spread = max(float(median - low) / _NORMAL_5_PERCENT, _MIN_SPREAD)
+    return Background(float(median), spread, float(np.mean(cosines > median + 3 * spread)))
+
+
+def query_words(text: str, vocabulary: Vocabulary) -> QueryWords | None:
+    """What training knew of a text's words; None if it met none of them. vocabulary: with counts."""
+    words = content_words(text)
+    counts = [vocabulary.captions_with(word) for word in words]
+    if not any(counts):
+        return None
+    return QueryWords(min(counts), sum(map(math.log1p, counts)) / len(counts), len(words))
+
+
+def match_features(cosines: Floats, ranks: Floats, n_images: int, unrelated: Background, words: QueryWords) -> Floats:
+    """Features of hits in the order of records.MATCH_FEATURES: (n, 8).
+
+    cosines: (n,) of the text with the hits; ranks: (n,) from 1 among n_images, near-duplicates counted. The share of
+    images that score as high says how common the thing is in this library; above 2 % it says nothing more.
+    """
+    columns = np.empty((len(cosines), len(MATCH_FEATURES)))
+    columns[:, 0] = cosines
+    columns[:, 1] = (cosines - unrelated.median) / unrelated.spread
+    columns[:, 2] = np.log(np.clip(ranks / n_images, *_SHARES))
+    columns[:, 3] = unrelated.spread
+    columns[:, 4] = math.log(max(unrelated.excess, _LEAST_EXCESS))
+    columns[:, 5:] = math.log1p(words.rarest), words.mean, words.words
+    return columns
+
+
+def probabilities(model: MatchModel, features: Floats) -> Floats:
+    """Probability of each hit, (n,), that it shows what the text says."""
+    logits = features @ np.array(model.coefficients) + model.intercept
+    chances: Floats = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+    return chances
+
+
+def model_for(models: MatchModels, words: QueryWords) -> MatchModel | None:
+    """The model for a text of so many words; None if no claim is justified."""
+    if not words.known:
+        return None
+    return models.short if words.words <= SHORT_WORDS else models.long
+
+
+def count_good(model: MatchModel, features: Floats) -> int:
+    """Number of leading hits that are good matches: no hit is good below one that is not."""
+    good = probabilities(model, features) >= model.min_probability
+    return len(good) if good.all() else int(np.argmin(good))
