@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from components.app.tables import aligned
+from components.text import aligned
 from components.records import Comparison, Interval, RetrievalReport
 from model_registry import names
 from model_registry.ledger import LedgerEntry, title

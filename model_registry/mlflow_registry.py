@@ -27,6 +27,7 @@ from components.errors import BundleError, ConfigError
 from components.evaluation.comparison import StoredMeasurement
 from components.records import DatasetManifest, ParityReport, Record, RetrievalReport, ValidationReport
 from components.storage import new_directory
+from components.text import one_line
 from model_registry import names, tracking
 from model_registry.lineage import Lineage
 from model_registry.registry_errors import guarded, is_answer, limit_waiting, shown_address
@@ -259,7 +260,7 @@ class Registry:
             address = f"{source}/artifacts/{artifact}"
             return Path(download_artifacts(artifact_uri=address, dst_path=str(to), tracking_uri=self.tracking_uri))
         except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise BundleError(f"{artifact} of {name} version {version_or_alias} cannot be fetched: {reason}") from error
 
     def _record(self, name: str, version_or_alias: str, artifact: str, kind: type[_Rec]) -> _Rec:

@@ -134,7 +134,7 @@ def _compared(
 
 
 def _table(report: "DriftReport") -> str:
-    from components.app.tables import aligned
+    from components.text import aligned
     from components.monitoring.report import compared_text, verdict
 
     rows: list[tuple[str, ...]] = [("row", "measured", "limit", "chance", "p", "unit", "", "")]

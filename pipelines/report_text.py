@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from components.app.tables import aligned
+from components.text import aligned
 from components.records import (
     BundleMeasurement,
     DirectionReport,

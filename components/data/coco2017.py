@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from components.data.download import PictureRequest
 from components.errors import DataError
 from components.storage import write_errors, write_text_atomically
+from components.text import one_line
 
 HUB_DATASET = "phiyodr/coco2017"
 Split = Literal["train", "validation"]
@@ -155,4 +156,4 @@ def _folder_of(split: Split) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

@@ -29,6 +29,7 @@ from components.search.exact import Mask, Neighbours, Rows, Vectors
 from components.search.published import current_generation, is_published_root
 from components.search.tiers import Parameters
 from components.storage import sha256_of_bytes, sha256_of_file
+from components.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class VectorIndex:
                 items = stored.read(use_threads=False).cast(ITEM_SCHEMA)
             pa.default_memory_pool().release_unused()  # what the reader kept: as much again as the items
         except Exception as error:  # numpy and pyarrow raise whatever their parsers meet
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise _corrupted(path, reason or type(error).__name__) from error
         if vectors.dtype != np.float32:
             raise _corrupted(path, f"vectors are {vectors.dtype}, expected float32")
