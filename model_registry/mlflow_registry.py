@@ -412,6 +412,7 @@ def _log_model(bundle: Bundle, evidence: Evidence, lineage: Lineage) -> tuple[st
         info = mlflow.pyfunc.log_model(
             name=names.BUNDLE_ARTIFACT,
             python_model=str(_MODEL_CODE),  # as code: nothing is pickled
+            model_config={"image_directory": ""},  # keys that are not registered cannot be set when it is loaded
             artifacts={key: str(path) for key, path in files.items()},
             signature=_signature(bundle.manifest.embedding_dim),
             input_example=pd.DataFrame({"text": ["two dogs play on a beach"]}),
@@ -425,7 +426,8 @@ def _signature(embedding_dim: int) -> ModelSignature:
         inputs=Schema(
             [
                 ColSpec(DataType.string, "text", required=False),
-                ColSpec(DataType.string, "image", required=False),
+                ColSpec(DataType.string, "image", required=False),  # base64; MLflow lets bytes pass as well
+                ColSpec(DataType.string, "image_path", required=False),
             ]
         ),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, embedding_dim))]),

@@ -220,7 +220,7 @@ def test_odd_names_survive(home, paint):
     Path(os.fsdecode(broken)).write_bytes(b"x")
     summary = home.index()
     assert home.paths() == {os.fsencode(home.pictures) + b"/" + name for name in odd}
-    assert list(summary.failed) == [f"{home.pictures}/broken\\xff\\n.png"]
+    assert list(summary.failed) == [f"{home.pictures}/broken\\xff\n.png"]
     json.loads(summary.model_dump_json())
     assert home.index().unchanged + home.index().still_failing >= 1
 
