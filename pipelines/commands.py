@@ -171,7 +171,9 @@ def _index(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_jso
     click.echo(f"{manifest.count:,} pictures indexed, {len(manifest.failed)} failed{found}")
     for uri, reason in list(manifest.failed.items())[:20]:
         click.echo(f"  failed: {shown_path(uri)}: {visible(reason)}", err=True)
-    click.echo(f'search them: image-finder search "a dog running on the beach" --index {shlex.quote(str(place.index_dir))}')
+    click.echo(
+        f'search them: image-finder search "a dog running on the beach" --index {shlex.quote(str(place.index_dir))}'
+    )
 
 
 def _say(text: str) -> None:

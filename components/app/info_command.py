@@ -33,7 +33,9 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
         if as_json:
             click.echo(found.model_dump_json(indent=2))
             return
-        click.echo(f"index      {shown_path(found.index)}, generation {found.generation}, published {found.published_at}")
+        click.echo(
+            f"index      {shown_path(found.index)}, generation {found.generation}, published {found.published_at}"
+        )
         click.echo(f"pictures   {found.pictures:,}")
         if found.recall_at_10 is not None:
             click.echo(f"search     {found.kind}, finds {found.recall_at_10:.1%} of the 10 nearest pictures of a text")

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+import click
+
 _BROKEN_PIPE = 141  # 128 + SIGPIPE: what a shell reports of `grep` and others whose reader has gone
 _FAILED = 1
 
@@ -78,5 +80,5 @@ class _Ending(io.FileIO):
             self.failed = True  # what is buffered must not fail again while the interpreter ends
             if error.errno == errno.EPIPE:
                 raise SystemExit(_BROKEN_PIPE) from None
-            print(f"Error: standard output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+            click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
             raise SystemExit(_FAILED) from None

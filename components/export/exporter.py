@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from components.bundle import (
     FORMAT_VERSION,
     IMAGE_ENCODER,
-    MANIFEST,
     PREPROCESS,
     SCORES,
     TEXT_ENCODER,
@@ -19,6 +18,7 @@ from components.bundle import (
     VOCABULARY,
     Bundle,
     BundleManifest,
+    write_manifest,
 )
 from components.configs import ExportConfig
 from components.data.vocabulary import Vocabulary
@@ -66,7 +66,7 @@ def export_bundle(
             config=model_config.model_dump(mode="json"),
             starter=starter,
         )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
     return Bundle(path, manifest)
 
 

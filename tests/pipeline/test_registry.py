@@ -155,10 +155,21 @@ def test_registered_model_opens_files_only_below_the_directory_it_was_loaded_wit
     model = load(model_config={"image_directory": str(tmp_path / "images")})
     found = model.predict(pd.DataFrame({"image_path": [str(red), "sub/red.png", "sub/../sub/red.png"]}))
     np.testing.assert_allclose(found, [[1, 0]] * 3, atol=1e-5)
-    for path in (str(secret), "../images-secret.png", "sub/../../images-secret.png", "link.png", "/etc/passwd", "/none"):
+    for path in (
+        str(secret),
+        "../images-secret.png",
+        "sub/../../images-secret.png",
+        "link.png",
+        "/etc/passwd",
+        "/none",
+    ):
         with pytest.raises(MlflowException, match=f"image_path in row 0 is not below {tmp_path}/images: '{path}'"):
             model.predict(pd.DataFrame({"image_path": [path]}))
-    for path, reason in (("loop.png", "cannot be resolved"), ("a\0b", "cannot be resolved"), ("", "not a regular file")):
+    for path, reason in (
+        ("loop.png", "cannot be resolved"),
+        ("a\0b", "cannot be resolved"),
+        ("", "not a regular file"),
+    ):
         with pytest.raises(MlflowException, match=reason) as refused:
             model.predict(pd.DataFrame({"image_path": [path]}))
         assert refused.value.get_http_status_code() == 400

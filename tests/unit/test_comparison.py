@@ -187,7 +187,9 @@ def test_every_slice_that_is_measured_can_be_given_an_allowance():
     rows = 60
     table = pd.DataFrame(
         {
-            "image_id": [row // 4 if row < 20 else 100 + row // 5 if row < 40 else 200 + row // 10 for row in range(rows)],
+            "image_id": [
+                row // 4 if row < 20 else 100 + row // 5 if row < 40 else 200 + row // 10 for row in range(rows)
+            ],
             "caption": [("a dog " if row % 2 else "an emu ") * (1 + row % 3 * 4) for row in range(rows)],
             "width_px": [100, 200, 100] * 20,
             "height_px": [200, 100, 100] * 20,
@@ -201,6 +203,6 @@ def test_every_slice_that_is_measured_can_be_given_an_allowance():
     assert {each.slice for each in found} == set(SLICES)
     values = {name: {each.value for each in found if each.slice == name} for name in SLICES}
     assert all(values[name] == set(SLICES[name].values) for name in SLICES if name != "license")
-    allowances = {name: 0.1 for name in SLICES} | {f"{each.slice}: {each.value}": 0.1 for each in found}
+    allowances = dict.fromkeys(SLICES, 0.1) | {f"{each.slice}: {each.value}": 0.1 for each in found}
     parsed = RegistryConfig.parse({"promotion": {"slice_allowances": allowances}})
     assert parsed.promotion.slice_allowances == allowances

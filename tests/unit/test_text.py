@@ -7,8 +7,16 @@ import pytest
 
 from components.text import aligned, one_line, shown_path, visible
 
-PLAIN = ("/a/two  blanks.jpg", "/a/nfd e\u0301 日本 \N{FAMILY} \u202fPM.jpg", "/a/it's \\ \"q\" $x.jpg", "/a\\nb")
-ODD = ("/a/line\nbreak.jpg", "/a/\x1b[31mred\x07.jpg", "/a/tab\t\x85\u202egpj.exe", "/a/it's\n\\n", " ends ", "$'x'", "/a/\udcff.jpg")
+PLAIN = ("/a/two  blanks.jpg", "/a/nfd e\u0301 日本 \N{FAMILY} \u202fPM.jpg", '/a/it\'s \\ "q" $x.jpg', "/a\\nb")
+ODD = (
+    "/a/line\nbreak.jpg",
+    "/a/\x1b[31mred\x07.jpg",
+    "/a/tab\t\x85\u202egpj.exe",
+    "/a/it's\n\\n",
+    " ends ",
+    "$'x'",
+    "/a/\udcff.jpg",
+)
 
 
 @pytest.mark.parametrize("path", PLAIN)
