@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.download import PictureRequest
+from components.data.picture_names import plain_name
 from components.errors import DataError
 from components.storage import write_errors, write_text_atomically
 from components.text import one_line
@@ -58,7 +59,7 @@ def read_table(split: Split, *, table: Path | None = None, limit: int | None = N
     if missing:
         raise DataError(f"{where} has no column {', '.join(missing)}; it must hold {', '.join(SCHEMA.names)}")
     try:
-        rows = raw.select(SCHEMA.names).cast(SCHEMA).sort_by("image_id")
+        rows = _tidied(raw.select(SCHEMA.names), _folder_of(split)).cast(SCHEMA).sort_by("image_id")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{where} has a column of another type: {_one_line(error)}; expected {SCHEMA.names}") from error
     _check_rows(rows, where)
@@ -123,6 +124,20 @@ def _read_parquet(path: Path) -> pa.Table:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"cannot read {path} as a Parquet table: {_one_line(error)}") from error
+
+
+def _tidied(rows: pa.Table, folder: str) -> pa.Table:
+    """Rows of another tool's table with plain file names, and licences that are texts as numbers, or null."""
+    names, licenses = rows["file_name"].to_pylist(), rows["license"].to_pylist()
+    columns = {
+        "file_name": [plain_name(name, folder) if isinstance(name, str) else name for name in names],
+        "license": [
+            (int(value) if value.isdecimal() else None) if isinstance(value, str) else value for value in licenses
+        ],
+    }
+    for name, values in columns.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
+    return rows
 
 
 def _check_rows(rows: pa.Table, where: str) -> None:
