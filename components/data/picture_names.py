@@ -48,15 +48,16 @@ class PictureNames:
         that leads out of the folder is left for the reader to refuse. Raises DataError if a name matches several files
         or several names match one file.
         """
-        tidy = {name: _tidy(name) for name in dict.fromkeys(names)}
-        shared = _shared_directories([each for name, each in tidy.items() if not leads_out(name)])
-        owner: dict[str, str] = {}
-        paths: dict[str, str] = {}
-        for name, each in tidy.items():
-            found = None if leads_out(name) else self._find(name, each, shared)
-            if found is not None and tidy[owner.setdefault(found, name)] != each:
+        listed = self._listing(self._images)
+        paths = {name: self._path(name) for name in names if name in listed.names}  # nearly all, nearly always
+        others = {name: _tidy(name) for name in names if name not in paths}
+        shared = 0 if paths else _shared_directories([each for name, each in others.items() if not leads_out(name)])
+        owner = {path: name for name, path in paths.items()}
+        for name, tidy in others.items():
+            found = None if leads_out(name) else self._find(name, tidy, shared)
+            if found is not None and _tidy(owner.setdefault(found, name)) != tidy:
                 raise DataError(f"file names {owner[found]!r} and {name!r} both match {found}; rename or leave out one")
-            paths[name] = found or self._first_path(name, each)
+            paths[name] = found or self._first_path(name, tidy)
         return [paths[name] for name in names]
 
     def _find(self, name: str, tidy: str, shared: int) -> str | None:
@@ -79,19 +80,25 @@ class PictureNames:
             return tidy
         folders = (folder for folder in (self._images, self._name) if folder and tidy.startswith(f"{folder}/"))
         inner = tidy.removeprefix(f"{next(folders, '')}/")
+        return self._path(inner)
+
+    def _path(self, inner: str) -> str:
         return f"{self._images}/{inner}" if self._images else inner
 
     def _lookup(self, name: str) -> str | None:
         """Path below root of a name in the folder, looked up directory by directory; None if there is no such file."""
         found = self._images
         for part in name.split("/"):
-            if found not in self._listings:
-                self._listings[found] = _Listing(self._root, found)
-            entry = self._listings[found].entry(part)
+            entry = self._listing(found).entry(part)
             if entry is None:
                 return None
             found = f"{found}/{entry}" if found else entry
         return found
+
+    def _listing(self, folder: str) -> "_Listing":
+        if folder not in self._listings:
+            self._listings[folder] = _Listing(self._root, folder)
+        return self._listings[folder]
 
 
 class _Listing:
@@ -99,14 +106,14 @@ class _Listing:
 
     def __init__(self, root: Path | None, folder: str) -> None:
         self._folder = folder
-        self._names: frozenset[str] = frozenset()
+        self.names: frozenset[str] = frozenset()
         if root is not None:
             with contextlib.suppress(OSError):  # no such folder: its files are reported as missing by who opens them
-                self._names = frozenset(os.listdir(root / folder))  # noqa: PTH208 - names are all that is needed
+                self.names = frozenset(os.listdir(root / folder))  # noqa: PTH208 - names are all that is needed
 
     def entry(self, name: str) -> str | None:
         """The entry called name, else the one that differs in case or Unicode form only. Raises DataError if several do."""
-        if name in self._names:
+        if name in self.names:
             return name
         matches = self._folded.get(_folded(name), [])
         if len(matches) > 1:
@@ -117,16 +124,16 @@ class _Listing:
     @cached_property
     def _folded(self) -> dict[str, list[str]]:
         folded: dict[str, list[str]] = {}
-        for name in self._names:
+        for name in self.names:
             folded.setdefault(_folded(name), []).append(name)
         return folded
 
 
 def _tidy(name: str) -> str:
     """A name with slashes and without "." and empty parts; one that leads out, or is empty, unchanged."""
-    if leads_out(name) or not name:
+    if leads_out(name):
         return name
-    return PurePosixPath(name.replace("\\", "/")).as_posix()
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in {"", "."}) or name
 
 
 def _below(tidy: str, folder: str) -> str | None:
