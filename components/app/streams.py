@@ -51,7 +51,7 @@ def _guarded(stream: TextIO | None, raw: io.FileIO) -> TextIO:
         io.BufferedWriter(raw),
         stream.encoding,
         errors,
-        line_buffering=stream.line_buffering,
+        line_buffering=bool(stream.line_buffering),
         write_through=getattr(stream, "write_through", False),
     )
 
