@@ -6,7 +6,7 @@ tokenizer.json       Hugging Face tokenizers definition
 preprocess.json      components.data.preprocess.Preprocess
 scores.json          components.records.ScoreCalibration: what its cosines mean
 vocabulary.json      components.data.vocabulary.Vocabulary: words it has met; bundles made before 2026-11-29 have none
-bundle.json          BundleManifest: format, dimension, sha256 of every other file, what it was trained on
+bundle.json          BundleManifest: format, dimension, sha256 of every other file and of itself, what it was trained on
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from components.data.tokens import Tokenizer
 from components.data.vocabulary import Vocabulary
 from components.errors import BundleError
 from components.records import Record, ScoreCalibration
-from components.storage import sha256_of_file
+from components.storage import sealed, sha256_of_file, unsealed
 
 FORMAT_VERSION = 2  # 2: scores.json
 MANIFEST = "bundle.json"
@@ -72,10 +72,14 @@ class Bundle:
         if not manifest_path.is_file():
             raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; name the folder of an exported bundle")
         try:
-            manifest = BundleManifest.model_validate_json(manifest_path.read_bytes())
+            manifest = BundleManifest.model_validate(unsealed(manifest_path.read_bytes())[0])
         except ValidationError as error:
             raise BundleError(
                 f"{manifest_path} is not a bundle manifest: {first_fault(error)}; export the bundle again"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise BundleError(
+                f"{manifest_path} is not a bundle manifest, or damaged: {error}; fetch or export the bundle again"
             ) from error
         if manifest.format_version != FORMAT_VERSION:
             older = manifest.format_version < FORMAT_VERSION
@@ -117,6 +121,11 @@ class Bundle:
             return kind.model_validate_json((self.path / name).read_bytes())
         except ValidationError as error:
             raise BundleError(f"{self.path / name}: {first_fault(error)}; fetch or export the bundle again") from error
+
+
+def write_manifest(path: Path, manifest: BundleManifest) -> None:
+    """Write bundle.json, with a checksum of itself, into the directory of a bundle."""
+    (path / MANIFEST).write_text(sealed(manifest.model_dump_json()), encoding="utf-8")
 
 
 def _check_file(path: Path, expected: str, *, verify: bool) -> None:

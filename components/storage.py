@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from components.errors import StorageError
 
@@ -47,6 +48,36 @@ def sha256_of_lines(lines: Iterable[tuple[str | int, ...]]) -> str:
     for line in sorted(json.dumps(line) for line in lines):
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
+
+
+_SEAL = "content_sha256"
+
+
+def sealed(text: str) -> str:
+    """A JSON object as text with the SHA-256 of its values as a last one, by which `unsealed` finds any damage."""
+    values = json.loads(text)
+    values.pop(_SEAL, None)
+    return json.dumps({**values, _SEAL: _seal_of(values)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def unsealed(content: bytes) -> tuple[dict[str, Any], bool]:
+    """The values of a JSON object without its seal, and whether it had one; files of versions before seals have none.
+
+    Raises ValueError for what is no JSON object or does not fit its seal.
+    """
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError(f"not an object but a {type(values).__name__}")
+    if _SEAL not in values:
+        return values, False
+    expected, measured = values.pop(_SEAL), _seal_of(values)
+    if expected != measured:
+        raise ValueError(f"its values have sha256 {measured[:12]}, expected {str(expected)[:12]}")
+    return values, True
+
+
+def _seal_of(values: dict[str, Any]) -> str:
+    return sha256_of_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
 
 
 def hash_directory(directory: Path) -> dict[str, str]:

@@ -1,27 +1,35 @@
-"""Bundle model: the code MLflow loads a registered bundle with ("models from code"); unit vectors of texts or pictures."""
+"""Bundle model: the code MLflow loads a registered bundle with ("models from code"); unit vectors of texts or images."""
 
 import base64
 import binascii
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from components.bundle import Bundle
-from components.errors import QueryError
+from components.errors import ConfigError, FinderError, QueryError
 from components.search.onnx_encoder import OnnxEncoder
 
-_LONGEST_PATH = 4096  # characters, Linux's limit; a longer string can only be a picture in base64
+# Key of MLflow's model_config, which load_model and `mlflow models serve --model-config` take: the directory below
+# which image_path may name files. The registered value is "": no file is opened.
+IMAGE_DIRECTORY = "image_directory"
+_COLUMNS = ("text", "image", "image_path")
 
 
 class BundleModel(PythonModel):
-    """Encodes a table with the columns `text` and `image`, one of them filled in each row."""
+    """Encodes a table with the columns `text`, `image` and `image_path`, one of them filled in each row."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the bundle that was registered with this code."""
+        """Open the bundle that was registered with this code. Raises BundleError, ConfigError."""
+        self._directory = _directory(context.model_config or {})
         self._encoder = OnnxEncoder(Bundle.open(Path(context.artifacts["bundle"])))
 
     def predict(
@@ -30,41 +38,75 @@ class BundleModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, object] | None = None,
     ) -> NDArray[np.float32]:
-        """Unit vectors, (rows, embedding_dim) float32. image: a file's path, its bytes, or these in base64.
+        """Unit vectors, (rows, embedding_dim) float32.
 
-        Raises QueryError for a row without text and image or with both, PictureError for an unreadable picture.
+        image: a file's bytes, or these in base64. image_path: a file below the directory that model_config names as
+        image_directory, absolute or relative to it; links are followed first. Raises MlflowException
+        (INVALID_PARAMETER_VALUE, so that a scoring server answers with the message) for a row without exactly one
+        value, a path that is not allowed, and an unreadable image.
         """
-        texts, images = (_column(model_input, name) for name in ("text", "image"))
-        vectors = np.empty((len(model_input), self._encoder.embedding_dim), np.float32)
-        for row, (text, image) in enumerate(zip(texts, images, strict=True)):
-            if (text is None) == (image is None):
-                raise QueryError(f"row {row} needs either text or image, got {'neither' if text is None else 'both'}")
+        try:
+            return self._vectors(model_input)
+        except FinderError as error:
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
+
+    def _vectors(self, table: pd.DataFrame) -> NDArray[np.float32]:
+        texts, images, paths = (_column(table, name) for name in _COLUMNS)
+        for row, values in enumerate(zip(texts, images, paths, strict=True)):
+            given = [name for name, value in zip(_COLUMNS, values, strict=True) if value is not None]
+            if len(given) != 1:
+                found = " and ".join(given) or "none"
+                raise QueryError(f"row {row} needs one of {', '.join(_COLUMNS)}, got {found}")
+        vectors = np.empty((len(table), self._encoder.embedding_dim), np.float32)
         text_rows = [row for row, text in enumerate(texts) if text is not None]
         if text_rows:
             vectors[text_rows] = self._encoder.encode_text([str(texts[row]) for row in text_rows])
-        for row, image in enumerate(images):
-            if image is not None:
-                pixels = self._encoder.preprocess.load(_picture(image, row))
-                vectors[row] = self._encoder.encode_image(pixels[None])[0]
+        for row, (image, path) in enumerate(zip(images, paths, strict=True)):
+            if image is not None or path is not None:
+                source = _bytes_of(image, row) if path is None else self._file_of(str(path), row)
+                vectors[row] = self._encoder.encode_image(self._encoder.preprocess.load(source)[None])[0]
         return vectors
 
+    def _file_of(self, path: str, row: int) -> Path:
+        """The file a row names, links resolved. Raises QueryError unless it is below the configured directory."""
+        if self._directory is None:
+            raise QueryError(
+                f"image_path in row {row}: this model opens no files; send the bytes as `image`, or load the model with "
+                f"model_config {IMAGE_DIRECTORY}"
+            )
+        try:
+            found = (self._directory / path).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+            raise QueryError(f"image_path in row {row} cannot be resolved: {path[:200]!r}") from error
+        if not found.is_relative_to(self._directory):
+            raise QueryError(f"image_path in row {row} is not below {self._directory}: {path[:200]!r}")
+        return found
 
-def _column(table: pd.DataFrame, name: str) -> list[object]:
+
+def _directory(config: Mapping[str, Any]) -> Path | None:
+    value = config.get(IMAGE_DIRECTORY) or None
+    if value is None:
+        return None
+    if not isinstance(value, str) or not Path(value).is_dir():
+        raise ConfigError(f"model_config {IMAGE_DIRECTORY} is not a directory: {value!r}; name one, or leave it out")
+    return Path(value).resolve()
+
+
+def _column(table: pd.DataFrame, name: str) -> list[str | bytes | None]:
     if name not in table:
         return [None] * len(table)
     return [value if isinstance(value, str | bytes) else None for value in table[name]]
 
 
-def _picture(value: object, row: int) -> Path | bytes:
+def _bytes_of(value: str | bytes | None, row: int) -> bytes:
     if isinstance(value, bytes):
         return value
-    text = str(value)
-    if len(text) < _LONGEST_PATH and Path(text).is_file():
-        return Path(text)
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise QueryError(f"image in row {row} is neither a file nor base64: {text[:60]!r}") from None
+        return base64.b64decode("".join((value or "").split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise QueryError(
+            f"image in row {row} is neither bytes nor base64: {str(value)[:60]!r}; files go into image_path"
+        ) from None
 
 
 mlflow.models.set_model(BundleModel())

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from components.app.tables import aligned
 from components.records import Comparison, Interval, RetrievalReport
+from components.text import aligned
 from model_registry import names
 from model_registry.ledger import LedgerEntry, title
 from model_registry.mlflow_registry import RegisteredVersion

@@ -27,6 +27,7 @@ from components.errors import BundleError, ConfigError
 from components.evaluation.comparison import StoredMeasurement
 from components.records import DatasetManifest, ParityReport, Record, RetrievalReport, ValidationReport
 from components.storage import new_directory
+from components.text import one_line
 from model_registry import names, tracking
 from model_registry.lineage import Lineage
 from model_registry.registry_errors import guarded, is_answer, limit_waiting, shown_address
@@ -259,7 +260,7 @@ class Registry:
             address = f"{source}/artifacts/{artifact}"
             return Path(download_artifacts(artifact_uri=address, dst_path=str(to), tracking_uri=self.tracking_uri))
         except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise BundleError(f"{artifact} of {name} version {version_or_alias} cannot be fetched: {reason}") from error
 
     def _record(self, name: str, version_or_alias: str, artifact: str, kind: type[_Rec]) -> _Rec:
@@ -411,6 +412,7 @@ def _log_model(bundle: Bundle, evidence: Evidence, lineage: Lineage) -> tuple[st
         info = mlflow.pyfunc.log_model(
             name=names.BUNDLE_ARTIFACT,
             python_model=str(_MODEL_CODE),  # as code: nothing is pickled
+            model_config={"image_directory": ""},  # keys that are not registered cannot be set when it is loaded
             artifacts={key: str(path) for key, path in files.items()},
             signature=_signature(bundle.manifest.embedding_dim),
             input_example=pd.DataFrame({"text": ["two dogs play on a beach"]}),
@@ -424,7 +426,8 @@ def _signature(embedding_dim: int) -> ModelSignature:
         inputs=Schema(
             [
                 ColSpec(DataType.string, "text", required=False),
-                ColSpec(DataType.string, "image", required=False),
+                ColSpec(DataType.string, "image", required=False),  # base64; MLflow lets bytes pass as well
+                ColSpec(DataType.string, "image_path", required=False),
             ]
         ),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, embedding_dim))]),

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
 from components.errors import StorageError
+from components.text import one_line
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -82,7 +83,7 @@ def guarded(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_
 
 def registry_error(error: Exception, address: str) -> StorageError:
     """One line for an error of the store at this address."""
-    told = " ".join(_BESIDES.sub("", str(error)).split())
+    told = one_line(_BESIDES.sub("", str(error)))
     lowered = told.lower()
     place = f"the registry at {shown_address(address)}"
     if isinstance(error, OSError) and error.errno in _FULL:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from components.app.tables import hits_table
+from components.text import shown_path, visible
 from pipelines import operate_commands
 from pipelines.options import home_option, mlflow_option
 from pipelines.run_config import PipelineName
@@ -41,7 +43,7 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     option = f" --home {home}" if home else ""
     click.echo(
         f"\nDone in {time.monotonic() - started:.0f} s. Try next:\n"
-        f'  image-finder search "a red apple in the snow" --index {place.index_dir}\n'
+        f'  image-finder search "a red apple in the snow" --index {shlex.quote(str(place.index_dir))}\n'
         f"  image-finder ui{option}\n"
         f"  image-finder pipeline run training --config local --data CAPTIONED_PICTURES{option}"
     )
@@ -168,8 +170,10 @@ def _index(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_jso
     )
     click.echo(f"{manifest.count:,} pictures indexed, {len(manifest.failed)} failed{found}")
     for uri, reason in list(manifest.failed.items())[:20]:
-        click.echo(f"  failed: {uri}: {reason}", err=True)
-    click.echo(f'search them: image-finder search "a dog running on the beach" --index {place.index_dir}')
+        click.echo(f"  failed: {shown_path(uri)}: {visible(reason)}", err=True)
+    click.echo(
+        f'search them: image-finder search "a dog running on the beach" --index {shlex.quote(str(place.index_dir))}'
+    )
 
 
 def _say(text: str) -> None:

@@ -134,8 +134,8 @@ def _compared(
 
 
 def _table(report: "DriftReport") -> str:
-    from components.app.tables import aligned
     from components.monitoring.report import compared_text, verdict
+    from components.text import aligned
 
     rows: list[tuple[str, ...]] = [("row", "measured", "limit", "chance", "p", "unit", "", "")]
     for row in report.rows:

@@ -1,6 +1,7 @@
 """Commands `image-finder models ...`: what a person types to look at, promote, roll back and fetch models."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -9,6 +10,7 @@ import click
 
 from components.records import PartName
 from components.starter import MAX_MB
+from components.text import shown_path
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -237,9 +239,9 @@ def fetch(
         _print_json({"model": desk.model, "version": found.version, "path": str(bundle.path), "sha256": bundle.sha256})
         return
     click.echo(
-        f"{desk.model} version {found.version} in {bundle.path}, {len(bundle.manifest.files_sha256)} files verified"
+        f"{desk.model} version {found.version} in {shown_path(bundle.path)}, {len(bundle.manifest.files_sha256)} files verified"
     )
-    click.echo(f"search with it: image-finder index PICTURES --bundle {bundle.path}", err=True)
+    click.echo(f"search with it: image-finder index PICTURES --bundle {shlex.quote(str(bundle.path))}", err=True)
 
 
 @models.command(

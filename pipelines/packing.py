@@ -18,6 +18,7 @@ from components.records import BundleMeasurement, ScoreCalibration
 from components.search.onnx_encoder import OnnxEncoder
 from components.starter import CARD, MAX_MB, WEIGHTS
 from components.storage import new_directory
+from components.text import shown_path
 from model_registry.model_card import recall_table
 from pipelines.home import connect
 from pipelines.model_operations import Desk
@@ -83,7 +84,7 @@ def pack(
 
 def packed_text(packed: Packed, to: Path) -> str:
     """What was packed, in two lines and one for each data set."""
-    lines = [f"{to}: {packed.weights_bytes / _MB:.1f} MB of weights, trained on {packed.manifest.dataset}"]
+    lines = [f"{shown_path(to)}: {packed.weights_bytes / _MB:.1f} MB of weights, trained on {packed.manifest.dataset}"]
     for each in packed.measured:
         recalls = "/".join(f"{100 * value:.1f}" for _, value in sorted(each.report.text_to_image.recall.items()))
         lines.append(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from components.app.tables import aligned
 from components.records import (
     BundleMeasurement,
     DirectionReport,
@@ -13,6 +12,7 @@ from components.records import (
     SliceReport,
 )
 from components.search.index import IndexManifest
+from components.text import aligned
 
 
 def retrieval_table(report: RetrievalReport) -> str:

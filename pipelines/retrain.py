@@ -14,6 +14,7 @@ from components.records import ParityReport, PromotionDecision, Record, Retrieva
 from components.search.index import IndexManifest
 from components.search.publish import bundle_in_force
 from components.search.published import is_published_root
+from components.text import one_line
 from pipelines import run_config, runs
 from pipelines.alerts import Alert, machine, notify, scrub
 from pipelines.changes import Changes, Fingerprints, Known, compare
@@ -275,7 +276,7 @@ def _record(
 def _reason(error: BaseException) -> str:
     if isinstance(error, FinderError):
         return str(error)
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return f"{type(error).__name__}: {text}; the log holds its traceback" if text else type(error).__name__
 
 

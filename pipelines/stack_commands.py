@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from components.app.rim import shown_to_user
-from components.app.tables import aligned
+from components.text import aligned
 
 if TYPE_CHECKING:
     from pipelines.stacks import StackConfig, StackPlan

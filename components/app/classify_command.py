@@ -9,6 +9,7 @@ import click
 
 from components.app.paths import default_index, home_root
 from components.app.rim import shown_to_user
+from components.text import aligned, shown_path, visible
 
 if TYPE_CHECKING:
     from components.bundle import Bundle
@@ -116,7 +117,7 @@ def _answers(bundle: "Bundle", pictures: tuple[Path, ...], labels: list[str]) ->
             try:
                 pixels.append(encoder.preprocess.load(path))
             except PictureError as error:
-                faults[place] = " ".join(str(error).splitlines())
+                faults[place] = visible(str(error))
         found = iter(known.score(encoder.encode_image(np.stack(pixels))) if pixels else [])
         for place, path in enumerate(batch):
             yield path, faults[place] if place in faults else next(found)
@@ -133,10 +134,8 @@ def _as_json(answers: "list[Answer]", top: int) -> str:
 
 
 def _as_table(answers: "list[Answer]", top: int) -> str:
-    from components.app.tables import aligned
-
     rows = [
-        (str(path), each.label, f"{each.probability:.3f}", f"{each.score:.3f}")
+        (shown_path(path), each.label, f"{each.probability:.3f}", f"{each.score:.3f}")
         for path, found in answers
         if not isinstance(found, str)
         for each in found[:top]

@@ -2,10 +2,12 @@
 
 import difflib
 from importlib import metadata
+from typing import Any
 
 import click
 
 from components.app.rim import shown_to_user
+from components.app.streams import guarded_streams
 
 DISTRIBUTION = "text-guided-image-finder"
 _ENTRY_POINTS = "image_finder.commands"
@@ -16,6 +18,11 @@ class CommandsByEntryPoint(click.Group):
 
     A command's module must be cheap to import: the help of the group imports all of them for their first lines.
     """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click declares it
+        """Run the command line as click does, with standard streams that may be full or closed."""
+        with guarded_streams():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands, sorted."""

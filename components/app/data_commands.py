@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from components.app.rim import shown_to_user
-from components.app.tables import aligned
+from components.text import aligned, shown_path, visible
 
 if TYPE_CHECKING:
     from components.data.download import FetchReport
@@ -114,9 +114,9 @@ def _show_report(report: "FetchReport", folder: Path, *, as_json: bool) -> None:
     else:
         megabytes = f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.0f} s"
         counts = f"{report.fetched:,} fetched, {report.skipped:,} already there, {len(report.failed):,} failed"
-        click.echo(f"{folder}: {counts}; {megabytes}")
+        click.echo(f"{shown_path(folder)}: {counts}; {megabytes}")
     for image_id, reason in list(report.failed.items())[:_LISTED_FAILURES]:
-        click.echo(f"{image_id}: {reason}", err=True)
+        click.echo(f"{image_id}: {visible(reason)}", err=True)
     if (more := len(report.failed) - _LISTED_FAILURES) > 0:
         click.echo(f"and {more:,} more; --json lists them all", err=True)
     if report.failed:

@@ -10,6 +10,7 @@ import click
 
 from components.app.paths import default_library, home_root
 from components.app.rim import shown_to_user
+from components.text import shown_path, visible
 
 if TYPE_CHECKING:
     from components.library.indexer import IndexOptions, IndexSummary
@@ -131,7 +132,7 @@ def _interrupt(stop: threading.Event) -> None:
 
 
 def _warn(message: str) -> None:
-    click.echo(" ".join(message.splitlines()), err=True)
+    click.echo(visible(message), err=True)
 
 
 def _show(summary: "IndexSummary", *, as_json: bool) -> None:
@@ -151,14 +152,14 @@ def summary_text(summary: "IndexSummary") -> str:
         state = "" if summary.published else ", index unchanged"
         lines = [
             f"{', '.join(counts)}; {summary.embedded:,} embedded in {summary.seconds:,.1f} s",
-            f"{summary.pictures:,} pictures can be searched in {summary.library}{state}",
+            f"{summary.pictures:,} pictures can be searched in {shown_path(summary.library)}{state}",
         ]
     if summary.links_outside:
         lines.append(f"{summary.links_outside:,} links lead out of the folders and were not followed")
-    lines += [f"not looked at: {path}: {reason}" for path, reason in _some(summary.unreadable)]
+    lines += [f"not looked at: {each}" for each in _some(summary.unreadable)]
     if summary.failed:
         lines.append(f"{len(summary.failed):,} files cannot be read as pictures:")
-        lines += [f"  {path}: {reason}" for path, reason in _some(summary.failed)]
+        lines += [f"  {each}" for each in _some(summary.failed)]
         if (more := len(summary.failed) - _LISTED_FAILURES) > 0:
             lines.append(f"  and {more:,} more; --json lists them all")
     if summary.still_failing:
@@ -166,5 +167,5 @@ def summary_text(summary: "IndexSummary") -> str:
     return "\n".join(lines)
 
 
-def _some(reasons: dict[str, str]) -> list[tuple[str, str]]:
-    return list(reasons.items())[:_LISTED_FAILURES]
+def _some(reasons: dict[str, str]) -> list[str]:
+    return [f"{shown_path(path)}: {visible(reason)}" for path, reason in list(reasons.items())[:_LISTED_FAILURES]]

@@ -7,6 +7,7 @@ import click
 
 from components.app.paths import default_index, default_library, home_root
 from components.app.rim import shown_to_user
+from components.text import shown_path, visible
 
 _LISTED_FAILURES = 20
 _FOLDER = click.Path(path_type=Path)
@@ -32,20 +33,28 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
         if as_json:
             click.echo(found.model_dump_json(indent=2))
             return
-        click.echo(f"index      {found.index}, generation {found.generation}, published {found.published_at}")
+        click.echo(
+            f"index      {shown_path(found.index)}, generation {found.generation}, published {found.published_at}"
+        )
         click.echo(f"pictures   {found.pictures:,}")
         if found.recall_at_10 is not None:
             click.echo(f"search     {found.kind}, finds {found.recall_at_10:.1%} of the 10 nearest pictures of a text")
         for folder, count in found.folders.items():
-            label = f"  (--folder {shlex.quote(found.labels[folder])})" if found.labels[folder] else ""
-            click.echo(f"  {count:>9,}  {folder}{label}")
+            label = f"  (--folder {_word(found.labels[folder])})" if found.labels[folder] else ""
+            click.echo(f"  {count:>9,}  {shown_path(folder)}{label}")
         starter = "the starter model, " if found.starter else ""
         trained = f"trained on {found.bundle_dataset} {found.bundle_data_version}" if found.bundle_dataset else "absent"
-        click.echo(f"bundle     {found.bundle[:16]}, {starter}{trained}, {found.bundle_path}")
+        click.echo(f"bundle     {found.bundle[:16]}, {starter}{trained}, {shown_path(found.bundle_path)}")
         if found.newer_bundle:
             click.echo(f"  a newer bundle was published: {found.newer_bundle[:16]}; image-finder index takes it")
         click.echo(f"failed     {len(found.failed):,}")
         for path, reason in list(found.failed.items())[:_LISTED_FAILURES]:
-            click.echo(f"  {path}: {reason}")
+            click.echo(f"  {shown_path(path)}: {visible(reason)}")
         if (more := len(found.failed) - _LISTED_FAILURES) > 0:
             click.echo(f"  and {more:,} more; --json lists them all")
+
+
+def _word(label: str) -> str:
+    """A label as one word of a shell."""
+    shown = shown_path(label)
+    return shlex.quote(label) if shown == label else shown

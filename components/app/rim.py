@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import click
 
 from components.errors import FinderError
+from components.text import visible
 
 _INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 _OWN_PACKAGES = {"components", "model_registry", "pipelines", "steps"}
@@ -29,7 +30,7 @@ def shown_to_user() -> Iterator[None]:
     try:
         yield
     except FinderError as error:
-        raise click.ClickException(" ".join(str(error).splitlines())) from error
+        raise click.ClickException(visible(str(error))) from error
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package in _OWN_PACKAGES:

@@ -9,6 +9,7 @@ import click
 
 from components.app.paths import default_index
 from components.app.rim import shown_to_user
+from components.text import shown_path, visible
 
 if TYPE_CHECKING:
     from components.finder import Finder
@@ -123,7 +124,8 @@ def _place(options: _Options) -> Path:
         return place
     choice = default_index()
     if choice.other:
-        click.echo(f"searching {choice.path}, published after {choice.other}; --index names another", err=True)
+        newer, older = shown_path(choice.path), shown_path(choice.other)
+        click.echo(f"searching {newer}, published after {older}; --index names another", err=True)
     return choice.path
 
 
@@ -201,10 +203,11 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
     if result.matches_well is False:
         click.echo("no good match; these are the closest images", err=True)
     if result.unmet:
-        words = ", ".join(f"'{word}'" for word in result.unmet)
+        words = visible(", ".join(f"'{word}'" for word in result.unmet))
         click.echo(f"{words} never occurred in the training captions; results may be unrelated", err=True)
     for text in result.truncated:
-        click.echo(f"the query is longer than the model reads; used '{text.used}', not used '{text.unused}'", err=True)
+        used, unused = visible(text.used), visible(text.unused)
+        click.echo(f"the query is longer than the model reads; used '{used}', not used '{unused}'", err=True)
     if result.more:
         click.echo(f"more with --page {page + 1}", err=True)
 
@@ -223,11 +226,12 @@ def _explain(result: "SearchResult", finder: "Finder", place: Path) -> None:
         try:
             overlay = finder.explain(hit.id)
         except PictureError as error:
-            click.echo(f"not explained: {' '.join(str(error).splitlines())}", err=True)
+            click.echo(f"not explained: {visible(str(error))}", err=True)
             continue
         stream = io.BytesIO()
         overlay.save(stream, "PNG" if target.suffix.lower() == ".png" else "JPEG", quality=90)
         write_bytes_atomically(target, stream.getvalue())
         written.append(target)
     if written:
-        click.echo(f"explained: {written[0] if single else f'{len(written)} pictures in {place}'}", err=True)
+        shown = shown_path(place)
+        click.echo(f"explained: {shown if single else f'{len(written)} pictures in {shown}'}", err=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from components.records import Hit
+from components.text import aligned, shown_path
 
 _LEFT_OUT_IF_EMPTY = {"similar", "caption"}
 
@@ -13,18 +14,9 @@ def hits_table(hits: Sequence[Hit]) -> str:
         "rank": [str(hit.rank) for hit in hits],
         "score": [f"{hit.score:.4f}" for hit in hits],
         "id": [hit.id for hit in hits],
-        "picture": [hit.uri for hit in hits],
+        "picture": [shown_path(hit.uri) for hit in hits],
         "similar": [f"+{len(hit.duplicates)} similar" if hit.duplicates else "" for hit in hits],
-        "caption": [hit.captions[0] if hit.captions else "" for hit in hits],
+        "caption": [" ".join(hit.captions[0].split()) if hit.captions else "" for hit in hits],
     }
     told = {name: cells for name, cells in columns.items() if any(cells) or name not in _LEFT_OUT_IF_EMPTY}
     return aligned([list(told), *zip(*told.values(), strict=True)])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text columns, left-aligned, two spaces apart; a cell's line breaks become spaces."""
-    cells = [[" ".join(cell.split()) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )

@@ -7,9 +7,10 @@ from components.configs.base import Config, fault_message, first_fault
 from components.configs.data import DatasetConfig, PartConfig, SplitConfig, ValidationConfig
 from components.configs.drift import DRIFT_ROWS, DriftConfig
 from components.configs.embedding import EmbeddingConfig, GalleryConfig, IndexTierConfig
-from components.configs.evaluation import SLICES, EvaluationConfig, ExportConfig, PromotionConfig, RegistryConfig
+from components.configs.evaluation import EvaluationConfig, ExportConfig, PromotionConfig, RegistryConfig
 from components.configs.model import HubConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from components.configs.run import TrainingParameters
+from components.configs.slices import SLICES
 from components.configs.training import TrainingConfig
 
 __all__ = [

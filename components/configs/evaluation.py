@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from components.configs.base import Config
+from components.configs.slices import slice_fault
 
 
 class EvaluationConfig(Config):
@@ -42,9 +43,6 @@ class ExportConfig(Config):
     )
 
 
-SLICES = ("direction", "caption length", "picture shape", "captions of the picture", "license")
-
-
 class PromotionConfig(Config):
     """What a candidate must reach to become champion; recalls and gains are shares, 0.01 is one point.
 
@@ -76,9 +74,9 @@ class PromotionConfig(Config):
 
     @model_validator(mode="after")
     def _allowances_name_slices(self) -> Self:
-        unknown = [key for key in self.slice_allowances if key.partition(": ")[0] not in SLICES]
-        if unknown:
-            raise ValueError(f"slice_allowances names '{unknown[0]}': known slices are {', '.join(SLICES)}")
+        for key in self.slice_allowances:
+            if fault := slice_fault(key):
+                raise ValueError(f"slice_allowances names '{key}': {fault}")
         return self
 
 

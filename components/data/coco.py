@@ -1,8 +1,9 @@
-"""Captions table: reads COCO captions JSON and the table of phiyodr/coco2017 into one form; never opens a picture.
+"""Captions table: reads COCO captions JSON and the table of phiyodr/coco2017 into one form; opens no picture, lists folders.
 
 The captions table has a row for each caption: image_id int64, caption_id int64, file_name str (POSIX path relative to
 the data set's root), caption str, width_px int64, height_px int64 (as annotated; 0 if unknown), license int64 (0 if
-unknown), part str ("train" | "val" | "test"). Rows are sorted by part in that order, image_id and caption_id. Ids are
+unknown), part str ("train" | "val" | "test"). File names are those of the files that are there, as
+components.data.picture_names resolves what the annotations say. Rows are sorted by part in that order, image_id and caption_id. Ids are
 those of the annotations; where a part comes in several files, `read_captions` says how they are kept apart.
 Formats: https://cocodataset.org/#format-data and https://huggingface.co/datasets/phiyodr/coco2017.
 """
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.configs import DatasetConfig
+from components.data.picture_names import PictureNames
 from components.errors import DataError
 from components.records import PartName
 
@@ -31,6 +33,7 @@ PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 _TABLE_COLUMNS = ("image_id", "file_name", "width", "height", "license", "ids", "captions")
 _IDS = ["image_id", "caption_id"]
 _SHOWN_IDS = 5
+_EXACT_FLOAT = 2.0**53  # up to it every integer is a float
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,11 @@ def _joined(frames: dict[PartName, list[pd.DataFrame]]) -> dict[PartName, pd.Dat
 def _read_file(file: PartFile, config: DatasetConfig, hub_cache: Path | None) -> pd.DataFrame:
     """One row a caption, unsorted, without the column part."""
     if config.layout != "coco2017_table":
-        frame = _read_coco_json(file)
+        frame = _read_coco_json(file, config.root)
     elif file.annotations is None:
-        frame = _flatten(_load_hub_table(str(config.hub_dataset), file, hub_cache), file)
+        frame = _flatten(_load_hub_table(str(config.hub_dataset), file, hub_cache), file, config.root)
     else:
-        frame = _flatten(_read_parquet(file.annotations), file)
+        frame = _flatten(_read_parquet(file.annotations), file, config.root)
     if frame.empty:
         raise DataError(f"{file.place}: no captions for part '{file.name}' of data set '{config.name}'")
     return frame
@@ -128,7 +131,7 @@ def _finish(frame: pd.DataFrame, part: PartName, max_images: int | None) -> pd.D
 # COCO captions JSON
 
 
-def _read_coco_json(file: PartFile) -> pd.DataFrame:
+def _read_coco_json(file: PartFile, root: Path | None) -> pd.DataFrame:
     """One row a caption, unsorted, without the column part."""
     path = _existing(file.annotations, file)
     content = _load_json(path)
@@ -136,10 +139,18 @@ def _read_coco_json(file: PartFile) -> pd.DataFrame:
     pictures = pd.DataFrame(
         {
             "image_id": _integers(_values(images, "id", "images", path), f"{path}: images[].id"),
-            "file_name": _strings(_values(images, "file_name", "images", path), f"{path}: images[].file_name"),
+            "file_name": _file_names(
+                _values(images, "file_name", "images", path),
+                PictureNames(root, file.images),
+                f"{path}: images[].file_name",
+            ),
             "width_px": _integers_or_zero(images, "width", path),
             "height_px": _integers_or_zero(images, "height", path),
-            "license": _integers_or_zero(images, "license", path),
+            "license": _licenses(
+                [_value_or_zero(row, "license") for row in images],
+                f"{path}: images[].license",
+                _license_ids(content.get("licenses")),
+            ),
         }
     )
     ids = _values(annotations, "image_id", "annotations", path)
@@ -151,7 +162,6 @@ def _read_coco_json(file: PartFile) -> pd.DataFrame:
             "caption": _strings(["" if text is None else text for text in texts], f"{path}: annotations[].caption"),
         }
     )
-    pictures["file_name"] = _below(file.images, pictures["file_name"])
     return _join(captions, _distinct(pictures, str(path)), str(path))
 
 
@@ -190,8 +200,22 @@ def _values(rows: list[Any], key: str, name: str, path: Path) -> list[Any]:
 
 
 def _integers_or_zero(rows: list[dict[str, Any]], key: str, path: Path) -> npt.NDArray[np.int64]:
-    values = [0 if (value := row.get(key)) is None else value for row in rows]
-    return _integers(values, f"{path}: images[].{key}")
+    return _integers([_value_or_zero(row, key) for row in rows], f"{path}: images[].{key}")
+
+
+def _value_or_zero(row: dict[str, Any], key: str) -> Any:  # noqa: ANN401
+    return 0 if (value := row.get(key)) is None else value
+
+
+def _license_ids(licenses: object) -> dict[str, int]:
+    """Ids of the file's list of licences by name and by address; empty where there is no such list."""
+    rows = [row for row in licenses if isinstance(row, dict)] if isinstance(licenses, list) else []
+    return {
+        row[key].strip().casefold(): row["id"]
+        for row in rows
+        for key in ("name", "url")
+        if isinstance(row.get(key), str) and type(row.get("id")) is int
+    }
 
 
 def _distinct(pictures: pd.DataFrame, place: str) -> pd.DataFrame:
@@ -250,21 +274,20 @@ def _require_columns(found: Sequence[str], place: str) -> None:
         raise DataError(f"{place}: no column {', '.join(missing)}; found: {_listed(found)}")
 
 
-def _flatten(table: pa.Table, file: PartFile) -> pd.DataFrame:
+def _flatten(table: pa.Table, file: PartFile, root: Path | None) -> pd.DataFrame:
     """One row a caption from one row a picture, unsorted, without the column part."""
     place = file.place
     pictures = pd.DataFrame(
         {
             "image_id": _integers(table["image_id"].to_pylist(), f"{place}: column image_id"),
-            "file_name": _strings(table["file_name"].to_pylist(), f"{place}: column file_name"),
+            "file_name": _file_names(
+                table["file_name"].to_pylist(), PictureNames(root, file.images), f"{place}: column file_name"
+            ),
             "width_px": _integers(_filled(table["width"]), f"{place}: column width"),
             "height_px": _integers(_filled(table["height"]), f"{place}: column height"),
-            "license": _integers(_filled(table["license"]), f"{place}: column license"),
+            "license": _licenses(_filled(table["license"]), f"{place}: column license", {}),
         }
     )
-    # Whether the hub's file names start with the folder is not documented; both are read alike.
-    within = pictures["file_name"].str.startswith(f"{file.images}/")
-    pictures["file_name"] = pictures["file_name"].where(within, _below(file.images, pictures["file_name"]))
     ids, texts, lengths = _lists(table, place)
     captions = pd.DataFrame(
         {
@@ -306,14 +329,38 @@ def _filled(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _integers(values: Sequence[Any] | npt.NDArray[Any], place: str) -> npt.NDArray[np.int64]:
-    """Values as int64. Raises DataError if any is no integer of 64 bits (NumPy would cut 1.5 and read "1" silently)."""
+    """Values as int64; integral floats (640.0) count as integers.
+
+    Raises DataError if any is no integer of 64 bits (NumPy would cut 1.5 and read "1" silently).
+    """
     try:
         array = np.asarray(values if len(values) else np.zeros(0, np.int64))
     except (ValueError, OverflowError):
         array = np.empty(len(values), object)
+    if array.dtype.kind == "f" and (np.abs(array) <= _EXACT_FLOAT).all() and (array == np.rint(array)).all():
+        array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu" or (array.dtype.kind == "u" and (array > 2**63 - 1).any()):
         _refuse_first(values, int, place)
     return array.astype(np.int64)
+
+
+def _licenses(values: Sequence[Any], place: str, known: dict[str, int]) -> npt.NDArray[np.int64]:
+    """Ids of licences; a text is one of the known names, or a number, or unknown (0), which is logged."""
+    if not any(isinstance(value, str) for value in values):
+        return _integers(values, place)
+    texts = {value: value.strip().casefold() for value in values if isinstance(value, str)}
+    ids = {value: int(text) if text.isdecimal() else known.get(text, 0) for value, text in texts.items()}
+    if unknown := sorted(value for value, number in ids.items() if number == 0 and texts[value] not in {"", "0"}):
+        logger.warning("%s: %r has no id in the list of licences and counts as unknown", place, unknown[0][:80])
+    return _integers([ids[value] if isinstance(value, str) else value for value in values], place)
+
+
+def _file_names(values: list[Any], names: PictureNames, place: str) -> "pd.Series[str]":
+    texts = _strings(values, place).tolist()
+    try:
+        return pd.Series(names.resolve(texts), dtype="str")
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _strings(values: list[Any], place: str) -> "pd.Series[str]":
@@ -328,14 +375,11 @@ def _strings(values: list[Any], place: str) -> "pd.Series[str]":
 
 def _refuse_first(values: Iterable[Any], wanted: type, place: str) -> NoReturn:
     for position, value in enumerate(values):
+        if wanted is int and isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_FLOAT:
+            continue
         if isinstance(value, bool) or not isinstance(value, (wanted, np.integer) if wanted is int else wanted):
             raise DataError(f"{place}: entry {position} must be {wanted.__name__}, found {repr(value)[:80]}")
     raise DataError(f"{place}: a value does not fit into 64 bits")
-
-
-def _below(folder: str, names: "pd.Series[str]") -> "pd.Series[str]":
-    """File names relative to the root. An absolute one stays as it is, for the manifest to refuse."""
-    return names.where(names.str.startswith("/"), f"{folder}/" + names) if folder else names
 
 
 def _count(ids: Iterable[Any], noun: str) -> str:

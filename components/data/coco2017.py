@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.download import PictureRequest
+from components.data.picture_names import plain_name
 from components.errors import DataError
 from components.storage import write_errors, write_text_atomically
+from components.text import one_line
 
 HUB_DATASET = "phiyodr/coco2017"
 Split = Literal["train", "validation"]
@@ -57,7 +59,7 @@ def read_table(split: Split, *, table: Path | None = None, limit: int | None = N
     if missing:
         raise DataError(f"{where} has no column {', '.join(missing)}; it must hold {', '.join(SCHEMA.names)}")
     try:
-        rows = raw.select(SCHEMA.names).cast(SCHEMA).sort_by("image_id")
+        rows = _tidied(raw.select(SCHEMA.names), _folder_of(split)).cast(SCHEMA).sort_by("image_id")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{where} has a column of another type: {_one_line(error)}; expected {SCHEMA.names}") from error
     _check_rows(rows, where)
@@ -124,6 +126,20 @@ def _read_parquet(path: Path) -> pa.Table:
         raise DataError(f"cannot read {path} as a Parquet table: {_one_line(error)}") from error
 
 
+def _tidied(rows: pa.Table, folder: str) -> pa.Table:
+    """Rows of another tool's table with plain file names, and licences that are texts as numbers, or null."""
+    names, licenses = rows["file_name"].to_pylist(), rows["license"].to_pylist()
+    columns = {
+        "file_name": [plain_name(name, folder) if isinstance(name, str) else name for name in names],
+        "license": [
+            (int(value) if value.isdecimal() else None) if isinstance(value, str) else value for value in licenses
+        ],
+    }
+    for name, values in columns.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
+    return rows
+
+
 def _check_rows(rows: pa.Table, where: str) -> None:
     for name in _NEEDED:
         if nulls := rows.column(name).null_count:
@@ -155,4 +171,4 @@ def _folder_of(split: Split) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

@@ -28,6 +28,7 @@ from components.data.images import load_rgb
 from components.errors import PictureError, StorageError
 from components.records import Record
 from components.storage import write_errors
+from components.text import one_line
 
 _PART = ".part"
 _MAX_REDIRECTS = 5
@@ -340,7 +341,7 @@ def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 @contextlib.contextmanager

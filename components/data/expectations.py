@@ -154,10 +154,15 @@ def _error_text(result: ExpectationResult) -> str:
 
 
 def _reasons_text(report: ValidationReport) -> str:
-    """The three reasons that removed most captions, each with its count and first ids."""
+    """The three reasons that removed most captions, each with its count, first ids and, of images, the first example."""
+    examples = {
+        each.name: f"; {each.examples[0]}"
+        for each in report.expectations
+        if each.examples and "file_name" in each.column
+    }
     biggest = sorted(report.quarantined.items(), key=lambda item: (-len(item[1]), item[0]))[:3]
     texts = [
-        f"{reason} {len(ids):,} (caption ids {', '.join(map(str, ids[:3]))}{', ...' if len(ids) > 3 else ''})"
+        f"{reason} {len(ids):,} (caption ids {', '.join(map(str, ids[:3]))}{', ...' if len(ids) > 3 else ''}{examples.get(reason, '')})"
         for reason, ids in biggest
     ]
     return ", ".join(texts)

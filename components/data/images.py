@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from components.data.colour import to_srgb
 from components.data.heif import open_heif
 from components.errors import DataError, PictureError
+from components.text import shown_path
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -340,7 +341,7 @@ def _finite(values: NDArray[np.generic]) -> NDArray[np.float64]:
 def _label(source: Path | bytes) -> str:
     if isinstance(source, bytes):
         return f"picture ({len(source):,} bytes)"
-    return str(source).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+    return shown_path(source)
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -21,9 +21,11 @@ from tqdm import tqdm
 from components.configs import DatasetConfig
 from components.data.coco import PartFile, part_files
 from components.data.images import MAX_PICTURE_BYTES, load_rgb, picture_size, walk_files
+from components.data.picture_names import leads_out
 from components.errors import PictureError
 from components.records import DatasetManifest, PartName
 from components.storage import sha256_of_bytes, sha256_of_file, sha256_of_lines, write_errors
+from components.text import shown_path
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +159,7 @@ def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *
 
 
 def _inspect_file(root: Path, file_name: str) -> _Facts:
-    if PurePosixPath(file_name).is_absolute() or ".." in PurePosixPath(file_name).parts:
+    if leads_out(file_name):
         return _failed(file_name, "refused: the file name leads out of the data set's folder")
     path = root / file_name
     try:
@@ -168,7 +170,7 @@ def _inspect_file(root: Path, file_name: str) -> _Facts:
             return _failed(file_name, f"{status.st_size:,} bytes, the limit is {MAX_PICTURE_BYTES:,} bytes")
         data = path.read_bytes()
     except FileNotFoundError:
-        return _failed(file_name, "the file is missing")
+        return _failed(file_name, f"the file is missing: {shown_path(path)}")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return _failed(file_name, getattr(error, "strerror", None) or str(error))
     width_px, height_px, reason = 0, 0, ""

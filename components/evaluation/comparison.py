@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components.configs.slices import DIRECTION
 from components.errors import DataError
 from components.evaluation.retrieval import (
     BoolVector,
@@ -22,8 +23,6 @@ from components.evaluation.retrieval import (
     slice_groups,
 )
 from components.records import BundleMeasurement, Comparison, Record, SliceDifference
-
-DIRECTION = "direction"  # the slice whose values are the two directions
 
 
 class MeasuredBundle(NamedTuple):
@@ -101,7 +100,7 @@ def compare_ranks(
     picture_of_caption = np.searchsorted(candidate.captioned_images, candidate.image_of_caption)
     to_image = _hits(candidate.text_to_image, ks) - _hits(champion.text_to_image, ks)
     to_text = _hits(candidate.image_to_text, ks) - _hits(champion.image_to_text, ks)
-    named: list[tuple[str, str]] = [(DIRECTION, "text to picture"), (DIRECTION, "picture to text")]
+    named: list[tuple[str, str]] = [(DIRECTION.name, value) for value in DIRECTION.values]
     asked: list[tuple[IntVector, IntVector]] = [(to_image, picture_of_caption), (to_text, np.arange(n_pictures))]
     for name, value, members in slice_groups(slices, candidate.n_captions):
         named.append((name, value))

@@ -7,6 +7,7 @@ a slice with fewer than two groups left is dropped (all photos of Flickr8k here 
 
 import pandas as pd
 
+from components.configs.slices import CAPTION_COUNT, CAPTION_LENGTH, LICENSE, PICTURE_SHAPE, WORDS
 from components.data.vocabulary import Vocabulary, words_of
 from components.errors import DataError
 
@@ -20,10 +21,8 @@ def caption_slices(
 ) -> dict[str, list[str]]:
     """Labels by slice name, one for each row of the captions table in its order; "" where a row is in no group.
 
-    caption length: "1-8 words", "9-13 words", "14 words or more" (17, 75 and 8 % of val2017's);
-    picture shape: "landscape", "portrait", "square" (sides within 5 %), unknown sizes are in no group;
-    captions of the picture: "1-4", "5", "6 or more"; license: "license 1", ..., 0 is in no group;
-    words: "all met in training", "some not met", when the model's vocabulary is given.
+    Names and values are those of components.configs.slices, "words" only when the model's vocabulary is given. Of
+    val2017's captions 17, 75 and 8 % are short, middling and long. Pictures of unknown size or license are in no group.
     Groups below min_captions get no label, and slices with fewer than two groups are left out. Raises DataError.
     """
     missing = [name for name in _COLUMNS if name not in captions.columns]
@@ -32,38 +31,40 @@ def caption_slices(
     siblings = captions.groupby(["part", "image_id"])["caption"].transform("size")
     sizes = zip(captions["width_px"].tolist(), captions["height_px"].tolist(), strict=True)
     slices = {
-        "caption length": [_length_label(text) for text in captions["caption"].tolist()],
-        "picture shape": [_shape_label(width_px, height_px) for width_px, height_px in sizes],
-        "captions of the picture": [_count_label(count) for count in siblings.tolist()],
-        "license": [f"license {license_id}" if license_id else "" for license_id in captions["license"].tolist()],
+        CAPTION_LENGTH.name: [_length_label(text) for text in captions["caption"].tolist()],
+        PICTURE_SHAPE.name: [_shape_label(width_px, height_px) for width_px, height_px in sizes],
+        CAPTION_COUNT.name: [_count_label(count) for count in siblings.tolist()],
+        LICENSE.name: [f"{LICENSE.numbered} {number}" if number else "" for number in captions["license"].tolist()],
     }
     if vocabulary is not None:
-        slices["words"] = [
-            "some not met" if vocabulary.unmet(text) else "all met in training" for text in captions["caption"]
-        ]
+        met, unmet = WORDS.values
+        slices[WORDS.name] = [unmet if vocabulary.unmet(text) else met for text in captions["caption"]]
     kept = {name: _without_small_groups(labels, min_captions) for name, labels in slices.items()}
     return {name: labels for name, labels in kept.items() if len(set(labels) - {""}) >= 2}
 
 
 def _length_label(caption: str) -> str:
     n_words = len(words_of(caption))
+    short, middling, long = CAPTION_LENGTH.values
     if n_words <= 8:
-        return "1-8 words" if n_words else ""
-    return "9-13 words" if n_words <= 13 else "14 words or more"
+        return short if n_words else ""
+    return middling if n_words <= 13 else long
 
 
 def _shape_label(width_px: int, height_px: int) -> str:
     if width_px <= 0 or height_px <= 0:
         return ""
+    landscape, portrait, square = PICTURE_SHAPE.values
     if max(width_px, height_px) <= _SQUARE_RATIO * min(width_px, height_px):
-        return "square"
-    return "landscape" if width_px > height_px else "portrait"
+        return square
+    return landscape if width_px > height_px else portrait
 
 
 def _count_label(count: int) -> str:
+    few, five, many = CAPTION_COUNT.values
     if count <= 4:
-        return "1-4"
-    return "5" if count == 5 else "6 or more"
+        return few
+    return five if count == 5 else many
 
 
 def _without_small_groups(labels: list[str], min_captions: int) -> list[str]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from components.bundle import (
     FORMAT_VERSION,
     IMAGE_ENCODER,
-    MANIFEST,
     PREPROCESS,
     SCORES,
     TEXT_ENCODER,
@@ -21,6 +20,7 @@ from components.bundle import (
     VOCABULARY,
     Bundle,
     BundleManifest,
+    write_manifest,
 )
 from components.configs import ExportConfig
 from components.data.vocabulary import Vocabulary
@@ -79,8 +79,7 @@ def export_bundle(
             matches = calibrate_matches(OnnxEncoder(Bundle(folder, manifest)), vocabulary, calibration)
             scores = scores.model_copy(update={"matches": matches})
         (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
-        manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest.model_copy(update={"files_sha256": hash_directory(folder)}))
     return Bundle(path, manifest)
 
 

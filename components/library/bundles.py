@@ -1,7 +1,6 @@
 """Bundles of a library: which one is used next, and its copy inside the library; knows nothing of pictures."""
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from components.bundle import Bundle
 from components.errors import BundleError, StorageError
 from components.library.catalog import Catalog
 from components.library.place import Library
-from components.search.index import MANIFEST, VectorIndex
+from components.search.index import VectorIndex, read_manifest
 from components.search.publish import default_bundle, keep_bundle
 from components.search.published import POINTER
 from components.storage import write_errors
@@ -85,8 +84,8 @@ def remove_unused(library: Library, bundle: Bundle) -> None:
     """Remove bundles that neither a generation nor the given one needs."""
     needed = {bundle.sha256[:16]}
     for generation in (library.index / "generations").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: nobody can search it
-            needed.add(json.loads((generation / MANIFEST).read_bytes())["bundle_sha256"][:16])
+        with contextlib.suppress(OSError, StorageError):  # damaged: nobody can search it
+            needed.add(read_manifest(generation).bundle_sha256[:16])
     for folder in library.bundles.iterdir():
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)

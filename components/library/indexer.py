@@ -28,7 +28,7 @@ from components.library.recovery import lost_rows
 from components.library.scan import Scan, scan_folders
 from components.library.vectors import compact, open_vectors, remove_other_vectors
 from components.records import Record
-from components.search.index import IndexManifest, VectorIndex
+from components.search.index import IndexManifest, VectorIndex, is_sealed
 from components.search.tiers import tier_for
 
 _DECODERS = "decoders"  # setting: versions of what decodes pictures
@@ -363,7 +363,11 @@ class _Update:
         manifest, tier = index.manifest, self._options.config.tier
         self._n_published = manifest.count
         # What auto chose is left as it is: it may have stayed exact for a reason that has not gone.
-        if index.fault or (tier.kind != "auto" and _kind_of(manifest, tier) != manifest.kind):
+        if (
+            index.fault
+            or not is_sealed(index.path)
+            or (tier.kind != "auto" and _kind_of(manifest, tier) != manifest.kind)
+        ):
             return False
         return index.path.name == name and manifest.bundle_sha256 == bundle.sha256
 

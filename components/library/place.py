@@ -62,5 +62,5 @@ class Library:
 
 
 def shown(path: bytes) -> str:
-    """A path as text of one line that can be written anywhere: bytes that are not UTF-8 are spelt out."""
-    return path.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    r"""A path as text that can be written to any file: its exact characters, and bytes that are not UTF-8 as \xff."""
+    return path.decode("utf-8", "backslashreplace")

@@ -9,7 +9,9 @@ from typing import Any
 from components.configs import GalleryConfig
 from components.data.images import find_pictures
 from components.data.picture_folder import PictureFolder, uri_below
+from components.data.picture_names import PictureNames, leads_out
 from components.errors import ConfigError, DataError
+from components.text import shown_path
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ def _items_of_folder(folder: Path) -> list[GalleryItem]:
 def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
     """Pictures of a COCO captions JSON that exist in folder, ascending by image id."""
     content = _load_json(path)
-    names = _file_names(_rows(content, "images", path), path)
+    names = _file_names(_rows(content, "images", path), path, folder)
     captions: dict[int, list[str]] = {image_id: [] for image_id in names}
     for position, row in enumerate(_rows(content, "annotations", path)):
         image_id, caption = _captioned(row, position, path)
@@ -93,12 +95,17 @@ def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
             raise DataError(f"{path}: annotations[{position}].image_id {image_id} is not among images[].id")
         if caption.strip():
             captions[image_id].append(caption.strip())
-    items = []
+    items, absent = [], []
     for image_id, name in sorted(names.items()):
         if (folder / name).is_file():
             items.append(GalleryItem(Path(name), tuple(captions[image_id])))
-    if absent := len(names) - len(items):
-        logger.warning("%s: %d of %d annotated pictures are not in %s", path, absent, len(names), folder)
+        else:
+            absent.append(folder / name)
+    if absent:
+        first = shown_path(absent[0])
+        logger.warning(
+            "%s: %d of %d annotated pictures are not in %s, e.g. %s", path, len(absent), len(names), folder, first
+        )
     return items
 
 
@@ -124,25 +131,36 @@ def _rows(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]
     return rows
 
 
-def _file_names(rows: list[dict[str, Any]], path: Path) -> dict[int, str]:
+def _file_names(rows: list[dict[str, Any]], path: Path, folder: Path) -> dict[int, str]:
+    """Paths below folder by image id."""
     names: dict[int, str] = {}
     for position, row in enumerate(rows):
-        image_id, name = row.get("id"), row.get("file_name")
-        if type(image_id) is not int or not isinstance(name, str) or not name or "\0" in name:
+        image_id, name = _whole(row.get("id")), row.get("file_name")
+        if image_id is None or not isinstance(name, str) or not name or "\0" in name:
             raise DataError(
-                f"{path}: images[{position}] must have an integer id and a file_name, got {image_id!r}, {name!r}"
+                f"{path}: images[{position}] must have an integer id and a file_name, got {row.get('id')!r}, {name!r}"
             )
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if leads_out(name):
             raise DataError(f"{path}: images[{position}].file_name {name!r} leaves the folder of the pictures")
         if names.setdefault(image_id, name) != name:
             raise DataError(f"{path}: image id {image_id} names two pictures, {names[image_id]!r} and {name!r}")
-    return names
+    try:
+        return dict(zip(names, PictureNames(folder, "").resolve([*names.values()]), strict=True))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _whole(value: object) -> int | None:
+    """An integer, also one that another tool wrote as 640.0; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _captioned(row: dict[str, Any], position: int, path: Path) -> tuple[int, str]:
-    image_id, caption = row.get("image_id"), row.get("caption")
-    if type(image_id) is not int or not isinstance(caption, str | None):
+    image_id, caption = _whole(row.get("image_id")), row.get("caption")
+    if image_id is None or not isinstance(caption, str | None):
         raise DataError(
-            f"{path}: annotations[{position}] must have an integer image_id and a caption, got {image_id!r}, {caption!r}"
+            f"{path}: annotations[{position}] must have an integer image_id and a caption, got {row.get('image_id')!r}, {caption!r}"
         )
     return image_id, (caption or "").encode("utf-8", "replace").decode()  # JSON can hold halves of characters

@@ -2,11 +2,10 @@
 
 vectors.npy        (count, dim) float32 unit rows, memory-mapped; one exact pass is a matrix product at memory speed
 items.parquet      a row a vector: ITEM_SCHEMA
-index.json         IndexManifest: format, count, sha256 of the bundle and of every other file, the self-check
+index.json         IndexManifest: format, count, sha256 of the bundle, of every other file and of itself, the self-check
 approximate.faiss  above a million rows only (components.search.tiers): names candidates, which are compared exactly
 """
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -28,7 +27,8 @@ from components.search.arrow import bools, text_scalar
 from components.search.exact import Mask, Neighbours, Rows, Vectors
 from components.search.published import current_generation, is_published_root
 from components.search.tiers import Parameters
-from components.storage import sha256_of_bytes, sha256_of_file
+from components.storage import sealed, sha256_of_bytes, sha256_of_file, unsealed
+from components.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class VectorIndex:
                 items = stored.read(use_threads=False).cast(ITEM_SCHEMA)
             pa.default_memory_pool().release_unused()  # what the reader kept: as much again as the items
         except Exception as error:  # numpy and pyarrow raise whatever their parsers meet
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise _corrupted(path, reason or type(error).__name__) from error
         if vectors.dtype != np.float32:
             raise _corrupted(path, f"vectors are {vectors.dtype}, expected float32")
@@ -256,8 +256,18 @@ def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexMa
     pq.write_table(items.cast(ITEM_SCHEMA), path / ITEMS, use_dictionary=["folder", "camera"])
     hashes = {name: sha256_of_file(path / name) for name in (VECTORS, ITEMS)}
     manifest = manifest.model_copy(update={"files_sha256": hashes})
-    (path / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_manifest(path, manifest)
     return manifest
+
+
+def write_manifest(path: Path, manifest: IndexManifest) -> None:
+    """Write index.json, with a checksum of itself, into the folder of an index."""
+    (path / MANIFEST).write_text(sealed(manifest.model_dump_json()), encoding="utf-8")
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether index.json of the folder has its checksum; it lacks in an index written before 2026-11-30."""
+    return unsealed((path / MANIFEST).read_bytes())[1]
 
 
 def _check_files(path: Path, manifest: IndexManifest, *, verify: bool) -> None:
@@ -297,15 +307,17 @@ def read_manifest(path: Path) -> IndexManifest:
         path = current_generation(path)
     if not (path / MANIFEST).is_file():
         raise StorageError(f"no index at {path}: {MANIFEST} is missing; build one with 'image-finder index FOLDER'")
-    content = (path / MANIFEST).read_bytes()
     try:
-        version = json.loads(content)["format_version"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise StorageError(f"{path / MANIFEST} is not an index manifest; build it again") from error
+        values, _ = unsealed((path / MANIFEST).read_bytes())
+        version = values["format_version"]
+    except (ValueError, KeyError, RecursionError) as error:
+        raise StorageError(
+            f"{path / MANIFEST} is not an index manifest, or damaged: {error}; build it again"
+        ) from error
     if version != FORMAT_VERSION:
         raise StorageError(f"index {path} has format {version}, this version reads {FORMAT_VERSION}; build it again")
     try:
-        return IndexManifest.model_validate_json(content)
+        return IndexManifest.model_validate(values)
     except ValidationError as error:
         raise StorageError(
             f"{path / MANIFEST} is not an index manifest: {first_fault(error)}; build it again"

@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from components.bundle import Bundle
+from components.bundle import write_manifest as write_bundle_manifest
 from components.errors import StorageError
-from components.search.index import MANIFEST, IndexManifest, VectorIndex
+from components.search.index import IndexManifest, VectorIndex, is_sealed, read_manifest, write_manifest
 from components.search.published import (
     POINTER,
     current_generation,
@@ -33,7 +32,7 @@ def publish(index: VectorIndex, bundle: Bundle, *, bundles: Path, target: Path) 
         return VectorIndex.open(target)
     with new_generation(target, spare=lambda: _of_the_bundle_before(target)) as folder:
         shutil.copytree(index.path, folder, dirs_exist_ok=True)
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
     return VectorIndex.open(target)
 
 
@@ -72,8 +71,8 @@ def _of_the_bundle_before(target: Path) -> list[str]:
 
 def _bundle_of(folder: Path) -> str:
     try:
-        return IndexManifest.model_validate_json((folder / MANIFEST).read_bytes()).bundle_sha256
-    except (OSError, ValidationError):
+        return read_manifest(folder).bundle_sha256
+    except (OSError, StorageError):
         return ""  # damaged or of another format: nobody can search it
 
 
@@ -83,6 +82,7 @@ def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
     if not home.is_dir():
         with new_directory(home) as folder:
             shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+            write_bundle_manifest(folder, bundle.manifest)
     return home
 
 
@@ -105,4 +105,4 @@ def _in_force(target: Path) -> IndexManifest | None:
         index = VectorIndex.open(target)
     except StorageError:
         return None
-    return None if index.fault else index.manifest
+    return None if index.fault or not is_sealed(index.path) else index.manifest

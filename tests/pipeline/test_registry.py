@@ -1,6 +1,7 @@
 """The MLflow registry over a real SQLite store, with a bundle of two tiny towers."""
 
 import base64
+import functools
 import io
 import shutil
 
@@ -8,6 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from components.bundle import FORMAT_VERSION
@@ -121,14 +123,77 @@ def test_another_bundle_in_the_place_of_the_registered_one_is_refused(store, reg
 def test_registered_model_answers_texts_and_pictures_in_one_space(store, registered, tmp_path):
     mlflow.set_tracking_uri(store)
     model = mlflow.pyfunc.load_model("models:/finder@challenger")
-    Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "red.png")
-    green = io.BytesIO()
-    Image.new("RGB", (9, 9), (0, 255, 0)).save(green, "PNG")
-    inline = base64.b64encode(green.getvalue()).decode()
+    red, green = _png((255, 0, 0)), _png((0, 255, 0))
     texts = model.predict(pd.DataFrame({"text": ["a dog", "cat cat"]}))
-    images = model.predict(pd.DataFrame({"image": [str(tmp_path / "red.png"), inline]}))
-    np.testing.assert_allclose(texts, [[1, 0], [0, 1]], atol=1e-5)
-    np.testing.assert_allclose(images, [[1, 0], [0, 1]], atol=1e-5)
+    images = model.predict(pd.DataFrame({"image": [red, base64.encodebytes(green).decode()]}))
+    mixed = model.predict(pd.DataFrame({"text": ["a dog", None], "image": [None, green]}))
+    for found in (texts, images, mixed):
+        np.testing.assert_allclose(found, [[1, 0], [0, 1]], atol=1e-5)
+
+
+def _png(colour):
+    stream = io.BytesIO()
+    Image.new("RGB", (9, 9), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_registered_model_opens_files_only_below_the_directory_it_was_loaded_with(store, registered, tmp_path):
+    mlflow.set_tracking_uri(store)
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    red, secret = tmp_path / "images" / "sub" / "red.png", tmp_path / "images-secret.png"
+    for path in (red, secret):
+        path.write_bytes(_png((255, 0, 0)))
+    (tmp_path / "images" / "link.png").symlink_to(secret)
+    (tmp_path / "images" / "loop.png").symlink_to("loop.png")
+    load = functools.partial(mlflow.pyfunc.load_model, "models:/finder@challenger")
+    with pytest.raises(MlflowException, match="row 0: this model opens no files; send the bytes as `image`"):
+        load().predict(pd.DataFrame({"image_path": [str(red)]}))
+    with pytest.raises(MlflowException, match="image in row 0 is neither bytes nor base64: '/"):
+        load().predict(pd.DataFrame({"image": [str(red)]}))
+    with pytest.raises(ConfigError, match=r"image_directory is not a directory: '.*/none'; name one"):
+        load(model_config={"image_directory": str(tmp_path / "none")})
+    model = load(model_config={"image_directory": str(tmp_path / "images")})
+    found = model.predict(pd.DataFrame({"image_path": [str(red), "sub/red.png", "sub/../sub/red.png"]}))
+    np.testing.assert_allclose(found, [[1, 0]] * 3, atol=1e-5)
+    for path in (
+        str(secret),
+        "../images-secret.png",
+        "sub/../../images-secret.png",
+        "link.png",
+        "/etc/passwd",
+        "/none",
+    ):
+        with pytest.raises(MlflowException, match=f"image_path in row 0 is not below {tmp_path}/images: '{path}'"):
+            model.predict(pd.DataFrame({"image_path": [path]}))
+    for path, reason in (
+        ("loop.png", "cannot be resolved"),
+        ("a\0b", "cannot be resolved"),
+        ("", "not a regular file"),
+    ):
+        with pytest.raises(MlflowException, match=reason) as refused:
+            model.predict(pd.DataFrame({"image_path": [path]}))
+        assert refused.value.get_http_status_code() == 400
+
+
+def test_a_scoring_server_answers_base64_and_refuses_files_with_a_clear_message(store, registered, tmp_path):
+    from mlflow.pyfunc import scoring_server
+    from starlette.testclient import TestClient
+
+    mlflow.set_tracking_uri(store)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "red.png").write_bytes(_png((255, 0, 0)))
+    model = mlflow.pyfunc.load_model(
+        "models:/finder@challenger", model_config={"image_directory": str(tmp_path / "images")}
+    )
+    with TestClient(scoring_server.init(model)) as client:
+        inline = base64.b64encode(_png((0, 255, 0))).decode()
+        rows = [{"text": "a dog"}, {"image": inline}, {"image_path": "red.png"}]
+        answer = client.post("/invocations", json={"dataframe_records": rows})
+        np.testing.assert_allclose(answer.json()["predictions"], [[1, 0], [0, 1], [1, 0]], atol=1e-5)
+        refused = client.post("/invocations", json={"dataframe_records": [{"image_path": "/etc/passwd"}]})
+    assert refused.status_code == 400
+    assert f"image_path in row 0 is not below {tmp_path}/images: '/etc/passwd'" in refused.json()["message"]
+    assert "Traceback" not in refused.text
 
 
 def test_registered_model_holds_no_pickle(store, registered, tmp_path):

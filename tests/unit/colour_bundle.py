@@ -10,7 +10,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from components.bundle import (
     FORMAT_VERSION,
     IMAGE_ENCODER,
-    MANIFEST,
     PREPROCESS,
     SCORES,
     TEXT_ENCODER,
@@ -18,6 +17,7 @@ from components.bundle import (
     VOCABULARY,
     Bundle,
     BundleManifest,
+    write_manifest,
 )
 from components.data.preprocess import Preprocess
 from components.data.vocabulary import Vocabulary
@@ -60,7 +60,7 @@ def write_colour_bundle(
         text_quantised=False,
         config={},
     )
-    (path / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    write_manifest(path, manifest)
     return Bundle.open(path)
 
 

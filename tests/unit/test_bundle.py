@@ -1,4 +1,5 @@
 import json
+import random
 import shutil
 
 import pytest
@@ -6,6 +7,8 @@ import pytest
 from components.bundle import IMAGE_ENCODER, MANIFEST, PREPROCESS, SCORES, TEXT_ENCODER, TOKENIZER, VOCABULARY, Bundle
 from components.data.vocabulary import Vocabulary
 from components.errors import BundleError
+from components.search.publish import keep_bundle
+from components.storage import sealed, unsealed
 
 FILES = (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES)
 
@@ -25,7 +28,7 @@ def refusal(path):
 
 def change_manifest(path, **values):
     content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    (path / MANIFEST).write_text(json.dumps({**content, **values}), encoding="utf-8")
+    (path / MANIFEST).write_text(sealed(json.dumps({**content, **values})), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -46,6 +49,34 @@ def test_a_flipped_byte_a_cut_and_a_missing_file_are_each_named(copy, name):
 def test_a_garbage_manifest_is_one_line(copy, content):
     (copy / MANIFEST).write_bytes(content)
     assert "is not a bundle manifest" in refusal(copy)
+
+
+def test_no_flipped_bit_of_the_manifest_gives_another_one(copy):
+    whole = (copy / MANIFEST).read_bytes()
+    manifest = Bundle.open(copy).manifest
+    chance, refused = random.Random(6), []
+    for position in range(len(whole)):
+        for bit in chance.sample(range(8), 2):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            (copy / MANIFEST).write_bytes(damaged)
+            try:
+                assert Bundle.open(copy, verify=False).manifest == manifest
+            except BundleError as error:
+                refused.append(str(error))
+    assert len(refused) > len(whole)
+    assert "\n" not in "".join(refused)
+    (copy / MANIFEST).write_bytes(whole.replace(b'"max_tokens": ', b'"max_tokens": 1'))
+    assert "is not a bundle manifest, or damaged: its values have sha256 " in refusal(copy)
+
+
+def test_a_bundle_without_a_checksum_still_opens_and_its_published_copy_has_one(copy, tmp_path):
+    manifest = Bundle.open(copy).manifest
+    values, _ = unsealed((copy / MANIFEST).read_bytes())
+    (copy / MANIFEST).write_text(json.dumps(values))
+    assert Bundle.open(copy).manifest == manifest
+    kept = keep_bundle(Bundle.open(copy), tmp_path / "bundles")
+    assert unsealed((kept / MANIFEST).read_bytes()) == (values, True)
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path):

@@ -70,7 +70,7 @@ def test_an_unknown_command_is_answered_with_what_looks_like_it():
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
-        ("from components.errors import DataError; raise DataError('so it is\\nand so')", 1, "Error: so it is and so\n"),
+        ("from components.errors import DataError; raise DataError('a  b\\nc')", 1, "Error: a  b\\nc\n"),
         ("raise KeyboardInterrupt", 130, "stopped; the same command goes on where it was\n"),
         ("raise ModuleNotFoundError('no', name='torch.nn')", 1, "Error: this command needs torch, which is not installed: pip install 'text-guided-image-finder[pipeline]'\n"),
         ("raise ModuleNotFoundError('no', name='onnxruntime')", 1, "Error: this command needs onnxruntime, which is not installed: pip install 'text-guided-image-finder[search]'\n"),

@@ -172,6 +172,66 @@ def test_table_whose_file_names_hold_the_folder_already_reads_the_same(tmp_path)
     pd.testing.assert_frame_equal(plain, prefixed)
 
 
+TOOLS = {
+    "folder": {1: {"file_name": "train2017/1.jpg"}, 2: {"file_name": "train2017/2.jpg"}},
+    "backslash": {1: {"file_name": ".\\1.jpg"}, 2: {"file_name": "train2017\\2.jpg"}},
+    "case": {1: {"file_name": "1.JPG"}, 2: {"file_name": "2.Jpg"}},
+    "float": {1: {"width": 640.0, "height": 480.0, "license": 4.0}, 2: {"width": 640.0}},
+    "license": {1: {"license": "Attribution License"}, 2: {"license": "4"}},
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_files_of_other_tools_read_like_those_of_coco_in_both_layouts(tmp_path, tool):
+    (tmp_path / "train2017").mkdir()
+    for image_id in (1, 2):
+        (tmp_path / "train2017" / f"{image_id}.jpg").write_bytes(b"x")
+    notes = [annotation(3, 1), annotation(4, 2, "A cat.")]
+    plain = read_captions(coco_at(tmp_path, {"train": ([image(1), image(2)], notes)}))
+    content = {
+        "licenses": [{"id": 4, "name": "Attribution License", "url": "http://creativecommons.org/licenses/by/2.0/"}],
+        "images": [image(image_id, **changes) for image_id, changes in TOOLS[tool].items()],
+        "annotations": notes,
+    }
+    found = read_captions(coco_at(tmp_path, {"train": json.dumps(content)}))
+    pd.testing.assert_frame_equal(found, plain)
+    changed = [{**changes} for changes in TOOLS[tool].values()]
+    if tool == "license":  # a table has no list of licences
+        changed = [{"license": "CC BY 4.0"}, {"license": "4"}]
+        plain.loc[0, "license"] = 0
+    rows = [row(1, [3], ["A dog."], **changed[0]), row(2, [4], ["A cat."], **changed[1])]
+    pd.testing.assert_frame_equal(read_captions(table_at(tmp_path, rows)), plain)
+
+
+def test_ids_may_be_integral_floats_and_nothing_else(tmp_path):
+    config = coco_at(tmp_path, {"train": ([image(1.0)], [annotation(3.0, 1.0)])})
+    assert read_captions(config)[["image_id", "caption_id"]].to_numpy().tolist() == [[1, 3]]
+    for value, shown in ((1.5, "1.5"), (float("nan"), "nan"), (1e300, "1e.300")):
+        config = coco_at(tmp_path, {"train": ([image(1, width=640), image(2, width=value)], [annotation(3, 1)])})
+        with pytest.raises(DataError, match=rf"images\[\].width: entry 1 must be int, found {shown}"):
+            read_captions(config)
+
+
+def test_a_licence_of_no_list_is_unknown_and_logged(tmp_path, caplog):
+    config = coco_at(
+        tmp_path,
+        {"train": ([image(1, license="CC BY 4.0"), image(2, license="")], [annotation(3, 1), annotation(4, 2)])},
+    )
+    assert read_captions(config)["license"].tolist() == [0, 0]
+    assert "'CC BY 4.0' has no id in the list of licences and counts as unknown" in caplog.text
+
+
+def test_an_ambiguous_file_name_is_an_error_with_the_file_it_is_in(tmp_path):
+    (tmp_path / "train2017").mkdir()
+    for name in ("a.jpg", "A.jpg"):
+        (tmp_path / "train2017" / name).write_bytes(b"x")
+    config = coco_at(tmp_path, {"train": ([image(1, file_name="A.JPG")], [annotation(3, 1)])})
+    with pytest.raises(
+        DataError, match=r"train.json: images\[\].file_name: file name 'A.JPG' matches both 'A.jpg' and"
+    ):
+        read_captions(config)
+
+
 def test_captions_of_unlisted_pictures_are_refused_with_count_and_first_ids(tmp_path):
     annotations = [annotation(1, 1), *(annotation(10 + number, 100 + number) for number in range(7))]
     config = coco_at(tmp_path, {"train": ([image(1)], annotations)})

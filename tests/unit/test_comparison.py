@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.configs import SLICES, EvaluationConfig
+from components.configs import SLICES, EvaluationConfig, RegistryConfig
+from components.data.vocabulary import Vocabulary
 from components.errors import DataError
 from components.evaluation.comparison import MeasuredBundle, StoredMeasurement, compare_bundles, compare_ranks
 from components.evaluation.retrieval import EvaluatedOn, MatchRanks, report_ranks
@@ -186,12 +187,22 @@ def test_every_slice_that_is_measured_can_be_given_an_allowance():
     rows = 60
     table = pd.DataFrame(
         {
-            "image_id": [row // 4 if row < 40 else row // 5 for row in range(rows)],
-            "caption": ["a dog " * (1 + row % 3 * 4) for row in range(rows)],
-            "width_px": [100, 200] * 30,
-            "height_px": [200, 100] * 30,
+            "image_id": [
+                row // 4 if row < 20 else 100 + row // 5 if row < 40 else 200 + row // 10 for row in range(rows)
+            ],
+            "caption": [("a dog " if row % 2 else "an emu ") * (1 + row % 3 * 4) for row in range(rows)],
+            "width_px": [100, 200, 100] * 20,
+            "height_px": [200, 100, 100] * 20,
             "license": [1, 2] * 30,
             "part": "val",
         }
     )
-    assert {"direction", *caption_slices(table, min_captions=5)} == set(SLICES)
+    measured = caption_slices(table, Vocabulary.of(["a dog"] * 2), min_captions=1)
+    pair = ranks_of(range(60), [1] * 60, [1] * 60), ranks_of(range(60), [1] * 60, [1] * 60)
+    found = compare_ranks(*pair, KS, slices=measured, samples=100, seed=0).slices
+    assert {each.slice for each in found} == set(SLICES)
+    values = {name: {each.value for each in found if each.slice == name} for name in SLICES}
+    assert all(values[name] == set(SLICES[name].values) for name in SLICES if name != "license")
+    allowances = dict.fromkeys(SLICES, 0.1) | {f"{each.slice}: {each.value}": 0.1 for each in found}
+    parsed = RegistryConfig.parse({"promotion": {"slice_allowances": allowances}})
+    assert parsed.promotion.slice_allowances == allowances

@@ -539,6 +539,17 @@ def test_limit_takes_the_lowest_ids_into_tables_and_pictures(server, tmp_path):
     assert rows.column("image_id").to_pylist() == [2, 5]
 
 
+def test_a_table_of_another_tool_is_fetched_under_plain_names(server, tmp_path):
+    path = write_parquet(tmp_path / "table.parquet", [server.add(1), server.add(2)])
+    rows = pq.read_table(path).set_column(1, "file_name", pa.array(["val2017/1.jpg", "coco\\val2017\\2.jpg"]))
+    rows = rows.set_column(0, "license", pa.array(["CC BY 4.0", "4"])).set_column(3, "height", pa.array([40.0, 40.0]))
+    pq.write_table(rows, path)
+    assert invoke(tmp_path, "--table", str(path)).exit_code == 0
+    assert names_in(tmp_path / "coco" / "val2017") == {"1.jpg", "2.jpg"}
+    written = pq.read_table(tmp_path / "coco" / "huggingface" / "validation.parquet")
+    assert (written["license"].to_pylist(), written["height"].to_pylist()) == ([None, 4], [40, 40])
+
+
 def test_train_split_goes_to_its_own_names(server, tmp_path):
     table = write_parquet(tmp_path / "table.parquet", [server.add(1)])
     arguments = ["fetch", "coco2017", "--split", "train", "--to", str(tmp_path), "--table", str(table)]
@@ -554,7 +565,7 @@ def test_train_split_goes_to_its_own_names(server, tmp_path):
     ("change", "message"),
     [
         (lambda rows: rows.drop_columns(["ids", "coco_url"]), "has no column coco_url, ids"),
-        (lambda rows: rows.set_column(0, "license", pa.array(["x"])), "has a column of another type"),
+        (lambda rows: rows.set_column(3, "height", pa.array(["x"])), "has a column of another type"),
         (lambda rows: rows.set_column(1, "file_name", pa.array([None], pa.string())), "1 of 1 rows have no file_name"),
         (lambda rows: rows.set_column(8, "ids", pa.array([[1]])), "image 1 has 1 ids for 2 captions"),
     ],

@@ -52,6 +52,21 @@ def test_annotated_pictures_that_are_absent_are_left_out_counted_and_logged(tmp_
     assert "1 of 3 annotated pictures are not in" in caplog.text
 
 
+def test_names_of_other_tools_find_their_pictures_in_a_gallery_too(tmp_path, paint, caplog):
+    for number in (1, 2, 3):
+        paint(tmp_path / "val" / f"{number}.png", "red")
+    names = {1.0: "val/1.png", 2.0: ".\\2.PNG", 3.0: "data/val/3.png", 4.0: "val/4.png"}
+    images = [{"id": number, "file_name": name} for number, name in names.items()]
+    write_annotations(tmp_path / "c.json", images, [{"id": 1, "image_id": 2.0, "caption": "two"}])
+    items = read_gallery(GalleryConfig(root=tmp_path, annotations="c.json", images="val")).items
+    assert [(item.path.as_posix(), item.captions) for item in items] == [
+        ("1.png", ()),
+        ("2.png", ("two",)),
+        ("3.png", ()),
+    ]
+    assert f"1 of 4 annotated pictures are not in {tmp_path}/val, e.g. {tmp_path}/val/4.png" in caplog.text
+
+
 def test_full_annotations_of_coco_val_give_the_pictures_that_are_there(shared_data):
     config = GalleryConfig(
         root=shared_data / "coco", annotations="annotations_full/captions_val2017.json", images="val2017"

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,11 @@ from components.search.index import (
     VECTORS,
     IndexManifest,
     VectorIndex,
+    is_sealed,
+    read_manifest,
     write_index,
 )
+from components.storage import sealed, unsealed
 
 
 def manifest_of(count, dim, **values):
@@ -204,9 +208,41 @@ def test_a_garbage_manifest_is_one_line(written, content):
     assert "is not an index manifest" in refusal(written)
 
 
+def test_no_flipped_bit_of_the_manifest_gives_another_one(written):
+    whole = (written / MANIFEST).read_bytes()
+    manifest = read_manifest(written)
+    assert is_sealed(written)
+    chance, refused = random.Random(5), []
+    for position in range(len(whole)):
+        for bit in chance.sample(range(8), 3):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            (written / MANIFEST).write_bytes(damaged)
+            try:
+                assert read_manifest(written) == manifest
+            except StorageError as error:
+                refused.append(str(error))
+    assert len(refused) > len(whole)
+    assert "\n" not in "".join(refused)
+    for length in chance.sample(range(len(whole) - 2), 50):
+        (written / MANIFEST).write_bytes(whole[:length])
+        assert "is not an index manifest, or damaged" in refusal(written)
+    for before, after in ((b'"/p"', b'"/q"'), (b'"count": 20', b'"count": 21'), (b'"count"', b'"counts"')):
+        (written / MANIFEST).write_bytes(whole.replace(before, after))
+        assert "or damaged: its values have sha256 " in refusal(written)
+
+
+def test_an_index_without_a_checksum_still_opens(written):
+    values, _ = unsealed((written / MANIFEST).read_bytes())
+    manifest = read_manifest(written)
+    (written / MANIFEST).write_text(json.dumps(values))
+    assert not is_sealed(written)
+    assert VectorIndex.open(written).manifest == manifest
+
+
 def test_another_format_is_refused_with_both_numbers(written):
     content = json.loads((written / MANIFEST).read_text())
-    (written / MANIFEST).write_text(json.dumps({**content, "format_version": 7}))
+    (written / MANIFEST).write_text(sealed(json.dumps({**content, "format_version": 7})))
     assert "has format 7, this version reads 2" in refusal(written)
 
 

@@ -128,6 +128,26 @@ def test_info_gives_the_labels_by_which_folders_can_be_searched(place, tmp_path,
         assert [hit["name"] for hit in found["hits"]] == ["blue.png"]
 
 
+def test_every_command_prints_exact_paths(place, tmp_path, paint):
+    _, bundle = place
+    folder = tmp_path / "two  blanks" / "line\nbreak"
+    picture = paint(folder / "red  \x1b[31m.png", "red")
+    (folder / "broken  one.jpg").write_bytes(b"x")
+    shown = f"$'{tmp_path}/two  blanks/line\\nbreak"
+    said = [invoke("index", folder, "--bundle", bundle).stdout, invoke("info").stdout, invoke("search", "red").stdout]
+    assert f"  {shown}/broken  one.jpg': not a picture" in said[0]
+    assert f"          1  {shown}'  (--folder $'line\\nbreak')" in said[1].splitlines()
+    assert f"  {shown}/red  \\x1b[31m.png'" in said[2]
+    said += [invoke("classify", picture, "--labels", "red,blue", "--bundle", bundle).stdout]
+    assert f"{shown}/red  \\x1b[31m.png'  red" in said[3]
+    said += [invoke("index", tmp_path / "no  such\nfolder", code=1).stderr]
+    assert f"{tmp_path}/no  such\\nfolder: no such folder" in said[4]
+    assert "\x1b" not in "".join(said)
+    (hit,) = json.loads(invoke("search", "red", "--json").stdout)["hits"]
+    assert hit["uri"] == str(picture)
+    assert list(json.loads(invoke("info", "--json").stdout)["failed"]) == [f"{folder}/broken  one.jpg"]
+
+
 def test_info_of_a_library_whose_bundle_is_gone_still_answers(place, tmp_path):
     import shutil
 

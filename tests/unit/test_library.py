@@ -24,7 +24,8 @@ from components.library.bundles import published_ns
 from components.library.indexer import IndexOptions, update
 from components.library.place import Library
 from components.library.watch import watch_folders
-from components.search.index import VectorIndex, item_id
+from components.search.index import VectorIndex, is_sealed, item_id
+from components.storage import unsealed
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
@@ -220,7 +221,7 @@ def test_odd_names_survive(home, paint):
     Path(os.fsdecode(broken)).write_bytes(b"x")
     summary = home.index()
     assert home.paths() == {os.fsencode(home.pictures) + b"/" + name for name in odd}
-    assert list(summary.failed) == [f"{home.pictures}/broken\\xff\\n.png"]
+    assert list(summary.failed) == [f"{home.pictures}/broken\\xff\n.png"]
     json.loads(summary.model_dump_json())
     assert home.index().unchanged + home.index().still_failing >= 1
 
@@ -471,6 +472,19 @@ def test_folders_that_a_catalogue_has_lost_are_taken_from_the_published_index_an
         assert told == [f"{lost}{', '.join(map(str, silent))}; they are kept"]
         assert home.index_known().published is False
         assert home.told == []
+
+
+def test_a_library_of_a_version_without_checksums_is_adopted_without_embedding_anything(home, paint):
+    fill(home, paint, 3)
+    home.index()
+    manifest = home.published().path / "index.json"
+    manifest.write_text(json.dumps(unsealed(manifest.read_bytes())[0]))
+    before = home.published()
+    summary = home.index()
+    assert (summary.published, summary.embedded, summary.unchanged) == (True, 0, 3)
+    assert is_sealed(home.published().path)
+    assert home.published().items == before.items
+    assert home.index().published is False
 
 
 def test_a_lost_folder_that_is_given_or_forgotten_needs_no_word(of_two):

@@ -142,11 +142,17 @@ def test_missing_picture_is_looked_for_again_though_there_is_a_cache(tmp_path):
     cache = tmp_path / "facts.parquet"
     (tmp_path / "b.jpg").write_bytes(jpeg("blue"))
     captions = table_of("a.jpg", "b.jpg")
-    assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == ["the file is missing", ""]
+    assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == [
+        f"the file is missing: {tmp_path}/a.jpg",
+        "",
+    ]
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
     assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == ["", ""]
     (tmp_path / "b.jpg").unlink()
-    assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == ["", "the file is missing"]
+    assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == [
+        "",
+        f"the file is missing: {tmp_path}/b.jpg",
+    ]
 
 
 def test_cache_of_a_few_pictures_keeps_what_it_knew_of_the_others(tmp_path):

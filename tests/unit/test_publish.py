@@ -1,11 +1,15 @@
 """Published indices are bound to their bundle: going back to a model brings its index back."""
 
+import json
+import random
+
 import pytest
 
 from components.errors import StorageError
-from components.search.index import VECTORS, VectorIndex
+from components.search.index import MANIFEST, VECTORS, VectorIndex, is_sealed
 from components.search.publish import bundle_in_force, default_bundle, restore
-from components.search.published import generations
+from components.search.published import POINTER, generations
+from components.storage import unsealed
 
 
 @pytest.fixture
@@ -85,3 +89,35 @@ def test_a_damaged_index_in_force_does_not_keep_a_whole_one_from_being_published
         VectorIndex.open(root)
     published(bundles[0], "green")
     assert VectorIndex.open(root).manifest.count == 2
+
+
+def test_an_index_published_without_a_checksum_gets_one_with_the_next_publication(bundles, published):
+    root = published(bundles[0], "red")
+    (generation,) = generations(root)
+    manifest = VectorIndex.open(root).manifest
+    assert is_sealed(generation)
+    (generation / MANIFEST).write_text(json.dumps(unsealed((generation / MANIFEST).read_bytes())[0]))
+    assert VectorIndex.open(root).manifest == manifest
+    published(bundles[0])
+    assert len(generations(root)) == 2
+    assert is_sealed(generations(root)[0])
+    published(bundles[0])
+    assert len(generations(root)) == 2
+
+
+def test_no_flipped_bit_of_the_pointer_leads_to_another_index(bundles, published):
+    published(bundles[0], "red")
+    root = published(bundles[0], "green")
+    manifest, whole, chance = VectorIndex.open(root).manifest, (root / POINTER).read_bytes(), random.Random(7)
+    refused = []
+    for position in range(len(whole)):
+        for bit in chance.sample(range(8), 4):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            (root / POINTER).write_bytes(damaged)
+            try:
+                assert VectorIndex.open(root, verify=False).manifest == manifest
+            except StorageError as error:
+                refused.append(str(error))
+    assert len(refused) > len(whole)
+    assert "\n" not in "".join(refused)

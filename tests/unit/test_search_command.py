@@ -385,4 +385,25 @@ def test_a_closed_pipe_is_quiet(home):
     process.stdout.close()
     talk = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(timeout=60), talk) == (1, "heavy:\n")
+    assert (process.wait(timeout=60), talk) == (141, "heavy:\n")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "said"),
+    [
+        ("> /dev/full", 1, ["Error: standard output cannot be written: No space left on device"]),
+        ("--json > /dev/full", 1, ["Error: standard output cannot be written: No space left on device"]),
+        ("| head -c 0; exit ${PIPESTATUS[0]}", 141, []),
+        (">&-", 0, ["more with --page 2"]),
+    ],
+)
+def test_results_that_cannot_be_written_end_a_search_without_a_traceback(home, stdout, code, said):
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m components.app.cli search green -k 1 {stdout}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "IMAGE_FINDER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr.splitlines()) == (code, said)

@@ -1,0 +1,47 @@
+"""Text for people: exact paths, one line per message, aligned columns; knows nothing of commands."""
+
+import os
+import re
+from collections.abc import Sequence
+
+# What moves the cursor, changes the terminal, reorders the line (bidirectional marks) or is no character (half a
+# surrogate pair; Python holds a byte of a file name that is not UTF-8 as U+DC80 to U+DCFF).
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: str) -> str:
+    r"""Text with each character that a terminal would act on as an escape: \n, \t, \x1b, \u202e; all others unchanged."""
+    return _UNSAFE.sub(lambda found: _escape(found[0]), text)
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path for a terminal: its exact characters, or $'...' as bash and zsh read it.
+
+    Quoted are paths with characters that a terminal would act on, blanks at an end, or an initial $'.
+    """
+    text = os.fspath(path)
+    if text == text.strip() and not text.startswith("$'") and not _UNSAFE.search(text):
+        return text
+    return "$'" + visible(text.replace("\\", r"\\").replace("'", r"\'")) + "'"
+
+
+def one_line(message: object) -> str:
+    """The lines of a message joined by blanks; blanks within a line stay, as they may belong to a path."""
+    return " ".join(line.strip() for line in str(message).splitlines() if line.strip())
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text columns, left-aligned, two spaces apart; a cell keeps its blanks, and control characters are visible."""
+    cells = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return _NAMED.get(character) or (f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}")

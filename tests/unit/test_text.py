@@ -1,0 +1,45 @@
+"""Paths and lines for a terminal, read back by a shell."""
+
+import os
+import subprocess
+
+import pytest
+
+from components.text import aligned, one_line, shown_path, visible
+
+PLAIN = ("/a/two  blanks.jpg", "/a/nfd e\u0301 日本 \N{FAMILY} \u202fPM.jpg", '/a/it\'s \\ "q" $x.jpg', "/a\\nb")
+ODD = (
+    "/a/line\nbreak.jpg",
+    "/a/\x1b[31mred\x07.jpg",
+    "/a/tab\t\x85\u202egpj.exe",
+    "/a/it's\n\\n",
+    " ends ",
+    "$'x'",
+    "/a/\udcff.jpg",
+)
+
+
+@pytest.mark.parametrize("path", PLAIN)
+def test_a_path_that_harms_no_terminal_is_printed_as_it_is(path):
+    assert shown_path(path) == path
+    assert aligned([["path"], [path]]).splitlines() == ["path", path]
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_a_shell_reads_a_quoted_path_back_exactly(path):
+    shown = shown_path(path)
+    assert shown.startswith("$'")
+    assert shown.isprintable()
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    read = subprocess.run(["bash", "-c", f"printf %s {shown}"], env=environment, capture_output=True, check=True)
+    assert read.stdout == os.fsencode(path)
+
+
+def test_tables_keep_blanks_and_one_line_a_row():
+    rows = [["name", "size"], ["a  b", "1"], ["x\ny\x1b[2J", "12"]]
+    assert aligned(rows).splitlines() == ["name         size", "a  b         1", r"x\ny\x1b[2J  12"]
+
+
+def test_one_line_joins_lines_and_keeps_the_blanks_of_each():
+    assert one_line("cannot read '/a  b/c':\n\n    no space  \n") == "cannot read '/a  b/c': no space"
+    assert visible("two  blanks\rand\u2028more") == r"two  blanks\rand\u2028more"
