@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from components import cancellation
 from components.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
 from components.data.preprocess import Pixels
 from components.features.onnx_session import Device, open_session
@@ -38,12 +39,14 @@ class OnnxEncoder:
         """Unit vectors of texts: (n, embedding_dim) float32. Longer texts than the model's limit are cut."""
         if not texts:
             return np.empty((0, self.embedding_dim), np.float32)
+        cancellation.checkpoint()
         tokens = self.tokenizer(texts)
         vectors: Vectors = self._text_session.run(["embedding"], {"ids": tokens.ids, "mask": tokens.mask})[0]
         return vectors
 
     def encode_image(self, pixels: Pixels) -> Vectors:
         """Unit vectors of preprocessed pictures, (n, px, px, 3) uint8: (n, embedding_dim) float32."""
+        cancellation.checkpoint()
         vectors: Vectors = self._image_session.run(["embedding"], {"pixels": pixels})[0]
         return vectors
 

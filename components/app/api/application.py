@@ -75,6 +75,7 @@ def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[
     workers = Workers(Load("pictures", settings.waiting), running=settings.pictures, timeout_s=settings.timeout_s)
     bodies = BodyReader(settings)
     metrics.watch_loads((searches.load, workers.load, bodies.load))
+    metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(bodies.n_bytes))
     metrics.watch("index_pictures", "pictures that can be found", lambda: live.pictures)
     metrics.watch("index_generation", "running number of the index in force", lambda: live.generation_number)
     stale = "1 while the newest index cannot be opened, or folders are not watched that should be"

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from components.app.api.batches import row_of
+from components.app.api.disconnects import while_connected
 from components.app.api.faults import errors
 from components.app.api.heads import is_head
 from components.app.api.originals import media_type, open_original
@@ -90,7 +91,8 @@ def attachment(name: str) -> str:
 async def _view(server: State, request: Request, identity: str, kind: Kind) -> Response:
     engine = server.live.engine
     known = request.headers.get("if-none-match", "")
-    made = await server.workers.run(lambda: server.views.get(engine, identity, kind, known=known))
+    making = server.workers.run(lambda: server.views.get(engine, identity, kind, known=known))
+    made = await while_connected(request, making)
     headers = {"ETag": f'"{made.key}"', "Cache-Control": _PRIVATE}
     if made.content is None:
         return Response(status_code=304, headers=headers)
