@@ -119,6 +119,7 @@ def test_a_request_that_has_begun_is_finished_before_it_ends(album):
 
 def test_the_token_comes_from_a_file_or_the_environment(album, tmp_path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "token").chmod(0o600)
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for words, variables in ((("--token-file", tmp_path / "token"), {}), ((), {"IMAGE_FINDER_TOKEN": TOKEN})):
         with serving("--index", album / "index", "--host", "0.0.0.0", *words, **variables) as served:
@@ -145,13 +146,17 @@ def test_a_port_in_use_is_told_in_one_line(album):
         ),
         (("--host", "no.such.name.invalid", "--token-file", "TOKEN"), "cannot listen on no.such.name.invalid"),
         (("--token-file", "EMPTY"), "is empty"),
+        (("--token-file", "OPEN"), "can be read by others (mode 0644): run chmod 600 "),
         (("--library", "EMPTY"), "both"),
         (("--keep-fresh",), "--library"),
     ],
 )
 def test_a_start_that_cannot_be_made_says_why_in_one_line(album, tmp_path, words, message):
     (tmp_path / "EMPTY").write_text("")
-    (tmp_path / "TOKEN").write_text(TOKEN)
+    for name, mode in (("TOKEN", 0o600), ("OPEN", 0o644)):
+        (tmp_path / name).write_text(TOKEN)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "EMPTY").chmod(0o600)
     given = [tmp_path / word if word.isupper() and not word.startswith("-") else word for word in words]
     said = refused("--index", album / "index", *given)
     assert message in said

@@ -20,7 +20,7 @@ router = APIRouter(prefix=PREFIX, tags=["labels"])
 @router.post(
     "/labels",
     response_model=LabelsAnswer,
-    responses=errors(400, 401, 404, 408, 410, 413, 415, 422, 503),
+    responses=errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503),
     openapi_extra=body_document(LabelsBody),
 )
 async def labels(request: Request, server: Server) -> Response:

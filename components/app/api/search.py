@@ -20,7 +20,7 @@ router = APIRouter(prefix=PREFIX, tags=["search"])
 _JSON = "application/json"
 
 
-@router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 503))
+@router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 429, 503))
 async def search(parameters: Annotated[SearchParameters, Query()], request: Request, server: Server) -> Response:
     """Search by texts (q), without others (not), by pictures of the index (like), under filters.
 
@@ -32,7 +32,7 @@ async def search(parameters: Annotated[SearchParameters, Query()], request: Requ
 @router.post(
     "/search",
     response_model=SearchAnswer,
-    responses=errors(400, 401, 404, 408, 413, 415, 422, 503),
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=body_document(SearchBody),
 )
 async def search_with_uploads(request: Request, server: Server) -> Response:

@@ -45,6 +45,10 @@ class Settings(Config):
     )
     max_connections: int = Field(1000, ge=1, description="open connections; more are refused")
     refresh_s: float = Field(0.5, gt=0, le=3600, description="how often a newer index is looked for")
+    token_attempts: int = Field(10, ge=1, description="wrong tokens that one address may send at once")
+    token_attempt_s: float = Field(
+        6.0, gt=0, le=3600, description="time after which one address may send one more wrong token"
+    )
     session_s: int = Field(12 * 3600, ge=60, description="life of a browser's session")
     log_queries: bool = Field(False, description="write what people search for into the log")
 
