@@ -214,8 +214,8 @@ def test_a_body_is_counted_whatever_length_it_declares():
     multipart = [(b"content-type", b"multipart/form-data; boundary=x")]
     head = b'--x\r\nContent-Disposition: form-data; name="p"; filename="p"\r\n\r\n'
     for lie in ([], [(b"content-length", b"10")], [(b"content-length", b"-1")], [(b"content-length", b"9" * 5000)]):
-        status, headers, code = call(app, [chunk(head), *[chunk(b"0" * 200)] * 5, None], [*multipart, *lie])
-        assert (status, code, headers[b"connection"]) == (413, "too_large", b"close")
+        status, _, code = call(app, [chunk(head), *[chunk(b"0" * 200)] * 5, None], [*multipart, *lie])
+        assert (status, code) == (413, "too_large")
 
 
 def test_a_body_that_declares_too_much_is_refused_unread():
@@ -265,11 +265,7 @@ def test_uploads_beyond_the_memory_limit_are_refused_and_bodies_of_json_are_not(
         bodies = client.app.state.server.bodies
         bodies.n_bytes = 900  # of other requests
         refused = client.post("/api/v1/search", files=query)
-        assert (refused.status_code, refused.headers["Retry-After"], refused.headers["Connection"]) == (
-            503,
-            "1",
-            "close",
-        )
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert client.post("/api/v1/search", json={"terms": [{"text": "red"}]}).status_code == 200
         metrics = client.get("/metrics").text
         assert 'image_finder_refused_total{kind="uploads"} 1.0' in metrics

@@ -241,6 +241,17 @@ def test_a_body_that_was_answered_unread_and_still_trickles_in_ends_the_connecti
     asyncio.run(asyncio.wait_for(scene(), 20))
 
 
+def test_a_client_that_sends_a_body_that_is_too_large_as_a_whole_reads_why_it_is_refused(album):
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        head = "POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        connection.sendall(f"{head}Content-Length: 30000000\r\n\r\n".encode())
+        for _ in range(30):
+            connection.sendall(b"0" * 1_000_000)
+        with connection.makefile("rb") as answer:
+            assert answer.readline().startswith(b"HTTP/1.1 413 ")
+        assert served.ask("/health/live")[0] == 200
+
+
 TRICKLES = (
     b"GET /api/v1/search?q=red HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: a",
     b"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n",

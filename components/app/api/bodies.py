@@ -1,4 +1,8 @@
-"""Bodies: reads what a request brings, within its limits of size and time; decodes no picture."""
+"""Bodies: reads what a request brings, within its limits of size and time; decodes no picture.
+
+A body that is refused before it was read is not cut off, unless it was too slow: most clients read no answer while they
+send. The server drops what still arrives, for a limited time.
+"""
 
 import asyncio
 import contextlib
@@ -19,7 +23,6 @@ from components.search.query import MAX_TERMS
 QUERY_PART = "query"
 _MAX_QUERY_BYTES = 256 * 1024
 _MAX_FILES = 2 * MAX_TERMS + 1
-_CLOSE = {"Connection": "close"}  # the rest of the body will not be read
 _B = TypeVar("_B", bound=BaseModel)
 
 
@@ -81,11 +84,11 @@ class BodyReader:
             finally:
                 self.n_bytes -= n_held
         else:
-            raise Fault(415, "unsupported_media_type", "send application/json or multipart/form-data", headers=_CLOSE)
+            raise Fault(415, "unsupported_media_type", "send application/json or multipart/form-data")
 
     async def _chunks(self, request: Request, limit: int) -> AsyncIterator[bytes]:
         """The body's bytes as they arrive. Raises Fault 408, 413."""
-        too_large = Fault(413, "too_large", f"the body has more than {limit:,} bytes", headers=_CLOSE)
+        too_large = Fault(413, "too_large", f"the body has more than {limit:,} bytes")
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
             raise too_large
@@ -115,13 +118,11 @@ class BodyReader:
             f"{n_bytes:,} bytes of the body arrived within {seconds:.1f} s; send at least "
             f"{limits.min_upload_bytes_per_s:,} bytes/s, and all within {limits.upload_timeout_s:g} s"
         )
-        return Fault(408, "too_slow", message, headers=_CLOSE)
+        return Fault(408, "too_slow", message, headers={"Connection": "close"})
 
     def _require_memory(self, n_bytes: int) -> None:
         if self.n_bytes + n_bytes > self._settings.max_uploads_bytes:
-            refusal = self.load.refusal("too many uploads at once; retry shortly")
-            refusal.headers.update(_CLOSE)
-            raise refusal
+            raise self.load.refusal("too many uploads at once; retry shortly")
 
 
 async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
@@ -135,18 +136,16 @@ async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
     parser.spool_max_size = 1 << 40  # in memory, which is bounded: the file system may be read-only
     try:
         form = await parser.parse()
-    except BaseException as error:
-        for file in parser._files_to_close_on_error:  # noqa: SLF001 - the parser closes them after some errors only
-            file.close()
-        if not isinstance(error, MultiPartException | FormParserError | ValueError | LookupError):
-            raise
+        contents = {name: await _content(value) for name, value in form.multi_items()}
+    except (MultiPartException, FormParserError, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if reason.startswith("Part exceeded maximum size"):
             what = f"the part {QUERY_PART!r} has more than {_MAX_QUERY_BYTES:,} bytes"
-            raise Fault(413, "too_large", what, headers=_CLOSE) from None
-        raise Fault(422, "bad_request", f"the body is not multipart/form-data: {reason}", headers=_CLOSE) from None
-    contents = {name: await _content(value) for name, value in form.multi_items()}
-    await form.close()
+            raise Fault(413, "too_large", what) from None
+        raise Fault(422, "bad_request", f"the body is not multipart/form-data: {reason}") from None
+    finally:
+        for file in parser._files_to_close_on_error:  # noqa: SLF001 - the form lacks a part that does not end
+            file.close()
     query = contents.pop(QUERY_PART, None)
     if query is None:
         raise Fault(422, "bad_request", f"the part {QUERY_PART!r} is missing; it holds the query as JSON")
