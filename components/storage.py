@@ -118,6 +118,13 @@ def _system_number(error: Exception) -> int:
     return int(found[1]) if found else 0
 
 
+def make_private(directory: Path) -> None:
+    """Create a directory and its missing parents, readable by their owner only (0700); existing ones keep their mode."""
+    for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)  # another process may create it meanwhile
+    directory.mkdir(exist_ok=True)  # an existing file is an error
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write text (UTF-8) to path through a temporary sibling and a rename. Raises StorageError."""
     write_bytes_atomically(path, text.encode())

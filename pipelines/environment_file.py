@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.errors import ConfigError, StorageError
-from components.storage import write_errors
+from components.storage import make_private, write_errors
 
 # What runs need to reach people and servers. Values come from the environment of the command that makes the schedule.
 CARRIED = (
@@ -44,7 +44,7 @@ def write(path: Path, values: Mapping[str, str]) -> None:
     """Write a new file with these values, mode 0600 from its first moment. Raises ConfigError, StorageError."""
     lines = [f'{name}="{_quoted(name, value)}"' for name, value in values.items()]
     with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from components.app.paths import HOME_VARIABLE, home_root
 from components.errors import ConfigError, StorageError
-from components.storage import write_errors
+from components.storage import make_private, write_errors
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -139,7 +139,7 @@ def connect(home: Home) -> "Client":
 def _make_folders(home: Home) -> None:
     for folder in (home.zenml_dir, home.mlflow_artifacts, home.cache_dir, home.data_dir, home.bundles_dir):
         with write_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
     # ZenML and MLflow each bury a refused write under 30 lines of traceback, and at any later step.
     for folder in (home.root, home.zenml_dir, home.mlflow_artifacts):
         if not os.access(folder, os.W_OK):

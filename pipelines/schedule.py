@@ -11,7 +11,7 @@ from zoneinfo import TZPATH, ZoneInfo
 
 from components.errors import ConfigError
 from components.records import Record
-from components.storage import write_errors, write_text_atomically
+from components.storage import make_private, write_errors, write_text_atomically
 from pipelines import environment_file, run_config
 from pipelines.alerts import AlertSettings
 from pipelines.cron_expression import CronExpression, MissingTime
@@ -136,7 +136,7 @@ def write(schedule: Schedule, home: Home, *, environment: Mapping[str, str], mlf
     if not path.exists():
         environment_file.write(path, values)
     with write_errors(home.root):
-        (home.root / "logs").mkdir(parents=True, exist_ok=True)
+        make_private(home.root / "logs")
     for file, text in schedule.files.items():
         write_text_atomically(Path(file), text)
     notes = [f"{path} holds {', '.join(values) or 'nothing yet'}"]

@@ -6,13 +6,27 @@ from typing import NamedTuple
 
 import platformdirs
 
+from components.errors import ConfigError
+
 HOME_VARIABLE = "IMAGE_FINDER_HOME"
 
 
 def home_root(path: Path | None = None) -> Path:
-    """The given folder, else the one IMAGE_FINDER_HOME names, else the user's data folder; absolute, not created."""
+    """The given folder, else the one IMAGE_FINDER_HOME names, else the user's data folder; absolute, not created.
+
+    Raises ConfigError if it is the home of another account, which homes are private to.
+    """
     chosen = path or os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("image-finder")
-    return Path(chosen).expanduser().resolve()
+    root = Path(chosen).expanduser().resolve()
+    try:
+        is_private = root.is_dir() and not os.access(root, os.R_OK | os.X_OK)
+    except PermissionError:  # a folder above it
+        is_private = True
+    if is_private:
+        raise ConfigError(
+            f"home {root} cannot be read by this account: Permission denied; run as its owner, or set {HOME_VARIABLE}"
+        )
+    return root
 
 
 def default_library() -> Path:

@@ -9,6 +9,7 @@ import click
 
 from components.app.paths import default_index, default_library
 from components.app.rim import shown_to_user
+from components.app.token_file import read_token
 from components.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"File with the token that requests must carry.  [default: {TOKEN_VARIABLE}, else none]",
+    help=f"File, mode 600, with the token that requests must carry.  [default: {TOKEN_VARIABLE}, else none]",
 )
 @click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name this server is called by.")
 @click.option("--show-paths", is_flag=True, help="Answers carry the pictures' paths on this machine.")
@@ -74,7 +75,8 @@ def serve(
         if place == default_library() / "index":
             library = default_library()
         thumbnails = library / "thumbnails" if library else None
-        settings = Settings.parse({**values, "token": _token(token_file), "thumbnails_path": thumbnails})
+        token = read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
+        settings = Settings.parse({**values, "token": token, "thumbnails_path": thumbnails})
 
         # Nothing to search is one clear line now, not a server that answers 503; unless it is just being indexed.
         opened = None if keep_fresh else Finder.open(place, bundle=bundle, threads=threads)
@@ -86,16 +88,3 @@ def serve(
         watcher = Watcher.of(library) if keep_fresh and library else None
         with watcher or contextlib.nullcontext():
             run(source, settings, watching=lambda: watcher.failure if watcher else None)
-
-
-def _token(file: Path | None) -> str | None:
-    """The token of a file, else of the environment. Raises ConfigError."""
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {file} cannot be read as text; check it") from error
-    if not token:
-        raise ConfigError(f"--token-file {file} is empty; write a token into it, e.g. 'openssl rand -hex 24 > {file}'")
-    return token

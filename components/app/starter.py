@@ -9,7 +9,7 @@ from components.app.paths import home_root
 from components.bundle import Bundle
 from components.errors import BundleError
 from components.starter import FOLDER, MANIFEST
-from components.storage import sha256_of_file, write_errors
+from components.storage import make_private, sha256_of_file, write_errors
 
 
 def starter_bundle() -> Bundle:
@@ -30,7 +30,7 @@ def starter_bundle() -> Bundle:
 
 def _put_together(path: Path) -> Bundle:
     with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
     with FileLock(path.with_suffix(".lock")):  # who comes second waits, and finds it done
         if (bundle := _kept(path)) is not None:
             return bundle

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from components.errors import StorageError
-from components.storage import write_errors, write_text_atomically
+from components.storage import make_private, write_errors, write_text_atomically
 
 
 class Library:
@@ -38,7 +38,7 @@ class Library:
         """
         lock = FileLock(self._lock)
         with write_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_private(self.root)
             try:
                 lock.acquire(timeout=0)
             except Timeout as error:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from components import cancellation
 from components.bundle import Bundle
 from components.errors import DataError
 from components.records import Facets, Hit, Picture, SearchResult, TruncatedText
@@ -77,6 +78,7 @@ class SearchEngine:
         answers: list[_Ranked | None] = [None] * len(queries)
         depths = [_first_depth(query) for query in queries]
         while waiting := [place for place, answer in enumerate(answers) if answer is None]:
+            cancellation.checkpoint()
             near = self.index.search(
                 np.stack([encoded[place].ranking for place in waiting]),
                 max(depths[place] for place in waiting),

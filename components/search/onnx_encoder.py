@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from components import cancellation
 from components.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
 from components.data.preprocess import Pixels
 from components.data.tokens import Tokens
@@ -49,11 +50,13 @@ class OnnxEncoder:
 
     def encode_tokens(self, tokens: Tokens) -> Vectors:
         """Unit vectors of a padded batch, in one call: (n, embedding_dim) float32. With 8-bit weights they depend on it."""
+        cancellation.checkpoint()
         vectors: Vectors = self._text_session.run(["embedding"], {"ids": tokens.ids, "mask": tokens.mask})[0]
         return vectors
 
     def encode_image(self, pixels: Pixels) -> Vectors:
         """Unit vectors of preprocessed pictures, (n, px, px, 3) uint8: (n, embedding_dim) float32."""
+        cancellation.checkpoint()
         vectors: Vectors = self._image_session.run(["embedding"], {"pixels": pixels})[0]
         return vectors
 

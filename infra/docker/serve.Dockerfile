@@ -2,11 +2,11 @@
 # builds and reads the approximate files of libraries above a million pictures.
 #
 #   docker build -f infra/docker/serve.Dockerfile -t image-finder .
-#   docker run --rm -p 8080:8080 --read-only -e IMAGE_FINDER_TOKEN="$(openssl rand -hex 24)" \
+#   docker run --rm -p 8080:8080 --read-only -e IMAGE_FINDER_TOKEN="$(openssl rand -hex 24)" --user "$(id -u):$(id -g)" \
 #       -v "$HOME/.local/share/image-finder/library:/library" -v "$HOME/Pictures:$HOME/Pictures:ro" image-finder
 #
 # The library is made by 'image-finder index'; it names the folders of the pictures by their absolute paths, so they
-# are mounted where they are outside. With the library mounted read-only thumbnails are made anew each time.
+# are mounted where they are outside. Only the account that made it can read it, hence --user. With the library mounted read-only thumbnails are made anew each time.
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source

@@ -33,10 +33,10 @@ def locked(new_library):
         place.chmod(0o755 if place.is_dir() else 0o644)
 
 
-def finder(*words):
+def finder(*words, **variables):
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-c", RUNNER, *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -64,3 +64,16 @@ def test_a_library_that_cannot_be_written_is_searched_and_described_and_refuses_
     assert "Permission denied" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert state_of(locked) == before
+
+
+@pytest.mark.parametrize("words", [("search", "red"), ("serve", "--port", "0")])
+def test_the_home_of_another_account_is_named_in_one_line(tmp_path, words):
+    home = tmp_path / "owner" / "home"
+    (home / "library" / "index").mkdir(parents=True)
+    for private in (home, home.parent):
+        private.chmod(0)
+        refused = finder(*words, IMAGE_FINDER_HOME=str(home))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith(f"Error: home {home} cannot be read by this account: Permission denied; ")
+        assert refused.stderr.count("\n") == 1
+        private.chmod(0o700)

@@ -26,7 +26,7 @@ def test_every_failure_is_documented_in_the_one_form(api):
                 schema = answer["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}, (label, status)
         if label.partition(" ")[2].startswith("/api"):
-            assert "401" in operation["responses"], label
+            assert {"401", "429"} <= set(operation["responses"]), label
 
 
 def test_names_of_operations_are_unique_and_every_one_says_what_it_does(api):
@@ -46,3 +46,9 @@ def test_uploads_are_described(api):
 def test_what_only_a_post_can_ask_is_told_where_one_would_look_for_it(api):
     told = api.get("/openapi.json").json()["paths"]["/api/v1/search"]["get"]["description"]
     assert "Weights, uploaded pictures, and pictures that are not wanted go by POST." in told
+
+
+def test_the_limits_of_requests_are_told_with_their_numbers(api):
+    told = api.get("/openapi.json").json()["info"]["description"]
+    for limit in ("within 30 s", "at 16,000 bytes/s", "20,000,000 bytes (413)", "within 10 s", "10 wrong tokens"):
+        assert limit in told

@@ -2,6 +2,7 @@ import asyncio
 import json
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -9,7 +10,9 @@ from components.app.api.application import create_app
 from components.app.api.faults import Fault
 from components.app.api.limits import Batcher, Load, Workers
 from components.app.api.settings import Settings
+from components.cancellation import Cancelled
 from components.errors import StorageError
+from components.finder import Finder
 
 
 class Held:
@@ -161,31 +164,35 @@ def test_who_has_given_up_waiting_is_not_answered_any_more():
 # Over HTTP
 
 
-def call(app, messages, headers=(), path="/api/v1/search"):
-    """Status, headers and body that an ASGI application answers; messages: what the client sends, None: nothing more."""
-    sent = []
+def call(app, messages, headers=()):
+    """Status, headers and code of the fault that an ASGI application answers; messages: what the client sends."""
+    return asyncio.run(answer_of(app, messages, headers))
 
-    async def scene():
-        left = iter(messages)
 
-        async def receive():
-            message = next(left)
-            if message is None:
-                await asyncio.Event().wait()
-            return message
+async def answer_of(app, messages, headers=()):
+    """See call. messages: a list or an asynchronous generator, None: nothing more comes."""
+    sent, left = [], messages if hasattr(messages, "__anext__") else in_turn(messages)
 
-        async def send(message):
-            sent.append(message)
+    async def receive():
+        message = await anext(left)
+        if message is None:
+            await asyncio.Event().wait()
+        return message
 
-        given = [(b"host", b"127.0.0.1"), *headers, (b"content-type", b"application/json")]
-        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path}
-        scope |= {"raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": given}
-        await asyncio.wait_for(
-            app(scope | {"server": ("127.0.0.1", 80), "client": ("127.0.0.1", 9)}, receive, send), 20
-        )
+    async def send(message):
+        sent.append(message)
 
-    asyncio.run(scene())
+    path = "/api/v1/search"
+    given = [(b"host", b"127.0.0.1"), *headers, (b"content-type", b"application/json")]
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path}
+    scope |= {"raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": given}
+    await asyncio.wait_for(app(scope | {"server": ("127.0.0.1", 80), "client": ("127.0.0.1", 9)}, receive, send), 20)
     return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])["error"]["code"]
+
+
+async def in_turn(messages):
+    for message in messages:
+        yield message
 
 
 def absent():
@@ -207,8 +214,8 @@ def test_a_body_is_counted_whatever_length_it_declares():
     multipart = [(b"content-type", b"multipart/form-data; boundary=x")]
     head = b'--x\r\nContent-Disposition: form-data; name="p"; filename="p"\r\n\r\n'
     for lie in ([], [(b"content-length", b"10")], [(b"content-length", b"-1")], [(b"content-length", b"9" * 5000)]):
-        status, headers, code = call(app, [chunk(head), *[chunk(b"0" * 200)] * 5, None], [*multipart, *lie])
-        assert (status, code, headers[b"connection"]) == (413, "too_large", b"close")
+        status, _, code = call(app, [chunk(head), *[chunk(b"0" * 200)] * 5, None], [*multipart, *lie])
+        assert (status, code) == (413, "too_large")
 
 
 def test_a_body_that_declares_too_much_is_refused_unread():
@@ -227,14 +234,100 @@ def test_a_client_that_goes_in_the_middle_leaves_no_failure():
     assert call(app, [chunk(b"{"), {"type": "http.disconnect"}])[::2] == (499, "client_gone")
 
 
-def test_uploads_are_read_a_few_at_a_time(album_tools, album):
-    with album_tools.serving(album / "index", uploads=1, waiting=0) as client:
+def test_a_body_below_the_minimum_rate_is_refused_after_the_grace_however_steadily_it_arrives():
+    async def drip():
+        while True:
+            await asyncio.sleep(0.01)
+            yield chunk(b"-")
+
+    limits = {"upload_grace_s": 0.1, "min_upload_bytes_per_s": 10_000, "upload_timeout_s": 600}
+    app = create_app(absent, Settings.parse(limits))
+    for kind in (b"application/json", b"multipart/form-data; boundary=" + b"-" * 70):
+        status, headers, code = call(app, drip(), [(b"content-type", kind)])
+        assert (status, code, headers[b"connection"]) == (408, "too_slow", b"close")
+
+
+def test_a_slow_body_that_keeps_the_minimum_rate_is_read():
+    async def steady():
+        for _ in range(20):
+            yield chunk(b" " * 1000)
+            await asyncio.sleep(0.01)
+        yield chunk(b'{"terms": 1}', more=False)
+
+    app = create_app(absent, Settings.parse({"upload_grace_s": 0.1, "min_upload_bytes_per_s": 100}))
+    assert call(app, steady())[::2] == (422, "bad_request")  # it was read as a whole, and is no query
+
+
+def test_uploads_beyond_the_memory_limit_are_refused_and_bodies_of_json_are_not(album_tools, album):
+    limits = {"max_upload_bytes": 1000, "max_uploads_bytes": 1000}
+    query = {"query": (None, '{"terms": [{"text": "red"}]}')}
+    with album_tools.serving(album / "index", **limits) as client:
         bodies = client.app.state.server.bodies
-        client.portal.call(bodies._gate.enter)
-        answer = client.post("/api/v1/search", json={"terms": [{"text": "red"}]})
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        client.portal.call(bodies._gate.leave)
+        bodies.n_bytes = 900  # of other requests
+        refused = client.post("/api/v1/search", files=query)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert client.post("/api/v1/search", json={"terms": [{"text": "red"}]}).status_code == 200
+        metrics = client.get("/metrics").text
+        assert 'image_finder_refused_total{kind="uploads"} 1.0' in metrics
+        assert "image_finder_upload_bytes 900.0" in metrics
+        bodies.n_bytes = 0
+        assert client.post("/api/v1/search", files=query).status_code == 200
+        assert bodies.n_bytes == 0
+
+
+def test_queued_searches_that_were_answered_503_are_never_worked_on(album_tools, album):
+    with album_tools.serving(album / "index", timeout_s=0.2) as client:
+        server, held = client.app.state.server, Held()
+        occupied = server.searches._batcher._pool.submit(held)
+        for number in range(3):
+            assert client.get("/api/v1/search", params={"q": f"red {number}"}).status_code == 503
+        held.free.set()
+        assert occupied.result(20) == "done"
+        server.searches._batcher._timeout_s = 20
+        assert client.get("/api/v1/search?q=red").status_code == 200
+        assert "image_finder_batch_searches_sum 1.0" in client.get("/metrics").text
+
+
+def test_work_ends_at_its_next_checkpoint_once_its_request_was_answered_503(album):
+    async def scene():
+        finder = Finder.open(album / "index", threads=1)
+        held, begun_by, ended = Held(), [], []
+
+        def work():
+            begun_by.append("a call")
+            held()
+            try:
+                ended.append(finder.search("red"))
+            except BaseException as error:
+                ended.append(type(error))
+                raise
+
+        workers = Workers(Load("pictures", 1), running=1, timeout_s=0.5)
+        batcher = Batcher(Load("searches", 1), lambda _: work(), timeout_s=0.5)
+        for answer in (workers.run(work), batcher.ask("red")):
+            with pytest.raises(Fault, match="no answer within"):
+                await answer
+        held.free.set()
+        await asyncio.to_thread(workers.close)
+        await asyncio.to_thread(batcher.close)
+        assert ended == [Cancelled] * len(begun_by)
+        assert ended
+
+    asyncio.run(scene())
+
+
+def test_a_client_that_goes_while_its_search_waits_is_not_worked_for(album_tools, album):
+    with album_tools.serving(album / "index") as client:
+        server, held = client.app.state.server, Held()
+        occupied = server.searches._batcher._pool.submit(held)
+        body = [chunk(b'{"terms": [{"text": "red"}]}', more=False), {"type": "http.disconnect"}]
+        answered = client.portal.call(partial(answer_of, client.app, body))
+        assert answered[::2] == (499, "client_gone")
+        assert server.searches._batcher._line == []
+        held.free.set()
+        assert occupied.result(20) == "done"
+        assert client.get("/api/v1/search?q=red").status_code == 200
+        assert "image_finder_batch_searches_sum 1.0" in client.get("/metrics").text
 
 
 def test_a_busy_server_refuses_pictures_and_goes_on_answering_texts(album_tools, album):

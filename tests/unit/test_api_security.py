@@ -4,6 +4,7 @@ import logging
 import time
 
 import pytest
+from starlette.testclient import TestClient
 
 from components.app.api.security import COOKIE, session_value
 from components.app.api.settings import Settings
@@ -24,7 +25,8 @@ OPEN = ("/", "/static/app.js", "/openapi.json", "/health/live", "/health/ready")
 
 @pytest.fixture(scope="module")
 def guarded(album_tools, album):
-    with album_tools.serving(album / "index", token=TOKEN, host="0.0.0.0", base_url="http://finder.example") as client:
+    settings = {"token": TOKEN, "host": "0.0.0.0", "token_attempts": 10_000}
+    with album_tools.serving(album / "index", base_url="http://finder.example", **settings) as client:
         yield client
 
 
@@ -72,6 +74,55 @@ def test_a_session_opens_pictures_without_the_header(guarded):
     assert guarded.get("/api/v1/info").status_code == 200  # the client keeps the cookie
     guarded.cookies.clear()
     assert guarded.get("/api/v1/info").status_code == 401
+
+
+@pytest.fixture
+def throttled(album_tools, album):
+    """Clients of one server, by their address: three wrong tokens at once, and none more for an hour."""
+    settings = {"token": TOKEN, "token_attempts": 3, "token_attempt_s": 3600}
+    with album_tools.serving(album / "index", **settings) as client:
+        yield lambda address: TestClient(client.app, base_url=client.base_url, client=(address, 9))
+
+
+def attempt(client, token=TOKEN):
+    return client.get("/api/v1/info", headers={"Authorization": f"Bearer {token}"})
+
+
+def test_wrong_tokens_of_one_client_are_refused_unread_after_a_few_and_others_are_answered(throttled):
+    guesser, other = throttled("10.0.0.1"), throttled("10.0.0.2")
+    assert [attempt(guesser, f"{TOKEN}{number}").status_code for number in range(5)] == [401, 401, 401, 429, 429]
+    refused = attempt(guesser)  # right, but it does not say so
+    assert refusal(refused) == (429, "too_many_attempts")
+    assert 3500 < int(refused.headers["Retry-After"]) <= 3600
+    assert TOKEN not in refused.text
+    assert attempt(other).status_code == 200
+    assert guesser.get("/").status_code == 200
+    assert refusal(guesser.get("/api/v1/info")) == (401, "unauthorized")
+
+
+def test_who_has_presented_the_token_is_not_locked_out_by_others_behind_the_same_proxy(throttled):
+    proxy = throttled("10.0.0.3")
+    assert attempt(proxy).status_code == 200
+    assert [attempt(proxy, "wrong").status_code for _ in range(5)] == [401, 401, 401, 429, 429]
+    assert attempt(proxy).status_code == 200
+
+
+def test_a_session_is_answered_from_an_address_whose_attempts_are_refused(throttled):
+    client = throttled("10.0.0.4")
+    for _ in range(5):
+        attempt(client, "wrong")
+    cookie = {"Cookie": f"{COOKIE}={session_value(TOKEN, expires=int(time.time()) + 60)}"}
+    assert refusal(attempt(client)) == (429, "too_many_attempts")
+    assert client.get("/api/v1/info", headers=cookie).status_code == 200
+    assert attempt(client).status_code == 200  # a session proves the token as well
+
+
+def test_cookies_that_are_no_session_and_requests_without_a_token_are_no_attempts(throttled):
+    client = throttled("10.0.0.5")
+    for _ in range(5):
+        assert client.get("/api/v1/info", headers={"Cookie": f"{COOKIE}=1.f"}).status_code == 401
+        assert client.get("/api/v1/info").status_code == 401
+    assert attempt(client).status_code == 200
 
 
 def test_a_session_ends_when_its_time_is_over(guarded):

@@ -1,9 +1,13 @@
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from components.errors import StorageError
-from pipelines.home import Home, prepare, tracking_uri
+from pipelines.home import Home, _make_folders, prepare, tracking_uri
 
 
 def test_given_folder_wins_over_the_variable_and_the_variable_over_the_default(tmp_path, monkeypatch):
@@ -28,6 +32,35 @@ def test_resolving_makes_no_folder(tmp_path):
     assert {home.zenml_dir.parent, home.mlflow_db.parent, home.mlflow_artifacts.parent, home.cache_dir.parent} == {
         home.root
     }
+
+
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def index(pictures, bundle, *options, home):
+    line = [sys.executable, "-m", "components.app.cli", "index", pictures, "--bundle", bundle.path, *options]
+    environment = {**os.environ, "IMAGE_FINDER_HOME": str(home)}
+    checkout = Path(__file__).resolve().parents[2]
+    subprocess.run(line, env=environment, cwd=checkout, umask=0o022, capture_output=True, timeout=120, check=True)
+
+
+def test_a_new_home_and_a_library_elsewhere_can_be_read_by_their_owner_only(colour_bundle, paint, tmp_path):
+    (tmp_path / "existing").mkdir(mode=0o755)
+    home, library = tmp_path / "existing" / "new" / "home", tmp_path / "existing" / "library"
+    paint(tmp_path / "pictures" / "red.png", "red")
+    index(tmp_path / "pictures", colour_bundle, home=home)
+    index(tmp_path / "pictures", colour_bundle, "--library", library, home=home)
+    _make_folders(Home(home))
+    assert [mode_of(path) for path in (home.parent, home, home / "library", home / "zenml", library)] == [0o700] * 5
+    assert mode_of(tmp_path / "existing") == 0o755
+
+
+def test_an_existing_home_keeps_its_mode(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(0o750)
+    _make_folders(Home(tmp_path / "home"))
+    assert mode_of(tmp_path / "home") == 0o750
 
 
 def test_mlflow_address_is_the_given_one_then_the_variable_then_the_home(tmp_path, monkeypatch):

@@ -119,6 +119,7 @@ def test_a_request_that_has_begun_is_finished_before_it_ends(album):
 
 def test_the_token_comes_from_a_file_or_the_environment(album, tmp_path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "token").chmod(0o600)
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for words, variables in ((("--token-file", tmp_path / "token"), {}), ((), {"IMAGE_FINDER_TOKEN": TOKEN})):
         with serving("--index", album / "index", "--host", "0.0.0.0", *words, **variables) as served:
@@ -145,13 +146,17 @@ def test_a_port_in_use_is_told_in_one_line(album):
         ),
         (("--host", "no.such.name.invalid", "--token-file", "TOKEN"), "cannot listen on no.such.name.invalid"),
         (("--token-file", "EMPTY"), "is empty"),
+        (("--token-file", "OPEN"), "can be read by others (mode 0644): run chmod 600 "),
         (("--library", "EMPTY"), "both"),
         (("--keep-fresh",), "--library"),
     ],
 )
 def test_a_start_that_cannot_be_made_says_why_in_one_line(album, tmp_path, words, message):
     (tmp_path / "EMPTY").write_text("")
-    (tmp_path / "TOKEN").write_text(TOKEN)
+    for name, mode in (("TOKEN", 0o600), ("OPEN", 0o644)):
+        (tmp_path / name).write_text(TOKEN)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "EMPTY").chmod(0o600)
     given = [tmp_path / word if word.isupper() and not word.startswith("-") else word for word in words]
     said = refused("--index", album / "index", *given)
     assert message in said
@@ -164,40 +169,130 @@ def test_nothing_to_search_is_told_in_one_line(tmp_path):
     assert "no index at" in refused(IMAGE_FINDER_HOME=str(tmp_path))
 
 
-def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch):
-    monkeypatch.setattr(server, "_HEAD_S", 0.2)
+@contextlib.asynccontextmanager
+async def prompt_connections():
+    """connect(): a new connection, as reader and writer, to an application that answers "ok" and reads no body."""
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
+    config = uvicorn.Config(app, http=server.PromptProtocol, log_config=None, timeout_keep_alive=20)
+    config.load()
+    state = ServerState()
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: server.PromptProtocol(config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    async with listener:
+        yield lambda: asyncio.open_connection(*listener.sockets[0].getsockname()[:2])
+
+
+async def ends(reader):
+    """Whether a connection ends, with nothing more said."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 20) == b""
+    return True
+
+
+def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch):
+    monkeypatch.setattr(server, "_HEAD_S", 0.2)
+
     async def scene():
-        config = uvicorn.Config(app, http=server.PromptProtocol, log_config=None, timeout_keep_alive=20)
-        config.load()
-        state = ServerState()
-        listener = await asyncio.get_running_loop().create_server(
-            lambda: server.PromptProtocol(config, server_state=state, app_state={}), "127.0.0.1", 0
-        )
-        address = listener.sockets[0].getsockname()[:2]
-        for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
-            reader, writer = await asyncio.open_connection(*address)
-            writer.write(sent)
-            with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), 20) == b""
+        async with prompt_connections() as connect:
+            for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+                reader, writer = await connect()
+                writer.write(sent)
+                assert await ends(reader)
+                writer.close()
+            reader, writer = await connect()
+            for _ in range(2):  # one that is used again gets a new time for each head
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 OK")
+                await asyncio.sleep(0.3)
+            writer.write(b"GET")
+            assert await ends(reader)
             writer.close()
-        reader, writer = await asyncio.open_connection(*address)
-        for _ in range(2):  # one that is used again gets a new time for each head
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 OK")
-            await asyncio.sleep(0.3)
-        writer.write(b"GET")
-        with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 20) == b""
-        writer.close()
-        listener.close()
-        await listener.wait_closed()
 
     asyncio.run(scene())
+
+
+def test_a_body_that_was_answered_unread_and_still_trickles_in_ends_the_connection(monkeypatch):
+    monkeypatch.setattr(server, "_HEAD_S", 0.3)
+
+    async def scene():
+        async with prompt_connections() as connect:
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            reader, writer = await connect()
+            for _ in range(2):  # a body that arrives in time ends nothing
+                writer.write(head % 3 + b"1")
+                assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 OK")
+                writer.write(b"23")
+            writer.write(head % 1000)
+            await asyncio.wait_for(reader.readuntil(b"ok"), 20)
+            ending = asyncio.create_task(ends(reader))
+            while not ending.done():
+                with contextlib.suppress(ConnectionError):
+                    writer.write(b"x")
+                    await writer.drain()
+                await asyncio.sleep(0.05)
+            assert await ending
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(scene(), 20))
+
+
+def test_a_client_that_sends_a_body_that_is_too_large_as_a_whole_reads_why_it_is_refused(album):
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        head = "POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        connection.sendall(f"{head}Content-Length: 30000000\r\n\r\n".encode())
+        for _ in range(30):
+            connection.sendall(b"0" * 1_000_000)
+        with connection.makefile("rb") as answer:
+            assert answer.readline().startswith(b"HTTP/1.1 413 ")
+        assert served.ask("/health/live")[0] == 200
+
+
+TRICKLES = (
+    b"GET /api/v1/search?q=red HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: a",
+    b"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n",
+    b"POST /api/v1/labels HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    b'Content-Length: 20000000\r\n\r\n--x\r\nContent-Disposition: form-data; name="p"; filename="p"\r\n\r\n'
+    + b"0"
+    * 100_000,
+    b"POST /api/v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000000\r\n\r\n",
+)
+
+
+def test_32_connections_that_trickle_in_delay_no_search_of_another_client(album):
+    with serving("--index", album / "index") as served, contextlib.ExitStack() as trickling:
+        connections = [trickling.enter_context(socket.create_connection(served.address, 30)) for _ in range(32)]
+        for number, connection in enumerate(connections):
+            connection.sendall(TRICKLES[number % len(TRICKLES)])
+        asking = http.client.HTTPConnection(*served.address, timeout=30)
+        part = 'Content-Disposition: form-data; name="query"\r\n\r\n{"terms": [{"text": "red"}], "k": 1}'
+        with contextlib.closing(asking):
+            for _ in range(3):
+                for connection in connections:
+                    connection.sendall(b"1")
+                requests = (
+                    ("GET", "/api/v1/search?q=red&k=1", None, {}),
+                    (
+                        "POST",
+                        "/api/v1/search",
+                        '{"terms": [{"text": "red"}], "k": 1}',
+                        {"Content-Type": "application/json"},
+                    ),
+                    (
+                        "POST",
+                        "/api/v1/search",
+                        f"--y\r\n{part}\r\n--y--\r\n",
+                        {"Content-Type": "multipart/form-data; boundary=y"},
+                    ),
+                )
+                for request in requests:
+                    asking.request(*request)
+                    answer = asking.getresponse()
+                    assert (answer.status, json.loads(answer.read())["hits"][0]["name"]) == (200, "red.png")
 
 
 def test_a_head_that_is_too_large_is_refused(album):

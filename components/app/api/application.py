@@ -51,6 +51,7 @@ def create_app(
         title="Image finder",
         version=metadata.version("text-guided-image-finder"),
         summary="Find pictures with a sentence.",
+        description=_limits_of(settings),
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
@@ -68,6 +69,20 @@ def create_app(
     return app
 
 
+def _limits_of(settings: Settings) -> str:
+    """The limits of requests, for the OpenAPI document."""
+    return (
+        f"A request body must arrive within {settings.upload_timeout_s:g} s and, after {settings.upload_grace_s:g} s, at "
+        f"{settings.min_upload_bytes_per_s:,} bytes/s on average; otherwise the answer is 408. Uploads have at most "
+        f"{settings.max_upload_bytes:,} bytes (413); while all of them together exceed {settings.max_uploads_bytes:,} "
+        f"bytes, more are answered with 503. What cannot be answered within {settings.timeout_s:g} s is answered with 503 "
+        "and a Retry-After header, and the work for it stops, as it does when a client disconnects.\n\n"
+        f"An address that sends {settings.token_attempts} wrong tokens is answered with 429 until it has waited "
+        f"{settings.token_attempt_s:g} s for each further attempt. An address that has sent the right token before is "
+        "answered with 429 only to wrong ones. Behind a proxy, all clients share the address of the proxy."
+    )
+
+
 def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[[], str | None]) -> State:
     metrics = Metrics()
     live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
@@ -75,6 +90,7 @@ def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[
     workers = Workers(Load("pictures", settings.waiting), running=settings.pictures, timeout_s=settings.timeout_s)
     bodies = BodyReader(settings)
     metrics.watch_loads((searches.load, workers.load, bodies.load))
+    metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(bodies.n_bytes))
     metrics.watch("index_pictures", "pictures that can be found", lambda: live.pictures)
     metrics.watch("index_generation", "running number of the index in force", lambda: live.generation_number)
     stale = "1 while the newest index cannot be opened, or folders are not watched that should be"

@@ -1,16 +1,23 @@
 """What the API is asked, as its OpenAPI document tells it."""
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic.json_schema import SkipJsonSchema
 
 from components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS, NEGATIVE_WEIGHT, Filters
 
 MAX_LABELS = 100
 # Told, not checked: the query's own words for it are better than those of a schema.
 _Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS})]
+# Limits belong to the type beside None, never to the field: pydantic may apply those of a field to None, a TypeError.
+_Identity = Annotated[str, Field(max_length=64, description="id of a picture of the index")]
+_PartName = Annotated[str, Field(max_length=64, description="name of the part that holds an uploaded picture")]
+
+
+def _exactly_one(*names: str) -> dict[str, Any]:
+    """JSON Schema of: one of these fields is a string, the others are null or left out."""
+    return {"oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]}
 
 
 class _Asked(BaseModel):
@@ -53,21 +60,17 @@ class SearchParameters(_Asked):
 
 
 class WantedTerm(_Asked):
-    """Exactly one of text, like and picture."""
+    """Exactly one of text, like and picture; null counts as left out."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": [name]} for name in ("text", "like", "picture")]},
-    )
-    text: _Text | SkipJsonSchema[None] = None
-    like: str | SkipJsonSchema[None] = Field(None, description="id of a picture of the index", max_length=64)
-    picture: str | SkipJsonSchema[None] = Field(
-        None, description="name of the part that holds an uploaded picture", max_length=64
-    )
+    model_config = ConfigDict(json_schema_extra=_exactly_one("text", "like", "picture"))
+    text: _Text | None = None
+    like: _Identity | None = None
+    picture: _PartName | None = None
     weight: float = Field(1.0, gt=0, le=10, allow_inf_nan=False)
 
 
 class UnwantedTerm(WantedTerm):
-    """Exactly one of text, like and picture."""
+    """Exactly one of text, like and picture; null counts as left out."""
 
     weight: float = Field(NEGATIVE_WEIGHT, gt=0, le=10, allow_inf_nan=False)
 
@@ -86,11 +89,9 @@ class SearchBody(_Asked):
 
 
 class LabelsBody(_Asked):
-    """What POST /labels takes: exactly one of id and picture."""
+    """What POST /labels takes: exactly one of id and picture; null counts as left out."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["id"]}, {"required": ["picture"]}]})
-    id: str | SkipJsonSchema[None] = Field(None, description="id of a picture of the index", max_length=64)
-    picture: str | SkipJsonSchema[None] = Field(
-        None, description="name of the part that holds an uploaded picture", max_length=64
-    )
+    model_config = ConfigDict(json_schema_extra=_exactly_one("id", "picture"))
+    id: _Identity | None = None
+    picture: _PartName | None = None
     labels: list[_Text] = Field(min_length=1, max_length=MAX_LABELS, description="what the picture may show")

@@ -1,6 +1,11 @@
-"""Bodies: reads what a request brings, within its limits of size and time; decodes no picture."""
+"""Bodies: reads what a request brings, within its limits of size and time; decodes no picture.
+
+A body that is refused before it was read is not cut off, unless it was too slow: most clients read no answer while they
+send. The server drops what still arrives, for a limited time.
+"""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,14 +16,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from components.app.api.faults import Fault, shape_fault
-from components.app.api.limits import Gate, Load
+from components.app.api.limits import Load
 from components.app.api.settings import Settings
 from components.search.query import MAX_TERMS
 
 QUERY_PART = "query"
 _MAX_QUERY_BYTES = 256 * 1024
 _MAX_FILES = 2 * MAX_TERMS + 1
-_CLOSE = {"Connection": "close"}  # the rest of the body will not be read
 _B = TypeVar("_B", bound=BaseModel)
 
 
@@ -43,46 +47,82 @@ class Body(NamedTuple):
 
 
 class BodyReader:
-    """Reads bodies, a few at a time; memory stays within uploads x max_upload_bytes."""
+    """Reads bodies. None waits for another, so that slow ones delay nobody; those that arrive too slowly are refused.
+
+    Uploads count against a limit of memory until their request is answered. JSON alone does not: it is small.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        """settings: limits."""
-        self.load = Load("uploads", settings.waiting)
-        self._gate = Gate(self.load, running=settings.uploads)
+        """settings: limits of size, time and memory."""
+        self.load = Load("uploads", 0)
+        self.n_bytes = 0  # of uploads in memory
         self._settings = settings
 
-    async def read(self, request: Request) -> Body:
-        """The body: JSON, or multipart/form-data with JSON in the part `query`.
+    @contextlib.asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[Body]:
+        """The body while its request is worked on: JSON, or multipart/form-data with JSON in the part `query`.
 
-        Raises Fault 408 when it takes too long, 413 when it is too large, 415 and 422 when it is of another form.
+        Raises Fault 408 if it arrives too slowly, 413 if it is too large, 415 and 422 if it is of another form, 503 if
+        other uploads fill the memory.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in {"application/json", "multipart/form-data"}:
-            raise Fault(415, "unsupported_media_type", "send application/json or multipart/form-data", headers=_CLOSE)
-        async with self.load.deadline(self._settings.timeout_s):
-            await self._gate.enter()
-        try:
-            async with asyncio.timeout(self._settings.upload_timeout_s):
-                if kind == "application/json":
-                    return Body(b"".join([chunk async for chunk in self._counted(request, _MAX_QUERY_BYTES)]), {})
-                return await _parts(request, self._counted(request, self._settings.max_upload_bytes))
-        except TimeoutError:
-            seconds = f"{self._settings.upload_timeout_s:g} s"
-            raise Fault(408, "too_slow", f"the body did not arrive within {seconds}", headers=_CLOSE) from None
-        finally:
-            self._gate.leave()
+        if kind == "application/json":
+            yield Body(b"".join([chunk async for chunk in self._chunks(request, _MAX_QUERY_BYTES)]), {})
+        elif kind == "multipart/form-data":
+            n_held = 0
 
-    async def _counted(self, request: Request, limit: int) -> AsyncIterator[bytes]:
-        too_large = Fault(413, "too_large", f"the body has more than {limit:,} bytes", headers=_CLOSE)
+            async def held() -> AsyncIterator[bytes]:
+                nonlocal n_held
+                async for chunk in self._chunks(request, self._settings.max_upload_bytes):
+                    self._require_memory(len(chunk))
+                    n_held += len(chunk)
+                    self.n_bytes += len(chunk)
+                    yield chunk
+
+            try:
+                yield await _parts(request, held())
+            finally:
+                self.n_bytes -= n_held
+        else:
+            raise Fault(415, "unsupported_media_type", "send application/json or multipart/form-data")
+
+    async def _chunks(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        """The body's bytes as they arrive. Raises Fault 408, 413."""
+        too_large = Fault(413, "too_large", f"the body has more than {limit:,} bytes")
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
             raise too_large
-        n_bytes = 0
-        async for chunk in request.stream():  # what is declared may be a lie, and chunked bodies declare nothing
-            n_bytes += len(chunk)
+        n_bytes, stream, clock = 0, request.stream(), asyncio.get_running_loop().time
+        started = clock()
+        while True:
+            try:
+                async with asyncio.timeout_at(started + self._time_for(n_bytes)):
+                    chunk = await anext(stream, None)
+            except TimeoutError:
+                raise self._too_slow(n_bytes, clock() - started) from None
+            if chunk is None:
+                return
+            n_bytes += len(chunk)  # the declared length may be wrong, and chunked bodies declare none
             if n_bytes > limit:
                 raise too_large
             yield chunk
+
+    def _time_for(self, n_bytes: int) -> float:
+        """Seconds after which more than these bytes must have arrived."""
+        at_least = self._settings.upload_grace_s + n_bytes / self._settings.min_upload_bytes_per_s
+        return min(self._settings.upload_timeout_s, at_least)
+
+    def _too_slow(self, n_bytes: int, seconds: float) -> Fault:
+        limits = self._settings
+        message = (
+            f"{n_bytes:,} bytes of the body arrived within {seconds:.1f} s; send at least "
+            f"{limits.min_upload_bytes_per_s:,} bytes/s, and all within {limits.upload_timeout_s:g} s"
+        )
+        return Fault(408, "too_slow", message, headers={"Connection": "close"})
+
+    def _require_memory(self, n_bytes: int) -> None:
+        if self.n_bytes + n_bytes > self._settings.max_uploads_bytes:
+            raise self.load.refusal("too many uploads at once; retry shortly")
 
 
 async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
@@ -96,14 +136,16 @@ async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
     parser.spool_max_size = 1 << 40  # in memory, which is bounded: the file system may be read-only
     try:
         form = await parser.parse()
+        contents = {name: await _content(value) for name, value in form.multi_items()}
     except (MultiPartException, FormParserError, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if reason.startswith("Part exceeded maximum size"):
             what = f"the part {QUERY_PART!r} has more than {_MAX_QUERY_BYTES:,} bytes"
-            raise Fault(413, "too_large", what, headers=_CLOSE) from None
-        raise Fault(422, "bad_request", f"the body is not multipart/form-data: {reason}", headers=_CLOSE) from None
-    contents = {name: await _content(value) for name, value in form.multi_items()}
-    await form.close()
+            raise Fault(413, "too_large", what) from None
+        raise Fault(422, "bad_request", f"the body is not multipart/form-data: {reason}") from None
+    finally:
+        for file in parser._files_to_close_on_error:  # noqa: SLF001 - the form lacks a part that does not end
+            file.close()
     query = contents.pop(QUERY_PART, None)
     if query is None:
         raise Fault(422, "bad_request", f"the part {QUERY_PART!r} is missing; it holds the query as JSON")

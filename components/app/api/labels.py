@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from components.app.api.asked import LabelsBody
 from components.app.api.bodies import body_document
+from components.app.api.disconnects import while_connected
 from components.app.api.faults import Fault, errors
 from components.app.api.originals import gone, open_original
 from components.app.api.schemas import LabelAnswer, LabelsAnswer
@@ -19,18 +20,19 @@ router = APIRouter(prefix=PREFIX, tags=["labels"])
 @router.post(
     "/labels",
     response_model=LabelsAnswer,
-    responses=errors(400, 401, 404, 408, 410, 413, 415, 422, 503),
+    responses=errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503),
     openapi_extra=body_document(LabelsBody),
 )
 async def labels(request: Request, server: Server) -> Response:
     """Probabilities of labels for a picture of the index (id) or an uploaded one (picture: the name of its part)."""
-    body = await server.bodies.read(request)
-    wanted = body.parsed(LabelsBody)
-    if (wanted.id is None) == (wanted.picture is None):
-        raise Fault(422, "bad_request", "name exactly one of id and picture")
-    upload = None if wanted.picture is None else body.picture(wanted.picture)
-    engine = server.live.engine
-    answer = await server.workers.run(lambda: _labelled(server, engine, wanted, upload))
+    async with server.bodies.read(request) as body:
+        wanted = body.parsed(LabelsBody)
+        if (wanted.id is None) == (wanted.picture is None):
+            raise Fault(422, "bad_request", "name exactly one of id and picture")
+        upload = None if wanted.picture is None else body.picture(wanted.picture)
+        engine = server.live.engine
+        labelling = server.workers.run(lambda: _labelled(server, engine, wanted, upload))
+        answer = await while_connected(request, labelling)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

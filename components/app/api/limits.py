@@ -1,12 +1,18 @@
-"""Limits: some calls run, some wait, more are refused at once; nothing waits longer than its time-out."""
+"""Limits: some calls run, some wait, more are refused at once; nothing waits longer than its time-out.
+
+Work that nobody waits for any more, because its request was answered 503 or its client has gone, never begins; if it has
+begun, it ends at its next checkpoint.
+"""
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from components.app.api.faults import Fault, busy
+from components.cancellation import cancellable
 
 _Answer = TypeVar("_Answer")
 _Question = TypeVar("_Question")
@@ -78,11 +84,20 @@ class Workers:
     async def run(self, call: Callable[[], _Answer]) -> _Answer:
         """Answer of call, made in a thread. Raises Fault 503, and what call raises."""
         loop = asyncio.get_running_loop()
-        async with self.load.deadline(self._timeout_s):
-            await self._gate.enter()
-            done = self._pool.submit(call)
-            done.add_done_callback(lambda _: _soon(loop, self._gate.leave))
-            return await asyncio.wrap_future(done)
+        abandoned = threading.Event()
+
+        def run() -> _Answer:
+            with cancellable(abandoned.is_set):
+                return call()
+
+        try:
+            async with self.load.deadline(self._timeout_s):
+                await self._gate.enter()
+                done = self._pool.submit(run)
+                done.add_done_callback(lambda _: _soon(loop, self._gate.leave))
+                return await asyncio.wrap_future(done)
+        finally:
+            abandoned.set()
 
     def close(self) -> None:
         """End the threads when what they do is done."""
@@ -115,10 +130,14 @@ class Batcher(Generic[_Question, _Answer]):
         if not self._idle:
             self.load.require_room()
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        async with self.load.deadline(self._timeout_s):
-            self._line.append((question, future))
-            self._next()
-            return await future
+        try:
+            async with self.load.deadline(self._timeout_s):
+                self._line.append((question, future))
+                self._next()
+                return await future
+        finally:
+            if future.cancelled():
+                self._next()  # takes it out of the line
 
     def close(self) -> None:
         """End the threads when what they do is done."""
@@ -131,9 +150,13 @@ class Batcher(Generic[_Question, _Answer]):
             batch, self._line = self._line[: self._largest], self._line[self._largest :]
             self._idle -= 1
             loop = asyncio.get_running_loop()
-            done = self._pool.submit(self._answer, [question for question, _ in batch])
+            done = self._pool.submit(self._answer_batch, batch)
             done.add_done_callback(lambda done: _soon(loop, self._hand_out, batch, done))
         self.load.n_waiting = len(self._line)
+
+    def _answer_batch(self, batch: list[tuple[_Question, asyncio.Future[_Answer]]]) -> Sequence[_Answer | Exception]:
+        with cancellable(lambda: all(future.done() for _, future in batch)):
+            return self._answer([question for question, _ in batch])
 
     def _hand_out(
         self,

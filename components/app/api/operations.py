@@ -18,7 +18,7 @@ root = APIRouter(tags=["operation"])  # not below /api: where load balancers and
 _VERSION = metadata.version("text-guided-image-finder")
 
 
-@router.get("/facets", response_model=FacetsAnswer, responses=errors(401, 422, 503))
+@router.get("/facets", response_model=FacetsAnswer, responses=errors(401, 422, 429, 503))
 async def facets(server: Server) -> Response:
     """What the filters can choose among."""
     engine = server.live.engine
@@ -26,7 +26,7 @@ async def facets(server: Server) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@router.get("/info", responses=errors(401, 503))
+@router.get("/info", responses=errors(401, 429, 503))
 async def info(server: Server) -> InfoAnswer:
     """What is searched, with what, and within which limits."""
     engine = server.live.engine
@@ -47,7 +47,7 @@ async def info(server: Server) -> InfoAnswer:
     )
 
 
-@router.post("/session", status_code=204, responses=errors(401))
+@router.post("/session", status_code=204, responses=errors(401, 429))
 async def session(request: Request, server: Server) -> Response:
     """Exchange the bearer token for a cookie, so that a page's pictures are sent to who has the token."""
     response = Response(status_code=204)
@@ -82,7 +82,7 @@ async def ready(server: Server) -> HealthAnswer:
 @root.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 429)},
 )
 async def metrics(server: Server) -> Response:
     """Counts and times, in Prometheus' form."""

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from components.app.api.batches import row_of
+from components.app.api.disconnects import while_connected
 from components.app.api.faults import errors
 from components.app.api.heads import is_head
 from components.app.api.originals import media_type, open_original
@@ -22,19 +23,19 @@ Identity = Annotated[str, Path(max_length=64, description="id of a picture of th
 Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; the next larger of a few sizes is sent")]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _JPEG: dict[int | str, dict[str, Any]] = {
-    **errors(401, 404, 410, 422, 503),
+    **errors(401, 404, 410, 422, 429, 503),
     200: {"content": {"image/jpeg": _BYTES}, "description": "the picture"},
     304: {"description": "the asker has it already"},
 }
 _FILE: dict[int | str, dict[str, Any]] = {
-    **errors(401, 404, 410, 422, 503),
+    **errors(401, 404, 410, 422, 429, 503),
     200: {"content": {"image/*": _BYTES, "application/octet-stream": _BYTES}, "description": "the file as it is"},
 }
 _PRIVATE = "private, max-age=300"  # no cache that several people share may keep it
 _CHUNK_BYTES = 256 * 1024
 
 
-@router.get("/{identity}", response_model=PictureAnswer, responses=errors(401, 404, 422, 503))
+@router.get("/{identity}", response_model=PictureAnswer, responses=errors(401, 404, 422, 429, 503))
 async def picture(identity: Identity, server: Server) -> Response:
     """What is known of a picture."""
     engine = server.live.engine
@@ -90,7 +91,8 @@ def attachment(name: str) -> str:
 async def _view(server: State, request: Request, identity: str, kind: Kind) -> Response:
     engine = server.live.engine
     known = request.headers.get("if-none-match", "")
-    made = await server.workers.run(lambda: server.views.get(engine, identity, kind, known=known))
+    making = server.workers.run(lambda: server.views.get(engine, identity, kind, known=known))
+    made = await while_connected(request, making)
     headers = {"ETag": f'"{made.key}"', "Cache-Control": _PRIVATE}
     if made.content is None:
         return Response(status_code=304, headers=headers)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from components.app.api.asked import SearchBody, SearchParameters, WantedTerm
 from components.app.api.batches import Answered, Asked
 from components.app.api.bodies import Body, body_document
+from components.app.api.disconnects import while_connected
 from components.app.api.faults import Fault, errors
 from components.app.api.schemas import SearchAnswer
 from components.app.api.settings import PREFIX
@@ -19,7 +20,7 @@ router = APIRouter(prefix=PREFIX, tags=["search"])
 _JSON = "application/json"
 
 
-@router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 503))
+@router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 429, 503))
 async def search(parameters: Annotated[SearchParameters, Query()], request: Request, server: Server) -> Response:
     """Search by texts (q), without others (not), by pictures of the index (like), under filters.
 
@@ -31,7 +32,7 @@ async def search(parameters: Annotated[SearchParameters, Query()], request: Requ
 @router.post(
     "/search",
     response_model=SearchAnswer,
-    responses=errors(400, 401, 404, 408, 413, 415, 422, 503),
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=body_document(SearchBody),
 )
 async def search_with_uploads(request: Request, server: Server) -> Response:
@@ -39,12 +40,12 @@ async def search_with_uploads(request: Request, server: Server) -> Response:
 
     JSON alone, or multipart/form-data with that JSON in the part `query` and the pictures in parts of their own.
     """
-    body = await server.bodies.read(request)
-    wanted = body.parsed(SearchBody)
-    values = wanted.model_dump(exclude={"terms", "negatives"})
-    values["terms"] = [_term(term, body) for term in wanted.terms]
-    values["negatives"] = [_term(term, body) for term in wanted.negatives]
-    return await _answer(server, request, Question.parse(values))
+    async with server.bodies.read(request) as body:
+        wanted = body.parsed(SearchBody)
+        values = wanted.model_dump(exclude={"terms", "negatives"})
+        values["terms"] = [_term(term, body) for term in wanted.terms]
+        values["negatives"] = [_term(term, body) for term in wanted.negatives]
+        return await _answer(server, request, Question.parse(values))
 
 
 def require_decodable(picture: bytes, max_pixels: int) -> None:
@@ -69,9 +70,10 @@ async def _answer(server: State, request: Request, query: Question) -> Response:
         request.state.log = {"query": texts, "uploads": len(uploads)}
     if uploads:
         at_s = time.perf_counter()
-        answered = await server.workers.run(lambda: _by_pictures(server, Asked(query, at_s), uploads))
+        asking = server.workers.run(lambda: _by_pictures(server, Asked(query, at_s), uploads))
     else:
-        answered = await server.searches.ask(query)
+        asking = server.searches.ask(query)
+    answered = await while_connected(request, asking)
     # `image-finder drift` counts these; the pages after a first one are no searches of their own.
     if answered.matches_well is not None and query.offset == 0:
         request.state.log["matches_well"] = answered.matches_well

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import math
 import re
 import time
 from http.cookies import CookieError, SimpleCookie
@@ -9,6 +10,7 @@ from http.cookies import CookieError, SimpleCookie
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from components.app.api.attempts import Attempts
 from components.app.api.faults import Fault, fault_response
 from components.app.api.settings import Settings, is_loopback
 
@@ -62,6 +64,7 @@ class Security:
         self._app = app
         self._token = settings.token.get_secret_value() if settings.token else None
         self._hosts = _answered_hosts(settings)
+        self._attempts = Attempts(burst=settings.token_attempts, interval_s=settings.token_attempt_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or refuse it."""
@@ -74,7 +77,7 @@ class Security:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        """Raises Fault 400 for a foreign name (DNS rebinding), 403 for a foreign page, 401 without the token."""
+        """Raises Fault 400 for a foreign name (DNS rebinding), 403 for a foreign page, 401 and 429 without the token."""
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
             raise Fault(400, "unknown_host", "the Host header names another server; see --allow-host")
@@ -84,9 +87,31 @@ class Security:
         path = scope["path"]
         if self._token is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return
-        if not (_bears(headers, self._token) or _has_session(headers, self._token)):
-            challenge = {"WWW-Authenticate": 'Bearer realm="image-finder"'}
-            raise Fault(401, "unauthorized", "this server needs its token", headers=challenge)
+        address = scope["client"][0] if scope.get("client") else ""
+        if _has_session(headers, self._token):
+            self._attempts.note_success(address)
+        else:
+            self._require_token(headers, self._token, address)
+
+    def _require_token(self, headers: Headers, token: str, address: str) -> None:
+        """Raises Fault 401 without the right token, 429 after too many wrong ones of this address."""
+        refused_for_s = self._attempts.refused_for_s(address)
+        if _bears(headers, token) and (not refused_for_s or self._attempts.is_trusted(address)):
+            self._attempts.note_success(address)
+            return
+        if "authorization" not in headers:  # a page that asks for the token, or whose session has ended
+            raise _unauthorized()
+        if refused_for_s:
+            seconds = math.ceil(refused_for_s)
+            message = f"too many wrong tokens from this address; retry in {seconds} s"
+            raise Fault(429, "too_many_attempts", message, headers={"Retry-After": str(seconds)})
+        self._attempts.note_failure(address)
+        raise _unauthorized()
+
+
+def _unauthorized() -> Fault:
+    challenge = {"WWW-Authenticate": 'Bearer realm="image-finder"'}
+    return Fault(401, "unauthorized", "this server needs its token", headers=challenge)
 
 
 def session_value(token: str, *, expires: int) -> str:

@@ -18,42 +18,55 @@ from components.errors import ConfigError
 from components.finder import Finder
 
 _HEAD_BYTES = 32 * 1024
-_HEAD_S = 10.0
+_HEAD_S = 10.0  # for a head, and for the rest of a body that no route has read
 _KEEP_ALIVE_S = 15
 _STOP_S = 30  # for running requests, after a signal
 _BACKLOG = 1024
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 whose request heads must arrive within a time; uvicorn alone would wait for ever, h11 limits their size."""
+    """HTTP/1.1 that waits for a request's head, and for a body that no route has read, for a limited time only.
 
-    _head_timer: asyncio.TimerHandle | None = None
+    uvicorn alone would wait for ever; h11 limits the size of heads. Routes that read a body have deadlines themselves.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time of the first head."""
         super().connection_made(transport)
-        self._time_head()
+        self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
-        """Stop the time when the head is whole; start it with the first bytes of the next one."""
+        """Stop the time once nothing is overdue; start it with the first bytes of the next head."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_timing()
-        elif self.conn.trailing_data[0] and self._head_timer is None:
-            self._time_head()
+        self._update_deadline()
+
+    def on_response_complete(self) -> None:
+        """Start the time of a body that was answered before it was read."""
+        super().on_response_complete()
+        self._update_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the time."""
-        self._stop_timing()
+        self._stop_deadline()
         super().connection_lost(exc)
 
-    def _time_head(self) -> None:
-        self._head_timer = self.loop.call_later(_HEAD_S, self.transport.abort)
+    def _update_deadline(self) -> None:
+        in_head = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0] != b""
+        unread = self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete
+        if not (in_head or unread):
+            self._stop_deadline()
+        elif self._deadline is None:
+            self._start_deadline()
 
-    def _stop_timing(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _start_deadline(self) -> None:
+        self._deadline = self.loop.call_later(_HEAD_S, self.transport.abort)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _AnnouncingServer(uvicorn.Server):

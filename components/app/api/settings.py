@@ -25,22 +25,40 @@ class Settings(Config):
     )
 
     max_upload_bytes: int = Field(20_000_000, ge=1, description="largest request body")
+    max_uploads_bytes: int = Field(
+        256_000_000, ge=1, description="uploads in memory at a time, all together, in bytes; more are refused"
+    )
     max_upload_pixels: int = Field(50_000_000, ge=1, description="largest width x height of an uploaded picture")
     max_original_bytes: int = Field(200_000_000, ge=1, description="largest file of which small pictures are made")
 
     searches: int = Field(1, ge=1, le=64, description="passes over the index at a time; one answers all that wait")
     batch: int = Field(32, ge=1, le=1024, description="most searches that one pass answers")
     pictures: int = Field(2, ge=1, le=64, description="pictures decoded or encoded at a time")
-    uploads: int = Field(8, ge=1, le=256, description="request bodies read at a time")
     waiting: int = Field(
         256, ge=0, le=100_000, description="requests that may wait for each of these; more are refused"
     )
     timeout_s: float = Field(10.0, gt=0, le=600, description="longest wait for an answer")
     upload_timeout_s: float = Field(30.0, gt=0, le=600, description="longest time a request body may take")
+    upload_grace_s: float = Field(5.0, gt=0, le=600, description="time in which a request body may arrive at any rate")
+    min_upload_bytes_per_s: int = Field(
+        16_000, ge=1, description="rate at which a request body must arrive on average, once upload_grace_s are over"
+    )
     max_connections: int = Field(1000, ge=1, description="open connections; more are refused")
     refresh_s: float = Field(0.5, gt=0, le=3600, description="how often a newer index is looked for")
+    token_attempts: int = Field(10, ge=1, description="wrong tokens that one address may send at once")
+    token_attempt_s: float = Field(
+        6.0, gt=0, le=3600, description="time after which one address may send one more wrong token"
+    )
     session_s: int = Field(12 * 3600, ge=60, description="life of a browser's session")
     log_queries: bool = Field(False, description="write what people search for into the log")
+
+    @model_validator(mode="after")
+    def _one_upload_fits(self) -> Self:
+        if self.max_upload_bytes > self.max_uploads_bytes:
+            raise ValueError(
+                f"max_upload_bytes ({self.max_upload_bytes}) must not be above max_uploads_bytes ({self.max_uploads_bytes})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _others_need_a_token(self) -> Self:

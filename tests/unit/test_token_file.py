@@ -1,0 +1,67 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from components.app.token_file import read_token
+from components.errors import ConfigError
+
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "the token"
+    path.write_text(f"{TOKEN}\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_token_is_read_from_a_file_of_its_owner_alone(token_file):
+    for mode in (0o600, 0o400):
+        token_file.chmod(mode)
+        assert read_token(token_file) == TOKEN
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o666])
+def test_a_token_file_that_others_can_read_or_change_is_refused_in_one_line_with_the_remedy(token_file, mode):
+    token_file.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        read_token(token_file)
+    assert f"can be read by others (mode {mode:04o}): run chmod 600 '{token_file}'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_link_is_judged_by_the_file_it_names(token_file, tmp_path):
+    (tmp_path / "link").symlink_to(token_file)  # whose own mode is 0777
+    assert read_token(tmp_path / "link") == TOKEN
+    token_file.chmod(0o644)
+    with pytest.raises(ConfigError, match="can be read by others"):
+        read_token(tmp_path / "link")
+
+
+def test_a_mounted_secret_of_another_account_may_be_readable_by_a_group_but_not_by_everybody(token_file, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: token_file.stat().st_uid + 1)
+    token_file.chmod(0o440)
+    assert read_token(token_file) == TOKEN
+    token_file.chmod(0o444)
+    with pytest.raises(ConfigError, match="for a mounted secret set its mode to 0440"):
+        read_token(token_file)
+
+
+def test_a_token_can_come_through_a_pipe():
+    reading, writing = os.pipe()
+    os.write(writing, TOKEN.encode())
+    os.close(writing)
+    try:
+        assert read_token(Path(f"/dev/fd/{reading}")) == TOKEN
+    finally:
+        os.close(reading)
+
+
+def test_an_empty_or_binary_token_file_is_refused(token_file):
+    for content, message in ((b" \n", "is empty"), (b"\xff\xfe", "cannot be read as text")):
+        token_file.write_bytes(content)
+        with pytest.raises(ConfigError, match=message):
+            read_token(token_file)
