@@ -100,8 +100,10 @@ THINGS = {
     "sand": ("sand", "sand sandy beach dune"),
     "water": (
         "water",
-        "water ocean sea lake river pool pond wave waves creek stream waterfall puddle surf swim swims swimming splash "
-        "splashes splashing fountain shore rapids",
+        (
+            "water ocean sea lake river pool pond wave waves creek stream waterfall puddle surf swim swims swimming splash "
+            "splashes splashing fountain shore rapids"
+        ),
     ),
     "snow": ("snow", "snow snowy ski skis skier skiers skiing snowboard snowboarder snowboarding snowball"),
     "grass": ("grass", "grass grassy lawn meadow"),
@@ -133,8 +135,10 @@ THINGS = {
     "playground": ("a playground", "playground swing swings slide"),
     "sports": (
         "sports",
-        "game sports soccer football basketball baseball tennis hockey volleyball rugby player players team race racing "
-        "surfing surfer skiing skier snowboarder skateboarder skateboarding",
+        (
+            "game sports soccer football basketball baseball tennis hockey volleyball rugby player players team race racing "
+            "surfing surfer skiing skier snowboarder skateboarder skateboarding"
+        ),
     ),
     "night": ("night", "night dusk sunset"),
 }
