@@ -30,7 +30,8 @@ class Group(NamedTuple):
     strength: float = 1.0
 
 
-# A group is here if its terms remove more than its word alone at no cost in wanted images, or keep more of those.
+# A group is here if its terms remove more than its word alone at no cost in wanted images, keep more of those (animals,
+# sports), or score images that show it higher (vehicles: area under the ROC curve 0.84, the word alone 0.77).
 # Without effect and therefore absent: dogs, women, buildings, trees, flowers, water, cars, and singular against plural.
 GROUPS = (
     Group(
