@@ -54,14 +54,20 @@ class _Options(TypedDict):
     "  image-finder search 'two cups of coffee' -k 3 --json\n"
     "  image-finder search a beach --not people --since 2023-06-01 --min-px 1000\n"
     "  image-finder search at night --image bridge.jpg^2\n"
-    "\nWeights: ^ and a number after any text, picture or id, 1 without; those of --not 0.5. In the last "
+    "\nWeights: ^ and a number after any text, picture or id, 1 without; 0.65 after those of --not. In the last "
     "example the picture counts twice as much as the words."
 )
 @click.argument("words", nargs=-1, metavar="[TEXT]...")
 @click.option("--also", multiple=True, metavar="TEXT", help="Another text that is wanted as well.")
 @click.option("--image", "images", multiple=True, metavar="FILE", help="A picture that is wanted.")
 @click.option("--like", multiple=True, metavar="ID", help="A picture of the index that is wanted.")
-@click.option("--not", "unwanted", multiple=True, metavar="TEXT", help="What the pictures should not show.")
+@click.option(
+    "--not",
+    "unwanted",
+    multiple=True,
+    metavar="TEXT",
+    help="Rank images that show TEXT lower (repeatable). They are not removed: some may remain among the first hits.",
+)
 @click.option(
     "--folder",
     "folders",

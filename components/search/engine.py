@@ -17,6 +17,7 @@ from components.search.arrow import numbers
 from components.search.duplicates import Hashes, fold
 from components.search.exact import Neighbours, Rows, Vectors
 from components.search.index import VectorIndex
+from components.search.negation import Group, group_of, lowered
 from components.search.onnx_encoder import OnnxEncoder
 from components.search.prompts import expand
 from components.search.query import Query, Term, require_text
@@ -44,6 +45,7 @@ class SearchEngine:
         self.encoder = encoder
         self.scores = encoder.bundle.scores()
         self.vocabulary = encoder.bundle.vocabulary()
+        self._group_vectors: dict[Group, Vectors] = {}
 
     @classmethod
     def open(cls, index_path: Path, bundle_path: Path | None = None, *, threads: int = 0) -> "SearchEngine":
@@ -67,7 +69,8 @@ class SearchEngine:
 
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
         """The vectors of queries. Raises QueryError for an unknown id, PictureError for one that cannot be decoded."""
-        terms = [term for query in queries for term in (*query.terms, *query.negatives)]
+        terms = [term for query in queries for term in query.terms]
+        terms += [term for query in queries for term in query.negatives if _group(term) is None]
         texts = query_vectors(self.encoder, {require_text(term.text) for term in terms if term.text is not None})
         return [self._encoded(query, texts) for query in queries]
 
@@ -119,14 +122,23 @@ class SearchEngine:
 
     def _encoded(self, query: Query, texts: dict[str, Vectors]) -> EncodedQuery:
         wanted_terms = [self._term(term, texts) for term in query.terms]
-        unwanted_terms = [self._term(term, texts)[0] * np.float32(term.weight) for term in query.negatives]
         weighted = [
             vector * np.float32(term.weight) for term, (vector, _) in zip(query.terms, wanted_terms, strict=True)
         ]
         wanted = wanted_terms[0][0] if len(weighted) == 1 else _unit(np.sum(weighted, axis=0))
-        ranking = wanted - np.sum(unwanted_terms, axis=0, dtype=np.float32) if unwanted_terms else wanted
-        alone = len(weighted) == 1 and not unwanted_terms
+        alone = len(weighted) == 1 and not query.negatives
+        ranking = lowered(wanted, [self._unwanted(term, texts) for term in query.negatives])
         return EncodedQuery(ranking, wanted, wanted_terms[0][1] if alone else np.empty(0, np.int64))
+
+    def _unwanted(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, float]:
+        """Unit vector and weight of an unwanted term; those of its group if it names one."""
+        group = _group(term)
+        if group is None:
+            return self._term(term, texts)[0], term.weight
+        if group not in self._group_vectors:  # encoded once: its terms take as long as several queries
+            vectors = query_vectors(self.encoder, group.terms)
+            self._group_vectors[group] = _unit(np.sum([vectors[text] for text in group.terms], axis=0))
+        return self._group_vectors[group], term.weight * group.strength
 
     def _term(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, Rows]:
         """Unit vector of a term, and the rows of the index that are the very picture it shows."""
@@ -265,6 +277,10 @@ class _Ranked(NamedTuple):
 
 def _texts(query: Query) -> list[str]:
     return [term.text for term in (*query.terms, *query.negatives) if term.text is not None]
+
+
+def _group(term: Term) -> Group | None:
+    return None if term.text is None else group_of(require_text(term.text))
 
 
 def _ends_below(scores: Vectors, min_score: float | None) -> bool:

@@ -100,6 +100,10 @@ def test_the_installed_wheel_finds_things_in_photographs_before_anything_is_trai
     home = {"IMAGE_FINDER_HOME": str(tmp_path / "home")}
     run(finder, "index", folder, **home)
     found = json.loads(run(finder, "search", "a plate of food on a table", "-k", "8", "--json", **home))["hits"]
+    without = [
+        json.loads(run(finder, "search", "grass", *words, "-k", "10", "--json", **home))["hits"]
+        for words in ((), ("--not", "animals"))
+    ]
     told = {name: [] for name in named.values()}
     for each in captions["annotations"]:
         told[named[each["image_id"]]].append(each["caption"].lower())
@@ -107,3 +111,10 @@ def test_the_installed_wheel_finds_things_in_photographs_before_anything_is_trai
     of_all = sum(any(word in " ".join(each) for word in ("food", "plate", "pizza", "meal")) for each in told.values())
     assert of_all < 0.2 * len(told)
     assert sum(served) >= 5, [hit["name"] for hit in found]
+    animals, grass = (
+        [sum(any(word in " ".join(told[hit["name"]]) for word in words) for hit in hits) for hits in without]
+        for words in (("dog", "horse", "cow", "sheep", "giraffe", "zebra", "elephant", "bird"), ("grass", "field"))
+    )
+    assert animals[0] >= 5, animals
+    assert animals[1] <= 2, animals
+    assert grass[1] >= 4, grass

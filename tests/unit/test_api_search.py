@@ -50,6 +50,14 @@ def test_an_unwanted_text_pushes_its_pictures_back(api):
         assert answer.index(f"{kept}.png") < answer.index(f"{unwanted}.png")
 
 
+def test_both_forms_of_a_search_give_an_unwanted_text_the_same_weight(api):
+    body = {"terms": [{"text": "white"}], "negatives": [{"text": "red"}]}
+    posted, got = api.post("/api/v1/search", json=body), api.get("/api/v1/search", params={"q": "white", "not": "red"})
+    assert [(hit["name"], hit["score"]) for hit in posted.json()["hits"]] == [
+        (hit["name"], hit["score"]) for hit in got.json()["hits"]
+    ]
+
+
 def test_a_picture_of_the_index_finds_itself_first_and_an_unknown_one_is_not_found(api):
     assert names(api.get("/api/v1/search", params={"like": identity_of(api, "blue"), "k": 1})) == ["blue.png"]
     assert fault(api.get("/api/v1/search", params={"like": "f" * 16})) == (404, "not_found")

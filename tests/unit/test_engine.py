@@ -12,7 +12,7 @@ from components.errors import BundleError, DataError, IndexMismatchError, Pictur
 from components.search.embed import embed_gallery
 from components.search.engine import SearchEngine
 from components.search.gallery import read_gallery
-from components.search.query import Query, Term
+from components.search.query import NEGATIVE_WEIGHT, Query, Term
 
 RED_TO_BLUE = [(255 - 25 * step, 20, 25 * step) for step in range(11)]
 
@@ -165,7 +165,7 @@ def test_an_unwanted_term_turns_the_order_round(shades):
     wanted, unwanted = (
         {hit.name: hit.score for hit in shades.search(text, 11).hits} for text in ("red and blue together", "red")
     )
-    assert score["03.png"] == pytest.approx(wanted["03.png"] - 0.5 * unwanted["03.png"], abs=1e-5)
+    assert score["03.png"] == pytest.approx(wanted["03.png"] - NEGATIVE_WEIGHT * unwanted["03.png"], abs=1e-5)
 
 
 def test_weights_move_a_mixed_query_from_one_term_to_the_other(shades):

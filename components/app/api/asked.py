@@ -28,7 +28,12 @@ class SearchParameters(_Asked):
     """What GET /search takes; lists by repeating the parameter."""
 
     q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts that are wanted, each a term of its own")
-    unwanted: list[_Text] = Field([], alias="not", max_length=MAX_TERMS, description="texts that are not wanted")
+    unwanted: list[_Text] = Field(
+        [],
+        alias="not",
+        max_length=MAX_TERMS,
+        description="texts that lower the rank of images that show them; no image is removed",
+    )
     like: list[str] = Field([], max_length=MAX_TERMS, description="ids of pictures that are wanted")
     folder: list[str] = Field(
         [], max_length=64, description="labels of folders, see /facets; what is below counts, an unknown one is refused"
@@ -70,9 +75,11 @@ class WantedTerm(_Asked):
 
 
 class UnwantedTerm(WantedTerm):
-    """Exactly one of text, like and picture; null counts as left out."""
+    """Exactly one of text, like and picture; null counts as left out. Images that show it rank lower; none is removed."""
 
-    weight: float = Field(NEGATIVE_WEIGHT, gt=0, le=10, allow_inf_nan=False)
+    weight: float = Field(
+        NEGATIVE_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="share of its cosine that lowers the score"
+    )
 
 
 class SearchBody(_Asked):
@@ -80,7 +87,9 @@ class SearchBody(_Asked):
 
     model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # told, not checked: see _Text
     terms: list[WantedTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
-    negatives: list[UnwantedTerm] = Field([], max_length=MAX_TERMS)
+    negatives: list[UnwantedTerm] = Field(
+        [], max_length=MAX_TERMS, description="terms that lower the rank of images that show them; no image is removed"
+    )
     filters: Filters = Filters()
     k: int = Field(20, ge=1, le=MAX_HITS)
     offset: int = Field(0, ge=0, le=MAX_REACH)

@@ -134,7 +134,7 @@ export class Results {
     this.grid.replace([]);
     this.#busy(false);
     byId("welcome").hidden = false;
-    if (negatives(this.state).length) this.#notice("Say also what the pictures show: leaving out alone finds nothing.");
+    if (negatives(this.state).length) this.#notice("Add something to search for: “not” only ranks images lower.");
   }
 
   #fail(error) {

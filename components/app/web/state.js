@@ -20,7 +20,6 @@ export const EMPTY = Object.freeze({
 const ORIENTATIONS = ["landscape", "portrait", "square"];
 const ID = /^[0-9a-f]{16}$/;
 const DATE = /^\d{4}-\d{2}-\d{2}$/;
-const NEGATIVE_WEIGHT = 0.5; // as in the shell: at 1, a thing that many pictures share pushes the wanted ones away too
 const NEGATIVE = /(^|\s)-(?:"([^"]+)"|([^\s"-]\S*))/gu;
 
 // "beach -people" -> {text: "beach", without: ["people"]}; a hyphen inside a word (t-shirt) is left alone.
@@ -118,7 +117,7 @@ export function toQuery(state, k, offset) {
   if (state.like) terms.push({ like: state.like, weight: both ? share : 1 });
   if (state.upload) terms.push({ picture: "picture", weight: both ? share : 1 });
   const query = { terms, filters: toFilters(state), k, offset, fold: !state.all };
-  query.negatives = negatives(state).map((word) => ({ text: word, weight: NEGATIVE_WEIGHT }));
+  query.negatives = negatives(state).map((word) => ({ text: word }));
   if (state.minScore) query.min_score = Number(state.minScore);
   return query;
 }
