@@ -79,7 +79,8 @@ def export_bundle(
             matches = calibrate_matches(OnnxEncoder(Bundle(folder, manifest)), vocabulary, calibration)
             scores = scores.model_copy(update={"matches": matches})
         (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
-        write_manifest(folder, manifest.model_copy(update={"files_sha256": hash_directory(folder)}))
+        manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
+        write_manifest(folder, manifest)
     return Bundle(path, manifest)
 
 

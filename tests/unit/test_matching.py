@@ -42,15 +42,24 @@ def test_words_are_counted_by_the_training_captions_that_have_them_in_any_number
     assert content_words("The Dog's 2 owls") == ["dog's", "owls"]
     words = query_words("dogs and a unicorn", vocabulary)
     assert words is not None
-    assert (words.rarest, words.unmet, words.words) == (0, 1, 2)
+    assert (words.rarest, words.words) == (0, 2)
     assert words.mean == pytest.approx(np.log(31) / 2)
-    assert query_words("an owl", vocabulary).rarest == pytest.approx(np.log(3))
+    assert query_words("an owl", vocabulary).rarest == 2
 
 
 def test_a_text_is_long_from_three_content_words_on(vocabulary):
     models = MatchModels(short=model(), long=None)
     assert model_for(models, query_words("a dog on the beach", vocabulary)) is models.short
-    assert model_for(models, query_words("a dog on the beach at night", vocabulary)) is None
+    assert (
+        model_for(models, query_words("a dog runs on the beach", Vocabulary.of(["a dog runs on the beach"] * 30)))
+        is None
+    )
+
+
+def test_no_claim_is_made_for_a_word_that_few_training_captions_had(vocabulary):
+    models = MatchModels(short=model(), long=model())
+    assert model_for(models, query_words("an owl", vocabulary)) is None
+    assert model_for(models, query_words("a dog and an owl", vocabulary)) is None
 
 
 def test_the_background_is_that_of_unrelated_images_however_many_show_the_thing():
@@ -71,8 +80,8 @@ def test_features_are_in_the_order_of_the_record(vocabulary):
     assert named["cosine"] == 0.8
     assert named["z"] == pytest.approx(0.3 / unrelated.spread)
     assert named["log_share"] == pytest.approx(np.log(0.02))  # 50 of 1,000, above 2 % it stays
-    assert named["rarest_word"] == pytest.approx(np.log(31))
-    assert (named["unmet_words"], named["words"]) == (0, 1)
+    assert named["rarest_word"] == named["mean_word"] == pytest.approx(np.log(31))
+    assert named["words"] == 1
 
 
 def test_no_hit_is_good_below_one_that_is_not(vocabulary):
