@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from components.app.paths import default_index, default_library, home_root
-from components.app.rim import shown_to_user
+from components.app.rim import EMPTY_LIBRARY, shown_to_user
 
 _LISTED_FAILURES = 20
 _FOLDER = click.Path(path_type=Path)
@@ -34,6 +34,8 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
             return
         click.echo(f"index      {found.index}, generation {found.generation}, published {found.published_at}")
         click.echo(f"pictures   {found.pictures:,}")
+        if not found.pictures:
+            click.echo(f"  {EMPTY_LIBRARY}")
         if found.recall_at_10 is not None:
             click.echo(f"search     {found.kind}, finds {found.recall_at_10:.1%} of the 10 nearest pictures of a text")
         for folder, count in found.folders.items():
