@@ -1,7 +1,9 @@
 """Cut JPEG: completes a JPEG file that ends too early and finds how much of its image is missing; opens no files."""
 
+import os
 import re
 from collections.abc import Callable
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,28 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # stuffed ze
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and an extension have codes among those of frames
 _RESTART_INTERVAL, _SCAN = 0xDD, 0xDA
 _LAST_BIT = 0.25  # weight of rows that lack one bit of each coefficient, the last scan of most progressive files
+_TAIL_BYTES = 64  # all zero: then the file is searched for its end
 _COEFFICIENTS = 64  # of a block
 _NOISE_SEED = 0
 _NOISE_BYTES = 1 << 16
 _NOISE_BETWEEN_RESTARTS = 256
+
+
+def ends_in_zeros(stream: BinaryIO) -> bool:
+    """Whether zeros follow a JPEG that has not ended, as interrupted copies leave them; stream stays where it was.
+
+    libjpeg may take zeros for pixels and report nothing.
+    """
+    position = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _TAIL_BYTES))
+    found = False
+    if not any(stream.read(_TAIL_BYTES)):
+        stream.seek(0)
+        content = stream.read()
+        found = content.rfind(_END) < content.rfind(bytes((0xFF, _SCAN)))
+    stream.seek(position)
+    return found
 
 
 def completed(content: bytes) -> bytes | None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from components.data.colour import to_srgb
-from components.data.cut_jpeg import MOST_MISSING, completed, missing_share
+from components.data.cut_jpeg import MOST_MISSING, completed, ends_in_zeros, missing_share
 from components.data.heif import open_heif
 from components.data.png_metadata import SIGNATURE as PNG_SIGNATURE
 from components.data.png_metadata import without_large_metadata
@@ -96,6 +96,7 @@ def load_rgb(
 
     def decode(picture: Image.Image) -> Image.Image:
         _check_pixels(picture, max_pixels)
+        _check_end(picture)
         orientation = _orientation(picture)
         if at_least_px is not None:
             # A square request keeps both stored sides at that length, hence also the sides after a quarter turn.
@@ -117,6 +118,7 @@ def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int =
 
     def decode(picture: Image.Image) -> Image.Image:
         _check_pixels(picture, max_pixels)
+        _check_end(picture)
         orientation = _orientation(picture)
         longest = max(picture.size)
         width, height = (max(1, side * min(at_most_px, longest) // longest) for side in picture.size)
@@ -359,6 +361,12 @@ def _check_pixels(picture: Image.Image, max_pixels: int) -> None:
     limit = min(max_pixels, _PILLOW_MAX_PIXELS)  # Pillow's holds for all formats but HEIF, which it does not open
     if picture.width * picture.height > limit:
         raise _Refusal(f"{picture.width} x {picture.height} pixels, the limit is {limit:,} pixels")
+
+
+def _check_end(picture: Image.Image) -> None:
+    stream = getattr(picture, "fp", None)
+    if picture.format in {"JPEG", "MPO"} and stream is not None and ends_in_zeros(stream):
+        raise OSError("image file is truncated (zeros at its end)")
 
 
 def _orientation(picture: Image.Image) -> int:

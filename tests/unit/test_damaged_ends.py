@@ -32,12 +32,12 @@ KINDS = {
 }
 
 
-def photograph(mode="RGB", **options):
+def photograph(mode="RGB", quality=90, **options):
     """JPEG of 320 x 640 with detail in every row."""
     noise = np.random.default_rng(1).integers(0, 256, (40, 20, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((320, 640), Image.Resampling.BICUBIC).convert(mode)
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=90, **options)
+    image.save(stream, "JPEG", quality=quality, **options)
     return stream.getvalue()
 
 
@@ -70,6 +70,22 @@ def test_a_jpeg_cut_near_its_end_is_decoded_and_one_cut_in_half_is_not(kind, fil
             with pytest.raises(PictureError, match="truncated"):
                 load_rgb(cut, on_cut=notes.append)
             assert notes == []
+
+
+def test_zeros_in_place_of_pixels_are_noticed_and_zeros_behind_the_end_are_not(tmp_path):
+    whole = photograph(subsampling=0, quality=60)
+    half = whole[: len(whole) // 2] + bytes(1 << 20)
+    with Image.open(io.BytesIO(half)) as image:
+        image.load()  # libjpeg takes the zeros for pixels
+    (tmp_path / "half.jpg").write_bytes(half)
+    for source in (half, tmp_path / "half.jpg"):
+        for on_cut in (None, str):
+            with pytest.raises(PictureError, match="truncated"):
+                load_rgb(source, on_cut=on_cut)
+    assert np.array_equal(np.asarray(load_rgb(whole + bytes(5000))), np.asarray(load_rgb(whole)))
+    notes = []
+    load_rgb(whole[:-20] + bytes(1 << 20), on_cut=notes.append)
+    assert notes[0].startswith("its end is missing, 1.")
 
 
 def test_the_note_says_how_much_is_missing():

@@ -80,7 +80,7 @@ def test_unsupported_formats_are_counted_by_kind_also_in_a_dry_run_and_as_json(p
     assert counts == {"video": {".mp4": 2, ".mov": 1}, "camera raw file": {".cr2": 1}}
 
 
-def test_an_empty_library_says_that_it_is_empty(place, tmp_path):
+def test_an_empty_library_says_that_it_is_empty(place, tmp_path, album_tools):
     _, bundle = place
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -93,6 +93,10 @@ def test_an_empty_library_says_that_it_is_empty(place, tmp_path):
     answered = invoke("search", "red", "--json", code=1)
     assert (json.loads(answered.stdout)["hits"], told in answered.stderr) == ([], True)
     assert f"  {told}" in invoke("info").stdout.splitlines()
+    with album_tools.serving(tmp_path / "home" / "library" / "index") as client:
+        assert client.get("/api/v1/search?q=red").json()["notice"] == told
+        assert client.get("/api/v1/search?q=red&min_px=9").json()["notice"] == told
+        assert client.get("/api/v1/info").json()["pictures"] == 0
 
 
 def test_a_folder_whose_ignore_file_cannot_be_read_is_named_and_left_out(place):
