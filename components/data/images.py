@@ -1,6 +1,7 @@
 """Pictures: finds them in a folder and decodes one to upright RGB; knows nothing of captions, tables or models."""
 
 import contextlib
+import errno
 import functools
 import importlib
 import io
@@ -259,14 +260,15 @@ def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.
 def read_picture(path: Path) -> bytes:
     """Content of a picture's file; its size is checked first, so that no film of many GB is read into memory.
 
-    Raises PictureError for a file that is too large or not regular, named by its size as load_rgb names bytes; OSError.
+    Raises PictureError for a file that is too large, named by its size as load_rgb names bytes; OSError.
     """
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file")
     try:
-        _check_file(status)
-        with path.open("rb") as stream:
-            content = stream.read(MAX_PICTURE_BYTES + 1)  # it may grow while it is read
-        _check_limit(len(content))
+        _check_limit(status.st_size)
+        content = path.read_bytes()
+        _check_limit(len(content))  # it may have grown
     except (_Refusal, MemoryError) as error:
         raise PictureError(f"picture ({status.st_size:,} bytes): {_reason(error)}") from error
     return content
@@ -300,16 +302,11 @@ def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
         yield io.BytesIO(source)
         return
     status = source.stat()
-    _check_file(status)
+    if not stat.S_ISREG(status.st_mode):
+        raise _Refusal("not a regular file")
     _check_length(status.st_size)
     with source.open("rb") as stream:
         yield stream
-
-
-def _check_file(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
-        raise _Refusal("not a regular file")
-    _check_limit(status.st_size)
 
 
 def _check_length(n_bytes: int) -> None:

@@ -27,7 +27,7 @@ _PATHS_AT_ONCE = 10_000  # between two of them the machine idles for some 0.3 s
 # FAT keeps times to 2 s: a file that changes so soon after its last change may look the same afterwards.
 _UNSETTLED_NS = 2_000_000_000
 _ANONYMOUS = re.compile(r"^picture \([\d,]+ bytes\): ")  # how a picture is named that was decoded from memory
-_EXCUSED = ("cannot be read:", "not enough memory")  # may pass without the file changing
+_EXCUSED = ("cannot be read:", "not enough memory")  # both may pass without the file changing
 
 
 class Reader:
