@@ -300,7 +300,7 @@ class Picture(Record):
     width_px: int  # as displayed
     height_px: int
     taken_at: datetime | None  # the camera's local time, without a zone
-    modified_at: datetime | None  # of the file, UTC
+    modified_at: datetime | None  # of the file, with the UTC offset of this machine's time zone
     camera: str  # "" if unknown
     latitude: float | None  # degrees, WGS84
     longitude: float | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, get_arg
 import click
 
 from components.app.paths import default_library, home_root
-from components.app.rim import shown_to_user
+from components.app.rim import EMPTY_LIBRARY, shown_to_user
 from components.text import shown_path, visible
 
 if TYPE_CHECKING:
@@ -154,9 +154,19 @@ def summary_text(summary: "IndexSummary") -> str:
             f"{', '.join(counts)}; {summary.embedded:,} embedded in {summary.seconds:,.1f} s",
             f"{summary.pictures:,} pictures can be searched in {shown_path(summary.library)}{state}",
         ]
+    if not summary.pictures:
+        lines.append(_nothing_found(summary))
+    if summary.unsupported:
+        from components.library.unsupported import unsupported_text
+
+        lines.append(f"Not supported: {unsupported_text(summary.unsupported)}")
     if summary.links_outside:
         lines.append(f"{summary.links_outside:,} links lead out of the folders and were not followed")
     lines += [f"not looked at: {each}" for each in _some(summary.unreadable)]
+    if summary.cut:
+        images = "1 image is" if len(summary.cut) == 1 else f"{len(summary.cut):,} images are"
+        lines.append(f"{images} damaged at the end and indexed as far as readable:")
+        lines += [f"  {each}" for each in _some(summary.cut)]
     if summary.failed:
         lines.append(f"{len(summary.failed):,} files cannot be read as pictures:")
         lines += [f"  {each}" for each in _some(summary.failed)]
@@ -165,6 +175,13 @@ def summary_text(summary: "IndexSummary") -> str:
     if summary.still_failing:
         lines.append(f"{summary.still_failing:,} broken files did not change and were not tried again; see info --json")
     return "\n".join(lines)
+
+
+def _nothing_found(summary: "IndexSummary") -> str:
+    folders = ", ".join(map(shown_path, summary.folders))
+    if summary.dry_run:
+        return f"no images found in {folders}"
+    return f"The library is empty: no readable images in {folders}" if folders else EMPTY_LIBRARY
 
 
 def _some(reasons: dict[str, str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from components.app.paths import default_index, default_library, home_root
-from components.app.rim import shown_to_user
+from components.app.rim import EMPTY_LIBRARY, shown_to_user
 from components.text import shown_path, visible
 
 _LISTED_FAILURES = 20
@@ -37,6 +37,8 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
             f"index      {shown_path(found.index)}, generation {found.generation}, published {found.published_at}"
         )
         click.echo(f"pictures   {found.pictures:,}")
+        if not found.pictures:
+            click.echo(f"  {EMPTY_LIBRARY}")
         if found.recall_at_10 is not None:
             click.echo(f"search     {found.kind}, finds {found.recall_at_10:.1%} of the 10 nearest pictures of a text")
         for folder, count in found.folders.items():

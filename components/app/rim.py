@@ -8,6 +8,7 @@ import click
 from components.errors import FinderError
 from components.text import visible
 
+EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # on every surface
 _INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 _OWN_PACKAGES = {"components", "model_registry", "pipelines", "steps"}
 _EXTRA_OF_MODULE = {

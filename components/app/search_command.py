@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import click
 
 from components.app.paths import default_index
-from components.app.rim import shown_to_user
+from components.app.rim import EMPTY_LIBRARY, shown_to_user
 from components.text import shown_path, visible
 
 if TYPE_CHECKING:
@@ -75,8 +75,13 @@ class _Options(TypedDict):
     metavar="FOLDER",
     help="Only in this folder and below it: its path, or its label as info shows it.",
 )
-@click.option("--since", type=_DAY, metavar="DAY", help="Only of this day or later, e.g. 2024-06-01.")
-@click.option("--until", type=_DAY, metavar="DAY", help="Only of this day or earlier.")
+@click.option(
+    "--since",
+    type=_DAY,
+    metavar="DAY",
+    help="Taken on or after this day, e.g. 2024-06-01: by EXIF (the camera's local time), else by the file's modification time in this machine's time zone.",
+)
+@click.option("--until", type=_DAY, metavar="DAY", help="Taken on or before this day.")
 @click.option("--camera", "cameras", multiple=True, metavar="NAME", help="Only of cameras with this in their name.")
 @click.option("--min-px", type=int, default=0, metavar="N", help="Only with a shorter side of at least N pixels.")
 @click.option("--orientation", type=click.Choice(["landscape", "portrait", "square"]), help="Only of this form.")
@@ -117,6 +122,8 @@ def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
             click.echo(result.model_dump_json(indent=2))
         else:
             _show(result)
+        if not finder.index_manifest.count:
+            raise click.ClickException(EMPTY_LIBRARY)
         _comment(result, query, options["page"])
         if options["explanations"]:
             _explain(result, finder, options["explanations"])

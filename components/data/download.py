@@ -26,6 +26,7 @@ from tqdm import tqdm
 from components.configs import Config
 from components.data.images import load_rgb
 from components.errors import PictureError, StorageError
+from components.moments import modified_s
 from components.records import Record
 from components.storage import write_errors
 from components.text import one_line
@@ -285,7 +286,7 @@ def _resume_headers(part: Path, offset: int) -> dict[str, str]:
     if not offset:
         return {}
     # A picture changed since the part was written must not be glued to it: the server then answers 412.
-    written = email.utils.formatdate(part.stat().st_mtime, usegmt=True)
+    written = email.utils.formatdate(modified_s(part.stat()), usegmt=True)
     return {"Range": f"bytes={offset}-", "If-Unmodified-Since": written}
 
 

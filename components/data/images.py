@@ -1,6 +1,7 @@
 """Pictures: finds them in a folder and decodes one to upright RGB; knows nothing of captions, tables or models."""
 
 import contextlib
+import errno
 import functools
 import importlib
 import io
@@ -22,13 +23,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from components.data.colour import to_srgb
+from components.data.cut_jpeg import MOST_MISSING, completed, ends_in_zeros, missing_share
 from components.data.heif import open_heif
+from components.data.png_metadata import SIGNATURE as PNG_SIGNATURE
+from components.data.png_metadata import without_large_metadata
 from components.errors import DataError, PictureError
 from components.text import shown_path
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
+OnCut = Callable[[str], None]  # called with a note, one line, about an image whose file ends too early
 
+DECODING_VERSION = 2  # raise it when files that could not be decoded may be decodable: libraries try them again
 PICTURE_ENDINGS = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif"),
@@ -72,18 +78,27 @@ _TRANSPOSES = {
 _SIDEWAYS = {5, 6, 7, 8}  # orientations that swap width and height
 
 
-def load_rgb(source: Path | bytes, *, at_least_px: int | None = None, max_pixels: int = 100_000_000) -> Image.Image:
+def load_rgb(
+    source: Path | bytes,
+    *,
+    at_least_px: int | None = None,
+    max_pixels: int = 100_000_000,
+    on_cut: OnCut | None = None,
+) -> Image.Image:
     """Decode a picture (a file, or a file's bytes) to upright 8-bit RGB; of an animation, its first frame.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits. The result carries
     no metadata, so nothing can turn it a second time. at_least_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
     size as long as both sides keep so many pixels (libjpeg's scaled DCT); other formats, and smaller JPEGs, are
     decoded whole. max_pixels: largest width x height as stored, checked before any pixel is decoded; Pillow's own
-    limit, 178,956,970, holds above it. Raises PictureError, one line "path: reason".
+    limit, 178,956,970, holds above it. on_cut: given, a JPEG that ends too early is decoded if at most 5 % of it is
+    missing (plain there), and on_cut is called with a note; None, which training needs, refuses it.
+    Raises PictureError, one line "path: reason".
     """
 
     def decode(picture: Image.Image) -> Image.Image:
         _check_pixels(picture, max_pixels)
+        _check_end(picture)
         orientation = _orientation(picture)
         if at_least_px is not None:
             # A square request keeps both stored sides at that length, hence also the sides after a quarter turn.
@@ -91,7 +106,7 @@ def load_rgb(source: Path | bytes, *, at_least_px: int | None = None, max_pixels
         picture.load()
         return _upright(_to_rgb(picture), orientation)
 
-    return with_picture(source, decode)
+    return _decoded(source, decode, max_pixels=max_pixels, on_cut=on_cut)
 
 
 def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int = 100_000_000) -> Image.Image:
@@ -100,11 +115,12 @@ def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int =
     Differs from load_rgb, whose numbers models were trained on: an ICC profile (Display P3, Adobe RGB, a printer's
     CMYK) is converted to sRGB; a damaged one is ignored. Sides keep their ratio to the pixel, at least 1 px; at_most_px is 1 or more.
     Transparency is laid over white, of an animation the first frame is taken, and the result carries no metadata.
-    Raises PictureError as load_rgb does.
+    A JPEG that ends too early is shown as far as load_rgb would decode it. Raises PictureError as load_rgb does.
     """
 
     def decode(picture: Image.Image) -> Image.Image:
         _check_pixels(picture, max_pixels)
+        _check_end(picture)
         orientation = _orientation(picture)
         longest = max(picture.size)
         width, height = (max(1, side * min(at_most_px, longest) // longest) for side in picture.size)
@@ -118,7 +134,46 @@ def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int =
             small = _to_rgb(small)
         return _upright(to_srgb(small, picture.info.get("icc_profile")), orientation)
 
-    return with_picture(source, decode)
+    return _decoded(source, decode, max_pixels=max_pixels, on_cut=accept_cut)
+
+
+def accept_cut(note: str) -> None:
+    """For load_rgb's on_cut: take the image as far as it can be read, and say nothing."""
+
+
+def _decoded(
+    source: Path | bytes, decode: Callable[[Image.Image], Image.Image], *, max_pixels: int, on_cut: OnCut | None
+) -> Image.Image:
+    """What decode makes of a picture, or of a cut JPEG that was completed if there is an on_cut to call."""
+    try:
+        return with_picture(source, decode)
+    except PictureError:
+        mended = None if on_cut is None else _mended(source, max_pixels)
+        if on_cut is None or mended is None:
+            raise
+    content, missing = mended
+    image = with_picture(content, decode)
+    on_cut(f"its end is missing, {missing:.1%} of the image" if missing else "its end marker is missing")
+    return image
+
+
+def _mended(source: Path | bytes, max_pixels: int) -> tuple[bytes, float] | None:
+    """A cut JPEG with an end, and the share of its rows that are missing; None for all other files."""
+
+    def rows(picture: Image.Image) -> Image.Image:
+        _check_pixels(picture, max_pixels)
+        picture.draft("L", picture.size)
+        picture.load()
+        return picture.copy()
+
+    try:
+        content = source if isinstance(source, bytes) else read_picture(source)
+        if (whole := completed(content)) is None:
+            return None
+        missing = missing_share(content, lambda data: with_picture(data, rows))
+    except (PictureError, OSError, MemoryError):
+        return None
+    return (whole, missing) if missing <= MOST_MISSING else None
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:
@@ -203,6 +258,31 @@ def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.
     return entries
 
 
+def read_picture(path: Path) -> bytes:
+    """Content of a picture's file; its size is checked first, so that no film of many GB is read into memory.
+
+    Raises PictureError for a file that is too large, named by its size as load_rgb names bytes; OSError.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file")
+    try:
+        _check_limit(status.st_size)
+        content = path.read_bytes()
+        _check_limit(len(content))  # it may have grown
+    except (_Refusal, MemoryError) as error:
+        raise PictureError(f"picture ({status.st_size:,} bytes): {_reason(error)}") from error
+    return content
+
+
+def require_readable_size(n_bytes: int) -> None:
+    """Raises PictureError for a file that is too large to be read."""
+    try:
+        _check_limit(n_bytes)
+    except _Refusal as error:
+        raise PictureError(f"picture ({n_bytes:,} bytes): {error}") from error
+
+
 class _Refusal(Exception):  # noqa: N818 - never leaves this module
     """Reason, in words for the user, why a picture is refused."""
 
@@ -223,7 +303,7 @@ def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
         yield io.BytesIO(source)
         return
     status = source.stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):
         raise _Refusal("not a regular file")
     _check_length(status.st_size)
     with source.open("rb") as stream:
@@ -233,6 +313,10 @@ def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
 def _check_length(n_bytes: int) -> None:
     if n_bytes == 0:
         raise _Refusal("the file is empty (0 bytes)")
+    _check_limit(n_bytes)
+
+
+def _check_limit(n_bytes: int) -> None:
     if n_bytes > MAX_PICTURE_BYTES:
         raise _Refusal(f"{n_bytes:,} bytes, the limit is {MAX_PICTURE_BYTES:,} bytes")
 
@@ -244,6 +328,8 @@ def _identified(stream: BinaryIO) -> Image.Image:
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
     if brand in _HEIF_BRANDS:
         return _open_heif(stream)
+    if head.startswith(PNG_SIGNATURE):
+        stream = without_large_metadata(stream)
     try:
         return Image.open(stream, formats=_known_formats())
     except UnidentifiedImageError:
@@ -273,6 +359,12 @@ def _check_pixels(picture: Image.Image, max_pixels: int) -> None:
     limit = min(max_pixels, _PILLOW_MAX_PIXELS)  # Pillow's holds for all formats but HEIF, which it does not open
     if picture.width * picture.height > limit:
         raise _Refusal(f"{picture.width} x {picture.height} pixels, the limit is {limit:,} pixels")
+
+
+def _check_end(picture: Image.Image) -> None:
+    stream = getattr(picture, "fp", None)
+    if picture.format in {"JPEG", "MPO"} and stream is not None and ends_in_zeros(stream):
+        raise OSError("image file is truncated (zeros at its end)")
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from components.configs import DatasetConfig
 from components.data.coco import PartFile, part_files
-from components.data.images import MAX_PICTURE_BYTES, load_rgb, picture_size, walk_files
+from components.data.images import load_rgb, picture_size, read_picture, walk_files
 from components.data.picture_names import leads_out
 from components.errors import PictureError
+from components.moments import is_exact, modified_ns
 from components.records import DatasetManifest, PartName
 from components.storage import sha256_of_bytes, sha256_of_file, sha256_of_lines, write_errors
 from components.text import shown_path
@@ -164,13 +165,11 @@ def _inspect_file(root: Path, file_name: str) -> _Facts:
     path = root / file_name
     try:
         status = path.stat()
-        if not path.is_file():
-            return _failed(file_name, "not a regular file")
-        if status.st_size > MAX_PICTURE_BYTES:
-            return _failed(file_name, f"{status.st_size:,} bytes, the limit is {MAX_PICTURE_BYTES:,} bytes")
-        data = path.read_bytes()
+        data = read_picture(path)
     except FileNotFoundError:
         return _failed(file_name, f"the file is missing: {shown_path(path)}")
+    except PictureError as error:
+        return _failed(file_name, str(error).partition(": ")[2])
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return _failed(file_name, getattr(error, "strerror", None) or str(error))
     width_px, height_px, reason = 0, 0, ""
@@ -179,7 +178,7 @@ def _inspect_file(root: Path, file_name: str) -> _Facts:
         width_px, height_px = picture_size(data)
     except PictureError as error:
         reason = str(error).partition(": ")[2]
-    stamp = (status.st_size, status.st_mtime_ns)
+    stamp = (status.st_size, modified_ns(status))
     return _Facts(file_name, *stamp, sha256_of_bytes(data), len(data), width_px, height_px, reason)
 
 
@@ -193,7 +192,8 @@ def _stamp(root: Path, file_name: str) -> tuple[int, int] | None:
         status = (root / file_name).stat()
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns
+    stamp_ns = modified_ns(status)
+    return (status.st_size, stamp_ns) if is_exact(stamp_ns) else None  # out of range, it cannot show a change
 
 
 def _read_cache(path: Path) -> dict[str, _Facts]:

@@ -4,8 +4,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from components.data.images import PICTURE_ENDINGS, find_pictures, walk_files
+from components.data.images import PICTURE_ENDINGS, find_pictures, read_picture, require_readable_size, walk_files
 from components.errors import DataError
+from components.moments import modified_s
 from components.storage import sha256_of_lines
 
 
@@ -45,10 +46,11 @@ class PictureFolder:
         return sha256_of_lines((name, info.size or 0, info.mtime_ns or 0) for name, info in self._listed().items())
 
     def read(self, path: Path) -> bytes:
-        """Content of a file, path relative to the folder. Raises OSError."""
+        """Content of a file, path relative to the folder. Raises PictureError for its size, OSError."""
         if self._files is None:
-            return Path(self._place, path).read_bytes()
+            return read_picture(Path(self._place, path))
         with self._files.open_input_file(self._below(path)) as stream:
+            require_readable_size(stream.size())
             content: bytes = stream.read()
         return content
 
@@ -56,7 +58,7 @@ class PictureFolder:
         """Size and time of change of a file. Raises OSError."""
         if self._files is None:
             status = Path(self._place, path).stat()
-            return FileState(status.st_size, int(status.st_mtime))
+            return FileState(status.st_size, modified_s(status))
         info = self._files.get_file_info(self._below(path))
         if info.size is None:
             raise FileNotFoundError(2, "No such file", self.shown(path))

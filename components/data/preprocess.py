@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.data.images import load_rgb
+from components.data.images import OnCut, accept_cut, load_rgb
 from components.records import Record
 
 Pixels = NDArray[np.uint8]
@@ -42,6 +42,9 @@ class Preprocess(Record):
             picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
         return np.asarray(picture)
 
-    def load(self, source: Path | bytes) -> Pixels:
-        """Decode and preprocess one picture: (input_px, input_px, 3) uint8. Raises PictureError."""
-        return self.pixels(load_rgb(source, at_least_px=int(_DECODED_SHARE * self.input_px)))
+    def load(self, source: Path | bytes, *, on_cut: OnCut | None = accept_cut) -> Pixels:
+        """Decode and preprocess one picture: (input_px, input_px, 3) uint8. Raises PictureError.
+
+        on_cut: called if the file is a JPEG whose end is missing; None refuses such a file. See load_rgb.
+        """
+        return self.pixels(load_rgb(source, at_least_px=int(_DECODED_SHARE * self.input_px), on_cut=on_cut))

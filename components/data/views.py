@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from components.data.images import load_rgb
+from components.data.images import load_rgb, read_picture
 from components.data.preprocess import Pixels, Preprocess
 
 VIEWS_VERSION = 1  # raise it when the same file, size and number give other pixels
@@ -30,10 +30,13 @@ class View:
         self.number = number
 
     def load(self, source: Path | bytes) -> Pixels:
-        """Decode a picture and take this view of it: (input_px, input_px, 3) uint8. Raises PictureError, OSError."""
+        """Decode a picture and take this view of it: (input_px, input_px, 3) uint8. Raises PictureError, OSError.
+
+        A damaged picture is refused, also where Preprocess.load alone would take it: views are for training.
+        """
         if not self.number:
-            return self.preprocess.load(source)
-        content = source if isinstance(source, bytes) else source.read_bytes()
+            return self.preprocess.load(source, on_cut=None)
+        content = source if isinstance(source, bytes) else read_picture(source)
         size = self.preprocess.input_px
         picture = load_rgb(content, at_least_px=math.ceil(size / math.sqrt(_LEAST_AREA)))
         return np.asarray(_random_view(picture, size, np.random.default_rng((zlib.crc32(content), self.number))))

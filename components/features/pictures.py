@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from components.data.images import read_picture
 from components.data.preprocess import Pixels
 from components.errors import PictureError
 from components.storage import sha256_of_bytes
 
 Infer = Callable[[Pixels], NDArray[Any]]
-ReadFile = Callable[[Path], bytes]  # raises OSError
+ReadFile = Callable[[Path], bytes]  # raises PictureError, OSError
 OnPicture = Callable[[Path, str, str], None]  # path, content hash, "" or the reason why it cannot be read
 
 
@@ -74,7 +75,7 @@ def cache_pictures(
     infer_threads: int = 1,
     title: str = "",
     on_picture: OnPicture | None = None,
-    read: ReadFile = Path.read_bytes,
+    read: ReadFile = read_picture,
 ) -> PictureKeys:
     """Make sure the cache holds an entry for each readable picture; equal content is computed once.
 
@@ -157,12 +158,14 @@ def _decode(path: Path, read: ReadFile, preprocess: LoadsPixels, cache: Entries)
         return _Decoded(path, key, None if key in cache else preprocess.load(data), "")
     except PictureError as error:
         return _Decoded(path, "", None, str(error))
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         return _Decoded(path, "", None, unreadable(error))
 
 
-def unreadable(error: OSError) -> str:
+def unreadable(error: OSError | MemoryError) -> str:
     """Why a file cannot be read, one line."""
+    if isinstance(error, MemoryError):
+        return "cannot be read: not enough memory"
     # Errors of object stores carry no number of the system's, only a text.
     return f"cannot be read: {error.strerror or ' '.join(str(error).split())[:200]}"
 

@@ -1,7 +1,9 @@
 """Ignore rules: `.finderignore` files in gitignore form, nested as git nests them; knows nothing of pictures."""
 
+import codecs
 import logging
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,10 +11,21 @@ from pathspec import GitIgnoreSpec
 from pathspec.pattern import RegexPattern
 from pathspec.patterns.gitignore import GitIgnorePatternError
 
+from components.errors import StorageError
+
 logger = logging.getLogger(__name__)
 
 IGNORE_FILE = ".finderignore"
 MAX_IGNORE_BYTES = 1 << 20
+# Byte-order marks as editors of Windows write them. UTF-32 comes first: its mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+_NO_BREAK = "\ufffd"  # in place of a line break, which a dot of a regular expression does not match
 _ANY_FOLDER = re.compile(".+/")
 _ANY_ENTRY = re.compile(".+")
 
@@ -40,14 +53,16 @@ class IgnoreRules:
     def extended(self, prefix: str, content: bytes) -> "IgnoreRules":
         """These rules and those of a `.finderignore` in the folder `prefix` ("" or ending in "/"), which decide first.
 
-        content: the file's bytes. A line that is no valid pattern is logged and left out.
+        content: the file's bytes. A line that is no valid pattern is logged and left out. Raises StorageError for
+        content that is no text.
         """
         rules = []
-        for number, line in enumerate(content.decode("utf-8", "surrogateescape").splitlines(), start=1):
+        for number, line in enumerate(_decoded(content).splitlines(), start=1):
             try:
                 rules += _compiled(line)
             except (GitIgnorePatternError, re.error):
                 logger.warning("%s%s line %d is not a pattern and is left out: %s", prefix, IGNORE_FILE, number, line)
+        prefix = unicodedata.normalize("NFC", prefix.replace("\n", _NO_BREAK))
         return IgnoreRules((_Level(prefix, tuple(reversed(rules))), *self._levels)) if rules else self
 
     def ignores(self, relative: str) -> bool:
@@ -55,7 +70,7 @@ class IgnoreRules:
 
         Its folders must have been asked before and not been left out: nothing below an ignored folder is ever found.
         """
-        relative = relative.replace("\n", "\ufffd")  # a dot in a pattern's regular expression matches no line break
+        relative = unicodedata.normalize("NFC", relative.replace("\n", _NO_BREAK))
         for prefix, rules in self._levels:
             own = relative[len(prefix) :]
             for regex, ignores in rules:
@@ -64,6 +79,21 @@ class IgnoreRules:
                 if found is not None and found.end() == len(own):
                     return ignores
         return False
+
+
+def _decoded(content: bytes) -> str:
+    """The text of a rules file: UTF-8, or what its byte-order mark says, in composed form (NFC).
+
+    Bytes that are not UTF-8 stay as they are, so that they match names which hold the same bytes.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
+    try:
+        text = content.decode(encoding) if encoding else content.decode("utf-8", "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise StorageError(f"its {IGNORE_FILE} is damaged: {error}; save it as UTF-8") from error
+    if "\0" in text:  # UTF-16 without a mark, or no text
+        raise StorageError(f"its {IGNORE_FILE} is no text in UTF-8; save it as UTF-8")
+    return unicodedata.normalize("NFC", text)
 
 
 def _compiled(line: str) -> list[_Rule]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from components.bundle import Bundle
 from components.configs import EmbeddingConfig, IndexTierConfig
+from components.data.images import DECODING_VERSION
 from components.errors import StorageError
 from components.features.content_cache import ContentCache
 from components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
@@ -26,6 +27,7 @@ from components.library.publishing import publish_rows
 from components.library.reading import PUBLISHED, Reader
 from components.library.recovery import lost_rows
 from components.library.scan import Scan, scan_folders
+from components.library.unsupported import by_kind
 from components.library.vectors import compact, open_vectors, remove_other_vectors
 from components.records import Record
 from components.search.index import IndexManifest, VectorIndex, is_sealed
@@ -66,6 +68,8 @@ class IndexSummary(Record):
     failed: dict[str, str]  # file -> reason, of this run
     still_failing: int  # broken files that did not change
     unreadable: dict[str, str]  # folder or file that could not be looked at -> reason
+    unsupported: dict[str, dict[str, int]]  # kind -> ending -> files of formats that are not supported
+    cut: dict[str, str]  # JPEG files whose end is missing -> how much, of this run; they are indexed
     links_outside: int  # links that lead out of the folders, not followed
     bundle: str  # sha256
     published: bool
@@ -168,6 +172,7 @@ def _rehearse(
         "vanished": 0,
         "embedded": 0,
         "failed": {},
+        "cut": {},
         "bundle": used_bundle(library, catalog) if catalog is not None else "",
         "published": False,
     }
@@ -185,6 +190,7 @@ def _facts_of(scan: Scan, plan: Plan) -> dict[str, Any]:
         "absent": len(plan.absent),
         "still_failing": plan.still_failing,
         "unreadable": {shown(path): reason for path, reason in scan.unreadable.items()},
+        "unsupported": by_kind(scan.unsupported),
         "links_outside": scan.links_outside,
     }
 
@@ -243,6 +249,7 @@ class _Update:
             "vanished": len(reader.vanished),
             "embedded": embedded + mended,
             "failed": {shown(path): reason for path, reason in sorted(reader.failed.items())},
+            "cut": {shown(path): note for path, note in sorted(reader.cut.items())},
             "bundle": bundle.sha256,
             "published": published,
         }
@@ -408,7 +415,7 @@ def _arrival(sha256: str, gone: Counter[str], contents: set[str]) -> str:
 
 
 def _decoder_versions() -> str:
-    found = []
+    found = [f"decoding {DECODING_VERSION}"]
     for package in _DECODER_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found.append(f"{package} {metadata.version(package)}")

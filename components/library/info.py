@@ -7,6 +7,7 @@ from pathlib import Path
 from components.bundle import Bundle, BundleManifest
 from components.errors import BundleError, StorageError
 from components.library.bundles import published_ns
+from components.moments import clipped_s
 from components.records import Record
 from components.search.filters import root_label
 from components.search.index import MANIFEST, VectorIndex
@@ -43,7 +44,7 @@ def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
     return IndexInfo(
         index=str(index_path),
         generation=index.path.name,
-        published_at=datetime.fromtimestamp(published_at, UTC).isoformat(timespec="seconds"),
+        published_at=datetime.fromtimestamp(clipped_s(int(published_at)), UTC).isoformat(timespec="seconds"),
         pictures=manifest.count,
         kind=manifest.kind,
         recall_at_10=manifest.approximate.recall_at_10 if manifest.approximate else None,

@@ -14,13 +14,12 @@ from components.configs import IndexTierConfig
 from components.features.content_cache import ContentCache
 from components.library.catalog import FileRow
 from components.library.place import Library, shown
+from components.moments import FIRST_S, LAST_S
 from components.search.duplicates import Hashes
 from components.search.index import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
 from components.search.published import current_generation, new_generation
 from components.search.tier_building import add_tier, texts_encoder
 from components.search.vector_cache import cached_vectors
-
-_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799  # years 1 to 9999, what a datetime can hold
 
 
 def publish_rows(
@@ -79,7 +78,7 @@ def item_table(rows: Sequence[FileRow], roots: Mapping[int, bytes], hashes: Hash
         "height_px": _numbers(np.array(of["height_px"], np.int32), pa.int32()),
         "captions": _no_texts(len(rows)),
         "taken_at": _optional(of["taken_s"], np.int64, pa.timestamp("s")),
-        "modified_at": _numbers(np.clip(modified_s, _FIRST_S, _LAST_S), pa.timestamp("s")),
+        "modified_at": _numbers(np.clip(modified_s, FIRST_S, LAST_S), pa.timestamp("s")),
         "camera": _texts([value.encode() for value in of["camera"]], pa.string()),
         "latitude": _optional(of["latitude"], np.float64, pa.float64()),
         "longitude": _optional(of["longitude"], np.float64, pa.float64()),

@@ -17,6 +17,7 @@ from components.features.content_cache import ContentCache
 from components.library.catalog import Catalog, FileRow
 from components.library.plan import Rows
 from components.library.scan import Scan
+from components.moments import is_exact
 from components.search.vector_cache import cache_vectors, throughput_encoder
 
 PUBLISHED = "published"  # setting: name of the generation that holds what the catalogue says, "" if none does
@@ -26,7 +27,7 @@ _PATHS_AT_ONCE = 10_000  # between two of them the machine idles for some 0.3 s
 # FAT keeps times to 2 s: a file that changes so soon after its last change may look the same afterwards.
 _UNSETTLED_NS = 2_000_000_000
 _ANONYMOUS = re.compile(r"^picture \([\d,]+ bytes\): ")  # how a picture is named that was decoded from memory
-_EXCUSED = "cannot be read:"  # the file system refused: that may pass without the file changing
+_EXCUSED = ("cannot be read:", "not enough memory")  # both may pass without the file changing
 
 
 class Reader:
@@ -36,6 +37,7 @@ class Reader:
         """homes: the catalogue's id of each position in scan.roots."""
         self.vanished: set[bytes] = set()
         self.failed: dict[bytes, str] = {}
+        self.cut: dict[bytes, str] = {}  # JPEGs whose end is missing: how much of them
         self._catalog = catalog
         self._known = known
         self.scan = scan
@@ -55,15 +57,18 @@ class Reader:
         encoder = throughput_encoder(bundle, config)
         self._facts = {row.sha256: row for row in self._known.values() if row.sha256}
         with tqdm(total=len(paths), desc="indexing", unit="pic", disable=not progress) as bar:
+            notes: dict[str, str] = {}  # by content
 
             def take(file: Path, sha256: str, failure: str) -> None:
                 bar.update()
                 self._take(file, sha256, failure)
+                if sha256 in notes:
+                    self.cut[os.fsencode(file)] = notes[sha256]
 
             try:
                 for start in range(0, len(paths), _PATHS_AT_ONCE):
                     files = [Path(os.fsdecode(path)) for path in paths[start : start + _PATHS_AT_ONCE]]
-                    cache_vectors(encoder, files, cache, config, on_picture=take)
+                    cache_vectors(encoder, files, cache, config, on_picture=take, cut=notes)
             finally:
                 self.commit()
 
@@ -115,13 +120,16 @@ class Reader:
 
     def _row(self, path: bytes, *, sha256: str = "", error: str = "") -> FileRow:
         position, size, mtime_ns = self.scan.files[path]
-        unsettled = self.scan.began_ns - _UNSETTLED_NS <= mtime_ns <= self.scan.ended_ns + _UNSETTLED_NS
+        settled = (
+            is_exact(mtime_ns)
+            and not self.scan.began_ns - _UNSETTLED_NS <= mtime_ns <= self.scan.ended_ns + _UNSETTLED_NS
+        )
         return FileRow(
             folder=self._homes[position],
             path=self._inner(path),
             size=size,
             mtime_ns=mtime_ns,
-            settled=int(not unsettled),
+            settled=int(settled),
             sha256=sha256,
             width_px=0,
             height_px=0,

@@ -7,12 +7,15 @@ name, and links. What a link inside the folders leads to is found at its own pla
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from components.data.images import PICTURE_ENDINGS
 from components.errors import StorageError
 from components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
+from components.library.unsupported import KIND_OF_ENDING
+from components.moments import modified_ns
 
 # Kept by systems, disk stations and programs: what was deleted, thumbnails, resource forks, packages.
 SYSTEM_FOLDERS = frozenset(
@@ -21,6 +24,7 @@ SYSTEM_FOLDERS = frozenset(
         *(b"@eadir", b"#recycle", b"#snapshot", b"@recycle", b"__macosx", b"node_modules", b"__pycache__"),
     }
 )
+_UNSUPPORTED = frozenset(os.fsencode(ending) for ending in KIND_OF_ENDING)
 _ENDINGS = frozenset(os.fsencode(ending) for ending in PICTURE_ENDINGS)
 _IGNORE_FILE = os.fsencode(IGNORE_FILE)
 
@@ -33,6 +37,7 @@ class Scan:
     files: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)  # (position of root, size, mtime_ns)
     unreadable: dict[bytes, str] = field(default_factory=dict)  # folders and files that could not be looked at: reason
     empty_roots: list[bytes] = field(default_factory=list)  # without any entry, as a disk that is not mounted
+    unsupported: Counter[str] = field(default_factory=Counter)  # files by ending, of KIND_OF_ENDING
     links_outside: int = 0
     began_ns: int = 0  # when it was walked, nanoseconds since 1970
     ended_ns: int = 0
@@ -126,11 +131,14 @@ class _Walk:
                         continue
                     if not rules or not rules.ignores(os.fsdecode(path[len(base) :]) + "/"):
                         inner.append((path + b"/", rules))
-                elif name[name.rfind(b".") :].lower() in _ENDINGS and path not in files:
+                elif (ending := name[name.rfind(b".") :].lower()) in _UNSUPPORTED:
+                    if not rules or not rules.ignores(os.fsdecode(path[len(base) :])):
+                        self._scan.unsupported[os.fsdecode(ending)] += 1
+                elif ending in _ENDINGS and path not in files:
                     status = entry.stat(follow_symlinks=False)
                     if not stat.S_ISREG(status.st_mode) or (rules and rules.ignores(os.fsdecode(path[len(base) :]))):
                         continue
-                    files[path] = (position, status.st_size, status.st_mtime_ns)
+                    files[path] = (position, status.st_size, modified_ns(status))
             except FileNotFoundError:  # it has just gone
                 continue
             except OSError as error:
@@ -150,11 +158,14 @@ class _Walk:
 
 
 def _read_ignore_file(path: bytes) -> bytes:
-    """Content of a rules file. Raises StorageError, OSError: without its rules, what it hides would be indexed."""
-    status = os.lstat(path)  # not stat: a link may lead out of the given folders
-    if not stat.S_ISREG(status.st_mode):
-        raise StorageError(f"its {IGNORE_FILE} is not a regular file")
-    if status.st_size > MAX_IGNORE_BYTES:
-        raise StorageError(f"its {IGNORE_FILE} has {status.st_size:,} bytes, at most {MAX_IGNORE_BYTES:,} are read")
-    with open(path, "rb") as stream:  # noqa: PTH123 - bytes
-        return stream.read()
+    """Content of a rules file. Raises StorageError: without its rules, what it hides would be indexed."""
+    try:
+        status = os.lstat(path)  # not stat: a link may lead out of the given folders
+        if not stat.S_ISREG(status.st_mode):
+            raise StorageError(f"its {IGNORE_FILE} is not a regular file")
+        if status.st_size > MAX_IGNORE_BYTES:
+            raise StorageError(f"its {IGNORE_FILE} has {status.st_size:,} bytes, at most {MAX_IGNORE_BYTES:,} are read")
+        with open(path, "rb") as stream:  # noqa: PTH123 - bytes
+            return stream.read()
+    except OSError as error:  # also where it has just gone, as while an editor saves it
+        raise StorageError(f"its {IGNORE_FILE} cannot be read: {error.strerror}") from error

@@ -19,7 +19,7 @@ from components.bundle import Bundle
 from components.configs import EmbeddingConfig
 from components.data.exif import PictureFacts
 from components.data.picture_folder import FileState, PictureFolder, is_uri
-from components.errors import BundleError, FinderError
+from components.errors import BundleError, FinderError, PictureError
 from components.features.pictures import unreadable
 from components.scaling.shards import ShardRows, Shards, shard_name
 from components.search.embed import known_facts
@@ -80,7 +80,9 @@ def _hashed(folder: PictureFolder, path: Path) -> _Hashed:
     try:
         state = folder.state(path)
         return _Hashed(sha256_of_bytes(folder.read(path)), state, "")
-    except OSError as error:
+    except PictureError as error:
+        return _Hashed("", _UNSEEN, str(error))
+    except (OSError, MemoryError) as error:
         return _Hashed("", _UNSEEN, unreadable(error))
 
 

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from components.data.exif import PictureFacts, picture_facts
 from components.data.picture_folder import PictureFolder
 from components.errors import ConfigError, DataError, PictureError, QualityError
 from components.features.pictures import unreadable
+from components.moments import modified_s, utc
 from components.search.duplicates import Hashes
 from components.search.exact import Vectors
 from components.search.gallery import Gallery, GalleryItem
@@ -156,7 +156,7 @@ def _with_files(gallery: Gallery) -> Iterator[tuple[GalleryItem, Path]]:
 
 def _content(sha256: str, file: Path) -> PictureContent:
     status = file.stat()
-    return PictureContent(sha256, status.st_size, int(status.st_mtime), known_facts(file))
+    return PictureContent(sha256, status.st_size, modified_s(status), known_facts(file))
 
 
 def _item_table(gallery: Gallery, embedded: EmbeddedPictures) -> pa.Table:
@@ -176,7 +176,7 @@ def _item_table(gallery: Gallery, embedded: EmbeddedPictures) -> pa.Table:
         "height_px": [each.height_px for each in facts],
         "captions": [list(item.captions) for item in items],
         "taken_at": [each.taken_at for each in facts],
-        "modified_at": [datetime.fromtimestamp(content.modified_s, UTC).replace(tzinfo=None) for content in contents],
+        "modified_at": [utc(content.modified_s) for content in contents],
         "camera": [each.camera for each in facts],
         "latitude": [each.latitude for each in facts],
         "longitude": [each.longitude for each in facts],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from components import cancellation
 from components.bundle import Bundle
 from components.errors import DataError
+from components.moments import local
 from components.records import Facets, Hit, Picture, SearchResult, TruncatedText
 from components.search import filters, matching
 from components.search.arrow import numbers
@@ -249,7 +250,9 @@ class SearchEngine:
 
     def _facts(self, item: dict[str, Any]) -> dict[str, object]:
         uri = self.index.uri_of_item(item)
-        return {"uri": uri, **{name: value for name, value in item.items() if name not in {"root", "path", "dhash"}}}
+        modified_at = item["modified_at"] and local(item["modified_at"])
+        known = {name: value for name, value in item.items() if name not in {"root", "path", "dhash"}}
+        return {"uri": uri, **known, "modified_at": modified_at}
 
 
 def query_vectors(encoder: OnnxEncoder, texts: Iterable[str]) -> dict[str, Vectors]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from datetime import datetime, time
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.errors import QueryError
+from components.moments import local, start_of_day
 from components.records import Facet, Facets
 from components.search.arrow import bools, moment_scalar, number_scalar, text_scalar
 from components.search.query import Filters
@@ -20,7 +21,7 @@ _SHOWN_CHARACTERS = 100  # of a label that is not there
 
 
 def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
-    """Which items pass, (count,) bool; None if no filter is set. A date is that of the capture, else of the file.
+    """Which items pass, (count,) bool; None if no filter is set. For the time of an item see components.moments.
 
     Raises QueryError for a folder that is not there: a misspelt one must not look like one without fitting pictures.
     """
@@ -43,12 +44,12 @@ def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
 
 def facets(items: pa.Table) -> Facets:
     """What the items have in folders, cameras, days and places."""
-    days = pc.min_max(_moment(items)).as_py()
+    times = _first_and_last(items)
     return Facets(
         folders=_counted(items["folder"]),
         cameras=_counted(items["camera"]),
-        first_day=days["min"].date() if days["min"] else None,
-        last_day=days["max"].date() if days["max"] else None,
+        first_day=min(times).date() if times else None,
+        last_day=max(times).date() if times else None,
         with_gps=items.num_rows - items["latitude"].null_count,
         pictures=items.num_rows,
     )
@@ -113,12 +114,25 @@ def _has_any(found: pa.ChunkedArray) -> bool:
 def _on_days(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:
     conditions = []
     if filters.since:
-        start = datetime.combine(filters.since, time.min)
-        conditions.append(pc.greater_equal(_moment(items), moment_scalar(start)))
-    if filters.until:
-        last = datetime.combine(filters.until, time.max.replace(microsecond=0))
-        conditions.append(pc.less_equal(_moment(items), moment_scalar(last)))
+        conditions.append(_not_before(items, filters.since))
+    if filters.until and filters.until < date.max:
+        conditions.append(pc.invert(_not_before(items, filters.until + timedelta(days=1))))
     return conditions
+
+
+def _not_before(items: pa.Table, day: date) -> pa.ChunkedArray:
+    """Whether an item is of that day of this machine's time zone or later."""
+    taken, modified = items["taken_at"], items["modified_at"]
+    by_camera = pc.greater_equal(taken, moment_scalar(datetime.combine(day, time.min)))
+    return pc.coalesce(by_camera, pc.greater_equal(modified, moment_scalar(start_of_day(day))))
+
+
+def _first_and_last(items: pa.Table) -> list[datetime]:
+    """The first and the last local time of the images: those by EXIF, then those by file; fewer if there are none."""
+    by_camera = pc.min_max(items["taken_at"]).as_py()
+    by_file = pc.min_max(items["modified_at"].filter(items["taken_at"].is_null())).as_py()
+    times = [time for time in by_camera.values() if time]
+    return times + [local(time).replace(tzinfo=None) for time in by_file.values() if time]
 
 
 def _of_shape(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:
@@ -134,10 +148,6 @@ def _of_shape(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:
     elif filters.orientation == "square":
         conditions.append(pc.equal(width, height))
     return conditions
-
-
-def _moment(items: pa.Table) -> pa.ChunkedArray:
-    return pc.coalesce(items["taken_at"], items["modified_at"])
 
 
 def _below(labels: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:

@@ -42,7 +42,10 @@ class Filters(Record):
     """Which pictures are looked at; all that are given must hold."""
 
     folders: tuple[str, ...] = Field((), max_length=64, description="labels of folders; what lies below them counts")
-    since: date | None = Field(None, description="first day; of the capture, else of the file's last change (UTC)")
+    since: date | None = Field(
+        None,
+        description="first day; of the capture (EXIF, the camera's local time), else of the file's last change in the time zone of the machine that searches",
+    )
     until: date | None = Field(None, description="last day, included")
     cameras: tuple[str, ...] = Field((), max_length=64, description="parts of camera names, in any case")
     min_px: int = Field(0, ge=0, le=1_000_000, description="shortest side, pixels")

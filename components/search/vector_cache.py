@@ -3,6 +3,7 @@
 The hash's 64 bits travel as four whole numbers below 65,536, which float32 holds exactly.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 
 from components.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
 from components.configs import EmbeddingConfig
-from components.data.preprocess import PIXELS_VERSION, Pixels
+from components.data.images import read_picture
+from components.data.preprocess import PIXELS_VERSION, Pixels, Preprocess
 from components.features.content_cache import ContentCache
 from components.features.onnx_session import Lanes, throughput_lanes
 from components.features.pictures import Entries, Infer, OnPicture, PictureKeys, ReadFile, cache_pictures
 from components.search.duplicates import Hashes, difference_hash
 from components.search.onnx_encoder import OnnxEncoder, Vectors
 from components.storage import sha256_of_bytes
+
+logger = logging.getLogger(__name__)
 
 _HASH_COLUMNS = 4
 _ROWS_AT_ONCE = 4096
@@ -45,15 +49,18 @@ def cache_vectors(
     *,
     title: str = "",
     on_picture: OnPicture | None = None,
-    read: ReadFile = Path.read_bytes,
+    read: ReadFile = read_picture,
+    cut: dict[str, str] | None = None,
 ) -> PictureKeys:
     """Make sure the cache holds the row of each readable picture. encoder: from `throughput_encoder`; title: of the
-    progress bar, empty for none; on_picture, read: see `cache_pictures`. Raises StorageError.
+    progress bar, empty for none; on_picture, read: see `cache_pictures`. cut: takes a note by content for each JPEG
+    whose end is missing, before on_picture is called for it; None: they are logged in one line. Raises StorageError.
     """
     lanes = throughput_lanes(config.device, config.threads)
-    return cache_pictures(
+    notes = {} if cut is None else cut
+    found = cache_pictures(
         paths,
-        encoder.preprocess,
+        _Noting(encoder.preprocess, notes),
         _rows_of(encoder, lanes),
         cache,
         batch=config.batch_images,
@@ -63,6 +70,22 @@ def cache_vectors(
         on_picture=on_picture,
         read=read,
     )
+    if cut is None and notes:
+        first = next(path for path, key in found.keys.items() if key in notes)
+        count = f"{len(notes):,} images are" if len(notes) > 1 else "1 image is"
+        logger.warning("%s damaged at the end and embedded as far as readable, first %s", count, first)
+    return found
+
+
+class _Noting:
+    """A preprocessing that takes JPEGs whose end is missing and keeps a note of each, by content."""
+
+    def __init__(self, preprocess: Preprocess, notes: dict[str, str]) -> None:
+        self._preprocess = preprocess
+        self._notes = notes
+
+    def load(self, source: bytes) -> Pixels:
+        return self._preprocess.load(source, on_cut=lambda note: self._notes.update({sha256_of_bytes(source): note}))
 
 
 def _rows_of(encoder: OnnxEncoder, lanes: Lanes) -> Infer:

@@ -183,6 +183,20 @@ def test_words_that_the_model_has_not_met_are_named(open_page):
     expect(page.locator("#notice")).to_have_text(told)
 
 
+def test_an_empty_library_says_so_whatever_the_filters(open_page):
+    def emptied(route):
+        answer = route.fetch()
+        empty = {"hits": [], "candidates": 0, "more": False, "notice": "The library is empty. Run: ..."}
+        route.fulfill(response=answer, json={**answer.json(), **empty})
+
+    page = open_page("/?min_px=9")
+    page.route("**/api/v1/search*", emptied)
+    page.locator("#text").fill("red")
+    expect(page.locator("#empty h2")).to_have_text("The library is empty")
+    expect(page.locator("#empty p")).to_have_text("Run: image-finder index FOLDER")
+    expect(page.locator("#empty button")).to_have_count(0)
+
+
 def test_names_of_files_are_shown_as_text(open_page):
     page = open_page("/?q=red blue")
     expect_first(page, "<img src=x onerror=alert(1)>.png")

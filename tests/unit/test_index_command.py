@@ -69,6 +69,46 @@ def test_a_dry_run_writes_nothing(place, tmp_path):
     assert "exclude each other" in invoke("index", pictures, "--dry-run", "--watch", code=2).stderr
 
 
+def test_unsupported_formats_are_counted_by_kind_also_in_a_dry_run_and_as_json(place):
+    pictures, bundle = place
+    for name in ("a.mp4", "b.MP4", "c.mov", "d.cr2"):
+        (pictures / name).write_bytes(b"x")
+    line = "Not supported: 3 videos (.mp4 2, .mov 1), 1 camera raw file (.cr2)"
+    assert line in invoke("index", pictures, "--dry-run").stdout.splitlines()
+    assert line in invoke("index", pictures, "--bundle", bundle).stdout.splitlines()
+    counts = json.loads(invoke("index", "--json").stdout)["unsupported"]
+    assert counts == {"video": {".mp4": 2, ".mov": 1}, "camera raw file": {".cr2": 1}}
+
+
+def test_an_empty_library_says_that_it_is_empty(place, tmp_path, album_tools):
+    _, bundle = place
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "film.mkv").write_bytes(b"x")
+    assert f"no images found in {empty}" in invoke("index", empty, "--dry-run").stdout.splitlines()
+    lines = invoke("index", empty, "--bundle", bundle).stdout.splitlines()
+    assert lines[2:] == [f"The library is empty: no readable images in {empty}", "Not supported: 1 video (.mkv)"]
+    told = "The library is empty. Run: image-finder index FOLDER"
+    assert invoke("search", "red", code=1).stderr.splitlines()[-1] == f"Error: {told}"
+    answered = invoke("search", "red", "--json", code=1)
+    assert (json.loads(answered.stdout)["hits"], told in answered.stderr) == ([], True)
+    assert f"  {told}" in invoke("info").stdout.splitlines()
+    with album_tools.serving(tmp_path / "home" / "library" / "index") as client:
+        assert client.get("/api/v1/search?q=red").json()["notice"] == told
+        assert client.get("/api/v1/search?q=red&min_px=9").json()["notice"] == told
+        assert client.get("/api/v1/info").json()["pictures"] == 0
+
+
+def test_a_folder_whose_ignore_file_cannot_be_read_is_named_and_left_out(place):
+    pictures, bundle = place
+    (pictures / "in").mkdir()
+    (pictures / "red.png").rename(pictures / "in" / "red.png")
+    (pictures / "in" / ".finderignore").write_text("red.png", encoding="utf-16-le")
+    lines = invoke("index", pictures, "--bundle", bundle).stdout.splitlines()
+    assert lines[0].startswith("1 added")
+    assert f"not looked at: {pictures}/in: its .finderignore is no text in UTF-8; save it as UTF-8" in lines
+
+
 def test_faults_are_one_line(place, tmp_path, monkeypatch):
     pictures, bundle = place
     monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")

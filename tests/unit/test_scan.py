@@ -1,15 +1,19 @@
 """Scan: what a walk finds, and what it leaves out."""
 
+import codecs
 import os
 import random
 import shutil
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import pytest
 
+from components.data.images import PICTURE_ENDINGS
 from components.library.ignore import IgnoreRules
 from components.library.scan import Scan, outermost_first, scan_folders
+from components.library.unsupported import KIND_OF_ENDING, by_kind, unsupported_text
 
 
 def touch(path, content=b"x"):
@@ -132,6 +136,90 @@ def test_a_folder_whose_ignore_file_cannot_be_read_is_left_out_rather_than_shown
     scan = scan_folders([os.fsencode(tmp_path)])
     assert set(scan.files) == {os.fsencode(tmp_path / "open.jpg")}
     assert list(scan.unreadable) == [os.fsencode(tmp_path / "in")]
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+MARKS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_an_ignore_file_is_read_in_whatever_encoding_its_mark_names(tmp_path, encoding, line_break):
+    lines = line_break.join(["privé/", "*.png", "!keep.png", ""])
+    touch(tmp_path / ".finderignore", MARKS.get(encoding, b"") + lines.encode(encoding))
+    for name in ("privé/a.jpg", "open/b.jpg", "c.png", "keep.png"):
+        touch(tmp_path / name)
+    assert names(tmp_path) == {"open/b.jpg", "keep.png"}
+
+
+@pytest.mark.parametrize("content", ["private/\n".encode("utf-16-le"), codecs.BOM_UTF16_LE + b"odd", b"a\0b\n"])
+def test_a_folder_whose_ignore_file_is_no_text_is_left_out_with_the_reason(tmp_path, content):
+    touch(tmp_path / "in" / ".finderignore", content)
+    touch(tmp_path / "in" / "private" / "secret.jpg")
+    touch(tmp_path / "open.jpg")
+    scan = scan_folders([os.fsencode(tmp_path)])
+    assert set(scan.files) == {os.fsencode(tmp_path / "open.jpg")}
+    (reason,) = scan.unreadable.values()
+    assert reason.startswith("its .finderignore is")
+    assert reason.endswith("; save it as UTF-8")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")])
+def test_a_folder_whose_ignore_file_is_denied_or_has_just_gone_is_left_out(tmp_path, monkeypatch, error):
+    touch(tmp_path / "in" / ".finderignore", b"private/")
+    touch(tmp_path / "in" / "private" / "secret.jpg")
+    real = open
+
+    def refusing(path, *rest):
+        if os.fsdecode(path).endswith(".finderignore"):
+            raise error
+        return real(path, *rest)
+
+    monkeypatch.setattr("builtins.open", refusing)
+    scan = scan_folders([os.fsencode(tmp_path)])
+    assert scan.files == {}
+    assert list(scan.unreadable.values()) == [f"its .finderignore cannot be read: {error.strerror}"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_rule_matches_a_name_in_either_form_of_unicode(tmp_path, form):
+    other = "NFD" if form == "NFC" else "NFC"
+    touch(tmp_path / ".finderignore", unicodedata.normalize(form, "é/\nà/**\n").encode())
+    inner = unicodedata.normalize(other, "ü")
+    touch(tmp_path / inner / ".finderignore", unicodedata.normalize(form, "/ö.jpg\n").encode())
+    for name in ("é/a.jpg", "à/b.jpg", "open/c.jpg", "ü/ö.jpg", "ü/d.jpg"):
+        touch(tmp_path / unicodedata.normalize(other, name))
+    assert {unicodedata.normalize("NFC", name) for name in names(tmp_path)} == {"open/c.jpg", "ü/d.jpg"}
+
+
+def test_files_of_formats_that_are_not_supported_are_counted_unless_they_are_ignored(tmp_path):
+    touch(tmp_path / ".finderignore", b"private/\n*.mov\n")
+    for name in (
+        "a.jpg",
+        "b.MP4",
+        "in/c.mp4",
+        "d.mov",
+        "private/e.mp4",
+        "f.CR2",
+        "g.jxl",
+        "notes.txt",
+        ".h.mp4",
+        "mp4",
+    ):
+        touch(tmp_path / name)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "b.MP4")
+    scan = scan_folders([os.fsencode(tmp_path), os.fsencode(tmp_path / "in")])
+    assert dict(scan.unsupported) == {".mp4": 2, ".cr2": 1, ".jxl": 1}
+
+
+def test_unsupported_formats_are_named_by_kind_with_the_most_frequent_ending_first():
+    found = by_kind({".mov": 2, ".mp4": 1000, ".cr2": 1, ".psd": 2, ".svg": 1, ".jxl": 3, ".nef": 0})
+    assert list(found) == ["video", "camera raw file", "JPEG XL image", "Photoshop document", "SVG drawing"]
+    assert unsupported_text(found) == (
+        "1,002 videos (.mp4 1,000, .mov 2), 1 camera raw file (.cr2), 3 JPEG XL images (.jxl), "
+        "2 Photoshop documents (.psd), 1 SVG drawing (.svg)"
+    )
+    assert KIND_OF_ENDING.keys().isdisjoint(PICTURE_ENDINGS)
 
 
 def test_a_line_that_is_no_pattern_is_logged_and_the_others_hold(caplog):

@@ -10,6 +10,7 @@ from components.app.api.live import LiveFinder
 from components.app.api.metrics import Metrics
 from components.app.api.schemas import SearchAnswer
 from components.app.api.settings import Settings
+from components.app.rim import EMPTY_LIBRARY
 from components.errors import QueryError
 from components.search.engine import SearchEngine
 from components.search.query import Query
@@ -68,6 +69,7 @@ class SearchLine:
         encoded_at = time.perf_counter()
         results = engine.rank(queries, encoded)
         ranked_at = time.perf_counter()
+        notice = {} if engine.index.manifest.count else {"notice": EMPTY_LIBRARY}
         stages = {"encode": _ms(encoded_at - started), "rank": _ms(ranked_at - encoded_at)}
         answers = [
             SearchAnswer.of(
@@ -76,6 +78,7 @@ class SearchLine:
                 took_ms={"wait": _ms(started - each.at_s), **stages, "total": _ms(time.perf_counter() - each.at_s)},
                 generation=engine.index.path.name,
                 bundle=engine.encoder.bundle.sha256[:16],
+                **notice,
             )
             for each, result in zip(asked, results, strict=True)
         ]

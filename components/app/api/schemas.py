@@ -1,6 +1,6 @@
 """What the API answers, as its OpenAPI document tells it."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -26,7 +26,7 @@ class PictureAnswer(_Told):
     height_px: int
     bytes: int
     taken_at: _LocalTime | None = Field(description="the camera's local time, without a zone")
-    modified_at: datetime | None = Field(description="of the file, UTC")
+    modified_at: datetime | None = Field(description="of the file, with the UTC offset of the server's time zone")
     camera: str
     latitude: float | None
     longitude: float | None
@@ -68,13 +68,14 @@ class SearchAnswer(_Told):
         description="words of the query in no caption the model was trained on: their hits are guesses"
     )
     truncated: list[TruncatedAnswer] = Field(description="texts of the query that exceed what the model reads")
+    notice: str = Field("", description="that the library is empty, and what to do; absent otherwise")
     took_ms: dict[str, float] = Field(description="stages, the waiting for a place included")
     generation: str = Field(description="name of the index that answered")
     bundle: str = Field(description="identity of the model")
 
     @classmethod
     def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> "SearchAnswer":
-        """The answer for a result. facts: took_ms, generation, bundle."""
+        """The answer for a result. facts: took_ms, generation, bundle, perhaps notice."""
         values = {name: getattr(result, name) for name in ("candidates", "more", "matches_well", "unmet")}
         hits = [_public(hit, show_path=show_paths) for hit in result.hits]
         truncated = [text.model_dump() for text in result.truncated]
@@ -154,6 +155,4 @@ class ErrorAnswer(_Told):
 def _public(picture: Picture, *, show_path: bool) -> dict[str, object]:
     """What may be told of a picture; without its path that is left unset, so that it is left out of the answer."""
     values = {name: getattr(picture, name) for name in type(picture).model_fields if name not in {"uri", "sha256"}}
-    if picture.modified_at is not None:
-        values["modified_at"] = picture.modified_at.replace(tzinfo=UTC)
     return {**values, "path": picture.uri} if show_path else values

@@ -114,7 +114,7 @@ async function loadFacets() {
     panel.setFacets(found);
     byId("welcome-count").textContent = found.pictures
       ? `${pictures(found.pictures)}, found by what they show.`
-      : "There are no pictures yet: run “image-finder index FOLDER” to add some.";
+      : "The library is empty. Run: image-finder index FOLDER";
     byId("footer").textContent = footerWords(found, about);
   } catch {
     byId("footer").textContent = ""; // a search says what is wrong; the page works without filters to choose from

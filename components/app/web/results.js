@@ -120,8 +120,8 @@ export class Results {
     byId("took").textContent = total_ms ? `${Math.max(1, Math.round(total_ms))} ms` : "";
     if (answer.hits.length) return;
     const filtered = countFilters(this.state) > 0;
-    if (answer.candidates === 0 && !filtered) {
-      this.#nothing("There are no pictures yet", "Run “image-finder index FOLDER” to add some.", []);
+    if (answer.notice || (answer.candidates === 0 && !filtered)) {
+      this.#nothing("The library is empty", "Run: image-finder index FOLDER", []);
     } else {
       const why = answer.candidates === 0 ? "No picture passes these filters." : "No picture scores high enough.";
       this.#nothing("Nothing found", why, filtered ? [["Clear filters", this.actions.clearFilters]] : []);

@@ -1,0 +1,120 @@
+"""Cut JPEG: completes a JPEG file that ends too early and finds how much of its image is missing; opens no files."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MOST_MISSING = 0.05  # share of the image; a file that lacks more is damaged, not merely cut
+
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+# Any number of 0xFF may precede a marker's code; matched without repetition, a file of 0xFF takes linear time.
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # stuffed zeros and restart markers belong to it
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and an extension have codes among those of frames
+_RESTART_INTERVAL, _SCAN = 0xDD, 0xDA
+_LAST_BIT = 0.25  # weight of rows that lack one bit of each coefficient, the last scan of most progressive files
+_TAIL_BYTES = 64  # all zero: then the file is searched for its end
+_COEFFICIENTS = 64  # of a block
+_NOISE_SEED = 0
+_NOISE_BYTES = 1 << 16
+_NOISE_BETWEEN_RESTARTS = 256
+
+
+def ends_in_zeros(stream: BinaryIO) -> bool:
+    """Whether zeros follow a JPEG that has not ended, as interrupted copies leave them; stream stays where it was.
+
+    libjpeg may take zeros for pixels and report nothing.
+    """
+    position = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _TAIL_BYTES))
+    found = False
+    if not any(stream.read(_TAIL_BYTES)):
+        stream.seek(0)
+        content = stream.read()
+        found = content.rfind(_END) < content.rfind(bytes((0xFF, _SCAN)))
+    stream.seek(position)
+    return found
+
+
+def completed(content: bytes) -> bytes | None:
+    """A JPEG that ends too early, with an end marker; None if it ends before its last scan, or is no JPEG.
+
+    Trailing zeros, which interrupted copies leave, are cut off. libjpeg fills what is missing with plain blocks.
+    """
+    kept = _without_filling(content)
+    return kept + _END if kept.startswith(_START) and _last_scan_has_begun(kept) else None
+
+
+def missing_share(content: bytes, decode: Callable[[bytes], Image.Image]) -> float:
+    """Share of the image, from the first incomplete row to the bottom, that `completed(content)` lacks: 0 to 1.
+
+    A decoder reports no such number. The file is therefore decoded twice, once followed by its end and once by noise:
+    rows that the file holds are equal, all others differ. Rows that lack only the last bit of their coefficients, which
+    a progressive file adds in its last scan, count as a quarter. decode: any mode, all rows as stored.
+    """
+    kept = _without_filling(content)
+    found = np.asarray(decode(kept + _END))
+    differing = np.flatnonzero(_rows_differ(found, np.asarray(decode(kept + _noise(kept) + _END))))
+    missing_rows = len(found) - int(differing[0]) if len(differing) else 0
+    return missing_rows / len(found) * (_LAST_BIT if _last_scan_refines(kept) else 1)
+
+
+def _without_filling(content: bytes) -> bytes:
+    return content.rstrip(b"\0\xff")  # a lone 0xFF would make a marker of the byte that is added
+
+
+def _rows_differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    differ: NDArray[np.bool_] = (one != other).reshape(len(one), -1).any(axis=1)
+    return differ
+
+
+def _noise(content: bytes) -> bytes:
+    """Random bits for the decoder; between restart markers if the file has some, which stop it otherwise."""
+    noise = np.random.default_rng(_NOISE_SEED).integers(0, 0xFF, _NOISE_BYTES, np.uint8).tobytes()  # never 0xFF
+    if not any(code == _RESTART_INTERVAL and any(body) for code, body in _segments(content)):
+        return noise
+    parts = [noise[at : at + _NOISE_BETWEEN_RESTARTS] for at in range(0, _NOISE_BYTES, _NOISE_BETWEEN_RESTARTS)]
+    return b"".join(part + bytes((0xFF, 0xD0 + number % 8)) for number, part in enumerate(parts))
+
+
+def _last_scan_has_begun(content: bytes) -> bool:
+    """Whether the scans, as far as they begin, hold every bit of every coefficient of every component."""
+    missing_bits: dict[int, list[int]] = {}
+    for code, body in _segments(content):
+        if code in _FRAMES and len(body) > 5:
+            missing_bits = {each: [_COEFFICIENTS] * _COEFFICIENTS for each in body[6::3]}
+        elif code == _SCAN and body and len(body) == 4 + 2 * body[0]:
+            first, last, bits = body[-3], body[-2], body[-1] & 0x0F
+            for component in set(body[1:-3:2]) & missing_bits.keys():
+                missing_bits[component][first : last + 1] = [bits] * len(range(first, min(last + 1, _COEFFICIENTS)))
+    return bool(missing_bits) and not any(map(any, missing_bits.values()))
+
+
+def _last_scan_refines(content: bytes) -> bool:
+    scans = [body for code, body in _segments(content) if code == _SCAN]
+    return bool(scans[-1][-1] >> 4)
+
+
+def _segments(content: bytes) -> list[tuple[int, bytes]]:
+    """Code and body of each segment that is whole, without the pixels that follow the head of a scan."""
+    found = []
+    at = len(_START)
+    while (marker := _MARKER.search(content, at)) is not None:
+        code, start = content[marker.end() - 1], marker.end()
+        if code == _END[1]:
+            break
+        length = int.from_bytes(content[start : start + 2])
+        if length < 2 or start + length > len(content):
+            break
+        found.append((code, content[start + 2 : start + length]))
+        at = start + length
+        if code == _SCAN:
+            end = _END_OF_SCAN.search(content, at)
+            at = end.start() if end is not None else len(content)
+    return found
