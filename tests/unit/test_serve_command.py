@@ -256,7 +256,7 @@ def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp
         return served.ask("/health/ready")[1]["status"] == status
 
     with serving("--keep-fresh", *library) as served:
-        until(lambda: any("watching 1 folders" in said for said in served.said))
+        until(lambda: any("watching 1 folder;" in said for said in served.said))
         os.kill(int(children_of(served.process.pid)[0]), signal.SIGKILL)
         until(lambda: is_("stale"))
         until(lambda: is_("ready"))
@@ -265,7 +265,7 @@ def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp
         assert served.stop() == 0
     logged = [json.loads(line) for line in served.said if line.startswith("{")]
     (told,) = [line["message"] for line in logged if line["level"] == "ERROR"]
-    assert told.startswith("the folders are not watched: the watcher ended with -9 (watching 1 folders")
+    assert told.startswith("the folders are not watched: the watcher ended with -9 (watching 1 folder;")
     assert told.endswith("; tried again in 1 s")
 
 
