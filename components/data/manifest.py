@@ -6,8 +6,6 @@ height_px int64 (as displayed; 0 if unreadable), error str ("" if the picture ca
 """
 
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -23,7 +21,7 @@ from components.data.coco import PartFile, part_files
 from components.data.images import MAX_PICTURE_BYTES, load_rgb, picture_size, walk_files
 from components.errors import PictureError
 from components.records import DatasetManifest, PartName
-from components.storage import sha256_of_bytes, sha256_of_file, sha256_of_lines, write_errors
+from components.storage import new_file, sha256_of_bytes, sha256_of_file, sha256_of_lines
 
 logger = logging.getLogger(__name__)
 
@@ -214,17 +212,5 @@ def _write_cache(path: Path, facts: dict[str, _Facts]) -> None:
     entries = list(facts.values())
     columns = {field.name: [getattr(entry, field.name) for entry in entries] for field in fields(_Facts)}
     table = pa.table(columns).replace_schema_metadata({b"format_version": _CACHE_FORMAT})
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                pq.write_table(table, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink()
-            raise
+    with new_file(path) as stream:
+        pq.write_table(table, stream)

@@ -615,6 +615,8 @@ def test_killed_at_any_moment_the_next_run_gives_the_index_of_an_uninterrupted_o
     for i in range(len(moments)):
         home.library = Library(tmp_path / f"killed {i}")
         home.index()
+        left = [path for path in home.library.root.rglob("*") if path.name[0] == "." or path.suffix == ".smaller"]
+        assert left == []
         assert home.published().items.equals(items)
         np.testing.assert_allclose(home.published().vectors, vectors, atol=1e-6)
         assert counts(home.index()) == {"unchanged": 40}
