@@ -157,10 +157,11 @@ def _known_rows(catalog: Catalog) -> tuple[Rows, int]:
 def _rehearse(
     library: Library, catalog: Catalog | None, roots: Sequence[bytes], options: IndexOptions, warn: Warn
 ) -> dict[str, Any]:
-    known, _ = _known_rows(catalog) if catalog is not None else ({}, 0)
+    known, damaged = _known_rows(catalog) if catalog is not None else ({}, 0)
     scan = _scan(library, roots, options)
     homes = _homes(scan, catalog.folders() if catalog is not None else {})
-    known |= lost_rows(library, scan, known, homes)
+    incomplete = damaged > 0 or not known
+    known |= lost_rows(library, scan, known, homes, incomplete=incomplete)
     emptied = keep_emptied(scan, known, prune=options.prune)
     contents = {row.sha256 for row in known.values()}
     plan = make_plan(scan, known, homes, vectors=contents, retry_failed=False)
@@ -168,7 +169,8 @@ def _rehearse(
     arrived = Counter(scan.files[path][1:] for path in plan.fresh)
     if not options.prune:
         memory = Memory.parse(catalog.setting(_DISKS) if catalog is not None else "")
-        arrivals = Arrivals(lambda row: (row.size, row.mtime_ns), Counter(arrived))
+        again = plan.fresh if incomplete else ()
+        arrivals = Arrivals(lambda row: (row.size, row.mtime_ns), Counter(arrived), again)
         kept = kept_losses(plan.missing, known, arrivals, scan, memory)
         plan.keep(kept)
         emptied |= warn_of_losses(kept, warn)
@@ -222,13 +224,13 @@ class _Update:
         """Bring the library up to date with roots; what is in the summary."""
         chosen_ns = time.time_ns()
         with _without_collector():
-            known = self._sound_rows()
+            known, incomplete = self._sound_rows()
             bundle = self._bundle()
             cache = open_vectors(self._library, bundle, warn=self._warn)
             known = self._settle_folders(roots, known)
             scan = _scan(self._library, roots, self._options)
             homes = _homes(scan, self._catalog.folders())
-            lost = lost_rows(self._library, scan, known, homes)
+            lost = lost_rows(self._library, scan, known, homes, incomplete=incomplete)
             self._catalog.put(lost.values())
             known |= lost
             emptied = keep_emptied(scan, known, prune=self._options.prune)
@@ -243,7 +245,7 @@ class _Update:
         n_vectors = len(cache)
         read = Reading(bundle, cache, reader, self._options)
         read(plan.to_read)
-        emptied |= self._keep_losses(plan, known, reader)
+        emptied |= self._keep_losses(plan, known, reader, incomplete=incomplete)
         counts = self._forget_missing(plan, known, old, reader)
         embedded = len(cache) - n_vectors
         with _without_collector():
@@ -260,14 +262,15 @@ class _Update:
             "published": published,
         }
 
-    def _sound_rows(self) -> Rows:
+    def _sound_rows(self) -> tuple[Rows, bool]:
+        """Sound rows by absolute path, and whether others may have been lost."""
         known, damaged = _known_rows(self._catalog)
         if damaged:
             self._warn(
                 f"{damaged:,} entries of {self._catalog.path} were damaged and are made anew from their pictures"
             )
             self._catalog.remove_damaged()
-        return known
+        return known, damaged > 0 or not known
 
     def _bundle(self) -> Bundle:
         options = self._options
@@ -313,14 +316,15 @@ class _Update:
                 "embedded again, searches use the old index until that is done"
             )
 
-    def _keep_losses(self, plan: Plan, known: Rows, reader: Reader) -> dict[str, int]:
+    def _keep_losses(self, plan: Plan, known: Rows, reader: Reader, *, incomplete: bool) -> dict[str, int]:
         """Keep missing files whose disk may be away; their number by source or disk."""
         memory = Memory.parse(self._catalog.setting(_DISKS))
         kept: list[Kept] = []
         if plan.missing and not self._options.prune:
             fresh = set(plan.fresh)
             before = {path: row for path, row in known.items() if path not in fresh}
-            arrivals = Arrivals(_content, Counter(_content(known[path]) for path in fresh & known.keys()))
+            arrived = Counter(_content(known[path]) for path in fresh & known.keys())
+            arrivals = Arrivals(_content, arrived, fresh if incomplete else ())
             kept = kept_losses(plan.missing, before, arrivals, reader.scan, memory)
             plan.keep(kept)
         if (now := remembered(memory, reader.scan, kept)) != memory:

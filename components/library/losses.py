@@ -69,6 +69,7 @@ class Arrivals:
 
     trace: Callable[[FileRow], Hashable]
     counts: Counter[Hashable] = field(default_factory=Counter)
+    found_again: Collection[bytes] = ()  # new files of a catalogue that has lost rows, so they may have been known
 
     def lost(self, paths: Iterable[bytes], known: Mapping[bytes, FileRow]) -> list[bytes]:
         """Those of paths that have not moved."""
@@ -92,7 +93,7 @@ def kept_losses(
         return []
     away = sorted(memory.disks - scan.mounts, key=len, reverse=True)
     units = sorted({*scan.roots, *_below(memory.disks, scan.roots)}, key=len, reverse=True)
-    totals = {unit: len(paths) for unit, paths in _by_unit(known, units).items()}
+    totals = {unit: len(paths) for unit, paths in _by_unit([*known, *arrivals.found_again], units).items()}
     found = []
     for unit, paths in _by_unit(missing, units).items():
         disk = next((each for each in away if inside(unit, each)), None)

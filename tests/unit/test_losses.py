@@ -1,7 +1,9 @@
 """Images that are missing: which of them stay in the index until --prune, and what is said about them."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -278,3 +280,20 @@ def test_mounts_that_hold_or_interrupt_a_folder_are_found_in_the_systems_table(t
     assert remote_mount([b"/home/u", b"/media/a disk"], table) == (b"/media/a disk/nas", "nfs4")
     assert mounted_at([b"/home"], tmp_path / "absent") == {}
     assert mount_point(b"/proc/self/task") == b"/proc"
+
+
+@pytest.mark.parametrize("damage", ["gone", "rows"])
+def test_images_that_are_missing_when_the_catalogue_is_lost_are_kept_too(index, paint, tmp_path, damage):
+    photos = tmp_path / "photos"
+    fill(photos, paint, 30)
+    index(photos)
+    remove(photos, 18)
+    catalog = tmp_path / "home" / "library" / "catalog.sqlite"
+    if damage == "gone":
+        catalog.unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(catalog)) as raw, raw:
+            raw.execute("UPDATE files SET crc = 0")
+    summary, _ = index()
+    assert (summary["pictures"], summary["kept"], summary["embedded"]) == (30, {str(photos): 18}, 0)
+    assert index("--prune")[0]["pictures"] == 12
