@@ -23,7 +23,7 @@ from components.library import watch as watching
 from components.library.watch import FolderWatch, view_of
 
 watching._QUIET_MS = 50
-folder, limit, value, rescan_s = Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
+folder, limit, value = Path(sys.argv[1]), *sys.argv[2:]
 limit = Path("/proc/sys/user", limit) if limit else None
 if limit:
     limit.write_text(value)
@@ -34,7 +34,7 @@ def say(*words):
 
 watch = FolderWatch(
     [folder], leave_out=folder / "library", seen=lambda: seen[-1], bundle_ns=lambda: 0, stop=threading.Event(),
-    warn=lambda line: say("warning", line), rescan_s=rescan_s, look_s=0.2,
+    warn=lambda line: say("warning", line), rescan_s=600, look_s=0.2,
 )
 while True:
     seen.append(view_of(scan_folders([os.fsencode(folder)])))
@@ -44,13 +44,14 @@ while True:
     say(cause, polling)
     if cause == "pictures" and limit:
         limit.write_text("1000")
+        watch.rescan_s = 0.1
 """
 
 
 @contextlib.contextmanager
-def watching(folder, limit="", value="", rescan_s=600.0, namespace=("--user", "--map-root-user")):
+def watching(folder, limit="", value="", namespace=("--user", "--map-root-user")):
     """What a process says that watches a folder: a function that returns the next thing."""
-    command = ["unshare", *namespace, sys.executable, "-c", WATCH, str(folder), limit, value, str(rescan_s)]
+    command = ["unshare", *namespace, sys.executable, "-c", WATCH, str(folder), limit, value]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -95,7 +96,7 @@ def test_a_folder_that_may_not_be_listed_does_not_end_the_watch_of_those_after_i
 def test_above_the_systems_limits_folders_are_looked_through_and_one_line_says_so(
     photos, paint, limit, value, reason, setting
 ):
-    with watching(photos, limit, value, rescan_s=3) as said:
+    with watching(photos, limit, value) as said:
         kind, line = said()
         assert kind == "warning"
         assert reason in line
@@ -181,7 +182,7 @@ def test_a_disk_that_is_mounted_below_a_source_is_noticed(photos):
         '    if cause == "pictures" and limit',
         '    if cause == "start":\n        os.system(f"mount -t tmpfs none {folder}/s1")\n    if limit',
     )
-    command = ["unshare", "--map-root-user", "--mount", sys.executable, "-c", program, str(photos), "", "", "600"]
+    command = ["unshare", "--map-root-user", "--mount", sys.executable, "-c", program, str(photos), "", ""]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert [json.loads(child.stdout.readline())[0] for _ in range(2)] == ["start", "folders"]
