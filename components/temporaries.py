@@ -12,15 +12,14 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows: the age decides
-    fcntl = None  # type: ignore[assignment]
 
 _NEW, _RETIRED = ".if-tmp", ".if-old"
 _NAME = re.compile(r"\.(?P<target>.+)\.[a-z0-9_]{8}(?:\.if-tmp|(?P<retired>\.if-old))")
@@ -105,7 +104,7 @@ def _locked(make: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
 
 def _lock(descriptor: int) -> bool | None:
     """Lock a file or directory unless another process has locked it; None where that cannot be known."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,11 +36,9 @@ watch = FolderWatch(
     [folder], leave_out=folder / "library", seen=lambda: seen[-1], bundle_ns=lambda: 0, stop=threading.Event(),
     warn=lambda line: say("warning", line), rescan_s=600, look_s=0.2,
 )
-while True:
+seen.append(view_of(scan_folders([os.fsencode(folder)])))
+for cause, polling in watch.causes():
     seen.append(view_of(scan_folders([os.fsencode(folder)])))
-    if len(seen) == 1:
-        causes = watch.causes()
-    cause, polling = next(causes)
     say(cause, polling)
     if cause == "pictures" and limit:
         limit.write_text("1000")
