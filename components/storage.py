@@ -7,12 +7,12 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from components.errors import StorageError
+from components.temporaries import temporary_directory, temporary_file
 
 _CHUNK_BYTES = 1 << 20
 _SPACE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -132,60 +132,55 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write bytes to path through a temporary sibling and a rename. Raises StorageError."""
+    with new_file(path) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream to a temporary sibling of path; on success it is synced and replaces path, on failure it is removed.
+
+    Raises StorageError.
+    """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
+        with temporary_file(path) as (descriptor, temporary):
+            with os.fdopen(descriptor, "wb", closefd=False) as stream:
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            temporary.chmod(0o644)
+            temporary.replace(path)
         _sync(path.parent)
 
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary sibling of path; on success it is synced and takes path's place, on failure it goes.
+    """Yield an empty temporary sibling of path; on success it is synced and replaces path, on failure it is removed.
 
-    A directory already at path is replaced; if that fails, it is put back. Between its removal and the rename there is
-    an instant in which path is absent: readers that must never see that keep a pointer file instead. Raises StorageError.
+    A directory already at path is replaced; if that fails, or the process is killed and another one writes beside path,
+    it is put back. Between its removal and the rename there is an instant in which path is absent: readers that must
+    never see that keep a pointer file instead. Raises StorageError.
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        with write_errors(path):
+        with temporary_directory(path) as temporary:
             yield temporary
-            temporary.chmod(0o755)  # mkdtemp makes it 0700; artefacts are read by other accounts too
+            temporary.chmod(0o755)  # it is made 0700; artefacts are read by other accounts too
             for entry in temporary.rglob("*"):
                 _sync(entry)
             _sync(temporary)
             _replace_directory(temporary, path)
             _sync(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _replace_directory(source: Path, target: Path) -> None:
     if not target.exists():
         source.rename(target)
         return
-    retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    try:
+    with temporary_directory(target, retired=True) as retired:
         target.rename(retired / target.name)
         source.rename(target)
-    except BaseException:
-        if (retired / target.name).exists() and not target.exists():
-            (retired / target.name).rename(target)
-        retired.rmdir()
-        raise
-    shutil.rmtree(retired, ignore_errors=True)  # the new one is in place: what is left of the old one harms nobody
 
 
 def _sync(path: Path) -> None:

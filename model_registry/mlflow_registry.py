@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +26,7 @@ from components.errors import BundleError, ConfigError
 from components.evaluation.comparison import StoredMeasurement
 from components.records import DatasetManifest, ParityReport, Record, RetrievalReport, ValidationReport
 from components.storage import new_directory
+from components.temporaries import scratch_directory
 from components.text import one_line
 from model_registry import names, tracking
 from model_registry.lineage import Lineage
@@ -229,7 +229,7 @@ class Registry:
 
     def card_of(self, name: str, version_or_alias: str) -> str:
         """The model card of a version, Markdown. Raises BundleError."""
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_directory() as folder:
             return self.fetch(name, version_or_alias, names.CARD_ARTIFACT, Path(folder)).read_text(encoding="utf-8")
 
     def download_bundle(self, name: str, version_or_alias: str, to: Path) -> Bundle:
@@ -238,7 +238,7 @@ class Registry:
         Raises BundleError when it is not what was registered.
         """
         found = self.version(name, version_or_alias)
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_directory() as folder:
             bundle = Bundle.open(self.fetch(name, found.version, names.BUNDLE_ARTIFACT, Path(folder)))
             if bundle.sha256 != (expected := found.tags.get(names.BUNDLE_SHA256, "")):
                 raise BundleError(
@@ -264,7 +264,7 @@ class Registry:
             raise BundleError(f"{artifact} of {name} version {version_or_alias} cannot be fetched: {reason}") from error
 
     def _record(self, name: str, version_or_alias: str, artifact: str, kind: type[_Rec]) -> _Rec:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_directory() as folder:
             path = self.fetch(name, version_or_alias, artifact, Path(folder))
             try:
                 return kind.model_validate_json(path.read_bytes())
@@ -290,8 +290,10 @@ class Registry:
                 each.path for each in self.client.list_artifacts(run_id, str(Path(path).parent))
             }:
                 return None
-            with tempfile.TemporaryDirectory() as folder:
-                return kind.model_validate_json(Path(self.client.download_artifacts(run_id, path, folder)).read_bytes())
+            with scratch_directory() as folder:
+                return kind.model_validate_json(
+                    Path(self.client.download_artifacts(run_id, path, str(folder))).read_bytes()
+                )
         except MlflowException as error:  # its run was deleted
             if is_answer(error):
                 return None
@@ -392,7 +394,7 @@ def _tags(bundle: Bundle, lineage: Lineage, evidence: Evidence) -> dict[str, str
 
 
 def _log_model(bundle: Bundle, evidence: Evidence, lineage: Lineage) -> tuple[str, str | None]:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_directory() as folder:
         # MLflow stores an artefact under its last name, not under its key, and refuses links.
         files = {"bundle": shutil.copytree(bundle.path, Path(folder, names.BUNDLE_ARTIFACT))}
         texts: dict[str, tuple[str, Record | None]] = {

@@ -1,12 +1,12 @@
 """Command `image-finder drift`: how far a data set or the searches are from what a registered model was trained on."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 
 from components.records import PartName
+from components.temporaries import scratch_directory
 from pipelines.options import home_option, mlflow_option
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def drift(
         raise ConfigError("nothing to compare: give --data DIR, --logs FILE, or both")
     config = _config(assignments)
     log = read_log(find_logs(logs)) if logs else None
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_directory() as folder:
         found = (
             None
             if data is None

@@ -1,7 +1,6 @@
 """Packing: a registered model without its packaged trunks, with its card and what it finds elsewhere, for the package."""
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from components.records import BundleMeasurement, ScoreCalibration
 from components.search.onnx_encoder import OnnxEncoder
 from components.starter import CARD, MAX_MB, WEIGHTS
 from components.storage import new_directory
+from components.temporaries import scratch_directory
 from components.text import shown_path
 from model_registry.model_card import recall_table
 from pipelines.home import connect
@@ -64,7 +64,7 @@ def pack(
     """
     version = desk.registry.version(desk.model, version_or_alias).version
     trained = _trained(desk, version)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_directory() as folder:
         packed, bundle_path = Path(folder) / "packed", Path(folder) / "bundle"
         manifest = pack_starter(
             trained.checkpoint, trained.scores, packed, vocabulary=trained.vocabulary, max_mb=max_mb

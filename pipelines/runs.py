@@ -1,7 +1,6 @@
 """Runs: starts a pipeline in a home and reads its results; the one place that ties configuration, home and ZenML."""
 
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from components.errors import BusyError, ConfigError, FinderError
 from components.monitoring.report import DriftReport
 from components.records import ParityReport, PromotionDecision, RetrievalReport
 from components.search.index import IndexManifest
+from components.temporaries import scratch_directory
 from pipelines.home import EXPERIMENT_NAME, Home, prepare
 from pipelines.run_config import PipelineName, Values, checked, filled
 
@@ -162,7 +162,7 @@ def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: st
 def _submit(kind: PipelineName, pipeline: Any, values: Values, **options: Any) -> "PipelineRunResponse | None":  # noqa: ANN401
     """Hand a pipeline to the active stack; the run, None of a schedule."""
     _require_known_keys(pipeline, kind, values)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_directory() as folder:
         path = Path(folder) / f"{kind}.yaml"
         path.write_text(yaml.safe_dump(filled(values)), encoding="utf-8")
         try:

@@ -1,15 +1,14 @@
 """Workspace: the folders a step may write to, from the one variable the commands set; the only environment steps read."""
 
-import atexit
 import os
 import shutil
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from components.app.paths import HOME_VARIABLE
 from components.errors import ConfigError
+from components.temporaries import process_directory
 
 _LEFT_S = 24 * 3600  # older than a run lasts
 
@@ -30,14 +29,12 @@ def cache_dir() -> Path:
 def scratch_dir() -> Path:
     """A new folder for a directory artefact until ZenML has stored it; removed when the process ends.
 
-    A process that is killed leaves its own, hundreds of MB; they are removed a day later.
+    A process that is killed leaves its own, hundreds of MB; the next one removes it.
     """
     parent = cache_dir() / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.iterdir():
+    for left in parent.glob("tmp*"):  # of versions that did not lock them
         with suppress(OSError):  # another process removes it
             if time.time() - left.stat().st_mtime > _LEFT_S:
                 shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return process_directory(parent)

@@ -26,6 +26,7 @@ from components.records import Record, ValidationReport
 from components.search import index
 from components.search.index import VectorIndex
 from components.storage import hash_directory
+from components.temporaries import process_directory
 
 if TYPE_CHECKING:
     from zenml.metadata.metadata_types import MetadataType
@@ -69,8 +70,7 @@ class DirectoryMaterializer(BaseMaterializer):
         """Open the stored directory. Raises StorageError when its content is not what was saved."""
         local = Path(self.uri)
         if not local.is_dir():
-            with self.get_temporary_directory(delete_at_exit=False) as temporary:
-                local = Path(temporary)
+            local = process_directory()
             self._fetch(self.uri, local)
         if self.expected_content_hash and self._hash(local) != self.expected_content_hash:
             raise StorageError(f"artefact {self.uri} was changed after it was written: run the step that made it again")

@@ -13,12 +13,17 @@ from components.app.rim import EMPTY_LIBRARY, shown_to_user
 from components.text import shown_path, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from components.library.indexer import IndexOptions, IndexSummary
     from components.library.place import Library
+    from components.library.watch import Due
 
 _LISTED_FAILURES = 20
 _FOLDER = click.Path(path_type=Path)
 TIER_VARIABLE = "IMAGE_FINDER_TIER"
+RESCAN_VARIABLE = "IMAGE_FINDER_RESCAN_S"
+RESCAN_S = 600.0  # looking through 100,000 unchanged images takes about 4 s
 Tier: TypeAlias = Literal["auto", "exact", "hnsw", "ivfpq"]
 
 
@@ -29,7 +34,9 @@ class _Options(TypedDict):
     forget: tuple[Path, ...]
     tier: "Tier"
     dry_run: bool
+    prune: bool
     watching: bool
+    rescan_s: float
     as_json: bool
 
 
@@ -38,7 +45,8 @@ class _Options(TypedDict):
     "  image-finder index ~/Pictures /mnt/photos     add folders, or bring them up to date\n"
     "  image-finder index                            bring all folders of the library up to date\n"
     "  image-finder index --watch                    and keep them so until Ctrl-C\n"
-    "  image-finder index --forget /mnt/photos       leave a folder out from now on"
+    "  image-finder index --forget /mnt/photos       leave a folder out from now on\n"
+    "  image-finder index --prune                    images that were kept are gone for good"
 )
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=_FOLDER)
 @click.option("--library", type=_FOLDER, help="Folder of the library.  [default: library in the home]")
@@ -59,7 +67,20 @@ class _Options(TypedDict):
     "auto: exact up to a million. Less than 4,096 are always compared.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done; read no picture, write nothing.")
+@click.option(
+    "--prune", is_flag=True, help="Also remove images that are kept because a disk is away or most are missing."
+)
 @click.option("--watch", "watching", is_flag=True, help="Go on until stopped: index what changes, as it changes.")
+@click.option(
+    "--rescan-s",
+    type=click.FloatRange(min=1),
+    default=RESCAN_S,
+    show_default=True,
+    envvar=RESCAN_VARIABLE,
+    show_envvar=True,
+    metavar="SECONDS",
+    help="With --watch: look through all folders after so many seconds, whatever the system reports.",
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the summary as JSON, with every failure; a line an update."
 )
@@ -69,6 +90,9 @@ def index(**options: Unpack[_Options]) -> None:
     Unchanged files cost a look at their size and time; only new content is embedded. Stopped at any moment, the same
     command goes on where it was. Left out are hidden files and folders, folders of the system (recycle bins, thumbnails
     of disk stations, node_modules), links, and what files named .finderignore say, in the form of .gitignore.
+
+    Images that are gone leave the index, with two exceptions until --prune: the disk that held them is not mounted, or
+    at least half of the 20 or more images of a folder's tree are missing at once.
     """
     with shown_to_user():
         from components.app.starter import starter_bundle
@@ -85,45 +109,87 @@ def index(**options: Unpack[_Options]) -> None:
             default_bundles=home_root() / "bundles",
             starter=starter_bundle,
             dry_run=options["dry_run"],
+            prune=options["prune"],
             progress=not options["as_json"],
         )
         if options["dry_run"] and options["watching"]:
             raise click.UsageError("--dry-run and --watch exclude each other")
-        summary = update(library, options["folders"], chosen, forget=options["forget"], warn=_warn)
-        _show(summary, as_json=options["as_json"])
         if options["watching"]:
-            _watch(library, chosen, summary, as_json=options["as_json"])
+            _watch(library, chosen, options)
+            return
+        summary = update(library, options["folders"], chosen, forget=options["forget"], warn=_warn)
+        click.echo(summary.model_dump_json() if options["as_json"] else summary_text(summary))
 
 
-def _watch(library: "Library", options: "IndexOptions", summary: "IndexSummary", *, as_json: bool) -> None:
-    """Update whenever something changed, until Ctrl-C or SIGTERM. What fails once is said and tried again."""
+def _watch(library: "Library", chosen: "IndexOptions", options: _Options) -> None:
+    """Update now and whenever something changed, until Ctrl-C or SIGTERM. A later update that fails is tried again."""
     from dataclasses import replace
 
-    from components.errors import FinderError
     from components.library.bundles import published_ns
     from components.library.indexer import update
-    from components.library.watch import watch_folders
+    from components.library.watch import FolderWatch, View, view_of
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: _interrupt(stop))
-    bundles = options.default_bundles
-    click.echo(f"watching {len(summary.folders)} folders; stop with Ctrl-C", err=True)
-    causes = watch_folders(
+    seen = [View()]
+    warnings = _Warnings()
+    chosen = replace(chosen, on_scan=lambda scan: seen.__setitem__(0, view_of(scan)))
+    summary = update(library, options["folders"], chosen, forget=options["forget"], warn=warnings.warn)
+    click.echo(summary.model_dump_json() if options["as_json"] else summary_text(summary))
+    bundles = chosen.default_bundles
+    watch = FolderWatch(
         [Path(folder) for folder in summary.folders],
         leave_out=library.root,
+        seen=lambda: seen[0],
         bundle_ns=lambda: published_ns(bundles) if bundles else 0,
         stop=stop,
         warn=_warn,
+        rescan_s=options["rescan_s"],
     )
+    n = len(summary.folders)
+    click.echo(f"watching {n} folder{'' if n == 1 else 's'}; stop with Ctrl-C", err=True)
+    # A bundle named at the start was adopted then: from now on a newer default one takes its place.
+    again = replace(chosen, bundle=None, prune=False)
     try:
-        for _ in causes:
-            try:
-                # A bundle named at the start was adopted then: from now on a newer default one takes its place.
-                _show(update(library, [], replace(options, bundle=None), warn=_warn), as_json=as_json)
-            except FinderError as error:
-                _warn(f"{error}; tried again when something changes")
+        _keep_updating(library, again, watch.causes(), warnings, as_json=options["as_json"])
     except KeyboardInterrupt:
         click.echo("stopped; what was indexed is kept", err=True)
+
+
+def _keep_updating(
+    library: "Library", options: "IndexOptions", causes: "Iterable[Due]", warnings: "_Warnings", *, as_json: bool
+) -> None:
+    from components.errors import FinderError
+    from components.library.indexer import update
+
+    for due in causes:
+        warnings.next_update()
+        try:
+            summary = update(library, [], options, warn=warnings.warn)
+        except FinderError as error:
+            warnings.warn(f"{error}; tried again later")
+            continue
+        if as_json:
+            watching: Literal["events", "polling"] = "polling" if due.polling else "events"
+            click.echo(summary.model_copy(update={"watching": watching}).model_dump_json())
+        elif summary.published or due.cause not in {"start", "interval"}:
+            click.echo(summary_text(summary))
+
+
+class _Warnings:
+    """Prints a message once, until an update comes without it."""
+
+    def __init__(self) -> None:
+        self._before: set[str] = set()
+        self._now: set[str] = set()
+
+    def next_update(self) -> None:
+        self._before, self._now = self._now, set()
+
+    def warn(self, message: str) -> None:
+        if message not in self._before | self._now:
+            _warn(message)
+        self._now.add(message)
 
 
 def _interrupt(stop: threading.Event) -> None:
@@ -133,10 +199,6 @@ def _interrupt(stop: threading.Event) -> None:
 
 def _warn(message: str) -> None:
     click.echo(visible(message), err=True)
-
-
-def _show(summary: "IndexSummary", *, as_json: bool) -> None:
-    click.echo(summary.model_dump_json() if as_json else summary_text(summary))
 
 
 def summary_text(summary: "IndexSummary") -> str:

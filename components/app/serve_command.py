@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from components.app.index_command import RESCAN_S, RESCAN_VARIABLE
 from components.app.paths import default_index, default_library
 from components.app.rim import shown_to_user
 from components.app.token_file import read_token
@@ -42,6 +43,16 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 @click.option("--show-paths", is_flag=True, help="Answers carry the pictures' paths on this machine.")
 @click.option("--log-queries", is_flag=True, help="The log says what is searched for.")
 @click.option("--keep-fresh", is_flag=True, help="Watch the library's folders and index what changes.")
+@click.option(
+    "--rescan-s",
+    type=click.FloatRange(min=1),
+    default=RESCAN_S,
+    show_default=True,
+    envvar=RESCAN_VARIABLE,
+    show_envvar=True,
+    metavar="SECONDS",
+    help="With --keep-fresh: look through all folders after so many seconds.",
+)
 @click.option("--threads", default=0, type=click.IntRange(0, 1024), help="Of the model.  [default: one a core]")
 def serve(
     *,
@@ -50,19 +61,21 @@ def serve(
     bundle: Path | None,
     token_file: Path | None,
     keep_fresh: bool,
+    rescan_s: float,
     threads: int,
     **values: object,
 ) -> None:
     """Answer searches over HTTP and show the web page, until stopped with Ctrl-C or SIGTERM.
 
     A newer index is taken into use as soon as it is published. The log goes to stderr, a JSON object a line. With
-    --keep-fresh, folders that cannot be watched make /health/ready tell "stale", and watching them is tried again.
+    --keep-fresh, /health/ready reports "stale" while the folders are not watched, and the watcher is started again; it
+    reports "polling" where the system does not report changes and the folders are looked through at intervals.
     """
     with shown_to_user():
         from components.app.api.logs import configure_logging
         from components.app.api.server import run
         from components.app.api.settings import Settings
-        from components.app.watcher import Watcher
+        from components.app.watcher import Watcher, Watching
         from components.finder import Finder
 
         if library and index_path:
@@ -85,6 +98,6 @@ def serve(
             return opened or Finder.open(place, bundle=bundle, threads=threads)
 
         configure_logging()
-        watcher = Watcher.of(library) if keep_fresh and library else None
+        watcher = Watcher.of(library, rescan_s=rescan_s) if keep_fresh and library else None
         with watcher or contextlib.nullcontext():
-            run(source, settings, watching=lambda: watcher.failure if watcher else None)
+            run(source, settings, watching=watcher.state if watcher else Watching)

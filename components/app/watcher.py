@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
 logger = logging.getLogger(__name__)
 
@@ -20,18 +21,33 @@ _STOP_S = 10
 _SETTLE_S = 0.5  # Ctrl-C reaches the watcher as well: one that ends while the server stops has not failed
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
+_OVERDUE = (
+    3  # rescan intervals without an update, after which the watcher has hung: a network disk may block it for ever
+)
 _COUNTS = ("added", "changed", "moved", "copied", "removed", "pictures", "seconds")  # of a summary, into the log
+
+
+class Watching(NamedTuple):
+    """How a server learns of changes of the images."""
+
+    failure: str | None = None  # why the index may be behind the folders, None if it is not
+    how: Literal["", "events", "polling"] = ""  # "": nothing is watched, or the watcher has not begun
 
 
 class Watcher:
     """While entered, `image-finder index --watch` runs; if it ends it is started again, after growing pauses.
 
-    What it says becomes lines of this process' log. failure: why the folders are not watched now, None if they are.
+    What it says becomes lines of this process' log.
     """
 
-    def __init__(self, command: Sequence[str], *, pause_s: float = _PAUSE_S) -> None:
-        """command: says a JSON object a line on stdout for each update. pause_s: before it is first started again."""
-        self.failure: str | None = None
+    def __init__(self, command: Sequence[str], *, pause_s: float = _PAUSE_S, rescan_s: float = math.inf) -> None:
+        """command: prints a JSON object a line for each update, at least one in rescan_s. pause_s: before it is first
+        started again.
+        """
+        self._ended: str | None = None
+        self._how: Literal["", "events", "polling"] = ""
+        self._updated = time.monotonic()
+        self._rescan_s = rescan_s
         self._command = list(command)
         self._pause_s = pause_s
         self._process: subprocess.Popen[str] | None = None
@@ -40,11 +56,23 @@ class Watcher:
         self._thread = threading.Thread(target=self._keep, name="watcher", daemon=True)
 
     @classmethod
-    def of(cls, library: Path) -> "Watcher":
+    def of(cls, library: Path, *, rescan_s: float) -> "Watcher":
         """The watcher of a library's folders."""
-        return cls(
-            [sys.executable, "-m", "components.app.cli", "index", "--watch", "--json", "--library", str(library)]
-        )
+        index = [sys.executable, "-m", "components.app.cli", "index", "--watch", "--json", "--library", str(library)]
+        return cls([*index, "--rescan-s", str(rescan_s)], rescan_s=rescan_s)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the index may be behind the folders, None if it is not."""
+        overdue = time.monotonic() - self._updated > _OVERDUE * self._rescan_s
+        if self._ended is None and overdue:
+            return f"no update of the folders has finished for {_OVERDUE} rescan intervals of {self._rescan_s:g} s"
+        return self._ended
+
+    def state(self) -> Watching:
+        """What it reports at this moment."""
+        failure = self.failure
+        return Watching(failure, "" if failure else self._how)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -74,8 +102,8 @@ class Watcher:
                 return
             if time.monotonic() - began > _LONGEST_PAUSE_S:
                 pause_s = self._pause_s
-            self.failure = f"the folders are not watched: {reason}"
-            logger.error("%s; tried again in %g s", self.failure, pause_s)
+            self._ended = f"the folders are not watched: {reason}"
+            logger.error("%s; tried again in %g s", self._ended, pause_s)
             if self._stopping.wait(pause_s):
                 return
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -116,7 +144,9 @@ class Watcher:
         if summary is None:
             logger.info("watcher: %s", line)
             return line
-        self.failure = None
+        self._ended = None
+        self._updated = time.monotonic()
+        self._how = summary.get("watching", "")
         counts = {name: summary.get(name) for name in _COUNTS}
         logger.info("folders indexed", extra={**counts, "failed": len(summary.get("failed", ()))})
         return ""

@@ -1,8 +1,6 @@
 """The table phiyodr/coco2017: read from the hub or a Parquet file, written as a COCO folder; fetches no picture."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +10,7 @@ import pyarrow.parquet as pq
 from components.data.download import PictureRequest
 from components.data.picture_names import plain_name
 from components.errors import DataError
-from components.storage import write_errors, write_text_atomically
+from components.storage import new_file, write_text_atomically
 from components.text import one_line
 
 HUB_DATASET = "phiyodr/coco2017"
@@ -151,19 +149,8 @@ def _check_rows(rows: pa.Table, where: str) -> None:
 
 
 def _write_parquet_atomically(path: Path, rows: pa.Table) -> None:
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                pq.write_table(rows, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink()
-            raise
+    with new_file(path) as stream:
+        pq.write_table(rows, stream)
 
 
 def _folder_of(split: Split) -> str:

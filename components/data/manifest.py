@@ -6,8 +6,6 @@ height_px int64 (as displayed; 0 if unreadable), error str ("" if the picture ca
 """
 
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -25,7 +23,7 @@ from components.data.picture_names import leads_out
 from components.errors import PictureError
 from components.moments import is_exact, modified_ns
 from components.records import DatasetManifest, PartName
-from components.storage import sha256_of_bytes, sha256_of_file, sha256_of_lines, write_errors
+from components.storage import new_file, sha256_of_bytes, sha256_of_file, sha256_of_lines
 from components.text import shown_path
 
 logger = logging.getLogger(__name__)
@@ -216,17 +214,5 @@ def _write_cache(path: Path, facts: dict[str, _Facts]) -> None:
     entries = list(facts.values())
     columns = {field.name: [getattr(entry, field.name) for entry in entries] for field in fields(_Facts)}
     table = pa.table(columns).replace_schema_metadata({b"format_version": _CACHE_FORMAT})
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                pq.write_table(table, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink()
-            raise
+    with new_file(path) as stream:
+        pq.write_table(table, stream)

@@ -32,7 +32,7 @@ from components.evaluation.retrieval import (
     recall_at_k,
 )
 from components.records import EpochRecord
-from components.storage import write_errors
+from components.storage import write_bytes_atomically
 
 _RIGHT, _OTHER, _INK, _FAINT = "#1a9641", "#c8c8c8", "#222222", "#777777"
 _TEXT_TO_IMAGE, _IMAGE_TO_TEXT = "#0b62a4", "#d1600a"
@@ -165,14 +165,7 @@ def save_png(figure: Figure, path: Path) -> None:
     """Write figure to path as PNG, whole or not at all; equal figures give equal bytes. Raises StorageError."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    temporary = path.with_name(f".{path.name}.part")
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_bytes_atomically(path, buffer.getvalue())
 
 
 class _Boxes:

@@ -11,7 +11,6 @@ size goes to those directions of all matrices that change most, against the matr
 row is off by 1 % of itself; what 16 would tell more is worth less than the directions that have room instead.
 """
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -36,6 +35,7 @@ from components.export.exporter import export_bundle
 from components.records import MatchModels, Record, ScoreCalibration
 from components.starter import MANIFEST, MAX_MB, WEIGHTS
 from components.storage import new_directory, sha256_of_file, write_bytes_atomically
+from components.temporaries import scratch_directory
 
 STARTER_FORMAT = 3
 _MB = 1e6
@@ -140,7 +140,7 @@ def export_starter(source: Path, path: Path) -> Bundle:
         raise BundleError(f"{source / WEIGHTS} does not fit its configuration: {reason}; install again") from error
     if found.unexpected_keys:
         raise BundleError(f"{source / WEIGHTS} holds {found.unexpected_keys[0]}, which the model lacks; install again")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_directory() as folder:
         trained = CheckpointManifest(
             format_version=FORMAT_VERSION,
             dataset=manifest.dataset,

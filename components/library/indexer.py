@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -19,8 +19,18 @@ from components.data.images import DECODING_VERSION
 from components.errors import StorageError
 from components.features.content_cache import ContentCache
 from components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
-from components.library.catalog import Catalog
+from components.library.catalog import Catalog, FileRow
 from components.library.folders import chosen_roots
+from components.library.losses import (
+    Arrivals,
+    Kept,
+    Memory,
+    keep_emptied,
+    kept_losses,
+    remembered,
+    warn_of_losses,
+    warn_of_unreadable,
+)
 from components.library.place import Library, shown
 from components.library.plan import Plan, Rows, make_plan
 from components.library.publishing import publish_rows
@@ -33,6 +43,7 @@ from components.records import Record
 from components.search.index import IndexManifest, VectorIndex, is_sealed
 from components.search.tiers import tier_for
 
+_DISKS = "disks"  # setting: Memory.text
 _DECODERS = "decoders"  # setting: versions of what decodes pictures
 _DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
 Warn = Callable[[str], None]
@@ -47,7 +58,9 @@ class IndexOptions:
     default_bundles: Path | None = None  # where the pipeline publishes bundles
     starter: Callable[[], Bundle] | None = None  # makes the bundle to take where there is no other
     dry_run: bool = False
+    prune: bool = False  # remove also the entries that are kept because a disk may be away
     progress: bool = False  # bars on stderr
+    on_scan: Callable[[Scan], object] | None = None  # gets what the walk found, before any image is read
 
 
 class IndexSummary(Record):
@@ -62,7 +75,8 @@ class IndexSummary(Record):
     copied: int  # new files whose content another file has
     removed: int
     unchanged: int
-    absent: int  # known, in a place that cannot be looked at; kept
+    absent: int  # known and not found, but kept
+    kept: dict[str, int]  # source or disk -> those of absent that --prune removes
     vanished: int  # went while they were being indexed
     embedded: int
     failed: dict[str, str]  # file -> reason, of this run
@@ -74,6 +88,7 @@ class IndexSummary(Record):
     bundle: str  # sha256
     published: bool
     dry_run: bool
+    watching: Literal["", "events", "polling"] = ""  # how `index --watch` learns of changes, "" elsewhere
     seconds: float
 
 
@@ -127,16 +142,12 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _scan(library: Library, roots: Sequence[bytes], *, progress: bool) -> Scan:
-    with tqdm(desc="looking", unit=" folders", disable=not progress, delay=1, leave=False) as bar:
-        return scan_folders(roots, leave_out=[os.fsencode(library.root)], on_folder=bar.update)
-
-
-def _keep_emptied(scan: Scan, known: Rows) -> None:
-    """A root that had pictures and now is empty altogether is taken for a disk that is not mounted."""
-    for root in scan.empty_roots:
-        if any(path.startswith(root.rstrip(b"/") + b"/") for path in known):
-            scan.unreadable[root] = "empty, as a disk that is not mounted"
+def _scan(library: Library, roots: Sequence[bytes], options: IndexOptions) -> Scan:
+    with tqdm(desc="looking", unit=" folders", disable=not options.progress, delay=1, leave=False) as bar:
+        scan = scan_folders(roots, leave_out=[os.fsencode(library.root)], on_folder=bar.update)
+    if options.on_scan is not None:
+        options.on_scan(scan)
+    return scan
 
 
 def _known_rows(catalog: Catalog) -> tuple[Rows, int]:
@@ -150,18 +161,28 @@ def _known_rows(catalog: Catalog) -> tuple[Rows, int]:
 def _rehearse(
     library: Library, catalog: Catalog | None, roots: Sequence[bytes], options: IndexOptions, warn: Warn
 ) -> dict[str, Any]:
-    known, _ = _known_rows(catalog) if catalog is not None else ({}, 0)
-    scan = _scan(library, roots, progress=options.progress)
+    known, damaged = _known_rows(catalog) if catalog is not None else ({}, 0)
+    scan = _scan(library, roots, options)
     homes = _homes(scan, catalog.folders() if catalog is not None else {})
-    known |= lost_rows(library, scan, known, homes)
-    _keep_emptied(scan, known)
+    incomplete = damaged > 0 or not known
+    known |= lost_rows(library, scan, known, homes, incomplete=incomplete)
+    emptied = keep_emptied(scan, known, prune=options.prune)
     contents = {row.sha256 for row in known.values()}
     plan = make_plan(scan, known, homes, vectors=contents, retry_failed=False)
-    _warn_of_unreadable(scan, known, warn)
+    warn_of_unreadable(scan, known, warn)
+    arrived = Counter(scan.files[path][1:] for path in plan.fresh)
+    if not options.prune:
+        memory = Memory.parse(catalog.setting(_DISKS) if catalog is not None else "")
+        again = plan.fresh if incomplete else ()
+        arrivals = Arrivals(lambda row: (row.size, row.mtime_ns), Counter(arrived), again)
+        kept = kept_losses(plan.missing, known, arrivals, scan, memory)
+        plan.keep(kept)
+        emptied |= warn_of_losses(kept, warn)
     gone = Counter((known[path].size, known[path].mtime_ns) for path in plan.missing)
-    moved = sum((gone & Counter(scan.files[path][1:] for path in plan.fresh)).values())
+    moved = sum((gone & arrived).values())
     return {
         **_facts_of(scan, plan),
+        "kept": emptied,
         "pictures": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh),
         "added": len(plan.fresh) - moved,
         "changed": len(plan.altered),
@@ -195,14 +216,6 @@ def _facts_of(scan: Scan, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _warn_of_unreadable(scan: Scan, known: Rows, warn: Warn) -> None:
-    for root in scan.roots:
-        if root in scan.unreadable:
-            inside = root.rstrip(b"/") + b"/"
-            n = sum(path.startswith(inside) for path in known)
-            warn(f"{shown(root)}: {scan.unreadable[root]}; its {n:,} known pictures are kept, --forget removes them")
-
-
 class _Update:
     """One update, under the library's lock."""
 
@@ -217,17 +230,17 @@ class _Update:
         """Bring the library up to date with roots; what is in the summary."""
         chosen_ns = time.time_ns()
         with _without_collector():
-            known = self._sound_rows()
+            known, incomplete = self._sound_rows()
             bundle = self._bundle()
             cache = open_vectors(self._library, bundle, warn=self._warn)
             known = self._settle_folders(roots, known)
-            scan = _scan(self._library, roots, progress=self._options.progress)
+            scan = _scan(self._library, roots, self._options)
             homes = _homes(scan, self._catalog.folders())
-            lost = lost_rows(self._library, scan, known, homes)
+            lost = lost_rows(self._library, scan, known, homes, incomplete=incomplete)
             self._catalog.put(lost.values())
             known |= lost
-            _keep_emptied(scan, known)
-            _warn_of_unreadable(scan, known, self._warn)
+            emptied = keep_emptied(scan, known, prune=self._options.prune)
+            warn_of_unreadable(scan, known, self._warn)
             plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
         reader = Reader(self._catalog, known, scan, homes)
@@ -238,6 +251,7 @@ class _Update:
         n_vectors = len(cache)
         read = Reading(bundle, cache, reader, self._options)
         read(plan.to_read)
+        emptied |= self._keep_losses(plan, known, reader, incomplete=incomplete)
         counts = self._forget_missing(plan, known, old, reader)
         embedded = len(cache) - n_vectors
         with _without_collector():
@@ -245,6 +259,7 @@ class _Update:
         return {
             **_facts_of(scan, plan),
             **counts,
+            "kept": emptied,
             "pictures": self._n_published,
             "vanished": len(reader.vanished),
             "embedded": embedded + mended,
@@ -254,14 +269,15 @@ class _Update:
             "published": published,
         }
 
-    def _sound_rows(self) -> Rows:
+    def _sound_rows(self) -> tuple[Rows, bool]:
+        """Sound rows by absolute path, and whether others may have been lost."""
         known, damaged = _known_rows(self._catalog)
         if damaged:
             self._warn(
                 f"{damaged:,} entries of {self._catalog.path} were damaged and are made anew from their pictures"
             )
             self._catalog.remove_damaged()
-        return known
+        return known, damaged > 0 or not known
 
     def _bundle(self) -> Bundle:
         options = self._options
@@ -306,6 +322,21 @@ class _Update:
                 f"the bundle changed from {before[:12]} to {bundle.sha256[:12]}: {n_embedded:,} pictures are "
                 "embedded again, searches use the old index until that is done"
             )
+
+    def _keep_losses(self, plan: Plan, known: Rows, reader: Reader, *, incomplete: bool) -> dict[str, int]:
+        """Keep missing files whose disk may be away; their number by source or disk."""
+        memory = Memory.parse(self._catalog.setting(_DISKS))
+        kept: list[Kept] = []
+        if plan.missing and not self._options.prune:
+            fresh = set(plan.fresh)
+            before = {path: row for path, row in known.items() if path not in fresh}
+            arrived = Counter(_content(known[path]) for path in fresh & known.keys())
+            arrivals = Arrivals(_content, arrived, fresh if incomplete else ())
+            kept = kept_losses(plan.missing, before, arrivals, reader.scan, memory)
+            plan.keep(kept)
+        if (now := remembered(memory, reader.scan, kept)) != memory:
+            self._catalog.set(**{_DISKS: now.text})
+        return warn_of_losses(kept, self._warn)
 
     def _forget_missing(self, plan: Plan, known: Rows, old: Rows, reader: Reader) -> dict[str, int]:
         """Remove what is not there any more, and say what became of the files that were read."""
@@ -401,6 +432,11 @@ class Reading:
     def found(self) -> Container[bytes]:
         """Paths that can be read."""
         return self.reader.scan.files
+
+
+def _content(row: FileRow) -> object:
+    """What tells whether two files have equal content."""
+    return row.sha256 or (row.size, row.mtime_ns)
 
 
 def _arrival(sha256: str, gone: Counter[str], contents: set[str]) -> str:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from components.errors import StorageError
 from components.storage import make_private, write_errors, write_text_atomically
+from components.temporaries import remove_leftovers
 
 
 class Library:
@@ -47,10 +48,17 @@ class Library:
                 ) from error
         try:
             now = datetime.now(UTC).isoformat(timespec="seconds")
+            for folder in self._written():
+                remove_leftovers(folder)
             write_text_atomically(self._writer, json.dumps({"pid": os.getpid(), "since": now}) + "\n")
             yield
         finally:
             lock.release()
+
+    def _written(self) -> list[Path]:
+        """Directories in which a writer that was killed may have left temporaries."""
+        index = [self.index, self.index / "generations", self.bundles]
+        return [self.root, *index, *self.root.glob("vectors-*"), self.root / "thumbnails"]
 
     def _holder(self) -> str:
         try:

@@ -1,9 +1,10 @@
 """Plan: what differs between a catalogue and what a walk found; pure, reads and writes nothing."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from components.library.catalog import FileRow
+from components.library.losses import Kept
 from components.library.scan import Scan
 
 Rows = dict[bytes, FileRow]  # by absolute path
@@ -27,6 +28,12 @@ class Plan:
     def to_read(self) -> list[bytes]:
         """All that is to be read, by path: neighbours lie near each other on the disk."""
         return sorted([*self.fresh, *self.altered, *self.retried, *self.vectorless])
+
+    def keep(self, kept: Iterable[Kept]) -> None:
+        """Count missing files as absent."""
+        files = {path for each in kept for path in each.files}
+        self.absent += [path for path in self.missing if path in files]
+        self.missing = [path for path in self.missing if path not in files]
 
 
 def make_plan(

@@ -15,13 +15,14 @@ from components.library.scan import Scan
 from components.search.index import VectorIndex
 
 
-def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int]) -> Rows:
-    """Rows of the index in force, by absolute path, that are not known and lie where the scan could not look.
+def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int], *, incomplete: bool) -> Rows:
+    """Rows of the current index, by absolute path, that are not known and whose files the scan did not see.
 
-    homes: the catalogue's id of each position in scan.roots. Times are those of the index, whole seconds, and the rows
+    homes: the catalogue's id of each position in scan.roots. incomplete: the catalogue has lost rows; otherwise only
+    rows are returned whose paths the scan could not look at. Times are those of the index, whole seconds, and the rows
     count as unsettled: such a file is read when it can be looked at again. Nothing where no sound index is in force.
     """
-    if not scan.unreadable and not scan.empty_roots:
+    if not (scan.unreadable or scan.empty_roots or incomplete):
         return {}
     try:
         index = VectorIndex.open(library.index)
@@ -33,8 +34,8 @@ def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int
     positions = {}
     for position, (number, inner) in enumerate(places):
         path = roots[number].rstrip(b"/") + b"/" + inner
-        hidden = roots[number] in scan.empty_roots or scan.is_unreadable(path)
-        if hidden and path not in known and roots[number] in ids:
+        hidden = incomplete or roots[number] in scan.empty_roots or scan.is_unreadable(path)
+        if hidden and path not in known and path not in scan.files and roots[number] in ids:
             positions[path] = position
     items = index.items_at(np.array([*positions.values()], np.int64))
     return {path: _row(item, ids[roots[item["root"]]]) for path, item in zip(positions, items, strict=True)}

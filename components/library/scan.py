@@ -4,16 +4,19 @@ Left out: names that begin with a dot, the folders of SYSTEM_FOLDERS (whatever t
 name, and links. What a link inside the folders leads to is found at its own place; what leads outside is counted.
 """
 
+import contextlib
 import os
 import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from components.data.images import PICTURE_ENDINGS
 from components.errors import StorageError
 from components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
+from components.library.mounts import mount_point
 from components.library.unsupported import KIND_OF_ENDING
 from components.moments import modified_ns
 
@@ -36,7 +39,9 @@ class Scan:
     roots: tuple[bytes, ...]
     files: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)  # (position of root, size, mtime_ns)
     unreadable: dict[bytes, str] = field(default_factory=dict)  # folders and files that could not be looked at: reason
-    empty_roots: list[bytes] = field(default_factory=list)  # without any entry, as a disk that is not mounted
+    empty_roots: list[bytes] = field(default_factory=list)  # without a visible entry, as a disk that is not mounted
+    folders: set[tuple[bytes, int]] = field(default_factory=set)  # (path, inode) of each folder that was listed
+    mounts: set[bytes] = field(default_factory=set)  # of the file systems that hold roots or are below them
     unsupported: Counter[str] = field(default_factory=Counter)  # files by ending, of KIND_OF_ENDING
     links_outside: int = 0
     began_ns: int = 0  # when it was walked, nanoseconds since 1970
@@ -77,6 +82,12 @@ def scan_folders(
     return scan
 
 
+class _Visit(NamedTuple):
+    folder: bytes  # ends with a slash
+    rules: IgnoreRules
+    device: int  # of the folder above
+
+
 class _Walk:
     def __init__(self, scan: Scan, leave_out: frozenset[bytes]) -> None:
         self._scan = scan
@@ -86,18 +97,22 @@ class _Walk:
     def folders(self, position: int, root: bytes) -> Iterator[None]:
         """Walk a root, a folder at a time."""
         base = root if root.endswith(b"/") else root + b"/"
-        waiting: list[tuple[bytes, IgnoreRules]] = [(base, IgnoreRules())]
+        with contextlib.suppress(OSError):  # _folder says why
+            self._scan.mounts.add(mount_point(root))
+        waiting = [_Visit(base, IgnoreRules(), 0)]
         while waiting:
-            folder, rules = waiting.pop()
-            waiting += self._folder(position, base, folder, rules)
+            waiting += self._folder(position, base, waiting.pop())
             yield
 
-    def _folder(self, position: int, base: bytes, folder: bytes, rules: IgnoreRules) -> list[tuple[bytes, IgnoreRules]]:
+    def _folder(self, position: int, base: bytes, visit: _Visit) -> list[_Visit]:
         """Take a folder's files; the folders in it that are to be walked, with the rules in force there."""
+        folder, rules, device = visit
         try:
             status = os.stat(folder)  # noqa: PTH116 - paths are bytes here, and Path objects cost as much as the stat
             if (status.st_dev, status.st_ino) in self._visited:
                 return []
+            if folder != base and status.st_dev != device:
+                self._scan.mounts.add(folder.rstrip(b"/"))
             with os.scandir(folder) as listing:
                 entries = list(listing)
             if any(entry.name == _IGNORE_FILE for entry in entries):
@@ -109,13 +124,16 @@ class _Walk:
             self._scan.unreadable[folder.rstrip(b"/") or b"/"] = reason
             return []
         self._visited.add((status.st_dev, status.st_ino))
-        if not entries and folder == base:
+        self._scan.folders.add((folder.rstrip(b"/") or b"/", status.st_ino))
+        if folder == base and all(entry.name[0] == 46 or entry.name.lower() in SYSTEM_FOLDERS for entry in entries):
             self._scan.empty_roots.append(self._scan.roots[position])
-        return self._entries(position, base, entries, rules)
+        inner = self._entries(position, base, entries, rules)
+        return [_Visit(path, rules, status.st_dev) for path in inner]
 
     def _entries(
         self, position: int, base: bytes, entries: Sequence["os.DirEntry[bytes]"], rules: IgnoreRules
-    ) -> list[tuple[bytes, IgnoreRules]]:
+    ) -> list[bytes]:
+        """Take the files among a folder's entries; the folders among them that are to be walked, each with a slash."""
         inner = []
         files = self._scan.files
         for entry in entries:
@@ -130,7 +148,7 @@ class _Walk:
                     if name.lower() in SYSTEM_FOLDERS or path in self._leave_out:
                         continue
                     if not rules or not rules.ignores(os.fsdecode(path[len(base) :]) + "/"):
-                        inner.append((path + b"/", rules))
+                        inner.append(path + b"/")
                 elif (ending := name[name.rfind(b".") :].lower()) in _UNSUPPORTED:
                     if not rules or not rules.ignores(os.fsdecode(path[len(base) :])):
                         self._scan.unsupported[os.fsdecode(ending)] += 1

@@ -21,6 +21,8 @@ def open_vectors(library: Library, bundle: Bundle, *, warn: Callable[[str], None
 
     One that cannot be opened is removed, which warn is told: its vectors are computed again. Raises StorageError.
     """
+    for unfinished in library.root.glob("vectors-*.smaller"):  # so was this one, before it was whole
+        shutil.rmtree(unfinished, ignore_errors=True)
     for retired in library.root.glob("vectors-*.retired"):  # a run was killed while it compacted the cache
         with write_errors(retired):
             if retired.with_suffix("").exists():

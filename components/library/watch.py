@@ -1,84 +1,190 @@
-"""Watch: says when the pictures of some folders, or the default bundle, may have changed; indexes nothing."""
+"""Watch: says when the images of some folders, or the default bundle, may have changed; indexes nothing.
+
+The system reports changes (inotify on Linux) in each folder that the last update listed. Where it cannot, the folders
+are looked through at intervals and compared with what the last update saw. In any case an update is due at intervals.
+"""
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from watchfiles import Change, watch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from components.data.images import PICTURE_ENDINGS
 from components.library.ignore import IGNORE_FILE
+from components.library.mounts import mounted_at, remote_mount
+from components.library.place import shown
+from components.library.scan import Scan, scan_folders
 
-Cause = Literal["start", "pictures", "folders", "bundle"]
-_LOOK_S = 5.0  # between looks at what the system does not report: folders that come and go, the default bundle
+Cause = Literal["start", "pictures", "folders", "bundle", "interval"]
+_LOOK_S = (
+    5.0  # between looks at what the system does not report: sources and disks that come and go, the default bundle
+)
 _QUIET_MS = 1000  # changes are reported once none came for so long
 _AT_MOST_MS = 30_000  # and after so long in any case
+_IDLE_SHARE = 20  # looking through folders takes at most a twentieth of one core
+_AGAIN_S = 1.0  # before folders that changed while they were being watched are listed again
 
 
-def watch_folders(
-    folders: Sequence[Path],
-    *,
-    leave_out: Path,
-    bundle_ns: Callable[[], int],
-    stop: threading.Event,
-    warn: Callable[[str], None],
-    look_s: float = _LOOK_S,
-) -> Iterator[Cause]:
-    """Yield why another look is due, as often as it is, until stop is set.
+class Due(NamedTuple):
+    """An update is due. polling: why the folders are looked through at intervals, "" while the system reports."""
 
-    The first cause is that watching began. A folder that vanishes is watched again once it is back; either is a cause. leave_out: the library itself, which may
-    lie in a watched folder. bundle_ns: when a default bundle was published last. Where the system cannot watch so many
-    folders (inotify's limit), they are looked through regularly instead, which warn is told once.
-    """
-    poll = False
-    present = _present(folders)
-    bundle = bundle_ns()
-    while not stop.is_set():
-        watching = False
+    cause: Cause
+    polling: str
+
+
+class View(NamedTuple):
+    """What an update saw, as far as it must be compared."""
+
+    folders: frozenset[tuple[bytes, int]] = frozenset()  # path and inode
+    files: int = 0  # hash of all paths, sizes and times
+    locked: tuple[bytes, ...] = ()  # folders that this process may not list
+
+
+def view_of(scan: Scan) -> View:
+    """What to compare of a scan."""
+    files = sum(hash((path, facts[1:])) for path, facts in scan.files.items()) & 0xFFFFFFFFFFFFFFFF
+    locked = sorted(path for path in scan.unreadable if not _can_be_listed(path))
+    return View(frozenset(scan.folders), files, tuple(locked))
+
+
+@dataclass
+class FolderWatch:
+    """Watches the folders of one library until stop is set."""
+
+    folders: Sequence[Path]  # the sources
+    leave_out: Path  # the library itself, which may be below a source
+    seen: Callable[[], View]  # by the last update
+    bundle_ns: Callable[[], int]  # when a default bundle was published last
+    stop: threading.Event
+    warn: Callable[[str], None]  # gets one line when the way of watching changes
+    rescan_s: float  # an update is due after this time in any case
+    look_s: float = _LOOK_S
+    _polling: str = field(default="", init=False)
+    _began: bool = field(default=False, init=False)
+    _updated: float = field(default_factory=time.monotonic, init=False)
+    _state: tuple[object, ...] = field(default=(), init=False)
+
+    def causes(self) -> Iterator[Due]:
+        """Why another update is due, as often as one is. The consumer updates before it takes the next one."""
+        self._state = self._outside()
+        while not self.stop.is_set():
+            for cause in self._causes():
+                yield Due(cause, self._polling)
+                self._updated = time.monotonic()
+
+    def _causes(self) -> Iterator[Cause]:
+        """Until the folders have to be watched anew."""
+        if remote := remote_mount([os.fsencode(folder) for folder in self.folders]):
+            point, kind = remote
+            reason = f"{shown(point)} is a network file system ({kind}), which does not report every change"
+            yield from self._by_looking(reason, "")
+            return
+        if odd := next((path for path, _ in self.seen().folders if not _is_utf8(path)), None):
+            yield from self._by_looking(f"the system cannot watch {shown(odd)}: its name is not UTF-8", "")
+            return
         try:
-            for changes in (
-                watch(
-                    *present,
-                    watch_filter=lambda change, path: _matters(change, path, leave_out),
-                    debounce=_AT_MOST_MS,
-                    step=_QUIET_MS,
-                    stop_event=stop,
-                    rust_timeout=int(look_s * 1000),
-                    yield_on_timeout=True,
-                    raise_interrupt=True,
-                    force_polling=poll or None,
-                    ignore_permission_denied=True,
-                )
-                if present
-                else _ticks(stop, look_s)
-            ):
-                if not watching:  # what changed before the system watched was not reported
-                    watching = True
-                    yield "start"
-                elif changes:
-                    yield "pictures"
-                if bundle_ns() != bundle:
-                    bundle = bundle_ns()
-                    yield "bundle"
-                if _present(folders) != present:
-                    break
-        except FileNotFoundError:  # a folder vanished before it was watched
-            pass
-        except OSError as error:
-            if poll:
-                raise
-            poll = True
-            warn(f"the system cannot watch so many folders ({error}); they are looked through regularly instead")
-            continue
-        if not stop.is_set() and _present(folders) != present:
-            present = _present(folders)
-            yield "folders"
+            yield from self._by_events()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # a folder changed before it was watched
+            if not self.stop.wait(_AGAIN_S):
+                yield "folders"
+        except (OSError, WatchfilesRustInternalError) as error:
+            yield from self._by_looking(*_reason_and_remedy(str(error)))
+
+    def _by_events(self) -> Iterator[Cause]:
+        seen = self.seen()
+        paths = sorted(os.fsdecode(path) for path, _ in seen.folders)
+        names = frozenset(paths)
+        watching = False
+        for changes in (
+            watch(
+                *paths,
+                watch_filter=lambda change, path: self._matters(change, path, names),
+                debounce=_AT_MOST_MS,
+                step=_QUIET_MS,
+                stop_event=self.stop,
+                rust_timeout=int(self.look_s * 1000),
+                yield_on_timeout=True,
+                raise_interrupt=True,
+                recursive=False,  # recursively, one folder that cannot be watched ends the watch of those after it
+                ignore_permission_denied=False,  # it would hide that a limit is reached
+            )
+            if paths
+            else _ticks(self.stop, self.look_s)
+        ):
+            if not watching:  # what changed before the system watched was not reported
+                watching = True
+                self._report("", "")
+                yield "start"
+            elif changes:
+                yield "pictures"
+            if cause := self._other_cause(seen):
+                yield cause
+            if self.seen().folders != seen.folders:
+                return
+
+    def _by_looking(self, reason: str, remedy: str) -> Iterator[Cause]:
+        """Look through the folders until the interval has passed; then the system may be able to report."""
+        if self._report(reason, remedy):
+            yield "start"
+        rescanned = False
+        pause_s = self.look_s
+        while not rescanned and not self.stop.wait(pause_s):
+            began = time.monotonic()
+            seen = self.seen()
+            roots = [os.fsencode(folder) for folder in self.folders]
+            now = view_of(scan_folders(roots, leave_out=[os.fsencode(self.leave_out)]))
+            pause_s = max(self.look_s, _IDLE_SHARE * (time.monotonic() - began))
+            if (now.files, now.locked) != (seen.files, seen.locked):
+                yield "pictures"
+            elif cause := self._other_cause(seen):
+                rescanned = cause == "interval"
+                yield cause
+
+    def _report(self, polling: str, remedy: str) -> bool:
+        """Say how the folders are watched if that has changed; whether it has, or they were not watched before."""
+        changed = polling != self._polling or not self._began
+        if changed and polling:
+            self.warn(f"{polling}; looking for changes every {self.look_s:g} s or less often instead{remedy}")
+        elif changed and self._began:
+            self.warn("the system reports changes again")
+        self._polling, self._began = polling, True
+        return changed
+
+    def _other_cause(self, seen: View) -> Cause | None:
+        """A reason for an update that no folder's change gives."""
+        before, self._state = self._state, self._outside()
+        if self._state[0] != before[0]:
+            return "bundle"
+        if self._state != before or any(map(_can_be_listed, seen.locked)):
+            return "folders"
+        return "interval" if time.monotonic() - self._updated >= self.rescan_s else None
+
+    def _outside(self) -> tuple[object, ...]:
+        """What the system does not report: the default bundle, which sources are there, what is mounted."""
+        return (
+            self.bundle_ns(),
+            _present(self.folders),
+            mounted_at([os.fsencode(folder) for folder in self.folders]),
+        )
+
+    def _matters(self, change: Change, path: str, watched: frozenset[str]) -> bool:
+        if path == str(self.leave_out) or path.startswith(f"{self.leave_out}{os.sep}"):
+            return False
+        name = os.path.basename(path)  # noqa: PTH119 - a Path for each event of a large copy costs more than all else
+        if name == IGNORE_FILE or os.path.splitext(name)[1].lower() in PICTURE_ENDINGS:  # noqa: PTH122
+            return True
+        # A folder that came or went brings or takes its images without an event for each.
+        return (change == Change.deleted and path in watched) or (change == Change.added and os.path.isdir(path))  # noqa: PTH112
 
 
 def _present(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Folders that are there, with what tells one that came back from the one that went."""
+    """Folders that are there, with what distinguishes one that came back from the one that went."""
     found = {}
     for folder in folders:
         try:
@@ -89,17 +195,29 @@ def _present(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     return found
 
 
+def _can_be_listed(folder: bytes) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _reason_and_remedy(error: str) -> tuple[str, str]:
+    if "watch limit" in error:
+        reason = "the system cannot watch so many folders: its inotify watches are used up"
+        return reason, "; to raise the limit: sudo sysctl fs.inotify.max_user_watches=1048576"
+    if "os error 24" in error:
+        reason = "the system cannot watch the folders: no inotify instance is left"
+        return reason, "; to raise the limit: sudo sysctl fs.inotify.max_user_instances=1024"
+    return f"the system cannot watch the folders: {' '.join(error.split())}", ""
+
+
 def _ticks(stop: threading.Event, seconds: float) -> Iterator[set[object]]:
     """Nothing, every so many seconds: there is no folder to watch."""
     while not stop.wait(seconds):
         yield set()
-
-
-def _matters(change: Change, path: str, leave_out: Path) -> bool:
-    if path == str(leave_out) or path.startswith(f"{leave_out}{os.sep}"):
-        return False
-    name = os.path.basename(path)  # noqa: PTH119 - a Path for each event of a large copy costs more than all else
-    if name == IGNORE_FILE or os.path.splitext(name)[1].lower() in PICTURE_ENDINGS:  # noqa: PTH122
-        return True
-    # A folder that came or went brings or takes its pictures without an event for each.
-    return (change == Change.deleted and "." not in name) or (change == Change.added and os.path.isdir(path))  # noqa: PTH112

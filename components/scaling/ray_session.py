@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ConfigError, FinderError, StorageError
+from components.temporaries import temporary_directory
 
 logger = logging.getLogger(__name__)
 
 # Only file names and hashes travel through the store; vectors are written by the workers themselves.
 _STORE_BYTES = 128 << 20
 # A socket's path may have 107 characters (unix(7)), of which Ray needs 84 behind this folder.
-_LONGEST_PARENT = 22
+_LONGEST_PARENT = 16
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would ask a server on the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it Ray warns of its next version
@@ -158,11 +158,8 @@ def _scratch(*, needed: bool) -> Iterator[Path | None]:
         yield None
         return
     parent = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=parent if len(parent) <= _LONGEST_PARENT else "/tmp"))  # noqa: S108
-    try:
+    with temporary_directory(Path(parent if len(parent) <= _LONGEST_PARENT else "/tmp", "r")) as folder:  # noqa: S108
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ The cache is keyed by the picture's (or caption's) content hash inside a folder 
 so neither an edited picture nor another trunk can meet stale features. Resumable; memory-mapped when read.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from components.features.onnx_session import open_session, throughput_lanes
 from components.features.pictures import PictureKeys, cache_pictures
 from components.features.texts import cache_texts
 from components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
+from components.temporaries import scratch_directory
 
 _LISTED = 5
 
@@ -135,7 +135,7 @@ def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> 
         if kept.stem == f"stem-{sha256_of_file(kept)[:16]}":
             return kept
         kept.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_directory() as folder:
         graph = Path(folder) / "stem.onnx"
         export_stem(stem, graph, input_px=input_px)
         path = cache.folder / f"stem-{sha256_of_file(graph)[:16]}.onnx"

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from components.app.api.application import create_app
 from components.app.api.logs import configure_logging
 from components.app.api.settings import Settings
+from components.app.watcher import Watching
 from components.errors import StorageError
 from components.finder import Finder
 from components.search.published import POINTER, current_generation
@@ -98,7 +99,8 @@ def test_a_newer_index_that_is_damaged_leaves_the_old_one_in_force(album_tools, 
         album_tools.publish_album(place / "pictures", colour_bundle, place)
         until(
             lambda: (
-                client.get("/health/ready").json() == {"status": "ready", "generation": newest(place), "pictures": 2}
+                client.get("/health/ready").json()
+                == {"status": "ready", "generation": newest(place), "pictures": 2, "watching": ""}
             )
         )
         assert sorted(names(client)) == ["blue.png", "red.png"]
@@ -110,7 +112,9 @@ def test_folders_that_should_be_watched_and_are_not_make_it_stale(place):
     def source():
         return Finder.open(place / "index", threads=1)
 
-    app = create_app(source, Settings.parse({}), watching=lambda: failures[-1] if failures else None)
+    app = create_app(
+        source, Settings.parse({}), watching=lambda: Watching(failures[-1] if failures else None, "polling")
+    )
     with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.get("/health/ready").json()["status"] == "stale"
         assert client.get("/api/v1/info").json()["up_to_date"] is False
@@ -118,7 +122,8 @@ def test_folders_that_should_be_watched_and_are_not_make_it_stale(place):
         assert str(place) not in client.get("/health/ready").text
         assert names(client) == ["red.png"]
         failures.clear()
-        assert client.get("/health/ready").json()["status"] == "ready"
+        answer = client.get("/health/ready").json()
+        assert (answer["status"], answer["watching"]) == ("ready", "polling")
         assert "image_finder_index_stale 0.0" in client.get("/metrics").text
 
 

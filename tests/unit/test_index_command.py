@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from components.app import starter
 from components.app.cli import main
+from components.app.index_command import _Warnings
 from components.library.place import Library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,6 +210,15 @@ def test_help_of_both_has_examples_and_imports_nothing_heavy():
     assert "Examples:" in invoke("info", "--help").stdout
 
 
+def test_a_warning_is_repeated_only_after_an_update_without_it(capsys):
+    warnings = _Warnings()
+    for messages in (["a", "a"], ["a", "b"], ["b"], ["a"]):
+        warnings.next_update()
+        for message in messages:
+            warnings.warn(message)
+    assert capsys.readouterr().err.split() == ["a", "b", "a"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_watch_indexes_what_comes_and_ends_when_it_is_told_to(place, tmp_path, paint, how):
     pictures, bundle = place
@@ -230,7 +240,7 @@ def test_watch_indexes_what_comes_and_ends_when_it_is_told_to(place, tmp_path, p
         deadline = time.monotonic() + 60
         while (summary := json.loads(child.stdout.readline()))["pictures"] != 3:
             assert time.monotonic() < deadline
-        assert summary["added"] == 1
+        assert (summary["added"], summary["watching"]) == (1, "events")
         child.send_signal(how)
         _, stderr = child.communicate(timeout=30)
     assert "stopped; what was indexed is kept" in stderr

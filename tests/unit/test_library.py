@@ -23,7 +23,8 @@ from components.errors import BundleError, DataError, StorageError
 from components.library.bundles import published_ns
 from components.library.indexer import IndexOptions, update
 from components.library.place import Library
-from components.library.watch import watch_folders
+from components.library.scan import scan_folders
+from components.library.watch import FolderWatch, view_of
 from components.search.index import VectorIndex, is_sealed, item_id
 from components.storage import unsealed
 
@@ -240,7 +241,7 @@ def test_a_root_that_is_absent_or_suddenly_empty_keeps_its_pictures_until_it_is_
     home.pictures.rename(tmp_path / "unmounted")
     summary = home.index()
     assert (summary.absent, summary.removed, summary.pictures) == (4, 0, 4)
-    assert "its 4 known pictures are kept, --forget removes them" in home.told[0]
+    assert "its 4 known images are kept, --forget removes them" in home.told[0]
     home.pictures.mkdir()  # the mount point
     assert home.index().absent == 4
     home.pictures.rmdir()
@@ -523,7 +524,7 @@ def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_pictur
     summary = home.index_known()
     assert (summary.pictures, summary.absent, summary.removed, summary.embedded) == (2, 1, 0, 0)
     assert home.published().items.equals(expected)
-    assert any(words.startswith(f"{second}: ") and "its 1 known pictures are kept" in words for words in home.told)
+    assert any(words.startswith(f"{second}: ") and "its 1 known image is kept" in words for words in home.told)
     assert home.index_known().published is False
     if emptied:
         second.rmdir()
@@ -628,6 +629,8 @@ def test_killed_at_any_moment_the_next_run_gives_the_index_of_an_uninterrupted_o
     for i in range(len(moments)):
         home.library = Library(tmp_path / f"killed {i}")
         home.index()
+        left = [path for path in home.library.root.rglob("*") if path.name[0] == "." or path.suffix == ".smaller"]
+        assert left == []
         assert home.published().items.equals(items)
         np.testing.assert_allclose(home.published().vectors, vectors, atol=1e-6)
         assert counts(home.index()) == {"unchanged": 40}
@@ -695,11 +698,19 @@ def causes_of(folders, tmp_path, act, n=1):
         return value
 
     def watch():
-        for cause in watch_folders(
-            folders, leave_out=tmp_path / "library", bundle_ns=bundle_ns, stop=stop, warn=print, look_s=0.2
-        ):
-            if cause != "start":
-                found.append(cause)
+        watched = FolderWatch(
+            folders,
+            leave_out=tmp_path / "library",
+            seen=lambda: view_of(scan_folders(list(map(os.fsencode, folders)))),
+            bundle_ns=bundle_ns,
+            stop=stop,
+            warn=print,
+            rescan_s=600,
+            look_s=0.2,
+        )
+        for due in watched.causes():
+            if due.cause != "start":
+                found.append(due.cause)
             if len(found) >= n:
                 stop.set()
 

@@ -351,7 +351,7 @@ def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp
         return served.ask("/health/ready")[1]["status"] == status
 
     with serving("--keep-fresh", *library) as served:
-        until(lambda: any("watching 1 folders" in said for said in served.said))
+        until(lambda: any("watching 1 folder;" in said for said in served.said))
         os.kill(int(children_of(served.process.pid)[0]), signal.SIGKILL)
         until(lambda: is_("stale"))
         until(lambda: is_("ready"))
@@ -360,7 +360,7 @@ def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp
         assert served.stop() == 0
     logged = [json.loads(line) for line in served.said if line.startswith("{")]
     (told,) = [line["message"] for line in logged if line["level"] == "ERROR"]
-    assert told.startswith("the folders are not watched: the watcher ended with -9 (watching 1 folders")
+    assert told.startswith("the folders are not watched: the watcher ended with -9 (watching 1 folder;")
     assert told.endswith("; tried again in 1 s")
 
 
@@ -371,12 +371,12 @@ def children_of(process):
     ]
 
 
-def watcher_of(program, place, monkeypatch, settle_s=0.0):
+def watcher_of(program, place, monkeypatch, settle_s=0.0, rescan_s=600.0):
     """A Watcher of a Python program, which finds in `runs` how often it was begun, itself included."""
     monkeypatch.setattr(watcher, "_SETTLE_S", settle_s)
     runs = place / "runs"
     head = f"import json, sys, time\nopen({str(runs)!r}, 'a').write('.')\nruns = len(open({str(runs)!r}).read())\n"
-    return watcher.Watcher([sys.executable, "-c", head + program], pause_s=0.01)
+    return watcher.Watcher([sys.executable, "-c", head + program], pause_s=0.01, rescan_s=rescan_s)
 
 
 def told_by(caplog, level):
@@ -410,6 +410,21 @@ time.sleep(60)
     assert told_by(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders indexed"]
     indexed = caplog.records[-1]
     assert (indexed.added, indexed.pictures, indexed.failed) == (2, 7, 1)
+
+
+def test_a_watcher_that_polls_is_reported_and_one_that_hangs_is_a_failure(tmp_path, monkeypatch):
+    program = """
+for how in ("events", "polling"):
+    print(json.dumps({"pictures": 7, "watching": how}), flush=True)
+time.sleep(60)
+"""
+    with watcher_of(program, tmp_path, monkeypatch) as watched:
+        assert watched.state() == watcher.Watching(None, "")
+        wait_for(lambda: watched.state() == watcher.Watching(None, "polling"))
+    with watcher_of(program, tmp_path, monkeypatch, rescan_s=0.05) as watched:
+        wait_for(lambda: watched.failure)
+        assert watched.state().failure == "no update of the folders has finished for 3 rescan intervals of 0.05 s"
+        assert watched.state().how == ""
 
 
 def test_a_watcher_that_ends_with_the_server_has_not_failed(tmp_path, monkeypatch, caplog):

@@ -7,14 +7,17 @@ from components.errors import ConfigError
 from steps import _workspace
 
 
-def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path, monkeypatch):
+def test_what_an_earlier_version_left_is_removed_a_day_later(tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path))
-    left, recent = _workspace.scratch_dir(), _workspace.scratch_dir()
-    (left / "checkpoint").mkdir()
+    mine = _workspace.scratch_dir()
+    left, recent = mine.with_name("tmpab12cd_x"), mine.with_name("tmpab12cd_y")
+    (left / "checkpoint").mkdir(parents=True)
+    recent.mkdir()
     yesterday = time.time() - 25 * 3600
-    os.utime(left, (yesterday, yesterday))
+    for folder in (left, mine):
+        os.utime(folder, (yesterday, yesterday))
     new = _workspace.scratch_dir()
-    assert sorted(new.parent.iterdir()) == sorted([recent, new])
+    assert sorted(new.parent.iterdir()) == sorted([mine, recent, new])
 
 
 def test_without_a_home_it_says_what_to_do(monkeypatch):

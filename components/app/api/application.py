@@ -22,6 +22,7 @@ from components.app.api.security import SafeHeaders, Security
 from components.app.api.settings import Settings
 from components.app.api.state import State
 from components.app.api.views import Views
+from components.app.watcher import Watching
 from components.finder import Finder
 
 WEB = Path(__file__).resolve().parents[1] / "web"
@@ -29,11 +30,11 @@ _REVALIDATE = {"Cache-Control": "no-cache"}  # the page and its parts change wit
 
 
 def create_app(
-    source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], str | None] = lambda: None
+    source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching] = Watching
 ) -> FastAPI:
     """The application. source: opens the finder; while it raises FinderError, requests are answered with 503.
 
-    watching: why changes of the pictures are not noticed, None while they are or need not be.
+    watching: how changes of the images are noticed.
     """
     state = _state(source, settings, watching)
 
@@ -83,7 +84,7 @@ def _limits_of(settings: Settings) -> str:
     )
 
 
-def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[[], str | None]) -> State:
+def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[[], Watching]) -> State:
     metrics = Metrics()
     live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
     searches = SearchLine(live, metrics, settings)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from components.app.api.faults import not_ready
 from components.app.api.metrics import Metrics
+from components.app.watcher import Watching
 from components.errors import FinderError
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ class LiveFinder:
         *,
         refresh_s: float,
         metrics: Metrics,
-        watching: Callable[[], str | None],
+        watching: Callable[[], Watching],
     ) -> None:
-        """source: opens the finder, raises FinderError while there is nothing to open. watching: why changes of the
-        pictures are not noticed, None while they are.
+        """source: opens the finder, raises FinderError while there is nothing to open. watching: how changes of the
+        images are noticed.
         """
         self._source = source
         self._refresh_s = refresh_s
@@ -53,7 +54,12 @@ class LiveFinder:
     @property
     def failure(self) -> str | None:
         """Why what is searched may be behind the pictures, None if it is not; for the log, it names paths."""
-        return self._failure or self._watching()
+        return self._failure or self._watching().failure
+
+    @property
+    def watching(self) -> str:
+        """How changes of the images are noticed: events, polling, or "" if they are not."""
+        return self._watching().how
 
     @property
     def finder(self) -> "Finder":

@@ -76,7 +76,9 @@ async def ready(server: Server) -> HealthAnswer:
     """Whether searches are answered; 503 until there is an index."""
     index = server.live.engine.index
     status = "ready" if server.live.failure is None else "stale"
-    return HealthAnswer(status=status, generation=index.path.name, pictures=index.manifest.count)
+    return HealthAnswer(
+        status=status, generation=index.path.name, pictures=index.manifest.count, watching=server.live.watching
+    )
 
 
 @root.get(

@@ -132,6 +132,11 @@ class HealthAnswer(_Told):
     )
     generation: str = ""
     pictures: int = 0
+    watching: str = Field(
+        "",
+        description="events: the system reports changes of the folders; polling: they are looked through at intervals; "
+        "empty: they are not watched",
+    )
 
 
 class FacetsAnswer(Facets):

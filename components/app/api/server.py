@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from components.app.api.application import create_app
 from components.app.api.settings import Settings
+from components.app.watcher import Watching
 from components.errors import ConfigError
 from components.finder import Finder
 
@@ -81,10 +82,10 @@ class _AnnouncingServer(uvicorn.Server):
         self._listening()
 
 
-def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], str | None]) -> None:
+def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching]) -> None:
     """Serve until SIGTERM or Ctrl-C. The address is told on stderr once it answers. Raises ConfigError.
 
-    watching: why changes of the pictures are not noticed, None while they are or need not be.
+    watching: how changes of the images are noticed.
     """
     with contextlib.closing(_listener(settings)) as listener:
         config = uvicorn.Config(

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -15,6 +14,7 @@ from components.data.images import load_for_display
 from components.errors import PictureError
 from components.search.engine import SearchEngine
 from components.search.explain import explain
+from components.temporaries import temporary_file
 
 SIZES_PX = (160, 320, 480, 640, 960)
 VIEW_PX = 1600
@@ -93,11 +93,8 @@ def _jpeg(picture: Image.Image) -> bytes:
 def _keep(place: Path, content: bytes) -> None:
     """Write whole or not at all. Not synced: what a crash loses is made again."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=".")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
+    # Beside the directories, since the next view removes what a killed server left there.
+    with temporary_file(place.parents[1] / place.name) as (descriptor, temporary):
+        with os.fdopen(descriptor, "wb", closefd=False) as stream:
             stream.write(content)
-        Path(temporary).replace(place)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(place)

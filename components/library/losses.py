@@ -1,0 +1,186 @@
+"""Losses: files that are missing and stay indexed until a user confirms, because a disk may be away; reads no file.
+
+A disk that was mounted in or above a source and is not mounted now keeps its entries. So does a source, or a mounted
+disk, of which at least half of 20 or more images are missing at once. What counts is that a directory and the one above
+it were on different devices, not the device numbers: those change when a system restarts.
+"""
+
+import json
+import os
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from components.library.catalog import FileRow
+from components.library.mounts import inside
+from components.library.place import shown
+from components.library.scan import Scan
+
+LEAST_IMAGES = 20  # in a source or on a disk; of fewer, any number may be deleted
+LEAST_SHARE = 0.5  # of its images; less may be deleted at once
+_EMPTIED = "empty, as a disk that is not mounted"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is remembered from one update to the next."""
+
+    disks: frozenset[bytes] = frozenset()  # mount points of disks that hold images
+    kept: frozenset[bytes] = frozenset()  # sources and disks whose missing files are kept
+
+    @classmethod
+    def parse(cls, text: str) -> "Memory":
+        """Of what `text` returned; empty for "", the value of a library that has none yet."""
+        stored = json.loads(text or "{}")
+        return cls(*(frozenset(map(os.fsencode, stored.get(name, ()))) for name in ("disks", "kept")))
+
+    @property
+    def text(self) -> str:
+        """One line of ASCII."""
+        return json.dumps({"disks": _names(self.disks), "kept": _names(self.kept)})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Missing files of one source or disk that stay in the index."""
+
+    unit: bytes  # the source or disk
+    disk: bytes | None  # that is not mounted; None: most of the files are missing
+    files: Sequence[bytes]
+    known: int  # files of the unit in the catalogue
+
+    @property
+    def text(self) -> str:
+        """One line for the user."""
+        images = f"{len(self.files):,} image{'' if len(self.files) == 1 else 's'}"
+        if self.disk is None:
+            fact = f"{shown(self.unit)}: {len(self.files):,} of {self.known:,} images are missing, which are kept"
+        elif self.disk == self.unit:
+            fact = f"{shown(self.unit)} is not mounted: {images} kept"
+        else:
+            fact = f"{shown(self.disk)} is not mounted: {images} of {shown(self.unit)} kept"
+        return f"{fact}; run image-finder index --prune if they are gone for good"
+
+
+@dataclass
+class Arrivals:
+    """Files that are new, by what is compared of a file: each accounts for one missing file, which has moved."""
+
+    trace: Callable[[FileRow], Hashable]
+    counts: Counter[Hashable] = field(default_factory=Counter)
+    found_again: Collection[bytes] = ()  # new files of a catalogue that has lost rows, so they may have been known
+
+    def lost(self, paths: Iterable[bytes], known: Mapping[bytes, FileRow]) -> list[bytes]:
+        """Those of paths that have not moved."""
+        lost = []
+        for path in paths:
+            trace = self.trace(known[path])
+            if self.counts[trace] > 0:
+                self.counts[trace] -= 1
+            else:
+                lost.append(path)
+        return lost
+
+
+def kept_losses(
+    missing: Sequence[bytes], known: Mapping[bytes, FileRow], arrivals: Arrivals, scan: Scan, memory: Memory
+) -> list[Kept]:
+    """Those of the missing files that are to be kept. known: what the catalogue held before this update, missing
+    included, by absolute path.
+    """
+    if not missing:
+        return []
+    away = sorted(memory.disks - scan.mounts, key=len, reverse=True)
+    units = sorted({*scan.roots, *_below(memory.disks, scan.roots)}, key=len, reverse=True)
+    totals = {unit: len(paths) for unit, paths in _by_unit([*known, *arrivals.found_again], units).items()}
+    found = []
+    for unit, paths in _by_unit(missing, units).items():
+        disk = next((each for each in away if inside(unit, each)), None)
+        lost = paths if disk is not None else arrivals.lost(paths, known)
+        total = totals[unit]
+        too_many = len(lost) >= LEAST_SHARE * total and (disk is not None or total >= LEAST_IMAGES)
+        if lost and (too_many or unit in memory.kept):
+            found.append(Kept(unit, disk, lost, total))
+    return found
+
+
+def remembered(memory: Memory, scan: Scan, kept: Sequence[Kept]) -> Memory:
+    """What is remembered after an update."""
+    files = sorted(scan.files) if scan.mounts else []
+    waiting = {each.disk for each in kept}
+    disks = {
+        disk
+        for disk in (memory.disks | scan.mounts) - {b"/"}
+        if (disk in scan.mounts and (disk in memory.disks or _holds(disk, scan.roots, files)))
+        or disk in waiting
+        or _hidden(disk, scan)
+    }
+    related = {disk for disk in disks if any(inside(root, disk) or inside(disk, root) for root in scan.roots)}
+    still = {unit for unit in memory.kept if _hidden(unit, scan)}
+    return Memory(frozenset(related), frozenset({each.unit for each in kept} | still))
+
+
+def keep_emptied(scan: Scan, known: Collection[bytes], *, prune: bool) -> dict[str, int]:
+    """A root that had images and has no visible entry now counts as a disk that is not mounted, unless the user
+    confirms that its images are gone. Returns the number of kept images by root.
+    """
+    kept = {}
+    for root in scan.empty_roots:
+        n = sum(path.startswith(root.rstrip(b"/") + b"/") for path in known)
+        if n and not prune:
+            scan.unreadable[root] = _EMPTIED
+            kept[shown(root)] = n
+    return kept
+
+
+def warn_of_unreadable(scan: Scan, known: Collection[bytes], warn: Callable[[str], None]) -> None:
+    """Name the sources that could not be looked at, and the option that removes their images."""
+    for root in scan.roots:
+        if root in scan.unreadable:
+            n = sum(path.startswith(root.rstrip(b"/") + b"/") for path in known)
+            images = f"its {n:,} known images are" if n != 1 else "its 1 known image is"
+            emptied = scan.unreadable[root] == _EMPTIED
+            remedy = "--prune removes them, --forget the source too" if emptied else "--forget removes them"
+            warn(f"{shown(root)}: {scan.unreadable[root]}; {images} kept, {remedy}")
+
+
+def warn_of_losses(kept: Sequence[Kept], warn: Callable[[str], None]) -> dict[str, int]:
+    """Name what is kept although it is missing; its number of images by source or disk."""
+    for each in kept:
+        warn(each.text)
+    return {shown(each.unit): len(each.files) for each in kept}
+
+
+def _below(disks: Collection[bytes], roots: Sequence[bytes]) -> list[bytes]:
+    return [disk for disk in disks if any(inside(disk, root) for root in roots)]
+
+
+def _by_unit(paths: Iterable[bytes], units: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+    """Paths by the innermost unit that holds them. units: the longest first."""
+    found: dict[bytes, list[bytes]] = {}
+    bases = [(unit, unit.rstrip(b"/") + b"/") for unit in units]
+    for path in paths:
+        for unit, base in bases:
+            if path.startswith(base):
+                found.setdefault(unit, []).append(path)
+                break
+    return found
+
+
+def _holds(disk: bytes, roots: Sequence[bytes], files: Sequence[bytes]) -> bool:
+    """Whether a source or one of the files is on a disk. files: sorted."""
+    if any(inside(root, disk) for root in roots):
+        return True
+    base = disk + b"/"
+    position = bisect_left(files, base)
+    return position < len(files) and files[position].startswith(base)
+
+
+def _hidden(path: bytes, scan: Scan) -> bool:
+    """Whether the scan could not look at path, or at something inside it."""
+    return scan.is_unreadable(path) or any(inside(each, path) for each in scan.unreadable)
+
+
+def _names(paths: Collection[bytes]) -> list[str]:
+    return sorted(map(os.fsdecode, paths))
