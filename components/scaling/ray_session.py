@@ -22,7 +22,6 @@ _STORE_BYTES = 128 << 20
 # A socket's path may have 107 characters (unix(7)), of which Ray needs 84 behind this folder.
 _LONGEST_PARENT = 22
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # it would ask a server on the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it Ray warns of its next version
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else a line on stderr for each actor that may be started again
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
