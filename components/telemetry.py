@@ -15,6 +15,7 @@ OFF = {
     "ZENML_ANALYTICS_OPT_IN": "false",  # analytics.zenml.io, from clients, servers and their web page
     "GX_ANALYTICS_ENABLED": "false",  # Great Expectations by PostHog; release 1.24 no longer contains that client
     "RAY_USAGE_STATS_ENABLED": "0",  # usage-stats.ray.io
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",  # a cluster of `ray start` reports that statistics are off
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface.co/api/telemetry and /api/agent-harnesses
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # pypi.org
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers requests a conversion of models that lack safetensors

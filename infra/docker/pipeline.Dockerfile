@@ -40,7 +40,8 @@ ENV PATH=/opt/image-finder/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=
     ZENML_CONFIG_PATH=/tmp/zenml NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # No program reports to its makers (components/telemetry.py), also where another than image-finder is started.
 ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false GX_ANALYTICS_ENABLED=false \
-    RAY_USAGE_STATS_ENABLED=0 HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \
+    RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/ \
+    HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \
     DISABLE_SAFETENSORS_CONVERSION=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DO_NOT_TRACK=1
 # /app: ZenML's entry point makes it and changes there, which only root could.
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /finder /app

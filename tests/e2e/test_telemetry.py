@@ -35,6 +35,16 @@ print(read("/api/v1/search", {"terms": [{"text": "red"}], "k": 1}))
 """
 
 
+RAY = """
+import os
+from components.scaling.ray_session import ray_session
+with ray_session("", cpus=1):
+    import ray
+    home = ray.remote(lambda: os.environ["HOME"])
+    print(ray.get(home.remote()))
+"""
+
+
 def run(network, *words, **variables):
     done = subprocess.run(
         network.words(*words, cwd=CHECKOUT),
@@ -76,6 +86,14 @@ def test_serve_reports_to_nobody(isolated_network, painted_library):
             server.terminate()
     assert isolated_network.attempted() == []
     assert isolated_network.files() == []
+
+
+def test_ray_reports_to_nobody_and_its_workers_have_the_users_home(isolated_network):
+    """Also no metadata service of a cloud, which Ray would call even with its usage statistics off."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    assert run(isolated_network, sys.executable, "-c", RAY) == f"{isolated_network.user_home}\n"
+    assert isolated_network.attempted() == []
+    assert isolated_network.files() == [".ray/auth_token"]  # the key to the session, which stays on this machine
 
 
 def test_a_user_who_opts_in_gets_telemetry_and_is_observed_here(isolated_network, painted_library):
