@@ -88,6 +88,7 @@ def test_serve_reports_to_nobody(isolated_network, painted_library):
     assert isolated_network.files() == []
 
 
+@pytest.mark.slow
 def test_ray_reports_to_nobody_and_its_workers_have_the_users_home(isolated_network):
     """Also no metadata service of a cloud, which Ray would call even with its usage statistics off."""
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
