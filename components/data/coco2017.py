@@ -134,7 +134,7 @@ def to_coco_captions(rows: pa.Table) -> dict[str, object]:
 
 def _newest_revision() -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import httpx  # the client that this release of the hub uses
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, whichever it uses
 
     try:
         return str(HfApi().dataset_info(HUB_DATASET, timeout=_HUB_S).sha)
