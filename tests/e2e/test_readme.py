@@ -33,7 +33,7 @@ NEEDS_HUB = re.compile(
 )  # run against loopback servers and local files in the unit tests
 
 
-MATPLOTLIB = re.compile(r"\.(cache|config)/matplotlib/")  # its list of fonts
+CACHES = re.compile(r"\.(cache|config)/(matplotlib|uv)/")  # of fonts and installed packages
 
 
 class Terminal(NamedTuple):
@@ -192,7 +192,7 @@ def first_answer(url, terminal, cwd, server):
 def test_no_command_left_a_file_that_identifies_the_user(network):
     if network is None:
         pytest.skip("no network namespace can be made: run as root with unshare and nsenter (util-linux)")
-    assert [name for name in network.files() if not MATPLOTLIB.match(name)] == []
+    assert [name for name in network.files() if not CACHES.match(name)] == []
 
 
 def test_every_folder_of_the_tree_exists_and_none_is_left_out():
