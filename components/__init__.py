@@ -1,0 +1,3 @@
+from components.telemetry import switch_off
+
+switch_off()

@@ -95,9 +95,9 @@ def _model(facts: CardFacts) -> str:
     ]
     return f"""
 ## Model
-- Image tower: `{image.trunk}` ({image.weights} weights), {image.input_px} px, attention pooling {image.pool_width} wide;
+- Image tower: `{image.origin}` ({image.weights} weights), {image.input_px} px, attention pooling {image.pool_width} wide;
   trained trunk stages: {image.trained_stages}.
-- Text tower: `{text.trunk}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
+- Text tower: `{text.origin}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
 - Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubs(facts.model)}
 - Training: {training.epochs} epochs, {training.batch_images} pictures a batch with {training.captions_per_image} captions each,

@@ -134,7 +134,6 @@ def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
         str(port),
     ]
     _say(f"MLflow UI on http://{host}:{port}, Ctrl-C ends it")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.execv(sys.executable, command)  # noqa: S606 - no shell, fixed program
 
 

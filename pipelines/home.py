@@ -155,7 +155,6 @@ def _set_environment(home: Home, *, has_server: bool) -> None:
         # Names a folder without .zen on purpose: a .zen above the current folder must not choose the stack.
         os.environ["ZENML_REPOSITORY_PATH"] = str(home.zenml_dir)
     defaults = {
-        "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_LOGGING_VERBOSITY": "WARNING",
         "ZENML_LOGGING_COLORS_DISABLED": str(not sys.stderr.isatty()).lower(),
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
@@ -164,7 +163,6 @@ def _set_environment(home: Home, *, has_server: bool) -> None:
         # Folder that holds `steps`: the checkout when editable, site-packages when installed; any current folder works.
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path(__file__).resolve().parents[1]),
         "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

@@ -56,8 +56,7 @@ def open_desk(home: Path | None, mlflow_uri: str | None, model: str | None) -> D
     place = Home.resolve(home)
     uri = tracking_uri(place, mlflow_uri)
     limit_waiting(_REQUEST_S, _RETRIES)
-    for key, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
-        os.environ.setdefault(key, value)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.filterwarnings("ignore", module=r"mlflow\.")
     registry = Registry.existing(uri)
     return Desk(place, uri, Operations(registry), _chosen(registry, model))

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import yaml
 from filelock import FileLock, Timeout
 
-from components.configs import Config, DatasetConfig, GalleryConfig
+from components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig
 from components.data.demo import compose_demo
 from components.data.manifest import quick_fingerprint
 from components.data.picture_folder import PictureFolder, shown_uri
 from components.errors import BusyError, ConfigError, FinderError
+from components.hub import require_pinned
 from components.monitoring.report import DriftReport
 from components.records import ParityReport, PromotionDecision, RetrievalReport
 from components.search.index import IndexManifest
@@ -55,6 +56,7 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     configs = checked("training", values)
     dataset = configs["dataset"]
     assert isinstance(dataset, DatasetConfig)
+    require_pinned(cast("ModelConfig", configs["model"]), dataset)
     if dataset.layout == "demo" and dataset.root is None:
         dataset = dataset.model_copy(update={"root": demo_folder(home)})
         # The step would make it too; made here, its files are in the cache key of the very first run.

@@ -1,5 +1,6 @@
 """Commands `image-finder data ...`: bring captioned pictures and look at them, without training."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from components.records import ValidationReport
 
 _LISTED_FAILURES = 100
+
+
+def _commit(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch("[0-9a-f]{40}", value):
+        raise click.BadParameter(f"expected a commit (40 hex digits), got '{value}': branches and tags may move")
+    return value
 
 
 @click.group(epilog="\b\nExample:\n  image-finder data fetch coco2017 --split validation --limit 200 --to coco")
@@ -34,6 +41,12 @@ def data() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Local Parquet file with the columns of phiyodr/coco2017, instead of the hub.",
 )
+@click.option(
+    "--revision",
+    metavar="COMMIT",
+    callback=_commit,
+    help="Commit of phiyodr/coco2017 on the hub. Default: that of the tables in DIR, at first the newest.",
+)
 @click.option("--retries", default=5, show_default=True, type=click.IntRange(min=0), help="Attempts after the first.")
 @click.option(
     "--timeout",
@@ -52,6 +65,7 @@ def fetch(
     limit: int | None,
     workers: int,
     table: Path | None,
+    revision: str | None,
     retries: int,
     timeout_s: float,
     as_json: bool,
@@ -60,14 +74,17 @@ def fetch(
 
     The table comes from the Hugging Face hub (phiyodr/coco2017), the pictures from the addresses in it. Writes DIR/huggingface/{train|validation}.parquet, DIR/annotations/captions_{train|val}2017.json and
     DIR/{train|val}2017/*.jpg. Every picture is decoded before it takes its place; what fails is listed by id, and the
-    exit code is then 1.
+    exit code is then 1. The commit of the table is kept in DIR/huggingface/revision.txt: later calls use it.
     """
     with shown_to_user():
         from components.data import coco2017  # here, so that --help needs neither pyarrow nor httpx
         from components.data.download import FetchConfig, fetch_pictures
 
-        rows = coco2017.read_table(split, table=table, limit=limit)
-        coco2017.write_layouts(rows, root, split)
+        if table and revision:
+            raise click.UsageError("--table is read as it is: leave --revision out")
+        commit = None if table else coco2017.pinned_revision(root, revision)
+        rows = coco2017.read_table(split, table=table, limit=limit, revision=commit)
+        coco2017.write_layouts(rows, root, split, revision=commit)
         folder = coco2017.picture_folder(root, split)
         config = FetchConfig(folder=folder, workers=workers, retries=retries, timeout_s=timeout_s)
         report = fetch_pictures(coco2017.picture_requests(rows), config, progress=True)

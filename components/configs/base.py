@@ -1,13 +1,16 @@
 """Base of all configurations: frozen, checked, and their faults told in one line."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from components.errors import ConfigError
 
 _OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a record or list, not of one value
+
+# Commit of a repository on the Hugging Face hub. Its branches and tags may move.
+Revision = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 
 
 class Config(BaseModel):

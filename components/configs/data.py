@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from components.configs.base import Config
+from components.configs.base import Config, Revision
 
 
 class PartConfig(Config):
@@ -37,6 +37,9 @@ class DatasetConfig(Config):
     )
     hub_dataset: str | None = Field(
         None, description="Hugging Face data set that holds the table, e.g. phiyodr/coco2017; None: local Parquet"
+    )
+    hub_revision: Revision | None = Field(
+        None, description="commit of hub_dataset, 40 hex digits; hub_dataset needs it"
     )
     demo_seed: int = Field(0, description="seed of the demo scenes")
     demo_pictures: int = Field(1500, ge=20, description="number of demo scenes")

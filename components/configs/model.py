@@ -4,10 +4,25 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.configs.base import Config
+from components.configs.base import Config, Revision
 
 
-class ImageTowerConfig(Config):
+class TrunkConfig(Config):
+    """Where the trunk of a tower comes from."""
+
+    trunk: str
+    weights: Literal["packaged", "hub", "random"] = "packaged"
+    revision: Revision | None = Field(
+        None, description="commit of the trunk's Hugging Face repository, 40 hex digits; weights: hub needs it"
+    )
+
+    @property
+    def origin(self) -> str:
+        """Name of the trunk, with its commit where it comes from the hub."""
+        return f"{self.trunk}@{self.revision}" if self.revision else self.trunk
+
+
+class ImageTowerConfig(TrunkConfig):
     """Image tower: EfficientNet trunk, pooling, projection."""
 
     trunk: str = Field("tf_efficientnet_lite0", description="timm model name of the EfficientNet family")
@@ -44,13 +59,12 @@ class ImageTowerConfig(Config):
         return self
 
 
-class TextTowerConfig(Config):
+class TextTowerConfig(TrunkConfig):
     """Text tower: BERT-like trunk, LayerNorm, pooling, projection."""
 
     trunk: str = Field(
         "minilm-l6", description="minilm-l6 (packaged) or a transformers model name of the BERT or DistilBERT family"
     )
-    weights: Literal["packaged", "hub", "random"] = "packaged"
     max_tokens: int = Field(
         64, ge=4, le=512, description="longest text, tokens with the special ones; longer ones are cut"
     )

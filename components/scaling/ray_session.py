@@ -22,7 +22,6 @@ _STORE_BYTES = 128 << 20
 # A socket's path may have 107 characters (unix(7)), of which Ray needs 84 behind this folder.
 _LONGEST_PARENT = 16
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # it would ask a server on the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it Ray warns of its next version
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else a line on stderr for each actor that may be started again
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -117,12 +116,35 @@ def _connect(ray: Any, address: str, cpus: int, folder: Path | None) -> None:  #
         "_node_ip_address": "127.0.0.1",
     }
     try:
-        with _no_stderr():
+        with _no_stderr(), _no_cloud_detection(folder) as environment:
+            own["runtime_env"] = {"env_vars": environment}
             ray.init(address=address or "local", **common, **({} if address else own))
     except Exception as error:
         where = f"Ray cannot be reached at {address}" if address else "Ray cannot be started here"
         hint = "check ray_address and the cluster" if address else "see whether memory and processes are free"
         raise StorageError(f"{where}: {reason_of(error)}; {hint}") from error
+
+
+@contextlib.contextmanager
+def _no_cloud_detection(folder: Path | None) -> Iterator[dict[str, str]]:
+    """While Ray starts here, its home directory is the folder; yields what gives workers the user's one.
+
+    With usage statistics off Ray still calls the metadata services of three clouds, unless the home directory has that
+    file. Ray's token, which guards the session, remains in the user's home directory.
+    """
+    home = os.environ.get("HOME")
+    if folder is None or home is None:
+        yield {}
+        return
+    (folder / "ray_bootstrap_config.yaml").touch()
+    own = Path(home, ".ray")
+    own.mkdir(mode=0o700, exist_ok=True)
+    (folder / ".ray").symlink_to(own)
+    os.environ["HOME"] = str(folder)
+    try:
+        yield {"HOME": home}
+    finally:
+        os.environ["HOME"] = home
 
 
 @contextlib.contextmanager

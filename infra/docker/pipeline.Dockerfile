@@ -37,8 +37,12 @@ FROM python:3.11-slim
 # /finder is the home, shared by all steps of a run; ZenML's own settings are each pod's, so they are not kept there.
 ENV PATH=/opt/image-finder/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/finder \
     IMAGE_FINDER_HOME=/finder HF_HOME=/finder/cache/huggingface MPLCONFIGDIR=/tmp/matplotlib \
-    ZENML_CONFIG_PATH=/tmp/zenml ZENML_ANALYTICS_OPT_IN=false \
-    MLFLOW_DISABLE_TELEMETRY=true NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    ZENML_CONFIG_PATH=/tmp/zenml NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# No program reports to its makers (components/telemetry.py), also where another than image-finder is started.
+ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false GX_ANALYTICS_ENABLED=false \
+    RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/ \
+    HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \
+    DISABLE_SAFETENSORS_CONVERSION=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DO_NOT_TRACK=1
 # /app: ZenML's entry point makes it and changes there, which only root could.
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /finder /app
 COPY --from=packages /opt/image-finder /opt/image-finder

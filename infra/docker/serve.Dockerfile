@@ -22,6 +22,11 @@ RUN /opt/image-finder/bin/pip install -c infra/constraints.txt '.[search,faiss]'
 FROM python:3.11-slim
 # HOME is where a library would be kept that no --library names; nothing else is written, /tmp included.
 ENV PATH=/opt/image-finder/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/library
+# No program reports to its makers (components/telemetry.py), also where another than image-finder is started.
+ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false GX_ANALYTICS_ENABLED=false \
+    RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/ \
+    HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \
+    DISABLE_SAFETENSORS_CONVERSION=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DO_NOT_TRACK=1
 COPY --from=build /opt/image-finder /opt/image-finder
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /library
 USER 10001

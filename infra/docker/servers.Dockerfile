@@ -15,7 +15,12 @@ RUN mkdir components model_registry pipelines steps && /opt/servers/bin/pip inst
 FROM python:3.11-slim
 # HOME and /tmp are all that is written besides what is mounted: databases, artefacts.
 ENV PATH=/opt/servers/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/var/lib/servers \
-    MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false ZENML_CONFIG_PATH=/var/lib/servers/zenml
+    ZENML_CONFIG_PATH=/var/lib/servers/zenml
+# No program reports to its makers (components/telemetry.py), also where another than image-finder is started.
+ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false GX_ANALYTICS_ENABLED=false \
+    RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/ \
+    HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \
+    DISABLE_SAFETENSORS_CONVERSION=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DO_NOT_TRACK=1
 COPY --from=build /opt/servers /opt/servers
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin server \
     && install -d -o server /var/lib/servers /var/lib/servers/zenml /var/lib/servers/artifacts

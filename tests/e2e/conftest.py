@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.e2e.isolated_network import IsolatedNetwork, isolated
+
 _TESTS = Path(__file__).resolve().parents[1]
 _START_S = 60
 _WRITTEN_S = 1_700_000_000
@@ -57,6 +59,18 @@ def painted_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_library(tmp_path: Path) -> Path:
     """Another such library, with all its files, for a test that changes it; its pictures are in ../pictures."""
     return _paint_library(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def isolated_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IsolatedNetwork]:
+    """A network without a way out that notes what is attempted; impossible it is a failure in CI and a skip elsewhere."""
+    with isolated(tmp_path_factory.mktemp("isolated")) as network:
+        if network is None:
+            message = "no network namespace can be made: run as root with unshare and nsenter (util-linux)"
+            if os.environ.get("CI"):
+                pytest.fail(message)
+            pytest.skip(message)
+        yield network
 
 
 @pytest.fixture(scope="session")

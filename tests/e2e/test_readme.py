@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import pytest
 import yaml
 
+from tests.e2e.isolated_network import IsolatedNetwork, isolated
 from tests.unit.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
@@ -32,17 +33,53 @@ NEEDS_HUB = re.compile(
 )  # run against loopback servers and local files in the unit tests
 
 
+CACHES = re.compile(r"\.(cache|config)/(matplotlib|uv)/")  # of fonts and installed packages
+
+
+class Terminal(NamedTuple):
+    """Where commands are run; in a network without a way out, unless the kernel permits none (then network is None)."""
+
+    environment: dict[str, str]
+    network: IsolatedNetwork | None
+
+    def words(self, command, cwd):
+        words = ["bash", "-euc", command]
+        return self.network.words(*words, cwd=cwd) if self.network else words
+
+    def finished(self, words, cwd):
+        return subprocess.run(words, env=self.environment, cwd=cwd, capture_output=True, text=True, check=False)
+
+    def run(self, command, cwd, *, outside=False):
+        """What a command prints; it must end well, having looked up and called no other host."""
+        done = self.finished(["bash", "-euc", command] if outside else self.words(command, cwd), cwd)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}"
+        self.require_no_call(command)
+        return done.stdout
+
+    def require_no_call(self, command):
+        if self.network:
+            assert self.network.attempted() == [], command
+
+
 @pytest.fixture(scope="module")
-def environment(shared_data, tmp_path_factory):
+def network(tmp_path_factory):
+    with isolated(tmp_path_factory.mktemp("network")) as made:
+        if made is None and os.environ.get("CI"):
+            pytest.fail("no network namespace can be made: run as root with unshare and nsenter (util-linux)")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def terminal(shared_data, tmp_path_factory, network):
     from pipelines import run_config
 
     root = tmp_path_factory.mktemp("readme")
     smaller = run_config.override(run_config.load("training", "flickr8k"), shlex.split(SMALLER)[1::2])
     (root / "flickr8k.yaml").write_text(yaml.safe_dump(smaller))
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))}
+    kept = network.environment if network else os.environ
+    kept = {key: value for key, value in kept.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))}
     with http_receiver() as (host, posts):
-        yield {
-            **kept,
+        variables = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "IMAGE_FINDER_HOME": str(root / "home"),
             "IMAGE_FINDER_ALERTS": f"json://{host}/",
@@ -52,15 +89,8 @@ def environment(shared_data, tmp_path_factory):
             "PHOTOGRAPHS": str(shared_data),
             "SMALLER": str(root / "flickr8k.yaml"),
         }
+        yield Terminal({**kept, **variables}, network)
     assert [body["title"].split(" from ")[0] for _, body in posts] == ["image-finder: test"]
-
-
-def run(command, environment, cwd):
-    done = subprocess.run(
-        ["bash", "-euc", command], env=environment, cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
 
 
 def test_the_install_commands_end_in_the_demo_and_in_all_checks():
@@ -71,8 +101,8 @@ def test_the_install_commands_end_in_the_demo_and_in_all_checks():
     assert "-c infra/constraints.txt" in second
 
 
-def test_the_demo_finds_held_out_scenes_far_above_chance(environment, tmp_path):
-    printed = run("image-finder demo", environment, tmp_path)
+def test_the_demo_finds_held_out_scenes_far_above_chance(terminal, tmp_path):
+    printed = terminal.run("image-finder demo", tmp_path)
     row = next(line for line in printed.splitlines() if line.startswith("text to picture"))
     numbers = [float(number) for number in re.findall(r"(?<![\[\w.])(\d+\.\d+)(?= \[)", row)]
     recall_at_10, random_at_10 = numbers[2], float(row.split()[-1])
@@ -83,13 +113,14 @@ def test_the_demo_finds_held_out_scenes_far_above_chance(environment, tmp_path):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not (NEEDS_HUB.search(c) or SERVES.search(c))])
-def test_command_runs_as_it_stands(command, environment, tmp_path):
+def test_command_runs_as_it_stands(command, terminal, tmp_path):
     if "run training" in command:
         command += f" {SMALLER}"
     command = command.replace("--training flickr8k", '--training "$SMALLER"')
     # A model of sixty photographs is promoted by no rule.
     command = command.replace("pack champion", "pack 1").replace('--measure-on "$FLICKR8K" ', "")
-    printed = run(command, environment, tmp_path)
+    # The receiver of alerts listens outside of the namespace.
+    printed = terminal.run(command, tmp_path, outside="pipeline alert" in command)
     if " search " in command:
         assert len(printed.splitlines()) > 3
     if "run training" in command:
@@ -119,9 +150,9 @@ def test_command_that_needs_a_hub_is_understood(command):
 
 
 @pytest.mark.parametrize("program", PYTHON)
-def test_program_runs_as_it_stands(program, environment, tmp_path):
+def test_program_runs_as_it_stands(program, terminal, tmp_path):
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
-    printed = run(f"{sys.executable} {tmp_path}/program.py", environment, environment["IMAGE_FINDER_HOME"])
+    printed = terminal.run(f"{sys.executable} {tmp_path}/program.py", terminal.environment["IMAGE_FINDER_HOME"])
     assert printed.count(".jpg") == 5
 
 
@@ -129,30 +160,39 @@ def test_program_runs_as_it_stands(program, environment, tmp_path):
     ("command", "path", "answer"),
     [(c, "/health", "OK") if " ui " in c else (c, "/health/ready", '"ready"') for c in COMMANDS if SERVES.search(c)],
 )
-def test_command_that_serves_answers_on_the_home_in_use(command, path, answer, environment, tmp_path):
+def test_command_that_serves_answers_on_the_home_in_use(command, path, answer, terminal, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = f"exec {re.sub('--port [0-9]+', f'--port {port}', command)}"
     with (
         (tmp_path / "log").open("w") as log,
-        subprocess.Popen(["bash", "-euc", command], env=environment, cwd=tmp_path, stderr=log) as server,
+        subprocess.Popen(
+            terminal.words(command, tmp_path), env=terminal.environment, cwd=tmp_path, stderr=log
+        ) as server,
     ):
         try:
-            assert answer in first_answer(f"http://127.0.0.1:{port}{path}", server)
+            assert answer in first_answer(f"http://127.0.0.1:{port}{path}", terminal, tmp_path, server)
         finally:
             server.terminate()
+    terminal.require_no_call(command)
 
 
-def first_answer(url, server):
+def first_answer(url, terminal, cwd, server):
+    read = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=5).read().decode())"
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answered:
-                return answered.read().decode()
-        except OSError:
-            time.sleep(0.5)
+        done = terminal.finished(terminal.words(f"{sys.executable} -c {shlex.quote(read)}", cwd), cwd)
+        if done.returncode == 0:
+            return done.stdout
+        time.sleep(0.5)
     pytest.fail(f"{url} did not answer")
+
+
+def test_no_command_left_a_file_that_identifies_the_user(network):
+    if network is None:
+        pytest.skip("no network namespace can be made: run as root with unshare and nsenter (util-linux)")
+    assert [name for name in network.files() if not CACHES.match(name)] == []
 
 
 def test_every_folder_of_the_tree_exists_and_none_is_left_out():

@@ -7,6 +7,7 @@ import pytest
 
 from components.configs import PartConfig, RegistryConfig, SplitConfig, TrainingParameters
 from components.errors import ConfigError
+from components.hub import require_pinned
 from pipelines import run_config
 
 SHIPPED = sorted(run_config.configs_folder().glob("*.yaml"))
@@ -36,8 +37,34 @@ def test_every_key_of_a_shipped_configuration_is_known(path, tmp_path):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "train").mkdir()
     (tmp_path / "annotations" / "captions_train.json").touch()
-    run_config.checked(name, run_config.with_data(name, values, tmp_path))
+    configs = run_config.checked(name, run_config.with_data(name, values, tmp_path))
+    if name == "training":
+        require_pinned(configs["model"], configs["dataset"])
     assert set(values) <= set(PipelineRunConfiguration.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["model.image.revision=null"],
+            r"^image.revision is not set: timm/efficientnet_b0.ra_in1k on the hub may change",
+        ),
+        (["model.text.revision=null"], r"^text.revision is not set: distilbert-base-uncased on the hub may change"),
+        (
+            ["dataset.layout=coco2017_table", "dataset.hub_dataset=someone/captions"],
+            r"^dataset.hub_revision is not set: .* `git ls-remote \S+huggingface.co/datasets/someone/captions HEAD`",
+        ),
+    ],
+)
+def test_a_repository_without_a_commit_is_refused_before_a_run_starts(changes, message, tmp_path):
+    from pipelines.home import Home
+    from pipelines.runs import run_training
+
+    values = run_config.override(run_config.load("training", "gpu"), changes)
+    with pytest.raises(ConfigError, match=message):
+        run_training(values, Home(tmp_path / "home"), None)
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

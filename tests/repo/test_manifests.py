@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from components.app.api import operations
 from components.app.cli import main
 from components.app.serve_command import TOKEN_VARIABLE
+from pipelines import run_config
+from pipelines.alerts import ADDRESSES_VARIABLE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FOLDER = CHECKOUT / "infra" / "kubernetes"
@@ -34,8 +36,17 @@ KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encodin
 COMPOSE = yaml.safe_load((CHECKOUT / "infra" / "compose.yaml").read_text(encoding="utf-8"))
 
 
+LOCKED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+PIPELINE_NAMESPACE = "image-finder-pipeline"
+LINK_LOCAL = "169.254.0.0/16"
+
+
+def all_of_kind(*kinds):
+    return [each.values[0] for each in MANIFESTS if each.values[0]["kind"] in kinds]
+
+
 def of_kind(*kinds):
-    return {each.values[0]["metadata"]["name"]: each.values[0] for each in MANIFESTS if each.values[0]["kind"] in kinds}
+    return {each["metadata"]["name"]: each for each in all_of_kind(*kinds)}
 
 
 def pod_templates():
@@ -92,12 +103,13 @@ def test_a_misspelt_field_would_be_refused():
         kubernetes_validate.validate(spoilt, kubernetes_validate.latest_version(), strict=True)
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS)
-def test_everything_lies_in_the_one_namespace(manifest):
-    name = KUSTOMIZATION["namespace"]
-    assert (
-        manifest["metadata"]["name"] if manifest["kind"] == "Namespace" else manifest["metadata"]["namespace"]
-    ) == name
+def test_everything_is_in_one_of_the_two_namespaces_and_none_is_overridden():
+    names = set(of_kind("Namespace"))
+    assert names == {"image-finder", PIPELINE_NAMESPACE}
+    assert {m.values[0]["metadata"]["namespace"] for m in MANIFESTS if m.values[0]["kind"] != "Namespace"} == names
+    assert "namespace" not in KUSTOMIZATION
+    for namespace in of_kind("Namespace").values():
+        assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_the_kustomization_names_every_file_and_every_image():
@@ -111,11 +123,7 @@ def test_container_runs_as_the_user_of_its_image_without_privileges(pod, contain
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["runAsUser"] == user_of(container["image"])
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    assert container["securityContext"] == LOCKED
 
 
 @pytest.mark.parametrize(("pod", "container"), CONTAINERS)
@@ -149,27 +157,104 @@ def test_secrets_are_referred_to_never_written_and_the_kustomization_says_how_th
             assert not re.search("TOKEN|PASSWORD|SECRET|API_KEY", entry["name"])
 
 
-def test_whoever_trains_in_the_cluster_may_know_whom_to_alert_and_can_reach_them():
-    from pipelines import run_config
-    from pipelines.alerts import ADDRESSES_VARIABLE
+def step_pods(name):
+    """The pods of a pipeline's steps on the cluster, and the one that starts them, as its configuration has them."""
+    values = run_config.load(name, "cluster")
+    settings = [values["settings"], *(step["settings"] for step in values["steps"].values())]
+    pods = [pod for each in settings for pod in each["orchestrator.kubernetes"].values()]
+    assert len(pods) == 2 + len(values["steps"])
+    return pods
 
+
+STEP_PODS = [
+    pytest.param(pod, id=f"{name}-{n}") for name in ("training", "indexing") for n, pod in enumerate(step_pods(name))
+]
+
+
+def test_whoever_trains_in_the_cluster_may_know_whom_to_alert():
     told = {
         "name": ADDRESSES_VARIABLE,
         "valueFrom": {"secretKeyRef": {"name": "alerts", "key": "addresses", "optional": True}},
     }
     assert told in container_of("retrain")["env"]
-    labels = [TEMPLATES["retrain"]["metadata"]["labels"]]
-    for name in ("training", "indexing"):
-        values = run_config.load(name, "cluster")
-        settings = [values["settings"], *(step["settings"] for step in values["steps"].values())]
-        pods = [pod for each in settings for pod in each["orchestrator.kubernetes"].values()]
-        assert len(pods) == 2 + len(values["steps"])
-        assert all(told in pod["env"] for pod in pods)
-        labels += [pod["labels"] for pod in pods]
-    for policy in of_kind("NetworkPolicy").values():
+    assert all(told in pod.values[0]["env"] for pod in STEP_PODS)
+
+
+@pytest.mark.parametrize("pod", STEP_PODS)
+def test_steps_run_as_the_user_of_their_image_without_privileges(pod):
+    assert pod["container_security_context"] == LOCKED
+    context = pod["additional_pod_spec_args"]["security_context"]
+    assert context["runAsNonRoot"]
+    assert context["runAsUser"] == user_of("image-finder-pipeline")
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["volume_mounts"]}
+    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
+    assert {"/tmp", "/app"} <= set(mounts.values())  # what is written besides the home
+
+
+def secrets_of(containers):
+    references = [
+        entry["valueFrom"]["secretKeyRef"] for each in containers for entry in each["env"] if "valueFrom" in entry
+    ]
+    return {reference["name"] for reference in references}
+
+
+def test_the_pipelines_role_reads_no_secret_and_its_namespace_holds_those_alone_that_its_pods_name():
+    """Who may start a pod can read each secret of its namespace by it, whatever its role says of secrets."""
+    for role in all_of_kind("Role", "ClusterRole"):
+        assert role["kind"] == "Role"
+        assert role["metadata"]["namespace"] == PIPELINE_NAMESPACE
+        for rule in role["rules"]:
+            assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            reads = {"get", "list", "watch"} & set(rule["verbs"])
+            assert "secrets" not in rule["resources"] or not reads or rule.get("resourceNames")
+            assert not {"pods/exec", "pods/attach", "serviceaccounts/token", "roles", "rolebindings"} & set(
+                rule["resources"]
+            )
+    how = (FOLDER / "kustomization.yaml").read_text(encoding="utf-8")
+    made = dict.fromkeys(of_kind("Namespace"), frozenset())
+    for namespace, name in re.findall(r"kubectl -n (\S+) create secret generic (\S+)", how):
+        made[namespace] |= {name}
+    retrain = TEMPLATES["retrain"]["spec"]
+    used = secrets_of([*retrain["initContainers"], *retrain["containers"], *(pod.values[0] for pod in STEP_PODS)])
+    assert made[PIPELINE_NAMESPACE] == used == {"zenml-client", "object-store", "alerts"}
+    others = [c.values[1] for c in CONTAINERS if c.values[0] is not retrain and "env" in c.values[1]]
+    assert made["image-finder"] == secrets_of(others)
+
+
+@pytest.mark.parametrize("namespace", of_kind("Namespace"))
+def test_nothing_is_reached_and_nothing_reaches_out_unless_a_policy_allows_it(namespace):
+    policies = [each for each in all_of_kind("NetworkPolicy") if each["metadata"]["namespace"] == namespace]
+    everything = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert [each["metadata"]["name"] for each in policies if each["spec"] == everything] == ["nobody-by-default"]
+    for policy in policies:
+        for rule in policy["spec"].get("egress", []):
+            assert rule.get("to"), policy["metadata"]["name"]
+            assert rule.get("ports"), policy["metadata"]["name"]
+            for peer in rule["to"]:
+                assert peer.keys() <= {"podSelector", "namespaceSelector"} or LINK_LOCAL in peer["ipBlock"]["except"]
+                assert peer.get("podSelector") != {}
+
+
+def outside_ports(labels, namespace):
+    """Ports of any address that pods with these labels may call."""
+    found = set()
+    for policy in all_of_kind("NetworkPolicy"):
         chosen = policy["spec"]["podSelector"].get("matchLabels", {})
-        if "Egress" in policy["spec"]["policyTypes"]:
-            assert not any(chosen.items() <= each.items() for each in labels), "it must let alerts out"
+        if policy["metadata"]["namespace"] == namespace and chosen.items() <= labels.items():
+            rules = [rule for rule in policy["spec"].get("egress", []) if any("ipBlock" in peer for peer in rule["to"])]
+            found |= {port["port"] for rule in rules for port in rule["ports"]}
+    return found
+
+
+def test_runs_reach_store_hub_receivers_of_alerts_and_the_cluster_others_at_most_their_database():
+    labels = [TEMPLATES["retrain"]["metadata"]["labels"], *(pod.values[0]["labels"] for pod in STEP_PODS)]
+    assert all(outside_ports(each, PIPELINE_NAMESPACE) == {443, 6443, 465, 587} for each in labels)
+    reached = {
+        name: outside_ports(template["metadata"]["labels"], "image-finder") for name, template in TEMPLATES.items()
+    }
+    del reached["retrain"]
+    assert reached == {"mlflow": {5432}, "zenml": set(), "search": set(), "search-index": set()}
 
 
 @pytest.mark.parametrize("name", of_kind("Deployment"))
@@ -246,13 +331,27 @@ def test_the_search_scales_between_two_and_ten_and_reaches_nobody():
     assert of_kind("NetworkPolicy")["search"]["spec"]["egress"] == []
 
 
-def test_whoever_is_not_named_is_kept_out():
-    policy = of_kind("NetworkPolicy")["nobody-by-default"]["spec"]
-    assert policy == {"podSelector": {}, "policyTypes": ["Ingress"]}
+def test_every_policy_is_one_of_pods_that_there_are():
     labels = [template["metadata"]["labels"] for template in TEMPLATES.values()]
     for name, policy in of_kind("NetworkPolicy").items():
         chosen = policy["spec"]["podSelector"].get("matchLabels", {})
         assert any(chosen.items() <= each.items() for each in labels), name
+
+
+def test_whoever_calls_a_server_is_let_in_there():
+    into = {name: of_kind("NetworkPolicy")[name]["spec"]["ingress"][0]["from"] for name in ("mlflow", "zenml")}
+    runs = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": PIPELINE_NAMESPACE}}}
+    assert all(runs in peers for peers in into.values())
+    assert {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "search-index"}}} in into["mlflow"]
+    (policy,) = [each for each in all_of_kind("NetworkPolicy") if each["metadata"]["name"] == "runs"]
+    called = {
+        (peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"], rule["ports"][0]["port"])
+        for rule in policy["spec"]["egress"]
+        for peer in rule["to"]
+        if peer.get("namespaceSelector")
+        if "app.kubernetes.io/name" in peer["podSelector"]["matchLabels"]
+    }
+    assert called == {(name, container_of(name)["ports"][0]["containerPort"]) for name in ("mlflow", "zenml")}
 
 
 def test_what_the_library_is_indexed_from_and_served_from_lies_at_the_same_paths():
@@ -277,20 +376,23 @@ def test_jobs_have_a_time_zone_and_never_overlap():
 
 
 def test_accounts_and_volumes_of_the_cluster_stack_are_those_of_the_manifests():
-    from pipelines import run_config, stacks
+    from pipelines import stacks
 
     orchestrator = stacks.load("kubernetes").components["orchestrator"].configuration
     accounts = of_kind("ServiceAccount")
-    assert orchestrator["kubernetes_namespace"] == KUSTOMIZATION["namespace"]
+    assert orchestrator["kubernetes_namespace"] == PIPELINE_NAMESPACE
+    assert {each["metadata"]["namespace"] for each in accounts.values()} == {PIPELINE_NAMESPACE}
     assert {orchestrator["service_account_name"], orchestrator["step_pod_service_account_name"]} == set(accounts)
     assert accounts["image-finder-step"]["automountServiceAccountToken"] is False
     (subject,) = of_kind("RoleBinding")["image-finder-pipeline"]["subjects"]
     assert subject["name"] == orchestrator["service_account_name"]
     for name in ("training", "indexing"):
         pod = run_config.load(name, "cluster")["settings"]["orchestrator.kubernetes"]["pod_settings"]
-        claims = {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+        claimed = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+        claims = {volume["persistentVolumeClaim"]["claimName"] for volume in claimed}
         assert claims == {"pipeline-home", "pipeline-data"}
-        mounts = {mount["name"]: mount["mountPath"] for mount in pod["volume_mounts"]}
+        named = {volume["name"] for volume in claimed}
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["volume_mounts"] if mount["name"] in named}
         client = {mount["name"]: mount["mountPath"] for mount in container_of("retrain")["volumeMounts"]}
         assert mounts.items() <= client.items()  # whoever starts a run sees the data where the steps see them
 
@@ -310,14 +412,25 @@ def test_compose_starts_the_servers_by_the_same_commands_as_the_cluster():
 
 
 @pytest.mark.parametrize("name", [name for name, service in COMPOSE["services"].items() if "build" in service])
-def test_compose_builds_from_dockerfiles_that_are_there_and_locks_the_services_up(name):
+def test_compose_builds_from_dockerfiles_that_are_there(name):
     service = COMPOSE["services"][name]
     context = (CHECKOUT / "infra" / service["build"]["context"]).resolve()
     assert (context / service["build"]["dockerfile"]).is_file()
     assert Path(service["build"]["dockerfile"]).name == DOCKERFILES[service["image"].partition(":")[0]]
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_compose_gives_no_service_a_privilege_or_a_way_out(name):
+    service = COMPOSE["services"][name]
     assert service["cap_drop"] == ["ALL"]
+    assert not service.get("cap_add")
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
+    assert "build" in service or int(service["user"].partition(":")[0]) > 0  # our images end as a user of their own
+    for network in service["networks"]:
+        options = COMPOSE["networks"][network]
+        masquerade = options.get("driver_opts", {}).get("com.docker.network.bridge.enable_ip_masquerade")
+        assert options.get("internal") or masquerade == "false"
 
 
 def test_compose_wants_every_secret_from_outside_and_opens_no_port_to_others():

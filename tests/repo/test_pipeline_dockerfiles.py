@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components import telemetry
 from model_registry import lineage
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,13 @@ def test_every_file_it_copies_is_in_the_repository_or_of_an_earlier_stage(name):
             assert stage[1] in names
         else:
             assert all((CHECKOUT / source).exists() for source in sources)
+
+
+@pytest.mark.parametrize("name", ["pipeline", "servers", "serve"])
+def test_its_programs_report_to_nobody(name):
+    lines = " ".join(of(stages_of(name)[-1], "ENV")).split()
+    environment = dict(pair.split("=", 1) for pair in lines)
+    assert telemetry.OFF.items() <= environment.items()
 
 
 def test_the_pipeline_image_holds_the_packages_of_pipeline_cluster_tiers_and_engines():

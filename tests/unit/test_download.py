@@ -25,6 +25,7 @@ from components.app.data_commands import data
 from components.data import coco2017
 from components.data.download import FetchConfig, PictureRequest, fetch_pictures
 from components.errors import DataError, StorageError
+from tests.unit.hub_server import hub_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -605,10 +606,71 @@ def test_hub_out_of_reach_is_one_line_that_names_the_way_out(tmp_path):
     command = [sys.executable, "-c", program, *arguments]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "Error: cannot read the train split of phiyodr/coco2017" in result.stderr
+    assert "Error: cannot ask the Hugging Face hub for the newest commit of phiyodr/coco2017" in result.stderr
     assert "give a local copy of the table with --table" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "coco").exists()
+
+
+FETCHES = """
+import sys
+from pathlib import Path
+from click.testing import CliRunner
+from components.app.data_commands import data
+from components.configs import DatasetConfig
+from components.data.coco import read_captions
+from components.errors import FinderError
+sys.stdin.readline()
+for options in (["--limit", "2"], [], ["--revision", "b" * 40]):
+    done = CliRunner().invoke(data, ["fetch", "coco2017", "--split", "validation", "--to", "coco", "--json", *options])
+    print(done.exit_code, done.stderr.strip().splitlines()[-1:], flush=True)
+    sys.stdin.readline()
+parts = {"train": {"annotations": "validation", "images": "val2017"}}
+config = {"name": "coco", "layout": "coco2017_table", "hub_dataset": "phiyodr/coco2017", "parts": parts}
+for pinned in ({}, {"hub_revision": "c" * 40}):
+    try:
+        print(len(read_captions(DatasetConfig.parse({**config, **pinned}), hub_cache=Path("cache"))))
+    except FinderError as error:
+        print(error)
+"""
+
+
+def test_tables_of_the_hub_come_from_one_commit_also_when_the_hub_has_a_newer_one(server, tmp_path):
+    first, newer, other = ("a" * 40, "b" * 40, "c" * 40)
+    (tmp_path / "hub").mkdir()
+    write_parquet(tmp_path / "hub" / "validation.parquet", [server.add(number) for number in (1, 2, 3)])
+    with hub_server("phiyodr/coco2017", tmp_path / "hub", first) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", FETCHES]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            told = []
+            for _ in range(3):
+                process.stdin.write("\n")
+                process.stdin.flush()
+                told.append(process.stdout.readline())
+                hub.newest = newer
+            fetched = [path for path in hub.requests if "/resolve/" in path or "/tree/" in path]
+            unpinned, captions = process.communicate("\n", timeout=120)[0].splitlines()
+    assert [line.split()[0] for line in told] == ["0", "0", "1"]
+    assert f"come from commit {first} of phiyodr/coco2017, not {newer}; fetch to another folder" in told[2]
+    assert (tmp_path / "coco" / coco2017.REVISION_FILE).read_text() == f"{first}\n"
+    assert names_in(tmp_path / "coco" / "val2017") == {"1.jpg", "2.jpg", "3.jpg"}
+    assert fetched
+    assert all(first in path for path in fetched)
+    assert unpinned.startswith("dataset.hub_revision is not set: phiyodr/coco2017 on the hub may change at any time")
+    assert captions == "6"
+    assert [path for path in hub.requests if newer in path] == []
+    assert any(f"/resolve/{other}/validation.parquet" in path for path in hub.requests)
+
+
+def test_options_that_name_no_commit_or_contradict_each_other_are_refused(tmp_path):
+    table = write_parquet(tmp_path / "table.parquet", [])
+    moving = invoke(tmp_path, "--revision", "main")
+    assert (moving.exit_code, "expected a commit (40 hex digits), got 'main'" in moving.stderr) == (2, True)
+    both = invoke(tmp_path, "--revision", "a" * 40, "--table", str(table))
+    assert (both.exit_code, "leave --revision out" in both.stderr) == (2, True)
 
 
 def test_file_that_is_no_table_is_refused(tmp_path):

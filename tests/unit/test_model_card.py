@@ -95,9 +95,12 @@ def test_the_threshold_of_scores_stands_with_its_meaning_and_where_it_was_measur
 def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_claim_it():
     assert re.search(r"pre-training text included captions of COCO and Flickr30k", model_card(facts()))
     hub = ModelConfig(
-        text=TextTowerConfig(trunk="distilbert-base-uncased", weights="hub"), image=ImageTowerConfig(weights="hub")
+        text=TextTowerConfig(trunk="distilbert-base-uncased", weights="hub", revision="a" * 40),
+        image=ImageTowerConfig(weights="hub"),
     )
-    assert "MiniLM" not in model_card(facts(model=hub))
+    card = model_card(facts(model=hub))
+    assert "MiniLM" not in card
+    assert f"`distilbert-base-uncased@{'a' * 40}` (hub weights)" in card
 
 
 @pytest.mark.parametrize(

