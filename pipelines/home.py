@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from components.app.paths import HOME_VARIABLE, home_root
 from components.errors import ConfigError, StorageError
 from components.storage import write_errors
+from pipelines import moved
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -83,6 +84,12 @@ class Home:
         return self.root / "index"
 
 
+def existing_registry(home: Home, given: str | None = None) -> str:
+    """MLflow's address for a command that reads it without ZenML; a home that was moved is adopted first."""
+    moved.adopt(home)
+    return tracking_uri(home, given)
+
+
 def tracking_uri(home: Home, given: str | None = None) -> str:
     """MLflow's address without touching ZenML: the given one, else MLFLOW_TRACKING_URI, else the home's SQLite file."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or home.mlflow_uri
@@ -117,6 +124,9 @@ def connect(home: Home) -> "Client":
     Call it before anything imports zenml. Raises StorageError, and ConfigError when the server does not answer.
     """
     _make_folders(home)
+    moved.adopt(home)
+    if not has_server():
+        moved.require_own_store(home)
     _set_environment(home, has_server=has_server())
     from zenml.client import Client  # 4 s, and it reads the environment set above
 

@@ -18,7 +18,7 @@ from model_registry.mlflow_registry import Registry
 from model_registry.operations import Operations
 from model_registry.registry_errors import limit_waiting, shown_address
 from model_registry.stored_contest import decide_from_store, forced
-from pipelines.home import Home, tracking_uri
+from pipelines.home import Home, existing_registry
 
 _REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
 
@@ -54,7 +54,7 @@ class Change(NamedTuple):
 def open_desk(home: Path | None, mlflow_uri: str | None, model: str | None) -> Desk:
     """The registry in use and a model of it: the named one, the usual one, or the only one. Raises ConfigError."""
     place = Home.resolve(home)
-    uri = tracking_uri(place, mlflow_uri)
+    uri = existing_registry(place, mlflow_uri)
     limit_waiting(_REQUEST_S, _RETRIES)
     for key, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
         os.environ.setdefault(key, value)

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from components.configs import first_fault
 from components.errors import BundleError, ConfigError, IndexMismatchError, QueryError, StorageError
 from components.records import Record
-from components.search import exact
+from components.search import exact, stored_paths
 from components.search.approximate import Approximate
 from components.search.arrow import bools, text_scalar
 from components.search.exact import Mask, Neighbours, Rows, Vectors
@@ -256,8 +256,19 @@ def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexMa
     pq.write_table(items.cast(ITEM_SCHEMA), path / ITEMS, use_dictionary=["folder", "camera"])
     hashes = {name: sha256_of_file(path / name) for name in (VECTORS, ITEMS)}
     manifest = manifest.model_copy(update={"files_sha256": hashes})
-    (path / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_manifest(path, manifest)
     return manifest
+
+
+def write_manifest(path: Path, manifest: IndexManifest) -> None:
+    """Write index.json into the folder of an index. Paths that move with a published index are stored relative to it."""
+    stored = manifest.model_copy(
+        update={
+            "bundle_uri": stored_paths.relative(manifest.bundle_uri, path),
+            "roots": tuple(stored_paths.relative(root, path) for root in manifest.roots),
+        }
+    )
+    (path / MANIFEST).write_text(stored.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _check_files(path: Path, manifest: IndexManifest, *, verify: bool) -> None:
@@ -305,8 +316,10 @@ def read_manifest(path: Path) -> IndexManifest:
     if version != FORMAT_VERSION:
         raise StorageError(f"index {path} has format {version}, this version reads {FORMAT_VERSION}; build it again")
     try:
-        return IndexManifest.model_validate_json(content)
+        manifest = IndexManifest.model_validate_json(content)
     except ValidationError as error:
         raise StorageError(
             f"{path / MANIFEST} is not an index manifest: {first_fault(error)}; build it again"
         ) from error
+    bundle_uri, roots = stored_paths.adopted(manifest.bundle_uri, manifest.roots, path)
+    return manifest.model_copy(update={"bundle_uri": bundle_uri, "roots": roots})

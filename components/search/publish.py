@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from components.bundle import Bundle
 from components.errors import StorageError
-from components.search.index import MANIFEST, IndexManifest, VectorIndex
+from components.search.index import MANIFEST, IndexManifest, VectorIndex, write_manifest
 from components.search.published import (
     POINTER,
     current_generation,
@@ -33,7 +33,7 @@ def publish(index: VectorIndex, bundle: Bundle, *, bundles: Path, target: Path) 
         return VectorIndex.open(target)
     with new_generation(target, spare=lambda: _of_the_bundle_before(target)) as folder:
         shutil.copytree(index.path, folder, dirs_exist_ok=True)
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
     return VectorIndex.open(target)
 
 

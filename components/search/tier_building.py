@@ -14,10 +14,10 @@ from components.search.approximate import Approximate, is_installed, library_ver
 from components.search.exact import Neighbours, Vectors
 from components.search.index import (
     APPROXIMATE,
-    MANIFEST,
     ApproximateFacts,
     IndexManifest,
     VectorIndex,
+    write_manifest,
 )
 from components.search.measuring_texts import MeasuringTexts, measuring_texts
 from components.search.onnx_encoder import OnnxEncoder
@@ -64,7 +64,7 @@ def add_tier(
             raise
         logger.warning("%s stays exact: %s", rows, error)
         return manifest
-    (folder / MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_manifest(folder, whole)
     return whole
 
 
