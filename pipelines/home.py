@@ -126,12 +126,13 @@ def connect(home: Home) -> "Client":
     _make_folders(home)
     moved.adopt(home)
     if not has_server():
-        moved.require_own_store(home)
+        moved.ensure_own_store(home)
     _set_environment(home, has_server=has_server())
     from zenml.client import Client  # 4 s, and it reads the environment set above
 
     _tame_logs()
     _remember_packages()
+    moved.keep_cached_steps(home)
     try:
         client = Client()
         _ = client.zen_store  # connects

@@ -10,13 +10,16 @@ import base64
 import functools
 import json
 import logging
+import os
 import re
+import shlex
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -67,14 +70,57 @@ def adopt(home: "Home") -> None:
         )
 
 
-def require_own_store(home: "Home") -> None:
-    """Raise ConfigError if the home's ZenML configuration names a server: `zenml login` wrote that."""
-    store = _zenml_configuration(home).get("store") or {}
-    if store.get("type", "sql") != "sql":
-        raise ConfigError(
-            f"the home {home.root} is connected to the ZenML server {store.get('url', '')}, pipelines use its own store: "
-            f"run ZENML_CONFIG_PATH={home.zenml_dir} zenml logout --local, or set ZENML_STORE_URL to use that server"
-        )
+def ensure_own_store(home: "Home") -> None:
+    """Have ZenML's configuration in a home name the home's own store: `zenml login` and `logout` write others there.
+
+    Raises ConfigError if it is connected to a server.
+    """
+    configuration = _zenml_configuration(home)
+    store = configuration.pop("store", None) or {}
+    own = home.root.joinpath(*_ZENML_DATABASE)
+    if store.get("type", "sql") == "sql" and store.get("database", str(own)) == str(own):
+        return
+    if store.get("type") == "rest":
+        address, server = str(store.get("url", "")), _local_server(home)
+        if server is None or server.is_running:
+            raise ConfigError(
+                f"the home {home.root} is connected to the ZenML server {address}, pipelines use its own store: "
+                f"run {_zenml(home)} logout {address if server is None else '--local'}, or set ZENML_STORE_URL to use that server"
+            )
+        shutil.rmtree(server.folder, ignore_errors=True)
+        logger.warning("Home %s was connected to %s, a server of another path or a former one: disconnected", home.root, address)
+    # Without one ZenML takes the store below ZENML_LOCAL_STORES_PATH.
+    write_text_atomically(home.zenml_dir / "config.yaml", yaml.safe_dump(configuration))
+
+
+class _LocalServer(NamedTuple):
+    """What `zenml login --local` left in a home."""
+
+    folder: Path
+    is_running: bool  # from this very path: a copy must not stop the server of the original
+
+
+def _local_server(home: "Home") -> _LocalServer | None:
+    """The server that `zenml login --local` started, running or not; None if the home is connected to another one."""
+    address = str((_zenml_configuration(home).get("store") or {}).get("url", ""))
+    if urlsplit(address).hostname not in {"127.0.0.1", "localhost"}:
+        return None
+    folder = home.zenml_dir / "zen_server" / "daemon"
+    try:
+        service = json.loads((folder / "service.json").read_text(encoding="utf-8"))
+        started_here = service["config"]["root_runtime_path"] == str(folder)
+        os.kill(int((folder / "service.pid").read_text()), 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return _LocalServer(folder, is_running=False)
+    return _LocalServer(folder, is_running=started_here)
+
+
+def _zenml(home: "Home") -> str:
+    stores = home.zenml_dir / "stores"
+    return " ".join(
+        f"{name}={shlex.quote(str(path))}"
+        for name, path in (("ZENML_CONFIG_PATH", home.zenml_dir), ("ZENML_LOCAL_STORES_PATH", stores))
+    ) + " zenml"
 
 
 def keep_cached_steps(home: "Home") -> None:

@@ -19,7 +19,6 @@ from components.errors import BusyError, ConfigError, FinderError
 from components.monitoring.report import DriftReport
 from components.records import ParityReport, PromotionDecision, RetrievalReport
 from components.search.index import IndexManifest
-from pipelines import moved
 from pipelines.home import EXPERIMENT_NAME, Home, prepare
 from pipelines.run_config import PipelineName, Values, checked, filled
 
@@ -146,7 +145,6 @@ def pipeline_function(kind: PipelineName) -> Any:  # noqa: ANN401 - ZenML's pipe
 def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: str) -> "PipelineRunResponse":
     from model_registry import tracking
 
-    moved.keep_cached_steps(home)
     if uri == home.mlflow_uri:  # and the home is held, so that nobody is about to end them
         tracking.mark_killed(uri, EXPERIMENT_NAME)
     # ZenML wants names that never were: after a clock was set back the time alone may have been.
