@@ -20,6 +20,7 @@ from components.features.content_cache import ContentCache
 from components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
 from components.library.catalog import Catalog
 from components.library.folders import chosen_roots
+from components.library.moved import adopt_folders
 from components.library.place import Library, shown
 from components.library.plan import Plan, Rows, make_plan
 from components.library.publishing import publish_rows
@@ -97,6 +98,8 @@ def update(
             catalog = Catalog.open(library.catalog, warn=warn)
         if catalog is not None:
             stack.enter_context(catalog)
+            if options.default_bundles is not None and not options.dry_run:
+                adopt_folders(library, catalog, options.default_bundles.parent, warn=warn)
         roots = chosen_roots(library, catalog, folders, forget, warn=warn)
         if catalog is None or options.dry_run:
             counts = _rehearse(library, catalog, roots, options, warn)
