@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+from components.app.champion import indices_of, pending_change
 from components.bundle import Bundle
 from components.configs import RegistryConfig
 from components.errors import BundleError, ConfigError, FinderError, QualityError
@@ -60,7 +61,7 @@ def open_desk(home: Path | None, mlflow_uri: str | None, model: str | None) -> D
         os.environ.setdefault(key, value)
     warnings.filterwarnings("ignore", module=r"mlflow\.")
     registry = Registry.existing(uri)
-    return Desk(place, uri, Operations(registry), _chosen(registry, model))
+    return Desk(place, uri, Operations(registry, home=place.root), _chosen(registry, model))
 
 
 def promote(desk: Desk, version_or_alias: str, *, force: bool, reason: str) -> Change:
@@ -106,6 +107,16 @@ def rollback(desk: Desk, *, reason: str) -> Change:
     return Change(version, before, None, _bring_index(desk, version))  # an indexing run takes the lock itself
 
 
+def pending(desk: Desk) -> list[str]:
+    """What completes a change of the champion whose indices in the home are missing, a sentence an index."""
+    champion = desk.registry.champion_version(desk.model)
+    if champion is None:
+        return []
+    note = desk.operations.champion_note(desk.model, champion)
+    found = [pending_change(index, note=note) for index in indices_of(desk.place.root)]
+    return [each.text() for each in found if each is not None]
+
+
 def fetch(desk: Desk, version_or_alias: str, to: Path) -> Bundle:
     """Bring a bundle to a folder that is not there yet, whole or not at all, every hash verified. Raises ConfigError."""
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -146,6 +157,7 @@ def _bring_index(desk: Desk, version: str) -> str:
     if not _index_is_of_another(desk, version):
         return f"the index in {home.index_dir} is of version {version}"
     before = registry.version_of_bundle(desk.model, bundle_in_force(home.index_dir))
+    desk.operations.note_champion(desk.model, version)
     try:
         bundle = _bundle(desk, version)
         if (restored := restore(bundle, bundles=home.bundles_dir, target=home.index_dir)) is not None:

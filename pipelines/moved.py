@@ -88,7 +88,9 @@ def ensure_own_store(home: "Home") -> None:
                 f"run {_zenml(home)} logout {address if server is None else '--local'}, or set ZENML_STORE_URL to use that server"
             )
         shutil.rmtree(server.folder, ignore_errors=True)
-        logger.warning("Home %s was connected to %s, a server of another path or a former one: disconnected", home.root, address)
+        logger.warning(
+            "Home %s was connected to %s, a server of another path or a former one: disconnected", home.root, address
+        )
     # Without one ZenML takes the store below ZENML_LOCAL_STORES_PATH.
     write_text_atomically(home.zenml_dir / "config.yaml", yaml.safe_dump(configuration))
 
@@ -117,10 +119,13 @@ def _local_server(home: "Home") -> _LocalServer | None:
 
 def _zenml(home: "Home") -> str:
     stores = home.zenml_dir / "stores"
-    return " ".join(
-        f"{name}={shlex.quote(str(path))}"
-        for name, path in (("ZENML_CONFIG_PATH", home.zenml_dir), ("ZENML_LOCAL_STORES_PATH", stores))
-    ) + " zenml"
+    return (
+        " ".join(
+            f"{name}={shlex.quote(str(path))}"
+            for name, path in (("ZENML_CONFIG_PATH", home.zenml_dir), ("ZENML_LOCAL_STORES_PATH", stores))
+        )
+        + " zenml"
+    )
 
 
 def keep_cached_steps(home: "Home") -> None:

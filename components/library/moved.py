@@ -46,5 +46,5 @@ def _published_home(library: Library, home: Path) -> str:
         return ""
     inner = Path(library.root.relative_to(home), "bundles").parts
     parts = Path(stored).parts[:-1]
-    is_inside = os.path.isabs(stored) and parts[-len(inner) :] == inner
+    is_inside = Path(stored).is_absolute() and parts[-len(inner) :] == inner
     return str(Path(*parts[: -len(inner)])) if is_inside else ""

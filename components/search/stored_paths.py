@@ -14,14 +14,14 @@ _BUNDLES = "bundles"
 def relative(path: str, folder: Path) -> str:
     """A path as the index in `folder` stores it: relative to folder if it is below the index's base, else unchanged."""
     base = _base_of(folder)
-    if base is None or not os.path.isabs(path) or not Path(path).is_relative_to(base):
+    if base is None or not Path(path).is_relative_to(base):
         return path
     return os.path.relpath(path, _absolute(folder))
 
 
 def absolute(path: str, folder: Path) -> str:
     """The absolute path of a stored one; URIs of object stores are unchanged."""
-    if os.path.isabs(path) or "://" in path:
+    if Path(path).is_absolute() or "://" in path:
         return path
     return os.path.normpath(_absolute(folder) / path)
 
@@ -49,7 +49,7 @@ def moved(path: str, former: Path, base: Path) -> str:
 
 def _base_of(folder: Path) -> Path | None:
     whole = _absolute(folder)
-    return whole.parents[2] if whole.parent.name == _GENERATIONS and len(whole.parents) > 2 else None  # noqa: PLR2004
+    return whole.parents[2] if whole.parent.name == _GENERATIONS and len(whole.parents) > 2 else None
 
 
 def _absolute(folder: Path) -> Path:

@@ -122,6 +122,9 @@ class HealthAnswer(_Told):
     )
     generation: str = ""
     pictures: int = 0
+    pending: str | None = Field(
+        None, description="the index belongs to the version before the champion; names the command that completes it"
+    )
 
 
 class FacetsAnswer(Facets):
