@@ -220,9 +220,15 @@ def _tame_logs() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     for name in _REPEATING_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger(_TALKING_LOGGERS[0]).addFilter(_repeats_no_error)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"mlflow\.")  # about its own type hints and its use of pandas
+
+
+def _repeats_no_error(record: logging.LogRecord) -> bool:
+    """Whether a record is no error of a step: those are raised again and shown by the command, in one line."""
+    return record.levelno < logging.ERROR
 
 
 def _blanked_address(client: "Client", given: str | None) -> str | None:

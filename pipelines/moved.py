@@ -26,7 +26,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from components.errors import BusyError, ConfigError, StorageError
-from components.storage import write_text_atomically
+from components.storage import disk_full, write_text_atomically
 
 if TYPE_CHECKING:
     from pipelines.home import Home
@@ -278,7 +278,7 @@ def _changing(database: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)) as store, store:
             yield store
     except sqlite3.Error as error:
-        raise _refused(database, error) from error
+        raise disk_full(error, database) or _refused(database, error) from error
 
 
 def _refused(path: Path, reason: object) -> StorageError:
