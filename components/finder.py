@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from components.search.labels import LabelScore
 
 _INDEX_FOLDER = "index"
-_BUNDLES_FOLDER = "bundles"
 _PICTURES_A_CALL = 16
 _OPENING_TRIES = 3  # a writer that publishes twice while a generation is being opened takes it away
 _RETRY_S = 10.0  # opening hashes the whole index: one that is damaged is not for every tick of a server
@@ -82,7 +81,7 @@ class Finder:
         given = None if bundle is None else Path(bundle).expanduser().absolute()
         stamp = _stamp_of(place)  # before it is opened: what is published meanwhile is found by the next refresh
         index = _open_index(place)
-        engine = SearchEngine(index, _open_encoder(given or _bundle_of(index, place), threads))
+        engine = SearchEngine(index, _open_encoder(given or Path(index.manifest.bundle_uri), threads))
         return cls(engine, place, bundle=given, threads=threads, stamp=stamp)
 
     # Searching
@@ -196,7 +195,7 @@ class Finder:
         encoder = self.engine.encoder
         same = encoder.bundle.sha256 == index.manifest.bundle_sha256
         if not self._bundle and not (same and encoder.bundle.path.is_dir()):
-            encoder = _open_encoder(_bundle_of(index, self.path), self._threads)
+            encoder = _open_encoder(Path(index.manifest.bundle_uri), self._threads)
         return SearchEngine(index, encoder)
 
 
@@ -229,13 +228,6 @@ def _open_index(place: Path) -> VectorIndex:
             fault = error
         if not tries or _stamp_of(place) == stamp:
             raise fault
-
-
-def _bundle_of(index: VectorIndex, place: Path) -> Path:
-    """Folder of the index's bundle; beside the index if the whole was moved."""
-    named = Path(index.manifest.bundle_uri)
-    beside = place.parent / _BUNDLES_FOLDER / index.manifest.bundle_sha256[:16]
-    return beside if beside.is_dir() and not named.is_dir() else named
 
 
 def _open_encoder(bundle: Path, threads: int) -> OnnxEncoder:

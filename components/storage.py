@@ -25,6 +25,8 @@ _PATH_REFUSALS = {
 _RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
 # shutil.copytree raises one without a number for all that it could not copy, whose texts hold the numbers.
 _COPY_NUMBER = re.compile(r"\[Errno (\d+)\]")
+# SQLite, and what a server or a library reports of it.
+_FULL_SIGNS = ("database or disk is full", "No space left on device")
 _NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
@@ -123,6 +125,39 @@ def make_private(directory: Path) -> None:
     for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)  # another process may create it meanwhile
     directory.mkdir(exist_ok=True)  # an existing file is an error
+
+
+def disk_full(error: BaseException, where: Path) -> StorageError | None:
+    """One line if a full disk is behind an exception, also behind one that a library wrapped in its own; else None.
+
+    where: the path to name if the exception names none.
+    """
+    for each in _chain(error):
+        number = _system_number(each) if isinstance(each, Exception) else 0
+        if number in _SPACE_REFUSALS or any(sign in str(each) for sign in _FULL_SIGNS):
+            named = getattr(each, "filename", None)
+            path = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else _fuller(where)
+            reason = os.strerror(number if number in _SPACE_REFUSALS else errno.ENOSPC)
+            return StorageError(
+                f"disk full: {path} has {_free_mb(path):,.1f} MB free, {reason}; free space and run the same command again"
+            )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _fuller(path: Path) -> Path:
+    """The path, or the folder of temporary files if less is free there: most errors of a full disk name no file."""
+    return min((path, Path(tempfile.gettempdir())), key=_free_mb)
+
+
+def _free_mb(path: Path) -> float:
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free / 1e6
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -6,12 +6,14 @@ is one transaction, so there is a champion at any instant, and after a stop betw
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Self
 
 import mlflow
 import sqlalchemy.exc
 from mlflow.exceptions import MlflowException
 
+from components.app.champion import ChampionNote, note_champion
 from components.errors import ConfigError
 from components.records import PromotionDecision, Record
 from model_registry import names
@@ -44,21 +46,22 @@ class History(Record):
 class Operations:
     """Promotion, rollback and their ledger at one registry. Not for several threads at once."""
 
-    def __init__(self, registry: Registry, *, actor: str | None = None) -> None:
-        """actor: who is written into the ledger; None: user@host."""
+    def __init__(self, registry: Registry, *, actor: str | None = None, home: Path | None = None) -> None:
+        """actor: who is written into the ledger; None: user@host. home: where the champion is noted for its indices."""
         self.registry = registry
         self.tracking_uri = registry.tracking_uri
         self.ledger = LedgerStore(registry.client, registry.tracking_uri)
         self._actor = actor or user_and_host()
+        self._home = home
         self._held: dict[str, Held] = {}
 
     @classmethod
-    def of_step(cls) -> Self:
+    def of_step(cls, *, home: Path | None = None) -> Self:
         """Those of the MLflow run ZenML opened for the current step, which is the actor. Raises ConfigError without one."""
         registry = Registry.of_step()
         run = mlflow.active_run()
         assert run is not None, "Registry.of_step has looked"
-        return cls(registry, actor=f"run {run.info.run_name} ({run.info.run_id})")
+        return cls(registry, actor=f"run {run.info.run_name} ({run.info.run_id})", home=home)
 
     @contextmanager
     def exclusive(self, model: str, *, wait_s: float = _WAIT_S) -> Iterator[None]:
@@ -109,7 +112,21 @@ class Operations:
             written = [*self._note_registered(model, state), *self._finish_move(model, state)]
             if written:
                 state = state_of(self._read(model))
-            return (*written, *self._note_outside(model, state))
+            written += self._note_outside(model, state)
+            if written and (champion := self.registry.aliases(model).get(names.CHAMPION)):
+                self.note_champion(model, champion)
+            return tuple(written)
+
+    def note_champion(self, model: str, version: str) -> None:
+        """Write champion.json of the home, if there is a home. Raises StorageError."""
+        if self._home is not None:
+            note_champion(self._home, self.champion_note(model, version))
+
+    def champion_note(self, model: str, version: str) -> ChampionNote:
+        """A version as champion, with the bundles of all versions."""
+        tags = {each.version: each.tags for each in self.registry.versions(model)}
+        bundles = {name: found[names.BUNDLE_SHA256] for name, found in tags.items() if names.BUNDLE_SHA256 in found}
+        return ChampionNote(model=model, version=version, bundles=bundles)
 
     def record(self, model: str, event: PromotionDecision | Event, *, actor: str | None = None) -> LedgerEntry:
         """Append a decision or another event, and name it at the version it is about. Takes the lock.
@@ -219,6 +236,7 @@ class Operations:
         self._held[model].check()
         if event.from_version and self.registry.has_version(model, event.from_version):
             self.registry.set_alias(model, names.PREVIOUS, event.from_version)
+        self.note_champion(model, event.to_version)  # before the alias moves, so that a kill cannot hide it
         self.registry.set_alias(model, names.CHAMPION, event.to_version)
         if self.registry.aliases(model).get(names.PREVIOUS) == event.to_version:  # the champion before it has gone
             self.registry.delete_alias(model, names.PREVIOUS)

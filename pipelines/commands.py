@@ -112,10 +112,10 @@ def run(
 def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
     """Open the MLflow UI on the store in use: runs, curves, figures, reports, registered versions."""
     from components.errors import ConfigError
-    from pipelines.home import Home, tracking_uri
+    from pipelines.home import Home, existing_registry
 
     place = Home.resolve(home)
-    uri = tracking_uri(place, mlflow_uri)
+    uri = existing_registry(place, mlflow_uri)
     if uri.startswith(("http://", "https://")):
         click.echo(f"the store in use is a server with a page of its own: {uri}")
         return

@@ -116,13 +116,13 @@ def _compared(
     from components.monitoring.data_folder import read_files
     from model_registry.champion_drift import Subject, compare
     from model_registry.mlflow_registry import Registry
-    from pipelines.home import Home, tracking_uri
+    from pipelines.home import Home, existing_registry
 
     place = Home.resolve(home)
     root = data.resolve()
     subject = Subject(f"{root.name} {part}" if part else root.name, "", read_files(root, part))
     return compare(
-        Registry.existing(tracking_uri(place, mlflow_uri)),
+        Registry.existing(existing_registry(place, mlflow_uri)),
         registered,
         subject,
         config,

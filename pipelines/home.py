@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from components.app.paths import HOME_VARIABLE, home_root
 from components.errors import ConfigError, StorageError
 from components.storage import make_private, write_errors
+from pipelines import moved
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -83,6 +84,12 @@ class Home:
         return self.root / "index"
 
 
+def existing_registry(home: Home, given: str | None = None) -> str:
+    """MLflow's address for a command that reads it without ZenML; a home that was moved is adopted first."""
+    moved.adopt(home)
+    return tracking_uri(home, given)
+
+
 def tracking_uri(home: Home, given: str | None = None) -> str:
     """MLflow's address without touching ZenML: the given one, else MLFLOW_TRACKING_URI, else the home's SQLite file."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or home.mlflow_uri
@@ -117,11 +124,15 @@ def connect(home: Home) -> "Client":
     Call it before anything imports zenml. Raises StorageError, and ConfigError when the server does not answer.
     """
     _make_folders(home)
+    moved.adopt(home)
+    if not has_server():
+        moved.ensure_own_store(home)
     _set_environment(home, has_server=has_server())
     from zenml.client import Client  # 4 s, and it reads the environment set above
 
     _tame_logs()
     _remember_packages()
+    moved.keep_cached_steps(home)
     try:
         client = Client()
         _ = client.zen_store  # connects
@@ -207,9 +218,15 @@ def _tame_logs() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     for name in _REPEATING_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger(_TALKING_LOGGERS[0]).addFilter(_repeats_no_error)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"mlflow\.")  # about its own type hints and its use of pandas
+
+
+def _repeats_no_error(record: logging.LogRecord) -> bool:
+    """Whether a record is no error of a step: those are raised again and shown by the command, in one line."""
+    return record.levelno < logging.ERROR
 
 
 def _blanked_address(client: "Client", given: str | None) -> str | None:

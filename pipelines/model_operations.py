@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+from components.app.champion import indices_of, pending_change
 from components.bundle import Bundle
 from components.configs import RegistryConfig
 from components.errors import BundleError, ConfigError, FinderError, QualityError
@@ -18,7 +19,7 @@ from model_registry.mlflow_registry import Registry
 from model_registry.operations import Operations
 from model_registry.registry_errors import limit_waiting, shown_address
 from model_registry.stored_contest import decide_from_store, forced
-from pipelines.home import Home, tracking_uri
+from pipelines.home import Home, existing_registry
 
 _REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
 
@@ -54,12 +55,12 @@ class Change(NamedTuple):
 def open_desk(home: Path | None, mlflow_uri: str | None, model: str | None) -> Desk:
     """The registry in use and a model of it: the named one, the usual one, or the only one. Raises ConfigError."""
     place = Home.resolve(home)
-    uri = tracking_uri(place, mlflow_uri)
+    uri = existing_registry(place, mlflow_uri)
     limit_waiting(_REQUEST_S, _RETRIES)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.filterwarnings("ignore", module=r"mlflow\.")
     registry = Registry.existing(uri)
-    return Desk(place, uri, Operations(registry), _chosen(registry, model))
+    return Desk(place, uri, Operations(registry, home=place.root), _chosen(registry, model))
 
 
 def promote(desk: Desk, version_or_alias: str, *, force: bool, reason: str) -> Change:
@@ -105,6 +106,16 @@ def rollback(desk: Desk, *, reason: str) -> Change:
     return Change(version, before, None, _bring_index(desk, version))  # an indexing run takes the lock itself
 
 
+def pending(desk: Desk) -> list[str]:
+    """What completes a change of the champion whose indices in the home are missing, a sentence an index."""
+    champion = desk.registry.champion_version(desk.model)
+    if champion is None:
+        return []
+    note = desk.operations.champion_note(desk.model, champion)
+    found = [pending_change(index, note=note) for index in indices_of(desk.place.root)]
+    return [each.text() for each in found if each is not None]
+
+
 def fetch(desk: Desk, version_or_alias: str, to: Path) -> Bundle:
     """Bring a bundle to a folder that is not there yet, whole or not at all, every hash verified. Raises ConfigError."""
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -145,6 +156,7 @@ def _bring_index(desk: Desk, version: str) -> str:
     if not _index_is_of_another(desk, version):
         return f"the index in {home.index_dir} is of version {version}"
     before = registry.version_of_bundle(desk.model, bundle_in_force(home.index_dir))
+    desk.operations.note_champion(desk.model, version)
     try:
         bundle = _bundle(desk, version)
         if (restored := restore(bundle, bundles=home.bundles_dir, target=home.index_dir)) is not None:

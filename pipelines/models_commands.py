@@ -49,7 +49,7 @@ def list_command(
     from components.errors import ConfigError
     from model_registry import names
     from model_registry.compare_text import versions_table
-    from pipelines.model_operations import open_desk
+    from pipelines.model_operations import open_desk, pending
 
     desk = open_desk(home, mlflow_uri, model)
     versions = desk.registry.versions(desk.model)
@@ -62,6 +62,8 @@ def list_command(
         _print_json([each.model_dump(mode="json") for each in versions])
     else:
         click.echo(versions_table(versions))
+    for note in pending(desk):
+        click.echo(note, err=True)
 
 
 @models.command(epilog="\b\nExamples:\n  image-finder models show champion\n  image-finder models show 7 --card")
@@ -187,9 +189,10 @@ def rollback(*, reason: str, home: Path | None, mlflow_uri: str | None, model: s
 def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool) -> None:
     """Print and verify the ledger: every decision, promotion and rollback. Exits with 1 when it was tampered with."""
     from model_registry.compare_text import history_text
-    from pipelines.model_operations import open_desk
+    from pipelines.model_operations import open_desk, pending
 
     desk = open_desk(home, mlflow_uri, model)
+    notes = pending(desk)
     found = desk.operations.history(desk.model)
     faults = [fault.text for fault in found.faults]
     last = found.entries[-1] if found.entries else None
@@ -201,13 +204,13 @@ def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, mo
                 "model": desk.model,
                 "entries": [entry.model_dump(mode="json") for entry in found.entries],
                 "faults": faults,
-                "notes": list(found.notes),
+                "notes": [*found.notes, *notes],
             }
         )
     elif last is not None:
         click.echo(history_text(found.entries))
         click.echo(f"\n{len(found.entries)} entries, anchor {last.n}:{last.sha256}")
-    for note in found.notes:
+    for note in (*found.notes, *notes):
         click.echo(note, err=True)
     if faults:
         for fault in faults:

@@ -19,6 +19,7 @@ from components.hub import require_pinned
 from components.monitoring.report import DriftReport
 from components.records import ParityReport, PromotionDecision, RetrievalReport
 from components.search.index import IndexManifest
+from components.storage import disk_full
 from components.temporaries import scratch_directory
 from pipelines.home import EXPERIMENT_NAME, Home, prepare
 from pipelines.run_config import PipelineName, Values, checked, filled
@@ -154,8 +155,10 @@ def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: st
     name = f"{kind}-{subject}-{stamp}"
     try:
         run = _submit(kind, pipeline_function(kind), {**values, "run_name": name})
-    except BaseException:
+    except BaseException as error:
         tracking.mark_failed(uri, EXPERIMENT_NAME, name)
+        if not isinstance(error, FinderError) and (full := disk_full(error, home.root)) is not None:
+            raise full from error
         raise
     assert run is not None
     return run

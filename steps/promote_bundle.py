@@ -19,7 +19,7 @@ from model_registry.operations import Operations
 from model_registry.promotion import Grounds
 from steps._cache import code_hash
 from steps._tables import with_pictures
-from steps._workspace import scratch_dir
+from steps._workspace import home, scratch_dir
 
 
 @step(enable_cache=False, experiment_tracker=True)
@@ -49,7 +49,7 @@ def promote_bundle(
         code_sha256=code_hash(),
     )
     contest = hold_contest(
-        Operations.of_step(),
+        Operations.of_step(home=home()),
         Candidate(registered.name, registered.version, bundle),
         measure,
         grounds=Grounds(validated, parity),

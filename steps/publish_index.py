@@ -23,7 +23,7 @@ def publish_index(
 
     Never cached: the home may have been changed by hand.
     """
-    operations, model, target = Operations.of_step(), config.model_name, home() / "index"
+    operations, model, target = Operations.of_step(home=home()), config.model_name, home() / "index"
     with operations.exclusive(model):
         standing = operations.standing(model)
         if standing.version is None:
@@ -34,6 +34,7 @@ def publish_index(
                 f"version {champion.version} became champion of '{model}' while the index of another one was made; that "
                 "index was not published: run 'image-finder pipeline run indexing' again"
             )
+        operations.note_champion(model, champion.version)  # it may have been moved elsewhere
         before = bundle_in_force(target)
         published = publish(index, bundle, bundles=home() / "bundles", target=target)
         if before != bundle.sha256:

@@ -24,12 +24,15 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
     if library and index_path:
         raise click.UsageError("--library and --index exclude each other")
     with shown_to_user():
+        from components.app.champion import pending_change
         from components.library.info import index_info
 
         if index_path is None and library is None and not (default_library() / "index").is_dir():
             index_path = default_index().path
         place = index_path or (library or default_library()).expanduser() / "index"
         found = index_info(place.resolve(), default_bundles=home_root() / "bundles")
+        if (pending := pending_change(place.resolve())) is not None:
+            found = found.model_copy(update={"pending": pending.text()})
         if as_json:
             click.echo(found.model_dump_json(indent=2))
             return
@@ -49,6 +52,8 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
         click.echo(f"bundle     {found.bundle[:16]}, {starter}{trained}, {shown_path(found.bundle_path)}")
         if found.newer_bundle:
             click.echo(f"  a newer bundle was published: {found.newer_bundle[:16]}; image-finder index takes it")
+        if found.pending:
+            click.echo(f"pending    {found.pending}")
         click.echo(f"failed     {len(found.failed):,}")
         for path, reason in list(found.failed.items())[:_LISTED_FAILURES]:
             click.echo(f"  {shown_path(path)}: {visible(reason)}")

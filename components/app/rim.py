@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import click
 
+from components.app.paths import home_root
 from components.errors import FinderError
 from components.text import visible
 
@@ -25,8 +26,8 @@ _EXTRA_OF_MODULE = {
 
 @contextlib.contextmanager
 def shown_to_user() -> Iterator[None]:
-    """Translate errors for the command line: a FinderError and a package that is not installed exit with 1, Ctrl-C
-    with 130. Everything else is a fault of the program and keeps its traceback.
+    """Translate errors for the command line: a FinderError, a package that is not installed and a full disk exit
+    with 1, Ctrl-C with 130. Everything else is a fault of the program and keeps its traceback.
     """
     try:
         yield
@@ -39,6 +40,14 @@ def shown_to_user() -> Iterator[None]:
         extra = _EXTRA_OF_MODULE.get(package, "pipeline")
         hint = f"pip install 'text-guided-image-finder[{extra}]'"
         raise click.ClickException(f"this command needs {package}, which is not installed: {hint}") from error
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
     except KeyboardInterrupt as error:
         click.echo("stopped; the same command goes on where it was", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error
+    except Exception as error:
+        from components.storage import disk_full  # nearly never, and every command begins with this module
+
+        if (full := disk_full(error, home_root())) is None:
+            raise
+        raise click.ClickException(str(full)) from error

@@ -155,6 +155,11 @@ class Catalog:
         self._do(lambda: self._connection.execute("INSERT INTO folders VALUES (?, ?, ?)", values))
         return identity
 
+    def rename_folder(self, identity: int, path: bytes) -> None:
+        """Change the absolute path of a folder; what is known of its files stays."""
+        values = (path, _crc((identity, path)), identity)
+        self._do(lambda: self._connection.execute("UPDATE folders SET path = ?, crc = ? WHERE id = ?", values))
+
     def remove_folder(self, identity: int) -> None:
         """Remove a folder and all that is known of its files."""
         self._do(lambda: self._connection.execute("DELETE FROM files WHERE folder = ?", (identity,)))

@@ -31,6 +31,7 @@ from components.library.losses import (
     warn_of_losses,
     warn_of_unreadable,
 )
+from components.library.moved import adopt_folders
 from components.library.place import Library, shown
 from components.library.plan import Plan, Rows, make_plan
 from components.library.publishing import publish_rows
@@ -116,6 +117,8 @@ def update(
             catalog = Catalog.open(library.catalog, warn=warn)
         if catalog is not None:
             stack.enter_context(catalog)
+            if options.default_bundles is not None and not options.dry_run:
+                adopt_folders(library, catalog, options.default_bundles.parent, warn=warn)
         roots = chosen_roots(library, catalog, folders, forget, warn=warn)
         if catalog is None or options.dry_run:
             counts = _rehearse(library, catalog, roots, options, warn)

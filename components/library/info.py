@@ -32,6 +32,7 @@ class IndexInfo(Record):
     bundle_data_version: str
     starter: bool  # whether the bundle is the model that comes with the package
     newer_bundle: str  # sha256 of another default bundle published after this index, "" if there is none
+    pending: str = ""  # what completes a change of the champion whose index is missing, "" if nothing does
 
 
 def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from components.configs import first_fault
 from components.errors import BundleError, ConfigError, IndexMismatchError, QueryError, StorageError
 from components.records import Record
-from components.search import exact
+from components.search import exact, stored_paths
 from components.search.approximate import Approximate
 from components.search.arrow import bools, text_scalar
 from components.search.exact import Mask, Neighbours, Rows, Vectors
@@ -261,12 +261,18 @@ def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexMa
 
 
 def write_manifest(path: Path, manifest: IndexManifest) -> None:
-    """Write index.json, with a checksum of itself, into the folder of an index."""
-    (path / MANIFEST).write_text(sealed(manifest.model_dump_json()), encoding="utf-8")
+    """Write index.json, with a checksum of itself. Paths that move with a published index are stored relative to it."""
+    stored = manifest.model_copy(
+        update={
+            "bundle_uri": stored_paths.relative(manifest.bundle_uri, path),
+            "roots": tuple(stored_paths.relative(root, path) for root in manifest.roots),
+        }
+    )
+    (path / MANIFEST).write_text(sealed(stored.model_dump_json()), encoding="utf-8")
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether index.json of the folder has its checksum; it lacks in an index written before 2026-11-30."""
+    """Whether index.json of the folder has its checksum; an index written before 2026-11-30 lacks it."""
     return unsealed((path / MANIFEST).read_bytes())[1]
 
 
@@ -317,8 +323,10 @@ def read_manifest(path: Path) -> IndexManifest:
     if version != FORMAT_VERSION:
         raise StorageError(f"index {path} has format {version}, this version reads {FORMAT_VERSION}; build it again")
     try:
-        return IndexManifest.model_validate(values)
+        manifest = IndexManifest.model_validate(values)
     except ValidationError as error:
         raise StorageError(
             f"{path / MANIFEST} is not an index manifest: {first_fault(error)}; build it again"
         ) from error
+    bundle_uri, roots = stored_paths.adopted(manifest.bundle_uri, manifest.roots, path)
+    return manifest.model_copy(update={"bundle_uri": bundle_uri, "roots": roots})

@@ -88,7 +88,7 @@ def scratch(
 
 if __name__ == "__main__":
     configured = scratch.with_options(config_path=sys.argv[2]) if len(sys.argv) > 2 else scratch
-    run = configured(out=str(Path(sys.argv[1]) / "made"))
+    run = configured(out=str(Path(sys.argv[1]).parent / "made"))
     steps = {
         name: {
             "status": str(found.status),

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -15,12 +16,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from starlette.testclient import TestClient
 
+from components.app.api.application import create_app
+from components.app.api.settings import Settings
 from components.app.cli import main
 from components.configs import EmbeddingConfig, EvaluationConfig, GalleryConfig, PromotionConfig, SplitConfig
 from components.evaluation.bundle_recall import measure_bundle
 from components.evaluation.comparison import StoredMeasurement
 from components.evaluation.retrieval import EvaluatedOn
+from components.finder import Finder
 from components.records import DatasetManifest, ParityReport, ValidationReport
 from components.search.embed import embed_gallery
 from components.search.gallery import read_gallery
@@ -76,7 +81,7 @@ class Place:
         shutil.copyfile(template, self.home / "mlflow.db")
         self.root, self.pictures = root, draw_pictures(root / "pictures")
         self.write_bundle = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["write_tiny_bundle"]
-        self.operations = Operations(Registry(self.uri), actor="run of the test")
+        self.operations = Operations(Registry(self.uri), actor="run of the test", home=self.home)
         self.bundles = {}
 
     def train(self, tables):
@@ -282,6 +287,53 @@ def test_a_rollback_that_was_stopped_before_its_index_is_finished_and_not_turned
     assert (place.champion(), place.searched_with()) == ("1", "1")
     place.run("rollback", "--reason", "back")
     assert (place.champion(), place.searched_with()) == ("2", "2")
+
+
+def test_until_the_champion_has_its_index_every_surface_names_the_command_that_completes_it(place, monkeypatch):
+    monkeypatch.setenv("IMAGE_FINDER_HOME", str(place.home))
+    place.operations.rollback(MODEL, reason="wrong colours")  # as a command that is killed before it brings the index
+    command = "models promote 1 --model finder"
+    text = f"The current index belongs to version 2; version 1 is champion. Complete with: image-finder {command}"
+    app = create_app(lambda: Finder.open(place.home / "index", threads=1), Settings.parse({"refresh_s": 0.02}))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        assert client.get("/health/ready").json()["pending"] == text
+        assert place.run("list")[2] == place.run("list", "--json")[2] == place.run("history")[2] == f"{text}\n"
+        assert json.loads(place.run("history", "--json")[1])["notes"] == [text]
+        shown = CliRunner().invoke(main, ["info", "--index", str(place.home / "index")])
+        assert f"pending    {text}" in shown.stdout.splitlines()
+        code, out, _ = place.run(*command.split()[1:])
+        assert (code, out.splitlines()[0]) == (0, "finder version 1 is champion already")
+        assert (place.champion(), place.searched_with()) == ("1", "1")
+        while "pending" in client.get("/health/ready").json():
+            time.sleep(0.02)
+    assert place.run("list")[2] == place.run("history")[2] == ""
+    assert place.run("rollback", "--reason", "back")[0] == 0
+    assert (place.champion(), place.searched_with()) == ("2", "2")
+
+
+def test_a_home_that_was_moved_shows_fetches_and_rolls_back_without_the_original(place, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    moved = Path(shutil.copytree(place.home, tmp_path / "moved home"))
+    hidden = place.home.rename(place.home.with_name("hidden"))
+    try:
+        told = []
+        for words in (
+            ("show", "champion"),
+            ("compare", "2", "1"),
+            ("fetch", "--to", str(tmp_path / "got")),
+            ("rollback", "--reason", "in the moved home"),
+            ("history",),
+        ):
+            done = CliRunner().invoke(main, ["models", *words, "--home", str(moved)])
+            assert done.exit_code == 0, done.stderr
+            told += [line for line in done.stderr.splitlines() if "moved" in line]
+    finally:
+        hidden.rename(place.home)
+    assert told == [f"Home moved from {place.home} to {moved}: stored paths updated"]
+    index = VectorIndex.open(moved / "index")
+    assert Path(index.manifest.bundle_uri).parent == moved / "bundles"
+    assert place.operations.registry.version_of_bundle(MODEL, index.manifest.bundle_sha256) == "1"
+    assert (place.champion(), place.searched_with()) == ("2", "2")  # in the original
 
 
 def test_a_forced_promotion_says_what_the_rule_says_and_can_be_rolled_back(place, tmp_path):

@@ -245,6 +245,64 @@ def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_ind
     assert len(client.search_model_versions("name = 'image-finder'")) == 2  # none was registered from refused data
 
 
+ON_A_FULL_DISK = """
+set -e
+mount -t tmpfs -o size=2g none "$1"
+cp -r "$2" "$1/home"
+mount -o remount,size=$(( $(df -k --output=used "$1" | tail -1) + $3 ))k "$1"
+shift 3
+"$@"
+"""
+
+
+def test_an_indexing_on_a_full_disk_is_one_line_changes_nothing_and_succeeds_later(trained, tmp_path):
+    """In a mount name space, whose file system of memory is gone with the process. Free: less than one artefact takes."""
+    root, home, _, _ = trained
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    program = [sys.executable, "-m", "components.app.cli", "pipeline", "run", "indexing", "--home", disk / "home"]
+    shown = f"cat {disk}/home/index/CURRENT; mount -o remount,size=4g {disk}"
+    run_it = " ".join(map(str, [*program, "--config", root / "indexing.yaml"]))
+    script = f"{run_it} && exit 3; {shown}; {run_it}"
+    done = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", ON_A_FULL_DISK, "-", disk, home, "200", "bash", "-c", script],
+        cwd="/",
+        env={
+            **{
+                key: value
+                for key, value in os.environ.items()
+                if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))
+            },
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    errors = [line for line in done.stderr.splitlines() if "No space left on device" in line]
+    assert len(errors) == 1, done.stderr[-4000:]
+    assert errors[0].startswith("Error: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[0] == (home / "index" / "CURRENT").read_text().strip()
+    assert "80 pictures indexed" in done.stdout
+
+
+def test_a_home_that_was_moved_indexes_its_own_images(trained, tmp_path):
+    root, home, _, _ = trained
+    moved = tmp_path / "moved home"
+    home.rename(moved)
+    try:
+        done = run("pipeline", "run", "indexing", "--config", root / "indexing.yaml", "--json", home=moved)
+    finally:
+        index = VectorIndex.open(moved / "index")
+        moved.rename(home)
+    assert json.loads(done.stdout)["count"] == 80
+    assert f"Home moved from {home} to {moved}: stored paths updated" in done.stderr.splitlines()
+    assert all(Path(root).is_relative_to(moved) for root in index.manifest.roots)
+    assert Path(index.manifest.bundle_uri).is_relative_to(moved)
+
+
 def test_a_second_run_at_the_same_time_is_refused_in_one_line(trained):
     from filelock import FileLock
 

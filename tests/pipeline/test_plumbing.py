@@ -90,6 +90,19 @@ def test_mlflow_address_is_blank_after_a_tracked_step_and_home_names_it(first, s
     assert first[0]["uri"] == f"sqlite:///{sandbox.home}/mlflow.db"
 
 
+def test_a_home_that_was_renamed_keeps_its_cached_steps_and_says_so_in_one_line(first, sandbox):
+    former = sandbox.home
+    sandbox.home = former.rename(former.with_name("renamed home"))
+    try:
+        result, talk = sandbox.run()
+    finally:
+        sandbox.home = sandbox.home.rename(former)
+    assert [step["status"] for step in result["steps"].values()] == ["cached", "cached"]
+    assert result["summary"] == first[0]["summary"]
+    assert f"Home moved from {former} to {former.with_name('renamed home')}: stored paths updated" in talk.splitlines()
+    sandbox.run()  # back at its former path it is adopted again
+
+
 def test_unchanged_run_is_cached_until_a_component_changes(first, sandbox):
     again, _ = sandbox.run()
     assert [step["status"] for step in again["steps"].values()] == ["cached", "cached"]

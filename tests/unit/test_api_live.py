@@ -14,6 +14,7 @@ from components.app.watcher import Watching
 from components.errors import StorageError
 from components.finder import Finder
 from components.search.published import POINTER, current_generation
+from components.storage import write_text_atomically
 
 
 def until(condition):
@@ -84,7 +85,7 @@ def test_a_newer_index_that_is_damaged_leaves_the_old_one_in_force(album_tools, 
         damaged = place / "index" / "generations" / "00000002-0badbeef"
         shutil.copytree(place / "index" / "generations" / good, damaged)
         (damaged / "vectors.npy").write_bytes(b"not vectors")
-        (place / "index" / POINTER).write_text("00000002-0badbeef\n")
+        write_text_atomically(place / "index" / POINTER, "00000002-0badbeef\n")
         until(lambda: client.get("/health/ready").json()["status"] == "stale")
         assert names(client) == ["red.png"]
         assert client.get("/api/v1/info").json()["up_to_date"] is False

@@ -2,16 +2,26 @@
 
 import errno
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from components.errors import DataError, StorageError
-from components.storage import hash_directory, new_directory, sha256_of_bytes, write_errors, write_text_atomically
+from components.storage import (
+    disk_full,
+    hash_directory,
+    new_directory,
+    sha256_of_bytes,
+    write_errors,
+    write_text_atomically,
+)
 
 
 def names(folder):
@@ -139,6 +149,36 @@ except StorageError as error:
     assert line.startswith(f"cannot write {tmp_path / 'd'}: ")
     assert line.endswith("; nothing was changed there, free some space and run again")
     assert hash_directory(tmp_path) == before
+
+
+def full_database(folder):
+    """The error SQLite raises when its file cannot grow."""
+    with closing(sqlite3.connect(folder / "full.db")) as store:
+        store.execute("CREATE TABLE t (x)")
+        store.execute("PRAGMA max_page_count = 2")
+        try:
+            store.execute("INSERT INTO t VALUES (zeroblob(100000))")
+        except sqlite3.Error as error:
+            return error
+
+
+def test_a_full_disk_is_found_behind_the_errors_of_libraries(tmp_path):
+    def wrapped(cause):
+        try:
+            raise RuntimeError("step failed") from cause
+        except RuntimeError as error:
+            return error
+
+    for cause in (full_database(tmp_path), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))):
+        line = str(disk_full(wrapped(cause), tmp_path))
+        assert re.fullmatch(
+            r"disk full: \S+ has [\d,]+\.\d MB free, No space left on device; free space and run the same command again",
+            line,
+        )
+    named = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "new" / "file"))
+    assert str(disk_full(wrapped(named), Path("/"))).startswith(f"disk full: {tmp_path}/new/file has ")
+    assert disk_full(wrapped(ValueError("no space")), tmp_path) is None
+    assert disk_full(wrapped(PermissionError(errno.EACCES, "denied")), tmp_path) is None
 
 
 def test_a_full_device_is_a_one_line_error(tmp_path):

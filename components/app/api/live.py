@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from components.app.api.faults import not_ready
 from components.app.api.metrics import Metrics
+from components.app.champion import pending_change
 from components.app.watcher import Watching
 from components.errors import FinderError
 
@@ -82,6 +83,12 @@ class LiveFinder:
     def generation(self) -> str:
         """Name of the index in force, "" if there is none."""
         return self._finder.engine.index.path.name if self._finder else ""
+
+    @property
+    def pending(self) -> str | None:
+        """What completes a change of the champion whose index is missing, None if nothing does; names no path."""
+        change = pending_change(self.finder.path, bundle=self.engine.index.manifest.bundle_sha256)
+        return None if change is None else change.text(with_home=False)
 
     @property
     def generation_number(self) -> int:

@@ -71,13 +71,17 @@ async def live() -> HealthAnswer:
     return HealthAnswer(status="live")
 
 
-@root.get("/health/ready", responses=errors(503))
+@root.get("/health/ready", response_model_exclude_none=True, responses=errors(503))
 async def ready(server: Server) -> HealthAnswer:
-    """Whether searches are answered; 503 until there is an index."""
+    """Whether searches are answered; 503 until there is an index. Also whether the index is that of the champion."""
     index = server.live.engine.index
     status = "ready" if server.live.failure is None else "stale"
     return HealthAnswer(
-        status=status, generation=index.path.name, pictures=index.manifest.count, watching=server.live.watching
+        status=status,
+        generation=index.path.name,
+        pictures=index.manifest.count,
+        watching=server.live.watching,
+        pending=server.live.pending,
     )
 
 

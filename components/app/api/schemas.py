@@ -137,6 +137,9 @@ class HealthAnswer(_Told):
         description="events: the system reports changes of the folders; polling: they are looked through at intervals; "
         "empty: they are not watched",
     )
+    pending: str | None = Field(
+        None, description="the index belongs to the version before the champion; names the command that completes it"
+    )
 
 
 class FacetsAnswer(Facets):

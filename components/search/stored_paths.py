@@ -1,0 +1,56 @@
+"""Stored paths: how an index names what moves with it, relative to its own folder; knows nothing of vectors or models.
+
+A published index is <base>/index/generations/<name>, where base is a home or a library. Paths below base are stored
+relative to the generation, so that base can be renamed, copied or mounted elsewhere, also on a disk that is read-only.
+"""
+
+import os
+from pathlib import Path
+
+_GENERATIONS = "generations"
+_BUNDLES = "bundles"
+
+
+def relative(path: str, folder: Path) -> str:
+    """A path as the index in `folder` stores it: relative to folder if it is below the index's base, else unchanged."""
+    base = _base_of(folder)
+    if base is None or not Path(path).is_relative_to(base):
+        return path
+    return os.path.relpath(path, _absolute(folder))
+
+
+def absolute(path: str, folder: Path) -> str:
+    """The absolute path of a stored one; URIs of object stores are unchanged."""
+    if Path(path).is_absolute() or "://" in path:
+        return path
+    return os.path.normpath(_absolute(folder) / path)
+
+
+def adopted(bundle: str, roots: tuple[str, ...], folder: Path) -> tuple[str, tuple[str, ...]]:
+    """Absolute bundle and roots of an index, also of one that stored absolute paths and was moved since.
+
+    Where its bundle is beside it under the same name, the paths below the former base are those below the present one:
+    a copy must read its own files, not those of the original.
+    """
+    base, named = _base_of(folder), Path(absolute(bundle, folder))
+    located = tuple(absolute(root, folder) for root in roots)
+    if base is None or named.parent.name != _BUNDLES:
+        return str(named), located
+    former, beside = named.parents[1], base / _BUNDLES / named.name
+    if former == base or not beside.is_dir():
+        return str(named), located
+    return str(beside), tuple(moved(root, former, base) for root in located)
+
+
+def moved(path: str, former: Path, base: Path) -> str:
+    """The path below base of one below former; any other is unchanged."""
+    return str(base / Path(path).relative_to(former)) if Path(path).is_relative_to(former) else path
+
+
+def _base_of(folder: Path) -> Path | None:
+    whole = _absolute(folder)
+    return whole.parents[2] if whole.parent.name == _GENERATIONS and len(whole.parents) > 2 else None
+
+
+def _absolute(folder: Path) -> Path:
+    return Path(os.path.abspath(folder))  # noqa: PTH100 - Path.absolute keeps ".."
