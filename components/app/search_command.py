@@ -1,9 +1,10 @@
 """Command `image-finder search`: words, pictures or both to the pictures nearest to them."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import click
 
@@ -11,8 +12,10 @@ from components.app.paths import default_index
 from components.app.rim import shown_to_user
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from components.finder import Finder
-    from components.records import SearchResult
+    from components.records import Hit, SearchResult
     from components.search.query import Query
 
 _WEIGHTED = re.compile(r"(.*)\^(\d+\.?\d*|\.\d+)", re.DOTALL)
@@ -40,6 +43,7 @@ class _Options(TypedDict):
     page: int
     unfolded: bool
     explanations: Path | None
+    explain_kind: Literal["query", "attention"]
     library: Path | None
     index_path: Path | None
     bundle_path: Path | None
@@ -81,9 +85,17 @@ class _Options(TypedDict):
     "--explain",
     "explanations",
     type=_FOLDER,
-    metavar="PLACE",
-    help="Write what the vectors of the pictures shown were made from, as heat over the picture: a folder, or a .jpg "
-    "or .png for the best one. It depends on the picture, not on the query.",
+    metavar="PATH",
+    help="Write the images with the regions that raise their scores in colour, into this folder; the best one alone "
+    "into a .jpg or .png. About a second per image. Terms of --not are not explained.",
+)
+@click.option(
+    "--explain-kind",
+    type=click.Choice(["query", "attention"]),
+    default="query",
+    show_default=True,
+    help="What --explain colours: what raises the score, or (for experts) the weights of the attention pooling, which "
+    "are equal for every query.",
 )
 @click.option(
     "--library", type=_FOLDER, help="Library to search.  [default: library in the home, see IMAGE_FINDER_HOME]"
@@ -111,7 +123,7 @@ def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
             _show(result)
         _comment(result, query, options["page"])
         if options["explanations"]:
-            _explain(result, finder, options["explanations"])
+            _explain(result, options["explanations"], _overlays(finder, query, options["explain_kind"]))
 
 
 def _place(options: _Options) -> Path:
@@ -203,19 +215,31 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
         click.echo(f"more with --page {page + 1}", err=True)
 
 
-def _explain(result: "SearchResult", finder: "Finder", place: Path) -> None:
-    """Write the explanations of the hits: of the first to a file, or of all to a folder."""
+def _overlays(finder: "Finder", query: "Query", kind: str) -> "Callable[[Hit], Image.Image]":
+    """What makes the overlay of a hit."""
+
+    def of_query(hit: "Hit") -> "Image.Image":
+        explanation = finder.explain(hit.id, query)
+        if not explanation.contributions.peak:
+            click.echo(f"no region of {hit.name} raises its score: nothing is coloured", err=True)
+        return explanation.overlay
+
+    return of_query if kind == "query" else lambda hit: finder.explain_pooling(hit.id)
+
+
+def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], Image.Image]") -> None:
+    """Write the overlays of the hits: of the first to a file, or of all to a folder."""
     import io
 
     from components.errors import PictureError
     from components.storage import write_bytes_atomically
 
-    single = place.suffix.lower() in _ONE_FILE and not place.is_dir()
+    single = path.suffix.lower() in _ONE_FILE and not path.is_dir()
     written = []
     for hit in result.hits[:1] if single else result.hits:
-        target = place if single else place / f"{hit.rank:03d}-{hit.id}.jpg"
+        target = path if single else path / f"{hit.rank:03d}-{hit.id}.jpg"
         try:
-            overlay = finder.explain(hit.id)
+            overlay = overlay_of(hit)
         except PictureError as error:
             click.echo(f"not explained: {' '.join(str(error).splitlines())}", err=True)
             continue
@@ -224,4 +248,5 @@ def _explain(result: "SearchResult", finder: "Finder", place: Path) -> None:
         write_bytes_atomically(target, stream.getvalue())
         written.append(target)
     if written:
-        click.echo(f"explained: {written[0] if single else f'{len(written)} pictures in {place}'}", err=True)
+        several = f"{len(written)} image{'s' * (len(written) > 1)} in {path}"
+        click.echo(f"explained: {written[0] if single else several}", err=True)
