@@ -123,7 +123,8 @@ def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
             _show(result)
         _comment(result, query, options["page"])
         if options["explanations"]:
-            _explain(result, options["explanations"], _overlays(finder, query, options["explain_kind"]))
+            kind = options["explain_kind"]
+            _explain(result, options["explanations"], lambda hit: _overlay(finder, hit, query, kind))
 
 
 def _place(options: _Options) -> Path:
@@ -215,19 +216,15 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
         click.echo(f"more with --page {page + 1}", err=True)
 
 
-def _overlays(finder: "Finder", query: "Query", kind: str) -> "Callable[[Hit], Image.Image]":
-    """What makes the overlay of a hit."""
-
-    def of_query(hit: "Hit") -> "Image.Image":
-        explanation = finder.explain(hit.id, query)
-        if not explanation.contributions.peak:
-            click.echo(f"no region of {hit.name} raises its score: nothing is coloured", err=True)
-        return explanation.overlay
-
-    return of_query if kind == "query" else lambda hit: finder.explain_pooling(hit.id)
+def _overlay(finder: "Finder", hit: "Hit", query: "Query", kind: str) -> "tuple[Image.Image, bool]":
+    """Overlay of a hit, and whether no region of it raises the score, so that nothing is coloured."""
+    if kind == "attention":
+        return finder.explain_pooling(hit.id), False
+    explanation = finder.explain(hit.id, query)
+    return explanation.overlay, not explanation.contributions.peak
 
 
-def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], Image.Image]") -> None:
+def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], tuple[Image.Image, bool]]") -> None:
     """Write the overlays of the hits: of the first to a file, or of all to a folder."""
     import io
 
@@ -235,18 +232,19 @@ def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], Im
     from components.storage import write_bytes_atomically
 
     single = path.suffix.lower() in _ONE_FILE and not path.is_dir()
-    written = []
+    n_written, n_plain = 0, 0
     for hit in result.hits[:1] if single else result.hits:
         target = path if single else path / f"{hit.rank:03d}-{hit.id}.jpg"
         try:
-            overlay = overlay_of(hit)
+            overlay, plain = overlay_of(hit)
         except PictureError as error:
             click.echo(f"not explained: {' '.join(str(error).splitlines())}", err=True)
             continue
         stream = io.BytesIO()
         overlay.save(stream, "PNG" if target.suffix.lower() == ".png" else "JPEG", quality=90)
         write_bytes_atomically(target, stream.getvalue())
-        written.append(target)
-    if written:
-        several = f"{len(written)} image{'s' * (len(written) > 1)} in {path}"
-        click.echo(f"explained: {written[0] if single else several}", err=True)
+        n_written, n_plain = n_written + 1, n_plain + plain
+    if n_written:
+        what = path if single else f"{n_written} image{'s' * (n_written > 1)} in {path}"
+        nothing = f"; {n_plain} without colour: no region raises the score" if n_plain else ""
+        click.echo(f"explained: {what}{nothing}", err=True)
