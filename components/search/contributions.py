@@ -21,6 +21,7 @@ GRID = 7
 _REGIONS = GRID * GRID
 _RUNS = 60  # 59, one less, is prime and 3 modulo 4, so that its quadratic residues make the design
 _LEAST = 0.005  # cosine: a region that adds less changes no order of hits
+_ERRORS = 2  # standard errors that a contribution must exceed to count
 _BATCH = 15  # images at a time: bounds memory, and how long a call runs on after it is cancelled
 
 
@@ -29,7 +30,7 @@ class AbandonedError(Exception):
 
 
 class Contributions(NamedTuple):
-    """cells: (7, 7) float32, cosine, below 0 where a region lowers the score. noise: cosine; smaller ones are chance."""
+    """cells: (7, 7) float32, cosine, below 0 where a region lowers the score. noise: their standard error, cosine."""
 
     cells: NDArray[np.float32]
     noise: float
@@ -49,7 +50,7 @@ class Contributions(NamedTuple):
 
     @property
     def _least(self) -> float:
-        return max(self.noise, _LEAST)
+        return max(_ERRORS * self.noise, _LEAST)
 
 
 def contributions(

@@ -1,6 +1,6 @@
 """Whether explanations show what mattered: the deletion test over hits of captions and of nouns.
 
-python tests/benchmarks/bench_explain.py LIBRARY CAPTIONS... [--hits 240] [--seed 0]
+python tests/benchmarks/bench_explain.py LIBRARY CAPTIONS... [--hits 240] [--seed 0] [--threads 0]
 
 LIBRARY indexes the images of CAPTIONS, files in COCO's captions form. A hit is the captioned image among the ten nearest to its
 own caption (two in three hits), or one of the three nearest to a noun. Of each hit the quarter of the pixels that a map marks
@@ -10,6 +10,7 @@ Prints the share of hits in which the quarter marked most costs more than the on
 """
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -38,13 +39,9 @@ def hits_of(
     """Queries and ids of images."""
     names = sorted(captions)
     rng.shuffle(names)
-    left = count - count // 3
-    for name in names:
-        text = captions[name][0]
-        found = [hit.id for hit in finder.search(text, k=10).hits if hit.name == name]
-        if found and left:
-            left -= 1
-            yield text, found[0]
+    own = ((captions[name][0], name) for name in names)
+    found = ((text, hit.id) for text, name in own for hit in finder.search(text, k=10).hits if hit.name == name)
+    yield from itertools.islice(found, count - count // 3)
     nouns = [(noun, hit.id) for noun in NOUNS.split(",") for hit in finder.search(noun, k=3).hits]
     yield from rng.sample(nouns, min(count // 3, len(nouns)))
 
@@ -75,10 +72,11 @@ def grounds(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def costs(encoder: OnnxEncoder, pixels: np.ndarray, query: np.ndarray, rng: np.random.Generator) -> dict:
-    """Cosine that each way of hiding each quarter costs."""
+    """Cosine that each way of hiding each quarter costs; `coloured`: whether any region raises the score."""
     px = len(pixels)
     masks = {("", "random"): random_quarter(px, rng)}
-    maps = {"query": contributions(encoder, pixels, query).cells, "attention": encoder.attention(pixels[None])[0]}
+    found = contributions(encoder, pixels, query)
+    maps = {"query": found.cells, "attention": encoder.attention(pixels[None])[0]}
     for name, shown in maps.items():
         masks |= {(name, end): mask for end, mask in quarters(shown, px).items()}
     hidden = {
@@ -90,7 +88,7 @@ def costs(encoder: OnnxEncoder, pixels: np.ndarray, query: np.ndarray, rng: np.r
     scores = np.concatenate(
         [encoder.encode_image(np.stack(images[at : at + _BATCH])) @ query for at in range(0, len(images), _BATCH)]
     )
-    return dict(zip(hidden, scores[0] - scores[1:], strict=True))
+    return {"coloured": found.peak > 0, **dict(zip(hidden, scores[0] - scores[1:], strict=True))}
 
 
 def main() -> None:
@@ -99,16 +97,19 @@ def main() -> None:
     parser.add_argument("captions", type=Path, nargs="+")
     parser.add_argument("--hits", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="of ONNX Runtime; 0 takes one a core")
     options = parser.parse_args()
-    finder = Finder.open(options.library)
+    finder = Finder.open(options.library, threads=options.threads)
     encoder = finder.engine.encoder
-    hits = list(hits_of(finder, captions_of(options.captions), options.hits, random.Random(options.seed)))
+    draw = random.Random(options.seed)
+    hits = list(hits_of(finder, captions_of(options.captions), options.hits, draw))
+    draw.shuffle(hits)  # so that what is printed on the way holds both kinds
     rng = np.random.default_rng(options.seed)
     found = []
     for text, identity in hits:
         pixels = encoder.preprocess.load(finder.picture_path(identity))
         found.append(costs(encoder, pixels, finder.encode_text([text])[0], rng))
-        if len(found) % 40 == 0 or len(found) == len(hits):
+        if len(found) % 20 == 0 or len(found) == len(hits):
             report(found)
     vector, path = finder.encode_text([hits[0][0]])[0], finder.picture_path(hits[0][1])
     times = sorted(seconds_of(lambda: explain(encoder, path, vector)) for _ in range(10))
@@ -133,7 +134,8 @@ def report(found: list[dict]) -> None:
             most, least = lost[name, "most"], lost[name, "least"]
             means = [round(float(each.mean()), 3) for each in (most, least, lost["", "random"])]
             rows.append([ground, name, round(100 * float(np.mean(most > least)), 1), *means])
-    show(rows, f"{len(found)} hits; mean cosine lost by hiding a quarter of the pixels")
+    coloured = 100 * sum(each["coloured"] for each in found) / len(found)
+    show(rows, f"{len(found)} hits, {coloured:.0f} % with colour; mean cosine lost by hiding a quarter of the pixels")
 
 
 if __name__ == "__main__":

@@ -79,12 +79,12 @@ def test_images_are_encoded_a_few_at_a_time_until_nobody_waits(encoder, corners)
     assert counted.calls == [15, 15]
 
 
-def test_shares_are_what_rises_above_the_noise():
+def test_shares_are_what_exceeds_two_standard_errors():
     cells = np.array([[-0.5, 0.01], [0.03, 0.05]], np.float32)
-    np.testing.assert_allclose(Contributions(cells, 0.01).shares, [[0, 0], [0.5, 1]], atol=1e-6)
-    assert Contributions(cells, 0.01).peak == pytest.approx(0.05)
-    assert Contributions(cells, 0.06).peak == 0
-    assert not Contributions(cells, 0.06).shares.any()
+    np.testing.assert_allclose(Contributions(cells, 0.005).shares, [[0, 0], [0.5, 1]], atol=1e-6)
+    assert Contributions(cells, 0.005).peak == pytest.approx(0.05)
+    assert Contributions(cells, 0.03).peak == 0
+    assert not Contributions(cells, 0.03).shares.any()
     assert Contributions(cells / 20, 0).peak == 0, "too little to matter, however little noise there is"
 
 
