@@ -1,5 +1,6 @@
 """Explanations over HTTP: of images whose halves are known, for queries by text, by id and by upload."""
 
+import asyncio
 import io
 import json
 import threading
@@ -160,3 +161,58 @@ def test_the_work_of_an_explanation_stops_when_its_time_is_over(halves, watched,
     assert calls == 1
     assert halves.get(halves.address, params={"kind": "attention"}).status_code == 200  # after what ran before it
     assert watched.calls == calls
+
+
+def test_the_work_of_an_explanation_stops_when_its_client_has_gone(halves, watched):
+    watched.held = True
+    path = halves.address
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"q=red",
+        "headers": [(b"host", b"127.0.0.1:8080")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080),
+        "scheme": "http", "root_path": "", "http_version": "1.1", "asgi": {"version": "3.0"}, "state": {},
+    }  # fmt: skip
+    arriving = iter([{"type": "http.request", "body": b"", "more_body": False}])
+    answered = []
+
+    async def receive():
+        for message in arriving:
+            return message
+        await asyncio.to_thread(watched.began.acquire, timeout=20)
+        asyncio.get_running_loop().call_soon(watched.free.release, 100)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        answered.append(message)
+
+    async def scene():
+        await halves.app(scope, receive, send)
+
+    halves.portal.call(scene)
+    assert (answered[0]["status"], watched.calls) == (499, 1)
+
+
+def test_explanations_wait_for_each_other_and_not_images_for_them(halves, watched):
+    watched.held = True
+    load = halves.app.state.server.explainer.workers.load
+    answers = []
+    threads = [
+        threading.Thread(target=lambda text=text: answers.append(halves.get(halves.address, params={"q": text})))
+        for text in ("red", "blue")
+    ]
+    for thread in threads:
+        thread.start()
+    assert watched.began.acquire(timeout=20)
+    thumbnail = halves.get(halves.address.replace("explanation", "thumbnail"))
+    assert thumbnail.status_code == 200
+    assert 'image_finder_waiting{kind="explanations"}' in halves.get("/metrics").text
+    load.limit, limit = 0, load.limit
+    try:
+        refused = halves.get(halves.address, params={"q": "green"})
+    finally:
+        load.limit = limit
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert watched.calls == 1
+    watched.free.release(100)
+    for thread in threads:
+        thread.join(20)
+    assert [answer.status_code for answer in answers] == [200, 200]
