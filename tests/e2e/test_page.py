@@ -1,8 +1,8 @@
 """The web page in Chromium, against a running `image-finder serve` over pictures whose answers are known."""
 
 import base64
+import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -364,26 +364,23 @@ COLOURED = """() => {
 EXPLANATION = "**/api/v1/pictures/*/explanation"
 
 
-@pytest.fixture(scope="module")
-def two_edges(serve, painted_library, tmp_path_factory):
-    """A server whose red.jpg is grey with a red left edge and a blue right edge by now."""
-    root = tmp_path_factory.mktemp("edges")
-    shutil.copytree(painted_library, root / "library")
+@pytest.fixture
+def two_edges(painted_library):
+    """For one test, red.jpg is grey with a red left edge and a blue right edge: the server reads files as they are."""
     path = picture(painted_library, "garden/red.jpg")
-    painted = path.read_bytes()
+    painted, status = path.read_bytes(), path.stat()
     image = Image.new("RGB", (480, 320), "grey")
     image.paste("red", (0, 0, 120, 320))
     image.paste("blue", (360, 0, 480, 320))
     image.save(path, quality=95)
-    try:
-        with serve(library=root / "library") as running:
-            yield running
-    finally:
-        path.write_bytes(painted)
+    yield
+    path.write_bytes(painted)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page, two_edges):
-    page = open_page("/?q=red", base=two_edges)
+@pytest.mark.usefixtures("two_edges")
+def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page):
+    page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     shown, legend = page.locator("#viewer-image"), page.locator("#legend")
     expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
@@ -397,7 +394,7 @@ def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page, 
     expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
     expect(legend).to_be_hidden()
     assert page.evaluate(COLOURED) == [True, True]
-    page = open_page("/?q=blue&folder=pictures/garden", base=two_edges)
+    page = open_page("/?q=blue&folder=pictures/garden")
     page.get_by_role("button", name=re.compile("red.jpg")).click()
     page.get_by_role("button", name="Explain match", pressed=False).click()
     expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “blue”.")
@@ -405,8 +402,9 @@ def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page, 
     assert page.evaluate(COLOURED) == [False, True]
 
 
-def test_an_image_that_was_searched_by_is_explained_too(open_page, two_edges, painted_library):
-    page = open_page("/?folder=pictures/garden", base=two_edges)
+@pytest.mark.usefixtures("two_edges")
+def test_an_image_that_was_searched_by_is_explained_too(open_page, painted_library):
+    page = open_page("/?folder=pictures/garden")
     page.locator("#file").set_input_files(picture(painted_library, "town/blue.jpg"))
     page.get_by_role("button", name=re.compile("red.jpg")).click()
     page.keyboard.press("e")
