@@ -7,6 +7,7 @@
     for hit in finder.search("a dog running on the beach", k=5, since="2024-06-01").hits:
         print(f"{hit.score:.2f} {hit.uri}")
     more = finder.search(pictures=Path("beach.jpg"), unwanted="people")
+    finder.explain(more.hits[0].id, "a dog").overlay.save("why.jpg")
 
 A picture is a Path, the bytes of a file or a Pillow image; where it is said, also the id of a hit, a str.
 """
@@ -27,7 +28,7 @@ from components.errors import FinderError, StorageError
 from components.records import Facets, Picture, SearchResult
 from components.search.engine import SearchEngine
 from components.search.exact import Vectors
-from components.search.explain import explain
+from components.search.explain import Explanation, explain, explain_pooling
 from components.search.index import IndexManifest, VectorIndex
 from components.search.onnx_encoder import OnnxEncoder
 from components.search.options import PictureSource, SearchOptions, picture_bytes, query_of
@@ -119,15 +120,30 @@ class Finder:
         engine = self.engine
         return classify(engine.encoder, _pixels(engine.encoder, _source(engine, picture))[None], labels)[0]
 
-    def explain(self, picture: PictureSource | str, *, at_most_px: int = 1600) -> Image.Image:
-        """The picture under the heat of what its vector was made from; see components.search.explain.
+    def explain(
+        self,
+        picture: PictureSource | str,
+        wanted: str | Query | None = None,
+        *,
+        at_most_px: int = 1600,
+        **options: Unpack[SearchOptions],
+    ) -> Explanation:
+        """Which regions of an image, or the image with an id, raise its score for a query; its overlay shows them.
 
-        It depends on the picture alone, not on any query. Raises QueryError for an unknown id, PictureError.
+        The query is given as for `search`; what it excludes (`unwanted=`, negatives) is no part of the explanation.
+        Raises QueryError, PictureError.
         """
         engine = self.engine
-        source = _source(engine, picture)
-        readable = picture_bytes(source) if isinstance(source, Image.Image) else source
-        return explain(engine.encoder, readable, at_most_px=at_most_px)
+        (encoded,) = engine.encode([query_of(wanted, options)])
+        return explain(engine.encoder, _readable(engine, picture), encoded.wanted, at_most_px=at_most_px)
+
+    def explain_pooling(self, picture: PictureSource | str, *, at_most_px: int = 1600) -> Image.Image:
+        """Overlay of the attention pooling's weights, which are equal for every query; a view for experts.
+
+        Raises QueryError for an unknown id, PictureError.
+        """
+        engine = self.engine
+        return explain_pooling(engine.encoder, _readable(engine, picture), at_most_px=at_most_px)
 
     # What there is to be found
 
@@ -236,6 +252,11 @@ def _open_encoder(bundle: Path, threads: int) -> OnnxEncoder:
 
 def _source(engine: SearchEngine, picture: PictureSource | str) -> PictureSource:
     return engine.picture_path(picture) if isinstance(picture, str) else picture
+
+
+def _readable(engine: SearchEngine, picture: PictureSource | str) -> Path | bytes:
+    source = _source(engine, picture)
+    return picture_bytes(source) if isinstance(source, Image.Image) else source
 
 
 def _pixels(encoder: OnnxEncoder, picture: PictureSource) -> Pixels:

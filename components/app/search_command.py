@@ -1,9 +1,10 @@
 """Command `image-finder search`: words, pictures or both to the pictures nearest to them."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import click
 
@@ -12,8 +13,10 @@ from components.app.rim import EMPTY_LIBRARY, shown_to_user
 from components.text import shown_path, visible
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from components.finder import Finder
-    from components.records import SearchResult
+    from components.records import Hit, SearchResult
     from components.search.query import Query
 
 _WEIGHTED = re.compile(r"(.*)\^(\d+\.?\d*|\.\d+)", re.DOTALL)
@@ -42,6 +45,7 @@ class _Options(TypedDict):
     page: int
     unfolded: bool
     explanations: Path | None
+    explain_kind: Literal["query", "attention"]
     library: Path | None
     index_path: Path | None
     bundle_path: Path | None
@@ -94,9 +98,17 @@ class _Options(TypedDict):
     "--explain",
     "explanations",
     type=_FOLDER,
-    metavar="PLACE",
-    help="Write what the vectors of the pictures shown were made from, as heat over the picture: a folder, or a .jpg "
-    "or .png for the best one. It depends on the picture, not on the query.",
+    metavar="PATH",
+    help="Write the images with the regions that raise their scores in colour, into this folder; the best one alone "
+    "into a .jpg or .png. About a second per image. Terms of --not are not explained.",
+)
+@click.option(
+    "--explain-kind",
+    type=click.Choice(["query", "attention"]),
+    default="query",
+    show_default=True,
+    help="What --explain colours: what raises the score, or (for experts) the weights of the attention pooling, which "
+    "are equal for every query.",
 )
 @click.option(
     "--library", type=_FOLDER, help="Library to search.  [default: library in the home, see IMAGE_FINDER_HOME]"
@@ -126,7 +138,8 @@ def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
             raise click.ClickException(EMPTY_LIBRARY)
         _comment(result, query, options["page"])
         if options["explanations"]:
-            _explain(result, finder, options["explanations"])
+            kind = options["explain_kind"]
+            _explain(result, options["explanations"], lambda hit: _overlay(finder, hit, query, kind))
 
 
 def _place(options: _Options) -> Path:
@@ -225,26 +238,36 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
         click.echo(f"more with --page {page + 1}", err=True)
 
 
-def _explain(result: "SearchResult", finder: "Finder", place: Path) -> None:
-    """Write the explanations of the hits: of the first to a file, or of all to a folder."""
+def _overlay(finder: "Finder", hit: "Hit", query: "Query", kind: str) -> "tuple[Image.Image, bool]":
+    """Overlay of a hit, and whether no region of it raises the score, so that nothing is coloured."""
+    if kind == "attention":
+        return finder.explain_pooling(hit.id), False
+    explanation = finder.explain(hit.id, query)
+    return explanation.overlay, not explanation.contributions.peak
+
+
+def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], tuple[Image.Image, bool]]") -> None:
+    """Write the overlays of the hits: of the first to a file, or of all to a folder."""
     import io
 
     from components.errors import PictureError
     from components.storage import write_bytes_atomically
 
-    single = place.suffix.lower() in _ONE_FILE and not place.is_dir()
-    written = []
+    single = path.suffix.lower() in _ONE_FILE and not path.is_dir()
+    n_written, n_plain = 0, 0
     for hit in result.hits[:1] if single else result.hits:
-        target = place if single else place / f"{hit.rank:03d}-{hit.id}.jpg"
+        target = path if single else path / f"{hit.rank:03d}-{hit.id}.jpg"
         try:
-            overlay = finder.explain(hit.id)
+            overlay, plain = overlay_of(hit)
         except PictureError as error:
             click.echo(f"not explained: {visible(str(error))}", err=True)
             continue
         stream = io.BytesIO()
         overlay.save(stream, "PNG" if target.suffix.lower() == ".png" else "JPEG", quality=90)
         write_bytes_atomically(target, stream.getvalue())
-        written.append(target)
-    if written:
-        shown = shown_path(place)
-        click.echo(f"explained: {shown if single else f'{len(written)} pictures in {shown}'}", err=True)
+        n_written, n_plain = n_written + 1, n_plain + plain
+    if n_written:
+        where = shown_path(path)
+        what = where if single else f"{n_written} image{'s' * (n_written > 1)} in {where}"
+        nothing = f"; {n_plain} without colour: no region raises the score" if n_plain else ""
+        click.echo(f"explained: {what}{nothing}", err=True)

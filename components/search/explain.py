@@ -1,69 +1,74 @@
-"""Explanation: where the image tower looked, laid over the picture as colour; knows nothing of queries.
+"""Explanation: an image under the colour of the regions that raise its score for a query; knows nothing of indexes.
 
-The weights are those of the attention pooling over the trunk's grid (7 x 7 for 224 px), the mean over its heads: how
-much of each place went into the picture's vector. They depend on the picture alone, since the image tower never sees
-the query: every query that finds a picture shares its map. They do not outline things either; each place of the grid
-has seen most of the picture already, so a background can carry what was known of the thing before it.
+The expert view shows the weights of the attention pooling instead: how much of each region of the trunk's grid went into
+the image's vector. They are equal for every query, since the image tower never sees the query.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from components.data.images import load_for_display
+from components.search.contributions import Contributions, contributions
+from components.search.exact import Vectors
 from components.search.onnx_encoder import OnnxEncoder
 
-Attention = NDArray[np.float32]
+Shares = NDArray[np.float32]
 
-# Matplotlib's "inferno" (S. van der Walt, N. Smith, CC0) at 0, 1/8, ..., 1: brightness rises evenly, so it reads the
-# same to every kind of colour blindness and in print.
-_HEAT = np.array(
-    [
-        (0, 0, 4),
-        (31, 12, 72),
-        (85, 15, 109),
-        (136, 34, 106),
-        (186, 54, 85),
-        (227, 89, 51),
-        (249, 140, 10),
-        (249, 201, 50),
-        (252, 255, 164),
-    ],
-    np.float32,
+# The upper part of matplotlib's "inferno" (S. van der Walt, N. Smith, CC0): brightness rises evenly, so it reads alike to
+# every kind of colour blindness and in print. The page's legend (viewer.css) shows the first and last colours and two between.
+HEAT = np.array(
+    [(136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164)], np.float32
 )
-_HEAT_SHARE = 0.55  # of the colour in the result; the rest is the picture in grey, whose own colours would mislead
-_CUT_PERCENT = 0.5  # of the darkest and brightest pixels, when greys are stretched: night and snow stay legible
+_OPACITY = 0.75  # of the largest share; the image shows through everywhere
+_GROUND = (0, 190)  # greys of the image below, so that the brightest colours are brighter than white paper
 
 
-def explain(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: int = 1600) -> Image.Image:
-    """A picture (file or bytes) under the heat of its attention-pooling weights: RGB, upright, within at_most_px.
+class Explanation(NamedTuple):
+    """Why an image has its score. contributions: per region. overlay: RGB image that shows those that raise the score."""
 
-    The weights are those of the pixels that are indexed. Raises PictureError.
+    contributions: Contributions
+    overlay: Image.Image
+
+
+def explain(encoder: OnnxEncoder, source: Path | bytes, query: Vectors, *, at_most_px: int = 1600) -> Explanation:
+    """Contributions of an image's regions to its cosine with a query, and their overlay, upright, within at_most_px.
+
+    source: file or bytes. query: (dim,) unit float32. Raises PictureError.
     """
-    attention = encoder.attention(encoder.preprocess.load(source)[None])[0]
-    return heat_overlay(load_for_display(source, at_most_px=at_most_px), attention)
+    found = contributions(encoder, encoder.preprocess.load(source), query)
+    return Explanation(found, heat_overlay(load_for_display(source, at_most_px=at_most_px), found.shares))
 
 
-def heat_overlay(picture: Image.Image, attention: Attention) -> Image.Image:
-    """An RGB picture in grey under the colour of its weights, dark where they are 0 and yellow where they are largest.
+def explain_pooling(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: int = 1600) -> Image.Image:
+    """Overlay of the attention pooling's weights for an image, upright, within at_most_px. Raises PictureError."""
+    weights = encoder.attention(encoder.preprocess.load(source)[None])[0]
+    peak = weights.max(initial=0.0)
+    shares = weights / peak if peak > 0 else weights
+    return heat_overlay(load_for_display(source, at_most_px=at_most_px), shares)
 
-    attention: (h, w) float32, at least 0; it is scaled by its maximum and drawn out smoothly to the picture's size. Only
-    the largest weight of the same picture is a measure: nothing can be read from comparing two pictures.
+
+def heat_overlay(image: Image.Image, shares: Shares) -> Image.Image:
+    """An RGB image in grey, coloured where shares are above 0: from purple, hardly opaque, to bright yellow at 1.
+
+    shares: (h, w) float32, 0 to 1; resized smoothly to the image.
     """
-    peak = float(attention.max(initial=0.0))
-    shares = np.clip(attention / peak if peak > 0 else attention, 0.0, 1.0).astype(np.float32)
-    heat = Image.fromarray(shares).resize(picture.size, Image.Resampling.BICUBIC)
-    colours = _coloured(np.clip(np.asarray(heat), 0.0, 1.0))
-    grey = ImageOps.autocontrast(picture.convert("L"), cutoff=_CUT_PERCENT).convert("RGB")
-    return Image.blend(grey, Image.fromarray(colours), _HEAT_SHARE)
+    heat = Image.fromarray(shares.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
+    levels = np.rint(np.clip(np.asarray(heat), 0.0, 1.0) * 255).astype(np.uint8)
+    grey = ImageOps.autocontrast(image.convert("L")).point(lambda value: value * _GROUND[1] // 255).convert("RGB")
+    alpha = Image.fromarray(np.rint(levels * _OPACITY).astype(np.uint8))
+    return Image.composite(Image.fromarray(_COLOURS[levels]), grey, alpha)
 
 
-def _coloured(shares: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Colours of shares 0 to 1, (h, w): (h, w, 3) uint8."""
-    table = np.stack(
-        [np.interp(np.linspace(0, 1, 256), np.linspace(0, 1, len(_HEAT)), channel) for channel in _HEAT.T], axis=1
-    )
-    colours: NDArray[np.uint8] = np.rint(table).astype(np.uint8)[np.rint(shares * 255).astype(np.uint8)]
-    return colours
+def _colours() -> NDArray[np.uint8]:
+    """(256, 3): colours of shares 0 to 1."""
+    at = np.linspace(0, 1, 256)
+    return np.stack(
+        [np.rint(np.interp(at, np.linspace(0, 1, len(HEAT)), channel)) for channel in HEAT.T], axis=1
+    ).astype(np.uint8)
+
+
+_COLOURS = _colours()

@@ -62,5 +62,6 @@ class OnnxEncoder:
 
     def attention(self, pixels: Pixels) -> NDArray[np.float32]:
         """Where the image tower looked: (n, h, w) float32, at least 0, each sums to at most 1."""
+        cancellation.checkpoint()
         weights: NDArray[np.float32] = self._image_session.run(["attention"], {"pixels": pixels})[0]
         return weights

@@ -238,6 +238,7 @@ EVERYTHING = {
     "GET /api/v1/pictures/{identity}/thumbnail",
     "GET /api/v1/pictures/{identity}/view",
     "GET /api/v1/pictures/{identity}/explanation",
+    "POST /api/v1/pictures/{identity}/explanation",
     "GET /api/v1/pictures/{identity}/original",
     "GET /api/v1/facets",
     "GET /api/v1/info",

@@ -1,12 +1,14 @@
 """The web page in Chromium, against a running `image-finder serve` over pictures whose answers are known."""
 
 import base64
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.slow
@@ -364,7 +366,7 @@ def test_everything_is_reached_by_keys(open_page):
     expect(page.locator("#filters")).to_be_visible()
 
 
-def test_the_viewer_tells_what_is_known_and_where_the_model_looked(open_page):
+def test_the_viewer_tells_what_is_known(open_page):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     viewer = page.get_by_role("dialog", name="red.jpg")
@@ -379,13 +381,120 @@ def test_the_viewer_tells_what_is_known_and_where_the_model_looked(open_page):
         expect(viewer.get_by_text(words)).to_be_visible()
     shown = page.locator("#viewer-image")
     expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
-    page.keyboard.press("e")
-    expect(shown).to_have_attribute("data-shows", re.compile("/explanation$"))
-    expect(viewer.get_by_text("Where the model looked in this picture")).to_be_visible()
-    page.keyboard.press("e")
-    expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
     viewer.get_by_role("button", name="Open near-duplicate 1").click()
     expect(page.locator("#viewer-name")).to_have_text("red copy.jpg")
+
+
+COLOURED = """() => {
+    const image = document.querySelector("#viewer-image");
+    const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const spread = (x) => {
+        const [r, g, b] = context.getImageData(x * (canvas.width - 1), canvas.height / 2, 1, 1).data;
+        return Math.max(r, g, b) - Math.min(r, g, b);
+    };
+    return [spread(0.05) > 20, spread(0.95) > 20];
+}"""
+EXPLANATION = "**/api/v1/pictures/*/explanation"
+
+
+@pytest.fixture
+def two_edges(painted_library):
+    """For one test, red.jpg is grey with a red left edge and a blue right edge: the server reads files as they are."""
+    path = picture(painted_library, "garden/red.jpg")
+    painted, status = path.read_bytes(), path.stat()
+    image = Image.new("RGB", (480, 320), "grey")
+    image.paste("red", (0, 0, 120, 320))
+    image.paste("blue", (360, 0, 480, 320))
+    image.save(path, quality=95)
+    yield
+    path.write_bytes(painted)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.usefixtures("two_edges")
+def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page):
+    page = open_page("/?q=red")
+    page.locator("button.tile").first.click()
+    shown, legend = page.locator("#viewer-image"), page.locator("#legend")
+    expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
+    expect(legend).to_be_hidden()
+    page.keyboard.press("e")
+    expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “red”.")
+    expect(legend).to_be_visible()
+    expect(shown).to_have_attribute("data-shows", re.compile("^blob:"))
+    assert page.evaluate(COLOURED) == [True, False]
+    page.keyboard.press("e")
+    expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
+    expect(legend).to_be_hidden()
+    assert page.evaluate(COLOURED) == [True, True]
+    page = open_page("/?q=blue&folder=pictures/garden")
+    page.get_by_role("button", name=re.compile("red.jpg")).click()
+    page.get_by_role("button", name="Explain match", pressed=False).click()
+    expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “blue”.")
+    expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("^blob:"))
+    assert page.evaluate(COLOURED) == [False, True]
+
+
+@pytest.mark.usefixtures("two_edges")
+def test_an_image_that_was_searched_by_is_explained_too(open_page, painted_library):
+    page = open_page("/?folder=pictures/garden")
+    page.locator("#file").set_input_files(picture(painted_library, "town/blue.jpg"))
+    page.get_by_role("button", name=re.compile("red.jpg")).click()
+    page.keyboard.press("e")
+    expect(page.locator("#explain-note")).to_have_text(
+        "Coloured regions raise the score for the image you searched by."
+    )
+    expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("^blob:"))
+    assert page.evaluate(COLOURED) == [False, True]
+
+
+def test_where_no_region_raises_the_score_the_page_says_so(open_page):
+    page = open_page("/?q=red")
+    page.locator("button.tile").first.click()
+    page.keyboard.press("e")
+    expect(page.locator("#explain-note")).to_have_text(
+        "No region of this image raises its score for “red”, so nothing is coloured."
+    )
+    expect(page.locator("#legend")).to_be_hidden()
+
+
+def test_an_explanation_shows_that_it_is_computed_and_is_called_off(open_page):
+    page = open_page("/?q=red")
+    held = []
+    page.route(EXPLANATION, lambda route: held.append(route))  # noqa: PLW0108 - it must be a function
+    page.locator("button.tile").first.click()
+    expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("/view$"))
+    page.keyboard.press("e")
+    expect(page.locator("#stage-note")).to_have_text("Finding the regions that raise the score …")
+    expect(page.locator("#explain")).to_have_attribute("aria-busy", "true")
+    with page.expect_event("requestfailed", lambda request: "/explanation" in request.url):
+        page.keyboard.press("e")
+    expect(page.locator("#explain")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#explain")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#stage-note")).to_be_empty()
+
+
+def test_an_explanation_that_fails_leaves_the_image_and_a_reason(open_page):
+    page = open_page("/?q=red")
+    answer = {"error": {"code": "gone", "message": "the file is no longer there", "request_id": "1"}}
+    page.route(EXPLANATION, lambda route: route.fulfill(status=410, json=answer))
+    page.locator("button.tile").first.click()
+    page.keyboard.press("e")
+    expect(page.locator("#stage-note")).to_have_text("No explanation: the file is no longer there")
+    expect(page.locator("#explain")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("/view$"))
+
+
+def test_without_a_search_there_is_nothing_to_explain(open_page):
+    page = open_page("/?q=red")
+    page.locator("button.tile").first.click()
+    expect(page.get_by_role("button", name="Explain match")).to_be_visible()
+    identity = re.search(r"view=([0-9a-f]{16})", page.url)[1]
+    page = open_page(f"/?view={identity}")
+    expect(page.locator("#viewer-name")).to_have_text("red.jpg")
+    expect(page.get_by_role("button", name="Explain match")).to_be_hidden()
 
 
 def test_the_viewer_shows_captions_as_text_and_reads_the_first_one_out(open_page):
@@ -603,7 +712,9 @@ def test_axe_finds_nothing_to_object_to(open_page, appearance):
     found["filters"] = Axe().run(page)
     page.locator("button.tile").first.click()
     page.keyboard.press("e")
-    expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("/explanation$"))
+    expect(page.locator("#explain-note")).not_to_be_empty()
+    expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("^blob:"))
+    page.evaluate("document.getElementById('legend').hidden = false")  # as where a region raises the score
     found["viewer"] = Axe().run(page)
     objections = {where: result.generate_report() for where, result in found.items() if result.violations_count}
     assert objections == {}

@@ -31,13 +31,13 @@ def test_every_failure_is_documented_in_the_one_form(api):
 
 def test_names_of_operations_are_unique_and_every_one_says_what_it_does(api):
     found = list(operations(api.get("/openapi.json").json()))
-    assert len({operation["operationId"] for _, operation in found}) == len(found) == 14
+    assert len({operation["operationId"] for _, operation in found}) == len(found) == 15
     assert all(operation["description"] for _, operation in found)
 
 
 def test_uploads_are_described(api):
     document = api.get("/openapi.json").json()
-    for path in ("/api/v1/search", "/api/v1/labels"):
+    for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/pictures/{identity}/explanation"):
         content = document["paths"][path]["post"]["requestBody"]["content"]
         assert set(content) == {"application/json", "multipart/form-data"}
         assert content["multipart/form-data"]["schema"]["properties"]["picture"]["format"] == "binary"

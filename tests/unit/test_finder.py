@@ -290,7 +290,8 @@ def test_a_picture_that_cannot_be_read_is_one_line(finder, tmp_path):
         for ask in (
             lambda picture=picture: finder.search(pictures=picture),
             lambda picture=picture: finder.encode_pictures([picture]),
-            lambda picture=picture: finder.explain(picture),
+            lambda picture=picture: finder.explain(picture, "red"),
+            lambda picture=picture: finder.explain_pooling(picture),
             lambda picture=picture: finder.classify(picture, ["red", "blue"]),
         ):
             with pytest.raises(PictureError) as caught:
@@ -307,22 +308,44 @@ def test_labels_are_told_of_a_file_and_of_an_id(finder, library):
         assert first.probability + sum(other.probability for other in others) == pytest.approx(1)
 
 
-def test_an_id_has_its_picture_file_and_explanation(finder, library):
+def test_an_id_has_its_picture_and_file(finder, library):
     hit = finder.search("blue", k=1).hits[0]
     path = (library / "album" / "cold" / "10.png").resolve()
     assert finder.picture(hit.id).model_dump() == {
         name: value for name, value in hit.model_dump().items() if name not in {"rank", "score", "good", "duplicates"}
     }
     assert finder.picture_path(hit.id) == path
-    overlay = finder.explain(hit.id)
-    assert (overlay.size, overlay.mode) == ((36, 32), "RGB")
-    assert finder.explain(path).tobytes() == overlay.tobytes()
-    with Image.open(path) as picture:
-        assert finder.explain(picture).tobytes() == overlay.tobytes()
-    assert finder.explain(hit.id, at_most_px=18).size == (18, 16)
     assert [facet.value for facet in finder.facets().folders] == ["album/cold", "album/warm"]
-    with pytest.raises(QueryError, match="no picture has the id"):
-        finder.explain("../../etc/passwd")
+
+
+def test_an_image_is_explained_for_the_query_it_was_found_by(finder, library, tmp_path):
+    path = tmp_path / "two.png"
+    image = Image.new("RGB", (64, 32), "grey")
+    image.paste("red", (0, 0, 16, 32))
+    image.paste("blue", (48, 0, 64, 32))
+    image.save(path)
+
+    def marked(*query, **options):
+        explanation = finder.explain(path, *query, **options)
+        assert (explanation.overlay.size, explanation.overlay.mode) == ((64, 32), "RGB")
+        shares = explanation.contributions.shares
+        return bool(shares[:, 0].min() > 0), bool(shares[:, -1].min() > 0)
+
+    assert (
+        marked("red") == marked(Query.of_text("red")) == marked(pictures=library / "album/warm/00.png") == (True, False)
+    )
+    assert marked("blue") == marked("blue", unwanted="red") == (False, True)
+    assert marked(like=finder.search("blue", k=1).hits[0].id) == (False, True)
+    assert marked("blue", like=finder.search("red", k=1).hits[0].id) == (False, False), "a mixture that neither raises"
+    overlay = finder.explain(path, "red").overlay
+    for picture in (path.read_bytes(), Image.open(path)):
+        assert finder.explain(picture, "red").overlay.tobytes() == overlay.tobytes()
+    hit = finder.search("blue", k=1).hits[0]
+    assert finder.explain(hit.id, "red", at_most_px=18).overlay.size == (18, 16)
+    assert finder.explain_pooling(hit.id, at_most_px=18).size == (18, 16)
+    for unanswerable in (lambda: finder.explain("../../etc/passwd", "red"), lambda: finder.explain(path)):
+        with pytest.raises(QueryError):
+            unanswerable()
 
 
 # Keeping up

@@ -6,6 +6,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -276,14 +277,45 @@ def test_a_person_is_told_when_nothing_matches_well(home):
     assert ask(home, "red")[2] == []
 
 
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory, colour_bundle):
+    """A home with two images; one has a red left edge and a blue right edge by now."""
+    folder = tmp_path_factory.mktemp("edges")
+    publish_pictures(folder, {"both": (140, 100, 140), "green": "green"}, colour_bundle)
+    image = Image.new("RGB", (80, 80), "grey")
+    image.paste("red", (0, 0, 20, 80))
+    image.paste("blue", (60, 0, 80, 80))
+    image.save(folder / "pictures" / "both.png")
+    return folder
+
+
+def test_an_explanation_colours_what_raises_the_score_for_the_query(edges, tmp_path):
+    def coloured(*words):
+        code, _, talk = ask(edges, *words, "--explain", str(tmp_path / "why.png"))
+        with Image.open(tmp_path / "why.png") as overlay:
+            assert (code, overlay.size, overlay.mode) == (0, (80, 80), "RGB")
+            spread = np.ptp(np.asarray(overlay).astype(int), axis=2)
+        return bool(spread[:, 2:8].min() > 20), bool(spread[:, -8:-2].min() > 20), talk[-1]
+
+    explained = f"explained: {tmp_path / 'why.png'}"
+    assert (
+        coloured("red", "--not", "green")
+        == coloured("red", "--not", "green", "--not", "blue")
+        == (True, False, explained)
+    )
+    assert coloured("blue", "--not", "green") == (False, True, explained)
+    assert coloured("red", "--not", "green", "--explain-kind", "attention") == (False, False, explained)
+
+
 def test_explanations_go_to_a_folder_or_a_file(home, tmp_path):
     code, _, talk = ask(home, "red", "-k", "2", "--explain", str(tmp_path / "why"))
-    assert (code, talk[-1]) == (0, f"explained: 2 pictures in {tmp_path / 'why'}")
+    nothing = "without colour: no region raises the score"  # these images are of one colour each
+    assert (code, talk[-1]) == (0, f"explained: 2 images in {tmp_path / 'why'}; 2 {nothing}")
     written = sorted(path.name for path in (tmp_path / "why").iterdir())
     assert written[0] == f"001-{id_of(home, 'red')}.jpg"
     assert len(written) == 2
     for name in ("why.png", "why.jpg"):
-        assert ask(home, "red", "--explain", str(tmp_path / name))[2] == [f"explained: {tmp_path / name}"]
+        assert ask(home, "red", "--explain", str(tmp_path / name))[2] == [f"explained: {tmp_path / name}; 1 {nothing}"]
         with Image.open(tmp_path / name) as overlay:
             assert (overlay.size, overlay.mode) == ((8, 8), "RGB")
     code, printed, talk = ask(home, "red", "--explain", "/dev/null/why")
@@ -302,7 +334,7 @@ def test_a_picture_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
     assert code == 0
     assert talk[-2].startswith("not explained: ")
     assert "green.png: No such file" in talk[-2]
-    assert talk[-1] == f"explained: 1 pictures in {tmp_path / 'why'}"
+    assert talk[-1].startswith(f"explained: 1 image in {tmp_path / 'why'}")
 
 
 def test_the_index_published_last_is_searched_and_told(home, tmp_path):

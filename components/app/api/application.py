@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from components.app.api import labels, operations, pictures, search
+from components.app.api import explanations, labels, operations, pictures, search
 from components.app.api.batches import SearchLine
 from components.app.api.bodies import BodyReader
+from components.app.api.explainer import Explainer
 from components.app.api.faults import add_fault_handlers
 from components.app.api.heads import HeadAsGet
 from components.app.api.limits import Load, Workers
@@ -47,6 +48,7 @@ def create_app(
             state.live.stop()
             state.searches.close()
             state.workers.close()
+            state.explainer.workers.close()
 
     app = FastAPI(
         title="Image finder",
@@ -59,7 +61,14 @@ def create_app(
         redirect_slashes=False,  # an address is right or not found
     )
     app.state.server = state
-    for router in (search.router, pictures.router, labels.router, operations.router, operations.root):
+    for router in (
+        search.router,
+        pictures.router,
+        explanations.router,
+        labels.router,
+        operations.router,
+        operations.root,
+    ):
         app.include_router(router)
     _add_page(app)
     add_fault_handlers(app)
@@ -90,14 +99,15 @@ def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[
     searches = SearchLine(live, metrics, settings)
     workers = Workers(Load("pictures", settings.waiting), running=settings.pictures, timeout_s=settings.timeout_s)
     bodies = BodyReader(settings)
-    metrics.watch_loads((searches.load, workers.load, bodies.load))
+    explainer = Explainer(settings)
+    metrics.watch_loads((searches.load, workers.load, explainer.workers.load, bodies.load))
     metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(bodies.n_bytes))
     metrics.watch("index_pictures", "pictures that can be found", lambda: live.pictures)
     metrics.watch("index_generation", "running number of the index in force", lambda: live.generation_number)
     stale = "1 while the newest index cannot be opened, or folders are not watched that should be"
     metrics.watch("index_stale", stale, lambda: float(live.failure is not None))
     views = Views(settings.thumbnails_path, max_bytes=settings.max_original_bytes)
-    return State(settings, metrics, live, searches, workers, bodies, views)
+    return State(settings, metrics, live, searches, workers, bodies, views, explainer)
 
 
 def _add_page(app: FastAPI) -> None:

@@ -97,6 +97,27 @@ class SearchBody(_Asked):
     fold: bool = True
 
 
+class ExplanationParameters(_Asked):
+    """What GET /pictures/{id}/explanation takes; lists by repeating the parameter."""
+
+    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts, each a term")
+    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of images of the index")
+    kind: Literal["query", "attention"] = Field(
+        "query", description="what raises the score for the query, or the weights of the attention pooling"
+    )
+
+    def values(self) -> dict[str, object]:
+        """The terms as Query.parse takes them."""
+        return {"terms": [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)]}
+
+
+class ExplanationBody(_Asked):
+    """What POST /pictures/{id}/explanation takes."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # described, not checked: see _Text
+    terms: list[WantedTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
+
+
 class LabelsBody(_Asked):
     """What POST /labels takes: exactly one of id and picture; null counts as left out."""
 

@@ -1,4 +1,4 @@
-"""Routes of pictures, by their id only: what is known of one, small and large views, the file, the explanation."""
+"""Routes of pictures, by their id only: what is known of one, small and large views, the file."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from components.app.api.originals import media_type, open_original
 from components.app.api.schemas import PictureAnswer
 from components.app.api.settings import PREFIX
 from components.app.api.state import Server, State
-from components.app.api.views import SIZES_PX, VIEW_PX, Kind, at_least
+from components.app.api.views import SIZES_PX, VIEW_PX, at_least
 
 router = APIRouter(prefix=f"{PREFIX}/pictures", tags=["pictures"])
 Identity = Annotated[str, Path(max_length=64, description="id of a picture of the index")]
@@ -31,7 +31,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
     **errors(401, 404, 410, 422, 429, 503),
     200: {"content": {"image/*": _BYTES, "application/octet-stream": _BYTES}, "description": "the file as it is"},
 }
-_PRIVATE = "private, max-age=300"  # no cache that several people share may keep it
+PRIVATE = "private, max-age=300"  # no cache that several people share may keep it
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -56,12 +56,6 @@ async def view(identity: Identity, request: Request, server: Server) -> Response
     return await _view(server, request, identity, VIEW_PX)
 
 
-@router.get("/{identity}/explanation", response_class=Response, responses=_JPEG)
-async def explanation(identity: Identity, request: Request, server: Server) -> Response:
-    """The picture under the heat of what its vector was made from."""
-    return await _view(server, request, identity, "explanation")
-
-
 @router.get("/{identity}/original", response_class=Response, responses=_FILE)
 async def original(identity: Identity, request: Request, server: Server) -> Response:
     """The file as it is, to be saved."""
@@ -71,7 +65,7 @@ async def original(identity: Identity, request: Request, server: Server) -> Resp
     headers = {
         "Content-Length": str(length),
         "Content-Disposition": attachment(engine.picture(identity).name),
-        "Cache-Control": _PRIVATE,
+        "Cache-Control": PRIVATE,
     }
     kind = media_type(stream.read(16))
     stream.seek(0)
@@ -88,12 +82,12 @@ def attachment(name: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-async def _view(server: State, request: Request, identity: str, kind: Kind) -> Response:
+async def _view(server: State, request: Request, identity: str, px: int) -> Response:
     engine = server.live.engine
     known = request.headers.get("if-none-match", "")
-    making = server.workers.run(lambda: server.views.get(engine, identity, kind, known=known))
+    making = server.workers.run(lambda: server.views.get(engine, identity, px, known=known))
     made = await while_connected(request, making)
-    headers = {"ETag": f'"{made.key}"', "Cache-Control": _PRIVATE}
+    headers = {"ETag": f'"{made.key}"', "Cache-Control": PRIVATE}
     if made.content is None:
         return Response(status_code=304, headers=headers)
     return Response(made.content, media_type="image/jpeg", headers=headers)

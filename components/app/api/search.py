@@ -43,8 +43,8 @@ async def search_with_uploads(request: Request, server: Server) -> Response:
     async with server.bodies.read(request) as body:
         wanted = body.parsed(SearchBody)
         values = wanted.model_dump(exclude={"terms", "negatives"})
-        values["terms"] = [_term(term, body) for term in wanted.terms]
-        values["negatives"] = [_term(term, body) for term in wanted.negatives]
+        values["terms"] = [term_values(term, body) for term in wanted.terms]
+        values["negatives"] = [term_values(term, body) for term in wanted.negatives]
         return await _answer(server, request, Question.parse(values))
 
 
@@ -55,7 +55,8 @@ def require_decodable(picture: bytes, max_pixels: int) -> None:
         raise Fault(413, "too_large", f"the picture has {width} x {height} pixels, the limit is {max_pixels:,} pixels")
 
 
-def _term(term: WantedTerm, body: Body) -> dict[str, object]:
+def term_values(term: WantedTerm, body: Body) -> dict[str, object]:
+    """A term as Query.parse takes it. Raises Fault 422 if its part was not sent."""
     values = term.model_dump(exclude_none=True)
     if term.picture is not None:
         values["picture"] = body.picture(term.picture)

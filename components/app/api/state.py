@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from components.app.api.batches import SearchLine
 from components.app.api.bodies import BodyReader
+from components.app.api.explainer import Explainer
 from components.app.api.limits import Workers
 from components.app.api.live import LiveFinder
 from components.app.api.metrics import Metrics
@@ -25,6 +26,7 @@ class State:
     workers: Workers
     bodies: BodyReader
     views: Views
+    explainer: Explainer
 
 
 async def _state_of(request: Request) -> State:  # async: a plain function would cost a thread at each request

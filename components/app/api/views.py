@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
@@ -13,12 +13,10 @@ from components.app.api.originals import gone, open_original
 from components.data.images import load_for_display
 from components.errors import PictureError
 from components.search.engine import SearchEngine
-from components.search.explain import explain
 from components.temporaries import temporary_file
 
 SIZES_PX = (160, 320, 480, 640, 960)
 VIEW_PX = 1600
-Kind = int | Literal["explanation"]  # longer side, or the explanation at VIEW_PX
 _VERSION = 1  # of how they are made
 _QUALITY = 82
 
@@ -43,48 +41,54 @@ class Views:
         self._folder = folder
         self._max_bytes = max_bytes
 
-    def get(self, engine: SearchEngine, identity: str, kind: Kind, *, known: str = "") -> View:
-        """A view of the picture as its file is now, which may be newer than the index. known: keys the asker has.
+    def get(self, engine: SearchEngine, identity: str, px: int, *, known: str = "") -> View:
+        """A view of the picture as its file is now, which may be newer than the index. px: longer side at most.
+
+        known: keys the asker has.
 
         Raises Fault 404 for an unknown id, 410 when the file has gone or is no picture any more.
         """
         with open_original(engine, identity) as stream:
-            key = _key_of(os.fstat(stream.fileno()), engine, identity, kind)
+            key = _key_of(os.fstat(stream.fileno()), engine, identity, px)
             if key in known or known.strip() == "*":
                 return View(key, None)
-            place = self._place(key, kind)
+            place = self._place(key, px)
             if place is not None:
                 with contextlib.suppress(OSError):
                     return View(key, place.read_bytes())
-            content = self._made(engine, stream, kind)
+            content = self._made(stream, px)
         if place is not None:
             with contextlib.suppress(OSError):
                 _keep(place, content)
         return View(key, content)
 
-    def _place(self, key: str, kind: Kind) -> Path | None:
-        return self._folder / key[:2] / f"{key}.jpg" if self._folder and kind in SIZES_PX else None
+    def _place(self, key: str, px: int) -> Path | None:
+        return self._folder / key[:2] / f"{key}.jpg" if self._folder and px in SIZES_PX else None
 
-    def _made(self, engine: SearchEngine, stream: BinaryIO, kind: Kind) -> bytes:
-        data = stream.read(self._max_bytes + 1)
-        if len(data) > self._max_bytes:
-            raise gone(f"the picture's file has more than {self._max_bytes:,} bytes now and is not shown")
+    def _made(self, stream: BinaryIO, px: int) -> bytes:
+        data = read_original(stream, self._max_bytes)
         try:
-            if kind == "explanation":
-                return _jpeg(explain(engine.encoder, data, at_most_px=VIEW_PX))
-            return _jpeg(load_for_display(data, at_most_px=int(kind)))
+            return jpeg(load_for_display(data, at_most_px=px))
         except PictureError:
             raise gone("the picture's file cannot be read as a picture any more") from None
 
 
-def _key_of(file: os.stat_result, engine: SearchEngine, identity: str, kind: Kind) -> str:
+def read_original(stream: BinaryIO, max_bytes: int) -> bytes:
+    """Content of a picture's open file. Raises Fault 410 if it is larger than max_bytes."""
+    data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise gone(f"the picture's file has more than {max_bytes:,} bytes now and is not shown")
+    return data
+
+
+def _key_of(file: os.stat_result, engine: SearchEngine, identity: str, px: int) -> str:
     """Not of the content, which would have to be read: a file that has changed since it was indexed has another time."""
-    model = engine.encoder.bundle.sha256 if kind == "explanation" else ""
-    facts = (_VERSION, engine.picture(identity).sha256, file.st_size, file.st_mtime_ns, kind, model)
+    facts = (_VERSION, engine.picture(identity).sha256, file.st_size, file.st_mtime_ns, px)
     return hashlib.sha256(":".join(map(str, facts)).encode()).hexdigest()[:32]
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def jpeg(picture: Image.Image) -> bytes:
+    """A picture as a JPEG without metadata."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=_QUALITY)
     return stream.getvalue()

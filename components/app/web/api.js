@@ -12,10 +12,15 @@ export class ApiError extends Error {
 }
 
 // Body of a good answer. onWait(seconds) is called before each retry of a 429 or 503.
-export async function request(path, { signal, onWait, ...init } = {}) {
+export async function request(path, options) {
+  const response = await accepted(path, options);
+  return response.status === 204 ? null : response.json();
+}
+
+async function accepted(path, { signal, onWait, ...init } = {}) {
   for (let retry = 0; ; retry++) {
     const response = await answer(API + path, { signal, ...init });
-    if (response.ok) return response.status === 204 ? null : response.json();
+    if (response.ok) return response;
     const busy = response.status === 429 || response.status === 503;
     if (!busy || retry === MOST_RETRIES) throw await errorOf(response);
     const seconds = secondsToWait(response, retry);
@@ -61,10 +66,21 @@ function pause(seconds, signal) {
 
 // query: what POST /search takes; picture: the File its term names, or null.
 export function search(query, picture, options) {
-  const body = new FormData();
-  body.append("query", JSON.stringify(query));
-  if (picture) body.append("picture", picture, "picture");
-  return request("/search", { method: "POST", body, ...options });
+  return request("/search", { method: "POST", body: formOf(query, picture), ...options });
+}
+
+// Which regions raise an image's score for the terms of a search: {blob: overlay, peak: 0 if none does}
+export async function explanation(id, terms, picture, options) {
+  const path = `/pictures/${encodeURIComponent(id)}/explanation`;
+  const response = await accepted(path, { method: "POST", body: formOf({ terms }, picture), ...options });
+  return { blob: await response.blob(), peak: Number(response.headers.get("X-Peak-Contribution")) };
+}
+
+function formOf(query, picture) {
+  const form = new FormData();
+  form.append("query", JSON.stringify(query));
+  if (picture) form.append("picture", picture, "picture");
+  return form;
 }
 
 export const facets = (options) => request("/facets", options);
@@ -84,7 +100,6 @@ export function openSession(token) {
 export const thumbnailUrl = (id, px) => `${API}/pictures/${encodeURIComponent(id)}/thumbnail?px=${px}`;
 export const viewUrl = (id) => `${API}/pictures/${encodeURIComponent(id)}/view`;
 export const originalUrl = (id) => `${API}/pictures/${encodeURIComponent(id)}/original`;
-export const explanationUrl = (id) => `${API}/pictures/${encodeURIComponent(id)}/explanation`;
 
 // Why an <img> stayed empty: the element itself does not tell. Resolves to "" once the picture is there after all.
 export async function reasonOfMissing(url) {

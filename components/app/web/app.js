@@ -6,7 +6,7 @@ import { FilterPanel } from "./filters.js";
 import { gridOf } from "./grid.js";
 import { uploadOf, watchForPictures } from "./query_picture.js";
 import { Results } from "./results.js";
-import { EMPTY, filtersOnly, fromAddress, hasPicture, splitWords, toAddress, viewOfAddress, withoutFilters } from "./state.js";
+import { EMPTY, filtersOnly, fromAddress, hasPicture, isSearch, splitWords, toAddress, toQuery, viewOfAddress, withoutFilters } from "./state.js";
 import { Viewer } from "./viewer.js";
 import { byId, element, pictures } from "./words.js";
 
@@ -22,6 +22,7 @@ const grid = gridOf((index) => viewer.openAt(index));
 const results = new Results(grid, { answered, clearFilters: () => change(withoutFilters(state)) });
 const viewer = new Viewer({
   hits: () => grid.hits,
+  query: explainedQuery,
   hasMore: () => results.hasMore,
   loadMore: () => results.loadMore(),
   moreLike,
@@ -60,6 +61,15 @@ function showTerm(withWords) {
   byId("mix-field").hidden = !withWords;
   byId("mix").value = state.mix;
   byId("mix").setAttribute("aria-valuetext", `picture ${state.mix} %, words ${100 - state.mix} %`);
+}
+
+// What an explanation is of: the search without what it excludes and without its filters.
+function explainedQuery() {
+  if (!isSearch(state)) return null;
+  const { terms } = toQuery(state, 1, 0);
+  const { text } = splitWords(state.text);
+  const parts = [text && `“${text}”`, hasPicture(state) && "the image you searched by"];
+  return { terms, picture: uploadOf(state.upload)?.body ?? null, words: parts.filter(Boolean).join(" and ") };
 }
 
 function moreLike(id) {

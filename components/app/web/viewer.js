@@ -1,11 +1,12 @@
 // One picture large, with what is known of it; walks through the results it was opened from.
 
-import { explanationUrl, originalUrl, picture, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
+import { originalUrl, picture, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
+import { Explanation } from "./explanation.js";
 import { LabelForm } from "./labels.js";
 import { byId, element, fileSize, moment, place, whole } from "./words.js";
 
 export class Viewer {
-  // hits(): the results; moreLike(id); shown(id): another picture is open; closed(index): of the last one, or -1
+  // hits(): the results; query(): what they answer, see Explanation; moreLike(id); shown(id): another picture is open; closed(index): of the last one, or -1
   constructor(actions) {
     this.actions = actions;
     this.dialog = byId("viewer");
@@ -13,13 +14,20 @@ export class Viewer {
     this.labels = new LabelForm();
     this.hit = null;
     this.index = -1;
-    this.explained = false;
+    this.explanation = new Explanation({
+      query: actions.query,
+      show: (url) => this.#load(url),
+      restore: () => this.#load(viewUrl(this.hit.id)),
+      say: (words) => (byId("stage-note").textContent = words),
+    });
     byId("close-viewer").addEventListener("click", () => this.close());
     byId("previous").addEventListener("click", () => this.step(-1));
     byId("next").addEventListener("click", () => this.step(1));
     byId("more-like").addEventListener("click", () => this.moreLike());
-    byId("explain").addEventListener("click", () => this.toggleExplanation());
-    this.dialog.addEventListener("close", () => this.actions.closed(this.index));
+    this.dialog.addEventListener("close", () => {
+      this.explanation.reset("");
+      this.actions.closed(this.index);
+    });
     this.dialog.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -58,13 +66,6 @@ export class Viewer {
     this.close();
   }
 
-  toggleExplanation() {
-    this.explained = !this.explained;
-    byId("explain").setAttribute("aria-pressed", String(this.explained));
-    byId("explain-note").hidden = !this.explained;
-    this.#load(this.explained ? explanationUrl(this.hit.id) : viewUrl(this.hit.id));
-  }
-
   #key(event) {
     const typing = event.target.matches("input");
     if (typing || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -72,7 +73,7 @@ export class Viewer {
       ArrowLeft: () => this.step(-1),
       ArrowRight: () => this.step(1),
       m: () => this.moreLike(),
-      e: () => this.toggleExplanation(),
+      e: () => this.explanation.toggle(),
     };
     if (!actions[event.key]) return;
     event.preventDefault();
@@ -81,9 +82,7 @@ export class Viewer {
 
   #show(hit) {
     this.hit = hit;
-    this.explained = false;
-    byId("explain").setAttribute("aria-pressed", "false");
-    byId("explain-note").hidden = true;
+    this.explanation.reset(hit.id);
     byId("viewer-name").textContent = hit.name;
     byId("previous").disabled = this.index <= 0;
     byId("next").disabled = this.index < 0 || (this.index === this.actions.hits().length - 1 && !this.actions.hasMore());

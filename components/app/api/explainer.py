@@ -1,0 +1,101 @@
+"""Explainer: makes explanations, one at a time, and keeps the contributions of the latest; knows nothing of routes."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+from PIL import Image
+from starlette.requests import Request
+
+from components.app.api.disconnects import while_connected
+from components.app.api.limits import Load, Workers
+from components.app.api.originals import gone, open_original
+from components.app.api.settings import Settings
+from components.app.api.views import VIEW_PX, jpeg, read_original
+from components.data.images import load_for_display
+from components.errors import PictureError
+from components.search.contributions import Contributions, contributions
+from components.search.engine import SearchEngine
+from components.search.explain import explain_pooling, heat_overlay
+from components.search.query import Query
+
+_VERSION = 1  # of how they are made
+_KEPT = 4096  # contributions: 200 bytes each
+
+_Key = tuple[str, str, bytes]
+
+
+class Explained(NamedTuple):
+    """key: 32 hex digits, equal only for equal bytes. content: JPEG, None if the client has this key already.
+
+    peak: largest contribution, cosine; 0 if no region raises the score; None if it was not computed.
+    """
+
+    key: str
+    content: bytes | None
+    peak: float | None
+
+
+class Explainer:
+    """Makes explanations on a thread of its own: 60 encodings each must not delay small images and searches."""
+
+    def __init__(self, settings: Settings) -> None:
+        """settings: limits."""
+        self.workers = Workers(Load("explanations", settings.waiting), running=1, timeout_s=settings.timeout_s)
+        self._max_bytes = settings.max_original_bytes
+        self._kept = _Kept(_KEPT)
+
+    async def explain(self, engine: SearchEngine, identity: str, query: Query | None, request: Request) -> Explained:
+        """Explanation of an indexed image's score for a query; without one, the weights of the attention pooling.
+
+        Work stops when the client has gone or the time is over. Raises Fault 404, 410, 503, FinderError.
+        """
+        known = request.headers.get("if-none-match", "")
+        return await while_connected(request, self.workers.run(lambda: self._made(engine, identity, query, known)))
+
+    def _made(self, engine: SearchEngine, identity: str, query: Query | None, known: str) -> Explained:
+        with open_original(engine, identity) as stream:
+            data = read_original(stream, self._max_bytes)
+        vector = engine.encode([query])[0].wanted if query else None
+        content = hashlib.sha256(data).hexdigest()
+        place = (engine.encoder.bundle.sha256, content, b"" if vector is None else vector.tobytes())
+        key = hashlib.sha256(repr((_VERSION, *place)).encode()).hexdigest()[:32]
+        if key in known or known.strip() == "*":
+            return Explained(key, None, None)
+        try:
+            if vector is None:
+                return Explained(key, jpeg(explain_pooling(engine.encoder, data, at_most_px=VIEW_PX)), None)
+            found = self._kept.get(place)
+            if found is None:
+                found = contributions(engine.encoder, engine.encoder.preprocess.load(data), vector)
+                self._kept.put(place, found)
+            return Explained(key, jpeg(_overlay(data, found)), found.peak)
+        except PictureError:
+            raise gone("the picture's file cannot be read as a picture any more") from None
+
+
+class _Kept:
+    """The contributions used last."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: OrderedDict[_Key, Contributions] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: _Key) -> Contributions | None:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: _Key, value: Contributions) -> None:
+        with self._lock:
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._limit:
+                self._entries.popitem(last=False)
+
+
+def _overlay(data: bytes, found: Contributions) -> Image.Image:
+    return heat_overlay(load_for_display(data, at_most_px=VIEW_PX), found.shares)

@@ -1,0 +1,65 @@
+// "Explain match": colours the regions of the open image that raise its score for the search.
+
+import { explanation } from "./api.js";
+import { byId } from "./words.js";
+
+export class Explanation {
+  // query(): {terms, picture, words} of the search, or null without one; show(url): of the overlay;
+  // restore(): the image as it is; say(words): over the image
+  constructor(actions) {
+    this.actions = actions;
+    this.id = "";
+    this.url = "";
+    this.running = null; // set while an explanation is computed or shown
+    byId("explain").addEventListener("click", () => this.toggle());
+  }
+
+  // Another image, or none (""): its explanation starts hidden.
+  reset(id) {
+    this.running?.abort();
+    this.running = null;
+    this.id = id;
+    URL.revokeObjectURL(this.url);
+    byId("explain").hidden = this.actions.query() === null;
+    this.#state({ pressed: false });
+  }
+
+  toggle() {
+    if (byId("explain").hidden) return;
+    if (!this.running) {
+      this.#compute();
+      return;
+    }
+    this.reset(this.id);
+    this.actions.restore();
+  }
+
+  async #compute() {
+    const running = (this.running = new AbortController());
+    const { terms, picture, words } = this.actions.query();
+    this.#state({ pressed: true, busy: true });
+    this.actions.say("Finding the regions that raise the score …");
+    try {
+      const onWait = (seconds) => this.actions.say(`The finder is busy; trying again in ${Math.ceil(seconds)} s.`);
+      const { blob, peak } = await explanation(this.id, terms, picture, { signal: running.signal, onWait });
+      if (running.signal.aborted) return;
+      this.url = URL.createObjectURL(blob);
+      const none = `No region of this image raises its score for ${words}, so nothing is coloured.`;
+      this.#state({ pressed: true, note: peak > 0 ? `Coloured regions raise the score for ${words}.` : none, legend: peak > 0 });
+      this.actions.show(this.url);
+    } catch (error) {
+      if (running.signal.aborted) return;
+      this.reset(this.id);
+      this.actions.restore();
+      this.actions.say(`No explanation: ${error.message}`);
+    }
+  }
+
+  #state({ pressed, busy = false, note = "", legend = false }) {
+    byId("explain").setAttribute("aria-pressed", String(pressed));
+    byId("explain").setAttribute("aria-busy", String(busy));
+    byId("viewer").classList.toggle("explaining", busy);
+    byId("explain-note").textContent = note;
+    byId("legend").hidden = !legend;
+  }
+}
