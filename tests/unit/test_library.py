@@ -692,23 +692,19 @@ def causes_of(folders, tmp_path, act, n=1):
     stop, found, bundle = threading.Event(), [], [0]
     started = threading.Event()
 
-    def bundle_ns():
-        value = bundle[0]
-        started.set()
-        return value
-
     def watch():
         watched = FolderWatch(
             folders,
             leave_out=tmp_path / "library",
             seen=lambda: view_of(scan_folders(list(map(os.fsencode, folders)))),
-            bundle_ns=bundle_ns,
+            bundle_ns=lambda: bundle[0],
             stop=stop,
             warn=print,
             rescan_s=600,
             look_s=0.2,
         )
         for due in watched.causes():
+            started.set()
             if due.cause != "start":
                 found.append(due.cause)
             if len(found) >= n:
