@@ -41,7 +41,8 @@ class Contributions(NamedTuple):
     def shares(self) -> NDArray[np.float32]:
         """What rises above the noise, as shares of the largest: (7, 7) float32, 0 to 1; all 0 if nothing does."""
         rise: NDArray[np.float32] = np.maximum(self.cells - np.float32(self._least), np.float32(0))
-        return rise / rise.max() if self.peak else rise
+        shares: NDArray[np.float32] = rise / rise.max() if self.peak else rise
+        return shares
 
     @property
     def _least(self) -> float:
