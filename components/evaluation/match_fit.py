@@ -96,7 +96,7 @@ def fit_matches(
     """
     rng = np.random.default_rng(seed)
     shown = [things_shown(captions) for captions in captions_of]
-    galleries = _galleries(np.zeros(len(images)) if source_of is None else np.array(source_of), rng)
+    galleries = _galleries(np.array([0] * len(images) if source_of is None else source_of), rng)
     search = _Search(images, shown, galleries, vocabulary, encode)
     words = [*_known_words(shown, vocabulary), *_absent_words(captions_of, vocabulary, rng)]
     captions = _drawn_captions(captions_of, vocabulary, rng)

@@ -29,6 +29,32 @@ INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations")
 
 
+# Arguments: a library, a captions file. Fails unless each query has one answer alone, with others, in threads and by pages.
+COMPANY = """
+import json, random, sys
+from concurrent.futures import ThreadPoolExecutor
+from components.finder import Finder
+from components.search.query import Query
+
+finder = Finder.open(sys.argv[1])
+texts = [each["caption"] for each in json.load(open(sys.argv[2]))["annotations"]]
+queries = [Query.of_text(text, k=10) for text in random.Random(0).sample(texts, 40)]
+alone = [finder.search(query) for query in queries]
+assert finder.search_many(queries) == alone
+assert finder.search_many(queries[::-1])[::-1] == alone
+with ThreadPoolExecutor(8) as threads:
+    assert list(threads.map(finder.search, queries)) == alone
+halves = [finder.search_many([query.model_copy(update={"k": 5, "offset": at}) for at in (0, 5)]) for query in queries]
+assert [(*first.hits, *second.hits) for first, second in halves] == [each.hits for each in alone]
+images = [finder.picture_path(hit.id) for hit in alone[0].hits]
+together = finder.encode_pictures(images)
+for row, image in enumerate(images):
+    difference = abs(finder.encode_pictures([image])[0] - together[row]).max()
+    assert difference < 1e-6, difference
+print(len(alone))
+"""
+
+
 def run(*words, cwd="/", **variables):
     kept = {
         key: value
@@ -104,6 +130,8 @@ def test_the_installed_wheel_finds_things_in_photographs_before_anything_is_trai
         json.loads(run(finder, "search", "grass", *words, "-k", "10", "--json", **home))["hits"]
         for words in ((), ("--not", "animals"))
     ]
+    annotations = shared_data / "coco" / "annotations" / "captions_val2017.json"
+    assert run(finder.parent / "python", "-c", COMPANY, tmp_path / "home" / "library", annotations) == "40\n"
     told = {name: [] for name in named.values()}
     for each in captions["annotations"]:
         told[named[each["image_id"]]].append(each["caption"].lower())

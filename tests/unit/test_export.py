@@ -17,6 +17,7 @@ from components.errors import BundleError
 from components.export.exporter import export_bundle, quantise_text_tower
 from components.export.onnx import export_module
 from components.features.onnx_session import open_session
+from components.search.onnx_encoder import OnnxEncoder
 from components.training.trainer import untrained
 
 TEXTS = ["a dog", "", "two children in red coats play in the deep snow near a frozen lake", "one", "a red circle"]
@@ -108,6 +109,16 @@ def test_an_8_bit_text_tower_is_smaller_and_nearly_the_same(exported):
     nodes = onnx.load(small.path / "text_encoder.onnx").graph.node
     n_layers = json.loads((checkpoint.path / "text_trunk.json").read_text())["n_layers"]
     assert sum(node.op_type == "MatMulInteger" for node in nodes) == 6 * n_layers, "the heads stay float"
+
+
+def test_a_text_of_an_8_bit_tower_has_one_vector_in_any_company(exported):
+    _, _, small = exported
+    encoder = OnnxEncoder(small, device="cpu", threads=1)
+    together = encoder.encode_text(TEXTS)
+    for row, text in enumerate(TEXTS):
+        np.testing.assert_array_equal(together[row], encoder.encode_text([text])[0])
+    padded = encoder.encode_tokens(encoder.tokenizer(TEXTS))
+    assert np.abs(padded - together).max() > 1e-4, "in one batch they would move"
 
 
 class Fixed(nn.Module):
