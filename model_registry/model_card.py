@@ -5,6 +5,7 @@ from components.records import (
     DatasetManifest,
     DirectionReport,
     Interval,
+    MatchModels,
     ParityReport,
     Record,
     RetrievalReport,
@@ -12,6 +13,7 @@ from components.records import (
     SliceReport,
     ValidationReport,
 )
+from components.search.matching import MIN_CAPTIONS_OF_WORD
 from model_registry.lineage import Lineage
 from model_registry.names import ledger_experiment
 
@@ -226,14 +228,28 @@ def _scores(scores: ScoreCalibration) -> str:
 A score is a cosine. Measured on part `{scores.split}` of `{scores.dataset}` (data version `{scores.data_version}`),
 {scores.n_captions:,} captions in a gallery of {scores.gallery_size:,} pictures:
 
-- Nothing matches well when the best score is below **{scores.good_match:.3f}**: of the captions whose picture was in the
-  gallery, 5 % had a best score lower than that. It is no proof either way; other pictures and galleries of another size
-  shift it.
-- True pairs of caption and picture: median {middle:.3f}, 90 % between {low:.3f} and {high:.3f}. `match` beside a hit is
-  the share of these pairs that score lower than the hit, not a probability that the hit is right.
+- A search says that nothing matches when the best score is below **{scores.good_match:.3f}** and no hit is good: of the
+  captions whose image was in the gallery, 5 % had a best score lower than that.
+- True pairs of caption and image: median {middle:.3f}, 90 % between {low:.3f} and {high:.3f}.
+{_good_matches(scores.matches)}
 - Zero-shot labels take the softmax of {scores.logit_scale:.2f} times the cosine. The probabilities share out 1 among the
   labels given, also when none of them fits.
 """
+
+
+def _good_matches(matches: MatchModels | None) -> str:
+    found = [(name, model) for name, model in (matches or MatchModels(short=None, long=None)) if model is not None]
+    if not found:
+        return "- No hit is called a good match: that was not measured, or no threshold kept its promise."
+    texts = {"short": "one or two content words", "long": "more"}
+    shares = "; ".join(
+        f"{_percent(model.precision)} for texts of {texts[name]} ({model.n_queries:,} queries)" for name, model in found
+    )
+    return (
+        "- A hit is called a good match for its text, its rank and the library it is found in (`components.search.matching`).\n"
+        f"  Right among such hits, on queries left out of the fit: {shares}.\n"
+        f"  Captions say which images are right, and leave much unsaid. No hit is good if fewer than {MIN_CAPTIONS_OF_WORD} training captions had a word of the text."
+    )
 
 
 def _export(parity: ParityReport | None) -> str:

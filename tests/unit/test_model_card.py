@@ -8,6 +8,8 @@ from components.records import (
     DatasetManifest,
     DirectionReport,
     Interval,
+    MatchModel,
+    MatchModels,
     RetrievalReport,
     ScoreCalibration,
     SliceReport,
@@ -89,7 +91,15 @@ def test_the_threshold_of_scores_stands_with_its_meaning_and_where_it_was_measur
     assert "4,999 captions in a gallery of 1,000 pictures" in card
     assert "best score is below **0.567**" in card
     assert "median 0.550, 90 % between 0.325 and 0.775" in card
-    assert "not a probability that the hit is right" in card
+    assert "No hit is called a good match" in card
+
+
+def test_the_precision_of_good_matches_stands_with_its_queries():
+    good = MatchModel(coefficients=(0.0,) * 8, intercept=0, min_probability=0.9, precision=0.875, n_queries=93)
+    scores = facts().scores.model_copy(update={"matches": MatchModels(short=good, long=None)})
+    card = model_card(facts(scores=scores))
+    assert "87.5 % for texts of one or two content words (93 queries)" in card
+    assert "No hit is called" not in card
 
 
 def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_claim_it():
