@@ -49,7 +49,11 @@ export class Grid {
     const fresh = hits.filter((hit) => !known.has(hit.id));
     for (const hit of fresh) {
       const before = this.hits.at(-1)?.good;
-      if (hit.good !== null && hit.good !== before) this.list.append(dividerOf(hit.good));
+      if (hit.good !== null && hit.good !== before) {
+        // Fills the row above, so that its last images do not grow.
+        if (this.hits.length) this.list.append(element("li", { className: "filler", "aria-hidden": "true" }));
+        this.list.append(dividerOf(hit.good));
+      }
       this.list.append(tileOf(hit, this.hits.length));
       this.hits.push(hit);
     }
