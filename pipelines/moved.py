@@ -15,11 +15,11 @@ import re
 import shlex
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -141,7 +141,7 @@ def keep_cached_steps(home: "Home") -> None:
         key = artifact_store.custom_cache_key
         return made(artifact_store=SimpleNamespace(id=artifact_store.id, path=inside, custom_cache_key=key), **facts)  # type: ignore[arg-type]
 
-    cache_utils.generate_cache_key = generate
+    cache_utils.generate_cache_key = cast("Any", generate)
 
 
 def mlflow_home(home: "Home") -> Path | None:
@@ -220,13 +220,14 @@ def _zenml_configuration(home: "Home") -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _replace_beginnings(store: sqlite3.Connection, columns: dict[str, tuple[str, ...]], old: str, new: str) -> None:
+def _replace_beginnings(store: sqlite3.Connection, columns: Mapping[str, tuple[str, ...]], old: str, new: str) -> None:
     """Replace the directory that paths and addresses begin with."""
     for table, names in columns.items():
         for column in set(names) & _columns(store, table):
             store.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",  # noqa: S608 - own constants
-                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - own constants
+                f"WHERE ({column} = ? OR substr({column}, 1, ?) = ?) AND substr({column} || '/', 1, ?) != ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/", len(new) + 1, f"{new}/"),
             )
 
 
@@ -250,9 +251,14 @@ def _component(value: Any, former: Path, root: Path) -> Any:  # noqa: ANN401 - b
 
 def _with_paths(text: str, former: Path, root: Path) -> str:
     """JSON with each path in or at the former home in the present one, also as part of an address."""
-    for ascii_only in (True, False):
-        old, new = (json.dumps(str(path), ensure_ascii=ascii_only)[1:-1] for path in (former, root))
-        text = re.sub(rf'(?<=["/]){re.escape(old)}(?=["/])', lambda _, new=new: new, text)
+    forms = {
+        tuple(json.dumps(str(path), ensure_ascii=ascii_only)[1:-1] for path in (former, root))
+        for ascii_only in (True, False)
+    }
+    for old, new in forms:
+        # A home that was moved below its former path: what a killed adoption has changed is not changed again.
+        done = f'(?!{re.escape(new.removeprefix(old))}["/])' if new.startswith(f"{old}/") else ""
+        text = re.sub(rf'(?<=["/]){re.escape(old)}{done}(?=["/])', new.replace("\\", "\\\\"), text)
     return text
 
 

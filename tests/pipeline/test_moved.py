@@ -127,6 +127,18 @@ def test_an_adoption_that_was_killed_half_way_is_completed_by_the_next_command(h
     assert caplog.messages == [f"Home moved from {home.root} to {second.root}: stored paths updated"]
 
 
+def test_a_home_below_its_former_path_is_adopted_once_also_when_it_is_done_twice(home):
+    former = home.root
+    aside = home.root.rename(home.root.with_name("aside"))
+    former.mkdir()
+    below = Home(aside.rename(former / "below"))
+    configuration = (below.zenml_dir / "config.yaml").read_bytes()
+    moved.adopt(below)
+    (below.zenml_dir / "config.yaml").write_bytes(configuration)  # as if killed before it was written
+    moved.adopt(below)
+    require_adopted(below, Home(former))
+
+
 def test_a_store_that_refuses_the_change_is_one_line_and_unchanged(home):
     second = rename(home)
     with closing(sqlite3.connect(second.root / STORE)) as store, store:
