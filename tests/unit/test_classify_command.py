@@ -13,6 +13,7 @@ from components.app.classify_command import classify
 from components.bundle import MANIFEST, SCORES
 from components.search.publish import keep_bundle
 from components.search.published import POINTER
+from components.storage import unsealed
 
 LABELS = "red,green,blue"
 
@@ -130,7 +131,7 @@ def test_a_bundle_of_the_first_format_says_what_to_do(paint, tmp_path, colour_bu
     old = tmp_path / "old"
     shutil.copytree(colour_bundle.path, old)
     (old / SCORES).unlink()
-    manifest = json.loads((old / MANIFEST).read_text())
+    manifest, _ = unsealed((old / MANIFEST).read_bytes())
     hashes = {name: digest for name, digest in manifest["files_sha256"].items() if name != SCORES}
     (old / MANIFEST).write_text(json.dumps({**manifest, "format_version": 1, "files_sha256": hashes}))
     done = run(paint(tmp_path / "a.png", "red"), "--labels", LABELS, "--bundle", old)

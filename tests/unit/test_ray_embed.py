@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from pipelines import run_config
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
+GATED_READING = Path(__file__).with_name("gated_reading")
 LOCAL = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
 STALL_S = 8.0  # doubled as long as nothing is finished, so a slow machine is only slower
 
@@ -41,7 +43,7 @@ def cluster():
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_TMPDIR": folder}.items():
+        for name, value in {**QUIET, "RAY_TMPDIR": folder, "PYTHONPATH": str(GATED_READING)}.items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
@@ -122,16 +124,29 @@ def keys_of_shards(tmp_path):
     return [set(parquet.read_table(path)["sha256"].to_pylist()) for path in paths]
 
 
+@pytest.fixture(autouse=True)
+def gated_reading(monkeypatch):
+    """This process reads through gates too."""
+    monkeypatch.setattr(Path, "read_bytes", Path.read_bytes)  # is put back
+    runpy.run_path(str(GATED_READING / "sitecustomize.py"))
+
+
 class Gate:
-    """A named pipe in place of a picture: whoever reads it waits until it is served."""
+    """A picture whose readers wait at a named pipe beside it until they are served."""
 
     def __init__(self, gallery, content):
         self.item = GalleryItem(Path("gate.png"), ())
         self.gallery = Gallery(gallery.name, gallery.root, (*gallery.items, self.item))
         self.caught = []
-        self._path = gallery.root / self.item.path
         self._content = content
+        path = gallery.root / self.item.path
+        path.write_bytes(content)
+        self._path = path.with_name(f"{path.name}.pipe")
         os.mkfifo(self._path)
+
+    def open(self):
+        """Let readers have the picture at once."""
+        self._path.unlink()
 
     def run(self, *script):
         """Do `serve` or catch(use) for one reader after the other, on a thread of its own."""
@@ -231,8 +246,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_nothing_is_lost(network, 
     index = embed(network, gate.gallery, tmp_path, on_ray)
     script.join(timeout=30)
     assert not script.is_alive()  # hashed, killed, embedded, looked at by the self-check
-    (folder / "gate.png").unlink()
-    (folder / "gate.png").write_bytes((folder / "00.png").read_bytes() + b"\0")
+    gate.open()
     local = embed(network, gate.gallery, tmp_path, LOCAL, name="local")
     assert index.vectors.tobytes() == local.vectors.tobytes()
     assert index.items["sha256"] == local.items["sha256"]
@@ -312,7 +326,7 @@ embedding_engine(config)(Bundle.open(bundle), Gallery("pictures", pictures, item
 def child(bundle, gallery, tmp_path, mark):
     names = json.dumps([str(item.path) for item in gallery.items])
     command = [sys.executable, "-c", CHILD, str(bundle.path), str(gallery.root), str(tmp_path), names]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "IMAGE_FINDER_TEST_MARK": mark}
+    environment = {**os.environ, "PYTHONPATH": f"{GATED_READING}:{ROOT}", "IMAGE_FINDER_TEST_MARK": mark}
     return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
 
 

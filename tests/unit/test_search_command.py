@@ -340,6 +340,7 @@ def test_a_picture_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
 def test_the_index_published_last_is_searched_and_told(home, tmp_path):
     for place, age in (("index", 100), ("library/index", 50)):
         shutil.copytree(home / "index", tmp_path / place)
+        shutil.copytree(home / "bundles", (tmp_path / place).parent / "bundles")
         os.utime(tmp_path / place / "CURRENT", (age, age))
     told = f"searching {tmp_path}/index, published after {tmp_path}/library/index; --index names another"
     assert ask(tmp_path, "red")[2] == [told]
