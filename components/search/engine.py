@@ -209,7 +209,7 @@ class SearchEngine:
         model = words and matching.model_for(models, words)
         if not words or not model:
             return 0
-        unrelated = matching.background(self._sample.astype(np.float64) @ encoded.wanted.astype(np.float64))
+        unrelated = matching.background((self._sample @ encoded.wanted).astype(np.float64))
         ranks = np.arange(1.0, len(rows) + 1)
         cosines = self._cosines(encoded.wanted, rows)
         return matching.count_good(model, matching.match_features(cosines, ranks, candidates, unrelated, words))
@@ -275,6 +275,8 @@ class _Ranked(NamedTuple):
         return len(set(self.shown_by.tolist()))
 
     def folded_into(self, place: int) -> Rows:
+        if self.shown_by[place] != place or np.count_nonzero(self.shown_by == place) == 1:
+            return np.empty(0, np.int64)
         return np.flatnonzero((self.shown_by == place) & (np.arange(len(self.rows)) != place))
 
 

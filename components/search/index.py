@@ -231,8 +231,9 @@ class VectorIndex:
     def uri_of_item(self, item: dict[str, Any]) -> str:
         """Where the picture of what `item` gave is, for people: absolute path, or URI of an object store."""
         root = self.manifest.roots[item["root"]]
-        place = f"{root}/{os.fsdecode(item['path'])}" if "://" in root else self.file_of_item(item)
-        return os.fsencode(place).decode("utf-8", "backslashreplace")
+        path = os.fsdecode(item["path"])
+        whole = f"{root}/{path}" if "://" in root else os.path.join(root, path)  # noqa: PTH118 - Path costs more than a hit
+        return os.fsencode(whole).decode("utf-8", "backslashreplace")
 
 
 def item_id(root: Path, path: bytes) -> str:
