@@ -17,7 +17,7 @@ def modified_ns(status: os.stat_result) -> int:
 
 
 def is_exact(modified_ns: int) -> bool:
-    """Whether a modification time is that of the file; at the ends of the range it stands for all beyond."""
+    """Whether a stored modification time is exact: those at the ends of the range were clamped."""
     return _FIRST_NS < modified_ns < _LAST_NS
 
 

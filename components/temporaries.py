@@ -1,9 +1,8 @@
 """Temporary files and directories whose leftovers are removed by the next writer; knows nothing of what they hold.
 
-A temporary is named `.<name>.<8 random characters>.if-tmp` and locked (flock) by its writer, so that it can be told
-whether the writer still runs, also in another container or on another host. The lock ends with the process, however that
-ends; whoever writes to the same directory next then removes the temporary. Process numbers would not do: they are used
-again, and mean nothing in another container.
+A temporary is named `.<name>.<8 random characters>.if-tmp` and locked (flock) by its writer. The lock shows that the writer
+still runs, also in another container or on another host, and ends with the process; the next writer in the directory then
+removes the temporary. Process numbers are reused and mean nothing in another container.
 """
 
 import atexit

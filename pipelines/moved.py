@@ -1,9 +1,9 @@
 """Moved: adopts a home that was renamed, copied, restored or mounted elsewhere; knows nothing of pipelines and models.
 
 Our own files name what is in a home relative to themselves. MLflow and ZenML store absolute paths in their SQLite
-files, and neither can change them through its interface. What they store shows where the home was: each store is
-brought to where the home is now in one transaction of its own, so that the next command completes an adoption that
-was killed. Entries of the ledger and what runs logged are history and stay as they were written.
+files, and neither has an interface to change them. The stored paths show where the home was. Each store is updated in one
+transaction, so that the next command completes an adoption that was killed. Entries of the ledger and logs of runs are
+history and are not changed.
 """
 
 import base64

@@ -438,7 +438,7 @@ class Reading:
 
 
 def _content(row: FileRow) -> object:
-    """What tells whether two files have equal content."""
+    """Facts by which two files are recognised as equal."""
     return row.sha256 or (row.size, row.mtime_ns)
 
 

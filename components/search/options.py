@@ -20,7 +20,7 @@ class SearchOptions(TypedDict, total=False):
     """What a search can be told besides its text; the words are those of the command line and of HTTP.
 
     k: hits on a page (20, at most 500); offset: hits before it. unwanted: texts that lower the rank of images that show
-    them; none is removed. pictures, like: what is wanted besides the text or instead of it, like by the ids that hits have. folders (labels; Finder.folder_label
+    them; none is removed. pictures, like: images to search by, with the text or instead of it, like by the ids that hits have. folders (labels; Finder.folder_label
     has that of a path), since, until (days, included), cameras, min_px (shorter side), orientation, has_gps: filters.
     min_score: lowest score. fold: False shows each of several near-duplicates. A list of one may be given as that one.
     """

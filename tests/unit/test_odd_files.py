@@ -27,7 +27,7 @@ YEAR_2300, YEAR_1901, BEFORE_1970 = 10_413_792_000, -2_147_483_648, -1
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A home of its own and an empty folder for images."""
+    """A private home and an empty folder for images."""
     monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path / "home"))
     (tmp_path / "images").mkdir()
     return tmp_path / "images"

@@ -38,7 +38,7 @@ class Explained(NamedTuple):
 
 
 class Explainer:
-    """Makes explanations on a thread of its own: 60 encodings each must not delay small images and searches."""
+    """Makes explanations on a separate thread: 60 encodings each must not delay small images and searches."""
 
     def __init__(self, settings: Settings) -> None:
         """settings: limits."""
