@@ -206,9 +206,11 @@ class SearchEngine:
         if not judged or models is None or any(term.text is None for term in query.terms):
             return None
         words = self._words(query)
-        model = words and matching.model_for(models, words)
-        if not words or not model:
+        if words is None or not words.known:
             return 0
+        model = matching.model_for(models, words)
+        if model is None:
+            return None
         unrelated = matching.background((self._sample @ encoded.wanted).astype(np.float64))
         ranks = np.arange(1.0, len(rows) + 1)
         cosines = self._cosines(encoded.wanted, rows)

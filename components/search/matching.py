@@ -89,9 +89,7 @@ def probabilities(model: MatchModel, features: Floats) -> Floats:
 
 
 def model_for(models: MatchModels, words: QueryWords) -> MatchModel | None:
-    """The model for a text of so many words; None if no claim is justified."""
-    if not words.known:
-        return None
+    """The model for a text of so many words; None if it could not be fitted."""
     return models.short if words.words <= SHORT_WORDS else models.long
 
 

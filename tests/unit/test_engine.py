@@ -119,8 +119,9 @@ def test_a_claim_is_made_only_where_it_is_justified(reds):
         return {hit.good for hit in reds.search(Query.parse({"k": 3, "fold": False, **values})).hits}
 
     assert good(terms=[{"text": "red"}]) == {True}
-    for text in ("1234", "猫", "the", "red car, blue bus"):  # no word met; no model for longer texts
+    for text in ("1234", "猫", "the", "red kangaroo"):  # no word met, or one that is not known well
         assert good(terms=[{"text": text}]) == {False}
+    assert good(terms=[{"text": "red car, blue bus"}]) == {None}  # no model for longer texts
     assert reds.search("1234").matches_well is False
     assert good(terms=[{"text": "red"}, {"like": reds.index.item(0)["id"]}]) == {None}
     assert good(terms=[{"text": "red"}], filters={"min_px": 1000}) == set()

@@ -56,10 +56,10 @@ def test_a_text_is_long_from_three_content_words_on(vocabulary):
     )
 
 
-def test_no_claim_is_made_for_a_word_that_few_training_captions_had(vocabulary):
-    models = MatchModels(short=model(), long=model())
-    assert model_for(models, query_words("an owl", vocabulary)) is None
-    assert model_for(models, query_words("a dog and an owl", vocabulary)) is None
+def test_a_text_is_known_if_training_captions_had_its_rarest_word_often_enough(vocabulary):
+    assert query_words("two dogs on a beach", vocabulary).known is False  # "two" in 10 captions
+    assert query_words("a dog on the beach", vocabulary).known is True
+    assert query_words("a dog and an owl", vocabulary).known is False
 
 
 def test_the_background_is_that_of_unrelated_images_however_many_show_the_thing():
