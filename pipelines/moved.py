@@ -145,7 +145,7 @@ def keep_cached_steps(home: "Home") -> None:
 
 
 def mlflow_home(home: "Home") -> Path | None:
-    """Where the home was when MLflow stored its paths; None if it is there still, or has no store of its own."""
+    """Path of the home when MLflow stored its paths; None if it is unchanged, or if MLflow's store is elsewhere."""
     from pipelines.home import EXPERIMENT_NAME
 
     rows = _read(home.mlflow_db, "SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT_NAME,))

@@ -12,7 +12,7 @@ from components.search.engine import query_vectors
 from components.search.onnx_encoder import OnnxEncoder, Vectors
 from components.training.trainer import CaptionedPictures
 
-_MAX_IMAGES = 2000  # of each data set; more change no threshold and take minutes
+_MAX_IMAGES = 2000  # of each data set; bounds the time of an export
 
 
 def calibrate_matches(

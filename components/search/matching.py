@@ -1,10 +1,10 @@
 """Matching: which leading hits of a text are good matches; arithmetic on scores, knows nothing of indexes or models.
 
-A cosine says little alone: "the eiffel tower" finds towers with higher cosines than "dog" finds dogs. So a hit is judged
-by how far its cosine is above those of unrelated images for the same text (z), by its rank among so many images, and by
-how often the words of the text occurred in training. Unrelated images are estimated from the lower half of the cosines
-of a sample of the library, which images that show the thing hardly touch (an empirical null: B. Efron 2004, "Large-Scale
-Simultaneous Hypothesis Testing", JASA 99).
+A cosine says little alone: "the eiffel tower" finds other towers with higher cosines than "dog" finds most dogs. So a hit
+is judged by how far its cosine is above those of unrelated images for the same text (z), by its rank among so many images,
+and by how often the words of the text occurred in training. The cosines of unrelated images are estimated from the lower
+half of those of a sample of the library, which images that show the thing hardly change (an empirical null: B. Efron 2004,
+"Large-Scale Simultaneous Hypothesis Testing", JASA 99).
 """
 
 import math
@@ -18,7 +18,7 @@ from components.records import MATCH_FEATURES, MatchModel, MatchModels
 
 MIN_IMAGES = 50  # in fewer, the cosines of unrelated images cannot be told from those of related ones
 SAMPLE_IMAGES = 2048
-# Of "a double decker bus" and 60 other absent things, 55 have a word that fewer captions had.
+# Texts for absent things mostly have a rarer word ("decker", "squirrel"), and a claim rests on what captions taught.
 MIN_CAPTIONS_OF_WORD = 30
 SHORT_WORDS = 2  # content words
 _MIN_SPREAD = 1e-6

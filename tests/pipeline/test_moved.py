@@ -219,7 +219,7 @@ def test_a_connection_to_a_server_of_the_original_or_of_the_past_is_undone(home,
 
 
 def test_a_configuration_that_names_another_store_of_the_home_is_brought_back(home):
-    """`zenml logout` without ZENML_LOCAL_STORES_PATH leaves one of its own there."""
+    """`zenml logout` without ZENML_LOCAL_STORES_PATH creates a directory there."""
     path = home.zenml_dir / "config.yaml"
     path.write_text(path.read_text().replace("/stores/", "/local_stores/"))
     moved.ensure_own_store(home)

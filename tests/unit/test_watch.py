@@ -60,7 +60,7 @@ def watching(folder, limit="", value="", namespace=("--user", "--map-root-user")
 
 @pytest.fixture
 def photos(tmp_path, paint):
-    """Fifteen folders, the last of which in the system's order is wanted."""
+    """Fifteen folders; the last one in the system's order."""
     folder = tmp_path / "photos"
     for i in range(15):
         (folder / f"s{i}").mkdir(parents=True)
