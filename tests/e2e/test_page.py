@@ -83,7 +83,8 @@ def test_a_sentence_shows_the_right_picture_first_and_says_how_well_it_fits(open
 
 def test_letters_typed_fast_ask_once_after_a_pause(open_page):
     page = open_page()
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)  # s; running, it would add the machine's own time to what the test lets pass
     asked = []
     page.on("request", lambda request: asked.append(request.post_data) if "/search" in request.url else None)
     page.locator("#text").press_sequentially("yellow")
