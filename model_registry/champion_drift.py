@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import DriftConfig, EmbeddingConfig
+from components.drift.drift import Compared
+from components.drift.reference import DriftReference
+from components.drift.sample import CaptionedFile, Sampler
 from components.errors import ConfigError, StorageError
-from components.monitoring.drift import Compared
-from components.monitoring.reference import DriftReference
-from components.monitoring.sample import CaptionedFile, Sampler
 from model_registry import names
-from model_registry.mlflow_registry import Registry
+from model_registry.registry import Registry
 
 
 class Referenced(NamedTuple):

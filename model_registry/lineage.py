@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from components.records import Record
+from components.records.base import Record
 from components.storage import sha256_of_bytes
 
 RECORDED = Path("model_registry", "code_version.txt")  # made by infra/docker/pipeline.Dockerfile

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 import mlflow
 from pydantic import BaseModel
 
+from components.drift.report import DriftReport
 from components.errors import ConfigError
-from components.monitoring.report import DriftReport
-from components.records import (
-    DatasetManifest,
-    EpochRecord,
-    PromotionDecision,
-    Record,
-    RetrievalReport,
-    ScoreCalibration,
-)
+from components.records.base import Record
+from components.records.calibration import ScoreCalibration
+from components.records.data import DatasetManifest
+from components.records.promotion import PromotionDecision
+from components.records.retrieval import RetrievalReport
+from components.records.training import EpochRecord
 from model_registry import names
 from model_registry.lineage import this_hardware
 

@@ -5,23 +5,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
+from components.bundle.encoder import OnnxEncoder
+from components.captions.vocabulary import Vocabulary
 from components.configs import EvaluationConfig
-from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.errors import ConfigError
 from components.evaluation.folder_recall import measure_on_folder, read_part
 from components.evaluation.match_calibration import calibrate_matches
-from components.export.starter import StarterManifest, export_starter, pack_starter, with_matches
-from components.records import BundleMeasurement, ScoreCalibration
-from components.search.onnx_encoder import OnnxEncoder
+from components.export.starter_packing import StarterManifest, export_starter, pack_starter, with_matches
+from components.records.calibration import ScoreCalibration
+from components.records.export import BundleMeasurement
 from components.starter import CARD, MAX_MB, WEIGHTS
 from components.storage import new_directory
 from components.temporaries import scratch_directory
 from components.text import shown_path
-from model_registry.model_card import recall_table
-from pipelines.home import connect
+from model_registry.card import recall_table
 from pipelines.model_operations import Desk
+from pipelines.stores import connect
 
 _MB = 1e6
 

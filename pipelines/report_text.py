@@ -2,16 +2,10 @@
 
 from collections.abc import Sequence
 
-from components.records import (
-    BundleMeasurement,
-    DirectionReport,
-    ParityReport,
-    PromotionCheck,
-    PromotionDecision,
-    RetrievalReport,
-    SliceReport,
-)
-from components.search.index import IndexManifest
+from components.index.index import IndexManifest
+from components.records.export import BundleMeasurement, ParityReport
+from components.records.promotion import PromotionCheck, PromotionDecision
+from components.records.retrieval import DirectionReport, RetrievalReport, SliceReport
 from components.text import aligned
 
 

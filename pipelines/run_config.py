@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from components.captions.layout import detect_layout
 from components.configs import (
     Config,
     DatasetConfig,
@@ -27,7 +28,6 @@ from components.configs import (
     TrainingConfig,
     ValidationConfig,
 )
-from components.data.layout import detect_layout
 from components.errors import ConfigError
 
 PipelineName = Literal["training", "indexing"]

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import yaml
 from filelock import FileLock, Timeout
 
+from components.captions.manifest import quick_fingerprint
 from components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig
-from components.data.demo import compose_demo
-from components.data.manifest import quick_fingerprint
-from components.data.picture_folder import PictureFolder, shown_uri
+from components.demo.data_set import compose_demo
+from components.drift.report import DriftReport
 from components.errors import BusyError, ConfigError, FinderError
 from components.hub import require_pinned
-from components.monitoring.report import DriftReport
-from components.records import ParityReport, PromotionDecision, RetrievalReport
-from components.search.index import IndexManifest
+from components.images.image_folder import PictureFolder, shown_uri
+from components.index.index import IndexManifest
+from components.records.export import ParityReport
+from components.records.promotion import PromotionDecision
+from components.records.retrieval import RetrievalReport
 from components.storage import disk_full
 from components.temporaries import scratch_directory
-from pipelines.home import EXPERIMENT_NAME, Home, prepare
 from pipelines.run_config import PipelineName, Values, checked, filled
+from pipelines.stores import EXPERIMENT_NAME, Home, prepare
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -117,7 +119,7 @@ def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expre
     """
     from zenml.config.schedule import Schedule
 
-    from pipelines import alerts
+    from pipelines.scheduling import alerts
 
     _submit(
         kind,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from components.configs import EmbeddingConfig
-from components.records import DatasetManifest
+from components.records.data import DatasetManifest
 from components.training.trainer import CaptionedPictures, FeatureSettings
 from steps._workspace import cache_dir
 

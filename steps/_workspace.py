@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from components.app.paths import HOME_VARIABLE
 from components.errors import ConfigError
+from components.home import HOME_VARIABLE
 from components.temporaries import process_directory
 
 _LEFT_S = 24 * 3600  # older than a run lasts

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig, GalleryConfig
+from components.index.gallery import read_gallery
+from components.index.index import VectorIndex
 from components.scaling.engines import embedding_engine
-from components.search.gallery import read_gallery
-from components.search.index import VectorIndex
 from model_registry import tracking
 from steps._cache import CODE_AWARE
 from steps._workspace import cache_dir, scratch_dir

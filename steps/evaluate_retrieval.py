@@ -8,8 +8,10 @@ from zenml import log_metadata, step
 from components.configs import EmbeddingConfig, EvaluationConfig
 from components.encoders.checkpoint import Checkpoint
 from components.evaluation.evaluate import evaluate_checkpoint
-from components.evaluation.retrieval import EvaluatedOn
-from components.records import DatasetManifest, RetrievalReport, ScoreCalibration
+from components.metrics.retrieval import EvaluatedOn
+from components.records.calibration import ScoreCalibration
+from components.records.data import DatasetManifest
+from components.records.retrieval import RetrievalReport
 from model_registry import tracking
 from steps._cache import CODE_AWARE
 from steps._tables import feature_settings, with_pictures

@@ -5,12 +5,13 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
+from components.captions.vocabulary import Vocabulary
 from components.configs import ExportConfig
-from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.export import exporter
-from components.records import DatasetManifest, ScoreCalibration
+from components.records.calibration import ScoreCalibration
+from components.records.data import DatasetManifest
 from steps._cache import CODE_AWARE
 from steps._tables import with_pictures
 from steps._workspace import scratch_dir

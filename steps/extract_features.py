@@ -6,7 +6,7 @@ import pandas as pd
 from zenml import step
 
 from components.configs import EmbeddingConfig, ModelConfig
-from components.records import DatasetManifest
+from components.records.data import DatasetManifest
 from components.training import trainer
 from components.training.trainer import FeatureSummary
 from steps._cache import CODE_AWARE

@@ -5,11 +5,11 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
+from components.captions.coco import read_captions
+from components.captions.manifest import build_manifest, inspect_pictures
 from components.configs import DatasetConfig
-from components.data.coco import read_captions
-from components.data.demo import compose_demo
-from components.data.manifest import build_manifest, inspect_pictures
-from components.records import DatasetManifest
+from components.demo.data_set import compose_demo
+from components.records.data import DatasetManifest
 from steps._cache import CODE_AWARE
 from steps._workspace import cache_dir
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import RegistryConfig
 from components.errors import ConfigError
-from model_registry.operations import Operations
+from model_registry.aliases import Operations
 from steps._workspace import home
 from steps.materializers import BundleMaterializer
 

@@ -6,11 +6,11 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import DriftConfig, EmbeddingConfig
-from components.monitoring.reference import DriftReference, TrainedOn, write_reference
-from components.monitoring.sample import Sampler, captioned_files
-from components.records import DatasetManifest
+from components.drift.reference import DriftReference, TrainedOn, write_reference
+from components.drift.sample import Sampler, captioned_files
+from components.records.data import DatasetManifest
 from steps._cache import CODE_AWARE
 from steps._workspace import cache_dir, scratch_dir
 from steps.materializers import DriftReferenceMaterializer

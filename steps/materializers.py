@@ -16,17 +16,18 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.materializer_registry import materializer_registry
 from zenml.materializers.pydantic_materializer import PydanticMaterializer
 
-from components import bundle
-from components.bundle import Bundle
-from components.data.validation_html import report_html
+from components.bundle import bundle
+from components.bundle.bundle import Bundle
+from components.drift import reference
+from components.drift.reference import DriftReference
 from components.errors import StorageError
-from components.monitoring import reference
-from components.monitoring.reference import DriftReference
-from components.records import Record, ValidationReport
-from components.search import index
-from components.search.index import VectorIndex
+from components.index import index
+from components.index.index import VectorIndex
+from components.records.base import Record
+from components.records.data import ValidationReport
 from components.storage import hash_directory
 from components.temporaries import process_directory
+from components.validation.report_page import report_html
 
 if TYPE_CHECKING:
     from zenml.metadata.metadata_types import MetadataType

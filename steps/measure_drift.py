@@ -8,16 +8,16 @@ import pandas as pd
 from zenml import log_metadata, step
 
 from components.configs import DriftConfig, EmbeddingConfig, RegistryConfig
+from components.drift.drift import Compared, report_drift
+from components.drift.report import DriftReport, verdict
+from components.drift.report_page import drift_figure, report_html
+from components.drift.sample import captioned_files
+from components.drift.search_log import SearchLog, find_logs, read_log
 from components.errors import FinderError
-from components.monitoring.drift import Compared, report_drift
-from components.monitoring.drift_page import drift_figure, report_html
-from components.monitoring.report import DriftReport, verdict
-from components.monitoring.sample import captioned_files
-from components.monitoring.search_log import SearchLog, find_logs, read_log
-from components.records import DatasetManifest
+from components.records.data import DatasetManifest
 from model_registry import names, tracking
 from model_registry.champion_drift import Subject, compare
-from model_registry.mlflow_registry import Registry
+from model_registry.registry import Registry
 from steps._workspace import cache_dir, scratch_dir
 
 logger = logging.getLogger(__name__)

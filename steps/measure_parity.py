@@ -5,11 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import ExportConfig
 from components.encoders.checkpoint import Checkpoint
 from components.export import parity
-from components.records import DatasetManifest, ParityReport
+from components.records.data import DatasetManifest
+from components.records.export import ParityReport
 from model_registry import tracking
 from steps._cache import CODE_AWARE
 from steps._tables import with_pictures

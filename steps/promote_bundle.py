@@ -6,17 +6,20 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EvaluationConfig, RegistryConfig
 from components.evaluation.bundle_recall import measure_bundle
-from components.evaluation.comparison import StoredMeasurement
-from components.evaluation.retrieval import EvaluatedOn
-from components.records import DatasetManifest, ParityReport, PartName, PromotionDecision, ValidationReport
+from components.metrics.comparison import StoredMeasurement
+from components.metrics.retrieval import EvaluatedOn
+from components.records.base import PartName
+from components.records.data import DatasetManifest, ValidationReport
+from components.records.export import ParityReport
+from components.records.promotion import PromotionDecision
 from model_registry import tracking
-from model_registry.contest import Candidate, hold_contest
-from model_registry.mlflow_registry import RegisteredVersion
-from model_registry.operations import Operations
-from model_registry.promotion import Grounds
+from model_registry.aliases import Operations
+from model_registry.decision import Candidate, hold_contest
+from model_registry.registry import RegisteredVersion
+from model_registry.rule import Grounds
 from steps._cache import code_hash
 from steps._tables import with_pictures
 from steps._workspace import home, scratch_dir

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import RegistryConfig
 from components.errors import ConfigError
-from components.search.index import IndexManifest, VectorIndex
-from components.search.publish import bundle_in_force, publish
+from components.index.index import IndexManifest, VectorIndex
+from components.index.publish import bundle_in_force, publish
 from model_registry import names
-from model_registry.ledger import Event
-from model_registry.operations import Operations
+from model_registry.aliases import Operations
+from model_registry.ledger.ledger import Event
 from steps._workspace import home
 
 

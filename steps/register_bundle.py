@@ -4,13 +4,15 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import TrainingParameters
-from components.monitoring.reference import DriftReference
-from components.records import DatasetManifest, ParityReport, RetrievalReport, ValidationReport
+from components.drift.reference import DriftReference
+from components.records.data import DatasetManifest, ValidationReport
+from components.records.export import ParityReport
+from components.records.retrieval import RetrievalReport
 from model_registry import lineage, names, tracking
-from model_registry.mlflow_registry import Evidence, RegisteredVersion, Registry
-from model_registry.model_card import CardFacts, model_card
+from model_registry.card import CardFacts, model_card
+from model_registry.registry import Evidence, RegisteredVersion, Registry
 from steps._cache import CODE_AWARE, code_hash
 
 

@@ -3,8 +3,8 @@
 from zenml import step
 
 from components.configs import DriftConfig
-from components.monitoring import report as drift_report
-from components.monitoring.report import DriftReport
+from components.drift import report as drift_report
+from components.drift.report import DriftReport
 from steps._cache import CODE_AWARE
 
 

@@ -3,7 +3,7 @@
 from zenml import step
 
 from components.export import parity
-from components.records import ParityReport
+from components.records.export import ParityReport
 from steps._cache import CODE_AWARE
 
 

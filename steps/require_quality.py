@@ -3,8 +3,8 @@
 from zenml import step
 
 from components.configs import EvaluationConfig
-from components.evaluation import retrieval
-from components.records import RetrievalReport
+from components.metrics import retrieval
+from components.records.retrieval import RetrievalReport
 from steps._cache import CODE_AWARE
 
 

@@ -2,8 +2,8 @@
 
 from zenml import step
 
-from components.data import expectations
-from components.records import ValidationReport
+from components.records.data import ValidationReport
+from components.validation import expectations
 from steps._cache import CODE_AWARE
 
 

@@ -5,10 +5,10 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
+from components.captions import splits
 from components.configs import SplitConfig
-from components.data import splits
-from components.data.expectations import valid_captions
-from components.records import ValidationReport
+from components.records.data import ValidationReport
+from components.validation.expectations import valid_captions
 from steps._cache import CODE_AWARE
 
 

@@ -7,8 +7,8 @@ from zenml import log_metadata, step
 
 from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from components.encoders.checkpoint import Checkpoint
-from components.records import DatasetManifest
-from components.training.distributed import train_checkpoint
+from components.records.data import DatasetManifest
+from components.training.distributed.run import train_checkpoint
 from components.training.trainer import FeatureSummary
 from model_registry import tracking
 from steps._cache import CODE_AWARE

@@ -5,12 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
+from components.captions.tokens import Tokenizer
 from components.configs import TextTowerConfig, ValidationConfig
-from components.data.expectations import report_html
-from components.data.expectations import validate_captions as validate
-from components.data.tokens import Tokenizer
 from components.encoders.weights import load_tokenizer_json
-from components.records import DatasetManifest, ValidationReport
+from components.records.data import DatasetManifest, ValidationReport
+from components.validation.expectations import report_html
+from components.validation.expectations import validate_captions as validate
 from model_registry import tracking
 from steps._cache import CODE_AWARE
 from steps._previous import previous_manifest

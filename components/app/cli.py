@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from components.app.rim import shown_to_user
+from components.app.error_boundary import shown_to_user
 from components.app.streams import guarded_streams
 
 DISTRIBUTION = "text-guided-image-finder"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from components.records import Hit
+from components.records.search import Hit
 from components.text import aligned, shown_path
 
 _LEFT_OUT_IF_EMPTY = {"similar", "caption"}

@@ -81,7 +81,7 @@ class TextTowerConfig(TrunkConfig):
 
 
 class HubConfig(Config):
-    """Correction of pictures that are near to every text, see components.encoders.hubs; learned after the training."""
+    """Correction of pictures that are near to every text, see components.encoders.hubness; learned after the training."""
 
     EXTRA_DIMS: ClassVar[int] = 2  # dimensions of the space that carry it
 

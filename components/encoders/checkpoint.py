@@ -4,7 +4,7 @@ model.safetensors   all tensors of the DualEncoder
 config.json         ModelConfig
 text_trunk.json     transformers config of the text trunk, so that loading needs no hub
 tokenizer.json      Hugging Face tokenizers definition
-preprocess.json     components.data.preprocess.Preprocess
+preprocess.json     components.images.preprocess.Preprocess
 checkpoint.json     CheckpointManifest: format, what it was trained on, sha256 of every other file
 """
 
@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.captions.tokens import Tokenizer
 from components.configs import ModelConfig, first_fault
-from components.data.preprocess import Preprocess
-from components.data.tokens import Tokenizer
 from components.encoders.dual_encoder import Assembled, DualEncoder, build
 from components.encoders.weights import load_image_trunk, text_trunk_from_json, text_trunk_json
 from components.errors import BundleError
-from components.records import EpochRecord, Record
+from components.images.preprocess import Preprocess
+from components.records.base import Record
+from components.records.training import EpochRecord
 from components.storage import hash_directory, new_directory, sha256_of_file
 
 FORMAT_VERSION = 2

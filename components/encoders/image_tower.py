@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from components.configs import ModelConfig
 from components.encoders.attention_pool import AttentionPool
-from components.encoders.hubs import HubCorrection
+from components.encoders.hubness import HubCorrection
 from components.encoders.projection import Projection, side_by_side
 
 _CENTRE = 0.7  # of the side; chosen among 0.6 to 0.9 on Flickr8k's val, where 0.7 to 0.85 gain alike

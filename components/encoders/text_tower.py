@@ -8,7 +8,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from components.configs import ModelConfig
-from components.encoders.hubs import lifted_texts
+from components.encoders.hubness import lifted_texts
 from components.encoders.projection import Projection, side_by_side
 
 _ATTENTION_HEADS = 8

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
+from components.captions.tokens import packaged_tokenizer_json
 from components.configs import ImageTowerConfig, TextTowerConfig
-from components.data.tokens import packaged_tokenizer_json
 from components.errors import ConfigError, DataError
 from components.hub import PACKAGED_TEXT, image_repository, image_revision, text_revision
 

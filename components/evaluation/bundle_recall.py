@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
+from components.bundle.encoder import OnnxEncoder, Vectors
+from components.bundle.onnx_session import device_of
 from components.configs import EvaluationConfig
-from components.data.preprocess import Pixels
-from components.evaluation.comparison import MeasuredBundle
-from components.evaluation.retrieval import EvaluatedOn, first_match_ranks, report_ranks
-from components.evaluation.slices import caption_slices
-from components.features.onnx_session import device_of
-from components.records import BundleMeasurement
-from components.search.onnx_encoder import OnnxEncoder, Vectors
+from components.images.preprocess import Pixels
+from components.metrics.comparison import MeasuredBundle
+from components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
+from components.metrics.slices import caption_slices
+from components.records.export import BundleMeasurement
 from components.storage import sha256_of_bytes
 from components.training.trainer import CaptionedPictures
 

@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from components.configs import EvaluationConfig
-from components.data.images import load_rgb
 from components.encoders.checkpoint import Checkpoint
-from components.evaluation.calibration import calibrate_scores
 from components.evaluation.figures import query_examples, recall_curve, similarity_heat_map, training_curves
-from components.evaluation.retrieval import EvaluatedOn, first_match_ranks, pick_examples, report_ranks
-from components.evaluation.slices import caption_slices
-from components.records import RetrievalReport, ScoreCalibration
+from components.images.images import load_rgb
+from components.metrics.calibration import calibrate_scores
+from components.metrics.retrieval import EvaluatedOn, first_match_ranks, pick_examples, report_ranks
+from components.metrics.slices import caption_slices
+from components.records.calibration import ScoreCalibration
+from components.records.retrieval import RetrievalReport
 from components.training.sources import Vectors
 from components.training.trainer import CaptionedPictures, FeatureSettings, checkpoint_vectors
 

@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 
 from components.errors import DataError
-from components.evaluation.retrieval import (
+from components.metrics.retrieval import (
     FloatMatrix,
     MatchRanks,
     QueryExample,
@@ -31,7 +31,7 @@ from components.evaluation.retrieval import (
     random_recall_at_k,
     recall_at_k,
 )
-from components.records import EpochRecord
+from components.records.training import EpochRecord
 from components.storage import write_bytes_atomically
 
 _RIGHT, _OTHER, _INK, _FAINT = "#1a9641", "#c8c8c8", "#222222", "#777777"

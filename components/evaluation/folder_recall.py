@@ -3,18 +3,19 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
+from components.captions.coco import read_captions
+from components.captions.layout import detect_layout
+from components.captions.manifest import build_manifest, inspect_pictures
+from components.captions.tokens import Tokenizer, packaged_tokenizer_json
 from components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
-from components.data.coco import read_captions
-from components.data.expectations import valid_captions, validate_captions
-from components.data.layout import detect_layout
-from components.data.manifest import build_manifest, inspect_pictures
-from components.data.tokens import Tokenizer, packaged_tokenizer_json
 from components.errors import DataError
 from components.evaluation.bundle_recall import measure_bundle
-from components.evaluation.retrieval import EvaluatedOn
-from components.records import BundleMeasurement, PartName
+from components.metrics.retrieval import EvaluatedOn
+from components.records.base import PartName
+from components.records.export import BundleMeasurement
 from components.training.trainer import CaptionedPictures
+from components.validation.expectations import valid_captions, validate_captions
 
 _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first
 _MAX_TOKENS = 64  # counting is not cut by it

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.data.vocabulary import Vocabulary
+from components.bundle.encoder import OnnxEncoder, Vectors
+from components.captions.vocabulary import Vocabulary
 from components.evaluation.bundle_recall import picture_vectors
 from components.evaluation.match_fit import fit_matches
-from components.records import MatchModels
+from components.records.calibration import MatchModels
 from components.search.engine import query_vectors
-from components.search.onnx_encoder import OnnxEncoder, Vectors
 from components.training.trainer import CaptionedPictures
 
 _MAX_IMAGES = 2000  # of each data set; bounds the time of an export

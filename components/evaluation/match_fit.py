@@ -1,7 +1,7 @@
 """Match fit: learns when a hit is a good match, from captioned images that the model was not trained on.
 
 Queries are single words and captions. Each is searched in galleries of several sizes, and once more in each without its
-right images, as if the thing were absent. Captions say which images are right (components.evaluation.things). Knows
+right images, as if the thing were absent. Captions say which images are right (components.evaluation.caption_nouns). Knows
 nothing of files.
 """
 
@@ -16,9 +16,9 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from components.data.vocabulary import Vocabulary, content_words, word_forms
-from components.evaluation.things import is_right, single_words, things_named, things_shown
-from components.records import MatchModel, MatchModels
+from components.captions.vocabulary import Vocabulary, content_words, word_forms
+from components.evaluation.caption_nouns import is_right, single_words, things_named, things_shown
+from components.records.calibration import MatchModel, MatchModels
 from components.search.matching import (
     MIN_IMAGES,
     SHORT_WORDS,

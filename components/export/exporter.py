@@ -8,9 +8,8 @@ import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
-from torch import Tensor, nn
 
-from components.bundle import (
+from components.bundle.bundle import (
     FORMAT_VERSION,
     IMAGE_ENCODER,
     PREPROCESS,
@@ -22,13 +21,13 @@ from components.bundle import (
     BundleManifest,
     write_manifest,
 )
+from components.bundle.encoder import OnnxEncoder
+from components.captions.vocabulary import Vocabulary
 from components.configs import ExportConfig
-from components.data.vocabulary import Vocabulary
 from components.encoders.checkpoint import Checkpoint
 from components.encoders.dual_encoder import DualEncoder
-from components.export.onnx import export_module
-from components.records import ScoreCalibration
-from components.search.onnx_encoder import OnnxEncoder
+from components.encoders.onnx_graph import example_tokens, export_module
+from components.records.calibration import ScoreCalibration
 from components.storage import hash_directory, new_directory
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def export_text_tower(model: DualEncoder, path: Path, *, int8: bool) -> None:
     target = path.with_name("text_encoder_float.onnx") if int8 else path
     export_module(
         model.text_tower,
-        _example_tokens(),
+        example_tokens(),
         target,
         inputs={"ids": ("batch", "length"), "mask": ("batch", "length")},
         outputs=("embedding",),
@@ -128,18 +127,3 @@ def quantise_text_tower(source: Path, path: Path) -> None:
         per_channel=True,
         weight_type=QuantType.QInt8,
     )
-
-
-def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:
-    """A frozen stem as its own graph with output `features`; input_px: of an image stem, None for a text stem."""
-    if input_px is not None:
-        example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
-        export_module(stem, example, path, inputs={"pixels": ("batch", None, None, None)}, outputs=("features",))
-    else:
-        free: tuple[str | None, ...] = ("batch", "length")
-        export_module(stem, _example_tokens(), path, inputs={"ids": free, "mask": free}, outputs=("features",))
-
-
-def _example_tokens() -> tuple[Tensor, Tensor]:
-    ids = torch.tensor([[101, 1037, 3899, 102, 0], [101, 1037, 4937, 2652, 102]])
-    return ids, (ids > 0).long()

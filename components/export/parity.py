@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
+from components.bundle.encoder import OnnxEncoder
+from components.captions.tokens import Tokenizer
 from components.configs import ExportConfig
-from components.data.tokens import Tokenizer
 from components.encoders.checkpoint import Checkpoint
 from components.encoders.dual_encoder import Assembled
 from components.errors import QualityError
-from components.evaluation.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
-from components.records import ParityCase, ParityReport
-from components.search.onnx_encoder import OnnxEncoder
+from components.metrics.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
+from components.records.export import ParityCase, ParityReport
 from components.training.trainer import CaptionedPictures
 
 Vectors = NDArray[np.float32]

@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.errors import BundleError, StorageError
+from components.index.generations import POINTER
+from components.index.index import VectorIndex, read_manifest
+from components.index.publish import default_bundle, keep_bundle
 from components.library.catalog import Catalog
-from components.library.place import Library
-from components.search.index import VectorIndex, read_manifest
-from components.search.publish import default_bundle, keep_bundle
-from components.search.published import POINTER
+from components.library.library import Library
 from components.storage import write_errors
 
 _SETTING = "bundle"

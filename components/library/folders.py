@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components.errors import DataError, StorageError
+from components.index.index import read_manifest
 from components.library.catalog import Catalog
-from components.library.place import Library, shown
-from components.search.index import read_manifest
+from components.library.library import Library, shown
 
 
 def chosen_roots(

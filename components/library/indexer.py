@@ -13,14 +13,17 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig, IndexTierConfig
-from components.data.images import DECODING_VERSION
 from components.errors import StorageError
 from components.features.content_cache import ContentCache
+from components.images.images import DECODING_VERSION
+from components.index.index import IndexManifest, VectorIndex, is_sealed
+from components.index.tiers import tier_for
 from components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
 from components.library.catalog import Catalog, FileRow
 from components.library.folders import chosen_roots
+from components.library.library import Library, shown
 from components.library.losses import (
     Arrivals,
     Kept,
@@ -31,18 +34,15 @@ from components.library.losses import (
     warn_of_losses,
     warn_of_unreadable,
 )
-from components.library.moved import adopt_folders
-from components.library.place import Library, shown
-from components.library.plan import Plan, Rows, make_plan
+from components.library.moved_folders import adopt_folders
 from components.library.publishing import publish_rows
 from components.library.reading import PUBLISHED, Reader
 from components.library.recovery import lost_rows
 from components.library.scan import Scan, scan_folders
 from components.library.unsupported import by_kind
+from components.library.update_plan import Plan, Rows, make_plan
 from components.library.vectors import compact, open_vectors, remove_other_vectors
-from components.records import Record
-from components.search.index import IndexManifest, VectorIndex, is_sealed
-from components.search.tiers import tier_for
+from components.records.base import Record
 
 _DISKS = "disks"  # setting: Memory.text
 _DECODERS = "decoders"  # setting: versions of what decodes pictures

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass, field
 
 from components.library.catalog import FileRow
+from components.library.library import shown
 from components.library.mounts import inside
-from components.library.place import shown
 from components.library.scan import Scan
 
 LEAST_IMAGES = 20  # in a source or on a disk; of fewer, any number may be deleted

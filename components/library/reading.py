@@ -9,16 +9,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
-from components.data.exif import picture_facts
 from components.errors import PictureError
 from components.features.content_cache import ContentCache
+from components.images.exif import picture_facts
+from components.index.vector_cache import cache_vectors, throughput_encoder
 from components.library.catalog import Catalog, FileRow
-from components.library.plan import Rows
 from components.library.scan import Scan
+from components.library.update_plan import Rows
 from components.moments import is_exact
-from components.search.vector_cache import cache_vectors, throughput_encoder
 
 PUBLISHED = "published"  # setting: name of the generation that holds what the catalogue says, "" if none does
 _COMMIT_ROWS = 1000

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from components.errors import StorageError
+from components.index.index import VectorIndex
 from components.library.catalog import FileRow
-from components.library.place import Library
-from components.library.plan import Rows
+from components.library.library import Library
 from components.library.scan import Scan
-from components.search.index import VectorIndex
+from components.library.update_plan import Rows
 
 
 def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int], *, incomplete: bool) -> Rows:

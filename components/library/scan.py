@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from components.data.images import PICTURE_ENDINGS
 from components.errors import StorageError
+from components.images.images import PICTURE_ENDINGS
 from components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
 from components.library.mounts import mount_point
 from components.library.unsupported import KIND_OF_ENDING

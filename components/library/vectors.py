@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.errors import StorageError
 from components.features.content_cache import ContentCache
-from components.library.place import Library
-from components.search.vector_cache import vector_cache
+from components.index.vector_cache import vector_cache
+from components.library.library import Library
 from components.storage import write_errors
 
 _CHUNK = 4096

@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 from watchfiles import Change, watch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from components.data.images import PICTURE_ENDINGS
+from components.images.images import PICTURE_ENDINGS
 from components.library.ignore import IGNORE_FILE
+from components.library.library import shown
 from components.library.mounts import mounted_at, remote_mount
-from components.library.place import shown
 from components.library.scan import Scan, scan_folders
 
 Cause = Literal["start", "pictures", "folders", "bundle", "interval"]

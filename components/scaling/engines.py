@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from components.configs import EmbeddingConfig
-from components.search.embed import embed_gallery
-from components.search.index import VectorIndex
+from components.index.embed import embed_gallery
+from components.index.index import VectorIndex
 
 
 def embedding_engine(config: EmbeddingConfig) -> Callable[..., VectorIndex]:

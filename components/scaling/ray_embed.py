@@ -18,22 +18,22 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
 from components.errors import ConfigError, StorageError
-from components.scaling.ray_session import ray_session, reason_of, told_by_worker, worker_was_lost
-from components.scaling.ray_worker import FILES, NEW, Job, PictureEmbedder, hash_files
-from components.scaling.shards import Shards
-from components.search.embed import (
+from components.index.embed import (
     EmbeddedPictures,
     PictureContent,
     require_pictures,
     require_readable,
     write_gallery_index,
 )
-from components.search.gallery import Gallery
-from components.search.index import VectorIndex
-from components.search.vector_cache import vector_maker
+from components.index.gallery import Gallery
+from components.index.index import VectorIndex
+from components.index.vector_cache import vector_maker
+from components.scaling.ray_session import ray_session, reason_of, told_by_worker, worker_was_lost
+from components.scaling.ray_worker import FILES, NEW, Job, PictureEmbedder, hash_files
+from components.scaling.shards import Shards
 
 logger = logging.getLogger(__name__)
 

@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
-from components.data.exif import PictureFacts
-from components.data.picture_folder import FileState, PictureFolder, is_uri
 from components.errors import BundleError, FinderError, PictureError
-from components.features.pictures import unreadable
+from components.features.image_features import unreadable
+from components.images.exif import PictureFacts
+from components.images.image_folder import FileState, PictureFolder, is_uri
+from components.index.embed import known_facts
+from components.index.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
 from components.scaling.shards import ShardRows, Shards, shard_name
-from components.search.embed import known_facts
-from components.search.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
 from components.storage import sha256_of_bytes
 
 FILES = pa.schema([("row", pa.int64()), ("path", pa.binary())])

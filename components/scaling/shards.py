@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.data.exif import PictureFacts
-from components.data.picture_folder import is_uri, shown_uri, uri_below
 from components.errors import StorageError
-from components.search.duplicates import Hashes
+from components.images.exif import PictureFacts
+from components.images.image_folder import is_uri, shown_uri, uri_below
+from components.index.duplicates import Hashes
 from components.storage import sha256_of_bytes, write_bytes_atomically, write_errors
 
 logger = logging.getLogger(__name__)

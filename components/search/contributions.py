@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import cancellation
-from components.data.preprocess import Pixels
-from components.search.exact import Vectors
-from components.search.onnx_encoder import OnnxEncoder
+from components.bundle.encoder import OnnxEncoder
+from components.images.preprocess import Pixels
+from components.index.exact import Vectors
 
 GRID = 7
 _REGIONS = GRID * GRID

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import cancellation
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
+from components.bundle.encoder import OnnxEncoder
 from components.errors import DataError
+from components.index.arrow import numbers
+from components.index.duplicates import Hashes, fold
+from components.index.exact import Neighbours, Rows, Vectors
+from components.index.index import VectorIndex
 from components.moments import local
-from components.records import Facets, Hit, Picture, SearchResult, TruncatedText
+from components.records.search import Facets, Hit, Picture, SearchResult, TruncatedText
 from components.search import filters, matching
-from components.search.arrow import numbers
-from components.search.duplicates import Hashes, fold
-from components.search.exact import Neighbours, Rows, Vectors
-from components.search.index import VectorIndex
 from components.search.negation import Group, group_of, lowered
-from components.search.onnx_encoder import OnnxEncoder
 from components.search.prompts import expand
 from components.search.query import Query, Term, require_text
 from components.storage import sha256_of_bytes

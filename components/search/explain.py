@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from components.data.images import load_for_display
+from components.bundle.encoder import OnnxEncoder
+from components.images.images import load_for_display
+from components.index.exact import Vectors
 from components.search.contributions import Contributions, contributions
-from components.search.exact import Vectors
-from components.search.onnx_encoder import OnnxEncoder
 
 Shares = NDArray[np.float32]
 

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.errors import QueryError
+from components.index.arrow import bools, moment_scalar, number_scalar, text_scalar
 from components.moments import local, start_of_day
-from components.records import Facet, Facets
-from components.search.arrow import bools, moment_scalar, number_scalar, text_scalar
+from components.records.search import Facet, Facets
 from components.search.query import Filters
 
 _NAMED_LABELS = 5

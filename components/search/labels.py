@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.preprocess import Pixels
+from components.bundle.encoder import OnnxEncoder, Vectors
 from components.errors import QueryError
-from components.records import Record
-from components.search.onnx_encoder import OnnxEncoder, Vectors
+from components.images.preprocess import Pixels
+from components.records.base import Record
 from components.search.prompts import TEMPLATES, prompts_of
 
 MAX_LABELS = 1000

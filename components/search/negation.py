@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.data.vocabulary import words_of
-from components.search.exact import Vectors
+from components.captions.vocabulary import words_of
+from components.index.exact import Vectors
 
 
 class Group(NamedTuple):

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from components.configs import first_fault
 from components.errors import QueryError
-from components.records import Record
+from components.records.base import Record
 
 MAX_QUERY_CHARACTERS = 1000
 MAX_TERMS = 16

@@ -24,14 +24,14 @@ from components.configs import TrainingConfig
 from components.encoders.dual_encoder import DualEncoder
 from components.encoders.loss import contrastive_loss, contrastive_share
 from components.errors import ConfigError, DataError, StorageError
-from components.evaluation.retrieval import first_match_ranks, named_recalls
-from components.records import EpochRecord
+from components.metrics.retrieval import first_match_ranks, named_recalls
+from components.records.training import EpochRecord
 from components.training import resume
+from components.training.distributed.ranks import ALONE, Ranks
+from components.training.distributed.shared_batch_norm import share_batch_norms
+from components.training.epoch_plan import BatchPlan, batches_of_epoch, plan_epoch, share_of_batch, smallest_batch
+from components.training.learning_rate import rate_factor
 from components.training.memory import freed_memory_kept
-from components.training.plan import BatchPlan, batches_of_epoch, plan_epoch, share_of_batch, smallest_batch
-from components.training.ranks import ALONE, Ranks
-from components.training.schedule import rate_factor
-from components.training.shared_batch_norm import share_batch_norms
 from components.training.sources import DecodedImages, PairedSet, TextInput, embed_all
 
 _VAL_KS = (1, 5, 10)

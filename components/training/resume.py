@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.errors import StorageError
-from components.records import EpochRecord, Record
+from components.records.base import Record
+from components.records.training import EpochRecord
 from components.storage import new_directory, write_errors
 
 _PROGRESS = "progress.json"

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.data.preprocess import Preprocess
-from components.data.tokens import Tokenizer
-from components.data.views import View
+from components.captions.tokens import Tokenizer
 from components.encoders.dual_encoder import DualEncoder
 from components.features.content_cache import ContentCache
+from components.images.augmentation import View
+from components.images.preprocess import Preprocess
 
 IntArray = NDArray[np.int64]
 Vectors = NDArray[np.float32]

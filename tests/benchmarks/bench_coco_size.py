@@ -99,6 +99,10 @@ def anonymous_mb() -> float:
 
 def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     """Seconds of each part of a training on the first `count` pictures, and the process's peak memory."""
+    from components.captions.coco import read_captions
+    from components.captions.manifest import build_manifest, inspect_pictures
+    from components.captions.splits import split_captions
+    from components.captions.tokens import Tokenizer, packaged_tokenizer_json
     from components.configs import (
         DatasetConfig,
         EmbeddingConfig,
@@ -107,12 +111,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
         TrainingConfig,
         ValidationConfig,
     )
-    from components.data.coco import read_captions
-    from components.data.expectations import valid_captions, validate_captions
-    from components.data.manifest import build_manifest, inspect_pictures
-    from components.data.splits import split_captions
-    from components.data.tokens import Tokenizer, packaged_tokenizer_json
-    from components.evaluation.retrieval import first_match_ranks
+    from components.metrics.retrieval import first_match_ranks
     from components.training.trainer import (
         CaptionedPictures,
         FeatureSettings,
@@ -120,6 +119,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
         extract_features,
         train_checkpoint,
     )
+    from components.validation.expectations import valid_captions, validate_captions
 
     seconds: dict[str, float] = {}
     own_mb: list[float] = []

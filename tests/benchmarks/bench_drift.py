@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from measuring import show
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import DriftConfig, EmbeddingConfig
-from components.monitoring.data_folder import read_files
-from components.monitoring.drift import Compared, report_drift
-from components.monitoring.reference import Contents, DriftManifest, DriftReference
-from components.monitoring.report import DriftReport
-from components.monitoring.sample import PictureSample, Sampler
+from components.drift.data_folder import read_files
+from components.drift.drift import Compared, report_drift
+from components.drift.reference import Contents, DriftManifest, DriftReference
+from components.drift.report import DriftReport
+from components.drift.sample import PictureSample, Sampler
 
 REFERENCE = 2000
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)

@@ -22,11 +22,11 @@ import numpy as np
 import onnxruntime as ort
 from measuring import show
 
-from components.bundle import IMAGE_ENCODER, Bundle
+from components.bundle.bundle import IMAGE_ENCODER, Bundle
 from components.configs import EmbeddingConfig, GalleryConfig
 from components.features.content_cache import ContentCache
-from components.search.gallery import read_gallery
-from components.search.vector_cache import cache_vectors, throughput_encoder, vector_cache
+from components.index.gallery import read_gallery
+from components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
 
 BATCH = 32
 
@@ -79,9 +79,9 @@ def bundle_ways(bundle: Bundle, config: EmbeddingConfig) -> Ways:
 
 def trunk_ways(config: EmbeddingConfig, folder: Path) -> Ways:
     from components.configs import ModelConfig
-    from components.data.views import View
     from components.export.exporter import export_stem
-    from components.training.features import cache_stem_features, image_features_cache
+    from components.features.frozen_trunk import cache_stem_features, image_features_cache
+    from components.images.augmentation import View
     from components.training.trainer import untrained
 
     assembled = untrained(ModelConfig(), 0)

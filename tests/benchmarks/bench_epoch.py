@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from components.captions.coco import read_captions
+from components.captions.layout import detect_layout
+from components.captions.manifest import inspect_pictures
 from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.data.coco import read_captions
-from components.data.layout import detect_layout
-from components.data.manifest import inspect_pictures
 from components.training.loop import train
 from components.training.sources import DecodedImages, PairedSet, TokenisedTexts
 from components.training.trainer import CaptionedPictures, FeatureSettings, paired_set, untrained

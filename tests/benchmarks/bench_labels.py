@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
+from components.bundle.encoder import OnnxEncoder
 from components.configs import GalleryConfig
-from components.search.gallery import read_gallery
+from components.index.gallery import read_gallery
 from components.search.labels import Labels
-from components.search.onnx_encoder import OnnxEncoder
 from components.search.prompts import TEMPLATES
 
 WORDS = (

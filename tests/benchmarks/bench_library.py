@@ -25,8 +25,8 @@ from bench_embedding import bare_rate, multiplied
 from measuring import show, unit_rows
 from PIL import Image
 
-from components.bundle import IMAGE_ENCODER, Bundle
-from components.search.vector_cache import vector_cache
+from components.bundle.bundle import IMAGE_ENCODER, Bundle
+from components.index.vector_cache import vector_cache
 from components.storage import sha256_of_bytes
 
 FILES_A_FOLDER = 1000

@@ -22,8 +22,8 @@ import numpy as np
 from measuring import show
 from numpy.typing import NDArray
 
-from components.finder import Finder
 from components.search.engine import SearchEngine
+from components.search.finder import Finder
 from components.search.query import NEGATIVE_WEIGHT, Query
 
 K = 20

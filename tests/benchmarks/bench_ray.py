@@ -23,12 +23,12 @@ import numpy as np
 from bench_embedding import multiplied
 from measuring import seconds_of, show
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
+from components.index.gallery import Gallery, GalleryItem
+from components.index.index import VectorIndex
 from components.scaling.engines import embedding_engine
 from components.scaling.ray_session import ray_session
-from components.search.gallery import Gallery, GalleryItem
-from components.search.index import VectorIndex
 
 CORES = len(os.sched_getaffinity(0))
 CONFIGS = {

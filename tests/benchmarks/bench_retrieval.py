@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from components.configs import EvaluationConfig
-from components.evaluation.retrieval import EvaluatedOn, first_match_ranks, report_ranks
+from components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
 
 
 def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:

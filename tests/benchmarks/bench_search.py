@@ -27,7 +27,7 @@ from statistics import median
 import numpy as np
 from measuring import COCO_TRAIN, peak_mb, seconds_of, sentences, show, write_random_index
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.search.engine import SearchEngine
 from components.search.query import Query
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from measuring import sentences
 
-from components.bundle import Bundle
-from components.search.onnx_encoder import OnnxEncoder
+from components.bundle.bundle import Bundle
+from components.bundle.encoder import OnnxEncoder
 
 K = 10
 BATCH = 32

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import os
-import runpy
 import shutil
 import socket
 import subprocess
@@ -19,8 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.e2e.isolated_network import IsolatedNetwork, isolated
+from tests.support.colour_bundle import write_colour_bundle
 
-_TESTS = Path(__file__).resolve().parents[1]
 _START_S = 60
 _WRITTEN_S = 1_700_000_000
 Serve = Callable[..., AbstractContextManager[str]]
@@ -80,7 +79,7 @@ def image_finder() -> Callable[..., None]:
 
 
 def _paint_library(folder: Path) -> Path:
-    bundle = runpy.run_path(str(_TESTS / "unit" / "colour_bundle.py"))["write_colour_bundle"](folder / "bundle")
+    bundle = write_colour_bundle(folder / "bundle")
     _paint_all(folder / "pictures")
     _image_finder("index", folder / "pictures", "--library", folder / "library", "--bundle", bundle.path)
     return folder / "library"

@@ -5,11 +5,9 @@ Random requests seldom put a given odd value into a given field, so a second tes
 
 import contextlib
 import json
-import runpy
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import requests
@@ -29,11 +27,12 @@ from schemathesis.specs.openapi.checks import (
 
 from components.app.api.application import create_app
 from components.app.api.settings import Settings
-from components.finder import Finder
+from components.search.finder import Finder
+from tests.support.album import publish_album
+from tests.support.colour_bundle import write_colour_bundle
 
 pytestmark = pytest.mark.slow
 
-UNIT = Path(__file__).resolve().parents[1] / "unit"
 EXAMPLES = 40  # of each operation, mode and kind of id; all of them take less than a minute
 CHECKS = [
     status_code_conformance,
@@ -64,11 +63,11 @@ def listening(app):
 def served(tmp_path_factory):
     """Address of a server on five pictures, and the ids of these."""
     place = tmp_path_factory.mktemp("fuzzed")
-    bundle = runpy.run_path(str(UNIT / "colour_bundle.py"))["write_colour_bundle"](place / "bundle")
+    bundle = write_colour_bundle(place / "bundle")
     (place / "pictures").mkdir()
     for colour in ("red", "green", "blue", "yellow", "white"):
         Image.new("RGB", (64, 48), colour).save(place / "pictures" / f"{colour}.png")
-    index = runpy.run_path(str(UNIT / "album.py"))["publish_album"](place / "pictures", bundle, place)
+    index = publish_album(place / "pictures", bundle, place)
     app = create_app(lambda: Finder.open(index, threads=1), Settings.parse({"thumbnails_path": place / "thumbnails"}))
     with listening(app) as address:
         yield address

@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import CHECKOUT
 
 # Root writes whatever the permissions say. Without the two capabilities that let it, they bind it like anybody.
 RUNNER = """

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from tests.e2e.isolated_network import IsolatedNetwork, isolated
-from tests.unit.receivers import http_receiver
+from tests.support.checkout import CHECKOUT
+from tests.support.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("image-finder ")]

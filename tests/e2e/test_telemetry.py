@@ -6,13 +6,12 @@ The commands of the README, the demo and training among them, are observed in th
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from components import telemetry
+from tests.support.checkout import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 DEVICE_ID = ".cache/Microsoft/DeveloperTools/.onnxruntime/deviceid"
 FINDER = """
 from components.finder import Finder

@@ -7,14 +7,14 @@ import site
 import subprocess
 import sys
 import venv
-from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support.checkout import CHECKOUT
+
 pytestmark = pytest.mark.slow
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 60},

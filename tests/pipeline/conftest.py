@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from components.bundle import FORMAT_VERSION, Bundle, BundleManifest
-from components.data.preprocess import Preprocess
-from components.records import DirectionReport, Interval, RetrievalReport, ScoreCalibration
+from components.bundle.bundle import FORMAT_VERSION, Bundle, BundleManifest
+from components.images.preprocess import Preprocess
+from components.records.calibration import ScoreCalibration
+from components.records.retrieval import DirectionReport, Interval, RetrievalReport
 from components.storage import sha256_of_file
 
 Rows = Sequence[Sequence[float]]

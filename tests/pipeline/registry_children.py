@@ -14,9 +14,9 @@ from pathlib import Path
 import mlflow
 
 from model_registry import names
-from model_registry.ledger import Event, title
-from model_registry.mlflow_registry import Registry
-from model_registry.operations import Operations
+from model_registry.aliases import Operations
+from model_registry.ledger.ledger import Event, title
+from model_registry.registry import Registry
 from model_registry.registry_lock import StoreLock
 
 WRITES = {

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import yaml
 from mlflow.tracking import MlflowClient
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import CHECKOUT
 
 
 class Scheduled:
@@ -20,9 +19,9 @@ class Scheduled:
         self._environment = {"IMAGE_FINDER_ALERTS": f"json://{host}/", "IMAGE_FINDER_ALERTS_ON": "always"}
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_"))}
         self._server = subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "pipeline" / "retrain_children.py", self.home],
+            [sys.executable, CHECKOUT / "tests" / "pipeline" / "retrain_children.py", self.home],
             cwd="/",
-            env={**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env={**kept, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -14,16 +14,18 @@ from PIL import Image
 from components.configs import EvaluationConfig, PromotionConfig
 from components.errors import BundleError, ConfigError
 from components.evaluation.bundle_recall import measure_bundle
-from components.evaluation.retrieval import EvaluatedOn
-from components.records import ParityReport, PromotionDecision, ValidationReport
+from components.metrics.retrieval import EvaluatedOn
+from components.records.data import ValidationReport
+from components.records.export import ParityReport
+from components.records.promotion import PromotionDecision
 from components.storage import sha256_of_file
 from components.training.trainer import CaptionedPictures
 from model_registry import names, tracking
-from model_registry.contest import Candidate, hold_contest
+from model_registry.aliases import Operations
+from model_registry.decision import Candidate, hold_contest
 from model_registry.lineage import Lineage
-from model_registry.mlflow_registry import Evidence, Registry
-from model_registry.operations import Operations
-from model_registry.promotion import Grounds
+from model_registry.registry import Evidence, Registry
+from model_registry.rule import Grounds
 
 MODEL = "finder"
 WORDS = 16
@@ -254,7 +256,7 @@ def test_a_version_that_was_deleted_after_its_registration_is_named(store, regis
 
 
 def test_the_run_of_a_decision_holds_it_its_checks_and_the_measurement(store, register, contest, tmp_path):
-    from components.evaluation.comparison import StoredMeasurement, compare_bundles
+    from components.metrics.comparison import StoredMeasurement, compare_bundles
 
     contest(register(FAIR))
     found = contest(register(GOOD))

@@ -10,13 +10,13 @@ from PIL import Image
 
 from components.app.cli import main
 from components.configs import DriftConfig, EmbeddingConfig
-from components.monitoring.data_folder import read_files
-from components.monitoring.reference import TrainedOn, write_reference
-from components.monitoring.sample import Sampler
+from components.drift.data_folder import read_files
+from components.drift.reference import TrainedOn, write_reference
+from components.drift.sample import Sampler
 from components.storage import sha256_of_file
 from model_registry import names
 from model_registry.lineage import Lineage
-from model_registry.mlflow_registry import Evidence, Registry
+from model_registry.registry import Evidence, Registry
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
 

@@ -11,10 +11,11 @@ from zenml.artifact_stores.local_artifact_store import LocalArtifactStoreConfig
 from zenml.enums import StackComponentType
 from zenml.materializers.materializer_registry import materializer_registry
 
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.errors import StorageError
-from components.records import ExpectationResult, RetrievalReport, ValidationReport
-from components.search.index import VectorIndex
+from components.index.index import VectorIndex
+from components.records.data import ExpectationResult, ValidationReport
+from components.records.retrieval import RetrievalReport
 from steps.materializers import (
     BundleMaterializer,
     IndexMaterializer,

@@ -23,21 +23,23 @@ from components.app.api.settings import Settings
 from components.app.cli import main
 from components.configs import EmbeddingConfig, EvaluationConfig, GalleryConfig, PromotionConfig, SplitConfig
 from components.evaluation.bundle_recall import measure_bundle
-from components.evaluation.comparison import StoredMeasurement
-from components.evaluation.retrieval import EvaluatedOn
-from components.finder import Finder
-from components.records import DatasetManifest, ParityReport, ValidationReport
-from components.search.embed import embed_gallery
-from components.search.gallery import read_gallery
-from components.search.index import VectorIndex
-from components.search.publish import bundle_in_force, publish
+from components.index.embed import embed_gallery
+from components.index.gallery import read_gallery
+from components.index.index import VectorIndex
+from components.index.publish import bundle_in_force, publish
+from components.metrics.comparison import StoredMeasurement
+from components.metrics.retrieval import EvaluatedOn
+from components.records.data import DatasetManifest, ValidationReport
+from components.records.export import ParityReport
+from components.search.finder import Finder
 from components.storage import sha256_of_file
 from components.training.trainer import CaptionedPictures
 from model_registry import lineage, names, tracking
-from model_registry.contest import Candidate, hold_contest
-from model_registry.mlflow_registry import Evidence, Registry
-from model_registry.operations import Operations
-from model_registry.promotion import Grounds
+from model_registry.aliases import Operations
+from model_registry.decision import Candidate, hold_contest
+from model_registry.registry import Evidence, Registry
+from model_registry.rule import Grounds
+from tests.support.checkout import CHECKOUT
 
 MODEL = "finder"
 WORDS = 16
@@ -400,7 +402,7 @@ def test_a_fetched_bundle_is_whole_and_searches_with_no_registry_in_reach(place,
         cwd=tmp_path,
         env={
             **{key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW"))},
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+            "PYTHONPATH": str(CHECKOUT),
             "IMAGE_FINDER_HOME": str(tmp_path / "home"),
             "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         },

@@ -24,11 +24,12 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from components.data.demo import compose_demo
-from components.search.index import VectorIndex
-from tests.pipeline.scheduled import ROOT, Scheduled
+from components.demo.data_set import compose_demo
+from components.index.index import VectorIndex
+from tests.pipeline.scheduled import Scheduled
 from tests.pipeline.small_trunk import write_text_trunk
-from tests.unit.receivers import http_receiver
+from tests.support.checkout import CHECKOUT
+from tests.support.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
 
@@ -187,7 +188,7 @@ def searching(home, folder):
     with (
         log.open("w") as stream,
         subprocess.Popen(
-            [*command, "--threads", "1"], env={**environment, "PYTHONPATH": str(ROOT)}, cwd="/", stderr=stream
+            [*command, "--threads", "1"], env={**environment, "PYTHONPATH": str(CHECKOUT)}, cwd="/", stderr=stream
         ) as server,
     ):
         try:

@@ -18,10 +18,10 @@ from mlflow.tracking import MlflowClient
 
 from components.errors import BusyError, ConfigError, StorageError
 from components.storage import hash_directory
-from model_registry.mlflow_registry import Registry
-from model_registry.operations import Operations
-from pipelines import moved
-from pipelines.home import EXPERIMENT_NAME, Home
+from model_registry.aliases import Operations
+from model_registry.registry import Registry
+from pipelines import moved_home as moved
+from pipelines.stores import EXPERIMENT_NAME, Home
 
 MODEL = "finder"
 STORE = Path("zenml", "stores", "default_zen_store", "zenml.db")

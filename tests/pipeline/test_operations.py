@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from components.errors import BusyError, ConfigError
-from components.records import PromotionDecision
+from components.records.promotion import PromotionDecision
 from model_registry import names
-from model_registry.ledger import Event
-from model_registry.ledger_store import LedgerStore
-from model_registry.mlflow_registry import Registry
-from model_registry.operations import Operations
+from model_registry.aliases import Operations
+from model_registry.ledger.ledger import Event
+from model_registry.ledger.store import LedgerStore
+from model_registry.registry import Registry
+from tests.support.checkout import CHECKOUT
 
-ROOT = Path(__file__).resolve().parents[2]
 CHILDREN = Path(__file__).with_name("registry_children.py")
 
 
@@ -214,7 +214,7 @@ def children(registry_uri, mlflow_template, tmp_path_factory):
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
     done = subprocess.run(
         [sys.executable, CHILDREN, f"sqlite:///{folder}/mlflow.db", "crash", "race", "stale"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"},
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "MLFLOW_DISABLE_TELEMETRY": "true"},
         capture_output=True,
         text=True,
         check=False,

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from components.bundle import Bundle
-from components.monitoring.report import DriftReport
-from components.search.index import VectorIndex
+from components.bundle.bundle import Bundle
+from components.drift.report import DriftReport
+from components.index.index import VectorIndex
 from tests.pipeline.small_trunk import write_text_trunk
+from tests.support.checkout import CHECKOUT
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def run(*words, home, cwd="/", check=True):
     done = subprocess.run(
         [sys.executable, "-m", "components.app.cli", *map(str, words), "--home", str(home)],
         cwd=cwd,
-        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**environment, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
         check=False,
@@ -104,7 +105,7 @@ def test_search_answers_from_the_published_index(trained):
             "--json",
         ],
         cwd="/",
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
         check=True,
@@ -273,7 +274,7 @@ def test_an_indexing_on_a_full_disk_is_one_line_changes_nothing_and_succeeds_lat
                 for key, value in os.environ.items()
                 if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))
             },
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(CHECKOUT),
         },
         capture_output=True,
         text=True,

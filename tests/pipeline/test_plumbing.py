@@ -10,7 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import CHECKOUT
+
 pytestmark = pytest.mark.slow
 
 
@@ -21,9 +22,9 @@ class Sandbox:
         self.checkout, self.home, self.elsewhere = root / "checkout", root / "home", root / "elsewhere"
         self.elsewhere.mkdir()
         for package in ("components", "model_registry", "steps", "pipelines"):
-            shutil.copytree(ROOT / package, self.checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(CHECKOUT / package, self.checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
         (self.checkout / "tests" / "pipeline").mkdir(parents=True)
-        shutil.copy(ROOT / "tests" / "pipeline" / "scratch.py", self.checkout / "tests" / "pipeline")
+        shutil.copy(CHECKOUT / "tests" / "pipeline" / "scratch.py", self.checkout / "tests" / "pipeline")
 
     def run(self, *arguments: str) -> tuple[dict, str]:
         """Result of a run of the scratch pipeline, and what it said on stderr."""

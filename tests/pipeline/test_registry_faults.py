@@ -11,13 +11,13 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from components.bundle import MANIFEST, Bundle, BundleManifest
+from components.bundle.bundle import MANIFEST, Bundle, BundleManifest
 from components.errors import BundleError, ConfigError, StorageError
 from components.storage import sha256_of_file
 from model_registry import names
+from model_registry.aliases import Operations
 from model_registry.lineage import Lineage
-from model_registry.mlflow_registry import Evidence, Registry
-from model_registry.operations import Operations
+from model_registry.registry import Evidence, Registry
 from model_registry.registry_errors import shown_address
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)

@@ -10,11 +10,11 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from components.search.index import VectorIndex
+from components.index.index import VectorIndex
 from tests.pipeline.kube_api import cluster
 from tests.pipeline.scheduled import Scheduled
 from tests.pipeline.small_trunk import write_text_trunk
-from tests.unit.receivers import http_receiver
+from tests.support.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
 

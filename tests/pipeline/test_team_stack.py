@@ -25,10 +25,10 @@ import pytest
 import yaml
 
 from tests.pipeline.small_trunk import write_text_trunk
+from tests.support.checkout import CHECKOUT
 
 pytestmark = pytest.mark.slow
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((CHECKOUT / "infra" / "compose.yaml").read_text(encoding="utf-8"))
 PASSWORD = "team-password-0123456789"
 START_S = 120  # given up then, never asserted
@@ -268,7 +268,7 @@ def test_both_runs_are_whole_in_postgresql(trained):
 
 
 def test_each_version_gives_back_the_bundle_that_was_registered(trained, tmp_path):
-    from model_registry.mlflow_registry import Registry
+    from model_registry.registry import Registry
 
     team, _, outcomes = trained
     registry = Registry(team.mlflow)
@@ -281,7 +281,7 @@ def test_each_version_gives_back_the_bundle_that_was_registered(trained, tmp_pat
 
 
 def test_whoever_was_second_was_compared_with_the_first_and_the_aliases_say_so(trained):
-    from model_registry.mlflow_registry import Registry
+    from model_registry.registry import Registry
 
     team, _, outcomes = trained
     registry = Registry(team.mlflow)

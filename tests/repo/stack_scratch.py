@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
-from pipelines import run_config, stacks
-from pipelines.home import Home, prepare
+from pipelines import run_config
+from pipelines.stacks import stacks
+from pipelines.stores import Home, prepare
 
 HOME = Home.resolve(Path(sys.argv[1]))
 SETTINGS = {
@@ -108,7 +109,7 @@ def workflow(snapshot):
     """What would be uploaded to Kubeflow Pipelines, compiled by its SDK: specification and platform of the pipeline."""
     import yaml
 
-    from pipelines.kubeflow import FinderKubeflowOrchestrator
+    from pipelines.stacks.kubeflow import FinderKubeflowOrchestrator
 
     uploaded = []
 

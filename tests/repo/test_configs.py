@@ -58,8 +58,8 @@ def test_every_key_of_a_shipped_configuration_is_known(path, tmp_path):
     ],
 )
 def test_a_repository_without_a_commit_is_refused_before_a_run_starts(changes, message, tmp_path):
-    from pipelines.home import Home
     from pipelines.runs import run_training
+    from pipelines.stores import Home
 
     values = run_config.override(run_config.load("training", "gpu"), changes)
     with pytest.raises(ConfigError, match=message):

@@ -2,14 +2,13 @@
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from components.app.serve_command import serve
+from components.app.commands.serve_command import serve
+from tests.support.checkout import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great-expectations", "datasets")
 
 

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from components.errors import ConfigError
-from pipelines import run_config, stacks
-from pipelines.stack_commands import stack
+from pipelines import run_config
+from pipelines.commands.stack_commands import stack
+from pipelines.stacks import stacks
+from tests.support.checkout import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(path.stem for path in stacks.stacks_folder().glob("*.yaml"))
 EXTRAS = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 TEAM = ["experiment_tracker.tracking_uri=http://mlflow:5000", "artifact_store.path=/srv/zenml"]
@@ -49,7 +50,7 @@ def test_every_setting_of_a_shipped_stack_is_known_to_its_flavour(name):
     from zenml.integrations.mlflow.flavors import MLFlowExperimentTrackerFlavor
     from zenml.integrations.s3.flavors import S3ArtifactStoreFlavor
 
-    from pipelines.kubeflow import FinderKubeflowFlavor
+    from pipelines.stacks.kubeflow import FinderKubeflowFlavor
 
     flavours = {
         ("orchestrator", "kubeflow_finder"): FinderKubeflowFlavor,

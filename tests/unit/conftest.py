@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.support.checkout import CHECKOUT
+
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
 SHAPES = ("circle", "square", "bar")
 SENTENCES = ("a {colour} {shape}", "there is a {shape} that is {colour}", "one {colour} {shape} on {ground} paper")
@@ -19,7 +21,7 @@ def tiny_text_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
-    from components.data.tokens import packaged_tokenizer_json
+    from components.captions.tokens import packaged_tokenizer_json
 
     folder = tmp_path_factory.mktemp("hub") / "tiny-distilbert"
     torch.manual_seed(7)
@@ -106,8 +108,8 @@ def run_children() -> Any:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as stream:
             json.dump(scenarios, stream)
             stream.flush()
-            root = Path(__file__).resolve().parents[2]
-            command = [sys.executable, str(Path(__file__).with_name("children.py")), stream.name]
+            root = CHECKOUT
+            command = [sys.executable, str(CHECKOUT / "tests/support/children.py"), stream.name]
             done = subprocess.run(
                 command, check=False, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300
             )
@@ -125,21 +127,21 @@ def _environment(root: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def s3_server() -> Any:
     """s3_server(folder): serves the folders in it as buckets while it is entered; gives the options of an s3:// URI."""
-    import runpy
+    from tests.support.s3_server import s3_server as serve
 
     credentials = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_REGION": "us-east-1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**credentials, "AWS_EC2_METADATA_DISABLED": "true"}.items():
             patch.setenv(name, value)
-        yield runpy.run_path(str(Path(__file__).with_name("s3_server.py")))["s3_server"]
+        yield serve
 
 
 @pytest.fixture(scope="session")
 def write_colour_bundle() -> Any:
     """write(path, dataset="colours"): a Bundle whose towers know colours; text "red" is nearest to a red picture."""
-    import runpy
+    from tests.support.colour_bundle import write_colour_bundle
 
-    return runpy.run_path(str(Path(__file__).with_name("colour_bundle.py")))["write_colour_bundle"]
+    return write_colour_bundle
 
 
 @pytest.fixture(scope="session")
@@ -151,17 +153,17 @@ def colour_bundle(write_colour_bundle: Any, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def colour_scores() -> Any:
     """The ScoreCalibration of that bundle."""
-    import runpy
+    from tests.support.colour_bundle import colour_scores
 
-    return runpy.run_path(str(Path(__file__).with_name("colour_bundle.py")))["colour_scores"]()
+    return colour_scores()
 
 
 @pytest.fixture(scope="session")
 def good_from() -> Any:
     """good_from(cosine): match models of a colour bundle."""
-    import runpy
+    from tests.support.colour_bundle import good_from
 
-    return runpy.run_path(str(Path(__file__).with_name("colour_bundle.py")))["good_from"]
+    return good_from
 
 
 @pytest.fixture
@@ -179,10 +181,9 @@ def paint() -> Any:
 @pytest.fixture(scope="session")
 def album_tools() -> Any:
     """publish_album(folder, bundle, place) and serving(index, **settings) of album.py."""
-    import runpy
-    from types import SimpleNamespace
+    from tests.support import album
 
-    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("album.py"))))
+    return album
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from components.storage import (
     write_errors,
     write_text_atomically,
 )
+from tests.support.checkout import CHECKOUT
 
 
 def names(folder):
@@ -142,7 +143,7 @@ try:
 except StorageError as error:
     print(error)
 """
-    root = Path(__file__).resolve().parents[2]
+    root = CHECKOUT
     command = [sys.executable, "-c", program, str(tmp_path / "d")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=60)
     (line,) = done.stdout.splitlines()
@@ -209,7 +210,7 @@ except Exception as error:
     for parent in tmp_path.parents[:3]:
         if os.access(parent, os.W_OK) and parent != Path("/tmp"):
             parent.chmod(parent.stat().st_mode | 0o055)
-    root = Path(__file__).resolve().parents[2]
+    root = CHECKOUT
     command = [sys.executable, "-c", program, str(tmp_path / "locked" / "d")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith(f"StorageError cannot write {tmp_path / 'locked' / 'd'}: Permission denied; ")

@@ -5,15 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from components.library.place import Library
+from components.library.library import Library
 from components.storage import new_directory, new_file, write_text_atomically
 from components.temporaries import process_directory, remove_leftovers, scratch_directory
+from tests.support.checkout import CHECKOUT
 
-ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -53,7 +52,7 @@ write_all()
 def python(program, *arguments):
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -9,22 +9,36 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from components.app.api import explanations, labels, operations, pictures, search
+from components.app.api import (
+    explanation_routes as explanations,
+)
+from components.app.api import (
+    image_routes as pictures,
+)
+from components.app.api import (
+    label_routes as labels,
+)
+from components.app.api import (
+    operation_routes as operations,
+)
+from components.app.api import (
+    search_routes as search,
+)
 from components.app.api.batches import SearchLine
-from components.app.api.bodies import BodyReader
+from components.app.api.error_responses import add_fault_handlers
 from components.app.api.explainer import Explainer
-from components.app.api.faults import add_fault_handlers
-from components.app.api.heads import HeadAsGet
+from components.app.api.head_requests import HeadAsGet
 from components.app.api.limits import Load, Workers
-from components.app.api.live import LiveFinder
-from components.app.api.logs import RequestLog
+from components.app.api.live_finder import LiveFinder
 from components.app.api.metrics import Metrics
+from components.app.api.request_bodies import BodyReader
 from components.app.api.security import SafeHeaders, Security
+from components.app.api.server_logs import RequestLog
+from components.app.api.server_state import State
 from components.app.api.settings import Settings
-from components.app.api.state import State
-from components.app.api.views import Views
+from components.app.api.thumbnails import Views
 from components.app.watcher import Watching
-from components.finder import Finder
+from components.search.finder import Finder
 
 WEB = Path(__file__).resolve().parents[1] / "web"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # the page and its parts change with the version; their ETags tell

@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from components.app.api.faults import not_found
+from components.app.api.error_responses import not_found
 from components.app.api.limits import Batcher, Load
-from components.app.api.live import LiveFinder
+from components.app.api.live_finder import LiveFinder
 from components.app.api.metrics import Metrics
-from components.app.api.schemas import SearchAnswer
+from components.app.api.response_models import SearchAnswer
 from components.app.api.settings import Settings
-from components.app.rim import EMPTY_LIBRARY
+from components.app.error_boundary import EMPTY_LIBRARY
 from components.errors import QueryError
 from components.search.engine import SearchEngine
 from components.search.query import Query

@@ -10,11 +10,11 @@ from starlette.requests import Request
 
 from components.app.api.disconnects import while_connected
 from components.app.api.limits import Load, Workers
-from components.app.api.originals import gone, open_original
+from components.app.api.original_files import gone, open_original
 from components.app.api.settings import Settings
-from components.app.api.views import VIEW_PX, jpeg, read_original
-from components.data.images import load_for_display
+from components.app.api.thumbnails import VIEW_PX, jpeg, read_original
 from components.errors import PictureError
+from components.images.images import load_for_display
 from components.search.contributions import Contributions, contributions
 from components.search.engine import SearchEngine
 from components.search.explain import explain_pooling, heat_overlay

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from components.app.api.faults import Fault, busy
+from components.app.api.error_responses import Fault, busy
 from components.cancellation import cancellable
 
 _Answer = TypeVar("_Answer")

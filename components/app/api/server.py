@@ -16,7 +16,7 @@ from components.app.api.application import create_app
 from components.app.api.settings import Settings
 from components.app.watcher import Watching
 from components.errors import ConfigError
-from components.finder import Finder
+from components.search.finder import Finder
 
 _HEAD_BYTES = 32 * 1024
 _HEAD_S = 10.0  # for a head, and for the rest of a body that no route has read

@@ -1,0 +1,105 @@
+"""Faults: what goes wrong becomes a status and {"error": {"code", "message", "request_id"}}, once and for every route."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from components.app.api.response_models import ErrorAnswer
+from components.configs import fault_message
+from components.errors import FinderError, PictureError, QueryError
+
+logger = logging.getLogger(__name__)
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "not_a_picture"}
+_CLIENT_GONE = 499  # nobody reads it; the log and the metrics do
+
+
+class Fault(Exception):  # noqa: N818 - it is an answer, not a failure of the program
+    """An answer that is not the wanted one. headers go with it, e.g. Retry-After."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        """message: fit to be shown to a person; names no path of the host."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+def busy(message: str, *, retry_after_s: int = 1) -> Fault:
+    """503 that says when to come again."""
+    return Fault(503, "busy", message, headers={"Retry-After": str(retry_after_s)})
+
+
+def not_ready() -> Fault:
+    """503 while there is no index to search."""
+    return Fault(503, "not_ready", "there is no index yet; come again when it is built", headers={"Retry-After": "2"})
+
+
+def not_found(message: str) -> Fault:
+    """404."""
+    return Fault(404, "not_found", message)
+
+
+def fault_response(scope: Scope, fault: Fault) -> Response:
+    """The answer that tells of a fault."""
+    request_id = scope.get("state", {}).get("request_id", "")
+    content = {"error": {"code": fault.code, "message": fault.message, "request_id": request_id}}
+    return JSONResponse(content, fault.status, headers=fault.headers)
+
+
+def fault_of(error: Exception) -> Fault:
+    """What to answer for an exception; whatever is not expected is a 500 that tells nothing but that it happened."""
+    match error:
+        case Fault():
+            return error
+        case PictureError():  # of an upload: those of the index are translated where they are opened
+            return Fault(415, "not_a_picture", str(error))
+        case QueryError():
+            return Fault(400, "bad_query", str(error))
+        case RequestValidationError():
+            return Fault(422, "bad_request", _first_fault(error))
+        case HTTPException():
+            code = _CODES.get(error.status_code, "refused")
+            return Fault(error.status_code, code, str(error.detail), headers=error.headers)
+        case ClientDisconnect():
+            return Fault(_CLIENT_GONE, "client_gone", "the client has gone")
+    return Fault(500, "internal", "something went wrong here; the log of the server tells more")
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What an OpenAPI document says of statuses that are answered in the one form."""
+    return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+def add_fault_handlers(app: FastAPI) -> None:
+    """Answer every exception of a route in the one form. Tracebacks of what is not expected go to the log."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        fault = fault_of(error)
+        if fault.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("unexpected %s", type(error).__name__, exc_info=error)
+        return fault_response(request.scope, fault)
+
+    for kind in (Fault, FinderError, RequestValidationError, HTTPException, ClientDisconnect):
+        app.add_exception_handler(kind, answer)
+
+
+def shape_fault(error: ValidationError) -> Fault:
+    """422 for values that are not of the documented form."""
+    return Fault(422, "bad_request", _first_fault(error))
+
+
+def _first_fault(error: RequestValidationError | ValidationError) -> str:
+    faults = error.errors()
+    where = ".".join(str(part) for part in faults[0]["loc"] if part not in ("query", "body", "path")) or "request"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{where}: {fault_message(faults[0])}{more}"

@@ -1,0 +1,101 @@
+"""Routes of pictures, by their id only: what is known of one, small and large views, the file."""
+
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any, BinaryIO
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from components.app.api.batches import row_of
+from components.app.api.disconnects import while_connected
+from components.app.api.error_responses import errors
+from components.app.api.head_requests import is_head
+from components.app.api.original_files import media_type, open_original
+from components.app.api.response_models import PictureAnswer
+from components.app.api.server_state import Server, State
+from components.app.api.settings import PREFIX
+from components.app.api.thumbnails import SIZES_PX, VIEW_PX, at_least
+
+router = APIRouter(prefix=f"{PREFIX}/pictures", tags=["pictures"])
+Identity = Annotated[str, Path(max_length=64, description="id of a picture of the index")]
+Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; the next larger of a few sizes is sent")]
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_JPEG: dict[int | str, dict[str, Any]] = {
+    **errors(401, 404, 410, 422, 429, 503),
+    200: {"content": {"image/jpeg": _BYTES}, "description": "the picture"},
+    304: {"description": "the asker has it already"},
+}
+_FILE: dict[int | str, dict[str, Any]] = {
+    **errors(401, 404, 410, 422, 429, 503),
+    200: {"content": {"image/*": _BYTES, "application/octet-stream": _BYTES}, "description": "the file as it is"},
+}
+PRIVATE = "private, max-age=300"  # no cache that several people share may keep it
+_CHUNK_BYTES = 256 * 1024
+
+
+@router.get("/{identity}", response_model=PictureAnswer, responses=errors(401, 404, 422, 429, 503))
+async def picture(identity: Identity, server: Server) -> Response:
+    """What is known of a picture."""
+    engine = server.live.engine
+    row_of(engine, identity)
+    answer = PictureAnswer.of(engine.picture(identity), show_path=server.settings.show_paths)
+    return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+@router.get("/{identity}/thumbnail", response_class=Response, responses=_JPEG)
+async def thumbnail(identity: Identity, request: Request, server: Server, px: Size = 320) -> Response:
+    """A small JPEG, upright, without metadata."""
+    return await _view(server, request, identity, at_least(px))
+
+
+@router.get("/{identity}/view", response_class=Response, responses=_JPEG)
+async def view(identity: Identity, request: Request, server: Server) -> Response:
+    """A JPEG for a screen, at most 1600 px, upright, without metadata."""
+    return await _view(server, request, identity, VIEW_PX)
+
+
+@router.get("/{identity}/original", response_class=Response, responses=_FILE)
+async def original(identity: Identity, request: Request, server: Server) -> Response:
+    """The file as it is, to be saved."""
+    engine = server.live.engine
+    stream = await server.workers.run(lambda: open_original(engine, identity))
+    length = os.fstat(stream.fileno()).st_size
+    headers = {
+        "Content-Length": str(length),
+        "Content-Disposition": attachment(engine.picture(identity).name),
+        "Cache-Control": PRIVATE,
+    }
+    kind = media_type(stream.read(16))
+    stream.seek(0)
+    if is_head(request):
+        stream.close()
+        return Response(headers=headers, media_type=kind)
+    return StreamingResponse(_chunks(stream, length), headers=headers, media_type=kind)
+
+
+def attachment(name: str) -> str:
+    """Content-Disposition for a file's name, whatever characters it has (RFC 6266)."""
+    name = "".join(character if character.isprintable() and character not in "/\\" else "_" for character in name)
+    plain = "".join(character if character.isascii() and character not in '"%' else "_" for character in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+async def _view(server: State, request: Request, identity: str, px: int) -> Response:
+    engine = server.live.engine
+    known = request.headers.get("if-none-match", "")
+    making = server.workers.run(lambda: server.views.get(engine, identity, px, known=known))
+    made = await while_connected(request, making)
+    headers = {"ETag": f'"{made.key}"', "Cache-Control": PRIVATE}
+    if made.content is None:
+        return Response(status_code=304, headers=headers)
+    return Response(made.content, media_type="image/jpeg", headers=headers)
+
+
+def _chunks(stream: BinaryIO, length: int) -> Iterator[bytes]:
+    """The file's first `length` bytes, as many as were announced; starlette reads them in a thread."""
+    with stream:
+        while length > 0 and (chunk := stream.read(min(_CHUNK_BYTES, length))):
+            length -= len(chunk)
+            yield chunk

@@ -1,0 +1,107 @@
+"""Routes of operation: what there is to search, sessions of browsers, health and metrics."""
+
+import time
+from importlib import metadata
+
+from fastapi import APIRouter, Request, Response
+
+from components.app.api.error_responses import errors
+from components.app.api.request_models import MAX_LABELS
+from components.app.api.response_models import BundleInfo, FacetsAnswer, HealthAnswer, InfoAnswer
+from components.app.api.security import COOKIE, session_value
+from components.app.api.server_state import Server, State
+from components.app.api.settings import PREFIX
+from components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS
+
+router = APIRouter(prefix=PREFIX, tags=["operation"])
+root = APIRouter(tags=["operation"])  # not below /api: where load balancers and Prometheus look
+_VERSION = metadata.version("text-guided-image-finder")
+
+
+@router.get("/facets", response_model=FacetsAnswer, responses=errors(401, 422, 429, 503))
+async def facets(server: Server) -> Response:
+    """What the filters can choose among."""
+    engine = server.live.engine
+    answer = await server.workers.run(engine.facets)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@router.get("/info", responses=errors(401, 429, 503))
+async def info(server: Server) -> InfoAnswer:
+    """What is searched, with what, and within which limits."""
+    engine = server.live.engine
+    manifest = engine.encoder.bundle.manifest
+    facts = manifest.model_dump(
+        include={"dataset", "data_version", "image_trunk", "text_trunk", "embedding_dim", "starter"},
+    )
+    return InfoAnswer(
+        version=_VERSION,
+        gallery=engine.index.manifest.gallery,
+        generation=engine.index.path.name,
+        pictures=engine.index.manifest.count,
+        failed=len(engine.index.manifest.failed),
+        bundle=BundleInfo(sha256=manifest.sha256, **facts),
+        good_match=engine.scores.good_match,
+        up_to_date=server.live.failure is None,
+        limits=_limits(server),
+    )
+
+
+@router.post("/session", status_code=204, responses=errors(401, 429))
+async def session(request: Request, server: Server) -> Response:
+    """Exchange the bearer token for a cookie, so that a page's pictures are sent to who has the token."""
+    response = Response(status_code=204)
+    token = server.settings.token
+    if token is not None:
+        expires = int(time.time()) + server.settings.session_s
+        response.set_cookie(
+            COOKIE,
+            session_value(token.get_secret_value(), expires=expires),
+            max_age=server.settings.session_s,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+    return response
+
+
+@root.get("/health/live")
+async def live() -> HealthAnswer:
+    """Whether the process answers at all."""
+    return HealthAnswer(status="live")
+
+
+@root.get("/health/ready", response_model_exclude_none=True, responses=errors(503))
+async def ready(server: Server) -> HealthAnswer:
+    """Whether searches are answered; 503 until there is an index. Also whether the index is that of the champion."""
+    index = server.live.engine.index
+    status = "ready" if server.live.failure is None else "stale"
+    return HealthAnswer(
+        status=status,
+        generation=index.path.name,
+        pictures=index.manifest.count,
+        watching=server.live.watching,
+        pending=server.live.pending,
+    )
+
+
+@root.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 429)},
+)
+async def metrics(server: Server) -> Response:
+    """Counts and times, in Prometheus' form."""
+    return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _limits(server: State) -> dict[str, int]:
+    return {
+        "query_characters": MAX_QUERY_CHARACTERS,
+        "terms": MAX_TERMS,
+        "hits": MAX_HITS,
+        "reach": MAX_REACH,
+        "labels": MAX_LABELS,
+        "upload_bytes": server.settings.max_upload_bytes,
+        "upload_pixels": server.settings.max_upload_pixels,
+    }

@@ -1,0 +1,181 @@
+"""Bodies: reads what a request brings, within its limits of size and time; decodes no picture.
+
+A body that is refused before it was read is not cut off, unless it was too slow: most clients read no answer while they
+send. The server drops what still arrives, for a limited time.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from components.app.api.error_responses import Fault, shape_fault
+from components.app.api.limits import Load
+from components.app.api.settings import Settings
+from components.search.query import MAX_TERMS
+
+QUERY_PART = "query"
+_MAX_QUERY_BYTES = 256 * 1024
+_MAX_FILES = 2 * MAX_TERMS + 1
+_B = TypeVar("_B", bound=BaseModel)
+
+
+class Body(NamedTuple):
+    """query: JSON text. pictures: content of the other parts by name."""
+
+    query: bytes
+    pictures: dict[str, bytes]
+
+    def parsed(self, kind: type[_B]) -> _B:
+        """The query as a record. Raises Fault 422."""
+        try:
+            return kind.model_validate_json(self.query)
+        except ValidationError as error:
+            raise shape_fault(error) from None
+
+    def picture(self, name: str) -> bytes:
+        """Content of a part. Raises Fault 422 if there is no such part."""
+        if name not in self.pictures:
+            raise Fault(422, "bad_request", f"the query names a part {name!r} that was not sent")
+        return self.pictures[name]
+
+
+class BodyReader:
+    """Reads bodies. None waits for another, so that slow ones delay nobody; those that arrive too slowly are refused.
+
+    Uploads count against a limit of memory until their request is answered. JSON alone does not: it is small.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """settings: limits of size, time and memory."""
+        self.load = Load("uploads", 0)
+        self.n_bytes = 0  # of uploads in memory
+        self._settings = settings
+
+    @contextlib.asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[Body]:
+        """The body while its request is worked on: JSON, or multipart/form-data with JSON in the part `query`.
+
+        Raises Fault 408 if it arrives too slowly, 413 if it is too large, 415 and 422 if it is of another form, 503 if
+        other uploads fill the memory.
+        """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            yield Body(b"".join([chunk async for chunk in self._chunks(request, _MAX_QUERY_BYTES)]), {})
+        elif kind == "multipart/form-data":
+            n_held = 0
+
+            async def held() -> AsyncIterator[bytes]:
+                nonlocal n_held
+                async for chunk in self._chunks(request, self._settings.max_upload_bytes):
+                    self._require_memory(len(chunk))
+                    n_held += len(chunk)
+                    self.n_bytes += len(chunk)
+                    yield chunk
+
+            try:
+                yield await _parts(request, held())
+            finally:
+                self.n_bytes -= n_held
+        else:
+            raise Fault(415, "unsupported_media_type", "send application/json or multipart/form-data")
+
+    async def _chunks(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        """The body's bytes as they arrive. Raises Fault 408, 413."""
+        too_large = Fault(413, "too_large", f"the body has more than {limit:,} bytes")
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
+            raise too_large
+        n_bytes, stream, clock = 0, request.stream(), asyncio.get_running_loop().time
+        started = clock()
+        while True:
+            try:
+                async with asyncio.timeout_at(started + self._time_for(n_bytes)):
+                    chunk = await anext(stream, None)
+            except TimeoutError:
+                raise self._too_slow(n_bytes, clock() - started) from None
+            if chunk is None:
+                return
+            n_bytes += len(chunk)  # the declared length may be wrong, and chunked bodies declare none
+            if n_bytes > limit:
+                raise too_large
+            yield chunk
+
+    def _time_for(self, n_bytes: int) -> float:
+        """Seconds after which more than these bytes must have arrived."""
+        at_least = self._settings.upload_grace_s + n_bytes / self._settings.min_upload_bytes_per_s
+        return min(self._settings.upload_timeout_s, at_least)
+
+    def _too_slow(self, n_bytes: int, seconds: float) -> Fault:
+        limits = self._settings
+        message = (
+            f"{n_bytes:,} bytes of the body arrived within {seconds:.1f} s; send at least "
+            f"{limits.min_upload_bytes_per_s:,} bytes/s, and all within {limits.upload_timeout_s:g} s"
+        )
+        return Fault(408, "too_slow", message, headers={"Connection": "close"})
+
+    def _require_memory(self, n_bytes: int) -> None:
+        if self.n_bytes + n_bytes > self._settings.max_uploads_bytes:
+            raise self.load.refusal("too many uploads at once; retry shortly")
+
+
+async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
+    parser = MultiPartParser(
+        request.headers,
+        stream,  # type: ignore[arg-type]  # an AsyncGenerator is asked for, an iterator is used
+        max_files=_MAX_FILES,
+        max_fields=4,
+        max_part_size=_MAX_QUERY_BYTES,
+    )
+    parser.spool_max_size = 1 << 40  # in memory, which is bounded: the file system may be read-only
+    try:
+        form = await parser.parse()
+        contents = {name: await _content(value) for name, value in form.multi_items()}
+    except (MultiPartException, FormParserError, ValueError, LookupError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if reason.startswith("Part exceeded maximum size"):
+            what = f"the part {QUERY_PART!r} has more than {_MAX_QUERY_BYTES:,} bytes"
+            raise Fault(413, "too_large", what) from None
+        raise Fault(422, "bad_request", f"the body is not multipart/form-data: {reason}") from None
+    finally:
+        for file in parser._files_to_close_on_error:  # noqa: SLF001 - the form lacks a part that does not end
+            file.close()
+    query = contents.pop(QUERY_PART, None)
+    if query is None:
+        raise Fault(422, "bad_request", f"the part {QUERY_PART!r} is missing; it holds the query as JSON")
+    return Body(query, contents)
+
+
+async def _content(value: UploadFile | str) -> bytes:
+    return value.encode("utf-8", "replace") if isinstance(value, str) else await value.read()
+
+
+def body_document(body: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI of such a body, for a route that reads it itself."""
+    described = body.model_json_schema()
+    schema = _without_references(described, described.pop("$defs", {}))
+    parts = {
+        "type": "object",
+        "required": [QUERY_PART],
+        "properties": {QUERY_PART: schema, "picture": {"type": "string", "format": "binary"}},
+    }
+    encoding = {QUERY_PART: {"contentType": "application/json"}}
+    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": parts, "encoding": encoding}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _without_references(schema: object, definitions: dict[str, object]) -> object:
+    """A JSON schema with its definitions put in where they are named: FastAPI gathers those of its own models alone."""
+    if isinstance(schema, list):
+        return [_without_references(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _without_references(definitions[str(schema["$ref"]).rpartition("/")[2]], definitions)
+    return {name: _without_references(value, definitions) for name, value in schema.items()}

@@ -1,0 +1,90 @@
+"""Routes of searches: by text, by pictures of the index, by uploaded pictures, and by all of them together."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from components.app.api.batches import Answered, Asked
+from components.app.api.disconnects import while_connected
+from components.app.api.error_responses import Fault, errors
+from components.app.api.request_bodies import Body, body_document
+from components.app.api.request_models import SearchBody, SearchParameters, WantedTerm
+from components.app.api.response_models import SearchAnswer
+from components.app.api.server_state import Server, State
+from components.app.api.settings import PREFIX
+from components.images.images import picture_size
+from components.search.query import Query as Question
+
+router = APIRouter(prefix=PREFIX, tags=["search"])
+_JSON = "application/json"
+
+
+@router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 429, 503))
+async def search(parameters: Annotated[SearchParameters, Query()], request: Request, server: Server) -> Response:
+    """Search by texts (q), without others (not), by pictures of the index (like), under filters.
+
+    All that is wanted counts alike. Weights, uploaded pictures, and pictures that are not wanted go by POST.
+    """
+    return await _answer(server, request, Question.parse(parameters.values()))
+
+
+@router.post(
+    "/search",
+    response_model=SearchAnswer,
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    openapi_extra=body_document(SearchBody),
+)
+async def search_with_uploads(request: Request, server: Server) -> Response:
+    """Search by texts, pictures of the index and uploaded pictures, each with a weight.
+
+    JSON alone, or multipart/form-data with that JSON in the part `query` and the pictures in parts of their own.
+    """
+    async with server.bodies.read(request) as body:
+        wanted = body.parsed(SearchBody)
+        values = wanted.model_dump(exclude={"terms", "negatives"})
+        values["terms"] = [term_values(term, body) for term in wanted.terms]
+        values["negatives"] = [term_values(term, body) for term in wanted.negatives]
+        return await _answer(server, request, Question.parse(values))
+
+
+def require_decodable(picture: bytes, max_pixels: int) -> None:
+    """Raises PictureError for what is no picture, Fault 413 for too many pixels; decodes none."""
+    width, height = picture_size(picture)
+    if width * height > max_pixels:
+        raise Fault(413, "too_large", f"the picture has {width} x {height} pixels, the limit is {max_pixels:,} pixels")
+
+
+def term_values(term: WantedTerm, body: Body) -> dict[str, object]:
+    """A term as Query.parse takes it. Raises Fault 422 if its part was not sent."""
+    values = term.model_dump(exclude_none=True)
+    if term.picture is not None:
+        values["picture"] = body.picture(term.picture)
+    return values
+
+
+async def _answer(server: State, request: Request, query: Question) -> Response:
+    uploads = [term.picture for term in (*query.terms, *query.negatives) if term.picture is not None]
+    request.state.log = {}
+    if server.settings.log_queries:
+        texts = [term.text for term in query.terms if term.text is not None]
+        request.state.log = {"query": texts, "uploads": len(uploads)}
+    if uploads:
+        at_s = time.perf_counter()
+        asking = server.workers.run(lambda: _by_pictures(server, Asked(query, at_s), uploads))
+    else:
+        asking = server.searches.ask(query)
+    answered = await while_connected(request, asking)
+    # `image-finder drift` counts these; the pages after a first one are no searches of their own.
+    if answered.matches_well is not None and query.offset == 0:
+        request.state.log["matches_well"] = answered.matches_well
+    return Response(answered.body, media_type=_JSON)
+
+
+def _by_pictures(server: State, asked: Asked, uploads: list[bytes]) -> Answered:
+    for picture in uploads:
+        require_decodable(picture, server.settings.max_upload_pixels)
+    (answer,) = server.searches.answer([asked])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

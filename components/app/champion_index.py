@@ -1,0 +1,112 @@
+"""Champion: whether a published index belongs to the version that is champion; knows nothing of a registry.
+
+<home>/champion.json names the champion of each model and the bundles of its versions. It is written before the champion
+changes, so that code without a registry can state that the index of the new champion is still missing.
+"""
+
+import shlex
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from components.configs import RegistryConfig
+from components.errors import StorageError
+from components.home import HOME_VARIABLE, home_root
+from components.index.generations import is_published_root
+from components.index.publish import bundle_in_force, default_bundle
+from components.records.base import Record
+from components.storage import write_bytes_atomically
+
+NOTE = "champion.json"
+_INDEX, _LIBRARY, _BUNDLES = "index", "library", "bundles"
+
+
+class ChampionNote(Record):
+    """The champion of a model. bundles: SHA-256 of the bundle of each version."""
+
+    model: str
+    version: str
+    bundles: dict[str, str]
+
+
+_Notes = TypeAdapter(dict[str, ChampionNote])
+
+
+class PendingChange(Record):
+    """An index that belongs to another version than the champion."""
+
+    home: Path
+    index_version: str
+    champion_version: str
+    commands: tuple[str, ...]  # what completes the change, in their order
+
+    def text(self, *, with_home: bool = True) -> str:
+        """One sentence with the command. with_home: name the home if it is not the usual one; it is a path."""
+        variable = f"{HOME_VARIABLE}={shlex.quote(str(self.home))} "
+        prefix = variable if with_home and self.home != home_root() else ""
+        commands = " && ".join(f"{prefix}image-finder {command}" for command in self.commands)
+        return (
+            f"The current index belongs to version {self.index_version}; version {self.champion_version} is champion. "
+            f"Complete with: {commands}"
+        )
+
+
+def indices_of(home: Path) -> list[Path]:
+    """The published indices of a home: that of the pipelines, and that of its library."""
+    return [index for index in (home / _INDEX, home / _LIBRARY / _INDEX) if is_published_root(index)]
+
+
+def note_champion(home: Path, note: ChampionNote) -> None:
+    """Write which version is champion, or is about to be, if an index in the home can belong to it. Raises StorageError."""
+    if indices_of(home):
+        notes = {**_read(home), note.model: note}
+        write_bytes_atomically(home / NOTE, _Notes.dump_json(notes, indent=2))
+
+
+def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote | None = None) -> PendingChange | None:
+    """What is still to be done for a published index to belong to the champion; None if nothing is, or it is unknown.
+
+    bundle: SHA-256 of the bundle the index was made with; None looks. note: the champion as the registry names it; None
+    takes champion.json of the index's home.
+    """
+    home = _home_of(index)
+    bundle = bundle_in_force(index) if bundle is None else bundle
+    for each in [note] if note else _read(home).values():
+        version = next((name for name, sha256 in each.bundles.items() if sha256 == bundle), None)
+        champion = each.bundles.get(each.version)
+        if version is not None and champion is not None and champion != bundle:
+            return PendingChange(
+                home=home,
+                index_version=version,
+                champion_version=each.version,
+                commands=_commands(index, home, each, champion),
+            )
+    return None
+
+
+def _commands(index: Path, home: Path, note: ChampionNote, champion: str) -> tuple[str, ...]:
+    model = "" if note.model == RegistryConfig().model_name else f" --model {shlex.quote(note.model)}"
+    promote = f"models promote {note.version}{model}"
+    if index == home / _INDEX:
+        return (promote,)
+    try:
+        default = default_bundle(home / _BUNDLES)
+    except StorageError:
+        default = None
+    if default is not None and default.name == champion[:16]:
+        return ("index",)  # it takes the bundle that was published last
+    if is_published_root(home / _INDEX):
+        return (promote, "index")
+    folder = f"version-{note.version}"
+    return (f"models fetch --alias {note.version} --to {folder}{model}", f"index --bundle {folder}")
+
+
+def _home_of(index: Path) -> Path:
+    return index.parent.parent if index.parent.name == _LIBRARY else index.parent
+
+
+def _read(home: Path) -> dict[str, ChampionNote]:
+    try:
+        return _Notes.validate_json((home / NOTE).read_bytes())
+    except (OSError, ValidationError):  # absent, or damaged: the registry knows, and the next change writes it again
+        return {}

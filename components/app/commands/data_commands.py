@@ -1,0 +1,143 @@
+"""Commands `image-finder data ...`: bring captioned pictures and look at them, without training."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from components.app.error_boundary import shown_to_user
+from components.text import aligned, shown_path, visible
+
+if TYPE_CHECKING:
+    from components.captions.download import FetchReport
+    from components.records.data import ValidationReport
+
+_LISTED_FAILURES = 100
+
+
+def _commit(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch("[0-9a-f]{40}", value):
+        raise click.BadParameter(f"expected a commit (40 hex digits), got '{value}': branches and tags may move")
+    return value
+
+
+@click.group(epilog="\b\nExample:\n  image-finder data fetch coco2017 --split validation --limit 200 --to coco")
+def data() -> None:
+    """Bring captioned pictures to this machine and check them, without training."""
+
+
+@data.command(
+    epilog="\b\nExample (a second call fetches only what is missing):\n"
+    "  image-finder data fetch coco2017 --split train --limit 5000 --to coco"
+)
+@click.argument("dataset", type=click.Choice(["coco2017"]))
+@click.option("--split", required=True, type=click.Choice(["train", "validation"]), help="Part to fetch.")
+@click.option("--to", "root", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder to fill.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N pictures by id; the tables hold those too.")
+@click.option("--workers", default=16, show_default=True, type=click.IntRange(1, 256), help="Connections at a time.")
+@click.option(
+    "--table",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Local Parquet file with the columns of phiyodr/coco2017, instead of the hub.",
+)
+@click.option(
+    "--revision",
+    metavar="COMMIT",
+    callback=_commit,
+    help="Commit of phiyodr/coco2017 on the hub. Default: that of the tables in DIR, at first the newest.",
+)
+@click.option("--retries", default=5, show_default=True, type=click.IntRange(min=0), help="Attempts after the first.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Longest wait for a connection or the next bytes, seconds.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def fetch(
+    dataset: Literal["coco2017"],
+    *,
+    split: Literal["train", "validation"],
+    root: Path,
+    limit: int | None,
+    workers: int,
+    table: Path | None,
+    revision: str | None,
+    retries: int,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Fetch COCO 2017, its table and its pictures.
+
+    The table comes from the Hugging Face hub (phiyodr/coco2017), the pictures from the addresses in it. Writes DIR/huggingface/{train|validation}.parquet, DIR/annotations/captions_{train|val}2017.json and
+    DIR/{train|val}2017/*.jpg. Every picture is decoded before it takes its place; what fails is listed by id, and the
+    exit code is then 1. The commit of the table is kept in DIR/huggingface/revision.txt: later calls use it.
+    """
+    with shown_to_user():
+        from components.captions import coco2017  # here, so that --help needs neither pyarrow nor httpx
+        from components.captions.download import FetchConfig, fetch_pictures
+
+        if table and revision:
+            raise click.UsageError("--table is read as it is: leave --revision out")
+        commit = None if table else coco2017.pinned_revision(root, revision)
+        rows = coco2017.read_table(split, table=table, limit=limit, revision=commit)
+        coco2017.write_layouts(rows, root, split, revision=commit)
+        folder = coco2017.picture_folder(root, split)
+        config = FetchConfig(folder=folder, workers=workers, retries=retries, timeout_s=timeout_s)
+        report = fetch_pictures(coco2017.picture_requests(rows), config, progress=True)
+        _show_report(report, folder, as_json=as_json)
+
+
+@data.command(
+    epilog="\b\nExample:\n  image-finder data check coco --html report.html",
+)
+@click.argument("root", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--max-quarantined", default=0.02, show_default=True, type=click.FloatRange(0, 1), help="Share allowed.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check(root: Path, *, max_quarantined: float, html: Path | None, as_json: bool) -> None:
+    """Validate a captioned data set as a training would, without training.
+
+    DIR holds annotations/captions_{train,val,test}*.json (COCO) or huggingface/*.parquet, and folders of pictures.
+    The exit code is 1 when the data would be refused.
+    """
+    from components.storage import write_text_atomically
+    from components.validation import check as data_check
+    from components.validation.expectations import report_html, require_valid
+
+    report = data_check.check_folder(root, max_quarantined_share=max_quarantined)
+    if html:
+        write_text_atomically(html, report_html(report))
+    click.echo(report.model_dump_json(indent=2) if as_json else _validation_table(report))
+    require_valid(report)
+
+
+def _validation_table(report: "ValidationReport") -> str:
+    rows = [("expectation", "severity", "checked", "failed", "")]
+    for each in report.expectations:
+        verdict = "ok" if each.success else each.observed or "not met"
+        rows.append((each.name, each.severity, f"{each.n_checked:,}", f"{each.n_failed:,}", verdict))
+    valid = f"{report.n_valid_captions:,} of {report.n_captions:,} captions of {report.n_images:,} pictures can be used"
+    return f"{report.dataset} {report.data_version}: {valid}\n{aligned(rows)}"
+
+
+def _show_report(report: "FetchReport", folder: Path, *, as_json: bool) -> None:
+    """Print the report to stdout and the failures to stderr. Raises ClickException if there are any."""
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+    else:
+        megabytes = f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.0f} s"
+        counts = f"{report.fetched:,} fetched, {report.skipped:,} already there, {len(report.failed):,} failed"
+        click.echo(f"{shown_path(folder)}: {counts}; {megabytes}")
+    for image_id, reason in list(report.failed.items())[:_LISTED_FAILURES]:
+        click.echo(f"{image_id}: {visible(reason)}", err=True)
+    if (more := len(report.failed) - _LISTED_FAILURES) > 0:
+        click.echo(f"and {more:,} more; --json lists them all", err=True)
+    if report.failed:
+        total = report.fetched + report.skipped + len(report.failed)
+        raise click.ClickException(
+            f"{len(report.failed):,} of {total:,} pictures failed; the same command tries only those again"
+        )

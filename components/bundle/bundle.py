@@ -1,0 +1,139 @@
+"""Bundle: a directory that holds all a search needs of a model, and its identity; knows nothing of torch.
+
+image_encoder.onnx   pixels (batch, px, px, 3) uint8 -> embedding (batch, dim) float32, attention (batch, h, w)
+text_encoder.onnx    ids, mask (batch, length) int64 -> embedding (batch, dim) float32
+tokenizer.json       Hugging Face tokenizers definition
+preprocess.json      components.images.preprocess.Preprocess
+scores.json          components.records.ScoreCalibration: what its cosines mean
+vocabulary.json      components.captions.vocabulary.Vocabulary: words it has met; bundles made before 2026-11-29 have none
+bundle.json          BundleManifest: format, dimension, sha256 of every other file and of itself, what it was trained on
+"""
+
+import hashlib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from components.captions.tokens import Tokenizer
+from components.captions.vocabulary import Vocabulary
+from components.configs import first_fault
+from components.errors import BundleError
+from components.images.preprocess import Preprocess
+from components.records.base import Record
+from components.records.calibration import ScoreCalibration
+from components.storage import sealed, sha256_of_file, unsealed
+
+FORMAT_VERSION = 2  # 2: scores.json
+MANIFEST = "bundle.json"
+IMAGE_ENCODER = "image_encoder.onnx"
+TEXT_ENCODER = "text_encoder.onnx"
+TOKENIZER = "tokenizer.json"
+PREPROCESS = "preprocess.json"
+SCORES = "scores.json"
+VOCABULARY = "vocabulary.json"
+_R = TypeVar("_R", bound=Record)
+_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}  # and maybe VOCABULARY
+
+
+class BundleManifest(Record):
+    """Content of bundle.json."""
+
+    format_version: int
+    embedding_dim: int
+    max_tokens: int
+    files_sha256: dict[str, str]
+    dataset: str
+    data_version: str
+    image_trunk: str
+    text_trunk: str
+    text_quantised: bool
+    config: dict[str, object]
+    starter: bool = False  # put together from the packaged weights, not trained here
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the bundle: hash over the names and hashes of its files."""
+        lines = [f"{name}:{digest}" for name, digest in sorted(self.files_sha256.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class Bundle:
+    """An opened and verified bundle."""
+
+    def __init__(self, path: Path, manifest: BundleManifest) -> None:
+        """Use Bundle.open."""
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = True) -> "Bundle":
+        """Open a bundle directory. verify: compare the hash of every file (0.1 s a 100 MB). Raises BundleError."""
+        manifest_path = path / MANIFEST
+        if not manifest_path.is_file():
+            raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; name the folder of an exported bundle")
+        try:
+            manifest = BundleManifest.model_validate(unsealed(manifest_path.read_bytes())[0])
+        except ValidationError as error:
+            raise BundleError(
+                f"{manifest_path} is not a bundle manifest: {first_fault(error)}; export the bundle again"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise BundleError(
+                f"{manifest_path} is not a bundle manifest, or damaged: {error}; fetch or export the bundle again"
+            ) from error
+        if manifest.format_version != FORMAT_VERSION:
+            older = manifest.format_version < FORMAT_VERSION
+            raise BundleError(
+                f"bundle {path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; "
+                + ("train again with this version" if older else "install a newer text-guided-image-finder")
+            )
+        if (listed := set(manifest.files_sha256) - {VOCABULARY}) != _FILES:
+            raise BundleError(
+                f"{manifest_path} does not list the files of a bundle: {', '.join(sorted(listed ^ _FILES))}; export it again"
+            )
+        for name, expected in manifest.files_sha256.items():
+            _check_file(path / name, expected, verify=verify)
+        return cls(path, manifest)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the bundle, 64 hex digits."""
+        return self.manifest.sha256
+
+    def preprocess(self) -> Preprocess:
+        """How pictures become pixels for this bundle. Raises BundleError."""
+        return self._read(PREPROCESS, Preprocess)
+
+    def scores(self) -> ScoreCalibration:
+        """What cosines of this bundle's vectors mean. Raises BundleError."""
+        return self._read(SCORES, ScoreCalibration)
+
+    def vocabulary(self) -> Vocabulary | None:
+        """Words this bundle's model has met in training; None if that is not known. Raises BundleError."""
+        return self._read(VOCABULARY, Vocabulary) if VOCABULARY in self.manifest.files_sha256 else None
+
+    def tokenizer(self) -> Tokenizer:
+        """How texts become tokens for this bundle."""
+        return Tokenizer.from_file(self.path / TOKENIZER, self.manifest.max_tokens)
+
+    def _read(self, name: str, kind: type[_R]) -> _R:
+        try:
+            return kind.model_validate_json((self.path / name).read_bytes())
+        except ValidationError as error:
+            raise BundleError(f"{self.path / name}: {first_fault(error)}; fetch or export the bundle again") from error
+
+
+def write_manifest(path: Path, manifest: BundleManifest) -> None:
+    """Write bundle.json, with a checksum of itself, into the directory of a bundle."""
+    (path / MANIFEST).write_text(sealed(manifest.model_dump_json()), encoding="utf-8")
+
+
+def _check_file(path: Path, expected: str, *, verify: bool) -> None:
+    if not path.is_file():
+        raise BundleError(f"bundle {path.parent} is incomplete: {path.name} is missing; fetch or export it again")
+    if verify and (measured := sha256_of_file(path)) != expected:
+        raise BundleError(
+            f"bundle {path.parent} is corrupted: {path.name} has sha256 {measured[:12]}, expected {expected[:12]}; "
+            "fetch or export it again"
+        )

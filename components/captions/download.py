@@ -1,0 +1,368 @@
+"""Pictures by URL: concurrent, resumable, retried, verified before they take their place; knows nothing of captions.
+
+A picture is received into `<file_name>.part`, decoded, synced to disk and only then renamed, so that whatever stands
+under its own name is whole, however a run ended.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+from filelock import FileLock, Timeout
+from pydantic import Field
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_exponential, wait_random
+from tqdm import tqdm
+
+from components.configs import Config
+from components.errors import PictureError, StorageError
+from components.images.images import load_rgb
+from components.moments import modified_s
+from components.records.base import Record
+from components.storage import write_errors
+from components.text import one_line
+
+_PART = ".part"
+_MAX_REDIRECTS = 5
+_RETRIED_STATUS = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
+_HEADERS = {
+    "User-Agent": "text-guided-image-finder",
+    "Accept-Encoding": "identity",  # byte ranges and Content-Length then count the picture's own bytes
+}
+
+# "refused": the server would not go on from the part, which is gone; "proven": every byte came from one answer of
+# known length; "unproven": resumed, or of unknown length, so a fresh start may yet give a whole picture.
+_Receipt = Literal["refused", "proven", "unproven"]
+
+
+class PictureRequest(Record):
+    """One picture to fetch. Nothing in it is trusted: name and address are checked before they are used."""
+
+    image_id: int
+    url: str  # http or https
+    file_name: str  # plain name, without folders
+
+
+class FetchConfig(Config):
+    """Where pictures go, and how patiently they are asked for."""
+
+    folder: Path = Field(description="folder the pictures are written to")
+    workers: int = Field(16, ge=1, le=256, description="connections at a time")
+    timeout_s: float = Field(20, gt=0, description="longest wait for a connection or for the next bytes, seconds")
+    attempt_s: float = Field(300, gt=0, description="longest time for one attempt at one picture, seconds")
+    retries: int = Field(5, ge=0, description="attempts after the first one")
+    backoff_s: float = Field(
+        0.5, ge=0, description="first wait before a retry, seconds; doubles each time, plus jitter"
+    )
+    max_backoff_s: float = Field(30, ge=0, description="longest wait of that kind, seconds")
+    max_retry_after_s: float = Field(120, ge=0, description="longest Retry-After of a server that is obeyed, seconds")
+    max_picture_bytes: int = Field(64 << 20, ge=1, description="larger answers are refused, bytes")
+    max_failures_in_a_row: int = Field(
+        64, ge=1, description="pictures that fail for want of an answer, one after another, before the rest is given up"
+    )
+
+
+class FetchReport(Record):
+    """Outcome of one call. fetched, skipped (already there) and failed add up to the distinct requests."""
+
+    fetched: int
+    skipped: int
+    failed: dict[int, str]  # image id: one-line reason
+    bytes: int  # received over the network in this call
+    seconds: float
+
+
+class _TransientError(Exception):
+    """Worth another attempt, after retry_after_s if the server named a time."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class _FinalError(Exception):
+    """No attempt can mend it."""
+
+
+def fetch_pictures(requests: Sequence[PictureRequest], config: FetchConfig, *, progress: bool) -> FetchReport:
+    """Fetch what is missing in config.folder; a picture that fails is named in the report and stops no other.
+
+    A file already under its name is skipped after a stat; a `.part` goes on where it ended if the server allows it.
+    Retried: time-outs, connection errors, truncation, 408, 425, 429 and 5xx; not retried: any other status. Starts its
+    own event loop. progress: draw a bar on stderr. Raises StorageError if the folder cannot be written or if another
+    fetch is writing to it.
+    """
+    started = time.monotonic()
+    with write_errors(config.folder):
+        config.folder.mkdir(parents=True, exist_ok=True)
+    with _alone(config.folder):
+        wanted, failed = _check_requests(requests)
+        missing = [request for request in wanted if not _size_of(config.folder / request.file_name)]
+        run = _Run(config, failed)
+        with _progress_bar(len(wanted), len(wanted) - len(missing), shown=progress) as bar:
+            try:
+                asyncio.run(run.fetch(missing, bar))
+            except ExceptionGroup as group:  # a worker met what no other picture can mend: the disk is full
+                raise group.exceptions[0] from None
+    return FetchReport(
+        fetched=run.fetched,
+        skipped=len(wanted) - len(missing),
+        failed=dict(sorted(run.failed.items())),
+        bytes=run.received_bytes,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Run:
+    """One call's client, counters and failures."""
+
+    def __init__(self, config: FetchConfig, failed: dict[int, str]) -> None:
+        self.config = config
+        self.failed = failed
+        self.fetched = 0
+        self.received_bytes = 0
+        self._failures_in_a_row = 0
+        backoff = wait_exponential(multiplier=config.backoff_s, max=config.max_backoff_s)
+        self._backoff = backoff + wait_random(0, config.backoff_s)
+
+    async def fetch(self, requests: Sequence[PictureRequest], bar: "tqdm[NoReturn]") -> None:
+        """Fetch all requests over a bounded number of connections that stay open between pictures."""
+        limits = httpx.Limits(max_connections=self.config.workers, max_keepalive_connections=self.config.workers)
+        async with (
+            httpx.AsyncClient(
+                headers=_HEADERS,
+                limits=limits,
+                timeout=httpx.Timeout(self.config.timeout_s),
+                follow_redirects=True,  # httpx itself refuses all but http and https
+                max_redirects=_MAX_REDIRECTS,
+            ) as client,
+            asyncio.TaskGroup() as workers,
+        ):
+            queue = iter(requests)
+            for _ in range(min(self.config.workers, len(requests))):
+                workers.create_task(self._work(client, queue, bar))
+
+    async def _work(self, client: httpx.AsyncClient, queue: Iterator[PictureRequest], bar: "tqdm[NoReturn]") -> None:
+        for request in queue:
+            await self._settle(client, request)
+            bar.update()
+
+    async def _settle(self, client: httpx.AsyncClient, request: PictureRequest) -> None:
+        if self._failures_in_a_row >= self.config.max_failures_in_a_row:
+            self.failed[request.image_id] = f"not tried: {self._failures_in_a_row} pictures in a row had no answer"
+            return
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.config.retries + 1),
+            wait=self._wait_s,
+            retry=retry_if_exception_type(_TransientError),
+            reraise=True,
+        )
+        try:
+            await retrying(self._attempt, client, request)
+        except _TransientError as error:
+            attempts = self.config.retries + 1
+            self.failed[request.image_id] = f"{error} ({attempts} attempt{'s' * (attempts > 1)}, {request.url})"
+            self._failures_in_a_row += 1
+        except _FinalError as error:
+            self.failed[request.image_id] = f"{error} ({request.url})"
+            self._failures_in_a_row = 0  # the server did answer
+        else:
+            self.fetched += 1
+            self._failures_in_a_row = 0
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = error.retry_after_s if isinstance(error, _TransientError) else None
+        # The back-off comes on top of Retry-After, so that workers sent away together do not return together.
+        return min(asked_s or 0.0, self.config.max_retry_after_s) + self._backoff(state)
+
+    async def _attempt(self, client: httpx.AsyncClient, request: PictureRequest) -> None:
+        target = self.config.folder / request.file_name
+        part = target.with_name(target.name + _PART)
+        try:
+            async with asyncio.timeout(self.config.attempt_s):
+                receipt = await self._receive(client, request.url, part)
+                if receipt == "refused":  # the part is gone, so this one starts at the first byte
+                    receipt = await self._receive(client, request.url, part)
+        except httpx.TimeoutException as error:
+            raise _TransientError(f"no answer within {self.config.timeout_s:g} s") from error
+        except TimeoutError as error:
+            raise _TransientError(f"not whole within {self.config.attempt_s:g} s") from error
+        except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
+            raise _TransientError(f"connection failed: {_one_line(error)}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _FinalError(f"cannot be asked for: {_one_line(error)}") from error
+        await asyncio.to_thread(_put_in_place, part, target, receipt)
+
+    async def _receive(self, client: httpx.AsyncClient, url: str, part: Path) -> _Receipt:
+        """Append the body to part, or write part anew if the server starts at the first byte."""
+        offset = _size_of(part)
+        async with client.stream("GET", url, headers=_resume_headers(part, offset)) as response:
+            if offset and _refuses_resumption(response, offset):
+                _remove(part)
+                return "refused"
+            _check_status(response)
+            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+            start = offset if resumed else 0
+            expected = _expected_size(response, start)
+            size = await self._write_body(response, part, start, expected or 0)
+        if expected is not None and size != expected:
+            raise _TransientError(f"truncated: {size:,} of {expected:,} bytes")
+        return "unproven" if resumed or expected is None else "proven"
+
+    async def _write_body(self, response: httpx.Response, part: Path, start: int, expected: int) -> int:
+        """Write the body to part from byte start on and return part's size, bytes."""
+        size = start
+        limit = self.config.max_picture_bytes
+        if expected <= limit:
+            with write_errors(part), part.open("ab" if start else "wb") as stream:
+                async for chunk in response.aiter_raw():
+                    size += len(chunk)
+                    self.received_bytes += len(chunk)
+                    if size > limit:
+                        break
+                    stream.write(chunk)
+                    stream.flush()  # a killed run then resumes from the last byte that came
+        if max(size, expected) > limit:
+            _remove(part)
+            raise _FinalError(f"larger than max_picture_bytes ({limit:,})")
+        return size
+
+
+def _check_requests(requests: Sequence[PictureRequest]) -> tuple[list[PictureRequest], dict[int, str]]:
+    """Divide distinct requests into those that may be asked for and the reasons why others may not, by image id."""
+    wanted: list[PictureRequest] = []
+    failed: dict[int, str] = {}
+    owner: dict[str, int] = {}
+    for request in dict.fromkeys(requests):
+        fault = _name_fault(request.file_name) or _url_fault(request.url)
+        if not fault and request.file_name in owner:
+            fault = f"file_name {request.file_name!r} already belongs to image {owner[request.file_name]}"
+        if fault:
+            failed[request.image_id] = fault
+        else:
+            owner[request.file_name] = request.image_id
+            wanted.append(request)
+    return wanted, failed
+
+
+def _name_fault(name: str) -> str:
+    plain = PurePosixPath(name).name == name and PureWindowsPath(name).name == name and name.isprintable()
+    if not name or not plain or name.startswith(".") or name.endswith(_PART) or len(os.fsencode(name)) > 250:
+        return f"file_name {name!r} is not a plain name of a picture"
+    return ""
+
+
+def _url_fault(url: str) -> str:
+    try:
+        parsed = urlsplit(url)
+    except ValueError as error:
+        return f"address {url!r} is malformed: {_one_line(error)}"
+    if parsed.scheme not in ("http", "https") or not parsed.hostname:
+        return f"address {url!r} is not an http or https URL"
+    return ""
+
+
+def _size_of(path: Path) -> int:
+    """Size in bytes; 0 if there is no such file."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _remove(part: Path) -> None:
+    with write_errors(part):
+        part.unlink(missing_ok=True)
+
+
+def _resume_headers(part: Path, offset: int) -> dict[str, str]:
+    if not offset:
+        return {}
+    # A picture changed since the part was written must not be glued to it: the server then answers 412.
+    written = email.utils.formatdate(modified_s(part.stat()), usegmt=True)
+    return {"Range": f"bytes={offset}-", "If-Unmodified-Since": written}
+
+
+def _refuses_resumption(response: httpx.Response, offset: int) -> bool:
+    """Whether a ranged request was turned down, or answered with other bytes than those after offset."""
+    if response.status_code == httpx.codes.PARTIAL_CONTENT:
+        return not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+    return response.status_code in (httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE, httpx.codes.PRECONDITION_FAILED)
+
+
+def _check_status(response: httpx.Response) -> None:
+    status = response.status_code
+    if status in _RETRIED_STATUS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        raise _TransientError(f"HTTP {status}", _retry_after_s(response.headers.get("Retry-After", "")))
+    if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+        raise _FinalError(f"HTTP {status}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise _FinalError(f"sent as {response.headers['Content-Encoding']}, though identity was asked for")
+
+
+def _retry_after_s(value: str) -> float | None:
+    """Seconds a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3); None if it says neither."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def _expected_size(response: httpx.Response, start: int) -> int | None:
+    """Bytes of the whole picture by Content-Range, else by Content-Length; None if the answer does not say."""
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if total.isdecimal():
+        return int(total)
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdecimal() else None
+
+
+def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
+    """Decode part, sync it and rename it to target; a part that is no picture is removed."""
+    try:
+        load_rgb(part)
+    except PictureError as error:
+        _remove(part)
+        reason = _one_line(error).removeprefix(f"{part}: ")
+        raise _FinalError(reason) if receipt == "proven" else _TransientError(reason) from error
+    with write_errors(target):
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())  # a later call trusts the name alone, after a power cut too
+        part.replace(target)
+
+
+def _one_line(error: Exception) -> str:
+    return one_line(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which stands beside it; two fetches would write the same parts. Raises StorageError."""
+    lock = FileLock(folder.parent / f".{folder.name}.fetch.lock", timeout=0)
+    try:
+        with write_errors(folder):
+            lock.acquire()
+    except Timeout as error:
+        raise StorageError(f"another fetch is writing to {folder}; wait for it to end, or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _progress_bar(total: int, done: int, *, shown: bool) -> "tqdm[NoReturn]":
+    every_s = 0.1 if sys.stderr.isatty() else 30.0  # a log file wants a line now and then, not ten a second
+    bar: tqdm[NoReturn] = tqdm(
+        total=total, initial=done, unit=" pictures", disable=not shown, mininterval=every_s, file=sys.stderr
+    )
+    return bar

@@ -1,0 +1,175 @@
+"""Vocabulary: the words of captions and queries, and how often a model met them in training; knows nothing of models.
+
+What a contrastive model makes of a word that none of its captions held is left to the text trunk's pre-training, which
+saw no picture. Of captions of COCO with such a word the starter finds 52 % among the first five of 200 photographs, of
+others 74 % (`image-finder models evaluate`, slice "words").
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+
+from components.records.base import Record
+
+MIN_CAPTIONS = 2  # a word in a single caption may be mistyped
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one word, a full stop is none
+# Words that name nothing an image could show.
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "above",
+        "against",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "away",
+        "be",
+        "been",
+        "being",
+        "below",
+        "between",
+        "both",
+        "by",
+        "down",
+        "each",
+        "for",
+        "from",
+        "front",
+        "has",
+        "have",
+        "he",
+        "her",
+        "his",
+        "in",
+        "inside",
+        "into",
+        "is",
+        "it",
+        "its",
+        "near",
+        "next",
+        "no",
+        "not",
+        "of",
+        "off",
+        "on",
+        "one",
+        "or",
+        "onto",
+        "other",
+        "out",
+        "outside",
+        "over",
+        "photo",
+        "picture",
+        "image",
+        "s",
+        "she",
+        "some",
+        "something",
+        "that",
+        "the",
+        "their",
+        "them",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "through",
+        "to",
+        "together",
+        "under",
+        "up",
+        "very",
+        "was",
+        "were",
+        "what",
+        "which",
+        "while",
+        "who",
+        "with",
+    ]
+)
+_OWNS = re.compile(r"['\u2019]s?$")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in their order, as they are written."""
+    return _WORD.findall(text)
+
+
+def content_words(text: str) -> list[str]:
+    """The words of a text that name something, folded: neither function words nor numbers."""
+    folded = [word.casefold() for word in words_of(text)]
+    return [word for word in folded if _names_something(word)]
+
+
+def _names_something(folded: str) -> bool:
+    return folded not in FUNCTION_WORDS and not folded.isdecimal()
+
+
+class Vocabulary(Record):
+    """Words of the captions a model was trained on; a bundle carries it as vocabulary.json.
+
+    words: folded and sorted, each in at least MIN_CAPTIONS of n_captions captions. counts: number of captions with each
+    word; None in bundles that were made before it was recorded.
+    """
+
+    words: tuple[str, ...]
+    n_captions: int
+    counts: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, captions: Iterable[str]) -> "Vocabulary":
+        """The vocabulary of training captions."""
+        counts: Counter[str] = Counter()
+        n_captions = 0
+        for caption in captions:
+            n_captions += 1
+            counts.update({word.casefold() for word in words_of(caption)})
+        words = sorted(word for word, count in counts.items() if count >= MIN_CAPTIONS)
+        return cls(words=tuple(words), n_captions=n_captions, counts=tuple(counts[word] for word in words))
+
+    def captions_with(self, word: str) -> int:
+        """Number of training captions with a folded word in its most frequent form; 0 if it was not met.
+
+        Raises ValueError if counts is None.
+        """
+        if self.counts is None:
+            raise ValueError("this vocabulary holds no counts")
+        return max(self._count_of.get(form, 0) for form in word_forms(word))
+
+    def unmet(self, text: str) -> tuple[str, ...]:
+        """The words of a text that the model has not met, in their order, each once; no numbers, no function words.
+
+        A word counts as met in its singular and plural, and with all parts of it that hyphens join.
+        """
+        found = {word.casefold(): word for word in reversed(words_of(text)) if _names_something(word.casefold())}
+        return tuple(word for folded, word in reversed(found.items()) if not self._has_met(folded))
+
+    def _has_met(self, folded: str) -> bool:
+        if self._is_known(folded):
+            return True
+        parts = folded.split("-")
+        return len(parts) > 1 and all(part.isdecimal() or self._is_known(part) for part in parts)
+
+    def _is_known(self, folded: str) -> bool:
+        return not self._known.isdisjoint(word_forms(folded))
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.words)
+
+    @cached_property
+    def _count_of(self) -> dict[str, int]:
+        return dict(zip(self.words, self.counts or (), strict=True))
+
+
+def word_forms(folded: str) -> set[str]:
+    """A word with and without the endings of the plural and the genitive."""
+    word = _OWNS.sub("", folded)
+    return {folded, word, f"{word}s", f"{word}es", word.removesuffix("s"), word.removesuffix("es")}

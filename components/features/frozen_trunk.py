@@ -1,0 +1,154 @@
+"""Frozen-trunk features: what never learns is computed once by ONNX Runtime and kept by content and by trunk.
+
+The cache is keyed by the picture's (or caption's) content hash inside a folder named by the stem's weights and input,
+so neither an edited picture nor another trunk can meet stale features. Resumable; memory-mapped when read.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from components.bundle.onnx_session import open_session, throughput_lanes
+from components.captions.tokens import Tokens
+from components.configs import EmbeddingConfig
+from components.encoders.dual_encoder import Assembled
+from components.encoders.onnx_graph import export_stem
+from components.encoders.weights import state_sha256
+from components.errors import DataError
+from components.features.content_cache import ContentCache
+from components.features.image_features import PictureKeys, cache_pictures
+from components.features.text_features import cache_texts
+from components.images.augmentation import VIEWS_VERSION, View
+from components.images.preprocess import PIXELS_VERSION, Pixels
+from components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
+from components.temporaries import scratch_directory
+
+_LISTED = 5
+
+
+def image_features_cache(assembled: Assembled, folder: Path, *, view: int = 0) -> ContentCache:
+    """The cache of this model's image stem; an entry is (h * w, C) float16. view: see components.images.augmentation."""
+    parts = [_stem_identity(assembled.model.image_tower.stem), assembled.preprocess.model_dump_json(), PIXELS_VERSION]
+    parts += [f"view {view} of version {VIEWS_VERSION}"] if view else []
+    maker = sha256_of_bytes(":".join(map(str, parts)).encode())
+    width = _image_channels(assembled)
+    return ContentCache(folder / f"image-{maker[:16]}", width=width, dtype="float16", maker=maker)
+
+
+def text_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
+    """The cache of this model's text trunk; an entry is (tokens, C) float16."""
+    tokenizer = assembled.tokenizer
+    stem = assembled.model.text_tower.stem
+    maker = sha256_of_bytes(f"{_stem_identity(stem)}:{tokenizer.max_tokens}:{tokenizer.definition}".encode())
+    width = int(stem.trunk.config.hidden_size)
+    return ContentCache(folder / f"text-{maker[:16]}", width=width, dtype="float16", maker=maker)
+
+
+def extract_image_features(
+    assembled: Assembled,
+    paths: Sequence[Path],
+    cache: ContentCache,
+    config: EmbeddingConfig,
+    *,
+    view: int = 0,
+    progress: bool = False,
+) -> dict[Path, str]:
+    """Cache the stem's features of a view of pictures. Returns the content key of each path.
+
+    Raises DataError if one is unreadable.
+    """
+    graph = _exported(assembled.model.image_tower.stem, cache, input_px=assembled.preprocess.input_px)
+    title = (f"image features, view {view + 1}" if view else "image features") if progress else ""
+    found = cache_stem_features(graph, View(assembled.preprocess, view), paths, cache, config, title=title)
+    if found.failures:
+        listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
+        raise DataError(
+            f"{len(found.failures)} of {len(paths)} pictures changed after validation and cannot be read: {listed}; "
+            "run the pipeline again"
+        )
+    return found.keys
+
+
+def cache_stem_features(
+    graph: Path,
+    view: View,
+    paths: Sequence[Path],
+    cache: ContentCache,
+    config: EmbeddingConfig,
+    *,
+    title: str,
+) -> PictureKeys:
+    """Cache what an exported image stem makes of a view of pictures: entries of (h * w, C) float16, under the pictures' keys.
+
+    title: of the progress bar.
+    """
+    lanes = throughput_lanes(config.device, config.threads)
+    session = open_session(graph, device=config.device, threads=lanes.threads)
+
+    def infer(pixels: Pixels) -> NDArray[Any]:
+        calls = [pixels[at : at + lanes.pictures] for at in range(0, len(pixels), lanes.pictures)]
+        features: NDArray[Any] = np.concatenate([session.run(["features"], {"pixels": part})[0] for part in calls])
+        return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
+
+    return cache_pictures(
+        paths,
+        view,
+        infer,
+        cache,
+        batch=config.batch_images,
+        decode_threads=config.decode_threads,
+        infer_threads=lanes.runs,
+        title=title,
+    )
+
+
+def extract_text_features(
+    assembled: Assembled,
+    captions: Sequence[str],
+    cache: ContentCache,
+    config: EmbeddingConfig,
+    *,
+    progress: bool = False,
+) -> None:
+    """Cache the text trunk's hidden states of captions."""
+    graph = _exported(assembled.model.text_tower.stem, cache, input_px=None)
+    session = open_session(graph, device=config.device, threads=config.threads)
+
+    def infer(tokens: Tokens) -> NDArray[Any]:
+        hidden: NDArray[Any] = session.run(["features"], {"ids": tokens.ids, "mask": tokens.mask})[0]
+        return hidden.astype(np.float16)
+
+    cache_texts(captions, assembled.tokenizer, infer, cache, title="text features" if progress else "")
+
+
+def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> Path:
+    """The stem as a graph in its cache's folder: exporting takes as long as thousands of pictures, so it is kept.
+
+    The cache's folder is named by the stem; the file's name holds the hash of its content, and what does not have it is
+    exported again.
+    """
+    for kept in cache.folder.glob("stem-*.onnx"):
+        if kept.stem == f"stem-{sha256_of_file(kept)[:16]}":
+            return kept
+        kept.unlink(missing_ok=True)
+    with scratch_directory() as folder:
+        graph = Path(folder) / "stem.onnx"
+        export_stem(stem, graph, input_px=input_px)
+        path = cache.folder / f"stem-{sha256_of_file(graph)[:16]}.onnx"
+        write_bytes_atomically(path, graph.read_bytes())
+    return path
+
+
+def _stem_identity(stem: nn.Module) -> str:
+    # the architecture's text tells apart trunks that happen to hold equal tensors
+    return f"{sha256_of_bytes(repr(stem).encode())}:{state_sha256(stem.state_dict())}"
+
+
+def _image_channels(assembled: Assembled) -> int:
+    stem = assembled.model.image_tower.stem
+    last = [module for module in stem.modules() if isinstance(module, nn.Conv2d)][-1]
+    return last.out_channels

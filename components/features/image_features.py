@@ -1,0 +1,191 @@
+"""Features of pictures: decode and infer side by side, keep the result by picture content.
+
+Used for the frozen trunk's features and for a gallery's embeddings alike; knows nothing of what the graph computes.
+"""
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from components.errors import PictureError
+from components.images.images import read_picture
+from components.images.preprocess import Pixels
+from components.storage import sha256_of_bytes
+
+Infer = Callable[[Pixels], NDArray[Any]]
+ReadFile = Callable[[Path], bytes]  # raises PictureError, OSError
+OnPicture = Callable[[Path, str, str], None]  # path, content hash, "" or the reason why it cannot be read
+
+
+class Entries(Protocol):
+    """Where entries are kept: a ContentCache, or memory. Appended to only between entering and leaving."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __contains__(self, key: object) -> bool: ...
+
+    def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
+        """Keep entries of (rows, width) under new keys."""
+        ...
+
+
+class LoadsPixels(Protocol):
+    """How the content of a file becomes what a model reads: a Preprocess, or a View."""
+
+    def load(self, source: bytes) -> Pixels:
+        """(H, W, 3) uint8. Raises PictureError."""
+        ...
+
+
+class PictureKeys(NamedTuple):
+    """Content hash of each readable picture and the one-line reason of each that is not, by path."""
+
+    keys: dict[Path, str]
+    failures: dict[Path, str]
+
+
+class _Decoded(NamedTuple):
+    path: Path
+    key: str
+    pixels: Pixels | None  # None: already cached
+    failure: str
+
+
+def cache_pictures(
+    paths: Sequence[Path],
+    preprocess: LoadsPixels,
+    infer: Infer,
+    cache: Entries,
+    *,
+    batch: int = 32,
+    decode_threads: int = 2,
+    infer_threads: int = 1,
+    title: str = "",
+    on_picture: OnPicture | None = None,
+    read: ReadFile = read_picture,
+) -> PictureKeys:
+    """Make sure the cache holds an entry for each readable picture; equal content is computed once.
+
+    infer: (n, H, W, 3) uint8 to (n, rows, width); called from infer_threads threads at a time, with batches of up to
+    `batch`. title: of the progress bar on stderr; empty: no bar. on_picture: told of each picture once it is decoded, in
+    order, on the calling thread, while others are computed; its entry may be kept a little later. read: the content of a
+    file, called from the decoding threads. What is done is kept when it is stopped. Raises StorageError.
+    """
+    keys: dict[Path, str] = {}
+    failures: dict[Path, str] = {}
+    with (
+        cache,
+        _threads(decode_threads) as decoders,
+        _threads(infer_threads) as inferrers,
+        tqdm(total=len(paths), desc=title, unit="pic", disable=not title) as bar,
+    ):
+        batches = _Batches(infer, cache, inferrers, size=batch, ahead=infer_threads)
+        for decoded in _in_order(decoders, lambda path: _decode(path, read, preprocess, cache), paths, ahead=2 * batch):
+            bar.update()
+            if on_picture is not None:
+                on_picture(decoded.path, decoded.key, decoded.failure)
+            if decoded.failure:
+                failures[decoded.path] = decoded.failure
+                continue
+            keys[decoded.path] = decoded.key
+            if decoded.pixels is not None:
+                batches.add(decoded.key, decoded.pixels)
+        batches.finish()
+    return PictureKeys(keys, failures)
+
+
+class _Batches:
+    """Fills batches, hands them to the inferring threads and keeps what comes back, in order.
+
+    The calling thread never infers, so that it goes on taking decoded pictures; it waits only when `ahead` batches
+    are being inferred and one more is ready.
+    """
+
+    def __init__(self, infer: Infer, cache: Entries, pool: ThreadPoolExecutor, *, size: int, ahead: int) -> None:
+        self._infer = infer
+        self._cache = cache
+        self._pool = pool
+        self._size = size
+        self._ahead = ahead
+        self._filling: dict[str, Pixels] = {}
+        self._running: deque[tuple[list[str], Future[NDArray[Any]]]] = deque()
+        self._taken: set[str] = set()
+
+    def add(self, key: str, pixels: Pixels) -> None:
+        # A copy of a picture that was decoded before its twin was kept is on its way already.
+        if key in self._taken:
+            return
+        self._taken.add(key)
+        self._filling[key] = pixels
+        if len(self._filling) == self._size:
+            self._start()
+
+    def finish(self) -> None:
+        if self._filling:
+            self._start()
+        while self._running:
+            self._keep_oldest()
+
+    def _start(self) -> None:
+        pixels = np.stack(list(self._filling.values()))
+        self._running.append((list(self._filling), self._pool.submit(self._infer, pixels)))
+        self._filling.clear()
+        while len(self._running) > self._ahead:
+            self._keep_oldest()
+
+    def _keep_oldest(self) -> None:
+        keys, entries = self._running.popleft()
+        self._cache.append(keys, list(entries.result()))
+
+
+def _decode(path: Path, read: ReadFile, preprocess: LoadsPixels, cache: Entries) -> _Decoded:
+    try:
+        data = read(path)
+        key = sha256_of_bytes(data)
+        return _Decoded(path, key, None if key in cache else preprocess.load(data), "")
+    except PictureError as error:
+        return _Decoded(path, "", None, str(error))
+    except (OSError, MemoryError) as error:
+        return _Decoded(path, "", None, unreadable(error))
+
+
+def unreadable(error: OSError | MemoryError) -> str:
+    """Why a file cannot be read, one line."""
+    if isinstance(error, MemoryError):
+        return "cannot be read: not enough memory"
+    # Errors of object stores carry no number of the system's, only a text.
+    return f"cannot be read: {error.strerror or ' '.join(str(error).split())[:200]}"
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that drops what has not begun when it is left, so that an interrupted run ends at once."""
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Path], _Decoded], paths: Iterable[Path], *, ahead: int
+) -> Iterator[_Decoded]:
+    """Like pool.map, but with at most `ahead` results in flight, so that memory stays flat."""
+    remaining = iter(paths)
+    queue: deque[Future[_Decoded]] = deque(pool.submit(work, path) for path in itertools.islice(remaining, ahead))
+    while queue:
+        yield queue.popleft().result()
+        queue.extend(pool.submit(work, path) for path in itertools.islice(remaining, 1))

@@ -1,0 +1,51 @@
+"""Features of texts: hidden states of a frozen text trunk, kept by text; knows nothing of what the graph computes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from components.captions.tokens import Tokenizer, Tokens
+from components.features.content_cache import ContentCache
+from components.storage import sha256_of_bytes
+
+_CHUNK_TEXTS = 4096
+
+
+def text_keys(texts: Sequence[str]) -> list[str]:
+    """Content key of each text."""
+    return [sha256_of_bytes(text.encode()) for text in texts]
+
+
+def cache_texts(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    infer: Callable[[Tokens], NDArray[Any]],
+    cache: ContentCache,
+    *,
+    batch: int = 128,
+    title: str = "",
+) -> None:
+    """Make sure the cache holds an entry for each text: (its tokens, width).
+
+    infer: a padded batch to (n, length, width). Texts are batched by length, so that little padding is computed.
+    """
+    with cache:
+        missing = {key: text for key, text in zip(text_keys(texts), texts, strict=True) if key not in cache}
+        with tqdm(total=len(missing), desc=title, unit="text", disable=not title) as bar:
+            items = sorted(missing.items(), key=lambda item: len(item[1]))
+            for start in range(0, len(items), _CHUNK_TEXTS):
+                chunk = items[start : start + _CHUNK_TEXTS]
+                lengths = tokenizer([text for _, text in chunk]).mask.sum(axis=1)
+                order = np.argsort(lengths, kind="stable")
+                keys: list[str] = []
+                entries: list[NDArray[Any]] = []
+                for rows in np.split(order, range(batch, len(order), batch)):
+                    tokens = tokenizer([chunk[row][1] for row in rows])
+                    hidden = infer(tokens)
+                    keys += [chunk[row][0] for row in rows]
+                    entries += [hidden[i, : int(count)] for i, count in enumerate(tokens.mask.sum(axis=1))]
+                cache.append(keys, entries)
+                bar.update(len(chunk))

@@ -1,0 +1,58 @@
+"""Paths: where the application and the pipelines keep things unless told otherwise."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+
+from components.errors import ConfigError
+
+HOME_VARIABLE = "IMAGE_FINDER_HOME"
+
+
+def home_root(path: Path | None = None) -> Path:
+    """The given folder, else the one IMAGE_FINDER_HOME names, else the user's data folder; absolute, not created.
+
+    Raises ConfigError if it is the home of another account, which homes are private to.
+    """
+    chosen = path or os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("image-finder")
+    root = Path(chosen).expanduser().resolve()
+    try:
+        is_private = root.is_dir() and not os.access(root, os.R_OK | os.X_OK)
+    except PermissionError:  # a folder above it
+        is_private = True
+    if is_private:
+        raise ConfigError(
+            f"home {root} cannot be read by this account: Permission denied; run as its owner, or set {HOME_VARIABLE}"
+        )
+    return root
+
+
+def default_library() -> Path:
+    """The library of indexed folders unless another one is named."""
+    return home_root() / "library"
+
+
+class IndexChoice(NamedTuple):
+    """The published index that is searched, and the other one if there are two."""
+
+    path: Path
+    other: Path | None
+
+
+def default_index() -> IndexChoice:
+    """The index that is searched unless another one is named: the library's or the pipelines', the one published last.
+
+    Where nothing is published, the pipelines' place.
+    """
+    places = [default_library() / "index", home_root() / "index"]
+    # The name of the pointer file is components.index.generations.POINTER; importing it here would cost --help its speed.
+    published = sorted((place for place in places if (place / "CURRENT").is_file()), key=_published_at)
+    if not published:
+        return IndexChoice(places[-1], None)
+    return IndexChoice(published[-1], published[0] if len(published) > 1 else None)
+
+
+def _published_at(place: Path) -> int:
+    return (place / "CURRENT").stat().st_mtime_ns

@@ -1,0 +1,108 @@
+"""Publishing: puts an index and the bundle it was made with where searches look for them, the bundle first."""
+
+import shutil
+from pathlib import Path
+
+from components.bundle.bundle import Bundle
+from components.bundle.bundle import write_manifest as write_bundle_manifest
+from components.errors import StorageError
+from components.index.generations import (
+    POINTER,
+    current_generation,
+    generations,
+    is_published_root,
+    new_generation,
+    point_to,
+)
+from components.index.index import IndexManifest, VectorIndex, is_sealed, read_manifest, write_manifest
+from components.storage import new_directory, write_text_atomically
+
+
+def publish(index: VectorIndex, bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex:
+    """Copy the bundle to bundles/<its hash> and make it the default one, then the index as a generation of target.
+
+    Does nothing when the same index is in force already. The newest index of the bundle before is kept besides the two
+    newest, for `restore`. Raises IndexMismatchError, StorageError.
+    """
+    index.require_bundle(bundle.sha256)
+    home = keep_bundle(bundle, bundles)
+    write_text_atomically(bundles / POINTER, home.name + "\n")
+    manifest = index.manifest.model_copy(update={"bundle_uri": str(home.resolve())})
+    if _in_force(target) == manifest:
+        return VectorIndex.open(target)
+    with new_generation(target, spare=lambda: _of_the_bundle_before(target)) as folder:
+        shutil.copytree(index.path, folder, dirs_exist_ok=True)
+        write_manifest(folder, manifest)
+    return VectorIndex.open(target)
+
+
+def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | None:
+    """Point target to the newest generation that was made with this bundle, and make the bundle the default one.
+
+    None, and nothing has changed, when no whole generation of it is kept. Raises StorageError.
+    """
+    for folder in generations(target):
+        if _bundle_of(folder) != bundle.sha256:
+            continue
+        try:
+            VectorIndex.open(folder)
+        except StorageError:  # damaged: an older one may be whole
+            continue
+        write_text_atomically(bundles / POINTER, keep_bundle(bundle, bundles).name + "\n")
+        point_to(target, folder.name)
+        return VectorIndex.open(target, verify=False)
+    return None
+
+
+def bundle_in_force(target: Path) -> str:
+    """Hash of the bundle the index in force was made with, "" if there is none that can be read."""
+    try:
+        return _bundle_of(current_generation(target)) if is_published_root(target) else ""
+    except StorageError:
+        return ""
+
+
+def _of_the_bundle_before(target: Path) -> list[str]:
+    """Name of the newest generation that was made with another bundle than the one in force."""
+    found = generations(target)
+    now = _bundle_of(current_generation(target))
+    return next(([folder.name] for folder in found if _bundle_of(folder) not in {now, ""}), [])
+
+
+def _bundle_of(folder: Path) -> str:
+    try:
+        return read_manifest(folder).bundle_sha256
+    except (OSError, StorageError):
+        return ""  # damaged or of another format: nobody can search it
+
+
+def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
+    """Copy a bundle to bundles/<16 digits of its hash> unless it is there; returns that folder. Raises StorageError."""
+    home = bundles / bundle.sha256[:16]
+    if not home.is_dir():
+        with new_directory(home) as folder:
+            shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+            write_bundle_manifest(folder, bundle.manifest)
+    return home
+
+
+def default_bundle(bundles: Path) -> Path | None:
+    """Folder of the bundle that was published last, None if there is none. Raises StorageError if it has gone."""
+    try:
+        name = (bundles / POINTER).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    if not (bundles / name).is_dir() or Path(name).name != name:
+        raise StorageError(f"{bundles / POINTER} names {name[:40]!r}, which is not there; publish a bundle again")
+    return bundles / name
+
+
+def _in_force(target: Path) -> IndexManifest | None:
+    """The manifest of the index in force; None also for a damaged one, which is no reason not to publish a whole one."""
+    if not is_published_root(target):
+        return None
+    try:
+        index = VectorIndex.open(target)
+    except StorageError:
+        return None
+    return None if index.fault or not is_sealed(index.path) else index.manifest

@@ -1,0 +1,143 @@
+"""Vector cache: the vectors of pictures by content, computed once; one row holds a vector and its difference hash.
+
+The hash's 64 bits travel as four whole numbers below 65,536, which float32 holds exactly.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
+from components.bundle.encoder import OnnxEncoder, Vectors
+from components.bundle.onnx_session import Lanes, throughput_lanes
+from components.configs import EmbeddingConfig
+from components.features.content_cache import ContentCache
+from components.features.image_features import Entries, Infer, OnPicture, PictureKeys, ReadFile, cache_pictures
+from components.images.images import read_picture
+from components.images.preprocess import PIXELS_VERSION, Pixels, Preprocess
+from components.index.duplicates import Hashes, difference_hash
+from components.storage import sha256_of_bytes
+
+logger = logging.getLogger(__name__)
+
+_HASH_COLUMNS = 4
+_ROWS_AT_ONCE = 4096
+_ROW_VERSION = 2  # raise it when a row holds something else
+
+
+def vector_cache(bundle: Bundle, folder: Path) -> ContentCache:
+    """The cache of a bundle's picture vectors below folder; another image tower or preprocessing has another one."""
+    maker = vector_maker(bundle)
+    width = bundle.manifest.embedding_dim + _HASH_COLUMNS
+    return ContentCache(folder / f"vectors-{maker[:16]}", width=width, dtype="float32", maker=maker)
+
+
+def vector_maker(bundle: Bundle) -> str:
+    """Hash of all that decides what a picture's row is: image tower, preprocessing, the form of a row."""
+    hashes = bundle.manifest.files_sha256
+    return sha256_of_bytes(f"{hashes[IMAGE_ENCODER]}:{hashes[PREPROCESS]}:{PIXELS_VERSION}:{_ROW_VERSION}".encode())
+
+
+def cache_vectors(
+    encoder: OnnxEncoder,
+    paths: Sequence[Path],
+    cache: Entries,
+    config: EmbeddingConfig,
+    *,
+    title: str = "",
+    on_picture: OnPicture | None = None,
+    read: ReadFile = read_picture,
+    cut: dict[str, str] | None = None,
+) -> PictureKeys:
+    """Make sure the cache holds the row of each readable picture. encoder: from `throughput_encoder`; title: of the
+    progress bar, empty for none; on_picture, read: see `cache_pictures`. cut: takes a note by content for each JPEG
+    whose end is missing, before on_picture is called for it; None: they are logged in one line. Raises StorageError.
+    """
+    lanes = throughput_lanes(config.device, config.threads)
+    notes = {} if cut is None else cut
+    found = cache_pictures(
+        paths,
+        _Noting(encoder.preprocess, notes),
+        _rows_of(encoder, lanes),
+        cache,
+        batch=config.batch_images,
+        decode_threads=config.decode_threads,
+        infer_threads=lanes.runs,
+        title=title,
+        on_picture=on_picture,
+        read=read,
+    )
+    if cut is None and notes:
+        first = next(path for path, key in found.keys.items() if key in notes)
+        count = f"{len(notes):,} images are" if len(notes) > 1 else "1 image is"
+        logger.warning("%s damaged at the end and embedded as far as readable, first %s", count, first)
+    return found
+
+
+class _Noting:
+    """A preprocessing that takes JPEGs whose end is missing and keeps a note of each, by content."""
+
+    def __init__(self, preprocess: Preprocess, notes: dict[str, str]) -> None:
+        self._preprocess = preprocess
+        self._notes = notes
+
+    def load(self, source: bytes) -> Pixels:
+        return self._preprocess.load(source, on_cut=lambda note: self._notes.update({sha256_of_bytes(source): note}))
+
+
+def _rows_of(encoder: OnnxEncoder, lanes: Lanes) -> Infer:
+    """What turns pixels (n, px, px, 3) into rows (n, 1, dim + 4). A picture's row does not depend on its companions."""
+
+    def infer(pixels: Pixels) -> NDArray[np.float32]:
+        calls = range(0, len(pixels), lanes.pictures)
+        vectors = np.concatenate([_encoded(encoder, pixels[at : at + lanes.pictures]) for at in calls])
+        hashes = np.array([difference_hash(each) for each in pixels], np.uint64)
+        return np.concatenate([vectors, _as_columns(hashes)], axis=1)[:, None, :]
+
+    return infer
+
+
+def _encoded(encoder: OnnxEncoder, pixels: Pixels) -> Vectors:
+    """Vectors of the pictures of one call, to the bit the same in whatever company on one thread.
+
+    ONNX Runtime takes another way through the products of a call of one picture: its vector is off by up to 6e-8.
+    """
+    if len(pixels) == 1:
+        return encoder.encode_image(np.repeat(pixels, 2, axis=0))[:1]
+    return encoder.encode_image(pixels)
+
+
+def throughput_encoder(bundle: Bundle, config: EmbeddingConfig) -> OnnxEncoder:
+    """An encoder for `cache_vectors`: several calls at a time share the threads. Raises ConfigError."""
+    return OnnxEncoder(bundle, device=config.device, threads=throughput_lanes(config.device, config.threads).threads)
+
+
+def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, Hashes]:
+    """Vectors (n, dim) float32 and difference hashes (n,) uint64 of pictures by content. Raises StorageError."""
+    places, _ = cache.places(keys)
+    vectors = np.empty((len(keys), cache.width - _HASH_COLUMNS), np.float32)
+    hashes = np.empty(len(keys), np.uint64)
+    for start in range(0, len(keys), _ROWS_AT_ONCE):  # all at once would take the memory of all twice
+        rows: NDArray[np.float32] = cache.rows[places[start : start + _ROWS_AT_ONCE]]
+        part = slice(start, start + len(rows))
+        vectors[part], hashes[part] = split_rows(rows)
+    return vectors, hashes
+
+
+def split_rows(rows: NDArray[np.float32]) -> tuple[Vectors, Hashes]:
+    """Rows (n, dim + 4) as vectors (n, dim) and difference hashes (n,) uint64."""
+    return rows[:, :-_HASH_COLUMNS], _from_columns(rows[:, -_HASH_COLUMNS:])
+
+
+def _as_columns(hashes: Hashes) -> NDArray[np.float32]:
+    shifts = np.arange(_HASH_COLUMNS, dtype=np.uint64) * np.uint64(16)
+    return ((hashes[:, None] >> shifts) & np.uint64(0xFFFF)).astype(np.float32)
+
+
+def _from_columns(columns: NDArray[np.float32]) -> Hashes:
+    shifts = np.arange(_HASH_COLUMNS, dtype=np.uint64) * np.uint64(16)
+    hashes: Hashes = (columns.astype(np.uint64) << shifts).sum(axis=1, dtype=np.uint64)
+    return hashes

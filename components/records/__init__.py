@@ -1,0 +1,1 @@
+"""Frozen results that stages pass to each other and store as JSON; one file per stage."""

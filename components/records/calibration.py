@@ -1,0 +1,76 @@
+"""Records of what the scores of a model mean."""
+
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from components.records.base import PartName, Record
+
+MATCH_FEATURES = (
+    "cosine",
+    "z",
+    "log_share",
+    "spread",
+    "log_excess",
+    "rarest_word",
+    "mean_word",
+    "words",
+)
+
+
+class MatchModel(Record):
+    """Logistic model of whether a hit shows what a text says; its features are those of components.search.matching.
+
+    A hit is good if its probability reaches min_probability, which is the least at which precision held on queries that
+    the coefficients were not fitted to.
+    """
+
+    coefficients: tuple[float, ...] = Field(min_length=len(MATCH_FEATURES), max_length=len(MATCH_FEATURES))
+    intercept: float = Field(allow_inf_nan=False)
+    min_probability: float = Field(gt=0, lt=1)
+    precision: float = Field(ge=0, le=1, description="share of good hits that were right, in the worst gallery")
+    n_queries: int = Field(ge=1)
+
+
+class MatchModels(Record):
+    """When a hit is called good, for texts of one or two content words and longer ones; None where that cannot be said."""
+
+    short: MatchModel | None
+    long: MatchModel | None
+
+
+N_QUANTILES = 21  # 0, 5, ..., 100 %
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(high < low for low, high in pairwise(values)):
+        raise ValueError("quantiles must not descend")
+    return values
+
+
+_Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]  # float32 vectors are unit to 1e-3; NaN is within no limits
+
+
+class ScoreCalibration(Record):
+    """What cosines of a model mean, measured on pictures it was not trained on; a bundle carries it as scores.json.
+
+    good_match: 5 % quantile, over captions whose picture is in the gallery, of the best cosine in the gallery; a query
+    whose best cosine is below it does worse than 95 % of queries that had an answer.
+    """
+
+    logit_scale: float = Field(gt=0, allow_inf_nan=False, description="factor of cosines before a softmax")
+    good_match: _Cosine
+    quantiles: tuple[_Cosine, ...] = Field(
+        min_length=N_QUANTILES,
+        max_length=N_QUANTILES,
+        description="cosines of true caption-picture pairs at 0, 5, ..., 100 %",
+    )
+    n_captions: int = Field(ge=1)
+    gallery_size: int = Field(ge=1)
+    dataset: str
+    data_version: str
+    split: PartName
+    matches: MatchModels | None = None  # None: no hit is called good
+
+    _check_quantiles = field_validator("quantiles")(_ascending)

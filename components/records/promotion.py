@@ -1,0 +1,60 @@
+"""Records of a comparison of two models and of the promotion decision."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from components.records.base import Record
+from components.records.retrieval import Interval
+
+
+class SliceDifference(Record):
+    """Candidate minus champion on one slice: recall averaged over all k, a share; below zero it fell."""
+
+    slice: str
+    value: str
+    n_queries: int
+    difference: float
+    interval: Interval
+
+
+class Comparison(Record):
+    """Candidate minus champion on the same queries: mean recall over both directions and all k, and every slice."""
+
+    gain: float
+    interval: Interval  # paired bootstrap, clustered by picture
+    slices: tuple[SliceDifference, ...]
+    n_pictures: int
+    bootstrap_samples: int
+
+
+class PromotionCheck(Record):
+    """Outcome of one rule of a promotion. What was not measured (None, NaN) never passes."""
+
+    name: str
+    measured: float | None
+    required: str  # in words, e.g. "at least 0.0500"
+    passed: bool
+    detail: str = ""
+
+
+class PromotionDecision(Record):
+    """Whether a candidate becomes champion, and why. Not forced, it is promoted only if every check passed."""
+
+    promoted: bool
+    candidate_version: str
+    champion_version: str | None  # before the decision
+    reasons: tuple[str, ...]
+    checks: tuple[PromotionCheck, ...]
+    candidate_mean_recall: float | None  # None where it was not measured; NaN could not be read back from JSON
+    champion_mean_recall: float | None
+    gain: float | None
+    gain_interval: Interval | None
+    forced: bool = False
+
+    @model_validator(mode="after")
+    def _promoted_by_every_check_or_by_force(self) -> Self:
+        failed = [check.name for check in self.checks if not check.passed]
+        if self.promoted and not self.forced and (failed or not self.checks):
+            raise ValueError(f"promoted although these checks failed: {', '.join(failed) or 'none was made'}")
+        return self

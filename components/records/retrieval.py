@@ -1,0 +1,48 @@
+"""Records of a retrieval measurement."""
+
+from components.records.base import PartName, Record
+
+
+class Interval(Record):
+    """Two-sided 95 % interval."""
+
+    low: float
+    high: float
+
+
+class DirectionReport(Record):
+    """Retrieval in one direction. Keys of the dictionaries are k; values are shares, 0 to 1."""
+
+    n_queries: int
+    gallery_size: int
+    recall: dict[int, float]
+    interval: dict[int, Interval]
+    random_recall: dict[int, float]
+    median_rank: float
+
+
+class SliceReport(Record):
+    """Text-to-image recall of the captions in one slice, searched in the whole gallery."""
+
+    slice: str
+    value: str
+    n_queries: int
+    recall: dict[int, float]
+    interval: dict[int, Interval]
+
+
+class RetrievalReport(Record):
+    """Hit-rate recall@k (1 if any right item is among the k nearest) in both directions."""
+
+    dataset: str
+    data_version: str
+    split: PartName
+    n_images: int
+    n_captions: int
+    text_to_image: DirectionReport
+    image_to_text: DirectionReport
+    mean_recall: float
+    mean_recall_interval: Interval
+    slices: tuple[SliceReport, ...]
+    bootstrap_samples: int
+    seed: int

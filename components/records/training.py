@@ -1,0 +1,17 @@
+"""Records of a training run."""
+
+from components.records.base import Record
+
+
+class EpochRecord(Record):
+    """What one epoch of training measured."""
+
+    epoch: int  # counted from 1
+    loss: float
+    head_rate: float
+    trunk_rate: float
+    logit_scale: float
+    pictures_per_s: float
+    seconds: float
+    val_recall: dict[str, float]  # t2i_r1, t2i_r5, ... as shares
+    val_mean_recall: float

@@ -1,0 +1,266 @@
+"""Finder: the one object for programs that search pictures; knows nothing of command lines and of HTTP.
+
+    from pathlib import Path
+    from components.finder import Finder
+
+    finder = Finder.open("~/.local/share/image-finder/library")
+    for hit in finder.search("a dog running on the beach", k=5, since="2024-06-01").hits:
+        print(f"{hit.score:.2f} {hit.uri}")
+    more = finder.search(pictures=Path("beach.jpg"), unwanted="people")
+    finder.explain(more.hits[0].id, "a dog").overlay.save("why.jpg")
+
+A picture is a Path, the bytes of a file or a Pillow image; where it is said, also the id of a hit, a str.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Unpack
+
+import numpy as np
+from PIL import Image
+
+from components.bundle.bundle import Bundle, BundleManifest
+from components.bundle.encoder import OnnxEncoder
+from components.errors import FinderError, StorageError
+from components.images.images import upright_rgb
+from components.images.preprocess import Pixels
+from components.index.exact import Vectors
+from components.index.generations import POINTER, is_published_root
+from components.index.index import IndexManifest, VectorIndex
+from components.records.search import Facets, Picture, SearchResult
+from components.search.engine import SearchEngine
+from components.search.explain import Explanation, explain, explain_pooling
+from components.search.query import Query
+from components.search.search_options import PictureSource, SearchOptions, picture_bytes, query_of
+
+if TYPE_CHECKING:
+    from components.search.labels import LabelScore
+
+_INDEX_FOLDER = "index"
+_PICTURES_A_CALL = 16
+_OPENING_TRIES = 3  # a writer that publishes twice while a generation is being opened takes it away
+_RETRY_S = 10.0  # opening hashes the whole index: one that is damaged is not for every tick of a server
+
+_Stamp: TypeAlias = tuple[int, int, int] | None
+
+
+class _Failure(NamedTuple):
+    """An index that could not be opened, and until when (time.monotonic) it is not tried again."""
+
+    stamp: _Stamp
+    until: float
+    error: FinderError
+
+
+class Finder:
+    """Searches the pictures of one index. Any method may be called from any number of threads at a time.
+
+    engine: what answers. `refresh` puts another one in its place, so whoever wants several answers of the same
+    generation takes it once.
+    """
+
+    def __init__(self, engine: SearchEngine, path: Path, *, bundle: Path | None, threads: int, stamp: _Stamp) -> None:
+        """Use Finder.open."""
+        self.engine = engine
+        self.path = path
+        self._bundle = bundle
+        self._threads = threads
+        self._stamp = stamp
+        self._failure: _Failure | None = None
+        self._refreshing = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path | str, *, bundle: Path | str | None = None, threads: int = 0) -> "Finder":
+        """Open a library, a published index or one generation of it.
+
+        bundle: folder of the model; None takes the one the index was made with. threads: of ONNX Runtime, 0 takes one
+        a core. Raises StorageError if there is no index or it is damaged, BundleError, IndexMismatchError.
+        """
+        place = _index_of(Path(path).expanduser().absolute())
+        given = None if bundle is None else Path(bundle).expanduser().absolute()
+        stamp = _stamp_of(place)  # before it is opened: what is published meanwhile is found by the next refresh
+        index = _open_index(place)
+        engine = SearchEngine(index, _open_encoder(given or Path(index.manifest.bundle_uri), threads))
+        return cls(engine, place, bundle=given, threads=threads, stamp=stamp)
+
+    # Searching
+
+    def search(self, wanted: str | Query | None = None, **options: Unpack[SearchOptions]) -> SearchResult:
+        """Pictures that fit a text, other pictures (`pictures=`, `like=`) or both, best first.
+
+        Raises QueryError for what cannot be asked, PictureError for a picture that cannot be read.
+        """
+        return self.engine.search(query_of(wanted, options))
+
+    def search_many(self, queries: Sequence[str | Query]) -> list[SearchResult]:
+        """Answers to several queries, with one pass over the vectors. Raises QueryError, PictureError."""
+        return self.engine.search_many([query_of(each, {}) for each in queries])
+
+    def encode_text(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of texts as a search for them uses them: (n, dim) float32. Raises QueryError."""
+        engine = self.engine
+        vectors = [encoded.wanted for encoded in engine.encode([Query.of_text(text) for text in texts])]
+        return np.stack(vectors) if vectors else np.empty((0, engine.encoder.embedding_dim), np.float32)
+
+    def encode_pictures(self, pictures: Sequence[PictureSource]) -> Vectors:
+        """Unit vectors of pictures as the index holds them: (n, dim) float32. Raises PictureError."""
+        encoder = self.engine.encoder
+        vectors = [np.empty((0, encoder.embedding_dim), np.float32)]
+        for start in range(0, len(pictures), _PICTURES_A_CALL):
+            pixels = [_pixels(encoder, each) for each in pictures[start : start + _PICTURES_A_CALL]]
+            vectors.append(encoder.encode_image(np.stack(pixels)))
+        return np.concatenate(vectors)
+
+    def classify(self, picture: PictureSource | str, labels: Sequence[str]) -> "list[LabelScore]":
+        """How well each of some labels fits a picture, or the picture with an id. Raises QueryError, PictureError."""
+        from components.search.labels import classify  # here, since a search has no use for it
+
+        engine = self.engine
+        return classify(engine.encoder, _pixels(engine.encoder, _source(engine, picture))[None], labels)[0]
+
+    def explain(
+        self,
+        picture: PictureSource | str,
+        wanted: str | Query | None = None,
+        *,
+        at_most_px: int = 1600,
+        **options: Unpack[SearchOptions],
+    ) -> Explanation:
+        """Which regions of an image, or the image with an id, raise its score for a query; its overlay shows them.
+
+        The query is given as for `search`; what it excludes (`unwanted=`, negatives) is no part of the explanation.
+        Raises QueryError, PictureError.
+        """
+        engine = self.engine
+        (encoded,) = engine.encode([query_of(wanted, options)])
+        return explain(engine.encoder, _readable(engine, picture), encoded.wanted, at_most_px=at_most_px)
+
+    def explain_pooling(self, picture: PictureSource | str, *, at_most_px: int = 1600) -> Image.Image:
+        """Overlay of the attention pooling's weights, which are equal for every query; a view for experts.
+
+        Raises QueryError for an unknown id, PictureError.
+        """
+        engine = self.engine
+        return explain_pooling(engine.encoder, _readable(engine, picture), at_most_px=at_most_px)
+
+    # What there is to be found
+
+    def picture(self, identity: str) -> Picture:
+        """What is known of the picture with an id. Raises QueryError if there is none."""
+        return self.engine.picture(identity)
+
+    def picture_path(self, identity: str) -> Path:
+        """Its file, which may have gone since. Raises QueryError, DataError if it is outside the indexed folders."""
+        return self.engine.picture_path(identity)
+
+    def facets(self) -> Facets:
+        """Folders, cameras and days that the filters can choose among."""
+        return self.engine.facets()
+
+    def folder_label(self, name: str) -> str:
+        """What the filter `folders` takes, for a folder named by its label or by its absolute or relative path.
+
+        Raises QueryError if it holds no picture of the index.
+        """
+        return self.engine.folder_label(name)
+
+    @property
+    def index_manifest(self) -> IndexManifest:
+        """What the index says of itself."""
+        return self.engine.index.manifest
+
+    @property
+    def bundle_manifest(self) -> BundleManifest:
+        """What the model says of itself."""
+        return self.engine.encoder.bundle.manifest
+
+    @property
+    def generation(self) -> str:
+        """Name of the generation that answers."""
+        return self.engine.index.path.name
+
+    # Keeping up
+
+    def refresh(self) -> bool:
+        """Go over to the generation that was published last; whether there was a newer one.
+
+        Costs a stat when there is none. Searches that run go on with the one they began with, and an encoder is kept as
+        long as its bundle is the one of the index. If the newer one cannot be opened, the old one stays, the fault is
+        raised (StorageError, BundleError, IndexMismatchError), and opening it is tried again after ten seconds.
+        """
+        with self._refreshing:
+            stamp = _stamp_of(self.path)
+            if stamp == self._stamp:
+                return False
+            failure = self._failure
+            if failure and failure.stamp == stamp and time.monotonic() < failure.until:
+                raise type(failure.error)(str(failure.error)) from failure.error
+            try:
+                engine = self._open_newest()
+            except FinderError as error:
+                self._failure = _Failure(stamp, time.monotonic() + _RETRY_S, error)
+                raise
+            newer = engine.index.path != self.engine.index.path
+            self.engine, self._stamp, self._failure = engine, stamp, None
+            return newer
+
+    def _open_newest(self) -> SearchEngine:
+        index = _open_index(self.path)
+        encoder = self.engine.encoder
+        same = encoder.bundle.sha256 == index.manifest.bundle_sha256
+        if not self._bundle and not (same and encoder.bundle.path.is_dir()):
+            encoder = _open_encoder(Path(index.manifest.bundle_uri), self._threads)
+        return SearchEngine(index, encoder)
+
+
+def _index_of(path: Path) -> Path:
+    """The published root of a library, or the path itself."""
+    below = path / _INDEX_FOLDER
+    return below if is_published_root(below) and not is_published_root(path) else path
+
+
+def _stamp_of(place: Path) -> _Stamp:
+    """What changes with every publication; None for a generation's own folder, which never changes."""
+    try:
+        status = (place / POINTER).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _open_index(place: Path) -> VectorIndex:
+    tries = _OPENING_TRIES
+    while True:
+        tries -= 1
+        stamp = _stamp_of(place)
+        try:
+            return VectorIndex.open(place)
+        except OSError as error:
+            fault = StorageError(f"index {place} cannot be read: {error.strerror}; check its permissions")
+            fault.__cause__ = error
+        except StorageError as error:
+            fault = error
+        if not tries or _stamp_of(place) == stamp:
+            raise fault
+
+
+def _open_encoder(bundle: Path, threads: int) -> OnnxEncoder:
+    return OnnxEncoder(Bundle.open(bundle), device="cpu", threads=threads)
+
+
+def _source(engine: SearchEngine, picture: PictureSource | str) -> PictureSource:
+    return engine.picture_path(picture) if isinstance(picture, str) else picture
+
+
+def _readable(engine: SearchEngine, picture: PictureSource | str) -> Path | bytes:
+    source = _source(engine, picture)
+    return picture_bytes(source) if isinstance(source, Image.Image) else source
+
+
+def _pixels(encoder: OnnxEncoder, picture: PictureSource) -> Pixels:
+    """Pixels of one picture: (input_px, input_px, 3) uint8. Raises PictureError."""
+    if isinstance(picture, Image.Image):
+        return encoder.preprocess.pixels(upright_rgb(picture))
+    return encoder.preprocess.load(picture)

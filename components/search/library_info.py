@@ -1,0 +1,79 @@
+"""Info: what a published index says of itself; reads no catalogue, so that a library on a read-only disk can tell too."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.bundle.bundle import Bundle, BundleManifest
+from components.errors import BundleError, StorageError
+from components.index.index import MANIFEST, VectorIndex
+from components.index.publish import default_bundle
+from components.library.bundles import published_ns
+from components.moments import clipped_s
+from components.records.base import Record
+from components.search.filters import root_label
+
+
+class IndexInfo(Record):
+    """What can be searched, and with what it was made."""
+
+    index: str
+    generation: str
+    published_at: str  # ISO 8601, UTC
+    pictures: int
+    kind: str  # exact, hnsw or ivfpq
+    recall_at_10: float | None  # of an approximate kind against exact, with texts
+    folders: dict[str, int]  # absolute folder -> pictures in it
+    labels: dict[str, str]  # absolute folder -> its label, which filters take; "" if it holds no picture
+    failed: dict[str, str]  # file -> reason
+    bundle: str  # sha256
+    bundle_path: str
+    bundle_dataset: str  # "" if the bundle is not there
+    bundle_data_version: str
+    starter: bool  # whether the bundle is the model that comes with the package
+    newer_bundle: str  # sha256 of another default bundle published after this index, "" if there is none
+    pending: str = ""  # what completes a change of the champion whose index is missing, "" if nothing does
+
+
+def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
+    """Describe an index: its folder, or a published root. Raises StorageError if it cannot be read."""
+    index = VectorIndex.open(index_path, verify=False)
+    manifest = index.manifest
+    counts = Counter(index.items["root"].to_pylist())
+    published_at = (index.path / MANIFEST).stat().st_mtime
+    bundle = _manifest_of(Path(manifest.bundle_uri))
+    return IndexInfo(
+        index=str(index_path),
+        generation=index.path.name,
+        published_at=datetime.fromtimestamp(clipped_s(int(published_at)), UTC).isoformat(timespec="seconds"),
+        pictures=manifest.count,
+        kind=manifest.kind,
+        recall_at_10=manifest.approximate.recall_at_10 if manifest.approximate else None,
+        folders={root: counts[position] for position, root in enumerate(manifest.roots)},
+        labels={root: root_label(index.items, position) for position, root in enumerate(manifest.roots)},
+        failed=manifest.failed,
+        bundle=manifest.bundle_sha256,
+        bundle_path=manifest.bundle_uri,
+        bundle_dataset=bundle.dataset if bundle else "",
+        bundle_data_version=bundle.data_version if bundle else "",
+        starter=bundle is not None and bundle.starter,
+        newer_bundle=_newer(manifest.bundle_sha256, default_bundles, published_at),
+    )
+
+
+def _manifest_of(path: Path) -> BundleManifest | None:
+    try:
+        return Bundle.open(path, verify=False).manifest
+    except BundleError:
+        return None
+
+
+def _newer(sha256: str, bundles: Path, published_at: float) -> str:
+    if published_ns(bundles) < published_at * 1e9:
+        return ""
+    try:
+        path = default_bundle(bundles)
+        other = Bundle.open(path, verify=False).sha256 if path else sha256
+    except (BundleError, StorageError):
+        return ""
+    return other if other != sha256 else ""

@@ -1,0 +1,196 @@
+"""Facts of the data validation: what is checked later, computed as columns with pandas; knows nothing of limits.
+
+A null fact means "does not apply", e.g. the size of a picture that is absent.
+"""
+
+import functools
+import sys
+import unicodedata
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from pandas import DataFrame, Series
+
+from components.errors import DataError
+from components.records.data import DatasetManifest
+
+CAPTION_COLUMNS = {
+    "image_id": "int64",
+    "caption_id": "int64",
+    "file_name": "text",
+    "caption": "text or missing",
+    "width_px": "int64",
+    "height_px": "int64",
+    "license": "int64",
+    "part": "text",
+}
+PICTURE_COLUMNS = {
+    "image_id": "int64",
+    "file_name": "text",
+    "part": "text",
+    "sha256": "text",
+    "bytes": "int64",
+    "width_px": "int64",
+    "height_px": "int64",
+    "error": "text",
+}
+PICTURE_KEY = ["part", "image_id"]
+SCOPE = "@"  # between a reason and a part
+
+
+def require_columns(table: str, frame: DataFrame, expected: Mapping[str, str]) -> None:
+    """Raise DataError naming what is missing from and unexpected in the columns of frame."""
+    missing = [column for column in expected if column not in frame.columns]
+    unexpected = [str(column) for column in frame.columns if column not in expected]
+    if missing or unexpected or len(frame.columns) != len(expected):
+        found = f"missing {', '.join(missing) or 'none'}; unexpected {', '.join(unexpected) or 'none'}"
+        raise DataError(f"{table} table has wrong columns: {found}; expected exactly {', '.join(expected)}")
+
+
+def type_facts(captions: DataFrame, pictures: DataFrame) -> DataFrame:
+    """One row for each column of both tables: table, name, and type, which is "right" or what is wrong."""
+    tables = (("captions", captions, CAPTION_COLUMNS), ("pictures", pictures, PICTURE_COLUMNS))
+    rows = [
+        {"table": table, "name": column, "type": _type_of(frame[column], kind)}
+        for table, frame, columns in tables
+        for column, kind in columns.items()
+    ]
+    return DataFrame(rows)
+
+
+def _type_of(values: Series, kind: str) -> str:
+    """The word "right", or what stands in the column instead of kind; an empty column is right."""
+    if values.empty:
+        return "right"
+    if kind == "int64":
+        return "right" if values.dtype == np.int64 else f"{values.dtype} instead of int64"
+    n_missing = 0 if kind == "text or missing" else int(values.isna().sum())
+    if n_missing:
+        return f"{n_missing} missing values instead of text"
+    present = values.dropna()
+    return "right" if present.empty or pd.api.types.is_string_dtype(present) else f"{values.dtype} instead of text"
+
+
+def as_typed(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
+    """A copy with a fresh index; the columns of an empty table get their types, which nothing in it could show."""
+    kinds = {column: kind if kind == "int64" else "object" for column, kind in columns.items()}
+    return (frame.astype(kinds) if frame.empty else frame).reset_index(drop=True)
+
+
+def id_scopes(captions: DataFrame) -> Series:
+    """What must follow a reason to make a caption id unique: "@" and the part when parts share ids, else nothing."""
+    shared = captions[["part", "caption_id"]].drop_duplicates()["caption_id"].duplicated().any()
+    return SCOPE + captions["part"] if shared else Series("", index=captions.index)
+
+
+def image_facts(captions: DataFrame) -> DataFrame:
+    """One row for each image id: in how many parts it is, and the most file names it has in one of them."""
+    distinct = captions[["image_id", "part", "file_name"]].drop_duplicates()
+    n_files = distinct.groupby(PICTURE_KEY, sort=False).size().groupby("image_id").max()
+    images = distinct.sort_values(["image_id", "part", "file_name"]).groupby("image_id")
+    facts = images.agg(n_parts=("part", "nunique"), first_file=("file_name", "first"), last_file=("file_name", "last"))
+    return facts.assign(n_files=n_files).reset_index()
+
+
+def content_facts(pictures: DataFrame) -> DataFrame:
+    """One row for each distinct content: in how many parts it is, with the first and last file that hold it."""
+    present = pictures[pictures["sha256"] != ""].sort_values(["part", "file_name"])
+    contents = present.groupby("sha256")
+    facts = contents.agg(
+        n_parts=("part", "nunique"), first_file=("file_name", "first"), last_file=("file_name", "last")
+    )
+    return facts.reset_index()
+
+
+def id_facts(captions: DataFrame) -> DataFrame:
+    """How often the id of each caption has occurred in its part down to its row, itself included."""
+    occurrence = captions.groupby(["part", "caption_id"], sort=False).cumcount() + 1
+    return captions[["caption_id", "caption", "file_name"]].assign(occurrence=occurrence)
+
+
+def caption_facts(captions: DataFrame, pictures: DataFrame) -> DataFrame:
+    """Facts of each caption: characters, tokens (null: empty caption), and picture, decoding, size of its picture."""
+    texts = _texts(captions)
+    characters = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
+    facts = DataFrame(
+        {
+            "caption_id": captions["caption_id"],
+            "file_name": captions["file_name"],
+            "caption": texts,
+            "characters": characters,
+            "tokens": captions["tokens"].where(characters > 0),
+        }
+    )
+    return facts.assign(**_picture_states(captions, pictures))
+
+
+def _picture_states(captions: DataFrame, pictures: DataFrame) -> dict[str, Series]:
+    """picture: "present" or why not; decoding: "readable", the error or null (absent); size: "equal", both sizes or null.
+
+    A size counts as equal when swapped too: annotations may be made before the EXIF orientation was applied.
+    """
+    listed = pictures.drop_duplicates(PICTURE_KEY)[[*PICTURE_KEY, "sha256", "width_px", "height_px", "error"]]
+    joined = captions[[*PICTURE_KEY, "width_px", "height_px"]].merge(
+        listed, on=PICTURE_KEY, how="left", suffixes=("_noted", ""), validate="m:1"
+    )
+    present = joined["sha256"].fillna("") != ""
+    errors = joined["error"].fillna("not in the pictures table").astype(object)
+    readable = present & (errors == "")
+    comparable = readable & (joined["width_px_noted"] > 0) & (joined["height_px_noted"] > 0)
+    found = joined[["width_px", "height_px"]].to_numpy(dtype=np.float64)
+    noted = joined[["width_px_noted", "height_px_noted"]].to_numpy(dtype=np.float64)
+    equal = (np.sort(found, axis=1) == np.sort(noted, axis=1)).all(axis=1)
+    size = Series(None, index=joined.index, dtype=object).mask(comparable & equal, "equal")
+    different = np.flatnonzero(comparable & ~equal)
+    size.iloc[different] = [
+        f"{width:.0f} x {height:.0f} px, annotated {noted_width:.0f} x {noted_height:.0f} px"
+        for (width, height), (noted_width, noted_height) in zip(found[different], noted[different], strict=True)
+    ]
+    return {
+        "picture": errors.mask(errors == "", "no content").mask(present, "present"),
+        "decoding": errors.mask(readable, "readable").where(present, None),
+        "size": size,
+    }
+
+
+def rank_facts(captions: DataFrame) -> DataFrame:
+    """Rank of each caption among those of its picture, from 1, and their number; over captions that passed so far."""
+    groups = captions.groupby(PICTURE_KEY, sort=False)["caption_id"]
+    return captions[["caption_id", "file_name"]].assign(rank=groups.cumcount() + 1, n_captions=groups.transform("size"))
+
+
+def part_facts(captions: DataFrame, manifest: DatasetManifest) -> DataFrame:
+    """One row for each part of the manifest or the table: its number of captions."""
+    counts = captions["part"].value_counts()
+    parts = sorted({*manifest.n_images_of_part, *counts.index})
+    return DataFrame({"part": parts, "n_captions": [int(counts.get(part, 0)) for part in parts]})
+
+
+def text_facts(captions: DataFrame) -> DataFrame:
+    """Words of each usable caption, and how many captions have its text up to case, punctuation and spaces."""
+    texts = [" ".join(text.lower().translate(_punctuation()).split()) for text in _texts(captions)]
+    same = Series(texts, dtype=object).groupby(texts, sort=False).transform("size") if texts else Series(dtype="int64")
+    n_words = np.fromiter((text.count(" ") + 1 for text in texts), dtype=np.int64, count=len(texts))
+    return captions[["caption_id", "caption"]].assign(n_words=n_words, n_same=same)
+
+
+def _texts(captions: DataFrame) -> list[str]:
+    """Captions without outer white space; a missing one is empty."""
+    return [caption.strip() if isinstance(caption, str) else "" for caption in captions["caption"]]
+
+
+@functools.cache
+def _punctuation() -> dict[int, str]:
+    """str.translate table from every Unicode punctuation mark to a space; string.punctuation knows ASCII only."""
+    return {code: " " for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")}
+
+
+def drift_facts(manifest: DatasetManifest, previous: DatasetManifest) -> DataFrame:
+    """One row: for each count its value before and now and the relative change, 0 or more."""
+    facts: dict[str, float] = {}
+    for key in ("n_images", "n_captions", "mean_caption_characters"):
+        before, now = float(getattr(previous, key)), float(getattr(manifest, key))
+        change = abs(now - before) / before if before else (float("inf") if now else 0.0)
+        facts |= {f"{key}_before": before, f"{key}_now": now, f"{key}_drift": change}
+    return DataFrame([facts])

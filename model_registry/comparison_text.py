@@ -1,0 +1,164 @@
+"""Comparison text: registered versions, their reports side by side and their ledger as tables; reads nothing itself."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from components.records.promotion import Comparison
+from components.records.retrieval import Interval, RetrievalReport
+from components.text import aligned
+from model_registry import names
+from model_registry.ledger.ledger import LedgerEntry, title
+from model_registry.registry import RegisteredVersion
+
+_ORIGIN = (
+    *(names.DATASET, names.DATA_VERSION, names.SPLIT, names.CODE_VERSION, names.CONFIG_SHA256),
+    *(names.ENVIRONMENT_SHA256, names.HARDWARE, names.SEEDS, names.PARENT_CHAMPION, names.RUN_NAME),
+)
+_HASH = 64  # characters; shown shortened
+
+
+class Side(NamedTuple):
+    """A version and its report."""
+
+    version: RegisteredVersion
+    report: RetrievalReport
+
+
+def versions_table(versions: Sequence[RegisteredVersion]) -> str:
+    """A line a version."""
+    head = ["version", "aliases", "registered (UTC)", "mean recall", "data", "code", "last event"]
+    rows = [
+        [
+            each.version,
+            ", ".join(each.aliases),
+            f"{each.created:%Y-%m-%d %H:%M}",
+            _percent_text(each.tags.get(names.MEAN_RECALL)),
+            f"{each.tags.get(names.DATASET, '')} {each.tags.get(names.DATA_VERSION, '?')}".strip(),
+            each.tags.get(names.CODE_VERSION, "?"),
+            each.tags.get(names.LAST_EVENT, ""),
+        ]
+        for each in versions
+    ]
+    return aligned([head, *rows])
+
+
+def origin_table(version: RegisteredVersion) -> str:
+    """Where a version comes from: everything its tags say, a line each."""
+    tags = sorted(version.tags.items(), key=lambda item: (item[0] not in _ORIGIN, item[0]))
+    rows = [["run id", version.run_id or "?"], *([name.replace("_", " "), value] for name, value in tags)]
+    return aligned(rows)
+
+
+def history_text(entries: Sequence[LedgerEntry]) -> str:
+    """A line an entry, oldest first, and its reasons below unless they are those of the entry before."""
+    heads = aligned([[each.at[:19].replace("T", " "), title(each), _short(each.actor)] for each in entries])
+    lines: list[str] = []
+    before: tuple[str, ...] = ()
+    for head, entry in zip(heads.splitlines(), entries, strict=True):
+        lines.append(head)
+        if entry.reasons != before:
+            lines += [f"    {reason}" for reason in entry.reasons]
+        before = entry.reasons
+    return "\n".join(lines)
+
+
+def _short(actor: str) -> str:
+    """Run ids of MLflow are 32 digits; the first eight find the run."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24}\b", r"\1", actor)
+
+
+def compare_text(first: Side, second: Side, paired: Comparison | None) -> str:
+    """Both reports side by side with their 95 % intervals, and whether the numbers can be compared at all.
+
+    paired: first against second, query by query; None when that was not measured.
+    """
+    head = ["", f"version {first.version.version}", f"version {second.version.version}", "difference"]
+    parts = [aligned([head, *_origin_rows(first, second), *_report_rows(first.report, second.report)])]
+    if faults := _not_comparable(first.report, second.report):
+        parts.append(f"NOT COMPARABLE: {'; '.join(faults)}. Differences above mean nothing.")
+    elif paired is None:
+        parts.append(
+            "Intervals are of each version alone. They were not measured query by query with the same code, so the "
+            "difference has no interval: a training run measures candidate and champion together."
+        )
+    else:
+        low, high = 100 * paired.interval.low, 100 * paired.interval.high
+        parts.append(
+            f"Query by query, version {first.version.version} against {second.version.version}: mean recall "
+            f"{100 * paired.gain:+.1f} points [{low:+.1f}, {high:+.1f}], {paired.n_pictures:,} pictures."
+        )
+    return "\n".join(parts)
+
+
+def _origin_rows(first: Side, second: Side) -> list[list[str]]:
+    rows = [["aliases", ", ".join(first.version.aliases), ", ".join(second.version.aliases), ""]]
+    for name in _ORIGIN:
+        ours, theirs = first.version.tags.get(name, ""), second.version.tags.get(name, "")
+        shown = [value[:12] if len(value) == _HASH else value for value in (ours, theirs)]
+        rows.append([name.replace("_", " ").removesuffix(" sha256"), *shown, "" if ours == theirs else "differs"])
+    return rows
+
+
+def _report_rows(first: RetrievalReport, second: RetrievalReport) -> list[list[str]]:
+    rows = [
+        _row(
+            "mean recall",
+            (first.mean_recall, first.mean_recall_interval),
+            (second.mean_recall, second.mean_recall_interval),
+        )
+    ]
+    pairs = (
+        ("text to picture", first.text_to_image, second.text_to_image),
+        ("picture to text", first.image_to_text, second.image_to_text),
+    )
+    for name, ours, theirs in pairs:
+        rows += [
+            _row(
+                f"{name} R@{k}",
+                (ours.recall[k], ours.interval[k]) if k in ours.recall else None,
+                (theirs.recall[k], theirs.interval[k]) if k in theirs.recall else None,
+            )
+            for k in sorted({*ours.recall, *theirs.recall})
+        ]
+        rows.append([f"{name} median rank", f"{ours.median_rank:g}", f"{theirs.median_rank:g}", ""])
+    return rows + _slice_rows(first, second)
+
+
+def _slice_rows(first: RetrievalReport, second: RetrievalReport) -> list[list[str]]:
+    ours, theirs = ({(part.slice, part.value): part for part in report.slices} for report in (first, second))
+    rows = []
+    for key in dict.fromkeys([*ours, *theirs]):
+        sides = []
+        for parts in (ours, theirs):
+            part = parts.get(key)
+            k = max(part.recall) if part else 0
+            sides.append((part.recall[k], part.interval[k]) if part else None)
+        rows.append(_row(f"{key[0]}: {key[1]}", *sides))
+    return rows
+
+
+def _row(name: str, ours: tuple[float, Interval] | None, theirs: tuple[float, Interval] | None) -> list[str]:
+    difference = f"{100 * (ours[0] - theirs[0]):+.1f}" if ours and theirs else ""
+    return [name, _measured(ours), _measured(theirs), difference]
+
+
+def _measured(value: tuple[float, Interval] | None) -> str:
+    if value is None:
+        return "not measured"
+    recall, interval = value
+    return f"{100 * recall:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def _not_comparable(first: RetrievalReport, second: RetrievalReport) -> list[str]:
+    pairs = {
+        "data version": (first.data_version, second.data_version),
+        "split": (first.split, second.split),
+        "pictures": (f"{first.n_images:,}", f"{second.n_images:,}"),
+        "captions": (f"{first.n_captions:,}", f"{second.n_captions:,}"),
+    }
+    return [f"{name} {ours} against {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]
+
+
+def _percent_text(value: str | None) -> str:
+    return "?" if value is None else f"{100 * float(value):.1f} %"

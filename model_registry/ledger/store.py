@@ -1,0 +1,162 @@
+"""Ledger store: keeps a model's ledger with the registry, each entry a run of the experiment `<model> ledger`.
+
+A run is created in one transaction on SQLite, PostgreSQL and behind a server alike, and the MLflow UI shows it. Only
+holders of the model's lock append.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from model_registry import names
+from model_registry.ledger.ledger import (
+    DISPLAYED,
+    FIRST,
+    Event,
+    Head,
+    LedgerEntry,
+    LedgerFault,
+    Reading,
+    Stored,
+    display,
+    seal,
+    title,
+    verify,
+)
+from model_registry.registry_lock import sqlite_file
+
+_PIECE = 7500  # characters of an entry's text in one tag; MLflow's limit is 8000
+_PAGE = 1000
+
+
+class LedgerStore:
+    """Ledgers at one registry. now: the clock, UTC; entries keep their order when it jumps."""
+
+    def __init__(
+        self, client: MlflowClient, tracking_uri: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._client = client
+        self._tracking_uri = tracking_uri
+        self._now = now
+
+    def append(self, model: str, event: Event, *, actor: str) -> LedgerEntry:
+        """Write an entry at the end; the caller holds the model's lock and the model exists."""
+        experiment = self._ensure_experiment(model)
+        head, lost = self._end(model, experiment)
+        if lost:
+            told = Event(kind="damaged", reasons=(lost,))
+            head = self._write(model, experiment, seal(model, told, head=head, at=self._now(), actor=actor))
+        entry = seal(model, event, head=head, at=self._now(), actor=actor)
+        self._write(model, experiment, entry)
+        return entry
+
+    def read(self, model: str) -> Reading:
+        """All entries, verified."""
+        experiment = self._client.get_experiment_by_name(names.ledger_experiment(model))
+        head = self._head(model)
+        stored = [] if experiment is None else self._stored(str(experiment.experiment_id))
+        reading = verify(model, stored, head)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            told = (
+                f"the experiment of the ledger was deleted: `mlflow experiments restore -x {experiment.experiment_id}`"
+            )
+            reading = Reading(reading.entries, (LedgerFault(n=None, run_id=None, text=told), *reading.faults))
+        return reading
+
+    def _write(self, model: str, experiment: str, entry: LedgerEntry) -> Head:
+        pieces = [entry.text[start : start + _PIECE] for start in range(0, len(entry.text), _PIECE)]
+        tags = {
+            **display(entry),
+            "mlflow.user": entry.actor,
+            names.ENTRY_NUMBER: f"{entry.n:08d}",  # sorts as text
+            names.ENTRY_SHA256: entry.sha256,
+            **{names.ENTRY_TEXT if i == 0 else f"{names.ENTRY_TEXT}.{i + 1}": piece for i, piece in enumerate(pieces)},
+        }
+        run = self._client.create_run(experiment, start_time=entry.milliseconds, tags=tags, run_name=title(entry))
+        head = Head(entry.n, entry.sha256)
+        self._client.set_registered_model_tag(model, names.LEDGER_HEAD, str(head))
+        self._client.set_terminated(run.info.run_id, end_time=entry.milliseconds)
+        return head
+
+    def _end(self, model: str, experiment: str) -> tuple[Head, str]:
+        """What the next entry follows, and what is lost if that had to be guessed."""
+        head = self._head(model)
+        newest = self._client.search_runs(
+            [experiment], run_view_type=ViewType.ALL, max_results=1, order_by=[f"tags.`{names.ENTRY_NUMBER}` DESC"]
+        )
+        last = _stored(newest[0]) if newest else None
+        number = int(last.number) if last is not None and last.number.isdecimal() else 0
+        if head is not None and last is not None and number in {head.n, head.n + 1}:
+            if newest[0].info.status == "RUNNING":  # its writer was stopped
+                self._client.set_terminated(last.run_id, end_time=last.milliseconds)
+            return (Head(number, last.sha256) if number > head.n else head), ""
+        if head is None and last is None:
+            return Head(0, FIRST), ""
+        if head is not None and (last is None or 0 < number < head.n):
+            return head, ""  # the end was cut off: the numbers that are missing show it for good
+        whole = verify(model, self._stored(experiment), head).entries
+        found = Head(whole[-1].n, whole[-1].sha256) if whole else Head(0, FIRST)
+        if head is not None:
+            return max(head, found), ""
+        return found, "the head of the ledger had been removed or edited: entries may be missing before this one"
+
+    def _head(self, model: str) -> Head | None:
+        try:
+            tags = self._client.get_registered_model(model).tags
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return Head.parse(tags.get(names.LEDGER_HEAD, ""))
+
+    def _stored(self, experiment: str) -> list[Stored]:
+        found: list[Stored] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [experiment], run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token
+            )
+            found += map(_stored, page)
+            token = page.token
+            if not token:
+                return found
+
+    def _ensure_experiment(self, model: str) -> str:
+        name = names.ledger_experiment(model)
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        database = sqlite_file(self._tracking_uri)
+        # Nothing is stored there; without it MLflow would name a folder below the current one.
+        location = None if database is None else (database.resolve().parent / "mlartifacts").as_uri()
+        told = (
+            f"Ledger of the registered model **{model}**: every decision, promotion and rollback, oldest at the bottom, each"
+            f" bound to the one before by its hash. Read and verify it with `image-finder models history --model {model}`."
+            " Do not edit: it would show."
+        )
+        # The kind makes the UI open its runs as a table, not as traces.
+        tags = {"mlflow.note.content": told, "mlflow.experimentKind": "custom_model_development"}
+        made = self._client.create_experiment(name, artifact_location=location, tags=tags)
+        return str(made)
+
+
+def _stored(run: Run) -> Stored:
+    tags = dict(run.data.tags)
+    pieces = [tags.get(names.ENTRY_TEXT, "")]
+    while piece := tags.get(f"{names.ENTRY_TEXT}.{len(pieces) + 1}"):
+        pieces.append(piece)
+    return Stored(
+        run_id=run.info.run_id,
+        deleted=run.info.lifecycle_stage == "deleted",
+        number=tags.get(names.ENTRY_NUMBER, ""),
+        text="".join(pieces),
+        sha256=tags.get(names.ENTRY_SHA256, ""),
+        display={name: value for name, value in tags.items() if name in DISPLAYED},
+        name=run.info.run_name or "",
+        milliseconds=run.info.start_time or 0,
+    )

@@ -1,0 +1,337 @@
+"""Promotion rule: whether a candidate becomes champion, from measurements alone; knows nothing of any registry.
+
+A candidate is promoted only if every check passes. Without a champion these are that it was not rolled back, the data
+validation and the floors; with one, both must have been measured on the same test by the same code, the gain must reach
+its margin, its 95 % paired interval must exclude a loss, and no slice may fall by more than its allowance. What was not
+measured (None, NaN) passes nothing.
+
+A rollback says what no measurement does: whoever went back saw something wrong. Measured again the candidate would win
+again, so it needs a person to bring it back.
+
+"Excludes a loss" means that the low end of the two-sided 95 % interval is at least 0: a model that is no better passes
+in at most 1 of 40 runs. The end itself passes, for a gain of 0 is no loss; that there is a gain at all is the margin's
+part, which a bundle compared with itself (gain 0, interval [0, 0]) does not pass.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from components.configs import PromotionConfig
+from components.records.data import ValidationReport
+from components.records.export import BundleMeasurement, ParityReport
+from components.records.promotion import Comparison, PromotionCheck, PromotionDecision, SliceDifference
+from components.records.retrieval import RetrievalReport
+
+_ROUNDING = 1e-12  # 0.58 - 0.57 is not 0.01 in binary; a gain of exactly min_gain must pass
+_K = 10
+_NEW_VERSION = "new version"
+_ROLLBACKS = "rollbacks"
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A rollback that holds: the version it went back from has not been champion since, nor has an equal bundle."""
+
+    entry: int  # number in the ledger
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A registered version with what was measured of its bundle; None if that could not be done, fault says why.
+
+    A champion that has gone has the version "". rollback: of the version, or of another one that is the same bundle.
+    """
+
+    version: str
+    measurement: BundleMeasurement | None
+    fault: str = ""
+    rollback: Rollback | None = None
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What else a candidate rests on; None is a report that is missing."""
+
+    validation: ValidationReport | None  # of the data it was trained on and measured with
+    parity: ParityReport | None  # of its export
+
+
+def decide(
+    candidate: Contender,
+    champion: Contender | None,
+    comparison: Comparison | None,
+    *,
+    grounds: Grounds,
+    config: PromotionConfig,
+) -> PromotionDecision:
+    """Check every rule of the module's docstring. comparison: of the two measurements; None without both.
+
+    A champion that could not be measured is kept: nothing shows that the candidate is better. A version is not promoted
+    over itself.
+    """
+    checks = tuple(_checks(candidate, champion, comparison, grounds, config))
+    promoted = all(check.passed for check in checks)
+    return PromotionDecision(
+        promoted=promoted,
+        candidate_version=candidate.version,
+        champion_version=None if champion is None else champion.version or None,
+        reasons=_why(candidate, champion, comparison, len(checks)) if promoted else tuple(_why_not(checks)),
+        checks=checks,
+        candidate_mean_recall=_mean_recall(candidate),
+        champion_mean_recall=None if champion is None else _mean_recall(champion),
+        gain=None if comparison is None else _number(comparison.gain),
+        gain_interval=comparison.interval if comparison is not None and _is_ordered(comparison) else None,
+    )
+
+
+def _checks(
+    candidate: Contender,
+    champion: Contender | None,
+    comparison: Comparison | None,
+    grounds: Grounds,
+    config: PromotionConfig,
+) -> Iterator[PromotionCheck]:
+    if champion is not None and champion.version == candidate.version:
+        detail = f"version {candidate.version} is champion already"
+        yield _check(_NEW_VERSION, None, "another one than the champion", passed=False, detail=detail)
+        return
+    yield _not_rolled_back(candidate)
+    if candidate.rollback is not None and candidate.measurement is None:
+        return  # refused already; that nothing was measured would be told by each of the others
+    yield _valid_data(candidate, grounds.validation)
+    yield _measured("candidate measured", candidate)
+    yield from _floors(candidate.measurement, grounds.parity, config)
+    if champion is None:
+        return
+    # Of one that has gone, its fault says what can be done.
+    yield _measured("champion measured", champion, _advice(candidate) if champion.version else "")
+    if champion.measurement is not None:
+        yield _same_test(candidate.measurement, champion.measurement, comparison)
+        yield from _gains(candidate, champion, comparison, config.min_gain)
+        for difference in comparison.slices if comparison is not None else ():
+            yield _slice(difference, config)
+
+
+# Rules about the candidate alone
+
+
+def _not_rolled_back(candidate: Contender) -> PromotionCheck:
+    found = candidate.rollback
+    detail = ""
+    if found is not None:
+        bundle = "" if found.version == candidate.version else ", which is the same bundle,"
+        detail = (
+            f"ledger entry {found.entry} went back from version {found.version}{bundle} for this reason: {found.reason}; "
+            f"a person may bring it back: image-finder models promote {candidate.version} --force"
+        )
+    return _check(_ROLLBACKS, float(found is not None), "none that holds", passed=found is None, detail=detail)
+
+
+def _valid_data(candidate: Contender, validation: ValidationReport | None) -> PromotionCheck:
+    if validation is None or candidate.measurement is None:
+        missing = "no validation report" if validation is None else "no measurement says which data version it is for"
+        return _check("data validation", None, "a report without a failed expectation", passed=False, detail=missing)
+    share, limit = validation.quarantined_share, validation.max_quarantined_share
+    failed = [each.name for each in validation.expectations if each.severity == "error" and not each.success]
+    faults = [f"failed: {', '.join(failed)}"] if failed else [] if validation.success else ["the report says failed"]
+    if (measured := candidate.measurement.report.data_version) != validation.data_version:
+        faults.append(f"data version {validation.data_version} was validated, {measured} was measured")
+    return _check(
+        "data validation",
+        share,
+        f"at most {limit:.4f} quarantined, no failed expectation, same data version",
+        passed=not faults and 0 <= share <= limit + _ROUNDING,
+        detail="; ".join(faults),
+    )
+
+
+def _measured(name: str, contender: Contender, advice: str = "") -> PromotionCheck:
+    faults = [contender.fault or "not measured"]
+    if contender.measurement is not None:
+        faults = list(_no_shares(contender.measurement.report))
+    return _check(
+        name,
+        _mean_recall(contender),
+        "every recall between 0 and 1",
+        passed=not faults,
+        detail="; ".join([*faults, *([advice] if advice else [])]) if faults else "",
+    )
+
+
+def _no_shares(report: RetrievalReport) -> Iterator[str]:
+    values = {"mean recall": report.mean_recall}
+    for name, direction in (("text-to-image", report.text_to_image), ("image-to-text", report.image_to_text)):
+        values.update({f"{name} recall@{k}": value for k, value in direction.recall.items()})
+    # `not 0 <= nan <= 1` holds, while `nan < 0 or nan > 1` does not
+    return (f"{name} is {value}, not a share" for name, value in values.items() if not 0 <= value <= 1)
+
+
+def _floors(
+    measured: BundleMeasurement | None, parity: ParityReport | None, config: PromotionConfig
+) -> Iterator[PromotionCheck]:
+    mean = recall = text_ms = image_ms = size = None
+    where = ""
+    if measured is not None:
+        mean, recall = measured.report.mean_recall, measured.report.text_to_image.recall.get(_K)
+        text_ms, image_ms, size = measured.text_ms, measured.image_ms, measured.bundle_mb
+        where = f"median, {measured.threads} cores"
+    yield _at_least("mean recall", mean, config.min_mean_recall)
+    yield _at_least(f"recall@{_K}", recall, config.min_recall_at_10, detail="text to picture")
+    yield _parity(parity, config.min_parity_cosine)
+    yield _at_most("text latency", text_ms, config.max_text_ms, "ms", detail=where)
+    yield _at_most("picture latency", image_ms, config.max_image_ms, "ms", detail=where)
+    yield _at_most("bundle size", size, config.max_bundle_mb, "MB")
+
+
+def _parity(parity: ParityReport | None, floor: float) -> PromotionCheck:
+    check = _at_least("parity", None if parity is None else parity.min_cosine, floor, detail="cosine, torch to ONNX")
+    if parity is None or parity.passed:
+        return check
+    return check.model_copy(update={"passed": False, "detail": f"the gate of the export: {'; '.join(parity.reasons)}"})
+
+
+# Rules about candidate and champion
+
+
+def _advice(candidate: Contender) -> str:
+    return (
+        "the champion is kept; to replace it all the same: "
+        f'image-finder models promote {candidate.version} --force --reason "..."'
+    )
+
+
+def _same_test(
+    candidate: BundleMeasurement | None, champion: BundleMeasurement, comparison: Comparison | None
+) -> PromotionCheck:
+    faults = ["the candidate was not measured"]
+    if candidate is not None:
+        faults = list(_differences(candidate, champion))
+        difference = candidate.report.mean_recall - champion.report.mean_recall
+        if not faults and comparison is not None and not abs(comparison.gain - difference) <= 1e-9:
+            faults = [f"the comparison's gain is {comparison.gain:+.4f}, the measurements differ by {difference:+.4f}"]
+    return _check(
+        "same test",
+        float(len(faults)),
+        "no difference in data version, captions, pictures, k and code",
+        passed=not faults,
+        detail="; ".join(faults),
+    )
+
+
+def _differences(candidate: BundleMeasurement, champion: BundleMeasurement) -> Iterator[str]:
+    ours, theirs = candidate.report, champion.report
+    pairs = {
+        "data version": (ours.data_version, theirs.data_version),
+        "split": (ours.split, theirs.split),
+        "pictures": (ours.n_images, theirs.n_images),
+        "captions": (ours.n_captions, theirs.n_captions),
+        "k": (_ks(ours), _ks(theirs)),
+        "test": (candidate.test_sha256[:12], champion.test_sha256[:12]),
+        "code": (candidate.code_sha256[:12], champion.code_sha256[:12]),
+    }
+    for name, (mine, other) in pairs.items():
+        if mine != other:
+            yield f"{name}: {mine} of the candidate, {other} of the champion"
+        elif mine == "":
+            yield f"{name}: not known of either"
+
+
+def _ks(report: RetrievalReport) -> str:
+    return ", ".join(map(str, sorted(report.text_to_image.recall)))
+
+
+def _gains(
+    candidate: Contender, champion: Contender, comparison: Comparison | None, min_gain: float
+) -> Iterator[PromotionCheck]:
+    gain = None if comparison is None else comparison.gain
+    means = f"{_shown(_mean_recall(candidate))} against {_shown(_mean_recall(champion))} of version {champion.version}"
+    check = _at_least("gain", gain, min_gain, detail=f"mean recall {means}")
+    if min_gain == 0:
+        check = check.model_copy(update={"required": "above 0.0000"})
+    # Equal recall is no gain, whatever the margin.
+    yield check.model_copy(update={"passed": check.passed and gain is not None and gain > _ROUNDING})
+    if comparison is None:
+        yield _at_least("gain interval", None, 0.0)
+        return
+    interval = comparison.interval
+    check = _at_least(
+        "gain interval",
+        interval.low,
+        0.0,
+        detail=f"95 % [{interval.low:+.4f}, {interval.high:+.4f}], paired, {comparison.n_pictures:,} pictures",
+    )
+    yield check.model_copy(update={"passed": check.passed and _is_ordered(comparison)})
+
+
+def _slice(difference: SliceDifference, config: PromotionConfig) -> PromotionCheck:
+    name = f"{difference.slice}: {difference.value}"
+    allowed = config.slice_allowances.get(name, config.slice_allowances.get(difference.slice, config.slice_allowance))
+    interval = difference.interval
+    detail = f"95 % [{interval.low:+.4f}, {interval.high:+.4f}], {difference.n_queries:,} queries"
+    check = _at_least(f"slice {name}", difference.difference, -allowed, detail=detail)
+    if difference.n_queries >= config.min_slice_queries:
+        return check
+    # So few queries fall and rise by chance. That they were not judged is said, and NaN does not pass here either.
+    required = f"any, not judged below {config.min_slice_queries} queries"
+    return check.model_copy(update={"required": required, "passed": check.measured is not None})
+
+
+# What checks and reasons are made of
+
+
+def _at_least(name: str, measured: float | None, floor: float, *, detail: str = "") -> PromotionCheck:
+    passed = measured is not None and math.isfinite(measured) and measured >= floor - _ROUNDING
+    return _check(name, measured, f"at least {floor:.4f}", passed=passed, detail=detail)
+
+
+def _at_most(name: str, measured: float | None, limit: float, unit: str, *, detail: str = "") -> PromotionCheck:
+    """A time or size: 0 and less cannot have been measured."""
+    passed = measured is not None and math.isfinite(measured) and 0 < measured <= limit
+    return _check(name, measured, f"at most {limit:g} {unit}", passed=passed, detail=detail)
+
+
+def _check(name: str, measured: float | None, required: str, *, passed: bool, detail: str = "") -> PromotionCheck:
+    if measured is not None and not math.isfinite(measured):
+        detail = f"measured {measured}; {detail}".strip("; ")
+    return PromotionCheck(name=name, measured=_number(measured), required=required, passed=passed, detail=detail)
+
+
+def _number(value: float | None) -> float | None:
+    """The value, None if it is no finite number: those cannot be read back from JSON."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _mean_recall(contender: Contender) -> float | None:
+    return None if contender.measurement is None else _number(contender.measurement.report.mean_recall)
+
+
+def _is_ordered(comparison: Comparison) -> bool:
+    low, high = comparison.interval.low, comparison.interval.high
+    return math.isfinite(low) and math.isfinite(high) and low <= high
+
+
+def _shown(value: float | None) -> str:
+    return "nothing measured" if value is None else f"{value:.4f}"
+
+
+def _why(
+    candidate: Contender, champion: Contender | None, comparison: Comparison | None, n_checks: int
+) -> tuple[str, ...]:
+    mean = f"mean recall {_shown(_mean_recall(candidate))}"
+    if champion is None or comparison is None:
+        return (f"first champion: {mean}, nothing to compare with; all {n_checks} checks passed",)
+    low, high = comparison.interval.low, comparison.interval.high
+    gain = f"gain {comparison.gain:+.4f} [{low:+.4f}, {high:+.4f}]; all {n_checks} checks passed"
+    return (f"{mean} against {_shown(_mean_recall(champion))} of champion {champion.version}, {gain}",)
+
+
+def _why_not(checks: tuple[PromotionCheck, ...]) -> Iterator[str]:
+    for check in checks:
+        if check.name == _NEW_VERSION:
+            yield check.detail
+        elif not check.passed:
+            measured = "not measured" if check.measured is None else f"{check.measured:.4f}"
+            yield f"{check.name} {measured}, required {check.required}{f' ({check.detail})' if check.detail else ''}"

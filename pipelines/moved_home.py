@@ -1,0 +1,302 @@
+"""Moved: adopts a home that was renamed, copied, restored or mounted elsewhere; knows nothing of pipelines and models.
+
+Our own files name what is in a home relative to themselves. MLflow and ZenML store absolute paths in their SQLite
+files, and neither has an interface to change them. The stored paths show where the home was. Each store is updated in one
+transaction, so that the next command completes an adoption that was killed. Entries of the ledger and logs of runs are
+history and are not changed.
+"""
+
+import base64
+import functools
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from filelock import FileLock, Timeout
+
+from components.errors import BusyError, ConfigError, StorageError
+from components.storage import disk_full, write_text_atomically
+
+if TYPE_CHECKING:
+    from pipelines.stores import Home
+
+logger = logging.getLogger(__name__)
+
+_BUSY_S = 10.0
+_ZENML_DATABASE = ("zenml", "stores", "default_zen_store", "zenml.db")
+# Columns of addresses, below a table that may be absent in other versions of MLflow.
+_MLFLOW_ADDRESSES = {
+    "experiments": ("artifact_location",),
+    "runs": ("artifact_uri",),
+    "model_versions": ("source", "storage_location"),
+    "logged_models": ("artifact_location",),
+}
+_ZENML_ADDRESSES = {"artifact_version": ("uri",), "artifact_visualization": ("uri",), "logs": ("uri",)}
+# JSON of runs that are started again with the parameters they had, and of the stack.
+_ZENML_SNAPSHOTS = ("pipeline_snapshot", "pipeline_configuration")
+_ZENML_COMPONENTS = ("stack_component", "configuration")
+
+
+def adopt(home: "Home") -> None:
+    """Update what MLflow's and ZenML's own files in a home store of its path, if it was moved; log it in one line.
+
+    Raises BusyError if a pipeline is running there, StorageError if the home cannot be written.
+    """
+    if _former(home) is None:
+        return
+    with _held(home):
+        former = _former(home)  # another process may have adopted it meanwhile
+        if former is None:
+            return
+        if (tracked := mlflow_home(home)) is not None:
+            _adopt_mlflow(home, tracked)
+        if (stored := zenml_home(home)) is not None:
+            _adopt_zenml(home, stored)
+    logger.warning("Home moved from %s to %s: stored paths updated", former, home.root)
+    if any(str(former) in path.read_text("utf-8", "replace") for path in _schedules(home)):
+        logger.warning(
+            "The schedule in %s still names %s: run 'image-finder pipeline schedule' again", _schedule(home), former
+        )
+
+
+def ensure_own_store(home: "Home") -> None:
+    """Have ZenML's configuration in a home name the home's own store: `zenml login` and `logout` write others there.
+
+    Raises ConfigError if it is connected to a server.
+    """
+    configuration = _zenml_configuration(home)
+    store = configuration.pop("store", None) or {}
+    own = home.root.joinpath(*_ZENML_DATABASE)
+    if store.get("type", "sql") == "sql" and store.get("database", str(own)) == str(own):
+        return
+    if store.get("type") == "rest":
+        address, server = str(store.get("url", "")), _local_server(home)
+        if server is None or server.is_running:
+            raise ConfigError(
+                f"the home {home.root} is connected to the ZenML server {address}, pipelines use its own store: "
+                f"run {_zenml(home)} logout {address if server is None else '--local'}, or set ZENML_STORE_URL to use that server"
+            )
+        shutil.rmtree(server.folder, ignore_errors=True)
+        logger.warning(
+            "Home %s was connected to %s, a server of another path or a former one: disconnected", home.root, address
+        )
+    # Without one ZenML takes the store below ZENML_LOCAL_STORES_PATH.
+    write_text_atomically(home.zenml_dir / "config.yaml", yaml.safe_dump(configuration))
+
+
+class _LocalServer(NamedTuple):
+    """What `zenml login --local` left in a home."""
+
+    folder: Path
+    is_running: bool  # from this very path: a copy must not stop the server of the original
+
+
+def _local_server(home: "Home") -> _LocalServer | None:
+    """The server that `zenml login --local` started, running or not; None if the home is connected to another one."""
+    address = str((_zenml_configuration(home).get("store") or {}).get("url", ""))
+    if urlsplit(address).hostname not in {"127.0.0.1", "localhost"}:
+        return None
+    folder = home.zenml_dir / "zen_server" / "daemon"
+    try:
+        service = json.loads((folder / "service.json").read_text(encoding="utf-8"))
+        started_here = service["config"]["root_runtime_path"] == str(folder)
+        os.kill(int((folder / "service.pid").read_text()), 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return _LocalServer(folder, is_running=False)
+    return _LocalServer(folder, is_running=started_here)
+
+
+def _zenml(home: "Home") -> str:
+    stores = home.zenml_dir / "stores"
+    return (
+        " ".join(
+            f"{name}={shlex.quote(str(path))}"
+            for name, path in (("ZENML_CONFIG_PATH", home.zenml_dir), ("ZENML_LOCAL_STORES_PATH", stores))
+        )
+        + " zenml"
+    )
+
+
+def keep_cached_steps(home: "Home") -> None:
+    """Reuse outputs of steps after a move: ZenML 0.98 puts the path of the artefact store into the key of its cache."""
+    from zenml.orchestrators import cache_utils
+
+    made = getattr(cache_utils.generate_cache_key, "__wrapped__", cache_utils.generate_cache_key)
+
+    @functools.wraps(made)
+    def generate(*, artifact_store: Any, **facts: Any) -> str:  # noqa: ANN401 - see the pin in pyproject.toml
+        path = Path(artifact_store.path)
+        inside = path.relative_to(home.root).as_posix() if path.is_relative_to(home.root) else artifact_store.path
+        key = artifact_store.custom_cache_key
+        return made(artifact_store=SimpleNamespace(id=artifact_store.id, path=inside, custom_cache_key=key), **facts)  # type: ignore[arg-type]
+
+    cache_utils.generate_cache_key = cast("Any", generate)
+
+
+def mlflow_home(home: "Home") -> Path | None:
+    """Path of the home when MLflow stored its paths; None if it is unchanged, or if MLflow's store is elsewhere."""
+    from pipelines.stores import EXPERIMENT_NAME
+
+    rows = _read(home.mlflow_db, "SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT_NAME,))
+    address = urlsplit(str(rows[0][0])) if rows else None
+    if address is None or address.scheme != "file":
+        return None
+    stored = Path(unquote(address.path))
+    if stored.name != home.mlflow_artifacts.name or stored == home.mlflow_artifacts:
+        return None
+    # Another home may have filled this database: its artefacts are there, not here.
+    runs = [str(uri) for (uri,) in _read(home.mlflow_db, "SELECT artifact_uri FROM runs")]
+    inside = [run.removeprefix(stored.as_uri()).strip("/") for run in runs if run.startswith(stored.as_uri() + "/")]
+    here = any((home.mlflow_artifacts / each).exists() for each in inside)
+    there = any((stored / each).exists() for each in inside)
+    return None if there and not here else stored.parent
+
+
+def zenml_home(home: "Home") -> Path | None:
+    """Where the home was when ZenML stored its paths; None if it is there still, or a server keeps the store."""
+    store = _zenml_configuration(home).get("store") or {}
+    database = Path(str(store.get("database") or ""))
+    if store.get("type") != "sql" or database.parts[-4:] != _ZENML_DATABASE:
+        return None
+    return None if database.parents[3] == home.root else database.parents[3]
+
+
+def _former(home: "Home") -> Path | None:
+    return mlflow_home(home) or zenml_home(home)
+
+
+@contextmanager
+def _held(home: "Home") -> Iterator[None]:
+    """The lock that a pipeline run holds."""
+    lock = FileLock(home.root / "run.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BusyError(f"another pipeline is running in {home.root}: wait for it and run again") from error
+    except OSError as error:
+        raise _refused(home.root, error.strerror) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _adopt_mlflow(home: "Home", former: Path) -> None:
+    with _changing(home.mlflow_db) as store:
+        for old, new in ((former.as_uri(), home.root.as_uri()), (str(former), str(home.root))):
+            _replace_beginnings(store, _MLFLOW_ADDRESSES, old, new)
+
+
+def _adopt_zenml(home: "Home", former: Path) -> None:
+    """The database first: its paths are looked for as long as the configuration names the former home."""
+    database = home.root.joinpath(*_ZENML_DATABASE)
+    if database.is_file():
+        with _changing(database) as store:
+            _replace_beginnings(store, _ZENML_ADDRESSES, str(former), str(home.root))
+            _replace_texts(store, *_ZENML_SNAPSHOTS, lambda text: _with_paths(text, former, home.root))
+            _replace_texts(store, *_ZENML_COMPONENTS, lambda text: _component(text, former, home.root))
+    configuration = json.dumps(_zenml_configuration(home))
+    moved = json.loads(_with_paths(configuration, former, home.root))
+    write_text_atomically(home.zenml_dir / "config.yaml", yaml.safe_dump(moved))
+
+
+def _zenml_configuration(home: "Home") -> dict[str, Any]:
+    """ZenML's config.yaml; empty if there is none or it cannot be read, which ZenML reports itself."""
+    try:
+        found = yaml.safe_load((home.zenml_dir / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _replace_beginnings(store: sqlite3.Connection, columns: Mapping[str, tuple[str, ...]], old: str, new: str) -> None:
+    """Replace the directory that paths and addresses begin with."""
+    for table, names in columns.items():
+        for column in set(names) & _columns(store, table):
+            store.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - own constants
+                f"WHERE ({column} = ? OR substr({column}, 1, ?) = ?) AND substr({column} || '/', 1, ?) != ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/", len(new) + 1, f"{new}/"),
+            )
+
+
+def _replace_texts(store: sqlite3.Connection, table: str, column: str, change: Callable[[Any], Any]) -> None:
+    if column not in _columns(store, table):
+        return
+    for row, value in store.execute(f"SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall():  # noqa: S608
+        if (changed := change(value)) != value:
+            store.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (changed, row))  # noqa: S608
+
+
+def _component(value: Any, former: Path, root: Path) -> Any:  # noqa: ANN401 - bytes, or text in other versions
+    """The settings of a stack's component, which ZenML keeps as JSON in base64."""
+    try:
+        text = base64.b64decode(value, validate=True).decode("utf-8")
+    except ValueError:
+        return value
+    changed = base64.b64encode(_with_paths(text, former, root).encode())
+    return changed if isinstance(value, bytes) else changed.decode()
+
+
+def _with_paths(text: str, former: Path, root: Path) -> str:
+    """JSON with each path in or at the former home in the present one, also as part of an address."""
+    forms = {
+        tuple(json.dumps(str(path), ensure_ascii=ascii_only)[1:-1] for path in (former, root))
+        for ascii_only in (True, False)
+    }
+    for old, new in forms:
+        # A home that was moved below its former path: what a killed adoption has changed is not changed again.
+        done = f'(?!{re.escape(new.removeprefix(old))}["/])' if new.startswith(f"{old}/") else ""
+        text = re.sub(rf'(?<=["/]){re.escape(old)}{done}(?=["/])', new.replace("\\", "\\\\"), text)
+    return text
+
+
+def _columns(store: sqlite3.Connection, table: str) -> set[str]:
+    return {str(row[1]) for row in store.execute(f"PRAGMA table_info({table})")}
+
+
+def _read(database: Path, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+    """Rows of a database; none if it is absent or cannot be read, which its owner reports when it opens it."""
+    if not database.is_file():
+        return []
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as store:
+            return store.execute(query, values).fetchall()
+    except sqlite3.Error:
+        return []
+
+
+@contextmanager
+def _changing(database: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction. Raises StorageError if the database cannot be written."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)) as store, store:
+            yield store
+    except sqlite3.Error as error:
+        raise disk_full(error, database) or _refused(database, error) from error
+
+
+def _refused(path: Path, reason: object) -> StorageError:
+    return StorageError(
+        f"the home was moved and {path} cannot be updated: {reason}; make it writable and run the same command again"
+    )
+
+
+def _schedule(home: "Home") -> Path:
+    return home.root / "schedule"
+
+
+def _schedules(home: "Home") -> list[Path]:
+    """Units and crontabs; the file `environment` holds secrets and no paths of the home."""
+    return [path for path in _schedule(home).glob("*") if path.is_file() and path.name != "environment"]

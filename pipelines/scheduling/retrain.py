@@ -1,0 +1,290 @@
+"""Retraining: what a schedule starts. Under one lock: look whether anything changed, train, decide, index, tell people."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from components.configs import DatasetConfig, RegistryConfig
+from components.drift.report import DriftReport, verdict
+from components.errors import BusyError, ConfigError, FinderError
+from components.index.generations import is_published_root
+from components.index.index import IndexManifest
+from components.index.publish import bundle_in_force
+from components.records.base import Record
+from components.records.export import ParityReport
+from components.records.promotion import PromotionDecision
+from components.records.retrieval import RetrievalReport
+from components.text import one_line
+from pipelines import run_config, runs
+from pipelines.run_config import PipelineName, Values
+from pipelines.scheduling.alerts import Alert, machine, notify, scrub
+from pipelines.scheduling.changes import Changes, Fingerprints, Known, compare
+from pipelines.stores import Home, prepare
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["promoted", "kept", "unchanged"]
+_DECIDED = {"decision", "moved", "forced", "rollback", "outside"}  # entries that are a verdict about a version
+_LOCK_WAIT_S = 20.0  # for a note in the ledger of a process that is being stopped; systemd kills it after 90 s
+
+
+class Source(NamedTuple):
+    """A configuration, and the folder it is to read; None: the folder that the configuration names."""
+
+    config: str  # name or file
+    folder: Path | None
+
+
+class RetrainOutcome(Record):
+    """What a retraining did. report, parity, decision and drift are None when nothing had changed."""
+
+    status: Status
+    model_name: str
+    changes: Changes | None  # None: it was not asked
+    report: RetrievalReport | None = None
+    parity: ParityReport | None = None
+    decision: PromotionDecision | None = None
+    drift: DriftReport | None = None
+    index: IndexManifest | None = None  # the one that was made; None: the one in force stays
+
+
+def retrain_and_tell(
+    training: Source, indexing: Source | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
+) -> RetrainOutcome:
+    """Retrain, and alert people of how it ended. Raises what retrain raises.
+
+    Raises BusyError when another run holds the home.
+    """
+    subject = _subject()
+    try:
+        outcome = retrain(training, indexing, if_changed=if_changed, home=home, mlflow_uri=mlflow_uri)
+    except BusyError as error:
+        notify(Alert(f"{subject} was left out", str(error), "failure"))
+        raise
+    except Exception as error:  # who interrupts it at a keyboard sits there
+        notify(Alert(f"{subject} failed", f"{_reason(error)}\nhome: {home.root}", "failure"))
+        raise
+    notify(alert_of(outcome, subject))
+    return outcome
+
+
+def tell_of_end(reason: str, training: Source, *, home: Home, mlflow_uri: str | None) -> None:
+    """Note in the ledger, and alert people, that a retraining was ended from outside; its process is no more."""
+    notify(Alert(f"{_subject()} failed", f"{reason}\nhome: {home.root}", "failure"))
+    try:
+        name, uri = _model_name(load("training", training)), prepare(home, mlflow_uri=mlflow_uri)
+    except FinderError as error:
+        logger.warning("this was not noted in the ledger: %s", error)
+    else:
+        _record(uri, name, "failed", reason, wait_s=_LOCK_WAIT_S)
+
+
+def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
+    """What people are told of a retraining that came to its end; data that drifted are a warning."""
+    lines = [f"model: {outcome.model_name}"]
+    if outcome.changes is not None:
+        lines.append(outcome.changes.text)
+    if outcome.decision is not None:
+        lines += outcome.decision.reasons
+    if outcome.drift is not None:
+        lines.append(verdict(outcome.drift))
+    if outcome.index is not None:
+        lines.append(f"{outcome.index.count:,} pictures indexed with it, {len(outcome.index.failed):,} failed")
+    title, text = f"{subject}: {_result(outcome)}", "\n".join(lines)
+    if outcome.drift is not None and outcome.drift.drifted:
+        return Alert(f"{title}, from data that drifted", text, "warning")
+    return Alert(title, text, "success")
+
+
+def retrain(
+    training: Source, indexing: Source | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
+) -> RetrainOutcome:
+    """Train, decide and index the new champion; with if_changed only when data, code, configuration or packages changed.
+
+    A run that fails changes neither champion nor index, except that a new champion stays when only its index failed:
+    searches answer with the index before it, and the next call makes up for it. Raises FinderError.
+    """
+    values = load("training", training)
+    name = _model_name(values)
+    gallery = _gallery_of(name, indexing) if indexing else None
+    with runs.exclusive(home, mlflow_uri) as uri, _recorded(name, uri):
+        changes = _changes(values, home, uri) if if_changed else None
+        if changes is not None and not changes.any:
+            _record(uri, name, "skipped", changes.text)
+            outcome = RetrainOutcome(status="unchanged", model_name=name, changes=changes)
+        else:
+            trained = runs.run_training(values, home, uri)
+            outcome = RetrainOutcome(
+                status="promoted" if trained.decision.promoted else "kept",
+                model_name=name,
+                changes=changes,
+                report=trained.report,
+                parity=trained.parity,
+                decision=trained.decision,
+                drift=trained.drift,
+            )
+        return outcome.model_copy(update={"index": _index_champion(gallery, name, home, uri)})
+
+
+def reindex(home: Home, mlflow_uri: str | None, *, model_name: str | None = None) -> IndexManifest | None:
+    """Index the pictures of the last indexing run again, with the champion of today; None when nothing was ever indexed.
+
+    With model_name: only if that run was of this model. The index in force answers until the new one is whole, which is
+    noted in the ledger. Raises FinderError.
+    """
+    with runs.exclusive(home, mlflow_uri) as uri:
+        values = _last_indexing()
+        if values is None or model_name not in {None, _model_name(values)}:
+            return None
+        return runs.run_indexing(values, home, uri)
+
+
+def bring_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest | None:
+    """Index the pictures of the last indexing run with a model's champion when searches here answer with another bundle.
+
+    None when nothing was done: also without an index in this home, or when that run was of another model. Raises
+    FinderError.
+    """
+    if not is_published_root(home.index_dir):
+        return None
+    with runs.exclusive(home, mlflow_uri) as uri:
+        return _index_champion(None, name, home, uri)
+
+
+def load(pipeline: PipelineName, source: Source) -> Values:
+    """The configuration of a pipeline on a folder, checked as a whole. Raises ConfigError, DataError."""
+    if source.folder is not None and not source.folder.is_dir():
+        raise ConfigError(f"the folder {source.folder} for {pipeline} does not exist or cannot be read")
+    values = run_config.with_data(pipeline, run_config.load(pipeline, source.config), source.folder)
+    dataset = run_config.checked(pipeline, values).get("dataset")
+    if isinstance(dataset, DatasetConfig) and dataset.layout != "demo" and not (dataset.root or dataset.hub_dataset):
+        raise ConfigError(f"data set '{dataset.name}' has no folder: give --data DIR or set dataset.root")
+    return values
+
+
+def _subject() -> str:
+    return f"image-finder: retraining on {machine()}"
+
+
+def _model_name(values: Values) -> str:
+    return RegistryConfig.parse(values["parameters"].get("registry") or {}).model_name
+
+
+def _gallery_of(name: str, indexing: Source) -> Values:
+    """The configuration of an indexing with a model. Raises ConfigError when it names another one."""
+    values = load("indexing", indexing)
+    registry = values["parameters"].get("registry") or {}
+    if registry.get("model_name", name) != name:
+        raise ConfigError(
+            f"the training makes model '{name}', indexing '{indexing.config}' is of '{registry['model_name']}'"
+        )
+    return {**values, "parameters": {**values["parameters"], "registry": {**registry, "model_name": name}}}
+
+
+def _changes(values: Values, home: Home, uri: str) -> Changes:
+    from model_registry import lineage
+    from steps._cache import code_hash
+
+    parameters = runs.training_parameters(values, home)
+    configs = run_config.checked("training", values)
+    now = Fingerprints(
+        data_fingerprint=parameters["data_fingerprint"],
+        code_sha256=code_hash(),
+        config_sha256=lineage.config_sha256(configs),
+        environment_sha256=lineage.environment_sha256(),
+    )
+    return compare(now, _known(uri, _model_name(values)))
+
+
+def _known(uri: str, name: str) -> list[Known]:
+    """All versions, newest first; decided are those about which the ledger holds a verdict, or that were moved by hand."""
+    from model_registry.aliases import Operations
+    from model_registry.registry import Registry
+
+    registry = Registry(uri)
+    decided = {entry.to_version for entry in Operations(registry).history(name).entries if entry.kind in _DECIDED}
+    return [Known(each.version, each.tags, each.version in decided) for each in registry.versions(name)]
+
+
+def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> IndexManifest | None:
+    """Make the index of the champion unless it is in force already; None when there is nothing to do."""
+    from model_registry import names
+    from model_registry.registry import Registry
+
+    registry = Registry(uri)
+    champion = registry.champion_version(name)
+    if (
+        champion is None
+        or bundle_in_force(home.index_dir) == registry.version(name, champion).tags[names.BUNDLE_SHA256]
+    ):
+        return None
+    values = gallery or _last_indexing()
+    if values is None or _model_name(values) != name:
+        return None
+    try:
+        return runs.run_indexing(values, home, uri)
+    except FinderError as error:
+        raise type(error)(
+            f"version {champion} of {name} is champion, but its index was not made and searches answer with the one "
+            f"before it: {error}; the next training tries again"
+        ) from error
+
+
+def _last_indexing() -> Values | None:
+    """What the last finished indexing run was asked to do; of its registry settings, which change, the model alone."""
+    from zenml.client import Client
+
+    found = Client().list_pipeline_runs(
+        pipeline_name="finder_indexing", status="completed", sort_by="desc:index", size=1, hydrate=True
+    )
+    for run in found.items:
+        given = dict(run.config.parameters or {})
+        kept = {key: given[key] for key in run_config.PARAMETERS["indexing"] if key in given}
+        return {"parameters": {**kept, "registry": {"model_name": given["registry"]["model_name"]}}}
+    return None
+
+
+@contextmanager
+def _recorded(name: str, uri: str) -> Iterator[None]:
+    """Note in the ledger that a run failed; of one that is ended from outside `tell_of_end` does."""
+    try:
+        yield
+    except Exception as error:
+        _record(uri, name, "failed", scrub(_reason(error), os.environ))
+        raise
+
+
+def _record(
+    uri: str, name: str, kind: Literal["skipped", "failed"], reason: str, *, wait_s: float | None = None
+) -> None:
+    """Note in the ledger how a run ended; when that fails, what the run did stands all the same.
+
+    wait_s: for the model's lock at the most; None: as long as a comparison may take.
+    """
+    from model_registry.aliases import Operations
+    from model_registry.ledger.ledger import Event
+    from model_registry.registry import Registry
+
+    try:
+        operations = Operations(Registry(uri))
+        with nullcontext() if wait_s is None else operations.exclusive(name, wait_s=wait_s):
+            operations.record(name, Event(kind=kind, reasons=(reason,)))
+    except FinderError as error:
+        logger.warning("the ledger of %s could not be written: %s", name, error)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FinderError):
+        return str(error)
+    text = one_line(error)
+    return f"{type(error).__name__}: {text}; the log holds its traceback" if text else type(error).__name__
+
+
+def _result(outcome: RetrainOutcome) -> str:
+    if outcome.decision is None:
+        return "nothing changed"
+    told = "is champion" if outcome.status == "promoted" else "was not promoted"
+    return f"version {outcome.decision.candidate_version} {told}"

@@ -1,0 +1,144 @@
+"""Stack schedule: a pipeline that ZenML's Kubernetes or Kubeflow orchestrator starts itself, in an explicit time zone.
+
+Kubernetes: a CronJob, whose timeZone is set here because ZenML 0.98 sets none; late starts and overlaps are refused by it.
+Kubeflow: a recurring run, whose expressions begin with seconds and mean the zone of the cluster's controller.
+"""
+
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from components.errors import ConfigError
+from pipelines import runs
+from pipelines.run_config import PipelineName, Values
+from pipelines.scheduling.retrain import Source, load
+from pipelines.scheduling.schedule import Schedule, Timing, describe
+from pipelines.stores import Home, prepare
+
+if TYPE_CHECKING:
+    from zenml.client import Client
+    from zenml.orchestrators import BaseOrchestrator
+
+_KNOWN = ("kubernetes", "kubeflow")
+_LATEST_START_S = 3600  # a run that could not be started for longer is left out
+# What a pipeline reads must be looked at anew, whatever an earlier run with these parameters found.
+_READS = {"training": "ingest_captions", "indexing": "embed_gallery"}
+_LAST = {"training": "promote_bundle", "indexing": "publish_index"}
+
+
+class StackPlan(NamedTuple):
+    """What is scheduled, when, and under which name in the ZenML store."""
+
+    pipeline: PipelineName
+    source: Source
+    when: Timing
+    name: str
+    cluster_zone: ZoneInfo  # of Kubeflow's controller
+    replace: bool
+
+
+def create(plan: StackPlan, home: Home, mlflow_uri: str | None, *, now: datetime) -> Schedule:
+    """Make the schedule on the active stack. Raises ConfigError, of a stack without schedules too."""
+    values = load(plan.pipeline, plan.source)
+    prepare(home, mlflow_uri=mlflow_uri)
+    from zenml.client import Client
+
+    client = Client()
+    stack = client.active_stack
+    flavor = _require_schedulable(stack.name, stack.orchestrator)
+    expression = expression_for(flavor, plan.when, plan.cluster_zone)
+    _make_room(client, stack.orchestrator, plan)
+    _submit(client, plan, scheduled(plan.pipeline, values), expression)
+    if flavor == "kubernetes":
+        _set_zone(client, stack.orchestrator, plan)
+    return describe("stack", plan.when, now=now).model_copy(update={"name": plan.name, "stack": stack.name})
+
+
+def expression_for(flavor: str, when: Timing, cluster_zone: ZoneInfo) -> str:
+    """The expression as the orchestrator reads it. Raises ConfigError for a zone that it cannot be told."""
+    if flavor == "kubernetes":
+        return when.expression.text
+    if when.zone.key != cluster_zone.key:
+        raise ConfigError(
+            f"Kubeflow reads cron expressions in the zone of its controller, {cluster_zone.key} as far as is known, not "
+            f"{when.zone.key}: give --zone {cluster_zone.key}, or set CRON_SCHEDULE_TIMEZONE of "
+            f"ml-pipeline-scheduledworkflow and say so with --cluster-zone {when.zone.key}"
+        )
+    return f"0 {when.expression.text}"
+
+
+def scheduled(pipeline: PipelineName, values: Values) -> Values:
+    """The configuration as an orchestrator shall run it again and again, with alerts of failure and of success."""
+    parameters = runs.unread_parameters(pipeline, values)
+    steps = {name: dict(step) for name, step in (values.get("steps") or {}).items()}
+    steps.setdefault(_READS[pipeline], {}).setdefault("enable_cache", False)
+    steps.setdefault(_LAST[pipeline], {}).setdefault("success_hook_source", "pipelines.scheduling.alerts.run_succeeded")
+    settings = {name: dict(setting) for name, setting in (values.get("settings") or {}).items()}
+    cron_job = settings.setdefault("orchestrator.kubernetes", {})
+    cron_job.setdefault("concurrency_policy", "Forbid")
+    cron_job.setdefault("starting_deadline_seconds", _LATEST_START_S)
+    return {**values, "parameters": parameters, "steps": steps, "settings": settings}
+
+
+def _require_schedulable(stack: str, orchestrator: "BaseOrchestrator") -> str:
+    """The orchestrator's flavour. Raises ConfigError when it has no schedules that are known here."""
+    flavor = orchestrator.flavor
+    if orchestrator.config.is_schedulable and flavor in _KNOWN:
+        return str(flavor)
+    has = "has schedules that are not known here" if orchestrator.config.is_schedulable else "has no schedules"
+    raise ConfigError(
+        f"the {flavor} orchestrator of ZenML stack '{stack}' {has}, those of Kubernetes and Kubeflow have: choose a stack "
+        "with 'image-finder stack apply kubernetes', or use --on systemd or --on crontab on this machine"
+    )
+
+
+def _make_room(client: "Client", orchestrator: "BaseOrchestrator", plan: StackPlan) -> None:
+    """Remove a schedule of that name if it is to be replaced."""
+    found = client.list_schedules(name=plan.name).items
+    if not found:
+        return
+    if not plan.replace:
+        raise ConfigError(f"there is a schedule named '{plan.name}': give --replace, or another --name")
+    if not orchestrator.supports_schedule_deletion:
+        raise ConfigError(
+            f"the {orchestrator.flavor} orchestrator cannot take back schedule '{plan.name}': disable its recurring run in "
+            f"Kubeflow, then 'zenml pipeline schedule delete \"{plan.name}\"'"
+        )
+    client.delete_schedule(found[0].id)
+
+
+def _submit(client: "Client", plan: StackPlan, values: Values, expression: str) -> None:
+    """Hand the schedule over. Raises ConfigError when the orchestrator does not take it; ZenML keeps no trace of it then."""
+    from urllib3.exceptions import HTTPError
+    from zenml.exceptions import ZenMLBaseException
+
+    try:
+        runs.submit_schedule(plan.pipeline, values, name=plan.name, cron_expression=expression)
+    except (ZenMLBaseException, HTTPError, OSError, RuntimeError, ValueError) as error:
+        with suppress(Exception):  # there may be none; the reason is what matters
+            client.zen_store.delete_schedule(client.get_schedule(plan.name).id, soft=False)
+        reason = " ".join(str(error).split())[:500]
+        raise ConfigError(f"schedule '{plan.name}' could not be made: {reason}") from error
+
+
+def _set_zone(client: "Client", orchestrator: Any, plan: StackPlan) -> None:  # noqa: ANN401 - needs extra kubernetes
+    """Set the CronJob's time zone, or take the schedule back: without one it would run by the cluster's clock."""
+    from kubernetes.client import ApiException, BatchV1Api
+
+    try:
+        schedule = client.get_schedule(plan.name, allow_name_prefix_match=False)
+        job = BatchV1Api(orchestrator.get_kube_client()).patch_namespaced_cron_job(
+            name=str(schedule.run_metadata["cron_job_name"]),
+            namespace=orchestrator.config.kubernetes_namespace,
+            body={"spec": {"timeZone": plan.when.zone.key}},
+        )
+        reason = "" if job.spec.time_zone == plan.when.zone.key else "it does not know timeZone (Kubernetes 1.27 does)"
+    except ApiException as error:
+        reason = f"{error.status} {error.reason}"
+    except KeyError:
+        reason = "ZenML did not tell the CronJob's name"
+    if reason:
+        with suppress(Exception):  # the reason is what matters
+            client.delete_schedule(plan.name)
+        raise ConfigError(f"the time zone of schedule '{plan.name}' could not be set: {reason}; it was taken back")

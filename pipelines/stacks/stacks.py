@@ -1,0 +1,268 @@
+"""Stacks: what a YAML of infra/stacks describes, made or updated in a ZenML store; knows nothing of pipelines or steps.
+
+A stack says where runs compute and where they keep things. It is data: the same pipelines run on each of them.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from packaging.requirements import Requirement
+from pydantic import Field
+
+from components.configs import Config
+from components.errors import ConfigError
+from components.records.base import Record
+from pipelines.stores import STACK_NAME, Home, connect, prepare
+
+if TYPE_CHECKING:
+    from zenml.client import Client
+    from zenml.models import ComponentResponse
+
+Kind = Literal["orchestrator", "artifact_store", "experiment_tracker", "container_registry", "image_builder"]
+Action = Literal["create", "update", "unchanged"]
+
+_SECRET_WORDS = ("token", "password", "username", "secret", "key")
+_HIDDEN = "***"
+
+
+class ComponentConfig(Config):
+    """One component of a stack."""
+
+    flavor: str = Field(description="ZenML's name of the kind of component, e.g. local, mlflow, kubernetes, s3")
+    source: str | None = Field(None, description="class of a flavour of our own, which ZenML is told of; None: ZenML's")
+    name: str | None = Field(None, description="name in the ZenML store; None: the stack's")
+    configuration: dict[str, Any] = Field(default_factory=dict, description="settings as the flavour knows them")
+
+
+class StackConfig(Config):
+    """A stack as its YAML says it."""
+
+    name: str = Field(min_length=1, description="name in the ZenML store")
+    server: bool = Field(description="kept by the server that ZENML_STORE_URL names; false: by SQLite in the home")
+    extra: str = Field("pipeline", description="extra of this package that installs what the flavours need")
+    packages: tuple[str, ...] = Field((), description="requirements of the flavours beyond the extra `pipeline`")
+    required: dict[str, str] = Field(default_factory=dict, description="`component.key` to --set, and what it is")
+    components: dict[Kind, ComponentConfig] = Field(min_length=1)
+
+    def component_name(self, kind: Kind) -> str:
+        """Name of a component in the ZenML store."""
+        return self.components[kind].name or self.name
+
+
+class ComponentChange(Record):
+    """What becomes of one component; `settings` are those that are written, secrets hidden."""
+
+    kind: str
+    name: str
+    flavor: str
+    action: Action
+    settings: dict[str, str]
+
+
+class StackPlan(Record):
+    """What becomes of a stack."""
+
+    name: str
+    action: Action
+    store: str  # address of the ZenML server, or folder of the home
+    components: tuple[ComponentChange, ...]
+
+
+def stacks_folder() -> Path:
+    """Folder of the stacks that come with the checkout; a wheel has none."""
+    return Path(__file__).resolve().parents[2] / "infra" / "stacks"
+
+
+def load(name_or_file: str) -> StackConfig:
+    """The stack of that name in infra/stacks, or at that path. Raises ConfigError."""
+    path = Path(name_or_file)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = stacks_folder() / f"{name_or_file}.yaml"
+    if not path.is_file():
+        names = sorted(found.stem for found in stacks_folder().glob("*.yaml"))
+        known = f"known are {', '.join(names)}" if names else "they are in infra/stacks of the repository"
+        raise ConfigError(f"no stack '{name_or_file}': {known}; or name a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must be a mapping with the key 'components', see infra/stacks/team.yaml")
+    return StackConfig.parse(values)
+
+
+def override(stack: StackConfig, assignments: Sequence[str]) -> StackConfig:
+    """The stack with `component.key=value` applied; null takes a setting away. Raises ConfigError.
+
+    value is read as YAML, but for a reference {{secret.key}}, which is text to ZenML and a mapping in YAML.
+    """
+    components = dict(stack.components)
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        kind, _, key = path.partition(".")
+        if not separator or not key or "." in key:
+            raise ConfigError(f"--set {assignment}: expected component.key=value, e.g. artifact_store.path=/srv/zenml")
+        found = next((known for known in components if known == kind), None)
+        if found is None:
+            raise ConfigError(f"stack {stack.name} has no component '{kind}': it has {', '.join(components)}")
+        component = components[found]
+        configuration = {**component.configuration, key: _value(assignment, text)}
+        components[found] = component.model_copy(update={"configuration": configuration})
+    return stack.model_copy(update={"components": components})
+
+
+def _value(assignment: str, text: str) -> object:
+    if text.startswith("{{"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: the value is not YAML; quote it") from error
+
+
+def missing_settings(stack: StackConfig) -> list[str]:
+    """Required settings that are not there yet, as `component.key (what it is)`; one set to null was left out on purpose."""
+    settings = {
+        f"{kind}.{key}" for kind, component in stack.components.items() for key in component.configuration
+    }  # a value of None counts: see override
+    return [f"{path} ({meaning})" for path, meaning in stack.required.items() if path not in settings]
+
+
+def missing_packages(stack: StackConfig) -> list[str]:
+    """Requirements of the stack that this environment does not meet."""
+    return [text for text in stack.packages if not _is_installed(Requirement(text))]
+
+
+def require_ready(stack: StackConfig) -> None:
+    """Raise ConfigError naming every setting that is missing, else every package that is, else what the store wants."""
+    if absent := missing_settings(stack):
+        raise ConfigError(f"stack {stack.name} needs {'; '.join(absent)}: give each with --set component.key=value")
+    if absent := missing_packages(stack):
+        raise ConfigError(
+            f"stack {stack.name} needs packages that are not installed: {', '.join(absent)}; "
+            f"pip install 'text-guided-image-finder[pipeline,{stack.extra}]'"
+        )
+    if not stack.server and stack.name != STACK_NAME:
+        raise ConfigError(f"a home keeps one stack, {STACK_NAME}: give {stack.name} another name, or 'server: true'")
+    if stack.server and not store_url():
+        raise ConfigError(
+            f"stack {stack.name} is kept by a ZenML server: set ZENML_STORE_URL to its address and "
+            "ZENML_STORE_API_KEY to the key of a service account"
+        )
+
+
+def store_url() -> str | None:
+    """Address of the ZenML server in use, None without one."""
+    return os.environ.get("ZENML_STORE_URL") or None
+
+
+def open_store(stack: StackConfig, home: Home, *, mlflow_uri: str | None) -> "Client":
+    """Connect to the store that keeps the stack; a local one is made when it is not there. Raises ConfigError."""
+    if stack.server:
+        return connect(home)
+    prepare(home, mlflow_uri=mlflow_uri)
+    from zenml.client import Client
+
+    return Client()
+
+
+def plan(stack: StackConfig, client: "Client | None", *, store: str) -> StackPlan:
+    """What apply would do. Without a client: what an empty store would be asked for. Raises ConfigError."""
+    changes = []
+    for kind, component in stack.components.items():
+        name = stack.component_name(kind)
+        existing = _component(client, kind, name) if client else None
+        if existing is not None and existing.flavor_name != component.flavor:
+            raise ConfigError(
+                f"{kind} '{name}' is of flavour {existing.flavor_name} in {store}, not {component.flavor}: "
+                f"rename it with 'zenml {kind.replace('_', '-')} rename', or give this one another name in the YAML"
+            )
+        changed = _changed(component.configuration, existing)
+        action: Action = "create" if existing is None else "update" if changed else "unchanged"
+        settings = {key: _shown(key, value) for key, value in changed.items()}
+        changes.append(ComponentChange(kind=kind, name=name, flavor=component.flavor, action=action, settings=settings))
+    return StackPlan(name=stack.name, action=_stack_action(stack, client), store=store, components=tuple(changes))
+
+
+def apply(stack: StackConfig, client: "Client", *, store: str) -> StackPlan:
+    """Make or update components and stack, and make it the active one. Components it does not name stay in the stack.
+
+    Applied twice, the second time changes nothing. Raises ConfigError.
+    """
+    from zenml.exceptions import EntityExistsError
+
+    decided = plan(stack, client, store=store)
+    try:
+        members = {_kind(kind): _ensure_component(client, stack, kind) for kind in stack.components}
+        if decided.action == "create":
+            client.create_stack(stack.name, members)
+        elif decided.action == "update":
+            client.update_stack(stack.name, component_updates=members)
+    except EntityExistsError as error:
+        raise ConfigError(f"stack {stack.name} was made by someone else just now: run the command again") from error
+    except (ValueError, ImportError) as error:  # the flavour refuses its settings
+        raise ConfigError(f"stack {stack.name} cannot be made: {' '.join(str(error).split())}") from error
+    client.activate_stack(client.get_stack(stack.name, allow_name_prefix_match=False).id)
+    if client.active_stack_model.name != stack.name:
+        raise ConfigError(
+            f"stack {stack.name} is made, but ZENML_ACTIVE_STACK_ID names {client.active_stack_model.name}: unset it"
+        )
+    return decided
+
+
+def _is_installed(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+    except PackageNotFoundError:
+        return False
+
+
+def _kind(kind: Kind) -> Any:  # noqa: ANN401 - ZenML's enumeration, whose import takes seconds
+    from zenml.enums import StackComponentType
+
+    return StackComponentType(kind)
+
+
+def _component(client: "Client", kind: Kind, name: str) -> "ComponentResponse | None":
+    found = client.list_stack_components(type=_kind(kind), name=name, hydrate=True).items
+    return found[0] if found else None
+
+
+def _changed(wanted: Mapping[str, Any], existing: "ComponentResponse | None") -> dict[str, Any]:
+    """Settings to write: those that differ; None takes one away."""
+    there = {} if existing is None else existing.configuration
+    return {key: value for key, value in wanted.items() if there.get(key) != value}
+
+
+def _ensure_component(client: "Client", stack: StackConfig, kind: Kind) -> Any:  # noqa: ANN401 - a UUID
+    component, name = stack.components[kind], stack.component_name(kind)
+    if component.source and not client.list_flavors(name=component.flavor, type=kind).total:
+        client.create_flavor(component.source, _kind(kind))
+    existing = _component(client, kind, name)
+    changed = _changed(component.configuration, existing)
+    if existing is None:
+        settings = {key: value for key, value in changed.items() if value is not None}
+        return client.create_stack_component(name, component.flavor, _kind(kind), settings).id
+    if changed:
+        client.update_stack_component(existing.id, _kind(kind), configuration=changed)
+    return existing.id
+
+
+def _stack_action(stack: StackConfig, client: "Client | None") -> Action:
+    found = client.list_stacks(name=stack.name, hydrate=True).items if client else []
+    if not found:
+        return "create"
+    members = {kind: [each.name for each in found[0].components.get(_kind(kind), [])] for kind in stack.components}
+    return "unchanged" if all(members[kind] == [stack.component_name(kind)] for kind in members) else "update"
+
+
+def _shown(key: str, value: object) -> str:
+    """A setting as it may be printed: a secret only if it is a reference to one that ZenML keeps."""
+    if not isinstance(value, str):
+        return "(taken away)" if value is None else str(value)
+    is_open = value == "none" or (value.startswith("{{") and value.endswith("}}"))
+    return value if is_open or not any(word in key.split("_") for word in _SECRET_WORDS) else _HIDDEN

@@ -1,0 +1,318 @@
+"""Home: where pipelines keep their stores, and what a first run needs there; knows nothing of steps or models."""
+
+import functools
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, cast
+
+from components.errors import ConfigError, StorageError
+from components.home import HOME_VARIABLE, home_root
+from components.storage import make_private, write_errors
+from pipelines import moved_home as moved
+
+if TYPE_CHECKING:
+    from zenml.client import Client
+    from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+
+STACK_NAME = "image-finder"
+EXPERIMENT_NAME = "image-finder"
+
+_REMOTE_SCHEMES = ("http://", "https://")
+_TALKING_LOGGERS = ("zenml.orchestrators.step_launcher", "zenml.orchestrators.step_run_utils")
+_QUIET_LOGGERS = (
+    "zenml.zen_stores.base_zen_store",  # warns that it activates the stack `default`, which ours replaces at once
+    "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",  # cannot disable autologging of fastai
+)
+# They log the traceback of a failed step, which is raised again for whoever started the pipeline to show.
+_REPEATING_LOGGERS = ("zenml.orchestrators.local.local_orchestrator", "zenml.orchestrators.step_runner")
+_OUR_PACKAGES = ("components", "model_registry", "steps", "pipelines")
+
+
+@dataclass(frozen=True)
+class Home:
+    """One folder that holds everything the pipelines write; every path below it is derived, none is configured."""
+
+    root: Path
+
+    @classmethod
+    def resolve(cls, path: Path | None = None) -> "Home":
+        """The given folder, else the one IMAGE_FINDER_HOME names, else the user's data folder; absolute, not created."""
+        return cls(home_root(path))
+
+    @property
+    def zenml_dir(self) -> Path:
+        """ZenML's configuration, its SQLite store and its artefacts."""
+        return self.root / "zenml"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """MLflow's SQLite file: runs, metrics, registered models."""
+        return self.root / "mlflow.db"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's address of that file."""
+        return f"sqlite:///{self.mlflow_db}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Figures, reports and registered bundles."""
+        return self.root / "mlartifacts"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Features of frozen trunks; may be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def data_dir(self) -> Path:
+        """The demo data set."""
+        return self.root / "data"
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Bundles downloaded from the registry."""
+        return self.root / "bundles"
+
+    @property
+    def index_dir(self) -> Path:
+        """Published vector indices."""
+        return self.root / "index"
+
+
+def existing_registry(home: Home, given: str | None = None) -> str:
+    """MLflow's address for a command that reads it without ZenML; a home that was moved is adopted first."""
+    moved.adopt(home)
+    return tracking_uri(home, given)
+
+
+def tracking_uri(home: Home, given: str | None = None) -> str:
+    """MLflow's address without touching ZenML: the given one, else MLFLOW_TRACKING_URI, else the home's SQLite file."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or home.mlflow_uri
+
+
+def prepare(home: Home, *, mlflow_uri: str | None) -> str:
+    """Make everything a pipeline run needs and return MLflow's tracking address; quick when it is there already.
+
+    Without a ZenML server (ZENML_STORE_URL unset) the home gets its own SQLite store and stack; with one, the active
+    stack is the user's and is only checked. Call it before anything imports zenml: ZenML reads its environment then.
+    Returns the address because ZenML blanks MLflow's global one after each tracked step, so that later readers must
+    name it. Raises ConfigError, StorageError.
+    """
+    client = connect(home)
+    if has_server():
+        return _tracker_of(client).get_tracking_uri()
+    _require_same_store(home, client)
+    uri = _blanked_address(client, mlflow_uri) or tracking_uri(home, mlflow_uri)
+    _ensure_stack(client, uri)
+    _ensure_experiment(home, uri)
+    return uri
+
+
+def has_server() -> bool:
+    """Whether a ZenML server keeps the store, not a file of the home."""
+    return bool(os.environ.get("ZENML_STORE_URL"))
+
+
+def connect(home: Home) -> "Client":
+    """Make the home's folders, set what ZenML and MLflow read at import, and return ZenML's client.
+
+    Call it before anything imports zenml. Raises StorageError, and ConfigError when the server does not answer.
+    """
+    _make_folders(home)
+    moved.adopt(home)
+    if not has_server():
+        moved.ensure_own_store(home)
+    _set_environment(home, has_server=has_server())
+    from zenml.client import Client  # 4 s, and it reads the environment set above
+
+    _tame_logs()
+    _remember_packages()
+    moved.keep_cached_steps(home)
+    try:
+        client = Client()
+        _ = client.zen_store  # connects
+    except Exception as error:
+        if not has_server():
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"ZenML server {os.environ['ZENML_STORE_URL']} cannot be used: {reason}; "
+            "check ZENML_STORE_URL and ZENML_STORE_API_KEY, or unset them to use the home's own store"
+        ) from error
+    return client
+
+
+def _make_folders(home: Home) -> None:
+    for folder in (home.zenml_dir, home.mlflow_artifacts, home.cache_dir, home.data_dir, home.bundles_dir):
+        with write_errors(folder):
+            make_private(folder)
+    # ZenML and MLflow each bury a refused write under 30 lines of traceback, and at any later step.
+    for folder in (home.root, home.zenml_dir, home.mlflow_artifacts):
+        if not os.access(folder, os.W_OK):
+            raise StorageError(f"cannot write {folder}: Permission denied; choose another folder with --home")
+
+
+def _set_environment(home: Home, *, has_server: bool) -> None:
+    """Settings ZenML and MLflow read at import. What the user set already stays, except where the stores are."""
+    os.environ[HOME_VARIABLE] = str(home.root)  # what the steps read
+    if not has_server:
+        os.environ["ZENML_CONFIG_PATH"] = str(home.zenml_dir)
+        os.environ["ZENML_LOCAL_STORES_PATH"] = str(home.zenml_dir / "stores")
+        # Names a folder without .zen on purpose: a .zen above the current folder must not choose the stack.
+        os.environ["ZENML_REPOSITORY_PATH"] = str(home.zenml_dir)
+    defaults = {
+        "ZENML_LOGGING_VERBOSITY": "WARNING",
+        "ZENML_LOGGING_COLORS_DISABLED": str(not sys.stderr.isatty()).lower(),
+        "ZENML_ENABLE_RICH_TRACEBACK": "false",
+        "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
+        "AUTO_OPEN_DASHBOARD": "false",
+        # Folder that holds `steps`: the checkout when editable, site-packages when installed; any current folder works.
+        "ZENML_CUSTOM_SOURCE_ROOT": str(Path(__file__).resolve().parents[1]),
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    for key, value in defaults.items():
+        os.environ.setdefault(key, value)
+
+
+class _Stderr:
+    """Writes to whatever stderr is at the time, below ZenML's wrapper, which would store each line twice."""
+
+    def write(self, text: str) -> int:
+        stream = sys.stderr
+        if (raw := getattr(stream, "buffer", None)) is None:
+            return stream.write(text)
+        stream.flush()
+        raw.write(text.encode(stream.encoding or "utf-8", "replace"))
+        raw.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _remember_packages() -> None:
+    """ZenML 0.98 looks through the files of all installed packages, 0.7 s, whenever it stores a table: once is enough."""
+    from zenml.utils import source_utils
+
+    if not hasattr(source_utils._get_package_for_module, "cache_info"):  # noqa: SLF001 - see the pin in pyproject.toml
+        source_utils._get_package_for_module = functools.cache(source_utils._get_package_for_module)  # noqa: SLF001
+
+
+def _tame_logs() -> None:
+    """ZenML logs to stdout, which is for results; and of its talk only the progress of the steps is of interest."""
+    from zenml.logger import ZenMLConsoleHandler
+
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, ZenMLConsoleHandler):
+            handler.setStream(cast("TextIO", _Stderr()))
+    for name in (*_TALKING_LOGGERS, *_OUR_PACKAGES):
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name in _REPEATING_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger(_TALKING_LOGGERS[0]).addFilter(_repeats_no_error)
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"mlflow\.")  # about its own type hints and its use of pandas
+
+
+def _repeats_no_error(record: logging.LogRecord) -> bool:
+    """Whether a record is no error of a step: those are raised again and shown by the command, in one line."""
+    return record.levelno < logging.ERROR
+
+
+def _blanked_address(client: "Client", given: str | None) -> str | None:
+    """The address in use, if ZenML blanked MLFLOW_TRACKING_URI in this process: what the user set there is lost."""
+    from zenml.enums import StackComponentType as Kind
+
+    if given or os.environ.get("MLFLOW_TRACKING_URI") != "":
+        return None
+    for stack in client.list_stacks(name=STACK_NAME, hydrate=True).items:
+        return str(stack.components[Kind.EXPERIMENT_TRACKER][0].configuration["tracking_uri"])
+    return None
+
+
+def _tracker_of(client: "Client") -> "MLFlowExperimentTracker":
+    """The MLflow tracker of the active stack. Raises ConfigError if it has none."""
+    from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+
+    stack = client.active_stack
+    tracker = stack.experiment_tracker
+    if not isinstance(tracker, MLFlowExperimentTracker):
+        found = "no experiment tracker" if tracker is None else f"the {tracker.flavor} experiment tracker"
+        raise ConfigError(
+            f"ZenML stack '{stack.name}' has {found}, an MLflow one is needed: run `zenml experiment-tracker register "
+            f"mlflow --flavor=mlflow --tracking_uri=...` and `zenml stack update {stack.name} -e mlflow`, "
+            "or unset ZENML_STORE_URL to use the local store"
+        )
+    return tracker
+
+
+def _require_same_store(home: Home, client: "Client") -> None:
+    url = client.zen_store.url
+    if not url.startswith(f"sqlite:///{home.zenml_dir}"):
+        raise ConfigError(f"this process already uses the ZenML store {url}: start a new one for the home {home.root}")
+
+
+def _ensure_stack(client: "Client", uri: str) -> None:
+    """Register the stack, or point its tracker to another address; and make it this process's active one."""
+    from zenml.enums import StackComponentType as Kind
+
+    if not client.list_stacks(name=STACK_NAME).items:
+        settings = {key: value for key, value in _tracker_settings(uri).items() if value is not None}
+        tracker = client.create_stack_component(STACK_NAME, "mlflow", Kind.EXPERIMENT_TRACKER, settings)
+        orchestrator, store = (
+            client.list_stack_components(type=kind, flavor="local").items[0].id
+            for kind in (Kind.ORCHESTRATOR, Kind.ARTIFACT_STORE)
+        )
+        client.create_stack(
+            STACK_NAME,
+            {Kind.ORCHESTRATOR: orchestrator, Kind.ARTIFACT_STORE: store, Kind.EXPERIMENT_TRACKER: tracker.id},
+        )
+    stack = client.get_stack(STACK_NAME)
+    os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack.id)
+    tracker = stack.components[Kind.EXPERIMENT_TRACKER][0]
+    if any(tracker.configuration.get(key) != value for key, value in _tracker_settings(uri).items()):
+        client.update_stack_component(tracker.id, Kind.EXPERIMENT_TRACKER, configuration=_tracker_settings(uri))
+    if client.active_stack_model.id != stack.id:
+        raise ConfigError(f"ZenML did not activate the stack '{STACK_NAME}': unset ZENML_ACTIVE_STACK_ID and run again")
+
+
+def _tracker_settings(uri: str) -> dict[str, str | None]:
+    """ZenML wants exactly one way to log in to a remote server, open ones too: those ignore the placeholder.
+
+    None takes a setting away when the stack exists already.
+    """
+    user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD", "TOKEN"))
+    remote = uri.startswith(_REMOTE_SCHEMES)
+    by_name = remote and user and password
+    return {
+        "tracking_uri": uri,
+        "experiment_name": EXPERIMENT_NAME,
+        "tracking_username": user if by_name else None,
+        "tracking_password": password if by_name else None,
+        "tracking_token": token or "none" if remote and not by_name else None,
+    }
+
+
+def _ensure_experiment(home: Home, uri: str) -> None:
+    """Make the MLflow experiment before the tracker does, which would keep artefacts in ./mlruns of any folder."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    location = None if uri.startswith(_REMOTE_SCHEMES) else home.mlflow_artifacts.as_uri()
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        if client.get_experiment_by_name(EXPERIMENT_NAME) is None:
+            client.create_experiment(EXPERIMENT_NAME, artifact_location=location)
+    except MlflowException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"MLflow at {uri} cannot be used: {reason}; check MLFLOW_TRACKING_URI") from error

@@ -1,0 +1,33 @@
+"""A published index over a folder of pictures, and the application on it."""
+
+import contextlib
+import os
+
+from starlette.testclient import TestClient
+
+from components.app.api.application import create_app
+from components.app.api.settings import Settings
+from components.configs import EmbeddingConfig, GalleryConfig
+from components.index.embed import embed_gallery
+from components.index.gallery import read_gallery
+from components.index.index import VectorIndex
+from components.index.publish import publish
+from components.search.finder import Finder
+
+
+def publish_album(folder, bundle, place):
+    """Index the pictures of folder and publish that below place; returns the published root."""
+    made = place / f"made-{os.urandom(4).hex()}"
+    gallery = read_gallery(GalleryConfig(root=folder))
+    config = EmbeddingConfig(device="cpu", threads=1)
+    embed_gallery(bundle, gallery, made, config, cache_dir=place / "cache", max_failed_share=1)
+    publish(VectorIndex.open(made), bundle, bundles=place / "bundles", target=place / "index")
+    return place / "index"
+
+
+@contextlib.contextmanager
+def serving(index, *, base_url="http://127.0.0.1:8080", **settings):
+    """A client of the running application."""
+    app = create_app(lambda: Finder.open(index, threads=1), Settings.parse({"refresh_s": 0.02, **settings}))
+    with TestClient(app, base_url=base_url) as client:
+        yield client

@@ -1,0 +1,248 @@
+import io
+import os
+import re
+import shutil
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+
+from components.app.api.error_responses import Fault
+from components.app.api.image_routes import attachment
+from components.app.api.original_files import open_original
+from components.search.finder import Finder
+
+VIEWS = ("thumbnail", "view", "original", "explanation?q=red")
+
+
+def hit_of(api, colour):
+    return api.get("/api/v1/search", params={"q": colour, "k": 1}).json()["hits"][0]
+
+
+def address(api, colour, what=""):
+    return f"/api/v1/pictures/{hit_of(api, colour)['id']}{what}"
+
+
+def shown(response):
+    assert response.status_code == 200, response.text
+    return Image.open(io.BytesIO(response.content))
+
+
+@pytest.fixture
+def own(album_tools, colour_bundle, paint, tmp_path):
+    """An album of one's own, to be damaged: files by colour, and a client."""
+    files = {
+        name: paint(tmp_path / "pictures" / "sub" / f"{name}.png", name, (400, 300))
+        for name in ("red", "green", "blue")
+    }
+    index = album_tools.publish_album(tmp_path / "pictures", colour_bundle, tmp_path)
+    kept = tmp_path / "thumbnails"
+    with album_tools.serving(index, thumbnails_path=kept) as client:
+        identities = {name: hit_of(client, name)["id"] for name in files}
+        yield SimpleNamespace(files=files, client=client, ids=identities, index=index, kept=kept, root=tmp_path)
+
+
+def test_what_is_known_of_a_picture_names_no_path_of_the_host(api, album):
+    answer = api.get(address(api, "red")).json()
+    assert (answer["name"], answer["folder"]) == ("red.png", "pictures/warm")
+    assert (answer["width_px"], answer["height_px"]) == (400, 300)
+    everything = [api.get(path).text for path in ("/api/v1/info", "/api/v1/facets", "/api/v1/search?q=red", "/metrics")]
+    assert str(album) not in "".join([*everything, str(answer)])
+    assert "path" not in answer
+
+
+def test_paths_are_told_when_asked_for(album_tools, album):
+    with album_tools.serving(album / "index", show_paths=True) as client:
+        hit = hit_of(client, "red")
+        assert hit["path"] == str(album / "pictures" / "warm" / "red.png")
+        assert client.get(f"/api/v1/pictures/{hit['id']}").json()["path"] == hit["path"]
+
+
+@pytest.mark.parametrize(("asked", "longer"), [(1, 160), (160, 160), (161, 320), (320, 320), (960, 400)])
+def test_a_thumbnail_has_the_next_larger_of_a_few_sizes(api, asked, longer):
+    picture = shown(api.get(address(api, "red", f"/thumbnail?px={asked}")))
+    assert max(picture.size) == longer
+    assert picture.format == "JPEG"
+    red, green, blue = picture.getpixel((20, 20))
+    assert red > 200 > 60 > max(green, blue)
+
+
+def test_views_carry_no_metadata_and_turn_as_the_camera_was_held(album_tools, colour_bundle, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Secret Camera"
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "pictures" / "turned.jpg", exif=exif)
+    index = album_tools.publish_album(tmp_path / "pictures", colour_bundle, tmp_path)
+    with album_tools.serving(index) as client:
+        for what in ("thumbnail", "view", "explanation?q=red"):
+            answer = client.get(address(client, "red", f"/{what}"))
+            assert shown(answer).width < shown(answer).height
+            assert b"Secret" not in answer.content
+            assert not shown(answer).getexif()
+
+
+@pytest.mark.parametrize("what", ["thumbnail", "view"])
+def test_a_picture_that_the_browser_has_is_not_sent_again(api, what):
+    first = api.get(address(api, "red", f"/{what}"))
+    assert first.headers["Cache-Control"].startswith("private")
+    again = api.get(address(api, "red", f"/{what}"), headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert (
+        api.get(address(api, "blue", f"/{what}"), headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+    )
+
+
+def test_the_original_is_the_file_itself_to_be_saved(api, album):
+    answer = api.get(address(api, "red", "/original"))
+    assert answer.content == (album / "pictures/warm/red.png").read_bytes()
+    assert answer.headers["Content-Type"] == "image/png"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=\"red.png\"; filename*=UTF-8''red.png"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_head_is_get_without_the_body(api):
+    for what in ("", *(f"/{view}" for view in VIEWS)):
+        got, head = (api.request(method, address(api, "red", what)) for method in ("GET", "HEAD"))
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["Content-Length"] == str(len(got.content))
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
+
+
+@pytest.mark.parametrize(
+    "name", ['a"b.png', "a\nb\r\nSet-Cookie: x=1.png", "\u767d\u00df.png", "a/../b\\c.png", "%41;.png", "\u202egnp.exe"]
+)
+def test_a_name_cannot_leave_its_header(name):
+    value = attachment(name)
+    assert value.isascii()
+    assert value.isprintable()
+    plain, encoded = re.fullmatch(r"attachment; filename=\"([^\"]*)\"; filename\*=UTF-8''(\S+)", value).groups()
+    assert "/" not in plain + unquote(encoded)
+    assert "\\" not in plain + unquote(encoded)
+    assert unquote(encoded).isprintable()
+
+
+def test_a_name_with_quotes_and_a_newline_is_served(api):
+    hit = hit_of(api, "white")
+    assert hit["name"] == 'wei\u00df "\n\u767d.png'
+    answer = api.get(f"/api/v1/pictures/{hit['id']}/original")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Disposition"].endswith("filename*=UTF-8''wei%C3%9F%20%22_%E7%99%BD.png")
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        "f" * 16,
+        "..",
+        "../../../etc/passwd",
+        "%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "%2Fetc%2Fpasswd",
+        "%00",
+        "x" * 65,
+        "x" * 9000,
+        "\u767d",
+    ],
+)
+@pytest.mark.parametrize("view", ["", *(f"/{view}" for view in VIEWS)])
+def test_what_is_no_id_of_the_index_is_not_found(api, identity, view):
+    answer = api.get(f"/api/v1/pictures/{identity}{view}")
+    assert answer.status_code in {404, 422}
+    assert answer.json()["error"]["code"] in {"not_found", "bad_request"}
+    assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../api/live.py",
+        "/static/%2e%2e/api/live.py",
+        "/static//etc/passwd",
+        "/static/..%2f..%2fcli.py",
+        "/static/%00",
+    ],
+)
+def test_the_page_s_folder_gives_nothing_from_outside(api, path):
+    answer = api.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_file_that_has_gone_is_told_as_gone(own, view):
+    own.files["red"].unlink()
+    answer = own.client.get(f"/api/v1/pictures/{own.ids['red']}/{view}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
+    assert str(own.root) not in answer.text
+    assert own.client.get(f"/api/v1/pictures/{own.ids['red']}").status_code == 200
+    labels = own.client.post("/api/v1/labels", json={"id": own.ids["red"], "labels": ["red", "blue"]})
+    assert labels.status_code == 410
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("way", ["file", "folder", "loop", "pipe", "directory", "unreadable"])
+def test_no_file_outside_the_indexed_folders_is_opened(own, view, way, paint):
+    outside = paint(own.root / "outside" / "red.png", "red")
+    if way == "file":
+        own.files["red"].unlink()
+        own.files["red"].symlink_to(outside)
+    elif way == "folder":
+        shutil.rmtree(own.files["red"].parent)
+        own.files["red"].parent.symlink_to(outside.parent)
+    elif way == "unreadable":
+        own.files["red"].write_bytes(b"no picture any more")
+    else:
+        own.files["red"].unlink()
+        own.files["red"].symlink_to(own.files["red"]) if way == "loop" else None
+        os.mkfifo(own.files["red"]) if way == "pipe" else None
+        own.files["red"].mkdir() if way == "directory" else None
+    answer = own.client.get(f"/api/v1/pictures/{own.ids['red']}/{view}")
+    if (way, view) == ("unreadable", "original"):
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        return
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
+
+
+def test_a_file_that_is_exchanged_while_it_is_opened_is_not_read(own, monkeypatch, paint):
+    outside = paint(own.root / "outside" / "red.png", "red")
+    engine = Finder.open(own.index).engine
+    genuine = engine.picture_path
+
+    def exchanged(identity):  # between the check of the path and its opening, a folder becomes a link to elsewhere
+        path = genuine(identity)
+        shutil.rmtree(path.parent)
+        path.parent.symlink_to(outside.parent)
+        return path
+
+    monkeypatch.setattr(engine, "picture_path", exchanged)
+    with pytest.raises(Fault, match="no longer there") as caught:
+        open_original(engine, own.ids["red"])
+    assert caught.value.status == 410
+
+
+def test_a_file_that_has_changed_is_shown_as_it_is_now(own, paint):
+    place = f"/api/v1/pictures/{own.ids['red']}/thumbnail"
+    before = own.client.get(place)
+    paint(own.files["red"], "blue", (400, 300))
+    after = own.client.get(place, headers={"If-None-Match": before.headers["ETag"]})
+    red, _, blue = shown(after).getpixel((5, 5))
+    assert blue > 200 > 50 > red
+
+
+def test_a_thumbnail_is_kept_and_a_folder_that_cannot_be_written_harms_nothing(own):
+    place = f"/api/v1/pictures/{own.ids['red']}/thumbnail"
+    first = own.client.get(place).content
+    (kept,) = own.kept.rglob("*.jpg")
+    assert kept.read_bytes() == first
+    kept.write_bytes(b"from the folder")
+    assert own.client.get(place).content == b"from the folder"
+    shutil.rmtree(own.kept)
+    own.kept.write_text("a file where the folder should be")
+    assert own.client.get(place).content == first
+
+
+def test_a_file_above_the_limit_is_not_read(album_tools, album):
+    with album_tools.serving(album / "index", max_original_bytes=100) as client:
+        answer = client.get(address(client, "red", "/thumbnail"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
+        assert client.get(address(client, "red", "/original")).status_code == 200

@@ -1,0 +1,441 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from components.app.commands.search_command import search
+from components.captions.vocabulary import Vocabulary
+from components.configs import EmbeddingConfig, GalleryConfig
+from components.index.embed import embed_gallery
+from components.index.gallery import read_gallery
+from components.index.index import item_id
+from components.index.publish import publish
+from components.storage import sha256_of_file
+from tests.support.checkout import CHECKOUT
+
+HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations", "onnx", "sklearn")
+
+# Runs the command line and then tells on stderr which heavy modules it took along.
+RUNNER = f"""
+import sys
+from components.app.cli import main
+try:
+    main(prog_name="image-finder")
+finally:
+    print("heavy:", *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+
+
+def publish_pictures(folder, colours, bundle):
+    """Publish plain pictures of colours, by name, with captions, as the index of the home `folder`."""
+    (folder / "pictures").mkdir(parents=True)
+    images, annotations = [], []
+    for number, (name, colour) in enumerate(colours.items(), start=1):
+        Image.new("RGB", (8, 8), colour).save(folder / "pictures" / f"{name}.png")
+        images.append({"id": number, "file_name": f"{name}.png"})
+        annotations.append({"image_id": number, "caption": f"a plain\n{name} ✓ picture"})
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    gallery = read_gallery(GalleryConfig(root=folder, annotations="captions.json", images="pictures"))
+    config = EmbeddingConfig(device="cpu", threads=1)
+    index = embed_gallery(bundle, gallery, folder / "built", config, cache_dir=folder / "cache", max_failed_share=0)
+    publish(index, bundle, bundles=folder / "bundles", target=folder / "index")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, colour_bundle):
+    """A home with three colours; below it, `twins`, one in which red is there twice."""
+    folder = tmp_path_factory.mktemp("home")
+    publish_pictures(folder, {name: name for name in ("red", "green", "blue")}, colour_bundle)
+    twins = {"red": "red", "rot": (250, 3, 3), "green": "green"}
+    publish_pictures(folder / "twins", twins, colour_bundle)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def album_of_reds(tmp_path_factory, write_colour_bundle, good_from):
+    """A home with 5 red images among 60, whose model calls a hit of a short text good from a cosine of 0.9 on."""
+    folder = tmp_path_factory.mktemp("reds")
+    vocabulary = Vocabulary.of(["a red one"] * 40)
+    bundle = write_colour_bundle(folder / "bundle", vocabulary=vocabulary, matches=good_from(0.9))
+    publish_pictures(folder, {f"{n:02d}": (220, n, n) if n < 5 else (20, n, 200) for n in range(60)}, bundle)
+    return folder
+
+
+def run(home, *arguments, cwd="/", **environment):
+    return subprocess.run(
+        [sys.executable, "-c", RUNNER, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "IMAGE_FINDER_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def ask(home, *arguments, **environment):
+    """The command in this process: (exit code, stdout, lines of stderr)."""
+    done = CliRunner().invoke(
+        search, arguments, env={"IMAGE_FINDER_HOME": str(home), **environment}, prog_name="search"
+    )
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done.exit_code, done.stdout, done.stderr.splitlines()
+
+
+def names(home, *arguments):
+    code, printed, _ = ask(home, *arguments, "--json")
+    assert code == 0
+    return [hit["name"].removesuffix(".png") for hit in json.loads(printed)["hits"]]
+
+
+def id_of(home, name):
+    code, printed, _ = ask(home, name, "-k", "1", "--json")
+    assert code == 0
+    return json.loads(printed)["hits"][0]["id"]
+
+
+def test_a_search_prints_an_aligned_table_and_stays_light(home):
+    done = run(home, "search", "green", "-k", "2", "--folder", "pictures", "--since", "2001-01-01", "--min-px", "8")
+    assert (done.returncode, done.stderr) == (0, "more with --page 2\nheavy:\n")
+    heading, first, second = done.stdout.splitlines()
+    assert heading.split() == ["rank", "score", "id", "picture", "caption"]
+    rank, score, identity, path, *caption = first.split()
+    assert (rank, score, path) == ("1", "0.9993", str(home / "pictures" / "green.png"))
+    assert (len(identity), " ".join(caption)) == (16, "a plain green ✓ picture")
+    assert [line.index("a plain") for line in (first, second)] == [heading.index("caption")] * 2
+
+
+@pytest.mark.parametrize("how", ["--image", "--like"])
+def test_a_search_by_picture_stays_light_too(home, how):
+    wanted = str(home / "pictures" / "blue.png") if how == "--image" else id_of(home, "blue")
+    done = run(home, "search", how, wanted, "--all", "-k", "3")
+    assert (done.returncode, done.stderr) == (0, "heavy:\n")
+    heading, first, *_ = done.stdout.splitlines()
+    assert heading.split() == ["rank", "score", "id", "picture", "caption"]
+    assert "blue.png" in first
+
+
+def test_json_is_the_whole_answer(home):
+    code, printed, talk = ask(home, "blue", "-k", "1", "--json")
+    answer = json.loads(printed)
+    (hit,) = answer.pop("hits")
+    assert (code, talk) == (0, ["more with --page 2"])
+    assert answer == {"candidates": 3, "more": True, "matches_well": True, "unmet": [], "truncated": []}
+    file = home / "pictures" / "blue.png"
+    assert (hit.pop("score"), hit.pop("good")) == (pytest.approx(1, abs=1e-2), None)
+    assert datetime.fromisoformat(hit.pop("modified_at")).timestamp() == int(file.stat().st_mtime)
+    assert hit == {
+        "rank": 1,
+        "id": item_id(home / "pictures", b"blue.png"),
+        "uri": str(file),
+        "folder": "pictures",
+        "name": "blue.png",
+        "captions": ["a plain\nblue ✓ picture"],
+        "sha256": sha256_of_file(file),
+        "bytes": file.stat().st_size,
+        "width_px": 8,
+        "height_px": 8,
+        "taken_at": None,
+        "camera": "",
+        "latitude": None,
+        "longitude": None,
+        "duplicates": [],
+    }
+
+
+def test_words_without_quotes_are_one_query(home):
+    assert names(home, "a", "red", "thing", "-k", "1") == ["red"]
+
+
+def test_everything_that_is_wanted_counts_together(home):
+    picture, identity = str(home / "pictures" / "blue.png"), id_of(home, "green")
+    assert names(home, "red", "--image", picture, "--all")[2] == "green"
+    assert names(home, "red", "--like", identity, "--all")[2] == "blue"
+    assert names(home, "--also", "red", "--also", "green", "--all")[2] == "blue"
+    assert names(home, "--like", identity, "--image", picture, "--all")[2] == "red"
+
+
+def test_a_weight_stands_behind_a_text_a_picture_or_an_id(home):
+    picture, identity = str(home / "pictures" / "blue.png"), id_of(home, "green")
+    order = ["red^3", "--image", f"{picture}^2", "--like", f"{identity}^1", "--all"]
+    assert names(home, *order) == ["red", "blue", "green"]
+    assert names(home, "red", "--image", f"{picture}^2.5", "--like", f"{identity}^.5", "--all") == [
+        "blue",
+        "red",
+        "green",
+    ]
+    assert names(home, "red", "--also", "blue^2", "--all")[0] == "blue"
+
+
+def test_a_file_whose_name_ends_like_a_weight_is_that_file(home, tmp_path):
+    named = tmp_path / "blue.png^2"
+    named.write_bytes((home / "pictures" / "blue.png").read_bytes())
+    assert names(home, "--image", str(named), "-k", "1") == ["blue"]
+
+
+def test_what_is_not_wanted_sinks_by_its_weight(home):
+    every = ("red and green and blue", "--all")
+    assert names(home, *every, "--not", "red", "--not", "green^0.1") == ["blue", "green", "red"]
+    assert names(home, *every, "--not", "blue^0.4", "--not", "green^0.8") == ["red", "blue", "green"]
+
+
+def test_filters_and_the_smallest_score_leave_out(home):
+    assert names(home, "red", "--min-score", "0.5") == ["red"]
+    none = {
+        "no picture passes the filters": [
+            ("--until", "1999-12-31"),
+            ("--camera", "canon"),
+            ("--min-px", "9"),
+            ("--orientation", "portrait"),
+            ("--gps",),
+        ],
+        "none of 3 pictures scores 1.5 or more": [("--min-score", "1.5"), ("--no-gps", "--min-score", "1.5")],
+        "there are no pictures on page 9": [("--page", "9")],
+    }
+    for told, filters in none.items():
+        for options in filters:
+            assert ask(home, "red", *options) == (0, "", [told])
+    assert json.loads(ask(home, "red", "--gps", "--json")[1])["hits"] == []
+
+
+def test_a_folder_is_named_by_its_label_or_by_its_path(home, monkeypatch):
+    monkeypatch.chdir(home)
+    for folder in ("pictures", "./pictures/", str(home / "pictures"), f"{home}/twins/../pictures"):
+        assert len(names(home, "red", "--folder", folder)) == 3
+    assert len(names(home / "twins", "red", "--all", "--folder", str(home / "twins" / "pictures"))) == 3
+    code, _, talk = ask(home, "red", "--folder", str(home / "twins" / "pictures"))
+    assert (code, talk) == (
+        1,
+        [f"Error: the index has no folder {str(home / 'twins' / 'pictures')!r}; it has 'pictures'"],
+    )
+
+
+def test_a_picture_has_the_smallest_score_of_one(home):
+    assert names(home, "--image", str(home / "pictures" / "red.png"), "--min-score", "1") == ["red"]
+
+
+def test_pages_follow_each_other(home):
+    pages = [names(home, "red", "--all", "-k", "1", "--page", str(page)) for page in (1, 2, 3)]
+    assert [page[0] for page in pages] == names(home, "red", "--all")
+    assert ask(home, "red", "--all", "-k", "1", "--page", "3")[2] == []
+
+
+def test_near_duplicates_are_one_line_that_counts_them(home):
+    # Plain pictures have one difference hash, and red and its near shade one colour as well.
+    folded = ask(home / "twins", "red")[1].splitlines()
+    assert len(folded) == 3
+    assert folded[1].split()[4:6] == ["+1", "similar"]
+    assert len(ask(home / "twins", "red", "--all")[1].splitlines()) == 4
+
+
+def test_a_person_is_told_which_words_the_model_has_not_met(tmp_path, write_colour_bundle):
+    bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
+    publish_pictures(tmp_path / "home", {"red": "red"}, bundle)
+    assert ask(tmp_path / "home", "a red")[2] == []
+    assert ask(tmp_path / "home", "a red emu, or an Émeu")[2] == [
+        "'emu', 'Émeu' never occurred in the training captions; results may be unrelated"
+    ]
+
+
+def test_a_query_longer_than_the_model_reads_says_which_words_were_used(home):
+    text = "red green blue white red green blue white yellow yellow"  # the model of these tests reads eight words
+    code, printed, talk = ask(home, text, "--json")
+    assert (code, json.loads(printed)["truncated"]) == (
+        0,
+        [{"used": "red green blue white red green blue white", "unused": "yellow yellow"}],
+    )
+    assert talk[1:] == [
+        "the query is longer than the model reads; used 'red green blue white red green blue white', not used 'yellow yellow'"
+    ]
+    assert "the query is longer" in ask(home, "red", "--not", text)[2][-1]
+
+
+def test_one_divider_parts_good_matches_from_less_certain_ones(album_of_reds):
+    printed = ask(album_of_reds, "a red one", "-k", "6", "--all")[1].splitlines()
+    assert [line for line in printed if not line[0].isdigit()][1:] == ["Good matches", "Less certain"]
+    assert (printed[1], printed[7]) == ("Good matches", "Less certain")
+    assert "Less certain" not in ask(album_of_reds, "a red one", "-k", "2", "--all")[1]
+    code, printed, talk = ask(album_of_reds, "1234", "-k", "3", "--all")
+    assert (code, printed.splitlines()[1]) == (0, "Less certain")
+    assert "Good matches" not in printed
+    assert talk == ["no good match; these are the closest images", "more with --page 2"]
+
+
+def test_a_person_is_told_when_nothing_matches_well(home):
+    code, printed, talk = ask(home, "white")
+    assert (code, len(printed.splitlines())) == (0, 4)
+    assert talk == ["no good match; these are the closest images"]
+    assert ask(home, "white", "--not", "red")[2] == talk
+    assert ask(home, "red")[2] == []
+
+
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory, colour_bundle):
+    """A home with two images; one has a red left edge and a blue right edge by now."""
+    folder = tmp_path_factory.mktemp("edges")
+    publish_pictures(folder, {"both": (140, 100, 140), "green": "green"}, colour_bundle)
+    image = Image.new("RGB", (80, 80), "grey")
+    image.paste("red", (0, 0, 20, 80))
+    image.paste("blue", (60, 0, 80, 80))
+    image.save(folder / "pictures" / "both.png")
+    return folder
+
+
+def test_an_explanation_colours_what_raises_the_score_for_the_query(edges, tmp_path):
+    def coloured(*words):
+        code, _, talk = ask(edges, *words, "--explain", str(tmp_path / "why.png"))
+        with Image.open(tmp_path / "why.png") as overlay:
+            assert (code, overlay.size, overlay.mode) == (0, (80, 80), "RGB")
+            spread = np.ptp(np.asarray(overlay).astype(int), axis=2)
+        return bool(spread[:, 2:8].min() > 20), bool(spread[:, -8:-2].min() > 20), talk[-1]
+
+    explained = f"explained: {tmp_path / 'why.png'}"
+    assert (
+        coloured("red", "--not", "green")
+        == coloured("red", "--not", "green", "--not", "blue")
+        == (True, False, explained)
+    )
+    assert coloured("blue", "--not", "green") == (False, True, explained)
+    assert coloured("red", "--not", "green", "--explain-kind", "attention") == (False, False, explained)
+
+
+def test_explanations_go_to_a_folder_or_a_file(home, tmp_path):
+    code, _, talk = ask(home, "red", "-k", "2", "--explain", str(tmp_path / "why"))
+    nothing = "without colour: no region raises the score"  # these images are of one colour each
+    assert (code, talk[-1]) == (0, f"explained: 2 images in {tmp_path / 'why'}; 2 {nothing}")
+    written = sorted(path.name for path in (tmp_path / "why").iterdir())
+    assert written[0] == f"001-{id_of(home, 'red')}.jpg"
+    assert len(written) == 2
+    for name in ("why.png", "why.jpg"):
+        assert ask(home, "red", "--explain", str(tmp_path / name))[2] == [f"explained: {tmp_path / name}; 1 {nothing}"]
+        with Image.open(tmp_path / name) as overlay:
+            assert (overlay.size, overlay.mode) == ((8, 8), "RGB")
+    code, printed, talk = ask(home, "red", "--explain", "/dev/null/why")
+    assert code == 1
+    assert "Error: cannot write /dev/null/why" in talk[-1]
+    assert len(printed.splitlines()) == 4
+
+
+def test_a_picture_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
+    twins = home / "twins"
+    (twins / "pictures" / "green.png").rename(tmp_path / "green.png")
+    try:
+        code, _, talk = ask(twins, "green", "--explain", str(tmp_path / "why"))
+    finally:
+        (tmp_path / "green.png").rename(twins / "pictures" / "green.png")
+    assert code == 0
+    assert talk[-2].startswith("not explained: ")
+    assert "green.png: No such file" in talk[-2]
+    assert talk[-1].startswith(f"explained: 1 image in {tmp_path / 'why'}")
+
+
+def test_the_index_published_last_is_searched_and_told(home, tmp_path):
+    for place, age in (("index", 100), ("library/index", 50)):
+        shutil.copytree(home / "index", tmp_path / place)
+        shutil.copytree(home / "bundles", (tmp_path / place).parent / "bundles")
+        os.utime(tmp_path / place / "CURRENT", (age, age))
+    told = f"searching {tmp_path}/index, published after {tmp_path}/library/index; --index names another"
+    assert ask(tmp_path, "red")[2] == [told]
+    os.utime(tmp_path / "library" / "index" / "CURRENT", (200, 200))
+    assert ask(tmp_path, "red")[2][0].startswith(f"searching {tmp_path}/library/index, published after")
+    assert ask(tmp_path, "red", "--library", str(tmp_path / "library"))[2] == []
+    shutil.rmtree(tmp_path / "index")
+    assert ask(tmp_path, "red")[2] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["  "], 1, "Error: the query is empty"),
+        ([], 1, "Error: the query is empty; name a text, a picture or the id of a picture"),
+        (["red", "-k", "0"], 1, "Error: query: k: Input should be greater than or equal to 1, got 0"),
+        (["red", "-k", "-3", "--page", "2"], 1, "Error: query: k: Input should be greater than or equal to 1"),
+        (
+            ["red", "-k", "500", "--page", "11"],
+            1,
+            "Error: query: offset (5000) and k (500) must not add up to more than 5000$",
+        ),
+        (["red", "--not", " "], 1, "Error: the query is empty"),
+        (["red^11", "--also", "blue"], 1, "Error: query: terms.0.weight: Input should be less than or equal to 10"),
+        (["red", "--min-score", "nan"], 1, "Error: query: min_score"),
+        (
+            ["red", "--since", "2024-02-01", "--until", "2024-01-01"],
+            1,
+            "Error: query: filters: since (2024-02-01) must not be after until (2024-01-01)$",
+        ),
+        (["red", "--folder", "elsewhere"], 1, "Error: the index has no folder 'elsewhere'; it has 'pictures'$"),
+        (["red", "--folder", "/nowhere"], 1, "Error: the index has no folder '/nowhere'; it has 'pictures'$"),
+        (["red", "--since", "tomorrow"], 2, "Error: Invalid value for '--since'"),
+        (["red", "--orientation", "round"], 2, "Error: Invalid value for '--orientation'"),
+        (["red", "--page", "0"], 2, "Error: Invalid value for '--page'"),
+        (["--image", "/nowhere/a.jpg"], 1, "Error: /nowhere/a.jpg: No such file or directory"),
+        (["--image", "/dev/zero"], 1, "Error: /dev/zero: not a regular file"),
+        (["--image", __file__], 1, f"Error: {__file__}: not a picture"),
+        (["--like", "0123456789abcdef"], 1, "Error: no picture has the id '0123456789abcdef'"),
+        (["red", "--index", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
+        (["red", "--library", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
+        (["red", "--bundle", "/nowhere"], 1, "Error: no bundle at /nowhere"),
+        (["red", "--index", "/a", "--library", "/b"], 2, "Error: --library and --index name two places"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line_on_stderr(home, arguments, code, message):
+    exit_code, printed, talk = ask(home, *arguments)
+    assert (exit_code, printed) == (code, "")
+    assert [f"{line}$".startswith(message) for line in talk if line.startswith("Error")] == [True]
+    assert len(talk) == (1 if code == 1 else 4)
+
+
+def test_an_index_of_another_model_is_one_line(home, write_colour_bundle, tmp_path):
+    other = write_colour_bundle(tmp_path / "other", input_px=16)
+    done = run(home, "search", "red", "--bundle", str(other.path))
+    assert done.returncode == 1
+    assert other.sha256[:12] in done.stderr.splitlines()[0]
+    assert "was made with bundle" in done.stderr.splitlines()[0]
+
+
+def test_help_is_light_and_has_an_example(home):
+    done = run(home, "search", "--help")
+    assert (done.returncode, done.stderr) == (0, "heavy:\n")
+    assert "image-finder search a dog running on the beach" in done.stdout
+
+
+def test_a_closed_pipe_is_quiet(home):
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, "search", "red"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "IMAGE_FINDER_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    talk = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), talk) == (141, "heavy:\n")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "said"),
+    [
+        ("> /dev/full", 1, ["Error: standard output cannot be written: No space left on device"]),
+        ("--json > /dev/full", 1, ["Error: standard output cannot be written: No space left on device"]),
+        ("| head -c 0; exit ${PIPESTATUS[0]}", 141, []),
+        (">&-", 0, ["more with --page 2"]),
+    ],
+)
+def test_results_that_cannot_be_written_end_a_search_without_a_traceback(home, stdout, code, said):
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m components.app.cli search green -k 1 {stdout}"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "IMAGE_FINDER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr.splitlines()) == (code, said)

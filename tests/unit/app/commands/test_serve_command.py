@@ -1,0 +1,444 @@
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from components.app import watcher
+from components.app.api import server
+from tests.support.checkout import CHECKOUT
+
+TOKEN = "correct-horse-battery-staple"
+
+
+class Served:
+    """A running `image-finder serve`: its address and what it has said so far."""
+
+    def __init__(self, process):
+        self.process = process
+        self.said = []
+        self.address = ("", 0)
+        for line in process.stderr:
+            self.said.append(line)
+            if found := re.search(r"answers on http://\[?([0-9a-f.:]+?)\]?:(\d+) ", line):
+                self.address = (found[1], int(found[2]))
+                break
+        self._reader = threading.Thread(target=lambda: self.said.extend(process.stderr))
+        self._reader.start()
+
+    def ask(self, path, headers=None):
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers=headers or {})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        self._reader.join(30)
+        return code
+
+    def close(self):
+        self.process.kill()
+        self._reader.join(30)  # it reads a stream that is about to be closed
+
+
+def command(*words, **variables):
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("IMAGE_FINDER")}
+    line = [sys.executable, "-m", "components.app.cli", *map(str, words)]
+    return {"args": line, "env": {**kept, "PYTHONPATH": path, **variables}, "cwd": "/"}
+
+
+@contextlib.contextmanager
+def serving(*words, **variables):
+    start = command("serve", "--port", 0, "--threads", 1, *words, **variables)
+    process = subprocess.Popen(**start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process, contextlib.closing(Served(process)) as served:
+        assert served.address[1], "".join(served.said)
+        yield served
+
+
+def refused(*words, **variables):
+    """What a start that fails says."""
+    done = subprocess.run(
+        **command("serve", *words, **variables), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_it_answers_on_the_port_it_tells_and_ends_well_when_it_is_told_to(album):
+    with serving("--index", album / "index") as served:
+        status, answer = served.ask("/api/v1/search?q=red&k=1")
+        assert (status, answer["hits"][0]["name"]) == (200, "red.png")
+        assert served.address[0] == "127.0.0.1"
+        assert served.stop() == 0
+        logged = [json.loads(line) for line in served.said if line.startswith("{")]
+        assert [line["route"] for line in logged if line["message"] == "request"] == ["/api/v1/search"]
+        assert "red" not in "".join(line for line in served.said if '"request"' in line)
+        with pytest.raises(ConnectionRefusedError):
+            served.ask("/health/live")
+
+
+def test_a_request_that_has_begun_is_finished_before_it_ends(album):
+    body = b'{"terms": [{"text": "blue"}], "k": 1}'
+    head = f"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        connection.sendall(head.encode() + body[:9])
+        assert served.ask("/health/live")[0] == 200  # so the first request has arrived
+        served.process.send_signal(signal.SIGTERM)
+        while True:  # until it listens no more
+            try:
+                socket.create_connection(served.address, 1).close()
+            except OSError:
+                break
+            time.sleep(0.05)
+        connection.sendall(body[9:])
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"blue.png" in answer + connection.recv(65536)
+        assert served.stop() == 0
+
+
+def test_the_token_comes_from_a_file_or_the_environment(album, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "token").chmod(0o600)
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    for words, variables in ((("--token-file", tmp_path / "token"), {}), ((), {"IMAGE_FINDER_TOKEN": TOKEN})):
+        with serving("--index", album / "index", "--host", "0.0.0.0", *words, **variables) as served:
+            served.address = ("127.0.0.1", served.address[1])
+            assert served.ask("/api/v1/info")[0] == 401
+            assert served.ask("/api/v1/info", bearer)[0] == 200
+            served.stop()
+            assert TOKEN not in "".join(served.said)
+
+
+def test_a_port_in_use_is_told_in_one_line(album):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused("--index", album / "index", "--port", port)
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--host", "0.0.0.0"),
+            "Error: Settings: host (0.0.0.0) can be reached from other machines, so a token is needed",
+        ),
+        (("--host", "no.such.name.invalid", "--token-file", "TOKEN"), "cannot listen on no.such.name.invalid"),
+        (("--token-file", "EMPTY"), "is empty"),
+        (("--token-file", "OPEN"), "can be read by others (mode 0644): run chmod 600 "),
+        (("--library", "EMPTY"), "both"),
+        (("--keep-fresh",), "--library"),
+    ],
+)
+def test_a_start_that_cannot_be_made_says_why_in_one_line(album, tmp_path, words, message):
+    (tmp_path / "EMPTY").write_text("")
+    for name, mode in (("TOKEN", 0o600), ("OPEN", 0o644)):
+        (tmp_path / name).write_text(TOKEN)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "EMPTY").chmod(0o600)
+    given = [tmp_path / word if word.isupper() and not word.startswith("-") else word for word in words]
+    said = refused("--index", album / "index", *given)
+    assert message in said
+    assert "{" not in said
+    assert "Value error" not in said
+
+
+def test_nothing_to_search_is_told_in_one_line(tmp_path):
+    assert f"no index at {tmp_path}" in refused("--index", tmp_path)
+    assert "no index at" in refused(IMAGE_FINDER_HOME=str(tmp_path))
+
+
+@contextlib.asynccontextmanager
+async def prompt_connections():
+    """connect(): a new connection, as reader and writer, to an application that answers "ok" and reads no body."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(app, http=server.PromptProtocol, log_config=None, timeout_keep_alive=20)
+    config.load()
+    state = ServerState()
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: server.PromptProtocol(config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    async with listener:
+        yield lambda: asyncio.open_connection(*listener.sockets[0].getsockname()[:2])
+
+
+async def ends(reader):
+    """Whether a connection ends, with nothing more said."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 20) == b""
+    return True
+
+
+def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch):
+    monkeypatch.setattr(server, "_HEAD_S", 0.2)
+
+    async def scene():
+        async with prompt_connections() as connect:
+            for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+                reader, writer = await connect()
+                writer.write(sent)
+                assert await ends(reader)
+                writer.close()
+            reader, writer = await connect()
+            for _ in range(2):  # one that is used again gets a new time for each head
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 OK")
+                await asyncio.sleep(0.3)
+            writer.write(b"GET")
+            assert await ends(reader)
+            writer.close()
+
+    asyncio.run(scene())
+
+
+def test_a_body_that_was_answered_unread_and_still_trickles_in_ends_the_connection(monkeypatch):
+    monkeypatch.setattr(server, "_HEAD_S", 0.3)
+
+    async def scene():
+        async with prompt_connections() as connect:
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            reader, writer = await connect()
+            for _ in range(2):  # a body that arrives in time ends nothing
+                writer.write(head % 3 + b"1")
+                assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 OK")
+                writer.write(b"23")
+            writer.write(head % 1000)
+            await asyncio.wait_for(reader.readuntil(b"ok"), 20)
+            ending = asyncio.create_task(ends(reader))
+            while not ending.done():
+                with contextlib.suppress(ConnectionError):
+                    writer.write(b"x")
+                    await writer.drain()
+                await asyncio.sleep(0.05)
+            assert await ending
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(scene(), 20))
+
+
+def test_a_client_that_sends_a_body_that_is_too_large_as_a_whole_reads_why_it_is_refused(album):
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        head = "POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        connection.sendall(f"{head}Content-Length: 30000000\r\n\r\n".encode())
+        for _ in range(30):
+            connection.sendall(b"0" * 1_000_000)
+        with connection.makefile("rb") as answer:
+            assert answer.readline().startswith(b"HTTP/1.1 413 ")
+        assert served.ask("/health/live")[0] == 200
+
+
+TRICKLES = (
+    b"GET /api/v1/search?q=red HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: a",
+    b"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n",
+    b"POST /api/v1/labels HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    b'Content-Length: 20000000\r\n\r\n--x\r\nContent-Disposition: form-data; name="p"; filename="p"\r\n\r\n'
+    + b"0"
+    * 100_000,
+    b"POST /api/v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000000\r\n\r\n",
+)
+
+
+def test_32_connections_that_trickle_in_delay_no_search_of_another_client(album):
+    with serving("--index", album / "index") as served, contextlib.ExitStack() as trickling:
+        connections = [trickling.enter_context(socket.create_connection(served.address, 30)) for _ in range(32)]
+        for number, connection in enumerate(connections):
+            connection.sendall(TRICKLES[number % len(TRICKLES)])
+        asking = http.client.HTTPConnection(*served.address, timeout=30)
+        part = 'Content-Disposition: form-data; name="query"\r\n\r\n{"terms": [{"text": "red"}], "k": 1}'
+        with contextlib.closing(asking):
+            for _ in range(3):
+                for connection in connections:
+                    connection.sendall(b"1")
+                requests = (
+                    ("GET", "/api/v1/search?q=red&k=1", None, {}),
+                    (
+                        "POST",
+                        "/api/v1/search",
+                        '{"terms": [{"text": "red"}], "k": 1}',
+                        {"Content-Type": "application/json"},
+                    ),
+                    (
+                        "POST",
+                        "/api/v1/search",
+                        f"--y\r\n{part}\r\n--y--\r\n",
+                        {"Content-Type": "multipart/form-data; boundary=y"},
+                    ),
+                )
+                for request in requests:
+                    asking.request(*request)
+                    answer = asking.getresponse()
+                    assert (answer.status, json.loads(answer.read())["hits"][0]["name"]) == (200, "red.png")
+
+
+def test_a_head_that_is_too_large_is_refused(album):
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 100_000)
+            assert connection.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+        assert served.ask("/health/live")[0] == 200
+
+
+def test_a_query_of_a_megabyte_in_the_address_is_refused(album):
+    with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET /api/v1/search?q=" + b"x" * 1_000_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert connection.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 414", b"HTTP/1.1 431"))
+        assert served.ask("/api/v1/search?q=red&k=1")[0] == 200
+
+
+@pytest.mark.slow
+def test_kept_fresh_it_finds_new_pictures_and_leaves_no_process_behind(colour_bundle, paint, tmp_path):
+    paint(tmp_path / "pictures" / "red.png", "red")
+    library = ("--library", tmp_path / "library")
+    made = command("index", tmp_path / "pictures", "--bundle", colour_bundle.path, *library)
+    subprocess.run(**made, capture_output=True, timeout=60, check=True)
+    with serving("--keep-fresh", *library) as served:
+        (child,) = children_of(served.process.pid)
+        assert served.ask("/health/ready")[1]["pictures"] == 1
+        end = time.monotonic() + 60
+        while not any("watching" in said for said in served.said):
+            assert time.monotonic() < end, "".join(served.said)
+            time.sleep(0.1)
+        paint(tmp_path / "pictures" / "blue.png", "blue")
+        while served.ask("/health/ready")[1]["pictures"] < 2:
+            assert time.monotonic() < end, "".join(served.said)
+            time.sleep(0.1)
+        assert served.ask("/api/v1/search?q=blue&k=1")[1]["hits"][0]["name"] == "blue.png"
+        assert served.stop() == 0
+        assert not Path(f"/proc/{child}").exists()
+    assert [line for line in served.said if not line.startswith(("{", "image-finder answers on"))] == []
+
+
+@pytest.mark.slow
+def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp_path):
+    paint(tmp_path / "pictures" / "red.png", "red")
+    library = ("--library", tmp_path / "library")
+    made = command("index", tmp_path / "pictures", "--bundle", colour_bundle.path, *library)
+    subprocess.run(**made, capture_output=True, timeout=60, check=True)
+
+    def until(condition):
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, "".join(served.said)
+            time.sleep(0.05)
+
+    def is_(status):
+        return served.ask("/health/ready")[1]["status"] == status
+
+    with serving("--keep-fresh", *library) as served:
+        until(lambda: any("watching 1 folder;" in said for said in served.said))
+        os.kill(int(children_of(served.process.pid)[0]), signal.SIGKILL)
+        until(lambda: is_("stale"))
+        until(lambda: is_("ready"))
+        paint(tmp_path / "pictures" / "blue.png", "blue")
+        until(lambda: served.ask("/health/ready")[1]["pictures"] == 2)
+        assert served.stop() == 0
+    logged = [json.loads(line) for line in served.said if line.startswith("{")]
+    (told,) = [line["message"] for line in logged if line["level"] == "ERROR"]
+    assert told.startswith("the folders are not watched: the watcher ended with -9 (watching 1 folder;")
+    assert told.endswith("; tried again in 1 s")
+
+
+def children_of(process):
+    """Ids of the processes that any thread of a process has started."""
+    return [
+        child for task in Path(f"/proc/{process}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def watcher_of(program, place, monkeypatch, settle_s=0.0, rescan_s=600.0):
+    """A Watcher of a Python program, which finds in `runs` how often it was begun, itself included."""
+    monkeypatch.setattr(watcher, "_SETTLE_S", settle_s)
+    runs = place / "runs"
+    head = f"import json, sys, time\nopen({str(runs)!r}, 'a').write('.')\nruns = len(open({str(runs)!r}).read())\n"
+    return watcher.Watcher([sys.executable, "-c", head + program], pause_s=0.01, rescan_s=rescan_s)
+
+
+def told_by(caplog, level):
+    return [record.getMessage() for record in caplog.records if record.levelname == level]
+
+
+def wait_for(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not come to pass within 20 s")
+
+
+def test_a_watcher_that_fails_is_tried_again_after_growing_pauses_until_it_watches(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "components.app.watcher")
+    program = """
+if runs < 4:
+    sys.exit("Error: no room")
+print(json.dumps({"added": 2, "pictures": 7, "failed": {"a.jpg": "empty"}}), flush=True)
+time.sleep(60)
+"""
+    with watcher_of(program, tmp_path, monkeypatch) as watched:
+        wait_for(lambda: watched.failure)
+        assert watched.failure == "the folders are not watched: the watcher ended with 1 (Error: no room)"
+        wait_for(lambda: watched.failure is None)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10, "it is ended, not waited for"
+    pauses = [told.rpartition("tried again in ")[2] for told in told_by(caplog, "ERROR")]
+    assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
+    assert told_by(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders indexed"]
+    indexed = caplog.records[-1]
+    assert (indexed.added, indexed.pictures, indexed.failed) == (2, 7, 1)
+
+
+def test_a_watcher_that_polls_is_reported_and_one_that_hangs_is_a_failure(tmp_path, monkeypatch):
+    program = """
+for how in ("events", "polling"):
+    print(json.dumps({"pictures": 7, "watching": how}), flush=True)
+time.sleep(60)
+"""
+    with watcher_of(program, tmp_path, monkeypatch) as watched:
+        assert watched.state() == watcher.Watching(None, "")
+        wait_for(lambda: watched.state() == watcher.Watching(None, "polling"))
+    with watcher_of(program, tmp_path, monkeypatch, rescan_s=0.05) as watched:
+        wait_for(lambda: watched.failure)
+        assert watched.state().failure == "no update of the folders has finished for 3 rescan intervals of 0.05 s"
+        assert watched.state().how == ""
+
+
+def test_a_watcher_that_ends_with_the_server_has_not_failed(tmp_path, monkeypatch, caplog):
+    with watcher_of("print('stopped', flush=True)", tmp_path, monkeypatch, settle_s=20) as watched:
+        wait_for((tmp_path / "runs").exists)
+        time.sleep(0.2)
+        assert watched.failure is None
+    assert told_by(caplog, "ERROR") == []
+    assert (tmp_path / "runs").read_text() == "."
+
+
+def test_a_watcher_that_cannot_be_started_is_a_failure_too(monkeypatch, caplog):
+    monkeypatch.setattr(watcher, "_SETTLE_S", 0)
+    with watcher.Watcher(["/no/such/program"], pause_s=20) as watched:
+        wait_for(lambda: watched.failure)
+        assert watched.failure.endswith("the watcher cannot be started: No such file or directory")
+    assert len(told_by(caplog, "ERROR")) == 1

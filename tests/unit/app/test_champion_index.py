@@ -1,0 +1,83 @@
+"""Champion note: what serving code states of an index that belongs to the version before the champion."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from components.app.champion_index import NOTE, ChampionNote, indices_of, note_champion, pending_change
+from components.app.cli import main
+from components.index.index import VectorIndex
+from components.index.publish import default_bundle, publish
+from components.storage import write_text_atomically
+
+NEWER = "f" * 64
+
+
+@pytest.fixture
+def home(tmp_path, paint, album_tools, colour_bundle, monkeypatch):
+    """A home with an index of version 1."""
+    monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path))
+    paint(tmp_path / "pictures" / "red.png", "red")
+    album_tools.publish_album(tmp_path / "pictures", colour_bundle, tmp_path)
+    return tmp_path
+
+
+def champion(version, bundle, model="image-finder"):
+    return ChampionNote(model=model, version=version, bundles={"1": bundle.sha256, "2": NEWER})
+
+
+def test_info_and_readiness_name_both_versions_and_the_command(home, album_tools, colour_bundle):
+    text = "The current index belongs to version 1; version 2 is champion. Complete with: image-finder models promote 2"
+    with album_tools.serving(home / "index") as client:
+        assert "pending" not in client.get("/health/ready").json()
+        note_champion(home, champion("2", colour_bundle))
+        answer = client.get("/health/ready").json()
+        assert (answer["status"], answer["pending"]) == ("ready", text)
+        shown = CliRunner().invoke(main, ["info"])
+        assert f"pending    {text}" in shown.stdout.splitlines()
+        assert json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)["pending"] == text
+        note_champion(home, champion("1", colour_bundle))
+        assert "pending" not in client.get("/health/ready").json()
+    assert "pending" not in CliRunner().invoke(main, ["info"]).stdout
+
+
+def test_the_command_names_another_model_and_another_home_but_readiness_no_path(
+    home, colour_bundle, monkeypatch, album_tools
+):
+    note_champion(home, champion("2", colour_bundle, model="my model"))
+    monkeypatch.setenv("IMAGE_FINDER_HOME", "/usual")
+    command = "image-finder models promote 2 --model 'my model'"
+    assert pending_change(home / "index").text().endswith(f"Complete with: IMAGE_FINDER_HOME={home} {command}")
+    with album_tools.serving(home / "index") as client:
+        assert client.get("/health/ready").json()["pending"].endswith(f"Complete with: {command}")
+
+
+def test_a_library_is_completed_by_index_once_the_bundle_is_published(home, colour_bundle, write_colour_bundle):
+    newer = write_colour_bundle(home / "newer", input_px=16)
+    note = ChampionNote(model="image-finder", version="2", bundles={"1": colour_bundle.sha256, "2": newer.sha256})
+    library = home / "library"
+    publish(VectorIndex.open(home / "index"), colour_bundle, bundles=library / "bundles", target=library / "index")
+    assert indices_of(home) == [home / "index", library / "index"]
+    note_champion(home, note)
+    change = pending_change(library / "index")
+    assert change.commands == ("models promote 2", "index")
+    write_text_atomically(home / "bundles" / "CURRENT", f"{newer.sha256[:16]}\n")
+    newer.path.rename(home / "bundles" / newer.sha256[:16])
+    assert default_bundle(home / "bundles").name == newer.sha256[:16]
+    assert pending_change(library / "index").text().endswith("Complete with: image-finder index")
+
+
+def test_an_index_of_no_known_version_is_nothing_to_state(home, colour_bundle):
+    unknown = ChampionNote(model="image-finder", version="2", bundles={"2": NEWER})
+    note_champion(home, unknown)
+    assert pending_change(home / "index") is None
+    (home / NOTE).write_bytes(b"{damaged")
+    assert pending_change(home / "index") is None
+    note_champion(home, champion("2", colour_bundle))
+    assert pending_change(home / "index").champion_version == "2"
+
+
+def test_a_home_without_an_index_gets_no_note(tmp_path, colour_bundle):
+    note_champion(tmp_path, champion("2", colour_bundle))
+    assert not (tmp_path / NOTE).exists()

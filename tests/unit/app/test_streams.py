@@ -1,0 +1,62 @@
+"""Standard streams of the command line that are full, closed or without a reader."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.checkout import CHECKOUT
+
+FULL = "Error: standard output cannot be written: No space left on device\n"
+MISSING = "Error: no index at /nowhere: index.json is missing; build one with 'image-finder index FOLDER'\n"
+
+
+def shell(line, **environment):
+    """Exit code, stdout and stderr of a line of bash in which $IF is the command."""
+    command = f"{sys.executable} -m components.app.cli"
+    done = subprocess.run(
+        ["bash", "-c", line.replace("$IF", command)],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("$IF --help > /dev/full", (1, "", FULL)),
+        ("$IF search --help > /dev/full", (1, "", FULL)),
+        ("PYTHONUNBUFFERED=1 $IF --version > /dev/full", (1, "", FULL)),
+        ("$IF --version > /dev/full 2>&1", (1, "", "")),
+        ("$IF --version 1< /dev/null", (1, "", FULL.replace("No space left on device", "Bad file descriptor"))),
+        ("$IF --help | head -c 0; exit ${PIPESTATUS[0]}", (141, "", "")),
+        ("$IF --help >&- 2>&- <&-", (0, "", "")),
+        ("$IF search x --index /nowhere", (1, "", MISSING)),
+        ("$IF search x --index /nowhere > /dev/full", (1, "", MISSING)),
+        ("$IF search x --index /nowhere 2> /dev/full", (1, "", "")),
+        ("$IF search x --index /nowhere 2>&-", (1, "", "")),
+        ("$IF nonsense 2>&1 > /dev/null | head -c 0; exit ${PIPESTATUS[0]}", (2, "", "")),
+    ],
+)
+def test_a_stream_that_cannot_be_written_ends_a_command_with_its_exit_code(line, expected):
+    assert shell(line) == expected
+
+
+def test_files_never_get_the_number_of_a_closed_stream():
+    program = (
+        "import os, click\nfrom components.app.cli import main\n@main.command('probe')\ndef probe():\n"
+        "    opened = os.open('/dev/zero', os.O_RDONLY)\n    os._exit(opened)\n"
+        "main.get_command = lambda ctx, name: probe\nmain(['probe'])"
+    )
+    code, _, _ = shell(f'{sys.executable} -c "$PROGRAM" <&- >&- 2>&-', PROGRAM=program)
+    assert code == 3
+
+
+def test_a_stream_that_lacks_a_character_gets_an_escape():
+    code, out, err = shell("$IF search x --index /日", PYTHONIOENCODING="latin-1")
+    assert (code, out, err) == (1, "", MISSING.replace("/nowhere", r"/\u65e5"))

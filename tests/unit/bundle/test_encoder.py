@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from components.bundle.bundle import IMAGE_ENCODER, Bundle
+from components.bundle.encoder import OnnxEncoder
+from components.bundle.onnx_session import open_session
+from components.errors import BundleError, ConfigError
+
+
+def test_words_and_pictures_of_one_colour_meet(colour_bundle):
+    encoder = OnnxEncoder(colour_bundle, device="cpu")
+    pixels = np.zeros((3, 8, 8, 3), np.uint8)
+    for row in range(3):
+        pixels[row, :, :, row] = 200
+    similarity = encoder.encode_text(["red", "green thing", "a blue one"]) @ encoder.encode_image(pixels).T
+    np.testing.assert_allclose(np.diag(similarity), 1, atol=1e-3)
+    assert similarity[~np.eye(3, dtype=bool)].max() < 0.05
+
+
+def test_rows_do_not_depend_on_their_batch_nor_on_padding(colour_bundle):
+    encoder = OnnxEncoder(colour_bundle, device="cpu")
+    texts = ["red", "red green blue white", "yellow"]
+    together = encoder.encode_text(texts)
+    np.testing.assert_array_equal(together, np.concatenate([encoder.encode_text([text]) for text in texts]))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    alone = np.concatenate([encoder.encode_image(picture[None]) for picture in pixels])
+    np.testing.assert_allclose(encoder.encode_image(pixels), alone, atol=1e-6)
+
+
+def test_texts_beyond_the_limit_are_cut_there(colour_bundle):
+    encoder = OnnxEncoder(colour_bundle, device="cpu")
+    cut, whole = encoder.encode_text(["red " * 8 + "blue " * 50, "red " * 8])
+    np.testing.assert_array_equal(cut, whole)
+
+
+def test_no_texts_give_no_rows(colour_bundle):
+    assert OnnxEncoder(colour_bundle, device="cpu").encode_text([]).shape == (0, 3)
+
+
+def test_a_graph_that_cannot_be_opened_is_one_line_with_its_path(tmp_path):
+    path = tmp_path / IMAGE_ENCODER
+    path.write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match=f"cannot open ONNX graph {path}") as caught:
+        open_session(path, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_damaged_after_it_was_opened_is_still_one_line(write_colour_bundle, tmp_path):
+    bundle = write_colour_bundle(tmp_path / "bundle")
+    (bundle.path / "preprocess.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"preprocess\.json"):
+        OnnxEncoder(Bundle.open(bundle.path, verify=False), device="cpu")
+
+
+def test_cuda_asked_for_where_there_is_none_is_refused_with_what_there_is(colour_bundle, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigError, match="ONNX Runtime offers CPUExecutionProvider"):
+        open_session(colour_bundle.path / IMAGE_ENCODER, device="cuda")

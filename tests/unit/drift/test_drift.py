@@ -1,0 +1,254 @@
+"""Drift of pictures and captions, with a model whose vectors are known: a picture's vector is its mean colour."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.configs import DriftConfig, EmbeddingConfig
+from components.drift.drift import Compared, report_drift
+from components.drift.reference import DriftReference, TrainedOn, write_reference
+from components.drift.report import require_no_drift, verdict
+from components.drift.report_page import drift_figure, report_html
+from components.drift.sample import CaptionedFile, Sampler
+from components.errors import ConfigError, DataError, QualityError, StorageError
+from components.storage import sha256_of_bytes, sha256_of_file
+
+SMALL = {"reference_pictures": 90, "compared_pictures": 60, "min_pictures": 20}
+SENTENCES = ("a {} thing on paper", "there is one {} thing", "a {} thing on the {} table")
+
+
+def paint_set(folder, *, seed, count=60, red=0.5, size=(24, 16), sentences=SENTENCES, light=1.0):
+    """Plain pictures, a share of them red, the others blue and as bright, in shades; three captions each."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    files = []
+    for number in range(count):
+        is_red = rng.random() < red
+        shade = rng.uniform(0.6, 1.0) * light
+        colour = (np.array((255, 60, 60) if is_red else (100, 100, 255)) * shade + rng.uniform(0, 5, 3)).astype(
+            np.uint8
+        )
+        path = folder / f"{number:03d}.png"
+        picture = Image.new("RGB", size, tuple(colour.tolist()))
+        picture.putpixel((0, 0), tuple(rng.integers(0, 256, 3).tolist()))  # so that no two are equal
+        picture.save(path)
+        captions = tuple(each.replace("{}", "red" if is_red else "blue") for each in sentences)
+        files.append(CaptionedFile(f"{folder.name}/{path.name}", path, captions))
+    return files
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("drift")
+
+
+@pytest.fixture(scope="module")
+def sampler(colour_bundle, place):
+    config = DriftConfig.parse(SMALL)
+    return Sampler(colour_bundle, config, EmbeddingConfig(device="cpu", threads=1), cache_dir=place / "cache")
+
+
+@pytest.fixture(scope="module")
+def training(place):
+    return paint_set(place / "training", seed=0, count=120)
+
+
+@pytest.fixture(scope="module")
+def reference(place, sampler, training):
+    contents = [sha256_of_file(file.path) for file in training]
+    trained_on = TrainedOn("shapes", "0123456789ab", training, contents)
+    return write_reference(place / "reference", sampler, trained_on, pictures=90, seed=0)
+
+
+@pytest.fixture(scope="module")
+def report_of(sampler, reference):
+    def report(files, **values):
+        config = DriftConfig.parse({**SMALL, **values})
+        without = reference.contents if config.pictures == "new" else None
+        sample = sampler.draw(files, config.compared_pictures, without=without)
+        return report_drift(Compared(reference, ("finder", "1"), sample, "now", ""), None, config)
+
+    return report
+
+
+def rows(report):
+    return {row.what: row for row in report.rows}
+
+
+def test_a_reference_reads_back_what_was_drawn(reference, sampler, training, colour_bundle):
+    drawn, kept = sampler.draw(training, 90), reference.sample
+    np.testing.assert_array_equal(kept.vectors, drawn.vectors)
+    np.testing.assert_array_equal(kept.sizes_px, np.full((90, 2), (24, 16)))
+    np.testing.assert_array_equal(kept.brightness, drawn.brightness)
+    assert kept.words == drawn.words
+    assert reference.pictures_of_word["thing"] == 120
+    assert reference.pictures_of_word["red"] + reference.pictures_of_word["blue"] == 120
+    assert (reference.manifest.n_training_pictures, reference.manifest.n_training_captions) == (120, 360)
+    assert reference.manifest.bundle_sha256 == colour_bundle.sha256
+    assert all(content in reference.contents for content in drawn.contents)
+    assert "f" * 64 not in reference.contents
+
+
+def test_brightness_is_the_luma_of_the_pixels(sampler, place):
+    (place / "plain").mkdir()
+    files = []
+    for name, colour in (("white", (255, 255, 255)), ("green", (0, 255, 0)), ("black", (0, 0, 0))):
+        Image.new("RGB", (9, 9), colour).save(place / "plain" / f"{name}.png")
+        files.append(CaptionedFile(name, place / "plain" / f"{name}.png"))
+    sample = sampler.draw(files, 3)
+    assert sorted(sample.brightness.tolist()) == pytest.approx([0, 0.587, 1], abs=1e-4)
+    assert sample.n_captions == 0
+
+
+def test_other_pictures_of_the_same_kind_do_not_drift(report_of, place):
+    report = report_of(paint_set(place / "same", seed=1))
+    assert report.drifted == ()
+    assert verdict(report) == "no drift in 7 of 7 rows"
+    assert (report.n_compared, report.n_known, report.reference.n_compared) == (60, 0, 90)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drifted"),
+    [
+        ({"red": 1.0}, {"embeddings", "vocabulary"}),
+        ({"size": (48, 32)}, {"picture size"}),
+        ({"size": (16, 24)}, {"picture shape"}),
+        ({"light": 0.5}, {"brightness"}),
+        ({"sentences": ("a {} thing",)}, {"caption length", "vocabulary"}),
+        (
+            {"sentences": ("a {} gadget on paper", "there is one {} gizmo", "a {} thing on the {} table")},
+            {"vocabulary", "new words"},
+        ),
+    ],
+)
+def test_what_was_changed_drifts_and_nothing_else_does(report_of, place, changes, drifted):
+    name = sha256_of_bytes(repr(changes).encode())[:8]
+    report = report_of(paint_set(place / name, seed=2, **changes))
+    assert set(report.drifted) == drifted
+    for row in report.rows:
+        assert row.drifted == (row.measured > row.threshold)
+        assert row.threshold == max(row.limit, row.chance)
+        assert row.drifted <= (row.p_value <= 0.01 / 9)
+
+
+def test_distances_are_in_units_a_person_understands(report_of, place):
+    larger = rows(report_of(paint_set(place / "twice", seed=3, size=(48, 32))))["picture size"]
+    assert larger.measured == pytest.approx(1, abs=1e-6)  # one octave
+    assert larger.detail == "median side 39 px, 20 px in training"
+    longer = rows(
+        report_of(paint_set(place / "long", seed=3, sentences=("a {} thing on paper that is as long as twelve words",)))
+    )
+    assert longer["caption length"].measured == pytest.approx(12 - 17 / 3, abs=1e-3)
+    assert longer["caption length"].detail == "12.0 \u00b1 0.0 words, 5.7 \u00b1 0.9 in training"
+    assert longer["vocabulary"].detail.startswith("more: as, ")
+
+
+def test_a_change_below_its_limit_is_no_drift_however_certain(report_of, place):
+    report = report_of(paint_set(place / "slightly", seed=4, size=(26, 17)))
+    size = rows(report)["picture size"]
+    assert size.p_value == 0.001
+    assert size.measured > size.chance
+    assert not size.drifted
+    assert rows(report_of(paint_set(place / "again", seed=4, size=(26, 17)), max_size=0.05))["picture size"].drifted
+
+
+def test_the_very_training_pictures_are_known_and_do_not_drift(report_of, training):
+    report = report_of(training)
+    assert report.drifted == ()
+    assert report.n_known == 60
+    assert rows(report)["new words"].measured <= 0
+
+
+def test_only_new_pictures_are_compared_when_that_is_asked_for(report_of, training, place):
+    """40 new pictures among 120 known ones: all together they hardly differ, by themselves they do."""
+    new = paint_set(place / "new", seed=5, count=40, red=1.0)
+    together, alone = report_of([*training, *new]), report_of([*training, *new], pictures="new")
+    assert "embeddings" not in together.drifted
+    assert "embeddings" in alone.drifted
+    assert (alone.n_compared, alone.n_known, alone.n_pictures) == (40, 0, 160)
+    nothing_new = report_of(training, pictures="new")
+    assert nothing_new.drifted == ()
+    assert verdict(nothing_new) == "nothing was compared"
+    assert rows(nothing_new)["embeddings"].detail == "0 pictures, 90 in training, 20 needed"
+
+
+def test_pictures_without_captions_are_compared_as_pictures(report_of, place):
+    files = [file._replace(captions=()) for file in paint_set(place / "bare", seed=6, light=0.5)]
+    report = report_of(files)
+    assert report.drifted == ("brightness",)
+    assert rows(report)["vocabulary"].measured is None
+    assert rows(report)["vocabulary"].detail == "0 pictures with captions, 90 in training, 20 needed"
+
+
+def test_pictures_that_cannot_be_read_are_counted_and_others_drawn_instead(report_of, place):
+    files = paint_set(place / "broken", seed=7, count=80)
+    for file in files[::4]:
+        file.path.write_bytes(b"no picture")
+    report = report_of(files)
+    assert report.n_compared == 60
+    assert 0 < report.n_unreadable <= 20
+    assert report.drifted == ()
+
+
+def test_a_draw_keeps_its_pictures_when_others_are_added(sampler, training):
+    few, more = sampler.draw(training[:100], 50), sampler.draw(training, 60)
+    assert len(set(few.contents) - set(more.contents)) <= 8  # pushed out by some of the 20 added
+    assert sampler.draw(list(reversed(training)), 60).contents == more.contents
+
+
+def test_a_damaged_or_foreign_reference_is_refused(reference, place):
+    import shutil
+
+    copy = shutil.copytree(reference.path, place / "damaged")
+    (copy / "vectors.npy").write_bytes((copy / "vectors.npy").read_bytes()[:-1] + b"\x01")
+    with pytest.raises(StorageError, match=r"vectors.npy is not what was written"):
+        DriftReference.open(copy)
+    (copy / "vectors.npy").unlink()
+    with pytest.raises(StorageError, match=r"vectors.npy is not what was written"):
+        DriftReference.open(copy)
+    (copy / "reference.json").write_text('{"format_version": "two"}')
+    with pytest.raises(StorageError, match=r"reference.json: .*fetch it again"):
+        DriftReference.open(copy)
+    with pytest.raises(StorageError, match="no drift reference at"):
+        DriftReference.open(place / "nowhere")
+    newer = reference.manifest.model_copy(update={"format_version": 2}).model_dump_json()
+    (copy / "reference.json").write_text(newer)
+    with pytest.raises(StorageError, match="has format 2, this version reads 1"):
+        DriftReference.open(copy)
+
+
+def test_a_reference_needs_pictures_that_can_be_read(sampler, place):
+    nothing = TrainedOn("gone", "0", [CaptionedFile("a.png", place / "a.png", ("a",))], [])
+    with pytest.raises(DataError, match="none of the 1 training pictures of 'gone' can be read"):
+        write_reference(place / "none", sampler, nothing, pictures=50, seed=0)
+    assert not (place / "none").exists()
+
+
+def test_the_gate_stops_a_run_only_if_it_is_told_to(report_of, place):
+    drifted, steady = (report_of(paint_set(place / f"gate{light}", seed=8, light=light)) for light in (0.5, 1.0))
+    for trigger in ("warn", "off"):
+        require_no_drift(drifted, DriftConfig(trigger=trigger))
+    require_no_drift(steady, DriftConfig(trigger="fail"))
+    with pytest.raises(
+        QualityError, match=r"now drifted .* brightness 0\.\d+ of white, threshold 0\.\d+ \(mean 0\.\d+"
+    ):
+        require_no_drift(drifted, DriftConfig(trigger="fail"))
+
+
+def test_the_page_shows_every_row_and_escapes_what_came_from_the_data(sampler, reference, place):
+    files = paint_set(place / "page", seed=9, sentences=("<script> <script> {}",))
+    compared = Compared(reference, ("finder", "1"), sampler.draw(files, 60), "<b>now", "")
+    report = report_drift(compared, None, DriftConfig.parse(SMALL))
+    figure = drift_figure(compared)
+    assert len(figure.axes) == 4
+    page = report_html(report, figure)
+    assert all(row.what in page for row in report.rows)
+    assert "<script>" not in page
+    assert "&lt;b&gt;now" in page
+    assert "data:image/png;base64," in page
+
+
+def test_permutations_that_cannot_reach_the_rate_are_refused():
+    with pytest.raises(ConfigError, match=r"permutations \(99\) must be at least 899 for false_alarm_rate \(0.01\)"):
+        DriftConfig.parse({"permutations": 99})
+    assert DriftConfig.parse({"permutations": 899}).permutations == 899

@@ -1,0 +1,111 @@
+"""Measurement of a bundle on pictures whose right answers are known."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from components.bundle.encoder import OnnxEncoder
+from components.configs import EvaluationConfig
+from components.errors import BundleError, DataError
+from components.evaluation.bundle_recall import measure_bundle
+from components.metrics.comparison import compare_bundles
+from components.metrics.retrieval import EvaluatedOn, first_match_ranks
+from components.records.retrieval import Interval
+from components.storage import sha256_of_file
+from components.training.trainer import CaptionedPictures
+
+COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "white": (250, 250, 250)}
+CONFIG = EvaluationConfig(ks=(1, 2, 10), bootstrap_samples=100)
+IDENTITY = EvaluatedOn(dataset="colours", data_version="abc", split="test")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """40 pictures in four colours, each a little different; two captions each, of which every tenth lies."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    captions, files = [], []
+    for image_id in range(40):
+        word = list(COLOURS)[image_id % 4]
+        colour = np.clip(np.array(COLOURS[word]) + rng.integers(-40, 40, 3), 0, 255).astype(np.uint8)
+        Image.fromarray(np.tile(colour, (8, 8, 1))).save(root / f"{image_id}.png")
+        digest = sha256_of_file(root / f"{image_id}.png")
+        files.append({"image_id": image_id, "file_name": f"{image_id}.png", "sha256": digest})
+        for number, text in enumerate([word, "yellow" if image_id % 10 == 9 else f"{word} {word}"]):
+            captions.append({"image_id": image_id, "caption_id": 2 * image_id + number, "caption": text})
+    table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
+    return CaptionedPictures(table, pd.DataFrame(files), root)
+
+
+def measured(bundle, data, config=CONFIG):
+    return measure_bundle(bundle, data, config, identity=IDENTITY, code_sha256="c" * 64)
+
+
+def test_recall_is_that_of_the_vectors_a_search_would_use(colour_bundle, pictures):
+    found = measured(colour_bundle, pictures)
+    encoder = OnnxEncoder(colour_bundle)
+    vectors = np.concatenate(
+        [encoder.encode_image(encoder.preprocess.load(pictures.root / f"{n}.png")[None]) for n in range(40)]
+    )
+    texts = np.concatenate([encoder.encode_text([text]) for text in pictures.captions["caption"]])
+    ranks = first_match_ranks(vectors, texts, pictures.image_of_caption())
+    np.testing.assert_array_equal(found.ranks.text_to_image, ranks.text_to_image)
+    np.testing.assert_array_equal(found.ranks.image_to_text, ranks.image_to_text)
+    report = found.measurement.report
+    assert (report.n_images, report.n_captions, report.split) == (40, 80, "test")
+    assert report.text_to_image.recall[10] == np.mean(ranks.text_to_image <= 10)
+    assert report.text_to_image.recall[10] > 0.9 > report.text_to_image.recall[1]
+
+
+def test_size_is_that_of_all_files_and_times_are_positive(colour_bundle, pictures):
+    found = measured(colour_bundle, pictures).measurement
+    assert found.bundle_mb == sum(path.stat().st_size for path in colour_bundle.path.iterdir()) / 1e6
+    assert found.text_ms > 0
+    assert found.image_ms > 0
+    assert (found.embedding_dim, found.device, found.code_sha256) == (3, "cpu", "c" * 64)
+
+
+def test_the_same_bundle_measured_twice_gains_nothing(colour_bundle, pictures):
+    once, again = measured(colour_bundle, pictures), measured(colour_bundle, pictures)
+    assert once.measurement.test_sha256 == again.measurement.test_sha256
+    assert once.measurement.report == again.measurement.report
+    found = compare_bundles(once, again)
+    assert (found.gain, found.interval) == (0.0, Interval(low=0.0, high=0.0))
+    assert {each.slice for each in found.slices} == {"direction"}
+
+
+def test_a_test_is_another_one_when_a_caption_a_picture_or_their_pairing_differs(colour_bundle, pictures):
+    def digest(data):
+        return measured(colour_bundle, data).measurement.test_sha256
+
+    reworded, paired, replaced = (pictures.captions.copy(), pictures.captions.copy(), pictures.pictures.copy())
+    reworded.loc[3, "caption"] = "blue red"
+    paired.loc[[0, 2], "caption"] = paired.loc[[2, 0], "caption"].to_numpy()
+    replaced.loc[5, "sha256"] = "f" * 64
+    tests = [
+        pictures,
+        dataclasses.replace(pictures, captions=reworded),
+        dataclasses.replace(pictures, captions=paired),
+        dataclasses.replace(pictures, pictures=replaced),
+    ]
+    assert len({digest(data) for data in tests}) == 4
+
+
+def test_only_the_first_captions_of_a_picture_are_scored_when_the_config_says_so(colour_bundle, pictures):
+    found = measured(colour_bundle, pictures, CONFIG.model_copy(update={"captions_per_image": 1}))
+    assert found.measurement.report.n_captions == 40
+    assert found.measurement.test_sha256 != measured(colour_bundle, pictures).measurement.test_sha256
+
+
+def test_a_picture_that_has_gone_and_a_graph_that_is_none_are_one_line(write_colour_bundle, pictures, tmp_path):
+    bundle = write_colour_bundle(tmp_path / "colours")
+    gone = pictures.pictures.copy()
+    gone.loc[39, "file_name"] = "gone.png"
+    with pytest.raises(DataError, match=r"gone\.png"):
+        measured(bundle, dataclasses.replace(pictures, pictures=gone))
+    (bundle.path / "text_encoder.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match="cannot open ONNX graph"):
+        measured(bundle, pictures)

@@ -1,0 +1,100 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from components.configs import EmbeddingConfig, GalleryConfig
+from components.errors import ConfigError, DataError
+from components.images.image_folder import PictureFolder, shown_uri, uri_below
+from components.index.embed import embed_gallery
+from components.index.gallery import read_gallery
+
+
+@pytest.fixture
+def photos(tmp_path, paint):
+    for name in ("b/2.PNG", "a/1.jpg", "b/10.png", ".hidden/3.png", "b/.4.png", "wei\u00df/\u767d.png"):
+        paint(tmp_path / "photos" / name, "red")
+    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    return tmp_path / "photos"
+
+
+@pytest.fixture(params=["folder", "file", "s3"])
+def folder(request, photos, s3_server):
+    with s3_server(photos.parent.parent) as options:
+        s3 = f"s3://{photos.parent.name}/photos?{options}"
+        yield PictureFolder({"folder": str(photos), "file": f"file://{photos}", "s3": s3}[request.param])
+
+
+def test_pictures_are_listed_alike_in_folders_and_stores(folder):
+    assert [path.as_posix() for path in folder.pictures()] == ["a/1.jpg", "b/10.png", "b/2.PNG", "wei\u00df/\u767d.png"]
+
+
+def test_content_size_and_time_are_those_of_the_file(folder, photos):
+    path = Path("wei\u00df/\u767d.png")
+    os.utime(photos / path, (1_600_000_000, 1_600_000_000.9))
+    assert folder.read(path) == (photos / path).read_bytes()
+    assert folder.state(path) == ((photos / path).stat().st_size, 1_600_000_000)
+    assert folder.shown(path).endswith(f"{photos.parent.name}/photos/{path}")
+
+
+def test_a_file_that_has_gone_is_an_error_of_the_system(folder):
+    with pytest.raises(FileNotFoundError):
+        folder.read(Path("gone.png"))
+    with pytest.raises(FileNotFoundError):
+        folder.state(Path("gone.png"))
+
+
+def test_the_fingerprint_changes_with_a_file(folder, photos):
+    before = folder.fingerprint()
+    assert folder.fingerprint() == before
+    os.utime(photos / "a" / "1.jpg", (1, 1))
+    assert folder.fingerprint() != before
+
+
+def test_a_place_that_cannot_be_listed_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="nosuch://bucket: no file system for it"):
+        PictureFolder("nosuch://bucket?key=secret")
+    with pytest.raises(DataError, match=r"file:///nosuch.* cannot be listed: .*; check the URI") as caught:
+        PictureFolder("file:///nosuch/place").pictures()
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_a_uri_stay_behind_it_and_are_not_shown():
+    uri = "s3://bucket/photos?endpoint_override=127.0.0.1%3A9000&scheme=http"
+    assert uri_below(uri, "train") == "s3://bucket/photos/train?endpoint_override=127.0.0.1%3A9000&scheme=http"
+    assert uri_below("s3://bucket/photos/", ".") == "s3://bucket/photos"
+    assert shown_uri(uri) == "s3://bucket/photos"
+
+
+def test_a_gallery_of_a_uri_holds_the_pictures_below_it(photos, tmp_path):
+    gallery = read_gallery(GalleryConfig(uri=f"file://{photos}", images="b"))
+    assert (gallery.name, gallery.place) == ("b", f"file://{photos}/b")
+    assert [item.path.as_posix() for item in gallery.items] == ["10.png", "2.PNG"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no pictures in file://.*empty and below; check uri and images"):
+        read_gallery(GalleryConfig(uri=f"file://{tmp_path}/empty"))
+
+
+def test_the_local_engine_refuses_a_gallery_of_a_uri(photos, colour_bundle, tmp_path):
+    with pytest.raises(ConfigError, match=r"gallery\.uri .* needs embedding\.engine=ray"):
+        embed_gallery(
+            colour_bundle,
+            read_gallery(GalleryConfig(uri=f"file://{photos}")),
+            tmp_path / "index",
+            EmbeddingConfig(device="cpu", threads=1),
+            cache_dir=tmp_path,
+            max_failed_share=0,
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"uri": "s3://bucket", "root": "/photos"}, "uri .* leaves no place for root and annotations"),
+        ({"uri": "s3://key:secret@bucket/photos"}, "uri must hold no password"),
+        ({"uri": "bucket/photos"}, "uri"),
+    ],
+)
+def test_uris_that_cannot_be_meant_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        GalleryConfig.parse(values)

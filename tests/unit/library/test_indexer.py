@@ -1,0 +1,746 @@
+"""Library of folders: what an update finds, keeps, publishes and says, and what it survives."""
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.configs import EmbeddingConfig
+from components.errors import BundleError, DataError, StorageError
+from components.index.index import VectorIndex, is_sealed, item_id
+from components.library.bundles import published_ns
+from components.library.indexer import IndexOptions, update
+from components.library.library import Library
+from components.library.scan import scan_folders
+from components.library.watch import FolderWatch, view_of
+from components.storage import unsealed
+from tests.support.checkout import CHECKOUT
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
+
+
+class Home:
+    """A folder of pictures and a library of it."""
+
+    def __init__(self, folder, bundle):
+        self.folder = folder
+        self.pictures = folder / "pictures"
+        self.pictures.mkdir()
+        self.library = Library(folder / "library")
+        self.bundle = bundle.path
+        self.told = []
+
+    def index(self, *folders, **options):
+        return self.index_known(*(folders or [self.pictures]), **options)
+
+    def index_known(self, *folders, bundle="own", defaults=None, dry_run=False, forget=()):
+        """Without folders: those the library has."""
+        self.told = []
+        options = IndexOptions(
+            config=EmbeddingConfig(device="cpu", batch_images=4),
+            bundle=self.bundle if bundle == "own" else bundle,
+            default_bundles=defaults,
+            dry_run=dry_run,
+        )
+        return update(self.library, folders, options, forget=forget, warn=self.told.append)
+
+    def published(self):
+        return VectorIndex.open(self.library.index)
+
+    def paths(self):
+        index = self.published()
+        return {os.fsencode(index.file_of(row)) for row in range(index.manifest.count)}
+
+    def names(self):
+        return {os.fsdecode(path).removeprefix(f"{self.pictures}/") for path in self.paths()}
+
+
+@pytest.fixture
+def home(tmp_path, colour_bundle):
+    return Home(tmp_path, colour_bundle)
+
+
+def old(path, seconds=3600):
+    """Make a file's time old enough to prove that it did not change."""
+    moment = time.time() - seconds
+    os.utime(path, (moment, moment))
+    return path
+
+
+def counts(summary):
+    names = ("added", "changed", "moved", "copied", "removed", "unchanged", "embedded")
+    return {name: getattr(summary, name) for name in names if getattr(summary, name)}
+
+
+def fill(home, paint, n=6):
+    for i in range(n):
+        old(paint(home.pictures / f"{i % 2}" / f"{i}.png", (i * 7 % 256, i * 31 % 256, 200)))
+
+
+def test_pictures_are_found_by_the_colour_they_have(home, paint):
+    for name, colour in COLOURS.items():
+        paint(home.pictures / f"{name}.png", colour)
+    assert counts(home.index()) == {"added": 4, "embedded": 4}
+    index = home.published()
+    red = np.array([[1, 0, 0]], np.float32)
+    assert index.item(int(index.search(red, 1).rows[0, 0]))["name"] == "red.png"
+
+
+def test_items_say_what_is_known_of_a_file_and_nothing_of_the_folders_above(home, paint):
+    path = paint(home.pictures / "trip" / "a.jpg", "red", (40, 30))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0110] = 6, "X100"
+    exif.get_ifd(0x8769)[0x9003] = "2021:05:06 07:08:09"
+    Image.open(path).save(path, exif=exif)
+    os.utime(path, ns=(0, 1_600_000_000_987_654_321))
+    home.index()
+    index = home.published()
+    item = index.item(0)
+    assert item["id"] == item_id(home.pictures, b"trip/a.jpg")
+    assert (item["folder"], item["name"], item["path"]) == ("pictures/trip", "a.jpg", b"trip/a.jpg")
+    assert (item["width_px"], item["height_px"], item["bytes"]) == (30, 40, path.stat().st_size)
+    assert (str(item["taken_at"]), item["camera"]) == ("2021-05-06 07:08:09", "X100")
+    assert str(item["modified_at"]) == "2020-09-13 12:26:40"
+    assert item["captions"] == []
+    assert index.file_of(0) == path
+    assert index.manifest.roots == (str(home.pictures),)
+
+
+def test_folders_of_equal_name_are_told_apart(home, paint, tmp_path):
+    paint(tmp_path / "x" / "photos" / "a.png", "red")
+    paint(tmp_path / "y" / "photos" / "b.png", "blue")
+    home.index(tmp_path / "x" / "photos", tmp_path / "y" / "photos")
+    index = home.published()
+    assert sorted(index.items["folder"].to_pylist()) == ["photos", "photos (2)"]
+
+
+def test_a_second_run_does_nothing_and_publishes_nothing(home, paint):
+    fill(home, paint)
+    assert home.index().published
+    before = home.published().path
+    again = home.index()
+    assert counts(again) == {"unchanged": 6}
+    assert (again.published, again.pictures, home.published().path) == (False, 6, before)
+
+
+def test_edited_deleted_moved_and_copied_files_are_told_apart(home, paint):
+    fill(home, paint, 6)
+    home.index()
+    old(paint(home.pictures / "0" / "0.png", "white"), 1000)
+    (home.pictures / "0" / "2.png").unlink()
+    (home.pictures / "1" / "1.png").rename(home.pictures / "moved.png")
+    shutil.copy2(home.pictures / "1" / "3.png", home.pictures / "copy.png")
+    old(paint(home.pictures / "new.png", "red"))
+    summary = home.index()
+    assert counts(summary) == {"changed": 1, "removed": 1, "moved": 1, "copied": 1, "added": 1, "unchanged": 3, "embedded": 2}  # fmt: skip
+    assert home.names() == {"0/0.png", "0/4.png", "1/3.png", "1/5.png", "moved.png", "copy.png", "new.png"}
+    assert home.index().published is False
+
+
+def test_a_touched_file_is_unchanged_and_its_time_is_published(home, paint):
+    fill(home, paint, 2)
+    home.index()
+    os.utime(home.pictures / "0" / "0.png", (1_500_000_000, 1_500_000_000))
+    summary = home.index()
+    assert counts(summary) == {"unchanged": 2}
+    assert "2017-07-14 02:40:00" in map(str, home.published().items["modified_at"].to_pylist())
+
+
+def test_a_file_that_changes_without_another_size_or_time_right_after_it_was_read_is_noticed(home, paint):
+    path = paint(home.pictures / "a.bmp", "red")
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
+    home.index()
+    paint(path, "blue")
+    os.utime(path, ns=(now, now))
+    assert counts(home.index()) == {"changed": 1, "embedded": 1}
+
+
+def test_equal_content_is_embedded_once(home, paint):
+    first = paint(home.pictures / "a.png", "red")
+    for i in range(20):
+        shutil.copy(first, home.pictures / f"copy {i}.png")
+    assert counts(home.index()) == {"added": 1, "copied": 20, "embedded": 1}
+    assert home.published().manifest.count == 21
+
+
+def test_broken_files_are_named_once_and_tried_again_only_when_they_change(home, paint):
+    fill(home, paint, 3)
+    old(home.pictures / "0" / "0.png").write_bytes(b"no picture")
+    old(home.pictures / "0" / "0.png")
+    (home.pictures / "empty.jpg").touch()
+    old(home.pictures / "empty.jpg")
+    summary = home.index()
+    broken, empty = f"{home.pictures}/0/0.png", f"{home.pictures}/empty.jpg"
+    assert set(summary.failed) == {broken, empty}
+    assert summary.failed[empty] == "the file is empty (0 bytes)"
+    assert home.published().manifest.failed == summary.failed
+    again = home.index()
+    assert (again.failed, again.still_failing, again.published) == ({}, 2, False)
+    old(paint(home.pictures / "0" / "0.png", "red"), 50)
+    mended = home.index()
+    assert (counts(mended)["changed"], mended.still_failing, mended.pictures) == (1, 1, 3)
+
+
+def test_broken_files_are_tried_again_when_other_software_decodes_them(home):
+    (home.pictures / "a.png").write_bytes(b"x")
+    old(home.pictures / "a.png")
+    home.index()
+    with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
+        raw.execute("DELETE FROM settings WHERE name = 'decoders'")
+    assert list(home.index().failed) == [f"{home.pictures}/a.png"]
+    assert home.index().failed == {}
+
+
+def test_a_thousand_broken_among_a_thousand_good_ones_cost_the_good_ones_nothing(home, paint):
+    for i in range(1000):
+        good = paint(home.pictures / f"g{i}.png", (i % 256, i // 256, 0), (4, 3)).read_bytes()
+        (home.pictures / f"b{i}.png").write_bytes(good[: 8 + i % 40])
+    summary = home.index()
+    assert (len(summary.failed), summary.pictures, summary.embedded) == (1000, 1000, 1000)
+    assert home.names() == {f"g{i}.png" for i in range(1000)}
+
+
+def test_odd_names_survive(home, paint):
+    odd = [b"new\nline.png", b"caf\xe9.png", "日本 🐕.png".encode(), b'tab\t".png']
+    for i, name in enumerate(odd):
+        paint(home.pictures / "x.png", (i, 2, 3)).rename(os.fsdecode(os.fsencode(home.pictures) + b"/" + name))
+    broken = os.fsencode(home.pictures) + b"/broken\xff\n.png"
+    Path(os.fsdecode(broken)).write_bytes(b"x")
+    summary = home.index()
+    assert home.paths() == {os.fsencode(home.pictures) + b"/" + name for name in odd}
+    assert list(summary.failed) == [f"{home.pictures}/broken\\xff\n.png"]
+    json.loads(summary.model_dump_json())
+    assert home.index().unchanged + home.index().still_failing >= 1
+
+
+def test_a_folder_whose_own_name_is_not_utf8_is_refused_and_the_one_above_works(home, paint):
+    folder = Path(os.fsdecode(os.fsencode(home.pictures) + b"/caf\xe9"))
+    paint(folder / "a.png", "red")
+    with pytest.raises(DataError, match="its name is not UTF-8; give the folder above it"):
+        home.index(folder)
+    assert home.index().pictures == 1
+
+
+def test_a_root_that_is_absent_or_suddenly_empty_keeps_its_pictures_until_it_is_forgotten(home, paint, tmp_path):
+    fill(home, paint, 4)
+    home.index()
+    home.pictures.rename(tmp_path / "unmounted")
+    summary = home.index()
+    assert (summary.absent, summary.removed, summary.pictures) == (4, 0, 4)
+    assert "its 4 known images are kept, --forget removes them" in home.told[0]
+    home.pictures.mkdir()  # the mount point
+    assert home.index().absent == 4
+    home.pictures.rmdir()
+    (tmp_path / "unmounted").rename(home.pictures)
+    assert counts(home.index()) == {"unchanged": 4}
+    other = paint(tmp_path / "other" / "a.png", "red").parent
+    home.index(other)
+    summary = update(home.library, [], IndexOptions(config=EmbeddingConfig()), forget=[home.pictures], warn=print)
+    assert (summary.folders, summary.pictures) == ((str(other),), 1)
+    with pytest.raises(DataError, match="is not a folder of this library; it has .*other"):
+        home.index(other, forget=[home.pictures])
+
+
+def test_the_last_folder_can_be_forgotten(home, paint):
+    fill(home, paint, 2)
+    home.index()
+    summary = update(home.library, [], IndexOptions(config=EmbeddingConfig()), forget=[home.pictures], warn=print)
+    assert (summary.pictures, home.published().manifest.count) == (0, 0)
+
+
+def test_an_outer_folder_added_later_costs_no_reading(home, paint):
+    fill(home, paint, 4)
+    home.index(home.pictures / "0")
+    summary = home.index(home.pictures)
+    assert counts(summary) == {"added": 2, "unchanged": 2, "embedded": 2}
+    index = home.published()
+    assert sorted(index.items["path"].to_pylist()) == [b"0/0.png", b"0/2.png", b"1/1.png", b"1/3.png"]
+    assert counts(home.index()) == {"unchanged": 4}
+
+
+def test_a_library_inside_its_own_folder_indexes_itself_not(tmp_path, colour_bundle, paint):
+    home = Home(tmp_path, colour_bundle)
+    fill(home, paint, 2)
+    paint(home.library.root / "thumbnails" / "a.png", "red")
+    assert home.index(tmp_path).added == 2
+
+
+def test_what_cannot_be_indexed_is_refused_in_one_line(home, paint, tmp_path):
+    with pytest.raises(DataError, match="no such folder; name folders that hold pictures"):
+        home.index(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="the library has no folders yet"):
+        update(home.library, [], IndexOptions(config=EmbeddingConfig()), warn=print)
+    with pytest.raises(BundleError, match="no bundle to index with: .*--bundle"):
+        home.index(bundle=None)
+
+
+def test_a_folder_without_pictures_gives_an_empty_index(home):
+    assert home.index().pictures == 0
+
+
+def test_a_dry_run_tells_and_writes_nothing(home, paint):
+    fill(home, paint, 4)
+    assert counts(home.index(dry_run=True)) == {"added": 4}
+    assert not home.library.root.exists()
+    home.index()
+    (home.pictures / "0" / "0.png").rename(home.pictures / "m.png")
+    (home.pictures / "1" / "1.png").unlink()
+    paint(home.pictures / "new.png", "red")
+    before = {path: path.stat().st_mtime_ns for path in home.library.root.rglob("*")}
+    assert counts(home.index(dry_run=True)) == {"added": 1, "moved": 1, "removed": 1, "unchanged": 2}
+    assert {path: path.stat().st_mtime_ns for path in home.library.root.rglob("*")} == before
+
+
+# Bundles
+
+
+def test_a_new_bundle_is_said_embeds_all_again_and_the_old_index_answers_until_then(
+    home, paint, write_colour_bundle, tmp_path
+):
+    fill(home, paint, 5)
+    first = home.index()
+    other = write_colour_bundle(tmp_path / "other", dataset="later", input_px=16)
+    summary = home.index(bundle=other.path)
+    assert (summary.embedded, summary.unchanged, summary.bundle) == (5, 5, other.sha256)
+    assert f"changed from {first.bundle[:12]} to {other.sha256[:12]}: 5 pictures are embedded again" in home.told[0]
+    assert home.published().manifest.bundle_sha256 == other.sha256
+    own = Path(home.published().manifest.bundle_uri)
+    assert own == home.library.bundles / other.sha256[:16]
+    shutil.rmtree(other.path)
+    assert counts(home.index(bundle=None)) == {"unchanged": 5}
+    assert len(list(home.library.root.glob("vectors-*"))) == 1
+
+
+def test_files_that_changed_a_moment_ago_are_counted_among_what_a_new_bundle_embeds_again(
+    home, paint, write_colour_bundle, tmp_path
+):
+    fill(home, paint, 3)
+    for colour in COLOURS:
+        paint(home.pictures / f"{colour}.png", colour)  # too young to be trusted by their size and time
+    shutil.copy(home.pictures / "red.png", home.pictures / "rot.png")
+    home.index()
+    summary = home.index(bundle=write_colour_bundle(tmp_path / "other", input_px=16).path)
+    assert summary.embedded == 7
+    assert ": 7 pictures are embedded again" in home.told[0]
+
+
+def test_a_bundle_published_later_is_taken_and_an_earlier_one_is_not(home, paint, write_colour_bundle, tmp_path):
+    fill(home, paint, 2)
+    defaults = tmp_path / "bundles"
+    early = write_colour_bundle(tmp_path / "e", input_px=16)
+    shutil.copytree(early.path, defaults / early.sha256[:16])
+    (defaults / "CURRENT").write_text(early.sha256[:16])
+    assert home.index(bundle=None, defaults=defaults).bundle == early.sha256, "the first time there is no other"
+    given = home.index()
+    assert given.bundle != early.sha256
+    assert home.index(bundle=None, defaults=defaults).bundle == given.bundle
+    late = write_colour_bundle(tmp_path / "l", input_px=12)
+    shutil.copytree(late.path, defaults / late.sha256[:16])
+    (defaults / "CURRENT").write_text(late.sha256[:16])
+    assert home.index(bundle=None, defaults=defaults).bundle == late.sha256
+    assert counts(home.index(bundle=None, defaults=defaults)) == {"unchanged": 2}
+
+
+def test_a_first_run_that_was_stopped_goes_on_with_its_bundle(home, paint):
+    fill(home, paint, 2)
+    home.index()
+    shutil.rmtree(home.library.index)
+    home.library.catalog.unlink()
+    assert home.index(bundle=None).pictures == 2
+
+
+def test_a_damaged_copy_of_the_bundle_is_replaced_by_the_given_one(home, paint):
+    fill(home, paint, 2)
+    sha256 = home.index().bundle
+    (home.library.bundles / sha256[:16] / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match="corrupted"):
+        home.index(bundle=None)
+    assert counts(home.index()) == {"unchanged": 2}
+    assert counts(home.index(bundle=None)) == {"unchanged": 2}
+
+
+# Damage
+
+
+def flip(path, at=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * at)] ^= 0x55
+    path.write_bytes(content)
+
+
+def test_a_damaged_published_index_is_built_again_without_embedding(home, paint):
+    fill(home, paint, 5)
+    home.index()
+    expected = home.published().items
+    flip(home.published().path / "vectors.npy", 0.99)
+    summary = home.index()
+    assert (summary.published, summary.embedded) == (True, 0)
+    assert "corrupted" in home.told[0]
+    assert home.published().items.equals(expected)
+    shutil.rmtree(home.published().path)
+    assert home.index().published
+    (home.library.index / "CURRENT").write_text("../../etc")
+    assert home.index().published
+    assert home.published().items.equals(expected)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "keys", "layout", "gone"])
+def test_damaged_vectors_are_computed_again_and_never_published(home, paint, damage):
+    fill(home, paint, 6)
+    home.index()
+    expected = home.published().vectors.copy()
+    (cache,) = home.library.root.glob("vectors-*")
+    if damage == "flip":
+        flip(cache / "rows.bin")
+    elif damage == "truncate":
+        os.truncate(cache / "rows.bin", 40)
+    elif damage == "keys":
+        flip(cache / "keys.tsv", 0.4)
+    elif damage == "layout":
+        (cache / "layout.json").write_bytes(b"{")
+    else:
+        shutil.rmtree(cache)
+    shutil.rmtree(home.library.index)
+    summary = home.index()
+    assert summary.embedded >= 1
+    np.testing.assert_allclose(home.published().vectors, expected, atol=1e-6)  # batches of another size
+    shutil.rmtree(home.library.index)
+    assert home.index().embedded == 0
+
+
+@pytest.mark.parametrize("damage", ["garbage", "gone", "row"])
+def test_a_damaged_catalogue_costs_reading_and_no_embedding(home, paint, damage):
+    fill(home, paint, 6)
+    home.index()
+    expected = home.published().items
+    if damage == "garbage":
+        home.library.catalog.write_bytes(b"garbage" * 1000)
+    elif damage == "gone":
+        home.library.catalog.unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
+            raw.execute("UPDATE files SET width_px = 9")
+    summary = home.index_known(bundle=None)
+    assert (summary.added + summary.copied, summary.embedded, summary.pictures) == (6, 0, 6)
+    assert home.published().items.equals(expected)
+    assert len(home.told) == (2 if damage == "garbage" else 1)
+
+
+@pytest.fixture
+def of_two(home, paint, tmp_path):
+    """A library of two folders of one name, and those."""
+    folders = [paint(tmp_path / place / "photos" / "a.png", colour).parent for place, colour in (("y", 9), ("x", 99))]
+    home.index(*folders)
+    return home, *folders
+
+
+def lose(home, damage):
+    if damage == "garbage":
+        home.library.catalog.write_bytes(b"garbage")
+    elif damage == "gone":
+        home.library.catalog.unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
+            raw.execute("UPDATE folders SET crc = 0 WHERE id = 2")
+
+
+@pytest.mark.parametrize("damage", ["garbage", "gone", "row"])
+def test_folders_that_a_catalogue_has_lost_are_taken_from_the_published_index_and_named(of_two, damage):
+    home, first, second = of_two
+    expected = home.published().items
+    for given in ((), (first,)):
+        lose(home, damage)
+        summary = home.index_known(*given)
+        assert summary.pictures == 2
+        assert home.published().items.equals(expected), "labels too: photos and photos (2)"
+        told = [words for words in home.told if words.endswith("; they are kept")]
+        silent = [second] if damage == "row" or given else [first, second]
+        lost = f"{home.library.catalog} does not name these folders any more, the published index does: "
+        assert told == [f"{lost}{', '.join(map(str, silent))}; they are kept"]
+        assert home.index_known().published is False
+        assert home.told == []
+
+
+def test_a_library_of_a_version_without_checksums_is_adopted_without_embedding_anything(home, paint):
+    fill(home, paint, 3)
+    home.index()
+    manifest = home.published().path / "index.json"
+    manifest.write_text(json.dumps(unsealed(manifest.read_bytes())[0]))
+    before = home.published()
+    summary = home.index()
+    assert (summary.published, summary.embedded, summary.unchanged) == (True, 0, 3)
+    assert is_sealed(home.published().path)
+    assert home.published().items == before.items
+    assert home.index().published is False
+
+
+def test_a_lost_folder_that_is_given_or_forgotten_needs_no_word(of_two):
+    home, first, second = of_two
+    lose(home, "gone")
+    assert home.index_known(first, second).pictures == 2
+    lose(home, "gone")
+    assert home.index_known(first, forget=[second]).folders == (str(first),)
+    assert home.told == []
+
+
+def test_where_catalogue_and_index_are_both_lost_a_folder_is_asked_for(of_two):
+    home, first, _ = of_two
+    lose(home, "gone")
+    (home.published().path / "index.json").write_bytes(b"{")
+    with pytest.raises(DataError, match="the library has no folders yet; name some"):
+        home.index_known()
+    assert home.index_known(first).pictures == 1
+
+
+@pytest.mark.parametrize("damage", ["garbage", "gone", "rows"])
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_pictures(of_two, tmp_path, damage, emptied):
+    home, _, second = of_two
+    expected = home.published().items
+    second.rename(tmp_path / "unmounted")
+    if emptied:
+        second.mkdir()  # the mount point
+    if damage == "rows":
+        with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
+            raw.execute("UPDATE files SET crc = 0")
+    else:
+        lose(home, damage)
+    if damage != "garbage":  # a dry run refuses that one
+        assert home.index_known(dry_run=True).absent == 1
+    summary = home.index_known()
+    assert (summary.pictures, summary.absent, summary.removed, summary.embedded) == (2, 1, 0, 0)
+    assert home.published().items.equals(expected)
+    assert any(words.startswith(f"{second}: ") and "its 1 known image is kept" in words for words in home.told)
+    assert home.index_known().published is False
+    if emptied:
+        second.rmdir()
+    (tmp_path / "unmounted").rename(second)
+    assert counts(home.index_known()) == {"unchanged": 2}
+    assert home.published().items.equals(expected)
+    assert home.index_known(forget=[second]).pictures == 1
+
+
+# Interruptions, and others at work
+
+
+def test_two_runs_at_once_are_refused_at_once_with_the_holders_name(home, paint):
+    fill(home, paint, 1)
+    with home.library.writing():
+        started = time.monotonic()
+        with pytest.raises(StorageError, match=rf"is being written by process {os.getpid()} since \d{{4}}-"):
+            home.index()
+        assert time.monotonic() - started < 5
+    assert home.index().added == 1
+
+
+def test_a_file_that_goes_while_it_is_indexed_is_no_failure(home, paint, monkeypatch):
+    fill(home, paint, 4)
+    from components.library import indexer
+
+    whole = indexer.scan_folders
+
+    def and_then_one_goes(*arguments, **options):
+        scan = whole(*arguments, **options)
+        (home.pictures / "0" / "0.png").unlink()
+        paint(home.pictures / "1" / "1.png", "white")
+        return scan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(indexer, "scan_folders", and_then_one_goes)
+        summary = home.index()
+    assert (summary.vanished, summary.failed, summary.pictures) == (1, {}, 3)
+    again = home.index()
+    assert again.unchanged == 3, "its time was taken before it was read, so it was read once more"
+    assert home.names() == {"0/2.png", "1/1.png", "1/3.png"}
+
+
+RUNNER = """
+import os, signal, sys
+from pathlib import Path
+from components.configs import EmbeddingConfig
+from components.library.indexer import IndexOptions, update
+from components.library.place import Library
+
+pictures, bundle, *runs = sys.argv[1:]
+for run in runs:  # LIBRARY:N, to be killed at the N-th touch of a file of the library; 0: never
+    library, _, n = run.rpartition(":")
+    child = os.fork()
+    if child == 0:
+        touched = []
+
+        def watch(event, arguments):
+            if event in ("open", "os.rename", "os.truncate", "os.remove", "os.mkdir", "os.rmdir"):
+                if library in str(arguments[0]):
+                    touched.append(event)
+                    if len(touched) == int(n):
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        options = IndexOptions(config=EmbeddingConfig(device="cpu", batch_images=2), bundle=Path(bundle))
+        try:
+            update(Library(Path(library)), [Path(pictures)], options, warn=lambda _: None)
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        print(len(touched), flush=True)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (0, -signal.SIGKILL):
+        sys.exit(1)
+    print(code, flush=True)
+"""
+
+
+def run(home, *runs, **options):
+    command = [sys.executable, "-c", RUNNER, str(home.pictures), str(home.bundle), *runs]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_next_run_gives_the_index_of_an_uninterrupted_one(home, paint, tmp_path):
+    chance = random.Random(4)
+    for i in range(40):
+        paint(home.pictures / f"{i % 5}" / f"{i}.png", tuple(chance.randrange(256) for _ in range(3)), (60, 40))
+    (home.pictures / "broken.png").write_bytes(b"x")
+    done = run(home, f"{home.library.root}:0")
+    assert done.returncode == 0, done.stderr
+    whole = int(done.stdout.split()[0])
+    items, vectors = home.published().items, home.published().vectors.copy()
+    moments = [max(1, whole * i // 12) for i in range(12)]
+    runs = [f"{tmp_path}/killed {i}:{n}" for i, n in enumerate(moments) for n in (n, max(1, n // 2))]
+    done = run(home, *runs)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split().count(str(-signal.SIGKILL)) >= 12
+    for i in range(len(moments)):
+        home.library = Library(tmp_path / f"killed {i}")
+        home.index()
+        left = [path for path in home.library.root.rglob("*") if path.name[0] == "." or path.suffix == ".smaller"]
+        assert left == []
+        assert home.published().items.equals(items)
+        np.testing.assert_allclose(home.published().vectors, vectors, atol=1e-6)
+        assert counts(home.index()) == {"unchanged": 40}
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(home, paint):
+    for i in range(40):
+        paint(home.pictures / f"{i}.png", (i, 0, 0), (60, 40))
+    limit = 20_000
+
+    def no_space():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = run(home, f"{home.library.root}:0", preexec_fn=no_space)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("StorageError: ")
+    assert home.index().pictures == 40
+
+
+def test_a_library_that_cannot_be_written_is_one_line(home, paint, tmp_path):
+    fill(home, paint, 1)
+    (tmp_path / "file").touch()
+    home.library = Library(tmp_path / "file" / "library")
+    with pytest.raises(StorageError, match="cannot write .*library"):
+        home.index()
+
+
+def test_unused_vectors_are_dropped_once_they_are_most(home, paint, monkeypatch):
+    from components.library import vectors
+
+    monkeypatch.setattr(vectors, "_WORTH_IT", 3)
+    fill(home, paint, 12)
+    home.index()
+    for i in range(8):
+        (home.pictures / f"{i % 2}" / f"{i}.png").unlink()
+    assert home.index().pictures == 4
+    (cache,) = home.library.root.glob("vectors-*")
+    assert len((cache / "keys.tsv").read_text().splitlines()) == 4
+    shutil.rmtree(home.library.index)
+    assert home.index().embedded == 0
+
+
+def test_a_compaction_that_was_killed_between_its_renames_loses_nothing(home, paint):
+    fill(home, paint, 4)
+    home.index()
+    (cache,) = home.library.root.glob("vectors-*")
+    cache.rename(cache.with_name(cache.name + ".retired"))
+    shutil.rmtree(home.library.index)
+    assert home.index().embedded == 0
+
+
+# Watching
+
+
+def causes_of(folders, tmp_path, act, n=1):
+    """The first n causes that come after act() was called."""
+    stop, found, bundle = threading.Event(), [], [0]
+    started = threading.Event()
+
+    def watch():
+        watched = FolderWatch(
+            folders,
+            leave_out=tmp_path / "library",
+            seen=lambda: view_of(scan_folders(list(map(os.fsencode, folders)))),
+            bundle_ns=lambda: bundle[0],
+            stop=stop,
+            warn=print,
+            rescan_s=600,
+            look_s=0.2,
+        )
+        for due in watched.causes():
+            started.set()
+            if due.cause != "start":
+                found.append(due.cause)
+            if len(found) >= n:
+                stop.set()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    started.wait(20)
+    deadline = time.monotonic() + 30
+    while thread.is_alive() and time.monotonic() < deadline:
+        act(bundle)
+        thread.join(0.5)
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    return found
+
+
+def test_a_new_picture_is_noticed_and_other_files_are_not(tmp_path, paint):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "library").mkdir()
+    quiet = iter([(tmp_path / "p" / "notes.txt").touch, lambda: paint(tmp_path / "library" / "a.png", "red")])
+
+    def act(_):
+        next(quiet, lambda: paint(tmp_path / "p" / "a.png", "red"))()
+
+    assert causes_of([tmp_path], tmp_path, act) == ["pictures"]
+
+
+def test_a_new_default_bundle_is_noticed(tmp_path):
+    assert causes_of([tmp_path], tmp_path, lambda bundle: bundle.__setitem__(0, 7)) == ["bundle"]
+
+
+def test_a_folder_that_comes_back_is_noticed(tmp_path):
+    assert causes_of([tmp_path / "p"], tmp_path, lambda _: (tmp_path / "p").mkdir(exist_ok=True)) == ["folders"]
+
+
+def test_when_nothing_was_published_there_is_no_time(tmp_path):
+    assert published_ns(tmp_path) == 0

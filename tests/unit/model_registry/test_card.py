@@ -1,0 +1,197 @@
+import re
+
+import pytest
+
+from components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
+from components.records.calibration import MatchModel, MatchModels, ScoreCalibration
+from components.records.data import DatasetManifest, ValidationReport
+from components.records.export import BundleMeasurement
+from components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
+from model_registry.card import CardFacts, model_card
+from model_registry.lineage import Lineage
+from pipelines.packing import starter_card
+
+
+def facts(**changes):
+    def direction(n_queries, gallery_size, recall):
+        return DirectionReport(
+            n_queries=n_queries,
+            gallery_size=gallery_size,
+            recall={1: recall},
+            interval={1: Interval(low=recall - 0.02, high=recall + 0.03)},
+            random_recall={1: 1 / gallery_size},
+            median_rank=4.0,
+        )
+
+    manifest = DatasetManifest(
+        name="flickr8k",
+        layout="coco",
+        root="/data",
+        n_images=7000,
+        n_captions=35000,
+        n_images_of_part={"train": 6000, "val": 1000},
+        annotations_sha256={"train": "a"},
+        pictures_sha256="b",
+        mean_caption_characters=50.0,
+        unreadable_pictures=3,
+    )
+    report = RetrievalReport(
+        dataset="flickr8k",
+        data_version="0123456789ab",
+        split="val",
+        n_images=1000,
+        n_captions=5000,
+        text_to_image=direction(5000, 1000, 0.219),
+        image_to_text=direction(1000, 5000, 0.3),
+        mean_recall=0.5,
+        mean_recall_interval=Interval(low=0.49, high=0.51),
+        slices=(
+            SliceReport(
+                slice="length", value="5|9", n_queries=77, recall={1: 0.1}, interval={1: Interval(low=0.05, high=0.2)}
+            ),
+        ),
+        bootstrap_samples=1000,
+        seed=0,
+    )
+    scores = ScoreCalibration(
+        logit_scale=15.4,
+        good_match=0.5673,
+        quantiles=tuple(round(0.3 + step / 40, 3) for step in range(21)),
+        n_captions=4999,
+        gallery_size=1000,
+        dataset="flickr8k",
+        data_version="0123456789ab",
+        split="val",
+    )
+    values = {"name": "image-finder", "code_version": "c0de", "manifest": manifest, "report": report, "scores": scores}
+    return CardFacts(**{**values, "model": ModelConfig(), "training": TrainingConfig(), **changes})
+
+
+def test_every_measurement_stands_with_interval_baseline_and_denominators():
+    card = model_card(facts())
+    assert "| sentence to picture | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
+    assert "| picture to sentence | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
+    assert "Mean recall 50.0 % 49.0 to 51.0" in card
+
+
+def test_slices_have_their_own_denominator_and_cannot_break_the_table():
+    assert "| length | 5\\|9 | 10.0 % @1 | 5.0 to 20.0 | 77 |" in model_card(facts())
+
+
+def test_the_threshold_of_scores_stands_with_its_meaning_and_where_it_was_measured():
+    card = model_card(facts())
+    assert "4,999 captions in a gallery of 1,000 pictures" in card
+    assert "best score is below **0.567**" in card
+    assert "median 0.550, 90 % between 0.325 and 0.775" in card
+    assert "No hit is called a good match" in card
+
+
+def test_the_precision_of_good_matches_stands_with_its_queries():
+    good = MatchModel(coefficients=(0.0,) * 8, intercept=0, min_probability=0.9, precision=0.875, n_queries=93)
+    scores = facts().scores.model_copy(update={"matches": MatchModels(short=good, long=None)})
+    card = model_card(facts(scores=scores))
+    assert "87.5 % for texts of one or two content words (93 queries)" in card
+    assert "No hit is called" not in card
+
+
+def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_claim_it():
+    assert re.search(r"pre-training text included captions of COCO and Flickr30k", model_card(facts()))
+    hub = ModelConfig(
+        text=TextTowerConfig(trunk="distilbert-base-uncased", weights="hub", revision="a" * 40),
+        image=ImageTowerConfig(weights="hub"),
+    )
+    card = model_card(facts(model=hub))
+    assert "MiniLM" not in card
+    assert f"`distilbert-base-uncased@{'a' * 40}` (hub weights)" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "words"),
+    [
+        ("flickr8k", "coco", "research and educational use"),
+        ("coco2017", "coco", "CC BY 4.0"),
+        ("mine", "coco2017_table", "CC BY 4.0"),
+        ("flickr8k+coco2017", "coco", "research and educational use"),
+        ("flickr8k+coco2017", "coco", "CC BY 4.0"),
+        ("flickr8k+mine", "coco", "research and educational use"),
+        ("flickr8k+mine", "coco", "`mine` is not known to this project"),
+        ("scenes", "demo", "OpenMoji 17.0.0"),
+        ("mine", "coco", "not known to this project"),
+    ],
+)
+def test_licence_follows_the_data_set_and_is_never_guessed(name, layout, words):
+    manifest = facts().manifest.model_copy(update={"name": name, "layout": layout})
+    assert words in model_card(facts(manifest=manifest))
+
+
+def test_card_holds_what_is_needed_to_use_the_model_rightly():
+    headings = re.findall(r"^## (.+)$", model_card(facts()), re.MULTILINE)
+    wanted = ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Limits"]
+    assert headings == [*wanted, "Promotion history"]
+
+
+def test_card_says_where_the_model_comes_from_and_where_its_later_story_is():
+    lineage = Lineage(
+        code_version="c0de-dirty",
+        config_sha256="1" * 64,
+        environment_sha256="2" * 64,
+        code_sha256="3" * 64,
+        data_fingerprint="4" * 64,
+        hardware="2 cores",
+        seeds={"training.seed": 7, "split.seed": 0},
+        parent_champion="4",
+        run_name="training-flickr8k-x",
+        environment=("mlflow==3.17.2", "torch==2.14.1"),
+    )
+    validation = ValidationReport(
+        dataset="flickr8k",
+        data_version="0123456789ab",
+        n_images=7000,
+        n_captions=35000,
+        n_valid_captions=34650,
+        expectations=(),
+        quarantined={},
+        max_quarantined_share=0.02,
+        success=True,
+    )
+    card = model_card(facts(lineage=lineage, validation=validation))
+    for line in (
+        "| run | training-flickr8k-x |",
+        "| code | `c0de-dirty` (files differed from the commit), sources `333333333333` |",
+        "| environment | `222222222222`, 2 packages in lineage.json |",
+        "| hardware | 2 cores |",
+        "| seeds | split.seed 0, training.seed 7 |",
+        "| champion at the time | version 4 |",
+        "Validation passed: 34,650 of 35,000 captions used, 1.00 % quarantined (at most 2 % allowed), 0 warnings of 0",
+        "experiment `image-finder ledger`, or `image-finder models history --model image-finder`",
+    ):
+        assert line in card
+
+
+@pytest.mark.parametrize(
+    ("dataset", "told", "not_told"),
+    [
+        ("flickr8k+coco2017", "people and dogs outdoors", "what is rare there"),
+        ("mine", "Expect weak results for what is rare", "dogs"),
+    ],
+)
+def test_a_starters_card_tells_what_its_own_data_lack_between_its_measurements_and_its_limits(dataset, told, not_told):
+    registered = facts()
+    elsewhere = BundleMeasurement(
+        report=registered.report,
+        text_ms=2,
+        image_ms=9,
+        bundle_mb=65,
+        embedding_dim=256,
+        device="cpu",
+        threads=2,
+        test_sha256="a",
+        code_sha256="b",
+    )
+    card = starter_card(model_card(registered), dataset, [elsewhere])
+    headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    assert headings[0] == "Licence of the weights"
+    assert headings[-3:] == ["As it is shipped, on part `val` of `flickr8k`", "What it has not met", "Limits"]
+    unmet = card.split("## What it has not met")[1]
+    assert told in unmet
+    assert not_told not in unmet

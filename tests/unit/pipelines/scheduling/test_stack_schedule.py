@@ -1,0 +1,54 @@
+"""What an orchestrator's schedule is made of; that Kubernetes is given it is in tests/pipeline/test_retrain.py."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from components.errors import ConfigError
+from pipelines import run_config
+from pipelines.scheduling.cron_expression import CronExpression
+from pipelines.scheduling.schedule import Timing
+from pipelines.scheduling.stack_schedule import expression_for, scheduled
+
+UTC, ZURICH = ZoneInfo("UTC"), ZoneInfo("Europe/Zurich")
+WEEKLY = CronExpression.parse("30 3 * * MON")
+
+
+def test_kubeflow_is_given_seconds_first_and_the_zone_of_its_controller_alone():
+    assert expression_for("kubeflow", Timing(WEEKLY, UTC), UTC) == "0 30 3 * * 1"
+    assert expression_for("kubeflow", Timing(WEEKLY, ZURICH), ZURICH) == "0 30 3 * * 1"
+    with pytest.raises(ConfigError, match="in the zone of its controller, UTC as far as is known, not Europe/Zurich"):
+        expression_for("kubeflow", Timing(WEEKLY, ZURICH), UTC)
+
+
+def test_kubernetes_is_given_five_fields_and_any_zone():
+    assert expression_for("kubernetes", Timing(WEEKLY, ZURICH), UTC) == "30 3 * * 1"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "fingerprint", "reads", "last"),
+    [
+        ("training", "data_fingerprint", "ingest_captions", "promote_bundle"),
+        ("indexing", "gallery_fingerprint", "embed_gallery", "publish_index"),
+    ],
+)
+def test_a_scheduled_pipeline_looks_at_its_data_each_time_and_tells_how_it_ended(pipeline, fingerprint, reads, last):
+    given = run_config.load(pipeline, "cluster")
+    values = scheduled(pipeline, given)
+    assert values["parameters"][fingerprint] == ""
+    assert values["steps"][reads]["enable_cache"] is False
+    assert values["steps"][last]["success_hook_source"] == "pipelines.scheduling.alerts.run_succeeded"
+    cron_job = values["settings"]["orchestrator.kubernetes"]
+    assert (cron_job["concurrency_policy"], cron_job["starting_deadline_seconds"]) == ("Forbid", 3600)
+    assert cron_job["pod_settings"] == given["settings"]["orchestrator.kubernetes"]["pod_settings"]
+    assert set(given["steps"]) <= set(values["steps"])
+    assert "concurrency_policy" not in given["settings"]["orchestrator.kubernetes"]  # what was given stays as it is
+
+
+def test_what_a_configuration_says_itself_is_kept():
+    given = run_config.load("training", "cluster")
+    given["settings"]["orchestrator.kubernetes"]["concurrency_policy"] = "Replace"
+    given["steps"]["ingest_captions"] = {"enable_cache": True}
+    values = scheduled("training", given)
+    assert values["settings"]["orchestrator.kubernetes"]["concurrency_policy"] == "Replace"
+    assert values["steps"]["ingest_captions"]["enable_cache"] is True

@@ -1,0 +1,131 @@
+import os
+import signal
+import subprocess
+import sys
+import weakref
+
+import pytest
+
+from pipelines.commands.operate_commands import _unexpected
+from pipelines.scheduling import supervision
+from pipelines.scheduling.supervision import Ended
+from tests.support.checkout import CHECKOUT
+
+WORK = """
+import os, signal, sys, time, weakref
+from pipelines.supervision import Terminated, go_on_in_child
+
+def lose():
+    '''A signal that comes while a weak reference's callback runs.'''
+    class Thing: pass
+    thing = Thing()
+    kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+    return kept
+
+ended = go_on_in_child(grace_s=1)
+if ended is not None:
+    print("parent", *ended, flush=True)
+    sys.exit()
+try:
+    print("child", os.getpid(), flush=True)
+    {work}
+except Terminated:
+    print("asked to end", flush=True)
+    sys.exit(143)
+print("went on", flush=True)
+"""
+
+
+def supervised(work):
+    return subprocess.Popen(
+        [sys.executable, "-c", WORK.format(work=work)],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def child_of(process):
+    word, number = process.stdout.readline().split()
+    assert word == "child"
+    return int(number)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_child_that_ends_by_itself_hands_its_code_on(code):
+    with supervised(f"sys.exit({code})") as process:
+        child_of(process)
+        assert process.stdout.read() == f"parent {code} False\n"
+
+
+def test_a_parent_that_is_asked_to_end_asks_its_child():
+    with supervised("time.sleep(60)") as process:
+        child_of(process)
+        process.terminate()
+        assert process.stdout.read() == "asked to end\nparent 143 True\n"
+
+
+def test_a_child_that_does_not_end_when_asked_is_killed():
+    with supervised(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    ) as process:
+        child_of(process)
+        assert process.stdout.readline() == "deaf\n"
+        process.terminate()
+        assert process.stdout.read() == "parent -9 True\n"
+
+
+def test_a_child_that_is_killed_is_seen():
+    with supervised("time.sleep(60)") as process:
+        os.kill(child_of(process), signal.SIGKILL)
+        assert process.stdout.read() == "parent -9 False\n"
+
+
+def test_a_signal_that_python_cannot_raise_ends_the_child_all_the_same():
+    with supervised("lose()") as process:
+        child_of(process)
+        assert process.stdout.read() == "parent 143 False\n"
+
+
+def test_a_child_whose_parent_is_killed_is_killed():
+    with supervised("time.sleep(60)") as process:
+        child_of(process)
+        process.kill()
+        assert process.stdout.read() == "", "read to its end: the child holds it no more"
+
+
+def test_other_errors_that_python_cannot_raise_are_still_shown(capsys):
+    class Thing:
+        pass
+
+    thing = Thing()
+
+    def fail(_):
+        raise ValueError("shown")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", supervision._end_if_terminated)
+        kept = weakref.ref(thing, fail)
+        del thing
+    assert kept() is None
+    assert "ValueError: shown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (Ended(0, asked=False), ""),
+        (Ended(0, asked=True), ""),  # it was at its end already
+        (Ended(1, asked=False), ""),  # it told itself
+        (Ended(75, asked=False), ""),
+        (Ended(143, asked=True), "SIGTERM"),
+        (Ended(143, asked=False), "SIGTERM"),  # the child alone was asked
+        (Ended(-9, asked=True), "SIGTERM"),
+        (Ended(-9, asked=False), "SIGKILL"),
+        (Ended(-11, asked=False), "SIGSEGV"),
+    ],
+)
+def test_what_could_not_tell_of_itself_is_told_of(ended, told):
+    assert told in _unexpected(ended)
+    assert bool(_unexpected(ended)) == bool(told)

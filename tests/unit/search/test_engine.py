@@ -1,0 +1,339 @@
+import io
+import shutil
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.captions.vocabulary import Vocabulary
+from components.configs import EmbeddingConfig, GalleryConfig
+from components.errors import BundleError, DataError, IndexMismatchError, PictureError, QueryError
+from components.index.embed import embed_gallery
+from components.index.gallery import read_gallery
+from components.search.engine import SearchEngine
+from components.search.query import NEGATIVE_WEIGHT, Query, Term
+
+RED_TO_BLUE = [(255 - 25 * step, 20, 25 * step) for step in range(11)]
+
+
+def index_of(folder, bundle, place):
+    gallery = read_gallery(GalleryConfig(root=folder))
+    config = EmbeddingConfig(device="cpu", threads=1)
+    embed_gallery(bundle, gallery, place / "index", config, cache_dir=place / "cache", max_failed_share=0)
+    return place / "index"
+
+
+@pytest.fixture
+def colours(tmp_path, paint, colour_bundle):
+    for name in ("red", "green", "blue"):
+        paint(tmp_path / "pictures" / f"{name}.png", name)
+    return index_of(tmp_path / "pictures", colour_bundle, tmp_path)
+
+
+@pytest.fixture
+def shades(tmp_path, colour_bundle, paint):
+    """Eleven shades from red to blue, each with a pattern of its own, in two folders."""
+    noise = np.random.default_rng(0)
+    for step, colour in enumerate(RED_TO_BLUE):
+        folder = tmp_path / "album" / ("warm" if step < 6 else "cold/deep")
+        folder.mkdir(parents=True, exist_ok=True)
+        pattern = noise.integers(-20, 20, (8, 9, 1)).repeat(4, 0).repeat(4, 1)
+        pixels = np.clip(np.array(colour) + pattern, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels if step % 2 else pixels.transpose(1, 0, 2)).save(folder / f"{step:02d}.png")
+    return SearchEngine.open(index_of(tmp_path / "album", colour_bundle, tmp_path))
+
+
+def names(result):
+    return [hit.name for hit in result.hits]
+
+
+def test_each_colour_finds_its_picture_first(colours):
+    engine = SearchEngine.open(colours)
+    for name in ("red", "green", "blue"):
+        hits = engine.search(f"  {name} \n", 3).hits
+        assert (hits[0].name, hits[0].rank, hits[0].folder) == (f"{name}.png", 1, "pictures")
+        assert hits[0].score == pytest.approx(1, abs=1e-2)
+        assert hits[1].score < 0.1
+        assert hits[0].uri.endswith(f"pictures/{name}.png")
+
+
+def test_more_hits_than_pictures_give_all_pictures_once(colours):
+    result = SearchEngine.open(colours).search("red", 500)
+    assert sorted(names(result)) == ["blue.png", "green.png", "red.png"]
+    assert (result.candidates, result.more) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "k", "message"),
+    [
+        ("", 1, "the query is empty"),
+        (" \n\t", 1, "the query is empty"),
+        ("x" * 1001, 1, "has 1001 characters, at most 1000"),
+        ("red", 0, "k: Input should be greater than or equal to 1, got 0"),
+        ("red", -3, "got -3"),
+        ("red", 501, "got 501"),
+        ("red", 10**9, "got 1000000000"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_says_why(colours, text, k, message):
+    with pytest.raises(QueryError, match=message) as caught:
+        SearchEngine.open(colours).search(text, k)
+    assert "\n" not in str(caught.value)
+
+
+def test_any_text_has_an_answer(colours):
+    engine = SearchEngine.open(colours)
+    for text in ("Straßenbahn 🚋", "\0", "赤い", "a" * 1000, "\u202e", "\ud800"):
+        assert len(engine.search(text, 2).hits) == 2
+
+
+def test_a_person_is_told_when_nothing_matches_well(colours):
+    engine = SearchEngine.open(colours)
+    good, poor = engine.search("red"), engine.search("white")
+    assert (good.matches_well, poor.matches_well) == (True, False)
+    assert {hit.good for hit in (*good.hits, *poor.hits)} == {None}  # too few images to judge by
+
+
+@pytest.fixture
+def reds(tmp_path, paint, write_colour_bundle, good_from):
+    """5 red images among 60; a hit of a short text is a good match from a cosine of 0.9 on."""
+    for n in range(60):
+        paint(tmp_path / "pictures" / f"{n:02d}.png", (220, n, n) if n < 5 else (20, n, 200))
+    bundle = write_colour_bundle(
+        tmp_path / "bundle", vocabulary=Vocabulary.of(["a red car and a blue bus"] * 40), matches=good_from(0.9)
+    )
+    return SearchEngine.open(index_of(tmp_path / "pictures", bundle, tmp_path))
+
+
+def test_good_matches_come_first_and_on_every_page_alike(reds):
+    whole = reds.search(Query.of_text("red", k=12, fold=False))
+    assert [hit.good for hit in whole.hits] == [True] * 5 + [False] * 7
+    pages = [reds.search(Query.of_text("red", k=3, offset=3 * page, fold=False)) for page in range(4)]
+    assert [hit for page in pages for hit in page.hits] == list(whole.hits)
+    assert whole.matches_well
+
+
+def test_a_claim_is_made_only_where_it_is_justified(reds):
+    def good(**values):
+        return {hit.good for hit in reds.search(Query.parse({"k": 3, "fold": False, **values})).hits}
+
+    assert good(terms=[{"text": "red"}]) == {True}
+    for text in ("1234", "猫", "the", "red kangaroo"):  # no word met, or one that is not known well
+        assert good(terms=[{"text": text}]) == {False}
+    assert good(terms=[{"text": "red car, blue bus"}]) == {None}  # no model for longer texts
+    assert reds.search("1234").matches_well is False
+    assert good(terms=[{"text": "red"}, {"like": reds.index.item(0)["id"]}]) == {None}
+    assert good(terms=[{"text": "red"}], filters={"min_px": 1000}) == set()
+
+
+def test_labels_follow_the_ranking_where_unwanted_terms_change_it(reds):
+    hits = reds.search(Query.of_text("red", unwanted=("red",), k=60, fold=False)).hits
+    labels = [hit.good for hit in hits]
+    assert labels == sorted(labels, reverse=True)
+
+
+def test_the_part_of_a_text_that_the_model_does_not_read_is_named(shades):
+    text = "red green blue white red green blue white yellow  green "
+    (cut,) = shades.search(text).truncated
+    assert (cut.used, cut.unused) == ("red green blue white red green blue white", "yellow  green")
+    assert shades.search("red green blue white red green blue white").truncated == ()
+    long = Query(terms=[Term(text="red"), Term(text=text)], negatives=[Term(text=text)])
+    assert shades.search(long).truncated == (cut, cut)
+
+
+def test_words_that_the_model_has_not_met_are_named(tmp_path, paint, write_colour_bundle):
+    bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
+    paint(tmp_path / "pictures" / "red.png", "red")
+    engine = SearchEngine.open(index_of(tmp_path / "pictures", bundle, tmp_path))
+    assert engine.search("a red kangaroo").unmet == ("kangaroo",)
+    picture = (tmp_path / "pictures" / "red.png").read_bytes()
+    parts = [Term(text="a red"), Term(picture=picture)]
+    assert engine.search(Query(terms=parts, negatives=[Term(text="Zebras")])).unmet == ("Zebras",)
+    assert engine.search(Query(terms=[Term(picture=picture)])).unmet == ()
+
+
+def test_where_it_is_not_known_what_was_met_nothing_is_said(shades):
+    assert shades.search("a kangaroo").unmet == ()
+
+
+def test_an_unwanted_term_turns_the_order_round(shades):
+    assert names(shades.search("red"))[:3] == ["00.png", "01.png", "02.png"]
+    both = Query.of_text("red and blue together", k=11)
+    without_red = Query.of_text("red and blue together", unwanted=("red",), k=11)
+    assert names(shades.search(both))[0] == "05.png"
+    assert names(shades.search(without_red))[0] in ("08.png", "09.png", "10.png")
+    score = {hit.name: hit.score for hit in shades.search(without_red).hits}
+    wanted, unwanted = (
+        {hit.name: hit.score for hit in shades.search(text, 11).hits} for text in ("red and blue together", "red")
+    )
+    assert score["03.png"] == pytest.approx(wanted["03.png"] - NEGATIVE_WEIGHT * unwanted["03.png"], abs=1e-5)
+
+
+def test_weights_move_a_mixed_query_from_one_term_to_the_other(shades):
+    def first(red, blue):
+        return names(
+            shades.search(Query.parse({"terms": [{"text": "red", "weight": red}, {"text": "blue", "weight": blue}]}))
+        )[0]
+
+    assert first(10, 0.1) == "00.png"
+    assert first(1, 1) == "05.png"
+    assert first(0.1, 10) == "10.png"
+
+
+def test_a_picture_finds_itself_first_also_among_its_copies(shades, tmp_path, colour_bundle):
+    source = tmp_path / "album" / "warm" / "03.png"
+    for name in ("00 copy.png", "zz copy.png"):
+        shutil.copy(source, tmp_path / "album" / name)
+    engine = SearchEngine.open(index_of(tmp_path / "album", colour_bundle, tmp_path))
+    everything = engine.search(Query.parse({"terms": [{"text": "red"}], "fold": False})).hits
+    identity = next(hit.id for hit in everything if hit.name == "03.png")
+    own = engine.search(Query.parse({"terms": [{"like": identity}], "fold": False}))
+    assert (own.hits[0].id, own.hits[0].score) == (identity, pytest.approx(1))
+    upload = engine.search(Query.parse({"terms": [{"picture": source.read_bytes()}]}))
+    assert upload.hits[0].sha256 == own.hits[0].sha256
+    assert len(upload.hits[0].duplicates) == 2
+    assert (upload.matches_well, upload.hits[0].good) == (None, None)
+
+
+def test_a_picture_that_is_not_in_the_index_finds_its_likes(shades):
+    stream = io.BytesIO()
+    Image.new("RGB", (300, 200), RED_TO_BLUE[8]).save(stream, "JPEG")
+    assert names(shades.search(Query.parse({"terms": [{"picture": stream.getvalue()}]})))[0] == "08.png"
+    with pytest.raises(PictureError, match="not a picture"):
+        shades.search(Query.parse({"terms": [{"picture": b"no picture"}]}))
+
+
+def test_pages_follow_each_other_without_gap_or_repetition(shades):
+    whole = shades.search("red", 11)
+    pages = [shades.search(Query.of_text("red", k=3, offset=offset)) for offset in range(0, 12, 3)]
+    assert [hit for page in pages for hit in page.hits] == list(whole.hits)
+    assert [page.more for page in pages] == [True, True, True, False]
+    assert shades.search(Query.of_text("red", k=3, offset=50)).hits == ()
+
+
+def test_near_duplicates_are_folded_into_the_best_and_shown_when_asked(shades, tmp_path, colour_bundle):
+    best = tmp_path / "album" / "warm" / "00.png"
+    for number in range(30):  # more than the search looks at in its first go
+        Image.open(best).convert("RGB").save(tmp_path / "album" / f"again {number}.jpg", quality=60 + number)
+    engine = SearchEngine.open(index_of(tmp_path / "album", colour_bundle, tmp_path))
+    folded = engine.search(Query.of_text("red", k=3))
+    assert len(folded.hits[0].duplicates) == 30
+    assert names(folded)[1:] == ["01.png", "02.png"]
+    assert folded.more
+    assert len([name for name in names(engine.search(Query.of_text("red", k=31, fold=False))) if "again" in name]) == 30
+
+
+def test_filters_leave_k_hits_when_there_are_k(shades):
+    deep = shades.search(Query.of_text("red", k=5, filters={"folders": ["album/cold/"]}))
+    assert names(deep) == ["06.png", "07.png", "08.png", "09.png", "10.png"]
+    assert deep.candidates == 5
+    upright = shades.search(Query.of_text("red", filters={"orientation": "portrait"}))
+    assert all(hit.height_px > hit.width_px for hit in upright.hits)
+    assert (
+        upright.candidates + shades.search(Query.of_text("red", filters={"orientation": "landscape"})).candidates == 11
+    )
+    assert shades.search(Query.of_text("red", filters={"min_px": 33})).candidates == 0
+    assert shades.search(Query.of_text("red", filters={"has_gps": False})).candidates == 11
+    assert shades.search(Query.of_text("red", filters={"has_gps": True})).candidates == 0
+    today = datetime.now(UTC).date()
+    assert shades.search(Query.of_text("red", filters={"since": today.replace(year=today.year - 1)})).candidates == 11
+    assert shades.search(Query.of_text("red", filters={"until": date(1999, 1, 1)})).candidates == 0
+
+
+@pytest.mark.parametrize("folder", ["album/col", "albu", "", "/", "ALBUM", "album/cold/deep/er"])
+def test_a_folder_that_is_not_in_the_index_is_refused_with_the_names_of_some_that_are(shades, folder):
+    wanted = [["album/warm", folder], [folder]]
+    for folders in wanted:
+        with pytest.raises(QueryError) as caught:
+            shades.search(Query.of_text("red", filters={"folders": folders}))
+        assert str(caught.value) == (
+            f"the index has no folder {folder!r}; it has 'album', 'album/warm', 'album/cold/deep'"
+        )
+
+
+def test_of_many_folders_the_outermost_are_named(tmp_path, paint, colour_bundle):
+    for number in range(12):
+        paint(tmp_path / "many" / f"{number:02d}" / "a.png", (number * 20, 0, 0))
+    engine = SearchEngine.open(index_of(tmp_path / "many", colour_bundle, tmp_path))
+    with pytest.raises(QueryError, match=r"it has 'many', 'many/00', 'many/01', 'many/02', 'many/03' and 8 more$"):
+        engine.search(Query.of_text("red", filters={"folders": ["x" * 10_000]}))
+
+
+def test_a_folder_has_one_label_whether_it_is_named_by_it_or_by_its_path(shades, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "album")
+    (tmp_path / "link").symlink_to(tmp_path / "album" / "cold")
+    for name, label in {
+        "album/cold": "album/cold",
+        "cold": "album/cold",
+        "./cold/deep/": "album/cold/deep",
+        ".": "album",
+        f"{tmp_path}/album": "album",
+        f"{tmp_path}/link/deep": "album/cold/deep",
+        f"{tmp_path}/album/warm/../cold": "album/cold",
+    }.items():
+        assert shades.folder_label(name) == label, name
+    for name in ("..", "~", "~nobody", "/", "", "deep", "a\0b", f"{tmp_path}/album/warm/00.png"):
+        with pytest.raises(QueryError, match="the index has no folder "):
+            shades.folder_label(name)
+
+
+def test_hits_below_the_smallest_score_are_left_out(shades):
+    result = shades.search(Query.of_text("red", min_score=0.9))
+    assert names(result) == ["00.png", "01.png", "02.png", "03.png"]
+    assert not result.more
+
+
+def test_a_picture_reaches_the_score_of_itself_although_it_is_rounded(shades, tmp_path):
+    for path in (tmp_path / "album").rglob("*.png"):
+        result = shades.search(Query.parse({"terms": [{"picture": path.read_bytes()}], "min_score": 1}))
+        assert names(result) == [path.name]
+        assert shades.search(Query.parse({"terms": [{"picture": path.read_bytes()}], "min_score": 1.00001})).hits == ()
+
+
+def test_several_queries_at_once_are_answered_like_one_by_one(shades):
+    queries = [
+        Query.of_text("red", k=2),
+        Query.of_text("a very blue thing", k=5, offset=2),
+        Query.of_text("red", unwanted=("blue",), filters={"folders": ["album/cold"]}),
+        Query.of_text("blue", min_score=2),
+    ]
+    for one, many in zip([shades.search(query) for query in queries], shades.search_many(queries), strict=True):
+        assert [hit.id for hit in one.hits] == [hit.id for hit in many.hits]
+        assert (one.candidates, one.more, one.matches_well) == (many.candidates, many.more, many.matches_well)
+        np.testing.assert_allclose([h.score for h in one.hits], [h.score for h in many.hits], atol=2e-6)
+
+
+def test_what_the_filters_can_choose_among_is_counted(shades):
+    facets = shades.facets()
+    assert [(each.value, each.count) for each in facets.folders] == [("album/cold/deep", 5), ("album/warm", 6)]
+    assert (facets.cameras, facets.with_gps, facets.pictures) == ((), 0, 11)
+
+
+def test_a_picture_outside_the_indexed_folders_is_not_opened(shades, tmp_path, paint):
+    hit = shades.search("red", 1).hits[0]
+    assert shades.picture_path(hit.id) == (tmp_path / "album" / "warm" / "00.png").resolve()
+    secret = paint(tmp_path / "secret.png", "red")
+    (tmp_path / "album" / "warm" / "00.png").unlink()
+    (tmp_path / "album" / "warm" / "00.png").symlink_to(secret)
+    with pytest.raises(DataError, match="leads outside the folders that were indexed"):
+        shades.picture_path(hit.id)
+    for identity in ("../../etc/passwd", "", "nope"):
+        with pytest.raises(QueryError, match="no picture has the id"):
+            shades.picture_path(identity)
+
+
+def test_another_bundle_is_refused_with_both_names(colours, write_colour_bundle, tmp_path, colour_bundle):
+    other = write_colour_bundle(tmp_path / "other", input_px=16)
+    with pytest.raises(IndexMismatchError, match=f"{colour_bundle.sha256[:12]}.*{other.sha256[:12]}"):
+        SearchEngine.open(colours, other.path)
+
+
+def test_a_copy_of_the_bundle_elsewhere_serves(colours, write_colour_bundle, tmp_path):
+    copy = write_colour_bundle(tmp_path / "copy")
+    assert names(SearchEngine.open(colours, copy.path).search("blue", 1)) == ["blue.png"]
+
+
+def test_a_bundle_that_has_gone_is_named(colours, tmp_path):
+    with pytest.raises(BundleError, match=r"no bundle at .*gone"):
+        SearchEngine.open(colours, tmp_path / "gone")

@@ -1,0 +1,353 @@
+"""Training started in several processes: epochs and the checkpoint come back, a killed process is made up for or named."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import NamedTuple
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from components.errors import ConfigError, DataError, ProcessError, StorageError
+from components.records.training import EpochRecord
+from components.training import trainer
+from components.training.distributed import job as jobs
+from components.training.distributed.job import Failure
+from components.training.distributed.launch import awaited, cause
+from components.training.distributed.run import train_checkpoint
+from components.training.trainer import FeatureSettings
+from tests.support.checkout import CHECKOUT
+
+# Loaded by every Python that starts with this folder on its path: kills process 1 of the first attempt in mid-training.
+KILLER = """
+import os, pathlib, signal, threading, time
+
+def kill():
+    while not list(pathlib.Path({cache!r}).glob("training/*/epoch-0002/progress.json")):
+        time.sleep(0.002)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+    threading.Thread(target=kill, daemon=True).start()
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def configs(tiny_model, *, image=None, **training):
+    values = {"batch_images": 9, "device": "cpu", "head_rate": 0.003, "processes": 2, "wait_s": 60, **training}
+    model = {**tiny_model, "image": {**tiny_model["image"], **(image or {})}}
+    return ModelConfig.parse(model), TrainingConfig.parse(values)
+
+
+def settings_of(folder):
+    return FeatureSettings(folder, EmbeddingConfig(device="cpu", batch_images=8))
+
+
+def descendants():
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_made_up_for_and_every_epoch_told_once(scenes, tiny_model, tmp_path, monkeypatch):
+    cache, before = tmp_path / "cache", descendants()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "sitecustomize.py").write_text(KILLER.format(cache=str(cache)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told = []
+    checkpoint = train_checkpoint(
+        scenes,
+        scenes,
+        configs(tiny_model, epochs=12, restarts=1),
+        settings_of(cache),
+        path=tmp_path / "c",
+        dataset=("scenes", "v1"),
+        on_epoch=told.append,
+    )
+    assert [record.epoch for record in told] == list(range(1, 13))
+    assert tuple(told) == checkpoint.manifest.history
+    assert told[-1].loss < told[0].loss
+    assert descendants() == before
+    assert list((cache / "training-jobs").iterdir()) == []
+    assert list((tmp_path / "temporary").glob("torchelastic_*")) == []
+    states = list((cache / "training").glob("*/epoch-*"))
+    assert [state.name for state in states] == ["epoch-0012"]
+    kept, saved = load_file(checkpoint.path / "model.safetensors"), load_file(states[0] / "model.safetensors")
+    assert all(torch.equal(kept[name], saved[name]) for name in saved)
+
+
+@pytest.mark.slow
+def test_what_one_process_refuses_is_the_error_of_the_whole_and_is_not_tried_again(scenes, tiny_model, tmp_path, capfd):
+    for name in scenes.pictures["file_name"]:
+        (tmp_path / name).write_bytes((scenes.root / name).read_bytes())
+    (tmp_path / "107.png").write_bytes(b"broken since")
+    before = descendants()
+    with pytest.raises(
+        DataError, match=r"^process [01]: \S*107.png: [^\n]*; it could be read when it was valid[^\n]*$"
+    ):
+        train_checkpoint(
+            dataclasses.replace(scenes, root=tmp_path),
+            scenes,
+            configs(tiny_model, image={"trained_stages": "all"}, loader_workers=1, restarts=3),
+            settings_of(tmp_path / "cache"),
+            path=tmp_path / "c",
+            dataset=("scenes", "v1"),
+        )
+    assert descendants() == before
+    assert not (tmp_path / "c").exists()
+    assert capfd.readouterr().err.count("it could be read when it was validated") <= 3, "two processes, the launcher"
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def train_on_one_host(scenes, tiny_model, folder):
+    """The checkpoint of two processes that no launcher started."""
+    table = {
+        "captions": scenes.captions.to_dict("records"),
+        "pictures": scenes.pictures.to_dict("records"),
+        "root": str(scenes.root),
+    }
+    model, training = (config.model_dump(mode="json") for config in configs(tiny_model, epochs=1))
+    places = {"cache": str(folder / "cache"), "out": str(folder / "out"), "checkpoint": str(folder / "checkpoint")}
+    scenario = {"do": "train", "world": 2, "train": table, "val": table, "model": model, "training": training, **places}
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps([scenario]))
+    script = CHECKOUT / "tests/support/rank_children.py"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([sys.executable, str(script), str(folder / "spec.json")], check=True, env=environment, timeout=300)
+    return folder / "checkpoint"
+
+
+@pytest.mark.slow
+def test_two_hosts_whose_launchers_start_at_different_times_train_as_one_does(scenes, tiny_model, tmp_path, free_port):
+    before = descendants()
+    folder = tmp_path / "two" / "training-jobs" / f"job-localhost-{free_port}"
+    command = [sys.executable, "-m", "components.training.distributed.launch", str(folder), "--within", "60"]
+    other = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
+    checkpoint = train_checkpoint(
+        scenes,
+        scenes,
+        configs(tiny_model, epochs=1, hosts=2, rendezvous=f"localhost:{free_port}"),
+        settings_of(tmp_path / "two"),
+        path=tmp_path / "two-checkpoint",
+        dataset=("scenes", "v1"),
+    )
+    said = other.communicate(timeout=60)[1]
+    assert other.returncode == 0, said
+    assert not folder.exists()
+    assert descendants() == before
+    two = load_file(checkpoint.path / "model.safetensors")
+    one = load_file(train_on_one_host(scenes, tiny_model, tmp_path / "one") / "model.safetensors")
+    assert two.keys() == one.keys()
+    assert all(torch.equal(two[name], one[name]) for name in one)
+
+
+def test_one_process_trains_here(scenes, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", None)
+    told = []
+    checkpoint = train_checkpoint(
+        scenes,
+        scenes,
+        configs(tiny_model, epochs=2, processes=1),
+        settings_of(tmp_path),
+        path=tmp_path / "c",
+        dataset=("scenes", "v1"),
+        on_epoch=told.append,
+    )
+    assert tuple(told) == checkpoint.manifest.history
+
+
+def test_more_processes_than_gpus_are_refused(scenes, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"^training.processes: 2 on this host, which has 1 GPUs; start no more"):
+        train_checkpoint(
+            scenes,
+            scenes,
+            configs(tiny_model, device="cuda"),
+            settings_of(tmp_path),
+            path=tmp_path / "c",
+            dataset=("scenes", "v1"),
+        )
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tiny_assembled):
+    from components.training.distributed.ranks import Ranks
+    from components.training.loop import _require_shares
+
+    config = TrainingConfig(processes=4, batch_images=4)
+    _require_shares(8, config, Ranks(0, 4))
+    with pytest.raises(ConfigError, match=r"^training.processes: 4 processes cannot share the smallest batch, of 3 pi"):
+        _require_shares(9, config, Ranks(0, 4))
+
+
+def test_how_a_training_runs_is_no_part_of_what_it_is(scenes, tiny_model):
+    def identity(**training):
+        return trainer._identity(scenes, scenes, configs(tiny_model, **training))
+
+    assert identity(restarts=7, wait_s=99, rendezvous="here:1") == identity()
+    assert identity(processes=3) != identity()
+
+
+class Ended(NamedTuple):
+    exitcode: int
+    timestamp: int = 100
+
+
+def told(rank, error, message="why"):
+    return Failure(error=error, message=message, rank=rank)
+
+
+LOST = "ProcessError"
+CAUSES = {
+    "killed, the other lost it": (
+        {1: Ended(-9), 0: Ended(1)},
+        [told(0, LOST)],
+        "process 1 .* was ended by SIGKILL \\(the",
+    ),
+    "crashed, the other was ended": ({0: Ended(-11), 1: Ended(-15)}, [], "process 0 .* was ended by SIGSEGV;"),
+    "asked to end from outside": ({1: Ended(-15), 0: Ended(1)}, [told(0, LOST)], "process 1 .* was ended by SIGTERM"),
+    "raised, the other was ended": (
+        {1: Ended(1), 0: Ended(-15)},
+        [told(1, "", "KeyError: 3")],
+        "process 1 .*: KeyError: 3;",
+    ),
+    "exited, the other was ended": ({1: Ended(7), 0: Ended(-15)}, [], "process 1 .* ended with exit code 7;"),
+    "stopped, killed for not ending": (
+        {0: Ended(1), 1: Ended(-9, 106)},
+        [told(0, LOST, "silent")],
+        "process 0 .*: silent;",
+    ),
+    "on another host": ({0: Ended(1)}, [told(0, LOST), told(5, "", "OSError: x")], "process 5 .*: OSError: x;"),
+    "refused": ({0: Ended(1), 1: Ended(-9)}, [told(0, "DataError", "bad")], "process 0: bad$"),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_process_that_failed_first_is_named(name):
+    ended, words, expected = CAUSES[name]
+    failure = cause(ended, words)
+    with pytest.raises(DataError if name == "refused" else ProcessError, match=f"^{expected}"):
+        raise failure.as_error()
+    assert failure.final == (name == "refused")
+    assert name == "refused" or failure.message.endswith("; start it again: it goes on after the last finished epoch")
+
+
+@pytest.fixture
+def job(scenes, tiny_model, tmp_path):
+    model, training = configs(tiny_model)
+    return jobs.Job(
+        model=model,
+        training=training,
+        embedding=EmbeddingConfig(),
+        cache_dir=tmp_path,
+        progress=False,
+        roots=(scenes.root, scenes.root),
+        dataset=("scenes", "v1"),
+        checkpoint=tmp_path / "c",
+    )
+
+
+def test_a_job_reads_back_as_the_same_training(job, scenes):
+    with jobs.new_job(job, (scenes, scenes.first_captions(1))) as folder:
+        found = jobs.read_job(folder)
+        data = jobs.read_data(folder, found)
+    assert found == job
+    pair = (scenes, scenes.first_captions(1))
+    assert trainer._identity(*data, (found.model, found.training)) == trainer._identity(
+        *pair, (job.model, job.training)
+    )
+    assert not folder.exists()
+
+
+def test_jobs_of_killed_programs_are_swept_and_those_of_others_kept(job, scenes):
+    left = job.cache_dir / "training-jobs" / "job-left"
+    left.mkdir(parents=True)
+    (left / "running.lock").touch()
+    with jobs.new_job(job, (scenes, scenes)) as folder, jobs.new_job(job, (scenes, scenes)) as other:
+        assert not left.exists()
+        assert (folder / "job.json").exists()
+        assert (other / "job.json").exists()
+
+
+def of_two_hosts(job, port):
+    values = {**job.training.model_dump(), "hosts": 2, "rendezvous": f"localhost:{port}"}
+    return job.model_copy(update={"training": TrainingConfig.parse(values)})
+
+
+def test_a_job_of_several_hosts_is_where_they_expect_it_and_there_is_one_at_a_time(job, scenes, free_port):
+    several = of_two_hosts(job, free_port)
+    left = job.cache_dir / "training-jobs" / f"job-localhost-{free_port}"
+    left.mkdir(parents=True)
+    (left / "epochs.jsonl").write_text("of a killed program")
+    with jobs.new_job(several, (scenes, scenes)) as folder:
+        assert folder == left
+        assert jobs.epochs_after(folder, 0) == []
+        with pytest.raises(
+            ConfigError, match=rf"^training.rendezvous \(localhost:{free_port}\): another training meets"
+        ):
+            jobs.new_job(several, (scenes, scenes)).__enter__()
+        assert jobs.read_job(folder) == several
+
+
+def test_a_launcher_waits_for_the_job_and_for_its_host_but_not_for_ever(job, scenes, tmp_path, free_port):
+    with pytest.raises(StorageError, match=r"job.json cannot be read: No such file"):
+        awaited(tmp_path / "nowhere", 0)
+    several = of_two_hosts(job, free_port)
+    with jobs.new_job(several, (scenes, scenes)) as folder:
+        with pytest.raises(
+            ProcessError,
+            match=rf"^the host of the training step did not answer at localhost:{free_port} within 0.1 s: ",
+        ):
+            awaited(folder, 0.1)
+        with socket.create_server(("127.0.0.1", free_port)):
+            assert awaited(folder, 0) == several
+    with jobs.new_job(job, (scenes, scenes)) as folder, pytest.raises(ConfigError, match=r"a job of one host"):
+        awaited(folder, 60)
+
+
+def test_epochs_told_twice_or_half_are_read_once_and_whole(tmp_path):
+    def record(epoch):
+        return EpochRecord(
+            epoch=epoch,
+            loss=1 / 3,
+            head_rate=0.1,
+            trunk_rate=0.1,
+            logit_scale=14,
+            pictures_per_s=1,
+            seconds=1,
+            val_recall={"t2i_r1": 0.1},
+            val_mean_recall=0.1,
+        )
+
+    assert jobs.epochs_after(tmp_path, 0) == []
+    for epoch in (1, 2, 1, 2, 3):
+        jobs.add_epoch(tmp_path, record(epoch))
+    with (tmp_path / "epochs.jsonl").open("a") as stream:
+        stream.write('{"epoch": 4, "lo')
+    assert jobs.epochs_after(tmp_path, 1) == [record(2), record(3)]
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_not_shared(tmp_path):
+    with pytest.raises(
+        StorageError, match=r"job.json cannot be read: No such file[^\n]*; the folder must be on a file s"
+    ):
+        jobs.read_job(tmp_path)
+    (tmp_path / "job.json").write_text("{}")
+    with pytest.raises(StorageError, match=r"^\S+job.json is not a training job of this version: model: "):
+        jobs.read_job(tmp_path)
