@@ -3,8 +3,8 @@
 FinderError
 ├── ConfigError          an unknown key, a value out of range, two values that do not fit together
 │   └── BusyError        another run holds what this one needs: try again later
-├── DataError            captions, pictures or tables that are missing, malformed or refused by a gate
-│   └── PictureError     one picture that cannot be decoded
+├── DataError            captions, images or tables that are missing, malformed or refused by a gate
+│   └── ImageError     one image that cannot be decoded
 ├── ProcessError         a process of a training over several that died or fell silent
 ├── StorageError         a file that cannot be written, or whose content is not what its manifest says
 ├── BundleError          a model bundle that is absent, incomplete, corrupted or of another format
@@ -32,8 +32,8 @@ class DataError(FinderError):
     """A data set that cannot be used."""
 
 
-class PictureError(DataError):
-    """One picture that cannot be decoded."""
+class ImageError(DataError):
+    """One image that cannot be decoded."""
 
 
 class ProcessError(FinderError):

@@ -11,7 +11,7 @@ from model_registry.lineage import Lineage
 from model_registry.names import ledger_experiment
 
 _DATA_LICENCES = {
-    "demo": "The demo scenes are drawn from OpenMoji 17.0.0 pictures, CC BY-SA 4.0; their captions are generated.",
+    "demo": "The demo scenes are drawn from OpenMoji 17.0.0 images, CC BY-SA 4.0; their captions are generated.",
     "flickr8k": (
         "Flickr8k is for research and educational use; cite Hodosh, Young and Hockenmaier 2013 (JAIR 47). "
         "The photographs belong to their Flickr users."
@@ -66,8 +66,8 @@ def model_card(facts: CardFacts) -> str:
 
 _INTENDED_USE = """
 ## Intended use
-Finds pictures in a collection from an English sentence, and sentences or pictures that resemble a picture. It ranks;
-it does not decide whether anything is in a picture. Not meant for identifying persons, for surveillance, or for any
+Finds images in a collection from an English sentence, and sentences or images that resemble an image. It ranks;
+it does not decide whether anything is in an image. Not meant for identifying persons, for surveillance, or for any
 decision about people.
 """
 
@@ -75,7 +75,7 @@ _LIMITS = """
 ## Limits
 - A search always returns something: the best of the gallery may be a poor match. Compare scores, not ranks.
 - Captions are English, descriptive and short; longer queries are cut at the model's token limit.
-- Counting, reading text in pictures, left and right, and negation ("without a hat") are weak in models of this kind.
+- Counting, reading text in images, left and right, and negation ("without a hat") are weak in models of this kind.
 - Captions carry the habits and prejudices of those who wrote them, and so do the rankings.
 - Recall falls as the gallery grows; the numbers above hold for the gallery size beside them.
 """
@@ -95,8 +95,8 @@ def _model(facts: CardFacts) -> str:
 - Text tower: `{text.origin}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
 - Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubs(facts.model)}
-- Training: {training.epochs} epochs, {training.batch_images} pictures a batch with {training.captions_per_image} captions each,
-  {training.views} views of each picture, seed {training.seed}, contrastive loss in both directions.
+- Training: {training.epochs} epochs, {training.batch_images} images a batch with {training.captions_per_image} captions each,
+  {training.views} views of each image, seed {training.seed}, contrastive loss in both directions.
 - Code version `{facts.code_version}`.
 
 {" ".join(notes)}
@@ -116,7 +116,7 @@ def _hubs(model: ModelConfig) -> str:
     if not hubs.centres:
         return ""
     return f"""
-  Two of them carry a hub correction: {hubs.strength:g} of how near a picture is to training captions in general
+  Two of them carry a hub correction: {hubs.strength:g} of how near an image is to training captions in general
   ({hubs.centres:,} centres) is taken off its scores with texts."""
 
 
@@ -124,8 +124,8 @@ def _data(manifest: DatasetManifest, validation: ValidationReport | None) -> str
     parts = ", ".join(f"{part} {count:,}" for part, count in manifest.n_images_of_part.items())
     return f"""
 ## Data and licences
-`{manifest.name}`, data version `{manifest.version}`: {manifest.n_images:,} pictures ({parts}) with
-{manifest.n_captions:,} captions, {manifest.unreadable_pictures:,} pictures unreadable. Split by picture.{_validation(validation)}
+`{manifest.name}`, data version `{manifest.version}`: {manifest.n_images:,} images ({parts}) with
+{manifest.n_captions:,} captions, {manifest.unreadable_images:,} images unreadable. Split by image.{_validation(validation)}
 
 {_licence(manifest)}
 """
@@ -159,8 +159,8 @@ def _licence_of(name: str, layout: str) -> str:
 def recall_table(report: RetrievalReport) -> str:
     """Recall both ways as a Markdown table: a row a direction and k, with interval, random baseline and denominators."""
     rows = [
-        *_rows("sentence to picture", report.text_to_image),
-        *_rows("picture to sentence", report.image_to_text),
+        *_rows("sentence to image", report.text_to_image),
+        *_rows("image to sentence", report.image_to_text),
     ]
     head = "| direction | k | recall@k | interval | random | queries | gallery |\n| --- | --- | --- | --- | --- | --- | --- |"
     return "\n".join([head, *rows])
@@ -169,14 +169,14 @@ def recall_table(report: RetrievalReport) -> str:
 def _measurements(report: RetrievalReport) -> str:
     return f"""
 ## Measurements
-Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}`): {report.n_images:,} pictures,
+Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}`): {report.n_images:,} images,
 {report.n_captions:,} captions. recall@k is the hit rate: 1 if any right item is among the k nearest. Intervals are
 95 %, bootstrap with {report.bootstrap_samples:,} samples.
 
 {recall_table(report)}
 
 Mean recall {_percent(report.mean_recall)} {_interval(report.mean_recall_interval)}; median rank
-{report.text_to_image.median_rank:g} (sentence to picture), {report.image_to_text.median_rank:g} (picture to sentence).
+{report.text_to_image.median_rank:g} (sentence to image), {report.image_to_text.median_rank:g} (image to sentence).
 """
 
 
@@ -194,7 +194,7 @@ def _slices(report: RetrievalReport) -> str:
     rows = "\n".join(_slice_row(part) for part in report.slices)
     return f"""
 ## Slices
-Sentence to picture, searched in the whole gallery, at the largest k.
+Sentence to image, searched in the whole gallery, at the largest k.
 
 | slice | value | recall@k | interval | queries |
 | --- | --- | --- | --- | --- |
@@ -219,7 +219,7 @@ def _scores(scores: ScoreCalibration) -> str:
     return f"""
 ## Scores
 A score is a cosine. Measured on part `{scores.split}` of `{scores.dataset}` (data version `{scores.data_version}`),
-{scores.n_captions:,} captions in a gallery of {scores.gallery_size:,} pictures:
+{scores.n_captions:,} captions in a gallery of {scores.gallery_size:,} images:
 
 - A search says that nothing matches when the best score is below **{scores.good_match:.3f}** and no hit is good: of the
   captions whose image was in the gallery, 5 % had a best score lower than that.
@@ -250,7 +250,7 @@ def _export(parity: ParityReport | None) -> str:
         return ""
     return f"""
 ## Export
-ONNX against torch over {len(parity.cases)} cases and {parity.n_pictures:,} pictures: smallest cosine
+ONNX against torch over {len(parity.cases)} cases and {parity.n_images:,} images: smallest cosine
 {parity.min_cosine:.6f}, largest difference {parity.max_difference:.2g}, recall@10 {_percent(parity.onnx_recall_at_10)}
 against {_percent(parity.torch_recall_at_10)}.
 """

@@ -66,10 +66,10 @@ def compare(
 ) -> Compared:
     """A sample of subject beside the reference of a model's version or alias (registered), brought below folder.
 
-    cache_dir: keeps what was computed of each picture. Raises as fetch_reference and Sampler.draw do.
+    cache_dir: keeps what was computed of each image. Raises as fetch_reference and Sampler.draw do.
     """
     found = fetch_reference(registry, *registered, folder)
     sampler = Sampler(found.bundle, config, embedding, cache_dir=cache_dir, progress=progress)
-    without = found.reference.contents if config.pictures == "new" else None
-    sample = sampler.draw(subject.files, config.compared_pictures, without=without)
+    without = found.reference.contents if config.images == "new" else None
+    sample = sampler.draw(subject.files, config.compared_images, without=without)
     return Compared(found.reference, (found.model, found.version), sample, subject.name, subject.version)

@@ -86,7 +86,7 @@ def compare_text(first: Side, second: Side, paired: Comparison | None) -> str:
         low, high = 100 * paired.interval.low, 100 * paired.interval.high
         parts.append(
             f"Query by query, version {first.version.version} against {second.version.version}: mean recall "
-            f"{100 * paired.gain:+.1f} points [{low:+.1f}, {high:+.1f}], {paired.n_pictures:,} pictures."
+            f"{100 * paired.gain:+.1f} points [{low:+.1f}, {high:+.1f}], {paired.n_images:,} images."
         )
     return "\n".join(parts)
 
@@ -109,8 +109,8 @@ def _report_rows(first: RetrievalReport, second: RetrievalReport) -> list[list[s
         )
     ]
     pairs = (
-        ("text to picture", first.text_to_image, second.text_to_image),
-        ("picture to text", first.image_to_text, second.image_to_text),
+        ("text to image", first.text_to_image, second.text_to_image),
+        ("image to text", first.image_to_text, second.image_to_text),
     )
     for name, ours, theirs in pairs:
         rows += [
@@ -154,7 +154,7 @@ def _not_comparable(first: RetrievalReport, second: RetrievalReport) -> list[str
     pairs = {
         "data version": (first.data_version, second.data_version),
         "split": (first.split, second.split),
-        "pictures": (f"{first.n_images:,}", f"{second.n_images:,}"),
+        "images": (f"{first.n_images:,}", f"{second.n_images:,}"),
         "captions": (f"{first.n_captions:,}", f"{second.n_captions:,}"),
     }
     return [f"{name} {ours} against {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]

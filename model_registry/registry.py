@@ -333,7 +333,7 @@ class Registry:
         low, high = report.mean_recall_interval.low, report.mean_recall_interval.high
         told = (
             f"Training on {report.dataset}, data version {report.data_version}. Registered as **{registered}**: mean recall "
-            f"{100 * report.mean_recall:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {report.n_images:,} pictures of "
+            f"{100 * report.mean_recall:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {report.n_images:,} images of "
             f"{report.split}. Code {lineage.code_version}; {lineage.hardware or 'hardware not known'}. Whether it became "
             "champion: reports/promotion.json, tag last_event, and the ledger. What was measured: figures and reports."
         )

@@ -179,10 +179,10 @@ def _floors(
         text_ms, image_ms, size = measured.text_ms, measured.image_ms, measured.bundle_mb
         where = f"median, {measured.threads} cores"
     yield _at_least("mean recall", mean, config.min_mean_recall)
-    yield _at_least(f"recall@{_K}", recall, config.min_recall_at_10, detail="text to picture")
+    yield _at_least(f"recall@{_K}", recall, config.min_recall_at_10, detail="text to image")
     yield _parity(parity, config.min_parity_cosine)
     yield _at_most("text latency", text_ms, config.max_text_ms, "ms", detail=where)
-    yield _at_most("picture latency", image_ms, config.max_image_ms, "ms", detail=where)
+    yield _at_most("image latency", image_ms, config.max_image_ms, "ms", detail=where)
     yield _at_most("bundle size", size, config.max_bundle_mb, "MB")
 
 
@@ -215,7 +215,7 @@ def _same_test(
     return _check(
         "same test",
         float(len(faults)),
-        "no difference in data version, captions, pictures, k and code",
+        "no difference in data version, captions, images, k and code",
         passed=not faults,
         detail="; ".join(faults),
     )
@@ -226,7 +226,7 @@ def _differences(candidate: BundleMeasurement, champion: BundleMeasurement) -> I
     pairs = {
         "data version": (ours.data_version, theirs.data_version),
         "split": (ours.split, theirs.split),
-        "pictures": (ours.n_images, theirs.n_images),
+        "images": (ours.n_images, theirs.n_images),
         "captions": (ours.n_captions, theirs.n_captions),
         "k": (_ks(ours), _ks(theirs)),
         "test": (candidate.test_sha256[:12], champion.test_sha256[:12]),
@@ -261,7 +261,7 @@ def _gains(
         "gain interval",
         interval.low,
         0.0,
-        detail=f"95 % [{interval.low:+.4f}, {interval.high:+.4f}], paired, {comparison.n_pictures:,} pictures",
+        detail=f"95 % [{interval.low:+.4f}, {interval.high:+.4f}], paired, {comparison.n_images:,} images",
     )
     yield check.model_copy(update={"passed": check.passed and _is_ordered(comparison)})
 

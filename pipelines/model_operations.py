@@ -160,7 +160,7 @@ def _bring_index(desk: Desk, version: str) -> str:
     try:
         bundle = _bundle(desk, version)
         if (restored := restore(bundle, bundles=home.bundles_dir, target=home.index_dir)) is not None:
-            told = f"{restored.manifest.count:,} pictures in {home.index_dir}, kept from before"
+            told = f"{restored.manifest.count:,} images in {home.index_dir}, kept from before"
             event = Event(kind="index", from_version=before, to_version=version, reasons=(told,))
             desk.operations.record(desk.model, event)
             return f"searches answer with version {version} again: {told}"
@@ -177,7 +177,7 @@ def _bring_index(desk: Desk, version: str) -> str:
             f"searches still answer with version {before or '?'}: no index of version {version} is kept and no indexing run "
             "is known here; run 'image-finder pipeline run indexing'"
         )
-    return f"searches answer with version {version}: {manifest.count:,} pictures indexed"
+    return f"searches answer with version {version}: {manifest.count:,} images indexed"
 
 
 def _bundle(desk: Desk, version: str) -> Bundle:

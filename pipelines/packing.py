@@ -38,11 +38,11 @@ The trunks keep the licences of their packages.
 """
 
 _FEW_SNAPSHOTS = """Nearly all it was trained on are snapshots of people and dogs outdoors, as Flickr users took them about 2010, described in
-English. Expect weak results for drawings, screenshots, documents, plans and medical or aerial pictures; for indoor
+English. Expect weak results for drawings, screenshots, documents, plans and medical or aerial images; for indoor
 things, food, vehicles and animals other than dogs, which are rare in it; for night, for names of persons, places, brands
-and species; and for text in pictures."""
-_OTHER_DATA = """It was trained and judged on its own data set. Expect weak results for what is rare there, for other kinds of pictures
-and other languages; for names of persons, places, brands and species; and for text in pictures."""
+and species; and for text in images."""
+_OTHER_DATA = """It was trained and judged on its own data set. Expect weak results for what is rare there, for other kinds of images
+and other languages; for names of persons, places, brands and species; and for text in images."""
 
 
 class Packed(NamedTuple):
@@ -89,7 +89,7 @@ def packed_text(packed: Packed, to: Path) -> str:
     for each in packed.measured:
         recalls = "/".join(f"{100 * value:.1f}" for _, value in sorted(each.report.text_to_image.recall.items()))
         lines.append(
-            f"{each.report.dataset} {each.report.split}, {each.report.n_images:,} pictures: text to picture R@1/5/10 {recalls}"
+            f"{each.report.dataset} {each.report.split}, {each.report.n_images:,} images: text to image R@1/5/10 {recalls}"
         )
     return "\n".join(lines)
 
@@ -136,7 +136,7 @@ def starter_card(registered: str, dataset: str, measured: Sequence[BundleMeasure
 def _elsewhere(measurement: BundleMeasurement) -> str:
     report = measurement.report
     return f"""As it is shipped, on part `{report.split}` of `{report.dataset}`
-{report.n_images:,} pictures, {report.n_captions:,} captions, searched among themselves with the ONNX towers made of these
+{report.n_images:,} images, {report.n_captions:,} captions, searched among themselves with the ONNX towers made of these
 weights (`image-finder models evaluate`).
 
 {recall_table(report)}"""

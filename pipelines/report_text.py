@@ -14,12 +14,12 @@ def retrieval_table(report: RetrievalReport) -> str:
     ks = sorted(report.text_to_image.recall)
     head = ["", "queries", "gallery", *(f"R@{k}" for k in ks), "median rank", *(f"random R@{k}" for k in ks)]
     rows = [
-        _direction_row("text to picture", report.text_to_image, ks),
-        _direction_row("picture to text", report.image_to_text, ks),
+        _direction_row("text to image", report.text_to_image, ks),
+        _direction_row("image to text", report.image_to_text, ks),
     ]
     title = (
-        f"{report.dataset} {report.split}: {report.n_images:,} pictures, {report.n_captions:,} captions, "
-        f"data version {report.data_version}; recall in %, 95 % intervals over pictures"
+        f"{report.dataset} {report.split}: {report.n_images:,} images, {report.n_captions:,} captions, "
+        f"data version {report.data_version}; recall in %, 95 % intervals over images"
     )
     low, high = report.mean_recall_interval.low, report.mean_recall_interval.high
     mean = f"mean recall {100 * report.mean_recall:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -30,12 +30,12 @@ def measurement_text(measurement: BundleMeasurement) -> str:
     """Recall both ways and of each slice, then what a search costs with the bundle."""
     report = measurement.report
     ks = sorted(report.text_to_image.recall)
-    head = ["text to picture, captions of", "queries", *(f"R@{k}" for k in ks)]
+    head = ["text to image, captions of", "queries", *(f"R@{k}" for k in ks)]
     slices = aligned([head, *(_slice_row(each, ks) for each in report.slices)]) if report.slices else ""
     cost = (
-        f"one text {measurement.text_ms:.1f} ms, one picture {measurement.image_ms:.1f} ms "
+        f"one text {measurement.text_ms:.1f} ms, one image {measurement.image_ms:.1f} ms "
         f"(median, {measurement.threads} threads); {measurement.bundle_mb:.1f} MB, "
-        f"{measurement.embedding_dim} numbers a picture"
+        f"{measurement.embedding_dim} numbers an image"
     )
     return "\n\n".join(part for part in (retrieval_table(report), slices, cost) if part)
 
@@ -63,13 +63,13 @@ def parity_text(report: ParityReport) -> str:
     """The export's distance from the trained model in one line."""
     return (
         f"ONNX against torch: smallest cosine {report.min_cosine:.6f}, largest difference {report.max_difference:.2g}, "
-        f"R@10 {100 * report.onnx_recall_at_10:.1f} against {100 * report.torch_recall_at_10:.1f} on {report.n_pictures} pictures"
+        f"R@10 {100 * report.onnx_recall_at_10:.1f} against {100 * report.torch_recall_at_10:.1f} on {report.n_images} images"
     )
 
 
 def indexed_text(manifest: IndexManifest) -> str:
     """What a training or promotion did to the index, in one line."""
-    return f"{manifest.count:,} pictures indexed with the champion, {len(manifest.failed):,} failed"
+    return f"{manifest.count:,} images indexed with the champion, {len(manifest.failed):,} failed"
 
 
 def _measured(value: float | None) -> str:

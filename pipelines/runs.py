@@ -16,7 +16,7 @@ from components.demo.data_set import compose_demo
 from components.drift.report import DriftReport
 from components.errors import BusyError, ConfigError, FinderError
 from components.hub import require_pinned
-from components.images.image_folder import PictureFolder, shown_uri
+from components.images.image_folder import ImageFolder, shown_uri
 from components.index.index import IndexManifest
 from components.records.export import ParityReport
 from components.records.promotion import PromotionDecision
@@ -63,7 +63,7 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     if dataset.layout == "demo" and dataset.root is None:
         dataset = dataset.model_copy(update={"root": demo_folder(home)})
         # The step would make it too; made here, its files are in the cache key of the very first run.
-        compose_demo(demo_folder(home), pictures=dataset.demo_pictures, seed=dataset.demo_seed)
+        compose_demo(demo_folder(home), n_images=dataset.demo_images, seed=dataset.demo_seed)
     elif dataset.root is None and dataset.hub_dataset is None:
         raise ConfigError(f"data set '{dataset.name}' has no folder: give --data DIR or set dataset.root")
     elif dataset.root is not None and not dataset.root.is_dir() and dataset.layout != "demo":
@@ -82,7 +82,7 @@ def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexMan
         raise ConfigError(f"the gallery {root} does not exist: give --data DIR, or train on the demo first")
     placed = gallery if gallery.uri else gallery.model_copy(update={"root": root})
     parameters = {**_plain(configs), "gallery": placed.model_dump(mode="json")}
-    parameters["gallery_fingerprint"] = PictureFolder(gallery.uri or str(root)).fingerprint()
+    parameters["gallery_fingerprint"] = ImageFolder(gallery.uri or str(root)).fingerprint()
     with exclusive(home, mlflow_uri) as uri:
         run = _start("indexing", root.name, {**values, "parameters": parameters}, home, uri)
         manifest: IndexManifest = _output(run, "publish_index", "published_index")

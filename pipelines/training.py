@@ -1,4 +1,4 @@
-"""Pipeline `finder_training`: captioned pictures to a measured, exported and registered model. Composition only."""
+"""Pipeline `finder_training`: captioned images to a measured, exported and registered model. Composition only."""
 
 from zenml import pipeline
 from zenml.enums import ExecutionMode
@@ -55,31 +55,31 @@ def finder_training(
     drift: DriftConfig = _DRIFT,
 ) -> None:
     """Ingest, validate, split, train, evaluate, export, register, promote; each measurement is followed by its gate."""
-    captions, pictures, manifest = ingest_captions(dataset, data_fingerprint)
-    validated = validate_captions(captions, pictures, manifest, validation, model.text)
+    captions, images, manifest = ingest_captions(dataset, data_fingerprint)
+    validated = validate_captions(captions, images, manifest, validation, model.text)
     require_valid(validated)
-    train, val, test = split_captions(captions, pictures, validated, split, after=["require_valid"])
+    train, val, test = split_captions(captions, images, validated, split, after=["require_valid"])
     drifted = measure_drift(train, manifest, drift, registry, embedding)
     require_no_drift(drifted, drift)
     features = extract_features(
         train,
         val,
         test,
-        pictures,
+        images,
         manifest,
         model,
         embedding,
         views=training.views,
         after=["require_no_drift"],
     )
-    checkpoint = train_dual_encoder(train, val, pictures, manifest, features, model, training, embedding)
-    report, scores = evaluate_retrieval(checkpoint, val, test, pictures, manifest, evaluation, embedding)
+    checkpoint = train_dual_encoder(train, val, images, manifest, features, model, training, embedding)
+    report, scores = evaluate_retrieval(checkpoint, val, test, images, manifest, evaluation, embedding)
     require_quality(report, evaluation)
-    bundle = export_bundle(checkpoint, scores, train, val, pictures, manifest, export, after=["require_quality"])
-    parity = measure_parity(checkpoint, bundle, val, pictures, manifest, export)
+    bundle = export_bundle(checkpoint, scores, train, val, images, manifest, export, after=["require_quality"])
+    parity = measure_parity(checkpoint, bundle, val, images, manifest, export)
     require_parity(parity)
     reference = make_drift_reference(
-        bundle, train, pictures, manifest, drift, embedding, after=["require_quality", "require_parity"]
+        bundle, train, images, manifest, drift, embedding, after=["require_quality", "require_parity"]
     )
     parameters = TrainingParameters(
         dataset=dataset,
@@ -104,4 +104,4 @@ def finder_training(
         data_fingerprint,
         after=["require_quality", "require_parity"],
     )
-    promote_bundle(registered, bundle, validated, parity, val, test, pictures, manifest, evaluation, registry)
+    promote_bundle(registered, bundle, validated, parity, val, test, images, manifest, evaluation, registry)

@@ -6,13 +6,13 @@ import pandas as pd
 
 from components.configs import EmbeddingConfig
 from components.records.data import DatasetManifest
-from components.training.trainer import CaptionedPictures, FeatureSettings
+from components.training.trainer import CaptionedImages, FeatureSettings
 from steps._workspace import cache_dir
 
 
-def with_pictures(captions: pd.DataFrame, pictures: pd.DataFrame, manifest: DatasetManifest) -> CaptionedPictures:
-    """A captions table with its pictures."""
-    return CaptionedPictures(captions, pictures, Path(manifest.root))
+def with_images(captions: pd.DataFrame, images: pd.DataFrame, manifest: DatasetManifest) -> CaptionedImages:
+    """A captions table with its images."""
+    return CaptionedImages(captions, images, Path(manifest.root))
 
 
 def feature_settings(embedding: EmbeddingConfig) -> FeatureSettings:

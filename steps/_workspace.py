@@ -22,7 +22,7 @@ def home() -> Path:
 
 
 def cache_dir() -> Path:
-    """Features of frozen trunks, states of unfinished trainings, vectors of embedded pictures; may be deleted."""
+    """Features of frozen trunks, states of unfinished trainings, vectors of embedded images; may be deleted."""
     return home() / "cache"
 
 

@@ -1,4 +1,4 @@
-"""Step: a gallery of pictures to a vector index."""
+"""Step: a gallery of images to a vector index."""
 
 from typing import Annotated
 
@@ -19,9 +19,9 @@ from steps.materializers import IndexMaterializer
 def embed_gallery(
     bundle: Bundle, gallery: GalleryConfig, embedding: EmbeddingConfig, gallery_fingerprint: str
 ) -> Annotated[VectorIndex, "vector_index"]:
-    """Embed every picture, here or on Ray, and write the index with its self-check; resumable, equal content once.
+    """Embed every image, here or on Ray, and write the index with its self-check; resumable, equal content once.
 
-    gallery_fingerprint is not read: it is in the cache key, so that changed pictures are embedded again.
+    gallery_fingerprint is not read: it is in the cache key, so that changed images are embedded again.
     """
     index = embedding_engine(embedding)(
         bundle,
@@ -34,5 +34,5 @@ def embed_gallery(
     )
     tracking.log_config(gallery=gallery, embedding=embedding)
     tracking.log_record(index.manifest.model_copy(update={"failed": {}}), "reports/index.json")
-    log_metadata({"pictures": index.manifest.count, "failed": len(index.manifest.failed)})
+    log_metadata({"images": index.manifest.count, "failed": len(index.manifest.failed)})
     return index

@@ -14,7 +14,7 @@ from components.records.data import DatasetManifest
 from components.records.retrieval import RetrievalReport
 from model_registry import tracking
 from steps._cache import CODE_AWARE
-from steps._tables import feature_settings, with_pictures
+from steps._tables import feature_settings, with_images
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)
@@ -22,7 +22,7 @@ def evaluate_retrieval(
     checkpoint: Checkpoint,
     val_captions: pd.DataFrame,
     test_captions: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     config: EvaluationConfig,
     embedding: EmbeddingConfig,
@@ -31,7 +31,7 @@ def evaluate_retrieval(
     captions = test_captions if len(test_captions) else val_captions
     evaluated = evaluate_checkpoint(
         checkpoint,
-        with_pictures(captions, pictures, manifest),
+        with_images(captions, images, manifest),
         config,
         settings=feature_settings(embedding),
         identity=EvaluatedOn(

@@ -13,7 +13,7 @@ from components.export import exporter
 from components.records.calibration import ScoreCalibration
 from components.records.data import DatasetManifest
 from steps._cache import CODE_AWARE
-from steps._tables import with_pictures
+from steps._tables import with_images
 from steps._workspace import scratch_dir
 from steps.materializers import BundleMaterializer
 
@@ -24,7 +24,7 @@ def export_bundle(
     scores: ScoreCalibration,
     train: pd.DataFrame,
     val: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     config: ExportConfig,
 ) -> Annotated[Bundle, "bundle"]:
@@ -35,5 +35,5 @@ def export_bundle(
         config,
         scores=scores,
         vocabulary=Vocabulary.of(train["caption"]),
-        calibration=[with_pictures(val, pictures, manifest)],
+        calibration=[with_images(val, images, manifest)],
     )

@@ -10,7 +10,7 @@ from components.records.data import DatasetManifest
 from components.training import trainer
 from components.training.trainer import FeatureSummary
 from steps._cache import CODE_AWARE
-from steps._tables import feature_settings, with_pictures
+from steps._tables import feature_settings, with_images
 
 
 @step(cache_policy=CODE_AWARE)
@@ -18,7 +18,7 @@ def extract_features(
     train_captions: pd.DataFrame,
     val_captions: pd.DataFrame,
     test_captions: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     model: ModelConfig,
     embedding: EmbeddingConfig,
@@ -26,7 +26,7 @@ def extract_features(
 ) -> Annotated[FeatureSummary, "features"]:
     """Compute what never learns once; the arrays stay in the content cache, the artefact names them.
 
-    views: of each picture to train on.
+    views: of each image to train on.
     """
-    tables = [with_pictures(t, pictures, manifest) for t in (train_captions, val_captions, test_captions) if len(t)]
+    tables = [with_images(t, images, manifest) for t in (train_captions, val_captions, test_captions) if len(t)]
     return trainer.extract_features(model, 0, tables, feature_settings(embedding), views=views)

@@ -1,4 +1,4 @@
-"""Step: a data set to its captions table, pictures table and manifest."""
+"""Step: a data set to its captions table, images table and manifest."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import pandas as pd
 from zenml import log_metadata, step
 
 from components.captions.coco import read_captions
-from components.captions.manifest import build_manifest, inspect_pictures
+from components.captions.manifest import build_manifest, inspect_images
 from components.configs import DatasetConfig
 from components.demo.data_set import compose_demo
 from components.records.data import DatasetManifest
@@ -19,19 +19,19 @@ def ingest_captions(
     dataset: DatasetConfig, data_fingerprint: str
 ) -> tuple[
     Annotated[pd.DataFrame, "captions"],
-    Annotated[pd.DataFrame, "pictures"],
+    Annotated[pd.DataFrame, "images"],
     Annotated[DatasetManifest, "dataset_manifest"],
 ]:
-    """Read captions, look at every picture once, and name the content.
+    """Read captions, look at every image once, and name the content.
 
     data_fingerprint is not read: it is in the cache key, so that changed files are ingested again.
     """
     if dataset.layout == "demo" and dataset.root is not None:
-        compose_demo(dataset.root, pictures=dataset.demo_pictures, seed=dataset.demo_seed)
+        compose_demo(dataset.root, n_images=dataset.demo_images, seed=dataset.demo_seed)
     captions = read_captions(dataset)
-    root = dataset.root or cache_dir() / "pictures"
-    facts = cache_dir() / "pictures" / f"{dataset.name}.parquet"
-    pictures = inspect_pictures(captions, root, cache_path=facts, progress=True)
-    manifest = build_manifest(captions, pictures, dataset)
-    log_metadata({"data_version": manifest.version, "pictures": manifest.n_images, "captions": manifest.n_captions})
-    return captions, pictures, manifest
+    root = dataset.root or cache_dir() / "images"
+    facts = cache_dir() / "images" / f"{dataset.name}.parquet"
+    images = inspect_images(captions, root, cache_path=facts, progress=True)
+    manifest = build_manifest(captions, images, dataset)
+    log_metadata({"data_version": manifest.version, "images": manifest.n_images, "captions": manifest.n_captions})
+    return captions, images, manifest

@@ -1,4 +1,4 @@
-"""Step: what the training pictures are like, for later data to be compared with."""
+"""Step: what the training images are like, for later data to be compared with."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,20 +20,20 @@ from steps.materializers import DriftReferenceMaterializer
 def make_drift_reference(
     bundle: Bundle,
     train_captions: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     config: DriftConfig,
     embedding: EmbeddingConfig,
 ) -> Annotated[DriftReference, "drift_reference"]:
-    """Draw training pictures, reduce them to what drift is measured on, with vectors by this very bundle."""
+    """Draw training images, reduce them to what drift is measured on, with vectors by this very bundle."""
     files = captioned_files(train_captions, Path(manifest.root))
-    in_training = pictures["file_name"].isin([file.name for file in files])
+    in_training = images["file_name"].isin([file.name for file in files])
     reference = write_reference(
         scratch_dir() / "drift_reference",
         Sampler(bundle, config, embedding, cache_dir=cache_dir(), progress=True),
-        TrainedOn(manifest.name, manifest.version, files, contents=pictures.loc[in_training, "sha256"].tolist()),
-        pictures=config.reference_pictures,
+        TrainedOn(manifest.name, manifest.version, files, contents=images.loc[in_training, "sha256"].tolist()),
+        images=config.reference_images,
         seed=config.seed,
     )
-    log_metadata({"pictures": reference.manifest.n_pictures, "training": reference.manifest.n_training_pictures})
+    log_metadata({"images": reference.manifest.n_images, "training": reference.manifest.n_training_images})
     return reference

@@ -120,7 +120,7 @@ class IndexMaterializer(DirectoryMaterializer):
 
 
 class DriftReferenceMaterializer(DirectoryMaterializer):
-    """What a model's training pictures are like."""
+    """What a model's training images are like."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DriftReference,)
     MANIFEST = reference.MANIFEST

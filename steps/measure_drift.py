@@ -31,7 +31,7 @@ def measure_drift(
     registry: RegistryConfig,
     embedding: EmbeddingConfig,
 ) -> Annotated[DriftReport, "drift_report"]:
-    """Compare captions, pictures and searches with the champion's reference; a gate of its own decides.
+    """Compare captions, images and searches with the champion's reference; a gate of its own decides.
 
     Never cached: the champion and the logs may have changed. What cannot be compared is a note, not a failure: a champion
     that is gone must not keep the next one from being trained.
@@ -55,7 +55,7 @@ def measure_drift(
                 progress=True,
             )
         except FinderError as error:
-            notes.append(f"pictures and captions were not compared: {error}")
+            notes.append(f"images and captions were not compared: {error}")
         try:
             log = read_log(find_logs(config.logs)) if config.logs else None
         except FinderError as error:

@@ -13,7 +13,7 @@ from components.records.data import DatasetManifest
 from components.records.export import ParityReport
 from model_registry import tracking
 from steps._cache import CODE_AWARE
-from steps._tables import with_pictures
+from steps._tables import with_images
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)
@@ -21,12 +21,12 @@ def measure_parity(
     checkpoint: Checkpoint,
     bundle: Bundle,
     val_captions: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     config: ExportConfig,
 ) -> Annotated[ParityReport, "parity_report"]:
-    """Compare the exported towers with the trained ones on val pictures; a gate of its own decides."""
-    report = parity.measure_parity(checkpoint, bundle, with_pictures(val_captions, pictures, manifest), config)
+    """Compare the exported towers with the trained ones on val images; a gate of its own decides."""
+    report = parity.measure_parity(checkpoint, bundle, with_images(val_captions, images, manifest), config)
     tracking.log_config(export=config)
     tracking.log_record(report, "reports/parity.json")
     return report

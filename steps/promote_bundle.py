@@ -21,7 +21,7 @@ from model_registry.decision import Candidate, hold_contest
 from model_registry.registry import RegisteredVersion
 from model_registry.rule import Grounds
 from steps._cache import code_hash
-from steps._tables import with_pictures
+from steps._tables import with_images
 from steps._workspace import home, scratch_dir
 
 
@@ -33,7 +33,7 @@ def promote_bundle(
     parity: ParityReport,
     val_captions: pd.DataFrame,
     test_captions: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     evaluation: EvaluationConfig,
     config: RegistryConfig,
@@ -46,7 +46,7 @@ def promote_bundle(
     captions = test_captions if split == "test" else val_captions
     measure = partial(
         measure_bundle,
-        data=with_pictures(captions, pictures, manifest),
+        data=with_images(captions, images, manifest),
         config=evaluation,
         identity=EvaluatedOn(dataset=manifest.name, data_version=manifest.version, split=split),
         code_sha256=code_hash(),

@@ -39,8 +39,8 @@ def publish_index(
         published = publish(index, bundle, bundles=home() / "bundles", target=target)
         if before != bundle.sha256:
             old = operations.registry.version_of_bundle(model, before) if before else None
-            told = f"{published.manifest.count} pictures in {target}"
+            told = f"{published.manifest.count} images in {target}"
             event = Event(kind="index", from_version=old, to_version=champion.version, reasons=(told,))
             operations.record(model, event)
-    log_metadata({"path": str(published.path), "pictures": published.manifest.count})
+    log_metadata({"path": str(published.path), "images": published.manifest.count})
     return published.manifest

@@ -14,13 +14,13 @@ from steps._cache import CODE_AWARE
 
 @step(cache_policy=CODE_AWARE)
 def split_captions(
-    captions: pd.DataFrame, pictures: pd.DataFrame, report: ValidationReport, config: SplitConfig
+    captions: pd.DataFrame, images: pd.DataFrame, report: ValidationReport, config: SplitConfig
 ) -> tuple[
     Annotated[pd.DataFrame, "train_captions"],
     Annotated[pd.DataFrame, "val_captions"],
     Annotated[pd.DataFrame, "test_captions"],
 ]:
-    """Split by picture, never by caption; quarantined captions are left out."""
-    train, val, test = splits.split_captions(valid_captions(captions, report), config, pictures)
+    """Split by image, never by caption; quarantined captions are left out."""
+    train, val, test = splits.split_captions(valid_captions(captions, report), config, images)
     log_metadata({name: len(table) for name, table in (("train", train), ("val", val), ("test", test))})
     return train, val, test

@@ -12,7 +12,7 @@ from components.training.distributed.run import train_checkpoint
 from components.training.trainer import FeatureSummary
 from model_registry import tracking
 from steps._cache import CODE_AWARE
-from steps._tables import feature_settings, with_pictures
+from steps._tables import feature_settings, with_images
 from steps._workspace import scratch_dir
 from steps.checkpoint_materializer import CheckpointMaterializer
 
@@ -21,7 +21,7 @@ from steps.checkpoint_materializer import CheckpointMaterializer
 def train_dual_encoder(
     train_captions: pd.DataFrame,
     val_captions: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     features: FeatureSummary,
     model: ModelConfig,
@@ -33,8 +33,8 @@ def train_dual_encoder(
     tracking.log_hardware()
     tracking.log_config(model=model, training=training)
     checkpoint = train_checkpoint(
-        with_pictures(train_captions, pictures, manifest),
-        with_pictures(val_captions, pictures, manifest),
+        with_images(train_captions, images, manifest),
+        with_images(val_captions, images, manifest),
         (model, training),
         feature_settings(embedding),
         path=scratch_dir() / "checkpoint",

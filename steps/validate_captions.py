@@ -1,4 +1,4 @@
-"""Step: captions and pictures to a validation report."""
+"""Step: captions and images to a validation report."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from steps._previous import previous_manifest
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)
 def validate_captions(
     captions: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     manifest: DatasetManifest,
     config: ValidationConfig,
     text: TextTowerConfig,
@@ -28,7 +28,7 @@ def validate_captions(
     tokenizer = Tokenizer(load_tokenizer_json(text), text.max_tokens)
     report = validate(
         captions,
-        pictures,
+        images,
         manifest,
         config,
         token_counts=tokenizer.count(captions["caption"].tolist()),

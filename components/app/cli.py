@@ -74,7 +74,7 @@ class CommandsByEntryPoint(click.Group):
 )
 @click.version_option(package_name=DISTRIBUTION, prog_name="image-finder")
 def main() -> None:
-    """Find pictures with a sentence, and train, export and publish the model that does it."""
+    """Find images with a sentence, and train, export and publish the model that does it."""
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _LONGEST_PAUSE_S = 60.0
 _OVERDUE = (
     3  # rescan intervals without an update, after which the watcher has hung: a network disk may block it for ever
 )
-_COUNTS = ("added", "changed", "moved", "copied", "removed", "pictures", "seconds")  # of a summary, into the log
+_COUNTS = ("added", "changed", "moved", "copied", "removed", "images", "seconds")  # of a summary, into the log
 
 
 class Watching(NamedTuple):

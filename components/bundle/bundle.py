@@ -102,7 +102,7 @@ class Bundle:
         return self.manifest.sha256
 
     def preprocess(self) -> Preprocess:
-        """How pictures become pixels for this bundle. Raises BundleError."""
+        """How images become pixels for this bundle. Raises BundleError."""
         return self._read(PREPROCESS, Preprocess)
 
     def scores(self) -> ScoreCalibration:

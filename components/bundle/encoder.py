@@ -19,7 +19,7 @@ Vectors = NDArray[np.float32]
 
 
 class OnnxEncoder:
-    """Encodes texts and pictures; each tower is opened when it is first used."""
+    """Encodes texts and images; each tower is opened when it is first used."""
 
     def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int = 0) -> None:
         """threads: of ONNX Runtime; 0 takes one a core."""
@@ -70,7 +70,7 @@ class OnnxEncoder:
         return vectors
 
     def encode_image(self, pixels: Pixels) -> Vectors:
-        """Unit vectors of preprocessed pictures, (n, px, px, 3) uint8: (n, embedding_dim) float32."""
+        """Unit vectors of preprocessed images, (n, px, px, 3) uint8: (n, embedding_dim) float32."""
         cancellation.checkpoint()
         vectors: Vectors = self._image_session.run(["embedding"], {"pixels": pixels})[0]
         return vectors

@@ -11,29 +11,29 @@ from components.errors import BundleError, ConfigError
 Device = Literal["auto", "cpu", "cuda"]
 _ERRORS_ONLY = 3
 _MOST_RUNS = 8
-_PICTURES_A_CALL = 8  # their activations still fit into a core's cache
+_IMAGES_A_CALL = 8  # their activations still fit into a core's cache
 _ANY_NUMBER = 1 << 20
 
 
 class Lanes(NamedTuple):
-    """How pictures are spread: `runs` batches at a time, each on `threads` threads, `pictures` a call."""
+    """How images are spread: `runs` batches at a time, each on `threads` threads, `images` a call."""
 
     runs: int
     threads: int
-    pictures: int
+    images: int
 
 
 def throughput_lanes(device: Device = "auto", threads: int = 0) -> Lanes:
-    """Divide threads (0: one a core) for the most pictures a second.
+    """Divide threads (0: one a core) for the most images a second.
 
-    On two cores two runs of one thread and 8 pictures each did 195 pictures/s, one run of two threads and 32 did 178.
+    On two cores two runs of one thread and 8 images each did 195 images/s, one run of two threads and 32 did 178.
     A GPU is fed by one run at a time, of whatever comes. Raises ConfigError.
     """
     total = threads or len(os.sched_getaffinity(0))
     if _providers(device)[0] == "CUDAExecutionProvider":
         return Lanes(1, total, _ANY_NUMBER)
     runs = max(number for number in range(1, _MOST_RUNS + 1) if total % number == 0)
-    return Lanes(runs, total // runs, _PICTURES_A_CALL)
+    return Lanes(runs, total // runs, _IMAGES_A_CALL)
 
 
 def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> ort.InferenceSession:

@@ -1,4 +1,4 @@
-"""Captions table: reads COCO captions JSON and the table of phiyodr/coco2017 into one form; opens no picture, lists folders.
+"""Captions table: reads COCO captions JSON and the table of phiyodr/coco2017 into one form; opens no image, lists folders.
 
 The captions table has a row for each caption: image_id int64, caption_id int64, file_name str (POSIX path relative to
 the data set's root), caption str, width_px int64, height_px int64 (as annotated; 0 if unknown), license int64 (0 if
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.captions.file_names import PictureNames
+from components.captions.file_names import ImageNames
 from components.configs import DatasetConfig
 from components.errors import DataError
 from components.hub import dataset_revision
@@ -39,7 +39,7 @@ _EXACT_FLOAT = 2.0**53  # up to it every integer is a float
 
 @dataclass(frozen=True)
 class PartFile:
-    """One file of a part of a data set, resolved: its annotations (None: a split on the hub) and its picture folder."""
+    """One file of a part of a data set, resolved: its annotations (None: a split on the hub) and its image folder."""
 
     name: PartName
     annotations: Path | None
@@ -77,12 +77,12 @@ def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
 def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd.DataFrame:
     """Read the captions table (see the module's docstring) of a data set in any layout.
 
-    Pictures need not be there. A null caption becomes an empty one, for the validation to quarantine and count;
-    pictures without captions are left out and logged. Data sets count from where they like: where a further file of a
+    Images need not be there. A null caption becomes an empty one, for the validation to quarantine and count;
+    images without captions are left out and logged. Data sets count from where they like: where a further file of a
     part has ids that another file has too, all of its own are raised to follow the highest of these files. hub_cache:
     folder for what `datasets` fetches; None: its own. Raises DataError for a file that is missing or malformed, a key
     or column that is missing or of another type, image ids that are annotated twice differently, captions of unknown
-    pictures, and a part without captions.
+    images, and a part without captions.
     """
     frames: dict[PartName, list[pd.DataFrame]] = {}
     for file in part_files(config):
@@ -120,7 +120,7 @@ def _read_file(file: PartFile, config: DatasetConfig, hub_cache: Path | None) ->
 
 
 def _finish(frame: pd.DataFrame, part: PartName, max_images: int | None) -> pd.DataFrame:
-    """Sort one part, keep its first max_images pictures by id, and give it its columns in order."""
+    """Sort one part, keep its first max_images images by id, and give it its columns in order."""
     frame = frame.sort_values(["image_id", "caption_id"], kind="stable", ignore_index=True)
     if max_images is not None:
         kept = np.unique(frame["image_id"].to_numpy())[:max_images]
@@ -137,12 +137,12 @@ def _read_coco_json(file: PartFile, root: Path | None) -> pd.DataFrame:
     path = _existing(file.annotations, file)
     content = _load_json(path)
     images, annotations = (_list_at(content, key, path) for key in ("images", "annotations"))
-    pictures = pd.DataFrame(
+    image_table = pd.DataFrame(
         {
             "image_id": _integers(_values(images, "id", "images", path), f"{path}: images[].id"),
             "file_name": _file_names(
                 _values(images, "file_name", "images", path),
-                PictureNames(root, file.images),
+                ImageNames(root, file.images),
                 f"{path}: images[].file_name",
             ),
             "width_px": _integers_or_zero(images, "width", path),
@@ -163,7 +163,7 @@ def _read_coco_json(file: PartFile, root: Path | None) -> pd.DataFrame:
             "caption": _strings(["" if text is None else text for text in texts], f"{path}: annotations[].caption"),
         }
     )
-    return _join(captions, _distinct(pictures, str(path)), str(path))
+    return _join(captions, _distinct(image_table, str(path)), str(path))
 
 
 def _load_json(path: Path) -> dict[str, Any]:
@@ -219,25 +219,25 @@ def _license_ids(licenses: object) -> dict[str, int]:
     }
 
 
-def _distinct(pictures: pd.DataFrame, place: str) -> pd.DataFrame:
-    """Drop pictures that are listed twice alike. Raises DataError if the same id stands for different pictures."""
-    pictures = pictures.drop_duplicates(ignore_index=True)
-    doubled = pictures.loc[pictures["image_id"].duplicated(), "image_id"]
+def _distinct(image_table: pd.DataFrame, place: str) -> pd.DataFrame:
+    """Drop images that are listed twice alike. Raises DataError if the same id stands for different images."""
+    image_table = image_table.drop_duplicates(ignore_index=True)
+    doubled = image_table.loc[image_table["image_id"].duplicated(), "image_id"]
     if len(doubled):
         raise DataError(f"{place}: {_count(doubled, 'image id')} listed twice with different contents")
-    return pictures
+    return image_table
 
 
-def _join(captions: pd.DataFrame, pictures: pd.DataFrame, place: str) -> pd.DataFrame:
-    """Put each caption beside its picture. Raises DataError if a picture is not listed."""
-    orphans = captions.loc[~captions["image_id"].isin(pictures["image_id"]), "image_id"]
+def _join(captions: pd.DataFrame, image_table: pd.DataFrame, place: str) -> pd.DataFrame:
+    """Put each caption beside its image. Raises DataError if an image is not listed."""
+    orphans = captions.loc[~captions["image_id"].isin(image_table["image_id"]), "image_id"]
     if len(orphans):
         n_captions = f"{len(orphans):,} of {len(captions):,} captions"
         raise DataError(f"{place}: {n_captions} point to {_count(orphans, 'image id')} not listed under images")
-    mute = pictures.loc[~pictures["image_id"].isin(captions["image_id"]), "image_id"]
+    mute = image_table.loc[~image_table["image_id"].isin(captions["image_id"]), "image_id"]
     if len(mute):
         logger.warning("%s: %s without a caption left out", place, _count(mute, "image id"))
-    return captions.merge(pictures, on="image_id", how="inner", validate="many_to_one")
+    return captions.merge(image_table, on="image_id", how="inner", validate="many_to_one")
 
 
 # The table of phiyodr/coco2017
@@ -278,13 +278,13 @@ def _require_columns(found: Sequence[str], place: str) -> None:
 
 
 def _flatten(table: pa.Table, file: PartFile, root: Path | None) -> pd.DataFrame:
-    """One row a caption from one row a picture, unsorted, without the column part."""
+    """One row a caption from one row an image, unsorted, without the column part."""
     place = file.place
-    pictures = pd.DataFrame(
+    image_table = pd.DataFrame(
         {
             "image_id": _integers(table["image_id"].to_pylist(), f"{place}: column image_id"),
             "file_name": _file_names(
-                table["file_name"].to_pylist(), PictureNames(root, file.images), f"{place}: column file_name"
+                table["file_name"].to_pylist(), ImageNames(root, file.images), f"{place}: column file_name"
             ),
             "width_px": _integers(_filled(table["width"]), f"{place}: column width"),
             "height_px": _integers(_filled(table["height"]), f"{place}: column height"),
@@ -294,14 +294,14 @@ def _flatten(table: pa.Table, file: PartFile, root: Path | None) -> pd.DataFrame
     ids, texts, lengths = _lists(table, place)
     captions = pd.DataFrame(
         {
-            "image_id": np.repeat(pictures["image_id"].to_numpy(), lengths),
+            "image_id": np.repeat(image_table["image_id"].to_numpy(), lengths),
             "caption_id": _integers(ids.to_pylist(), f"{place}: column ids"),
             "caption": _strings(
                 ["" if text is None else text for text in texts.to_pylist()], f"{place}: column captions"
             ),
         }
     )
-    return _join(captions, _distinct(pictures, place), place)
+    return _join(captions, _distinct(image_table, place), place)
 
 
 def _lists(table: pa.Table, place: str) -> tuple[pa.Array, pa.Array, npt.NDArray[np.int64]]:
@@ -358,7 +358,7 @@ def _licenses(values: Sequence[Any], place: str, known: dict[str, int]) -> npt.N
     return _integers([ids[value] if isinstance(value, str) else value for value in values], place)
 
 
-def _file_names(values: list[Any], names: PictureNames, place: str) -> "pd.Series[str]":
+def _file_names(values: list[Any], names: ImageNames, place: str) -> "pd.Series[str]":
     texts = _strings(values, place).tolist()
     try:
         return pd.Series(names.resolve(texts), dtype="str")

@@ -1,4 +1,4 @@
-"""The table phiyodr/coco2017: read from the hub or a Parquet file, written as a COCO folder; fetches no picture."""
+"""The table phiyodr/coco2017: read from the hub or a Parquet file, written as a COCO folder; fetches no image."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.captions.download import PictureRequest
+from components.captions.download import ImageRequest
 from components.captions.file_names import plain_name
 from components.errors import DataError
 from components.storage import new_file, write_text_atomically
@@ -18,7 +18,7 @@ REVISION_FILE = "huggingface/revision.txt"  # commit the tables of a folder come
 Split = Literal["train", "validation"]
 _HUB_S = 20.0
 
-# https://huggingface.co/datasets/phiyodr/coco2017: one row a picture, ids[i] is the caption id of captions[i].
+# https://huggingface.co/datasets/phiyodr/coco2017: one row an image, ids[i] is the caption id of captions[i].
 SCHEMA = pa.schema(
     {
         "license": pa.int64(),
@@ -104,15 +104,15 @@ def write_layouts(rows: pa.Table, root: Path, split: Split, *, revision: str | N
     return table_path, captions_path
 
 
-def picture_folder(root: Path, split: Split) -> Path:
-    """Where COCO keeps the pictures of a split: root/train2017 or root/val2017."""
+def image_folder(root: Path, split: Split) -> Path:
+    """Where COCO keeps the images of a split: root/train2017 or root/val2017."""
     return root / _folder_of(split)
 
 
-def picture_requests(rows: pa.Table) -> list[PictureRequest]:
+def image_requests(rows: pa.Table) -> list[ImageRequest]:
     """One request a row, in the order of rows."""
     columns = rows.select(["image_id", "coco_url", "file_name"]).rename_columns(["image_id", "url", "file_name"])
-    return [PictureRequest(**row) for row in columns.to_pylist()]
+    return [ImageRequest(**row) for row in columns.to_pylist()]
 
 
 def to_coco_captions(rows: pa.Table) -> dict[str, object]:

@@ -1,6 +1,6 @@
-"""Pictures by URL: concurrent, resumable, retried, verified before they take their place; knows nothing of captions.
+"""Images by URL: concurrent, resumable, retried, verified before they take their place; knows nothing of captions.
 
-A picture is received into `<file_name>.part`, decoded, synced to disk and only then renamed, so that whatever stands
+An image is received into `<file_name>.part`, decoded, synced to disk and only then renamed, so that whatever stands
 under its own name is whole, however a run ended.
 """
 
@@ -24,7 +24,7 @@ from tenacity.wait import wait_exponential, wait_random
 from tqdm import tqdm
 
 from components.configs import Config
-from components.errors import PictureError, StorageError
+from components.errors import ImageError, StorageError
 from components.images.images import load_rgb
 from components.moments import modified_s
 from components.records.base import Record
@@ -36,16 +36,16 @@ _MAX_REDIRECTS = 5
 _RETRIED_STATUS = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 _HEADERS = {
     "User-Agent": "text-guided-image-finder",
-    "Accept-Encoding": "identity",  # byte ranges and Content-Length then count the picture's own bytes
+    "Accept-Encoding": "identity",  # byte ranges and Content-Length then count the image's own bytes
 }
 
 # "refused": the server would not go on from the part, which is gone; "proven": every byte came from one answer of
-# known length; "unproven": resumed, or of unknown length, so a fresh start may yet give a whole picture.
+# known length; "unproven": resumed, or of unknown length, so a fresh start may yet give a whole image.
 _Receipt = Literal["refused", "proven", "unproven"]
 
 
-class PictureRequest(Record):
-    """One picture to fetch. Nothing in it is trusted: name and address are checked before they are used."""
+class ImageRequest(Record):
+    """One image to fetch. Nothing in it is trusted: name and address are checked before they are used."""
 
     image_id: int
     url: str  # http or https
@@ -53,21 +53,21 @@ class PictureRequest(Record):
 
 
 class FetchConfig(Config):
-    """Where pictures go, and how patiently they are asked for."""
+    """Where images go, and how patiently they are asked for."""
 
-    folder: Path = Field(description="folder the pictures are written to")
+    folder: Path = Field(description="folder the images are written to")
     workers: int = Field(16, ge=1, le=256, description="connections at a time")
     timeout_s: float = Field(20, gt=0, description="longest wait for a connection or for the next bytes, seconds")
-    attempt_s: float = Field(300, gt=0, description="longest time for one attempt at one picture, seconds")
+    attempt_s: float = Field(300, gt=0, description="longest time for one attempt at one image, seconds")
     retries: int = Field(5, ge=0, description="attempts after the first one")
     backoff_s: float = Field(
         0.5, ge=0, description="first wait before a retry, seconds; doubles each time, plus jitter"
     )
     max_backoff_s: float = Field(30, ge=0, description="longest wait of that kind, seconds")
     max_retry_after_s: float = Field(120, ge=0, description="longest Retry-After of a server that is obeyed, seconds")
-    max_picture_bytes: int = Field(64 << 20, ge=1, description="larger answers are refused, bytes")
+    max_image_bytes: int = Field(64 << 20, ge=1, description="larger answers are refused, bytes")
     max_failures_in_a_row: int = Field(
-        64, ge=1, description="pictures that fail for want of an answer, one after another, before the rest is given up"
+        64, ge=1, description="images that fail for want of an answer, one after another, before the rest is given up"
     )
 
 
@@ -93,8 +93,8 @@ class _FinalError(Exception):
     """No attempt can mend it."""
 
 
-def fetch_pictures(requests: Sequence[PictureRequest], config: FetchConfig, *, progress: bool) -> FetchReport:
-    """Fetch what is missing in config.folder; a picture that fails is named in the report and stops no other.
+def fetch_images(requests: Sequence[ImageRequest], config: FetchConfig, *, progress: bool) -> FetchReport:
+    """Fetch what is missing in config.folder; an image that fails is named in the report and stops no other.
 
     A file already under its name is skipped after a stat; a `.part` goes on where it ended if the server allows it.
     Retried: time-outs, connection errors, truncation, 408, 425, 429 and 5xx; not retried: any other status. Starts its
@@ -111,7 +111,7 @@ def fetch_pictures(requests: Sequence[PictureRequest], config: FetchConfig, *, p
         with _progress_bar(len(wanted), len(wanted) - len(missing), shown=progress) as bar:
             try:
                 asyncio.run(run.fetch(missing, bar))
-            except ExceptionGroup as group:  # a worker met what no other picture can mend: the disk is full
+            except ExceptionGroup as group:  # a worker met what no other image can mend: the disk is full
                 raise group.exceptions[0] from None
     return FetchReport(
         fetched=run.fetched,
@@ -134,8 +134,8 @@ class _Run:
         backoff = wait_exponential(multiplier=config.backoff_s, max=config.max_backoff_s)
         self._backoff = backoff + wait_random(0, config.backoff_s)
 
-    async def fetch(self, requests: Sequence[PictureRequest], bar: "tqdm[NoReturn]") -> None:
-        """Fetch all requests over a bounded number of connections that stay open between pictures."""
+    async def fetch(self, requests: Sequence[ImageRequest], bar: "tqdm[NoReturn]") -> None:
+        """Fetch all requests over a bounded number of connections that stay open between images."""
         limits = httpx.Limits(max_connections=self.config.workers, max_keepalive_connections=self.config.workers)
         async with (
             httpx.AsyncClient(
@@ -151,14 +151,14 @@ class _Run:
             for _ in range(min(self.config.workers, len(requests))):
                 workers.create_task(self._work(client, queue, bar))
 
-    async def _work(self, client: httpx.AsyncClient, queue: Iterator[PictureRequest], bar: "tqdm[NoReturn]") -> None:
+    async def _work(self, client: httpx.AsyncClient, queue: Iterator[ImageRequest], bar: "tqdm[NoReturn]") -> None:
         for request in queue:
             await self._settle(client, request)
             bar.update()
 
-    async def _settle(self, client: httpx.AsyncClient, request: PictureRequest) -> None:
+    async def _settle(self, client: httpx.AsyncClient, request: ImageRequest) -> None:
         if self._failures_in_a_row >= self.config.max_failures_in_a_row:
-            self.failed[request.image_id] = f"not tried: {self._failures_in_a_row} pictures in a row had no answer"
+            self.failed[request.image_id] = f"not tried: {self._failures_in_a_row} images in a row had no answer"
             return
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.retries + 1),
@@ -185,7 +185,7 @@ class _Run:
         # The back-off comes on top of Retry-After, so that workers sent away together do not return together.
         return min(asked_s or 0.0, self.config.max_retry_after_s) + self._backoff(state)
 
-    async def _attempt(self, client: httpx.AsyncClient, request: PictureRequest) -> None:
+    async def _attempt(self, client: httpx.AsyncClient, request: ImageRequest) -> None:
         target = self.config.folder / request.file_name
         part = target.with_name(target.name + _PART)
         try:
@@ -222,7 +222,7 @@ class _Run:
     async def _write_body(self, response: httpx.Response, part: Path, start: int, expected: int) -> int:
         """Write the body to part from byte start on and return part's size, bytes."""
         size = start
-        limit = self.config.max_picture_bytes
+        limit = self.config.max_image_bytes
         if expected <= limit:
             with write_errors(part), part.open("ab" if start else "wb") as stream:
                 async for chunk in response.aiter_raw():
@@ -234,13 +234,13 @@ class _Run:
                     stream.flush()  # a killed run then resumes from the last byte that came
         if max(size, expected) > limit:
             _remove(part)
-            raise _FinalError(f"larger than max_picture_bytes ({limit:,})")
+            raise _FinalError(f"larger than max_image_bytes ({limit:,})")
         return size
 
 
-def _check_requests(requests: Sequence[PictureRequest]) -> tuple[list[PictureRequest], dict[int, str]]:
+def _check_requests(requests: Sequence[ImageRequest]) -> tuple[list[ImageRequest], dict[int, str]]:
     """Divide distinct requests into those that may be asked for and the reasons why others may not, by image id."""
-    wanted: list[PictureRequest] = []
+    wanted: list[ImageRequest] = []
     failed: dict[int, str] = {}
     owner: dict[str, int] = {}
     for request in dict.fromkeys(requests):
@@ -258,7 +258,7 @@ def _check_requests(requests: Sequence[PictureRequest]) -> tuple[list[PictureReq
 def _name_fault(name: str) -> str:
     plain = PurePosixPath(name).name == name and PureWindowsPath(name).name == name and name.isprintable()
     if not name or not plain or name.startswith(".") or name.endswith(_PART) or len(os.fsencode(name)) > 250:
-        return f"file_name {name!r} is not a plain name of a picture"
+        return f"file_name {name!r} is not a plain name of an image"
     return ""
 
 
@@ -285,7 +285,7 @@ def _remove(part: Path) -> None:
 def _resume_headers(part: Path, offset: int) -> dict[str, str]:
     if not offset:
         return {}
-    # A picture changed since the part was written must not be glued to it: the server then answers 412.
+    # An image changed since the part was written must not be glued to it: the server then answers 412.
     written = email.utils.formatdate(modified_s(part.stat()), usegmt=True)
     return {"Range": f"bytes={offset}-", "If-Unmodified-Since": written}
 
@@ -319,7 +319,7 @@ def _retry_after_s(value: str) -> float | None:
 
 
 def _expected_size(response: httpx.Response, start: int) -> int | None:
-    """Bytes of the whole picture by Content-Range, else by Content-Length; None if the answer does not say."""
+    """Bytes of the whole image by Content-Range, else by Content-Length; None if the answer does not say."""
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
     if total.isdecimal():
         return int(total)
@@ -328,10 +328,10 @@ def _expected_size(response: httpx.Response, start: int) -> int | None:
 
 
 def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
-    """Decode part, sync it and rename it to target; a part that is no picture is removed."""
+    """Decode part, sync it and rename it to target; a part that is no image is removed."""
     try:
         load_rgb(part)
-    except PictureError as error:
+    except ImageError as error:
         _remove(part)
         reason = _one_line(error).removeprefix(f"{part}: ")
         raise _FinalError(reason) if receipt == "proven" else _TransientError(reason) from error
@@ -363,6 +363,6 @@ def _alone(folder: Path) -> Iterator[None]:
 def _progress_bar(total: int, done: int, *, shown: bool) -> "tqdm[NoReturn]":
     every_s = 0.1 if sys.stderr.isatty() else 30.0  # a log file wants a line now and then, not ten a second
     bar: tqdm[NoReturn] = tqdm(
-        total=total, initial=done, unit=" pictures", disable=not shown, mininterval=every_s, file=sys.stderr
+        total=total, initial=done, unit=" images", disable=not shown, mininterval=every_s, file=sys.stderr
     )
     return bar

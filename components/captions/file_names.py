@@ -30,7 +30,7 @@ def plain_name(name: str, folder: str) -> str:
     return name if leads_out(name) else _below(tidy, folder) or tidy
 
 
-class PictureNames:
+class ImageNames:
     """The files of one image folder, by the names that annotations give them."""
 
     def __init__(self, root: Path | None, images: str) -> None:

@@ -1,8 +1,8 @@
-"""Data version: hashes and checks every picture once, and sums a data set up as a manifest; knows nothing of models.
+"""Data version: hashes and checks every image once, and sums a data set up as a manifest; knows nothing of models.
 
-The pictures table has a row for each distinct (part, image_id) of the captions table: image_id int64, file_name str,
+The images table has a row for each distinct (part, image_id) of the captions table: image_id int64, file_name str,
 part str, sha256 str (of the file's bytes; "" if it was not read), bytes int64 (0 if it was not read), width_px int64,
-height_px int64 (as displayed; 0 if unreadable), error str ("" if the picture can be used, else one line why not).
+height_px int64 (as displayed; 0 if unreadable), error str ("" if the image can be used, else one line why not).
 """
 
 import logging
@@ -19,8 +19,8 @@ from tqdm import tqdm
 from components.captions.coco import PartFile, part_files
 from components.captions.file_names import leads_out
 from components.configs import DatasetConfig
-from components.errors import PictureError
-from components.images.images import load_rgb, picture_size, read_picture, walk_files
+from components.errors import ImageError
+from components.images.images import image_size, load_rgb, read_image, walk_files
 from components.moments import is_exact, modified_ns
 from components.records.base import PartName
 from components.records.data import DatasetManifest
@@ -47,16 +47,16 @@ class _Facts:
     error: str
 
 
-def inspect_pictures(
+def inspect_images(
     captions: pd.DataFrame, root: Path, *, cache_path: Path | None = None, workers: int = 2, progress: bool = False
 ) -> pd.DataFrame:
-    """The pictures table (see the module's docstring) of a captions table whose file names are relative to root.
+    """The images table (see the module's docstring) of a captions table whose file names are relative to root.
 
     Each file is read once, hashed and decoded to its end, in `workers` threads (Pillow and hashlib release the GIL).
     JPEGs are decoded at a reduced scale: libjpeg still reads all coefficients, so a truncated file is found all the
     same, only the inverse transform is cheaper. cache_path: Parquet of what was found, by file name, size and time of
     change; a file that has kept these is not read again, and a broken cache is made anew. Progress goes to stderr.
-    Broken, missing and refused pictures are rows with an error. Raises StorageError if the cache cannot be written.
+    Broken, missing and refused images are rows with an error. Raises StorageError if the cache cannot be written.
     """
     rows = captions.drop_duplicates(["part", "image_id"])[["image_id", "file_name", "part"]].reset_index(drop=True)
     cached = _read_cache(cache_path) if cache_path else {}
@@ -86,13 +86,13 @@ def inspect_pictures(
     )
 
 
-def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: DatasetConfig) -> DatasetManifest:
-    """Sum up a data set that was read by read_captions and inspect_pictures; its `version` is the data version.
+def build_manifest(captions: pd.DataFrame, images: pd.DataFrame, config: DatasetConfig) -> DatasetManifest:
+    """Sum up a data set that was read by read_captions and inspect_images; its `version` is the data version.
 
     The annotations of a part are identified by their file's SHA-256, by that over the files' if there are several, or by
     that of the captions if they came from the hub. Raises DataError as part_files does.
     """
-    readable = pictures[pictures["error"] == ""]
+    readable = images[images["error"] == ""]
     images_of_part = captions.groupby("part", observed=True)["image_id"].nunique()
     return DatasetManifest(
         name=config.name,
@@ -102,16 +102,16 @@ def build_manifest(captions: pd.DataFrame, pictures: pd.DataFrame, config: Datas
         n_captions=len(captions),
         n_images_of_part={str(part): int(n_images) for part, n_images in images_of_part.items()},
         annotations_sha256=_annotations_hashes(part_files(config), captions),
-        pictures_sha256=sha256_of_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
+        images_sha256=sha256_of_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
         mean_caption_characters=float(captions["caption"].str.len().mean()),
-        unreadable_pictures=len(pictures) - len(readable),
+        unreadable_images=len(images) - len(readable),
     )
 
 
 def quick_fingerprint(config: DatasetConfig) -> str:
-    """Hex SHA-256 that changes when a data set's configuration, annotations or picture files change; for cache keys.
+    """Hex SHA-256 that changes when a data set's configuration, annotations or image files change; for cache keys.
 
-    Of the pictures only names, sizes and times of change are read, so copying a data set changes it too: the data
+    Of the images only names, sizes and times of change are read, so copying a data set changes it too: the data
     version is DatasetManifest.version. Files not there (yet) count as absent. Of a data set on the hub, what stands
     for the annotations is the configuration.
     """
@@ -152,7 +152,7 @@ def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *
     executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inspect")
     try:
         found = executor.map(lambda name: _inspect_file(root, name), file_names)
-        for facts in tqdm(found, total=len(file_names), desc="pictures", unit="", disable=not progress):
+        for facts in tqdm(found, total=len(file_names), desc="images", unit="", disable=not progress):
             into[facts.file_name] = facts
     finally:
         executor.shutdown(cancel_futures=True)
@@ -164,18 +164,18 @@ def _inspect_file(root: Path, file_name: str) -> _Facts:
     path = root / file_name
     try:
         status = path.stat()
-        data = read_picture(path)
+        data = read_image(path)
     except FileNotFoundError:
         return _failed(file_name, f"the file is missing: {shown_path(path)}")
-    except PictureError as error:
+    except ImageError as error:
         return _failed(file_name, str(error).partition(": ")[2])
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return _failed(file_name, getattr(error, "strerror", None) or str(error))
     width_px, height_px, reason = 0, 0, ""
     try:
         load_rgb(data, at_least_px=CHECK_PX)
-        width_px, height_px = picture_size(data)
-    except PictureError as error:
+        width_px, height_px = image_size(data)
+    except ImageError as error:
         reason = str(error).partition(": ")[2]
     stamp = (status.st_size, modified_ns(status))
     return _Facts(file_name, *stamp, sha256_of_bytes(data), len(data), width_px, height_px, reason)

@@ -1,4 +1,4 @@
-"""Splits: divides captions by picture into train, val and test; knows nothing of files or models."""
+"""Splits: divides captions by image into train, val and test; knows nothing of files or models."""
 
 import hashlib
 import logging
@@ -17,14 +17,14 @@ _PARTS: tuple[PartName, ...] = ("train", "val", "test")
 
 
 def split_captions(
-    captions: pd.DataFrame, config: SplitConfig, pictures: pd.DataFrame | None = None
+    captions: pd.DataFrame, config: SplitConfig, images: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Split a captions table by picture, never by caption, into (train, val, test) captions in their order.
+    """Split a captions table by image, never by caption, into (train, val, test) captions in their order.
 
-    Five captions of one picture on two sides would let the model be judged on what it learned, so all captions of a
-    picture go to one side. Parts the data set brings are kept as they are. A val or test part it does not bring is
-    carved from train by a hash of seed and image id, so adding pictures moves no other. Given the pictures table, the
-    hash is over the content where it is known: copies of one picture under several ids stay together. Together the
+    Five captions of one image on two sides would let the model be judged on what it learned, so all captions of a
+    image go to one side. Parts the data set brings are kept as they are. A val or test part it does not bring is
+    carved from train by a hash of seed and image id, so adding images moves no other. Given the images table, the
+    hash is over the content where it is known: copies of one image under several ids stay together. Together the
     three are the input, each row once; the column part still says where a row came from. test is empty if the data
     set brings none and test_fraction is 0. Raises DataError if train or val would be empty, if a part is unknown, or
     if the parts brought share image ids.
@@ -34,7 +34,7 @@ def split_captions(
     side = brought.copy()
     if missing := [part for part in ("val", "test") if not (brought == part).any()]:
         of_train = brought == "train"
-        draws = _draw(captions.loc[of_train, "image_id"], _contents(pictures), config.seed)
+        draws = _draw(captions.loc[of_train, "image_id"], _contents(images), config.seed)
         carved = np.full(len(draws), "train", dtype=object)
         if "val" in missing:
             carved[draws < config.val_fraction] = "val"
@@ -42,14 +42,14 @@ def split_captions(
             carved[draws >= 1 - config.test_fraction] = "test"
         side[of_train] = carved
     _check_sides(captions, side, config)
-    if pictures is not None:
-        _warn_of_shared_content(captions, side, _contents(pictures))
+    if images is not None:
+        _warn_of_shared_content(captions, side, _contents(images))
     train, val, test = (captions[side == part].reset_index(drop=True) for part in _PARTS)
     return train, val, test
 
 
 def _draw(image_ids: "pd.Series[int]", contents: dict[int, str], seed: int) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each row, the same for equal pictures; depends on nothing but seed and picture."""
+    """A number in [0, 1) for each row, the same for equal images; depends on nothing but seed and image."""
     drawn = {image_id: _uniform(f"{seed}:{contents.get(image_id) or image_id}") for image_id in image_ids.unique()}
     return image_ids.map(drawn).to_numpy(dtype=np.float64)
 
@@ -59,11 +59,11 @@ def _uniform(key: str) -> float:
     return (int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) >> 11) / 2**53
 
 
-def _contents(pictures: pd.DataFrame | None) -> dict[int, str]:
-    """Content hash by image id, of the pictures that could be read."""
-    if pictures is None:
+def _contents(images: pd.DataFrame | None) -> dict[int, str]:
+    """Content hash by image id, of the images that could be read."""
+    if images is None:
         return {}
-    read = pictures[pictures["sha256"] != ""]
+    read = images[images["sha256"] != ""]
     return dict(zip(read["image_id"].tolist(), read["sha256"].tolist(), strict=True))
 
 
@@ -77,7 +77,7 @@ def _check_parts(captions: pd.DataFrame) -> None:
         first = ", ".join(map(str, shared.head(5)))
         raise DataError(
             f"{len(shared):,} image ids stand in more than one part ({first}{', ...' if len(shared) > 5 else ''}): "
-            "they would be learned and judged; give every picture an id of its own and one part"
+            "they would be learned and judged; give every image an id of its own and one part"
         )
 
 
@@ -87,9 +87,9 @@ def _check_sides(captions: pd.DataFrame, side: npt.NDArray[np.object_], config: 
         if n_images[part] == 0:
             counts = ", ".join(f"{name} {count:,}" for name, count in n_images.items())
             raise DataError(
-                f"{part} is empty: {captions['image_id'].nunique():,} pictures became {counts} with val_fraction "
+                f"{part} is empty: {captions['image_id'].nunique():,} images became {counts} with val_fraction "
                 f"{config.val_fraction}, test_fraction {config.test_fraction} and seed {config.seed}; "
-                "use more pictures or other fractions"
+                "use more images or other fractions"
             )
 
 
@@ -98,4 +98,4 @@ def _warn_of_shared_content(captions: pd.DataFrame, side: npt.NDArray[np.object_
     pairs = pd.DataFrame({"content": captions["image_id"].map(contents), "side": side}).dropna().drop_duplicates()
     n_shared = pairs.loc[pairs["content"].duplicated(), "content"].nunique()
     if n_shared:
-        logger.warning("%d pictures stand on more than one side of the split, as the data set brings them", n_shared)
+        logger.warning("%d images stand on more than one side of the split, as the data set brings them", n_shared)

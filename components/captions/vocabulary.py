@@ -1,7 +1,7 @@
 """Vocabulary: the words of captions and queries, and how often a model met them in training; knows nothing of models.
 
 What a contrastive model makes of a word that none of its captions held is left to the text trunk's pre-training, which
-saw no picture. Of captions of COCO with such a word the starter finds 52 % among the first five of 200 photographs, of
+saw no image. Of captions of COCO with such a word the starter finds 52 % among the first five of 200 photographs, of
 others 74 % (`image-finder models evaluate`, slice "words").
 """
 

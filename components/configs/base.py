@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from components.errors import ConfigError
+from components.former_names import AcceptsFormerNames
 
 _OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a record or list, not of one value
 
@@ -13,7 +14,7 @@ _OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a r
 Revision = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 
 
-class Config(BaseModel):
+class Config(AcceptsFormerNames):
     """Base: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Configurations of captioned pictures: where they come from, what is sane, how they are divided."""
+"""Configurations of captioned images: where they come from, what is sane, how they are divided."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,12 +9,12 @@ from components.configs.base import Config, Revision
 
 
 class PartConfig(Config):
-    """Captioned pictures of a part of a data set: an annotation file (or hub split) and the folder of its pictures."""
+    """Captioned images of a part of a data set: an annotation file (or hub split) and the folder of its images."""
 
     annotations: str = Field(
         description="COCO captions JSON or Parquet table, relative to root; or a split's name on the hub"
     )
-    images: str = Field(description="folder of the part's pictures, relative to root")
+    images: str = Field(description="folder of the part's images, relative to root")
 
 
 def _listed(value: object) -> object:
@@ -25,7 +25,7 @@ PartConfigs = Annotated[tuple[PartConfig, ...], BeforeValidator(_listed), Field(
 
 
 class DatasetConfig(Config):
-    """Where captioned pictures come from."""
+    """Where captioned images come from."""
 
     name: str = Field(description="name in reports, tags and artefacts; those of several data sets are joined by +")
     layout: Literal["coco", "coco2017_table", "demo"] = Field(
@@ -42,8 +42,8 @@ class DatasetConfig(Config):
         None, description="commit of hub_dataset, 40 hex digits; hub_dataset needs it"
     )
     demo_seed: int = Field(0, description="seed of the demo scenes")
-    demo_pictures: int = Field(1500, ge=20, description="number of demo scenes")
-    max_images: int | None = Field(None, ge=1, description="use only the first so many pictures of each part, by id")
+    demo_images: int = Field(1500, ge=20, description="number of demo scenes")
+    max_images: int | None = Field(None, ge=1, description="use only the first so many images of each part, by id")
 
     @model_validator(mode="after")
     def _parts_fit_layout(self) -> Self:
@@ -73,7 +73,7 @@ class ValidationConfig(Config):
     max_count_drift: float = Field(
         0.2,
         ge=0,
-        description="relative change of picture and caption counts against the previous version before a warning",
+        description="relative change of image and caption counts against the previous version before a warning",
     )
     max_length_drift: float = Field(
         0.2,
@@ -93,17 +93,17 @@ class ValidationConfig(Config):
 
 
 class SplitConfig(Config):
-    """How pictures are divided; a part the data set brings itself is kept as it is."""
+    """How images are divided; a part the data set brings itself is kept as it is."""
 
     seed: int = Field(0, ge=0)
     val_fraction: float = Field(
-        0.1, ge=0, lt=1, description="share of train pictures held out when the data set brings no val part"
+        0.1, ge=0, lt=1, description="share of train images held out when the data set brings no val part"
     )
     test_fraction: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of train pictures held out when the data set brings no test part; 0: val is reported",
+        description="share of train images held out when the data set brings no test part; 0: val is reported",
     )
 
     @model_validator(mode="after")

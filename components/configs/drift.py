@@ -14,29 +14,29 @@ class DriftConfig(Config):
     """What counts as drift: a limit of each distance (an effect that matters), and the chance of a false alarm.
 
     A row drifts only when its distance is above both its limit and the threshold that random re-divisions of the
-    pictures exceed by chance. The limits lie between what Flickr8k's own parts differ by and what other data differ by.
+    images exceed by chance. The limits lie between what Flickr8k's own parts differ by and what other data differ by.
     """
 
     trigger: Literal["off", "warn", "fail"] = Field(
         "warn", description="off: nothing is measured; warn: drift is reported; fail: it stops the run before training"
     )
-    pictures: Literal["all", "new"] = Field(
-        "all", description="new: only pictures that the champion was not trained on (by content) are compared"
+    images: Literal["all", "new"] = Field(
+        "all", description="new: only images that the champion was not trained on (by content) are compared"
     )
-    reference_pictures: int = Field(2000, ge=50, le=5000, description="training pictures that a reference keeps")
-    compared_pictures: int = Field(1000, ge=50, le=5000, description="pictures that are drawn to be compared")
-    min_pictures: int = Field(50, ge=10, description="with fewer pictures on a side nothing is compared")
-    permutations: int = Field(999, ge=99, le=9999, description="random re-divisions of the pictures of both sides")
+    reference_images: int = Field(2000, ge=50, le=5000, description="training images that a reference keeps")
+    compared_images: int = Field(1000, ge=50, le=5000, description="images that are drawn to be compared")
+    min_images: int = Field(50, ge=10, description="with fewer images on a side nothing is compared")
+    permutations: int = Field(999, ge=99, le=9999, description="random re-divisions of the images of both sides")
     false_alarm_rate: float = Field(
         0.01, gt=0, lt=1, description="chance that any row of a report drifts where nothing did; shared out evenly"
     )
-    seed: int = Field(0, ge=0, description="of the draw of pictures and of the re-divisions")
+    seed: int = Field(0, ge=0, description="of the draw of images and of the re-divisions")
     max_length: float = Field(1.0, ge=0, description="Wasserstein distance of caption lengths, words")
     max_vocabulary: float = Field(
         0.05, ge=0, le=1, description="Jensen-Shannon divergence of word frequencies above chance, bits"
     )
     max_new_words: float = Field(
-        0.02, ge=0, le=1, description="rise of the share of words that no other training picture's captions hold"
+        0.02, ge=0, le=1, description="rise of the share of words that no other training image's captions hold"
     )
     max_size: float = Field(
         0.25, ge=0, description="Wasserstein distance of the geometric mean of the sides, octaves (1: twice as large)"
@@ -44,7 +44,7 @@ class DriftConfig(Config):
     max_shape: float = Field(0.25, ge=0, description="Wasserstein distance of width over height, octaves")
     max_brightness: float = Field(0.05, ge=0, le=1, description="Wasserstein distance of mean luma, black 0 to white 1")
     max_embedding: float = Field(
-        0.02, ge=0, le=1, description="energy distance of the pictures' vectors as a share of its largest value"
+        0.02, ge=0, le=1, description="energy distance of the images' vectors as a share of its largest value"
     )
     logs: tuple[str, ...] = Field(
         (), description="files of `image-finder serve`'s log that a training looks at; * and ? stand for any characters"

@@ -9,22 +9,22 @@ from components.configs.base import Config
 
 
 class GalleryConfig(Config):
-    """Pictures to embed into a vector index."""
+    """Images to embed into a vector index."""
 
     root: Path | None = Field(
-        None, description="folder of pictures, searched below for the known endings; None: the data set's pictures"
+        None, description="folder of images, searched below for the known endings; None: the data set's images"
     )
     uri: str = Field(
         "",
         pattern=r"^([a-z][a-z0-9+.-]*://.*)?$",
-        description="in place of root, pictures on an object store: s3://, gs://, abfs://, hdfs:// or file://; needs engine ray",
+        description="in place of root, images on an object store: s3://, gs://, abfs://, hdfs:// or file://; needs engine ray",
     )
     annotations: str | None = Field(
         None, description="COCO captions JSON relative to root whose captions go with the index"
     )
-    images: str = Field(".", description="folder of the pictures, relative to root")
+    images: str = Field(".", description="folder of the images, relative to root")
     max_failed_share: float = Field(
-        0.01, ge=0, le=1, description="share of pictures that may fail to decode before the run fails"
+        0.01, ge=0, le=1, description="share of images that may fail to decode before the run fails"
     )
 
     @model_validator(mode="after")
@@ -79,9 +79,9 @@ class EmbeddingConfig(Config):
 
     batch_images: int = Field(32, ge=1)
     threads: int = Field(0, ge=0, description="ONNX Runtime threads; 0: one a core; engine ray: see ray_actor_cpus")
-    decode_threads: int = Field(2, ge=1, description="threads that decode pictures; engine ray: of each actor")
+    decode_threads: int = Field(2, ge=1, description="threads that decode images; engine ray: of each actor")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    self_check_pictures: int = Field(200, ge=1, description="pictures that must find themselves first")
+    self_check_images: int = Field(200, ge=1, description="images that must find themselves first")
     tier: IndexTierConfig = Field(default_factory=IndexTierConfig, description="exact or approximate search")
     engine: Literal["local", "ray"] = Field(
         "local",
@@ -97,8 +97,8 @@ class EmbeddingConfig(Config):
     ray_shards: str = Field(
         "", description="folder or URI, reached by all nodes, for the Parquet shards; empty: below the cache folder"
     )
-    ray_shard_pictures: int = Field(
-        1024, ge=1, description="most pictures of a shard; a lost actor's shard is computed again"
+    ray_shard_images: int = Field(
+        1024, ge=1, description="most images of a shard; a lost actor's shard is computed again"
     )
     ray_stall_s: float = Field(
         300.0,

@@ -15,9 +15,9 @@ class EvaluationConfig(Config):
     bootstrap_samples: int = Field(1000, ge=100)
     seed: int = Field(0, ge=0)
     captions_per_image: int | None = Field(
-        None, ge=1, description="score only the first so many captions of each picture, by id; COCO's figures take 5"
+        None, ge=1, description="score only the first so many captions of each image, by id; COCO's figures take 5"
     )
-    heat_map_pairs: int = Field(5, ge=2, le=20, description="pictures x captions in the similarity heat map")
+    heat_map_pairs: int = Field(5, ge=2, le=20, description="images x captions in the similarity heat map")
     min_recall_at_10: float = Field(
         0.0, ge=0, le=1, description="floor of text-to-image recall@10; below it the gate stops the run"
     )
@@ -30,7 +30,7 @@ class ExportConfig(Config):
     """ONNX export and the limits of its parity gate."""
 
     int8_text: bool = Field(False, description="quantise the text tower's weights to 8 bits (dynamic, per channel)")
-    parity_pictures: int = Field(64, ge=8, description="test pictures the exported towers are compared on")
+    parity_images: int = Field(64, ge=8, description="test images the exported towers are compared on")
     min_cosine: float = Field(
         0.999, ge=-1, le=1, description="smallest cosine between the torch and the ONNX embedding of one input"
     )
@@ -39,7 +39,7 @@ class ExportConfig(Config):
         0.95, ge=-1, le=1, description="instead of both, smallest cosine of a text tower with 8-bit weights"
     )
     max_recall_difference: float = Field(
-        0.01, ge=0, le=1, description="largest loss of text-to-image recall@10 on the parity pictures"
+        0.01, ge=0, le=1, description="largest loss of text-to-image recall@10 on the parity images"
     )
 
 
@@ -58,7 +58,7 @@ class PromotionConfig(Config):
         description="floor of the cosine between torch and ONNX vectors of one input, besides the parity gate",
     )
     max_text_ms: float = Field(500.0, gt=0, description="limit of the median time of one text, ms on the CPU")
-    max_image_ms: float = Field(1000.0, gt=0, description="limit of the median time of one picture, ms on the CPU")
+    max_image_ms: float = Field(1000.0, gt=0, description="limit of the median time of one image, ms on the CPU")
     max_bundle_mb: float = Field(1000.0, gt=0, description="limit of the size of all files of the bundle, 10^6 bytes")
     min_gain: float = Field(
         0.0, ge=0, le=1, description="gain in mean recall over the champion that is needed; 0: any above zero"

@@ -36,8 +36,8 @@ class ImageTowerConfig(TrunkConfig):
     looks: tuple[Literal["whole", "mirrored", "centre"], ...] = Field(
         ("whole",),
         min_length=1,
-        description="what is seen of a picture once the model is trained: itself, mirrored, its middle; the mean of their "
-        "vectors is the picture's, and each costs as much as the first",
+        description="what is seen of an image once the model is trained: itself, mirrored, its middle; the mean of their "
+        "vectors is the image's, and each costs as much as the first",
     )
     own_tails: bool = Field(False, description="each head has its own copy of the stages that learn, not one for all")
     pool_width: int = Field(512, ge=8, description="width of the attention pooling")
@@ -81,12 +81,12 @@ class TextTowerConfig(TrunkConfig):
 
 
 class HubConfig(Config):
-    """Correction of pictures that are near to every text, see components.encoders.hubness; learned after the training."""
+    """Correction of images that are near to every text, see components.encoders.hubness; learned after the training."""
 
     EXTRA_DIMS: ClassVar[int] = 2  # dimensions of the space that carry it
 
     centres: int = Field(0, ge=0, description="texts that stand for all training captions; 0: no correction")
-    strength: float = Field(0.7, ge=0, le=2, description="share of a picture's nearness to all texts that is taken off")
+    strength: float = Field(0.7, ge=0, le=2, description="share of an image's nearness to all texts that is taken off")
     sharpness: float = Field(20.0, gt=0, description="how much the nearest of these texts count more than the others")
 
 

@@ -22,13 +22,13 @@ class Slice:
         return ", ".join(self.values) or f"{self.numbered} 1, {self.numbered} 2, ..."
 
 
-DIRECTION = Slice("direction", ("text to picture", "picture to text"))
+DIRECTION = Slice("direction", ("text to image", "image to text"))
 CAPTION_LENGTH = Slice("caption length", ("1-8 words", "9-13 words", "14 words or more"))
-PICTURE_SHAPE = Slice("picture shape", ("landscape", "portrait", "square"))
-CAPTION_COUNT = Slice("captions of the picture", ("1-4", "5", "6 or more"))
+IMAGE_SHAPE = Slice("image shape", ("landscape", "portrait", "square"))
+CAPTION_COUNT = Slice("captions of the image", ("1-4", "5", "6 or more"))
 LICENSE = Slice("license", numbered="license")
 WORDS = Slice("words", ("all met in training", "some not met"))
-SLICES = {each.name: each for each in (DIRECTION, CAPTION_LENGTH, PICTURE_SHAPE, CAPTION_COUNT, LICENSE, WORDS)}
+SLICES = {each.name: each for each in (DIRECTION, CAPTION_LENGTH, IMAGE_SHAPE, CAPTION_COUNT, LICENSE, WORDS)}
 
 
 def slice_fault(key: str) -> str:

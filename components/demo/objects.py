@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 
 # Line: hexcode, name, optional synonym; "/plural" where the plural is not regular. Marks: ^ is placed high up in the
-# picture, ! is never shown twice in it. Chosen by eye: concrete, recognisable at 80 px, no two drawings alike.
+# image, ! is never shown twice in it. Chosen by eye: concrete, recognisable at 80 px, no two drawings alike.
 _TABLE = {
     "animal": """
         1F415 dog, puppy | 1F408 cat, kitten | 1F42D mouse/mice | 1F439 hamster | 1F407 rabbit, bunny | 1F98A fox

@@ -37,7 +37,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows: groups of things from left to right, and the place."""
+    """What one image shows: groups of things from left to right, and the place."""
 
     groups: tuple[Group, ...]
     background: Background

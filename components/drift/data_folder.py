@@ -1,4 +1,4 @@
-"""Data folder: finds captioned pictures, or pictures alone, to be compared; reads no picture."""
+"""Data folder: finds captioned images, or images alone, to be compared; reads no image."""
 
 from pathlib import Path
 
@@ -7,25 +7,25 @@ from components.captions.layout import detect_layout
 from components.configs import DatasetConfig
 from components.drift.sample import CaptionedFile, captioned_files
 from components.errors import DataError
-from components.images.images import find_pictures
+from components.images.images import find_images
 from components.records.base import PartName
 
 _DEMO_CAPTIONS = Path("annotations") / "captions.json"
 
 
 def read_files(root: Path, part: PartName | None = None) -> list[CaptionedFile]:
-    """The pictures of a data set in any layout a training reads, of one part or of all; or all pictures below a folder.
+    """The images of a data set in any layout a training reads, of one part or of all; or all images below a folder.
 
-    Pictures of a folder without annotations have no captions. Raises DataError if there are no pictures, or no such part.
+    Images of a folder without annotations have no captions. Raises DataError if there are no images, or no such part.
     """
     try:
         dataset = _layout(root)
     except DataError as error:
-        names = find_pictures(root) if root.is_dir() else []
+        names = find_images(root) if root.is_dir() else []
         if not names:
             raise
         if part is not None:
-            raise DataError(f"{root} has no part '{part}': it holds pictures without annotations") from error
+            raise DataError(f"{root} has no part '{part}': it holds images without annotations") from error
         return [CaptionedFile(name.as_posix(), root / name) for name in names]
     captions = read_captions(dataset)
     if part is not None:

@@ -2,7 +2,7 @@
 
 A permutation test (Good, Permutation Tests, 2000): the pooled items are divided at random into two sides of the sizes
 they have, again and again; the distance of the true division is one of the drawn ones if nothing differs. What is
-divided are whole items (pictures, days), never their parts: five captions of one picture are not five witnesses.
+divided are whole items (images, days), never their parts: five captions of one image are not five witnesses.
 """
 
 import math

@@ -1,16 +1,16 @@
-"""Drift: how far pictures, captions and searches are from those a model was trained on, and whether that matters.
+"""Drift: how far images, captions and searches are from those a model was trained on, and whether that matters.
 
 Two questions are asked of each row, and both must be answered with yes before it drifts:
 
 - Does it matter? The distance, in a unit a person understands, is above the limit of the config. With thousands of
   captions every test rejects: differences without consequence are significant too.
-- Is it more than chance? The distance is above the threshold that random re-divisions of the pictures exceed with the
-  chance of the config. With few pictures every distance is large: chance alone passes any limit.
+- Is it more than chance? The distance is above the threshold that random re-divisions of the images exceed with the
+  chance of the config. With few images every distance is large: chance alone passes any limit.
 
 The chance of a false alarm holds for one whole report: it is shared out evenly among DRIFT_ROWS rows (Bonferroni), which
 is valid however they depend on each other. It is not shared out among the reports of a year: each is about data of its
 own, and a false alarm costs a look at a page; at 0.01 and twelve reports a year it comes once in eight years or less.
-Pictures that are on both sides make the test stricter, never looser.
+Images that are on both sides make the test stricter, never looser.
 """
 
 import math
@@ -25,7 +25,7 @@ import numpy as np
 from components.configs import DRIFT_ROWS, DriftConfig
 from components.drift import distances
 from components.drift.caption_words import (
-    PictureWords,
+    ImageWords,
     commonest_words,
     length_histograms,
     unseen_shares,
@@ -35,7 +35,7 @@ from components.drift.distances import FloatRows
 from components.drift.divisions import Chance, Statistic, compare_with_chance
 from components.drift.reference import DriftReference
 from components.drift.report import DriftOrigin, DriftReport, DriftRow
-from components.drift.sample import PictureSample
+from components.drift.sample import ImageSample
 from components.drift.search_log import SearchLog
 from components.errors import DataError
 
@@ -49,7 +49,7 @@ class Compared:
 
     reference: DriftReference
     origin: tuple[str, str]  # registered model and version
-    sample: PictureSample
+    sample: ImageSample
     name: str
     version: str
 
@@ -57,17 +57,17 @@ class Compared:
 def report_drift(
     compared: Compared | None, log: SearchLog | None, config: DriftConfig, *, note: str = ""
 ) -> DriftReport:
-    """The report on pictures and captions (compared), on searches (log), or on both. note: why something is left out.
+    """The report on images and captions (compared), on searches (log), or on both. note: why something is left out.
 
     Raises DataError if the vectors of the two sides are not of one width.
     """
-    rows = [*(_picture_rows(compared, config) if compared else ()), *(_log_rows(log, config) if log else ())]
+    rows = [*(_image_rows(compared, config) if compared else ()), *(_log_rows(log, config) if log else ())]
     return DriftReport(
         reference=_origin(compared) if compared else None,
         dataset=compared.name if compared else "",
         data_version=compared.version if compared else "",
-        pictures=config.pictures,
-        n_pictures=compared.sample.drawn_from if compared else 0,
+        images=config.images,
+        n_images=compared.sample.drawn_from if compared else 0,
         n_compared=len(compared.sample.vectors) if compared else 0,
         n_known=sum(key in compared.reference.contents for key in compared.sample.contents) if compared else 0,
         n_unreadable=compared.sample.unreadable if compared else 0,
@@ -87,8 +87,8 @@ def _origin(compared: Compared) -> DriftOrigin:
         dataset=manifest.dataset,
         data_version=manifest.data_version,
         bundle_sha256=manifest.bundle_sha256,
-        n_pictures=manifest.n_training_pictures,
-        n_compared=manifest.n_pictures,
+        n_images=manifest.n_training_images,
+        n_compared=manifest.n_images,
     )
 
 
@@ -106,45 +106,45 @@ class _Row(NamedTuple):
 _LENGTH = _Row("caption length", "words", "max_length")
 _VOCABULARY = _Row("vocabulary", "bits", "max_vocabulary")
 _NEW_WORDS = _Row("new words", "share", "max_new_words")
-_SIZE = _Row("picture size", "octaves", "max_size")
-_SHAPE = _Row("picture shape", "octaves", "max_shape")
+_SIZE = _Row("image size", "octaves", "max_size")
+_SHAPE = _Row("image shape", "octaves", "max_shape")
 _BRIGHTNESS = _Row("brightness", "of white", "max_brightness")
 _EMBEDDING = _Row("embeddings", "of largest", "max_embedding")
 _UNMATCHED = _Row("unmatched queries", "share", "max_unmatched")
 _UNMATCHED_RISE = _Row("rise of unmatched queries", "share", "max_unmatched_rise")
 _OF_CAPTIONS = (_LENGTH, _VOCABULARY, _NEW_WORDS)
-_OF_PICTURES = (_SIZE, _SHAPE, _BRIGHTNESS, _EMBEDDING)
+_OF_IMAGES = (_SIZE, _SHAPE, _BRIGHTNESS, _EMBEDDING)
 
 
-def _picture_rows(compared: Compared, config: DriftConfig) -> list[DriftRow]:
+def _image_rows(compared: Compared, config: DriftConfig) -> list[DriftRow]:
     before, now = compared.reference.sample, compared.sample
     if before.vectors.shape[1:] != now.vectors.shape[1:]:
         raise DataError(
             f"vectors of the sample are {now.vectors.shape[1]} wide, those of the reference {before.vectors.shape[1]}: "
             "both must be made by the reference's own model"
         )
-    captioned = [tuple(picture for picture in side.words if picture.lengths) for side in (before, now)]
+    captioned = [tuple(image for image in side.words if image.lengths) for side in (before, now)]
     rows = []
-    if reason := _too_few([len(side) for side in captioned], "pictures with captions", config):
+    if reason := _too_few([len(side) for side in captioned], "images with captions", config):
         rows += [_not_measured(row, config, reason) for row in _OF_CAPTIONS]
     else:
-        rows += _caption_rows(captioned[0], captioned[1], compared.reference.pictures_of_word, config)
-    if reason := _too_few([len(before.vectors), len(now.vectors)], "pictures", config):
-        return rows + [_not_measured(row, config, reason) for row in _OF_PICTURES]
+        rows += _caption_rows(captioned[0], captioned[1], compared.reference.images_of_word, config)
+    if reason := _too_few([len(before.vectors), len(now.vectors)], "images", config):
+        return rows + [_not_measured(row, config, reason) for row in _OF_IMAGES]
     return rows + _pixel_rows(before, now, config)
 
 
 def _caption_rows(
-    before: Sequence[PictureWords],
-    now: Sequence[PictureWords],
-    pictures_of_word: Mapping[str, int],
+    before: Sequence[ImageWords],
+    now: Sequence[ImageWords],
+    images_of_word: Mapping[str, int],
     config: DriftConfig,
 ) -> list[DriftRow]:
     sizes, both = (len(before), len(now)), [*before, *now]
     words = commonest_words(both, _WORDS)
     shares = word_frequencies(both, words)
-    unseen_before = unseen_shares(before, pictures_of_word, counted_themselves=True)
-    unseen_now = unseen_shares(now, pictures_of_word, counted_themselves=False)
+    unseen_before = unseen_shares(before, images_of_word, counted_themselves=True)
+    unseen_now = unseen_shares(now, images_of_word, counted_themselves=False)
 
     def judged(row: _Row, statistic: Statistic, detail: str, *, above_chance: bool = False) -> DriftRow:
         return _judged(row, config, _chance(statistic, sizes, config), detail, above_chance=above_chance)
@@ -169,7 +169,7 @@ def _caption_rows(
     ]
 
 
-def _pixel_rows(before: PictureSample, now: PictureSample, config: DriftConfig) -> list[DriftRow]:
+def _pixel_rows(before: ImageSample, now: ImageSample, config: DriftConfig) -> list[DriftRow]:
     sizes = (len(before.vectors), len(now.vectors))
     octaves = np.log2(np.concatenate([before.sizes_px, now.sizes_px]).astype(np.float64))
     sides = [octaves[: sizes[0]], octaves[sizes[0] :]]
@@ -197,7 +197,7 @@ def _pixel_rows(before: PictureSample, now: PictureSample, config: DriftConfig) 
         judged(
             _EMBEDDING,
             distances.energy(np.concatenate([before.vectors, now.vectors])),
-            f"{sizes[1]:,} pictures against {sizes[0]:,} of the training",
+            f"{sizes[1]:,} images against {sizes[0]:,} of the training",
         ),
     ]
 
@@ -246,9 +246,9 @@ def _share_row(unmatched: int, total: int, config: DriftConfig, period: str) -> 
 
 
 def _too_few(sizes: Sequence[int], items: str, config: DriftConfig) -> str:
-    if min(sizes) >= config.min_pictures:
+    if min(sizes) >= config.min_images:
         return ""
-    return f"{sizes[1]:,} {items}, {sizes[0]:,} in training, {config.min_pictures:,} needed"
+    return f"{sizes[1]:,} {items}, {sizes[0]:,} in training, {config.min_images:,} needed"
 
 
 def _chance(statistic: Statistic, sizes: tuple[int, int], config: DriftConfig) -> Chance:
@@ -288,9 +288,9 @@ def _not_measured(row: _Row, config: DriftConfig, reason: str) -> DriftRow:
     )
 
 
-def _lengths_text(pictures: Sequence[PictureWords]) -> str:
+def _lengths_text(images: Sequence[ImageWords]) -> str:
     """Mean and standard deviation: two sides may have the same mean and yet be far apart."""
-    lengths = [length for picture in pictures for length in picture.lengths]
+    lengths = [length for image in images for length in image.lengths]
     return f"{np.mean(lengths):.1f} \u00b1 {np.std(lengths):.1f}"
 
 

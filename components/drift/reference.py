@@ -1,14 +1,14 @@
-"""Drift reference: a directory of what a model's training pictures were like, made with the model and kept with it.
+"""Drift reference: a directory of what a model's training images were like, made with the model and kept with it.
 
 reference.json       DriftManifest: identity, and the sha256 of every other file
-vectors.npy          (n, dim) float32, unit rows of the sampled pictures, by this very model
+vectors.npy          (n, dim) float32, unit rows of the sampled images, by this very model
 sizes_px.npy         (n, 2) int32, width and height as displayed
 brightness.npy       (n,) float32, mean luma
-lengths.npy          (captions,) int32, words in each caption; lengths_ends.npy: (n,) int64, where a picture's end
-words.npy            (entries, 2) int32, word and count; words_ends.npy: (n,) int64, where a picture's end
+lengths.npy          (captions,) int32, words in each caption; lengths_ends.npy: (n,) int64, where an image's end
+words.npy            (entries, 2) int32, word and count; words_ends.npy: (n,) int64, where an image's end
 vocabulary.json      all words of the training captions; word i of words.npy is the i-th
-pictures_of_word.npy (words,) int32, training pictures whose captions hold it
-contents.npy         (training pictures,) uint64, sorted, first 8 bytes of the SHA-256 of each training picture
+images_of_word.npy (words,) int32, training images whose captions hold it
+contents.npy         (training images,) uint64, sorted, first 8 bytes of the SHA-256 of each training image
 
 Captions cannot be read back from it: the order of their words is not kept. Nothing is pickled.
 """
@@ -18,15 +18,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from components.configs import first_fault
-from components.drift.caption_words import PictureWords, pictures_with_word
-from components.drift.sample import CaptionedFile, PictureSample, Sampler
+from components.drift.caption_words import ImageWords, images_with_word
+from components.drift.sample import CaptionedFile, ImageSample, Sampler
 from components.errors import DataError, StorageError
 from components.records.base import Record
 from components.storage import hash_directory, new_directory, sha256_of_file
@@ -42,7 +42,7 @@ _ARRAYS = {
     "lengths_ends": np.int64,
     "words": np.int32,
     "words_ends": np.int64,
-    "pictures_of_word": np.int32,
+    "images_of_word": np.int32,
     "contents": np.uint64,
 }
 _FILES = {_VOCABULARY, *(f"{name}.npy" for name in _ARRAYS)}
@@ -51,21 +51,23 @@ _FILES = {_VOCABULARY, *(f"{name}.npy" for name in _ARRAYS)}
 class DriftManifest(Record):
     """Content of reference.json."""
 
+    former_names: ClassVar = {"n_training_pictures": "n_training_images", "n_pictures": "n_images"}
+
     format_version: int
     bundle_sha256: str
     dataset: str
     data_version: str
-    n_training_pictures: int
+    n_training_images: int
     n_training_captions: int
-    n_pictures: int  # sampled
-    n_captions: int  # of the sampled pictures
+    n_images: int  # sampled
+    n_captions: int  # of the sampled images
     seed: int
     files_sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The pictures a model was trained on. contents: hex SHA-256 of all of them."""
+    """The images a model was trained on. contents: hex SHA-256 of all of them."""
 
     dataset: str
     data_version: str
@@ -73,21 +75,19 @@ class TrainedOn:
     contents: Collection[str]
 
 
-def write_reference(
-    path: Path, sampler: Sampler, trained_on: TrainedOn, *, pictures: int, seed: int
-) -> "DriftReference":
-    """Draw up to `pictures` training pictures and write what they are like to path, whole or not at all.
+def write_reference(path: Path, sampler: Sampler, trained_on: TrainedOn, *, images: int, seed: int) -> "DriftReference":
+    """Draw up to `images` training images and write what they are like to path, whole or not at all.
 
-    sampler: of the bundle the reference belongs to, with the same seed. O(pictures) decodes and encodings, and one pass
-    over all training captions. Raises DataError if no picture can be read, StorageError.
+    sampler: of the bundle the reference belongs to, with the same seed. O(images) decodes and encodings, and one pass
+    over all training captions. Raises DataError if no image can be read, StorageError.
     """
-    sample = sampler.draw(trained_on.files, pictures)
+    sample = sampler.draw(trained_on.files, images)
     if not sample.contents:
         raise DataError(
-            f"none of the {len(trained_on.files):,} training pictures of '{trained_on.dataset}' can be read, so there "
+            f"none of the {len(trained_on.files):,} training images of '{trained_on.dataset}' can be read, so there "
             "is nothing to compare later data with; check the data set's folder"
         )
-    seen_in = pictures_with_word(file.captions for file in trained_on.files)
+    seen_in = images_with_word(file.captions for file in trained_on.files)
     with new_directory(path) as folder:
         for name, values in _arrays(sample, dict(seen_in), trained_on.contents).items():
             np.save(folder / f"{name}.npy", values.astype(_ARRAYS[name]), allow_pickle=False)
@@ -97,9 +97,9 @@ def write_reference(
             bundle_sha256=sampler.bundle.sha256,
             dataset=trained_on.dataset,
             data_version=trained_on.data_version,
-            n_training_pictures=len(trained_on.files),
+            n_training_images=len(trained_on.files),
             n_training_captions=sum(len(file.captions) for file in trained_on.files),
-            n_pictures=len(sample.contents),
+            n_images=len(sample.contents),
             n_captions=sample.n_captions,
             seed=seed,
             files_sha256=hash_directory(folder),
@@ -139,34 +139,34 @@ class DriftReference:
         return cls(path, manifest)
 
     @cached_property
-    def sample(self) -> PictureSample:
-        """The sampled training pictures."""
+    def sample(self) -> ImageSample:
+        """The sampled training images."""
         lengths = _pieces(self._array("lengths"), self._array("lengths_ends"))
         words = _pieces(self._array("words"), self._array("words_ends"))
-        return PictureSample(
+        return ImageSample(
             vectors=self._array("vectors"),
             sizes_px=self._array("sizes_px"),
             brightness=self._array("brightness"),
             words=tuple(
-                PictureWords(
+                ImageWords(
                     tuple(of_lengths.tolist()), {self._vocabulary[word]: count for word, count in of_words.tolist()}
                 )
                 for of_lengths, of_words in zip(lengths, words, strict=True)
             ),
             contents=(),
-            drawn_from=self.manifest.n_training_pictures,
+            drawn_from=self.manifest.n_training_images,
             unreadable=0,
         )
 
     @cached_property
-    def pictures_of_word(self) -> dict[str, int]:
-        """By word, the training pictures whose captions hold it."""
-        counts: list[int] = self._array("pictures_of_word").tolist()
+    def images_of_word(self) -> dict[str, int]:
+        """By word, the training images whose captions hold it."""
+        counts: list[int] = self._array("images_of_word").tolist()
         return dict(zip(self._vocabulary, counts, strict=True))
 
     @cached_property
     def contents(self) -> "Contents":
-        """The contents of all training pictures."""
+        """The contents of all training images."""
         return Contents(self._array("contents"))
 
     @cached_property
@@ -180,7 +180,7 @@ class DriftReference:
 
 
 class Contents(Collection[str]):
-    """Hex SHA-256 of pictures, of which 8 bytes each are kept: one in 10^13 others would pass for one of a million."""
+    """Hex SHA-256 of images, of which 8 bytes each are kept: one in 10^13 others would pass for one of a million."""
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
         """keys: sorted."""
@@ -200,19 +200,19 @@ class Contents(Collection[str]):
         return len(self._keys)
 
 
-def _arrays(sample: PictureSample, seen_in: dict[str, int], contents: Collection[str]) -> dict[str, NDArray[Any]]:
+def _arrays(sample: ImageSample, seen_in: dict[str, int], contents: Collection[str]) -> dict[str, NDArray[Any]]:
     number = {word: place for place, word in enumerate(seen_in)}
-    words = [[(number[word], count) for word, count in picture.counts.items()] for picture in sample.words]
+    words = [[(number[word], count) for word, count in image.counts.items()] for image in sample.words]
     flat = [entry for entries in words for entry in entries]
     return {
         "vectors": sample.vectors,
         "sizes_px": sample.sizes_px,
         "brightness": sample.brightness,
-        "lengths": np.array([length for picture in sample.words for length in picture.lengths], np.int32),
-        "lengths_ends": np.cumsum([len(picture.lengths) for picture in sample.words]),
+        "lengths": np.array([length for image in sample.words for length in image.lengths], np.int32),
+        "lengths_ends": np.cumsum([len(image.lengths) for image in sample.words]),
         "words": np.array(flat, np.int32).reshape(-1, 2),
         "words_ends": np.cumsum([len(entries) for entries in words]),
-        "pictures_of_word": np.array(list(seen_in.values()), np.int32),
+        "images_of_word": np.array(list(seen_in.values()), np.int32),
         "contents": np.array(sorted({int(content[:16], 16) for content in contents if content}), np.uint64),
     }
 

@@ -1,6 +1,6 @@
 """Drift report: the rows a comparison ends in, what they say in words, and the gate; knows nothing of how they are measured."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from components.configs import DriftConfig
 from components.errors import QualityError
@@ -22,27 +22,31 @@ class DriftRow(Record):
 
 
 class DriftOrigin(Record):
-    """What was compared with: the model and the pictures it was trained on."""
+    """What was compared with: the model and the images it was trained on."""
+
+    former_names: ClassVar = {"n_pictures": "n_images"}
 
     model: str
     version: str
     dataset: str
     data_version: str
     bundle_sha256: str
-    n_pictures: int  # trained on
+    n_images: int  # trained on
     n_compared: int  # of them kept in the reference
 
 
 class DriftReport(Record):
     """All rows, with their denominators. reference is None where there is nothing to compare with; note says why."""
 
+    former_names: ClassVar = {"n_pictures": "n_images"}
+
     reference: DriftOrigin | None
     dataset: str
     data_version: str  # "" where only a sample was read
-    pictures: Literal["all", "new"]
-    n_pictures: int
+    images: Literal["all", "new"]
+    n_images: int
     n_compared: int
-    n_known: int  # of those compared, pictures that the model was trained on
+    n_known: int  # of those compared, images that the model was trained on
     n_unreadable: int  # of those drawn
     rows: tuple[DriftRow, ...]
     note: str = ""
@@ -90,10 +94,10 @@ def compared_text(report: DriftReport) -> str:
         return report.note
     origin = report.reference
     known = f", {report.n_known:,} of them trained on" if report.n_known else ""
-    broken = f" {report.n_unreadable:,} drawn pictures cannot be read." if report.n_unreadable else ""
+    broken = f" {report.n_unreadable:,} drawn images cannot be read." if report.n_unreadable else ""
     note = f" {report.note}" if report.note else ""
     return (
-        f"{report.n_compared:,} of {report.n_pictures:,} pictures{known}, against {origin.n_compared:,} of the "
-        f"{origin.n_pictures:,} that {origin.model} version {origin.version} was trained on ({origin.dataset}, data "
+        f"{report.n_compared:,} of {report.n_images:,} images{known}, against {origin.n_compared:,} of the "
+        f"{origin.n_images:,} that {origin.model} version {origin.version} was trained on ({origin.dataset}, data "
         f"version {origin.data_version}).{broken}{note}"
     )

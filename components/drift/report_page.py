@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from components.drift.divisions import Values
 from components.drift.drift import Compared
 from components.drift.report import DriftReport, DriftRow, compared_text, verdict
-from components.drift.sample import PictureSample
+from components.drift.sample import ImageSample
 from components.validation.report_page import STYLE
 
 _BEFORE, _NOW, _INK = "#9a9a9a", "#0b62a4", "#222222"
@@ -39,7 +39,7 @@ def report_html(report: DriftReport, figure: Figure | None = None) -> str:
             f"<p>{escape(compared_text(report))}</p>\n</div>",
             f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>',
             f"<p><small>{escape(_explained(report))}</small></p>",
-            _picture(figure) if figure else "",
+            _image(figure) if figure else "",
             "</body>\n</html>\n",
         ]
     )
@@ -56,8 +56,8 @@ def drift_figure(compared: Compared) -> Figure:
     _histogram(axes[1, 0], before.brightness, now.brightness, "brightness, black 0 to white 1")
     _map(axes[1, 1], before, now)
     axes[0, 0].legend(fontsize=8, frameon=False)
-    name = compared.name or "the pictures"
-    figure.suptitle(f"{name} against the training pictures of {' '.join(compared.origin)}", fontsize=12, color=_INK)
+    name = compared.name or "the images"
+    figure.suptitle(f"{name} against the training images of {' '.join(compared.origin)}", fontsize=12, color=_INK)
     figure.tight_layout()
     return figure
 
@@ -77,23 +77,23 @@ def _row(row: DriftRow) -> str:
 def _explained(report: DriftReport) -> str:
     return (
         "A row drifted when it is above its limit, which says what matters, and above what chance does in "
-        f"{report.permutations:,} random re-divisions of the pictures, at a rate of false alarms of "
+        f"{report.permutations:,} random re-divisions of the images, at a rate of false alarms of "
         f"{report.false_alarm_rate:g} for the whole report. Seed {report.seed}."
     )
 
 
-def _picture(figure: Figure) -> str:
+def _image(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="Distributions of both sides" src="data:image/png;base64,{data}">'
 
 
-def _lengths(sample: PictureSample) -> Values:
-    return np.array([length for picture in sample.words for length in picture.lengths], np.float64)
+def _lengths(sample: ImageSample) -> Values:
+    return np.array([length for image in sample.words for length in image.lengths], np.float64)
 
 
-def _sides(sample: PictureSample) -> Values:
+def _sides(sample: ImageSample) -> Values:
     octaves: Values = np.log2(sample.sizes_px.astype(np.float64)).mean(axis=1)
     return octaves
 
@@ -113,7 +113,7 @@ def _histogram(
     _dress(axes, label, "share")
 
 
-def _map(axes: Axes, before: PictureSample, now: PictureSample) -> None:
+def _map(axes: Axes, before: ImageSample, now: ImageSample) -> None:
     """Both sides on the two directions in which the training vectors vary most."""
     centre = before.vectors.mean(axis=0)
     _, _, directions = np.linalg.svd(before.vectors - centre, full_matrices=False)

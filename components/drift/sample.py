@@ -1,6 +1,6 @@
-"""Samples of captioned pictures: draws some of them and reduces each to what drift is measured on.
+"""Samples of captioned images: draws some of them and reduces each to what drift is measured on.
 
-The unit of every sample is the picture, with all its captions.
+The unit of every sample is the image, with all its captions.
 """
 
 import logging
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
 from components.bundle.onnx_session import throughput_lanes
 from components.configs import DriftConfig, EmbeddingConfig
-from components.drift.caption_words import PictureWords, picture_words
+from components.drift.caption_words import ImageWords, image_words
 from components.drift.distances import FloatRows
 from components.features.content_cache import ContentCache
-from components.features.image_features import PictureKeys, cache_pictures
-from components.images.images import picture_size
+from components.features.image_features import ImageKeys, cache_images
+from components.images.images import image_size
 from components.images.preprocess import PIXELS_VERSION, Pixels
 from components.index.vector_cache import throughput_encoder
 from components.storage import sha256_of_bytes, sha256_of_file
@@ -35,7 +35,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32) / 255  # ITU-R BT.601, black
 
 
 class CaptionedFile(NamedTuple):
-    """One picture of a data set. name: the same in the next version of the data set; captions may be none."""
+    """One image of a data set. name: the same in the next version of the data set; captions may be none."""
 
     name: str
     path: Path
@@ -43,8 +43,8 @@ class CaptionedFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PictureSample:
-    """Pictures that were drawn from drawn_from others, n of them readable.
+class ImageSample:
+    """Images that were drawn from drawn_from others, n of them readable.
 
     vectors: (n, dim) float32, unit rows; sizes_px: (n, 2) int32, width and height as displayed; brightness: (n,)
     float32, mean luma, 0 to 1; words: of the captions, n; contents: hex SHA-256 of the files, n, or none
@@ -54,19 +54,19 @@ class PictureSample:
     vectors: FloatRows
     sizes_px: NDArray[np.int32]
     brightness: NDArray[np.float32]
-    words: tuple[PictureWords, ...]
+    words: tuple[ImageWords, ...]
     contents: tuple[str, ...]
     drawn_from: int
     unreadable: int
 
     @property
     def n_captions(self) -> int:
-        """Captions of all pictures."""
-        return sum(len(picture.lengths) for picture in self.words)
+        """Captions of all images."""
+        return sum(len(image.lengths) for image in self.words)
 
 
 def captioned_files(captions: "pd.DataFrame", root: Path) -> list[CaptionedFile]:
-    """The pictures of a captions table with their captions, in the table's order."""
+    """The images of a captions table with their captions, in the table's order."""
     found: dict[str, list[str]] = {}
     for name, caption in zip(captions["file_name"].tolist(), captions["caption"].tolist(), strict=True):
         found.setdefault(name, []).append(caption)
@@ -85,7 +85,7 @@ class Sampler:
         cache_dir: Path,
         progress: bool = False,
     ) -> None:
-        """cache_dir: vectors and brightness are kept there by picture content. progress: a bar on stderr."""
+        """cache_dir: vectors and brightness are kept there by image content. progress: a bar on stderr."""
         self.bundle = bundle
         self._seed = config.seed
         self._embedding = embedding
@@ -100,10 +100,10 @@ class Sampler:
 
     def draw(
         self, files: Sequence[CaptionedFile], count: int, *, without: Collection[str] | None = None
-    ) -> PictureSample:
-        """Draw up to count readable pictures. without: contents (hex SHA-256) that are left out; None: none are.
+    ) -> ImageSample:
+        """Draw up to count readable images. without: contents (hex SHA-256) that are left out; None: none are.
 
-        The order of the draw is a hash of seed and name: a picture that is in two versions of a data set is drawn from
+        The order of the draw is a hash of seed and name: an image that is in two versions of a data set is drawn from
         both or from neither, as far as their sizes allow, so that only what changed makes a difference. O(count)
         decodes and encodings; with `without`, at most all files are read to hash them. Raises StorageError.
         """
@@ -118,13 +118,13 @@ class Sampler:
             contents += [found.keys[file.path] for file in readable]
             unreadable += len(batch) - len(readable)
         if unreadable:
-            logger.warning("drift: %d of %d drawn pictures cannot be read", unreadable, unreadable + len(taken))
+            logger.warning("drift: %d of %d drawn images cannot be read", unreadable, unreadable + len(taken))
         rows = self._rows(contents)
-        return PictureSample(
+        return ImageSample(
             vectors=rows[:, :-1],
-            sizes_px=np.array([picture_size(file.path) for file in taken], np.int32).reshape(-1, 2),
+            sizes_px=np.array([image_size(file.path) for file in taken], np.int32).reshape(-1, 2),
             brightness=rows[:, -1],
-            words=tuple(picture_words(file.captions) for file in taken),
+            words=tuple(image_words(file.captions) for file in taken),
             contents=tuple(contents),
             drawn_from=len(files),
             unreadable=unreadable,
@@ -139,16 +139,16 @@ class Sampler:
             if not without or _content(file.path) not in without:
                 yield file
 
-    def _encode(self, paths: Sequence[Path]) -> PictureKeys:
+    def _encode(self, paths: Sequence[Path]) -> ImageKeys:
         lanes = throughput_lanes(self._embedding.device, self._embedding.threads)
 
         def infer(pixels: Pixels) -> NDArray[np.float32]:
-            calls = range(0, len(pixels), lanes.pictures)
-            vectors = np.concatenate([self._encoder.encode_image(pixels[at : at + lanes.pictures]) for at in calls])
+            calls = range(0, len(pixels), lanes.images)
+            vectors = np.concatenate([self._encoder.encode_image(pixels[at : at + lanes.images]) for at in calls])
             brightness = pixels.mean(axis=(1, 2), dtype=np.float32) @ _LUMA
             return np.concatenate([vectors, brightness[:, None]], axis=1)[:, None, :]
 
-        return cache_pictures(
+        return cache_images(
             paths,
             self._encoder.preprocess,
             infer,

@@ -1,7 +1,7 @@
-"""Hub correction: pictures that are near to every text stand back, in the vectors themselves.
+"""Hub correction: images that are near to every text stand back, in the vectors themselves.
 
-In high dimensions a few pictures are among the nearest of far too many texts (Radovanovic et al. 2010). As in query-bank
-normalisation (Bogolin et al. 2022), a bank of texts tells how near a picture v is to texts in general, and that is taken
+In high dimensions a few images are among the nearest of far too many texts (Radovanovic et al. 2010). As in query-bank
+normalisation (Bogolin et al. 2022), a bank of texts tells how near an image v is to texts in general, and that is taken
 off its score with a text q:
 
     score = q . v - strength * (h(v) - mean h),    h(v) = log(sum_j w_j exp(sharpness * c_j . v)) / sharpness
@@ -9,9 +9,9 @@ off its score with a text q:
 with centres c_j of the bank and their weights w_j. Two more dimensions carry the correction, so that rows stay unit
 vectors, scores stay inner products, and whatever stores, searches or compares vectors need not know of it:
 
-    picture (g v, s, sqrt(1 - g^2 - s^2)),    text (a q, b, 0),    s = -strength * (h(v) - mean h) * a * g / b
+    image (g v, s, sqrt(1 - g^2 - s^2)),    text (a q, b, 0),    s = -strength * (h(v) - mean h) * a * g / b
 
-Their product is a * g times the score above. Two pictures' product is g^2 v . v' and nearly constant besides.
+Their product is a * g times the score above. Two images' product is g^2 v . v' and nearly constant besides.
 """
 
 import math
@@ -23,16 +23,16 @@ from torch.nn import functional
 from components.configs import HubConfig
 
 EXTRA_DIMS = HubConfig.EXTRA_DIMS
-_PICTURE_SHARE = math.sqrt(0.95)  # g: leaves |s| up to 0.22, 3.6 of its deviations on photographs
+_IMAGE_SHARE = math.sqrt(0.95)  # g: leaves |s| up to 0.22, 3.6 of its deviations on photographs
 _TEXT_SHARE = math.sqrt(0.7)  # a
 _TEXT_OFFSET = math.sqrt(0.3)  # b
-_MOST = 0.999 * math.sqrt(1 - _PICTURE_SHARE**2)
-SCALE = _PICTURE_SHARE * _TEXT_SHARE  # of the products of corrected vectors to those of plain ones
+_MOST = 0.999 * math.sqrt(1 - _IMAGE_SHARE**2)
+SCALE = _IMAGE_SHARE * _TEXT_SHARE  # of the products of corrected vectors to those of plain ones
 _ROUNDS = 20
 
 
 class HubCorrection(nn.Module):
-    """Unit vectors of pictures (N, dim) to corrected ones (N, dim + 2); corrects nothing before `fit`."""
+    """Unit vectors of images (N, dim) to corrected ones (N, dim + 2); corrects nothing before `fit`."""
 
     def __init__(self, dim: int, config: HubConfig) -> None:
         """dim: of the plain vectors."""
@@ -46,20 +46,20 @@ class HubCorrection(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
 
     def hubness(self, vectors: Tensor) -> Tensor:
-        """Nearness h to the bank of plain picture vectors (N, dim): (N, 1), in cosines."""
+        """Nearness h to the bank of plain image vectors (N, dim): (N, 1), in cosines."""
         logits = self.config.sharpness * vectors @ self.centres.t() + self.log_weights
         return logits.logsumexp(dim=1, keepdim=True) / self.config.sharpness
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Corrected picture vectors (N, dim + 2) of plain ones (N, dim), both of unit length."""
+        """Corrected image vectors (N, dim + 2) of plain ones (N, dim), both of unit length."""
         off = self.config.strength * (self.hubness(vectors) - self.mean)
         s = (-off * SCALE / _TEXT_OFFSET).clamp(-_MOST, _MOST)
-        rest = (1 - _PICTURE_SHARE**2 - s * s).sqrt()
-        return torch.cat([_PICTURE_SHARE * vectors, s, rest], dim=1)
+        rest = (1 - _IMAGE_SHARE**2 - s * s).sqrt()
+        return torch.cat([_IMAGE_SHARE * vectors, s, rest], dim=1)
 
     @torch.no_grad()
-    def fit(self, texts: Tensor, pictures: Tensor) -> None:
-        """Learn from a bank of plain text vectors (n, dim) and from plain picture vectors (m, dim) of the training part.
+    def fit(self, texts: Tensor, images: Tensor) -> None:
+        """Learn from a bank of plain text vectors (n, dim) and from plain image vectors (m, dim) of the training part.
 
         The bank is condensed to its k-means centres; a centre's weight is the number of texts it stands for, raised by
         what their spread adds to the mean of their exponentials.
@@ -72,11 +72,11 @@ class HubCorrection(nn.Module):
         self.centres[:k] = centres
         self.log_weights.fill_(-torch.inf)  # of centres that stand for nothing
         self.log_weights[:k] = (counts / len(texts)).log() + self.config.sharpness**2 * variance / 2
-        self.mean.copy_(self.hubness(pictures).mean())
+        self.mean.copy_(self.hubness(images).mean())
 
 
 def lifted_texts(vectors: Tensor) -> Tensor:
-    """Unit text vectors (N, dim) as they meet corrected pictures: (N, dim + 2)."""
+    """Unit text vectors (N, dim) as they meet corrected images: (N, dim + 2)."""
     scaled = functional.pad(_TEXT_SHARE * vectors, (0, 1), value=_TEXT_OFFSET)
     return functional.pad(scaled, (0, 1))
 

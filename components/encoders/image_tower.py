@@ -3,8 +3,8 @@
 The trunk is cut in two: `stem`, which never learns, so that its output can be computed once and cached, and a tail,
 the last stages, which do (none of them when only the heads learn). Heads share one tail or have one each.
 
-A finished tower may look at a picture more than once (test-time augmentation, as Krizhevsky et al. 2012 did with crops
-and mirrored pictures): what one look mistakes, the mean over several mistakes less.
+A finished tower may look at an image more than once (test-time augmentation, as Krizhevsky et al. 2012 did with crops
+and mirrored images): what one look mistakes, the mean over several mistakes less.
 """
 
 from copy import deepcopy
@@ -116,7 +116,7 @@ class ImageTower(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (N, embedding_dim) and attention (N, h', w') of (N, H, W, 3) uint8 pixels.
 
-        The vectors are the means over all looks; the attention is that of the whole picture.
+        The vectors are the means over all looks; the attention is that of the whole image.
         """
         if self.looks == ("whole",):
             return self.embed_features(self.features(pixels))

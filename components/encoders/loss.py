@@ -1,7 +1,7 @@
-"""Contrastive loss: symmetric cross-entropy over a batch of pictures and captions with several captions a picture.
+"""Contrastive loss: symmetric cross-entropy over a batch of images and captions with several captions an image.
 
-CLIP's loss (Radford et al. 2021, figure 3) when each picture has one caption. With several, a picture's other
-captions are taken out of its denominator: two captions of one picture are never each other's negatives.
+CLIP's loss (Radford et al. 2021, figure 3) when each image has one caption. With several, an image's other
+captions are taken out of its denominator: two captions of one image are never each other's negatives.
 """
 
 import math
@@ -37,8 +37,8 @@ class LogitScale(nn.Module):
 def contrastive_loss(logits: Tensor, image_of_text: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean of the text-to-image and the image-to-text cross-entropy, a scalar.
 
-    logits: (n_images, n_texts), scaled similarities; image_of_text: (n_texts,) int64 row of each text's picture.
-    Every picture has at least one text. label_smoothing spreads that share of a text's target over all pictures.
+    logits: (n_images, n_texts), scaled similarities; image_of_text: (n_texts,) int64 row of each text's image.
+    Every image has at least one text. label_smoothing spreads that share of a text's target over all images.
     """
     n_images, n_texts = logits.shape
     text_to_image = functional.cross_entropy(logits.t(), image_of_text, label_smoothing=label_smoothing)
@@ -54,11 +54,11 @@ def contrastive_share(
     *,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """What some pictures and their captions add to a batch's contrastive_loss: a scalar; all shares sum up to it.
+    """What some images and their captions add to a batch's contrastive_loss: a scalar; all shares sum up to it.
 
-    vectors: unit vectors of the batch's pictures (n_images, dim) and texts (n_texts, dim); image_of_text: (n_texts,)
-    as there; rows: the pictures of this share, and the texts, which are all of those pictures. It takes a product of
-    (pictures of the share, n_texts) and one of (texts of the share, n_images), so the shares of many processes cost
+    vectors: unit vectors of the batch's images (n_images, dim) and texts (n_texts, dim); image_of_text: (n_texts,)
+    as there; rows: the images of this share, and the texts, which are all of those images. It takes a product of
+    (images of the share, n_texts) and one of (texts of the share, n_images), so the shares of many processes cost
     each of them its part (open_clip's local loss, Ilharco et al. 2021, here with counts of the whole batch).
     """
     images, texts = vectors
@@ -73,7 +73,7 @@ def contrastive_share(
 
 
 def _image_to_text(logits: Tensor, image_of_text: Tensor, own_images: slice, own_texts: slice) -> Tensor:
-    """Sum of some pictures' image-to-text cross-entropies.
+    """Sum of some images' image-to-text cross-entropies.
 
     logits: (n_own_images, n_texts); own_images: which rows of the batch these are; own_texts: all their texts.
     """
@@ -84,5 +84,5 @@ def _image_to_text(logits: Tensor, image_of_text: Tensor, own_images: slice, own
     positives = logits[row_of_text, torch.arange(own_texts.start, own_texts.stop, device=device)]  # (n_own_texts,)
     # -log(e^p / (e^p + sum of e^n)) = softplus(log sum e^n - p)
     pair_loss = functional.softplus(negatives[row_of_text] - positives)
-    weight = 1 / own.sum(dim=1)[row_of_text]  # each picture counts once, however many captions it has
+    weight = 1 / own.sum(dim=1)[row_of_text]  # each image counts once, however many captions it has
     return (pair_loss * weight).sum()

@@ -21,34 +21,34 @@ from components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_
 from components.metrics.slices import caption_slices
 from components.records.export import BundleMeasurement
 from components.storage import sha256_of_bytes
-from components.training.trainer import CaptionedPictures
+from components.training.trainer import CaptionedImages
 
-_BATCH_PICTURES = 32
+_BATCH_IMAGES = 32
 _TIMED = 25  # single encodings; their median moves little when another program takes the machine for a moment
 _MB = 1e6
 
 
 def measure_bundle(
-    bundle: Bundle, data: CaptionedPictures, config: EvaluationConfig, *, identity: EvaluatedOn, code_sha256: str
+    bundle: Bundle, data: CaptionedImages, config: EvaluationConfig, *, identity: EvaluatedOn, code_sha256: str
 ) -> MeasuredBundle:
     """Recall of a bundle's ONNX towers on a table, median time of single encodings, size of its files.
 
-    Vectors come from the device there is, times from the CPU, on which a search runs. A picture is timed from its
+    Vectors come from the device there is, times from the CPU, on which a search runs. An image is timed from its
     pixels, decoded and resized before: what a file costs beside that depends on the file. code_sha256: hash of the
-    code in use, for the record. Raises DataError, PictureError, BundleError.
+    code in use, for the record. Raises DataError, ImageError, BundleError.
     """
     data = data.first_captions(config.captions_per_image)
     device = device_of()
     encoder = OnnxEncoder(bundle, device=device)
-    paths = [data.root / name for name in data.picture_rows()["file_name"]]
+    paths = [data.root / name for name in data.image_rows()["file_name"]]
     captions: list[str] = data.captions["caption"].tolist()
-    ranks = first_match_ranks(picture_vectors(encoder, paths), encoder.encode_text(captions), data.image_of_caption())
+    ranks = first_match_ranks(image_vectors(encoder, paths), encoder.encode_text(captions), data.image_of_caption())
     slices = caption_slices(data.captions, bundle.vocabulary())
     served = encoder if device == "cpu" else OnnxEncoder(bundle, device="cpu")
     measurement = BundleMeasurement(
         report=report_ranks(ranks, config=config, identity=identity, slices=slices),
         text_ms=_median_ms(lambda row: served.encode_text([captions[row]]), len(captions)),
-        image_ms=_time_pictures(served, paths),
+        image_ms=_time_images(served, paths),
         bundle_mb=sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) / _MB,
         embedding_dim=encoder.embedding_dim,
         device=device,
@@ -59,11 +59,11 @@ def measure_bundle(
     return MeasuredBundle(measurement, ranks, slices)
 
 
-def picture_vectors(encoder: OnnxEncoder, paths: Sequence[Path]) -> Vectors:
-    """Vectors of the pictures; while a batch is encoded the next one is decoded."""
-    starts = range(0, len(paths), _BATCH_PICTURES)
+def image_vectors(encoder: OnnxEncoder, paths: Sequence[Path]) -> Vectors:
+    """Vectors of the images; while a batch is encoded the next one is decoded."""
+    starts = range(0, len(paths), _BATCH_IMAGES)
     with ThreadPoolExecutor(1) as decoder:
-        batches = [paths[start : start + _BATCH_PICTURES] for start in starts]
+        batches = [paths[start : start + _BATCH_IMAGES] for start in starts]
         ahead = decoder.submit(_pixels, encoder, batches[0])
         vectors = []
         for following in [*batches[1:], None]:
@@ -78,7 +78,7 @@ def _pixels(encoder: OnnxEncoder, paths: Sequence[Path]) -> Pixels:
     return np.stack([encoder.preprocess.load(path) for path in paths])
 
 
-def _time_pictures(encoder: OnnxEncoder, paths: Sequence[Path]) -> float:
+def _time_images(encoder: OnnxEncoder, paths: Sequence[Path]) -> float:
     pixels = _pixels(encoder, [paths[row] for row in _sample(len(paths))])
     return _median_ms(lambda row: encoder.encode_image(pixels[row][None]), len(pixels))
 
@@ -101,8 +101,8 @@ def _sample(n_rows: int) -> list[int]:
     return rows
 
 
-def _identity(data: CaptionedPictures) -> str:
-    """Hash over what is asked: pictures in their order by content, and each caption with its picture's row."""
-    contents = data.picture_rows()["sha256"].tolist()
+def _identity(data: CaptionedImages) -> str:
+    """Hash over what is asked: images in their order by content, and each caption with its image's row."""
+    contents = data.image_rows()["sha256"].tolist()
     asked = zip(data.image_of_caption().tolist(), data.captions["caption"].tolist(), strict=True)
     return sha256_of_bytes("\n".join([*contents, *(f"{row} {caption!r}" for row, caption in asked)]).encode())

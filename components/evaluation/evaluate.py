@@ -16,7 +16,7 @@ from components.metrics.slices import caption_slices
 from components.records.calibration import ScoreCalibration
 from components.records.retrieval import RetrievalReport
 from components.training.sources import Vectors
-from components.training.trainer import CaptionedPictures, FeatureSettings, checkpoint_vectors
+from components.training.trainer import CaptionedImages, FeatureSettings, checkpoint_vectors
 
 _THUMBNAIL_PX = 224
 
@@ -32,7 +32,7 @@ class Evaluated:
 
 def evaluate_checkpoint(
     checkpoint: Checkpoint,
-    data: CaptionedPictures,
+    data: CaptionedImages,
     config: EvaluationConfig,
     *,
     settings: FeatureSettings,
@@ -59,8 +59,8 @@ def evaluate_checkpoint(
     return Evaluated(report, scores, figures)
 
 
-def _heat_map(images: Vectors, texts: Vectors, data: CaptionedPictures, config: EvaluationConfig) -> Figure:
-    """N pictures drawn by seed, each with its first caption: the picture every evaluation shows first."""
+def _heat_map(images: Vectors, texts: Vectors, data: CaptionedImages, config: EvaluationConfig) -> Figure:
+    """N images drawn by seed, each with its first caption: the image every evaluation shows first."""
     n = min(config.heat_map_pairs, len(images))
     rows = np.sort(np.random.default_rng(config.seed).choice(len(images), n, replace=False))
     owners = data.image_of_caption()
@@ -70,6 +70,6 @@ def _heat_map(images: Vectors, texts: Vectors, data: CaptionedPictures, config: 
     return similarity_heat_map(texts[firsts] @ images[rows].T, [thumbnails[row] for row in rows.tolist()], captions)
 
 
-def _thumbnails(data: CaptionedPictures, rows: tuple[int, ...]) -> dict[int, Image.Image]:
-    names = data.picture_rows()["file_name"]
+def _thumbnails(data: CaptionedImages, rows: tuple[int, ...]) -> dict[int, Image.Image]:
+    names = data.image_rows()["file_name"]
     return {row: load_rgb(data.root / names.iloc[row], at_least_px=_THUMBNAIL_PX) for row in rows}

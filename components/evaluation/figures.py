@@ -40,15 +40,15 @@ _LOOSE_MARK = re.compile(r" ([.,;:!?])")  # tokenised captions end in " .", whic
 _THUMBNAIL_PX = 224
 _DPI = 110
 _LONGEST_K = 100
-_TILE_IN, _CAPTION_IN = 1.2, 2.9  # query examples: a picture's place, the caption's width
+_TILE_IN, _CAPTION_IN = 1.2, 2.9  # query examples: an image's place, the caption's width
 _OWN_IN = 0.15 + _CAPTION_IN + 0.2
 _FIRST_HIT_IN = _OWN_IN + _TILE_IN + 0.35
 
 
 def similarity_heat_map(similarity: FloatMatrix, thumbnails: Sequence[Image.Image], captions: Sequence[str]) -> Figure:
-    """Cosine similarities of n captions (rows) and n pictures (columns), values in the cells, right pairs framed.
+    """Cosine similarities of n captions (rows) and n images (columns), values in the cells, right pairs framed.
 
-    similarity: (n, n), row i is caption i against every picture; caption i belongs to picture i. Raises DataError.
+    similarity: (n, n), row i is caption i against every image; caption i belongs to image i. Raises DataError.
     """
     values, n = np.asarray(similarity), len(captions)
     if n == 0 or values.shape != (n, n) or len(thumbnails) != n or not np.isfinite(values).all():
@@ -71,17 +71,17 @@ def similarity_heat_map(similarity: FloatMatrix, thumbnails: Sequence[Image.Imag
         _show(column, thumbnail, None)
     bar = figure.colorbar(colors, cax=figure.add_axes(box(left_in + side_in + 0.15, top_in + cell_in, 0.16, side_in)))
     bar.ax.tick_params(labelsize=8)
-    _title(figure, "Cosine similarity of captions and pictures", "right pairs framed")
+    _title(figure, "Cosine similarity of captions and images", "right pairs framed")
     return figure
 
 
 def query_examples(
     examples: QueryExamples, thumbnails: Mapping[int, Image.Image], captions: Sequence[str], *, gallery_size: int
 ) -> Figure:
-    """Best and worst caption queries: caption, rank, its own picture, then the nearest pictures with their scores.
+    """Best and worst caption queries: caption, rank, its own image, then the nearest images with their scores.
 
-    thumbnails: pictures by row, all of examples.image_rows. captions: by caption row. The caption's own picture has a
-    green frame wherever it stands. Raises DataError for no examples or a missing picture.
+    thumbnails: images by row, all of examples.image_rows. captions: by caption row. The caption's own image has a
+    green frame wherever it stands. Raises DataError for no examples or a missing image.
     """
     missing = [row for row in examples.image_rows if row not in thumbnails]
     groups = [("Answered best", examples.best), ("Answered worst", examples.worst)]
@@ -89,7 +89,7 @@ def query_examples(
     n_rows = sum(len(members) for _, members in groups)
     if missing or not n_rows:
         raise DataError(
-            f"{n_rows} queries to draw and {len(missing)} of their pictures missing (rows {missing[:5]}), expected at "
+            f"{n_rows} queries to draw and {len(missing)} of their images missing (rows {missing[:5]}), expected at "
             "least 1 query and all of examples.image_rows"
         )
     n_hits = max(len(example.hit_rows) for _, members in groups for example in members)
@@ -102,9 +102,7 @@ def query_examples(
             caption = captions[example.caption_row]
             _draw_query(figure, top_in, example, thumbnails, caption=caption, gallery_size=gallery_size)
             top_in += row_in
-    _title(
-        figure, "Caption queries answered best and worst", f"{gallery_size:,} pictures searched, own picture in green"
-    )
+    _title(figure, "Caption queries answered best and worst", f"{gallery_size:,} images searched, own image in green")
     return figure
 
 
@@ -233,7 +231,7 @@ def _write_heads(figure: Figure, top_in: float, height_in: float, name: str) -> 
     box = _Boxes(figure)
     title = figure.add_axes(box(0.15, top_in, _CAPTION_IN, height_in))
     _write(title, 0, 0.3, name, va="center", fontsize=11, fontweight="bold")
-    for left_in, text in ((_OWN_IN, "its picture"), (_FIRST_HIT_IN, "nearest pictures, cosine")):
+    for left_in, text in ((_OWN_IN, "its image"), (_FIRST_HIT_IN, "nearest images, cosine")):
         head = figure.add_axes(box(left_in, top_in, _TILE_IN, height_in))
         _write(head, 0, 0.3, text, va="center", fontsize=9, color=_FAINT)
 
@@ -285,10 +283,10 @@ def _faded(color: str, strength: float) -> tuple[float, float, float]:
 
 
 def _show(axes: Axes, thumbnail: Image.Image, frame: str | None) -> None:
-    """Draw a picture, whole and undistorted, in the middle of its square place, with a frame of that colour."""
-    picture = thumbnail.convert("RGB")
-    picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    axes.imshow(np.asarray(picture))
+    """Draw an image, whole and undistorted, in the middle of its square place, with a frame of that colour."""
+    image = thumbnail.convert("RGB")
+    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    axes.imshow(np.asarray(image))
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(frame is not None)

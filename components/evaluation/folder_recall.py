@@ -1,4 +1,4 @@
-"""Folder recall: any bundle on any folder of captioned pictures, so that a figure can be checked where it is doubted."""
+"""Folder recall: any bundle on any folder of captioned images, so that a figure can be checked where it is doubted."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from components.bundle.bundle import Bundle
 from components.captions.coco import read_captions
 from components.captions.layout import detect_layout
-from components.captions.manifest import build_manifest, inspect_pictures
+from components.captions.manifest import build_manifest, inspect_images
 from components.captions.tokens import Tokenizer, packaged_tokenizer_json
 from components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
 from components.errors import DataError
@@ -14,7 +14,7 @@ from components.evaluation.bundle_recall import measure_bundle
 from components.metrics.retrieval import EvaluatedOn
 from components.records.base import PartName
 from components.records.export import BundleMeasurement
-from components.training.trainer import CaptionedPictures
+from components.training.trainer import CaptionedImages
 from components.validation.expectations import valid_captions, validate_captions
 
 _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first
@@ -22,7 +22,7 @@ _MAX_TOKENS = 64  # counting is not cut by it
 
 
 class FolderMeasurement(NamedTuple):
-    """What was measured, and how many of the part's captions were left out: broken ones and those without a picture."""
+    """What was measured, and how many of the part's captions were left out: broken ones and those without an image."""
 
     measurement: BundleMeasurement
     n_captions: int
@@ -30,9 +30,9 @@ class FolderMeasurement(NamedTuple):
 
 
 class CaptionedPart(NamedTuple):
-    """A part's pictures with their valid captions, what it is called, and how many captions it has, broken ones too."""
+    """A part's images with their valid captions, what it is called, and how many captions it has, broken ones too."""
 
-    data: CaptionedPictures
+    data: CaptionedImages
     identity: EvaluatedOn
     n_captions: int
 
@@ -40,7 +40,7 @@ class CaptionedPart(NamedTuple):
 def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config: EvaluationConfig) -> FolderMeasurement:
     """Measure a bundle on one part of a data set found out from its folder: test, else val, else train, unless named.
 
-    The captions are validated as a training's are, with limits that stop nothing: what is broken or has no picture is
+    The captions are validated as a training's are, with limits that stop nothing: what is broken or has no image is
     left out and counted. Raises DataError for a folder without captions or without such a part, BundleError.
     """
     read = read_part(root, part)
@@ -55,14 +55,14 @@ def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config:
 
 
 def read_part(root: Path, part: PartName | None) -> CaptionedPart:
-    """Read, look at and validate one part of a folder of captioned pictures, as measure_on_folder says."""
+    """Read, look at and validate one part of a folder of captioned images, as measure_on_folder says."""
     dataset = _only(detect_layout(root), part)
     name = next(iter(dataset.parts))
     captions = read_captions(dataset)
-    pictures = inspect_pictures(captions, root, progress=True)
-    manifest = build_manifest(captions, pictures, dataset)
+    images = inspect_images(captions, root, progress=True)
+    manifest = build_manifest(captions, images, dataset)
     counts = Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS).count(captions["caption"].tolist())
-    report = validate_captions(captions, pictures, manifest, ValidationConfig(), token_counts=counts)
+    report = validate_captions(captions, images, manifest, ValidationConfig(), token_counts=counts)
     kept = valid_captions(captions, report)
     if kept.empty:
         raise DataError(
@@ -70,7 +70,7 @@ def read_part(root: Path, part: PartName | None) -> CaptionedPart:
             "`image-finder data check` tells why"
         )
     identity = EvaluatedOn(dataset=dataset.name, data_version=manifest.version, split=name)
-    return CaptionedPart(CaptionedPictures(kept, pictures, root), identity, len(captions))
+    return CaptionedPart(CaptionedImages(kept, images, root), identity, len(captions))
 
 
 def _only(dataset: DatasetConfig, part: PartName | None) -> DatasetConfig:

@@ -6,26 +6,26 @@ import numpy as np
 
 from components.bundle.encoder import OnnxEncoder, Vectors
 from components.captions.vocabulary import Vocabulary
-from components.evaluation.bundle_recall import picture_vectors
+from components.evaluation.bundle_recall import image_vectors
 from components.evaluation.match_fit import fit_matches
 from components.records.calibration import MatchModels
 from components.search.engine import query_vectors
-from components.training.trainer import CaptionedPictures
+from components.training.trainer import CaptionedImages
 
 _MAX_IMAGES = 2000  # of each data set; bounds the time of an export
 
 
 def calibrate_matches(
-    encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedPictures], *, seed: int = 0
+    encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages], *, seed: int = 0
 ) -> MatchModels:
     """Encode captioned images that the model was not trained on, and fit (components.evaluation.match_fit).
 
-    vocabulary: of the training captions, with counts; parts: one a data set. Raises DataError, PictureError.
+    vocabulary: of the training captions, with counts; parts: one a data set. Raises DataError, ImageError.
     """
     rng = np.random.default_rng(seed)
     paths, captions, sources = [], [], []
     for number, part in enumerate(parts):
-        names = part.picture_rows()["file_name"].tolist()
+        names = part.image_rows()["file_name"].tolist()
         of_image = part.captions.groupby("image_id", sort=True)["caption"].agg(list).tolist()
         rows = np.sort(rng.permutation(len(names))[:_MAX_IMAGES]).tolist()
         paths += [part.root / names[row] for row in rows]
@@ -36,5 +36,5 @@ def calibrate_matches(
         vectors = query_vectors(encoder, texts)
         return np.stack([vectors[text] for text in texts])
 
-    images = picture_vectors(encoder, paths)
+    images = image_vectors(encoder, paths)
     return fit_matches(images, captions, vocabulary, encode, source_of=sources, seed=seed)

@@ -31,7 +31,7 @@ from components.records.calibration import ScoreCalibration
 from components.storage import hash_directory, new_directory
 
 if TYPE_CHECKING:
-    from components.training.trainer import CaptionedPictures
+    from components.training.trainer import CaptionedImages
 
 
 def export_bundle(
@@ -41,14 +41,14 @@ def export_bundle(
     *,
     scores: ScoreCalibration,
     vocabulary: Vocabulary | None = None,
-    calibration: "Sequence[CaptionedPictures]" = (),
+    calibration: "Sequence[CaptionedImages]" = (),
     starter: bool = False,
 ) -> Bundle:
     """Write both towers, tokenizer, preprocessing, scores and vocabulary as a bundle, whole or not at all.
 
     scores: what the checkpoint's cosines mean. vocabulary: of its training captions. calibration: captioned images it
     was not trained on, from which it is learned when a hit is a good match; without, the scores' own models stay.
-    starter: whether it is the model that comes with the package. Raises BundleError, StorageError, PictureError.
+    starter: whether it is the model that comes with the package. Raises BundleError, StorageError, ImageError.
     """
     model, preprocess, tokenizer = checkpoint.load()
     with new_directory(path) as folder:

@@ -17,7 +17,7 @@ from components.encoders.dual_encoder import Assembled
 from components.errors import QualityError
 from components.metrics.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
 from components.records.export import ParityCase, ParityReport
-from components.training.trainer import CaptionedPictures
+from components.training.trainer import CaptionedImages
 
 Vectors = NDArray[np.float32]
 Tower = Literal["image", "text"]
@@ -31,22 +31,20 @@ _WORST_COSINE = -1.0
 _WORST_DIFFERENCE = 2.0
 
 
-def measure_parity(
-    checkpoint: Checkpoint, bundle: Bundle, data: CaptionedPictures, config: ExportConfig
-) -> ParityReport:
-    """Compare both towers on the first config.parity_pictures pictures (by id) and their captions, on the CPU.
+def measure_parity(checkpoint: Checkpoint, bundle: Bundle, data: CaptionedImages, config: ExportConfig) -> ParityReport:
+    """Compare both towers on the first config.parity_images images (by id) and their captions, on the CPU.
 
     Each side decodes and tokenises with what it carries itself, so a difference there shows too. Images at batch 1, 3
     and 8; texts too, as short, medium, long, over-length and mixed captions. Raises BundleError, DataError,
-    PictureError.
+    ImageError.
     """
     assembled = checkpoint.load()
     encoder = OnnxEncoder(bundle, device="cpu")
-    ids = data.image_ids()[: config.parity_pictures]
-    rows = data.picture_rows().loc[ids]
+    ids = data.image_ids()[: config.parity_images]
+    rows = data.image_rows().loc[ids]
     paths = [data.root / name for name in rows["file_name"]]
-    of_pictures = data.captions[data.captions["image_id"].isin(ids)]
-    captions = of_pictures["caption"].tolist()
+    of_images = data.captions[data.captions["image_id"].isin(ids)]
+    captions = of_images["caption"].tolist()
 
     pixels = np.stack([assembled.preprocess.load(path) for path in paths])
     same = assembled.preprocess == encoder.preprocess
@@ -55,13 +53,13 @@ def measure_parity(
     cases = []
     for batch in BATCHES:
         onnx_images = _in_batches(lambda part: encoder.encode_image(onnx_pixels[part]), len(paths), batch)
-        cases.append(_case("image", batch, "pictures", torch_images, onnx_images))
+        cases.append(_case("image", batch, "images", torch_images, onnx_images))
     for name, texts in _text_cases(captions, assembled.tokenizer):
         cases += _compare_texts(assembled, encoder, name, texts)
 
     torch_texts = _in_batches(lambda part: _torch_texts(assembled, captions[part]), len(captions), _REFERENCE_BATCH)
     onnx_texts = _in_batches(lambda part: encoder.encode_text(captions[part]), len(captions), _REFERENCE_BATCH)
-    owners = np.searchsorted(ids, of_pictures["image_id"].to_numpy())
+    owners = np.searchsorted(ids, of_images["image_id"].to_numpy())
     recalls = _recall(torch_images, torch_texts, owners), _recall(onnx_images, onnx_texts, owners)
     return _judge(cases, recalls, len(paths), config, text_int8=bundle.manifest.text_quantised)
 
@@ -77,7 +75,7 @@ def require_parity(report: ParityReport) -> None:
 def _judge(
     cases: Sequence[ParityCase],
     recalls: tuple[float, float],
-    n_pictures: int,
+    n_images: int,
     config: ExportConfig,
     *,
     text_int8: bool,
@@ -86,7 +84,7 @@ def _judge(
     torch_recall, onnx_recall = recalls
     if not torch_recall - onnx_recall <= config.max_recall_difference:
         reasons.append(
-            f"text-to-image recall@{_K} fell from {torch_recall:.4f} to {onnx_recall:.4f} on {n_pictures} pictures, "
+            f"text-to-image recall@{_K} fell from {torch_recall:.4f} to {onnx_recall:.4f} on {n_images} images, "
             f"allowed are {config.max_recall_difference:g} less"
         )
     return ParityReport(
@@ -95,7 +93,7 @@ def _judge(
         max_difference=max(case.max_difference for case in cases),
         torch_recall_at_10=torch_recall,
         onnx_recall_at_10=onnx_recall,
-        n_pictures=n_pictures,
+        n_images=n_images,
         passed=not reasons,
         reasons=tuple(reasons),
     )

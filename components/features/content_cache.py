@@ -1,4 +1,4 @@
-"""Content cache: arrays kept by a hash of what they were computed from; knows nothing of pictures or models.
+"""Content cache: arrays kept by a hash of what they were computed from; knows nothing of images or models.
 
 One append-only data file and one append-only list of keys. Data are synced before their keys are written, so a process
 killed at any moment loses at most the batch in flight: on opening, whatever has no key is cut off.

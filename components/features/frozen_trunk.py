@@ -1,7 +1,7 @@
 """Frozen-trunk features: what never learns is computed once by ONNX Runtime and kept by content and by trunk.
 
-The cache is keyed by the picture's (or caption's) content hash inside a folder named by the stem's weights and input,
-so neither an edited picture nor another trunk can meet stale features. Resumable; memory-mapped when read.
+The cache is keyed by the image's (or caption's) content hash inside a folder named by the stem's weights and input,
+so neither an edited image nor another trunk can meet stale features. Resumable; memory-mapped when read.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from components.encoders.onnx_graph import export_stem
 from components.encoders.weights import state_sha256
 from components.errors import DataError
 from components.features.content_cache import ContentCache
-from components.features.image_features import PictureKeys, cache_pictures
+from components.features.image_features import ImageKeys, cache_images
 from components.features.text_features import cache_texts
 from components.images.augmentation import VIEWS_VERSION, View
 from components.images.preprocess import PIXELS_VERSION, Pixels
@@ -57,7 +57,7 @@ def extract_image_features(
     view: int = 0,
     progress: bool = False,
 ) -> dict[Path, str]:
-    """Cache the stem's features of a view of pictures. Returns the content key of each path.
+    """Cache the stem's features of a view of images. Returns the content key of each path.
 
     Raises DataError if one is unreadable.
     """
@@ -67,7 +67,7 @@ def extract_image_features(
     if found.failures:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
         raise DataError(
-            f"{len(found.failures)} of {len(paths)} pictures changed after validation and cannot be read: {listed}; "
+            f"{len(found.failures)} of {len(paths)} images changed after validation and cannot be read: {listed}; "
             "run the pipeline again"
         )
     return found.keys
@@ -81,8 +81,8 @@ def cache_stem_features(
     config: EmbeddingConfig,
     *,
     title: str,
-) -> PictureKeys:
-    """Cache what an exported image stem makes of a view of pictures: entries of (h * w, C) float16, under the pictures' keys.
+) -> ImageKeys:
+    """Cache what an exported image stem makes of a view of images: entries of (h * w, C) float16, under the images' keys.
 
     title: of the progress bar.
     """
@@ -90,11 +90,11 @@ def cache_stem_features(
     session = open_session(graph, device=config.device, threads=lanes.threads)
 
     def infer(pixels: Pixels) -> NDArray[Any]:
-        calls = [pixels[at : at + lanes.pictures] for at in range(0, len(pixels), lanes.pictures)]
+        calls = [pixels[at : at + lanes.images] for at in range(0, len(pixels), lanes.images)]
         features: NDArray[Any] = np.concatenate([session.run(["features"], {"pixels": part})[0] for part in calls])
         return features.reshape(len(features), -1, features.shape[-1]).astype(np.float16)
 
-    return cache_pictures(
+    return cache_images(
         paths,
         view,
         infer,
@@ -126,7 +126,7 @@ def extract_text_features(
 
 
 def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> Path:
-    """The stem as a graph in its cache's folder: exporting takes as long as thousands of pictures, so it is kept.
+    """The stem as a graph in its cache's folder: exporting takes as long as thousands of images, so it is kept.
 
     The cache's folder is named by the stem; the file's name holds the hash of its content, and what does not have it is
     exported again.

@@ -1,4 +1,4 @@
-"""Features of pictures: decode and infer side by side, keep the result by picture content.
+"""Features of images: decode and infer side by side, keep the result by image content.
 
 Used for the frozen trunk's features and for a gallery's embeddings alike; knows nothing of what the graph computes.
 """
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from components.errors import PictureError
-from components.images.images import read_picture
+from components.errors import ImageError
+from components.images.images import read_image
 from components.images.preprocess import Pixels
 from components.storage import sha256_of_bytes
 
 Infer = Callable[[Pixels], NDArray[Any]]
-ReadFile = Callable[[Path], bytes]  # raises PictureError, OSError
-OnPicture = Callable[[Path, str, str], None]  # path, content hash, "" or the reason why it cannot be read
+ReadFile = Callable[[Path], bytes]  # raises ImageError, OSError
+OnImage = Callable[[Path, str, str], None]  # path, content hash, "" or the reason why it cannot be read
 
 
 class Entries(Protocol):
@@ -46,12 +46,12 @@ class LoadsPixels(Protocol):
     """How the content of a file becomes what a model reads: a Preprocess, or a View."""
 
     def load(self, source: bytes) -> Pixels:
-        """(H, W, 3) uint8. Raises PictureError."""
+        """(H, W, 3) uint8. Raises ImageError."""
         ...
 
 
-class PictureKeys(NamedTuple):
-    """Content hash of each readable picture and the one-line reason of each that is not, by path."""
+class ImageKeys(NamedTuple):
+    """Content hash of each readable image and the one-line reason of each that is not, by path."""
 
     keys: dict[Path, str]
     failures: dict[Path, str]
@@ -64,7 +64,7 @@ class _Decoded(NamedTuple):
     failure: str
 
 
-def cache_pictures(
+def cache_images(
     paths: Sequence[Path],
     preprocess: LoadsPixels,
     infer: Infer,
@@ -74,13 +74,13 @@ def cache_pictures(
     decode_threads: int = 2,
     infer_threads: int = 1,
     title: str = "",
-    on_picture: OnPicture | None = None,
-    read: ReadFile = read_picture,
-) -> PictureKeys:
-    """Make sure the cache holds an entry for each readable picture; equal content is computed once.
+    on_image: OnImage | None = None,
+    read: ReadFile = read_image,
+) -> ImageKeys:
+    """Make sure the cache holds an entry for each readable image; equal content is computed once.
 
     infer: (n, H, W, 3) uint8 to (n, rows, width); called from infer_threads threads at a time, with batches of up to
-    `batch`. title: of the progress bar on stderr; empty: no bar. on_picture: told of each picture once it is decoded, in
+    `batch`. title: of the progress bar on stderr; empty: no bar. on_image: told of each image once it is decoded, in
     order, on the calling thread, while others are computed; its entry may be kept a little later. read: the content of a
     file, called from the decoding threads. What is done is kept when it is stopped. Raises StorageError.
     """
@@ -95,8 +95,8 @@ def cache_pictures(
         batches = _Batches(infer, cache, inferrers, size=batch, ahead=infer_threads)
         for decoded in _in_order(decoders, lambda path: _decode(path, read, preprocess, cache), paths, ahead=2 * batch):
             bar.update()
-            if on_picture is not None:
-                on_picture(decoded.path, decoded.key, decoded.failure)
+            if on_image is not None:
+                on_image(decoded.path, decoded.key, decoded.failure)
             if decoded.failure:
                 failures[decoded.path] = decoded.failure
                 continue
@@ -104,13 +104,13 @@ def cache_pictures(
             if decoded.pixels is not None:
                 batches.add(decoded.key, decoded.pixels)
         batches.finish()
-    return PictureKeys(keys, failures)
+    return ImageKeys(keys, failures)
 
 
 class _Batches:
     """Fills batches, hands them to the inferring threads and keeps what comes back, in order.
 
-    The calling thread never infers, so that it goes on taking decoded pictures; it waits only when `ahead` batches
+    The calling thread never infers, so that it goes on taking decoded images; it waits only when `ahead` batches
     are being inferred and one more is ready.
     """
 
@@ -125,7 +125,7 @@ class _Batches:
         self._taken: set[str] = set()
 
     def add(self, key: str, pixels: Pixels) -> None:
-        # A copy of a picture that was decoded before its twin was kept is on its way already.
+        # A copy of an image that was decoded before its twin was kept is on its way already.
         if key in self._taken:
             return
         self._taken.add(key)
@@ -156,7 +156,7 @@ def _decode(path: Path, read: ReadFile, preprocess: LoadsPixels, cache: Entries)
         data = read(path)
         key = sha256_of_bytes(data)
         return _Decoded(path, key, None if key in cache else preprocess.load(data), "")
-    except PictureError as error:
+    except ImageError as error:
         return _Decoded(path, "", None, str(error))
     except (OSError, MemoryError) as error:
         return _Decoded(path, "", None, unreadable(error))

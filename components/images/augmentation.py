@@ -1,7 +1,7 @@
-"""Views: a picture itself, and random crops of it to train on; which crop is decided by content and number, by no state.
+"""Views: an image itself, and random crops of it to train on; which crop is decided by content and number, by no state.
 
 Crops as torchvision's RandomResizedCrop makes them (Szegedy et al. 2015), milder than for classification: a caption
-tells of the whole picture, so at least half of it is kept.
+tells of the whole image, so at least half of it is kept.
 """
 
 import math
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from components.images.images import load_rgb, read_picture
+from components.images.images import load_rgb, read_image
 from components.images.preprocess import Pixels, Preprocess
 
 VIEWS_VERSION = 1  # raise it when the same file, size and number give other pixels
@@ -22,7 +22,7 @@ _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
 
 
 class View:
-    """One view of every picture, in the form a model reads; number 0 is the picture itself."""
+    """One view of every image, in the form a model reads; number 0 is the image itself."""
 
     def __init__(self, preprocess: Preprocess, number: int) -> None:
         """preprocess: gives the size, and the pixels of view 0."""
@@ -30,24 +30,24 @@ class View:
         self.number = number
 
     def load(self, source: Path | bytes) -> Pixels:
-        """Decode a picture and take this view of it: (input_px, input_px, 3) uint8. Raises PictureError, OSError.
+        """Decode an image and take this view of it: (input_px, input_px, 3) uint8. Raises ImageError, OSError.
 
-        A damaged picture is refused, also where Preprocess.load alone would take it: views are for training.
+        A damaged image is refused, also where Preprocess.load alone would take it: views are for training.
         """
         if not self.number:
             return self.preprocess.load(source, on_cut=None)
-        content = source if isinstance(source, bytes) else read_picture(source)
+        content = source if isinstance(source, bytes) else read_image(source)
         size = self.preprocess.input_px
-        picture = load_rgb(content, at_least_px=math.ceil(size / math.sqrt(_LEAST_AREA)))
-        return np.asarray(_random_view(picture, size, np.random.default_rng((zlib.crc32(content), self.number))))
+        image = load_rgb(content, at_least_px=math.ceil(size / math.sqrt(_LEAST_AREA)))
+        return np.asarray(_random_view(image, size, np.random.default_rng((zlib.crc32(content), self.number))))
 
 
-def _random_view(picture: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+def _random_view(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
     area, stretch = rng.uniform(_LEAST_AREA, 1), math.exp(rng.uniform(-_MOST_STRETCH, _MOST_STRETCH))
     shares = np.minimum(1, [math.sqrt(area * stretch), math.sqrt(area / stretch)])
-    left, top = rng.uniform(0, 1 - shares) * picture.size
-    width, height = shares * picture.size
-    view = picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+    left, top = rng.uniform(0, 1 - shares) * image.size
+    width, height = shares * image.size
+    view = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
     if rng.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhancer in _ENHANCERS:

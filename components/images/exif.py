@@ -1,4 +1,4 @@
-"""Picture facts: what header and EXIF say about one photograph; decodes no pixels and knows nothing of tables."""
+"""Image facts: what header and EXIF say about one photograph; decodes no pixels and knows nothing of tables."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from components.images.images import DECODER_FAULTS, displayed_size, read_exif, with_picture
+from components.images.images import DECODER_FAULTS, displayed_size, read_exif, with_image
 from components.records.base import Record
 
 _Tags = Mapping[int, object]
@@ -24,8 +24,8 @@ _TIME = re.compile(
 )
 
 
-class PictureFacts(Record):
-    """What a picture's header and EXIF say; an unknown field is None, or "" for the camera."""
+class ImageFacts(Record):
+    """What an image's header and EXIF say; an unknown field is None, or "" for the camera."""
 
     width_px: int  # as displayed, after EXIF orientation
     height_px: int
@@ -35,19 +35,19 @@ class PictureFacts(Record):
     longitude: float | None  # degrees east
 
 
-def picture_facts(source: Path | bytes) -> PictureFacts:
-    """Facts of a picture (a file, or a file's bytes) from its header and EXIF.
+def image_facts(source: Path | bytes) -> ImageFacts:
+    """Facts of an image (a file, or a file's bytes) from its header and EXIF.
 
     taken_at is EXIF DateTimeOriginal, else DateTimeDigitized, else DateTime. A position of exactly 0 N 0 E counts as
     unknown: it is what cameras without a fix write. Damaged or absurd EXIF makes fields unknown, never an error.
-    Raises PictureError if the header cannot be read; pixels are not looked at.
+    Raises ImageError if the header cannot be read; pixels are not looked at.
     """
 
-    def read(picture: Image.Image) -> PictureFacts:
-        width, height = displayed_size(picture)
-        exif = read_exif(picture)
+    def read(image: Image.Image) -> ImageFacts:
+        width, height = displayed_size(image)
+        exif = read_exif(image)
         latitude, longitude = _position(_directory(exif, ExifTags.IFD.GPSInfo))
-        return PictureFacts(
+        return ImageFacts(
             width_px=width,
             height_px=height,
             taken_at=_taken_at(exif, _directory(exif, ExifTags.IFD.Exif)),
@@ -56,7 +56,7 @@ def picture_facts(source: Path | bytes) -> PictureFacts:
             longitude=longitude,
         )
 
-    return with_picture(source, read)
+    return with_image(source, read)
 
 
 def _directory(exif: Image.Exif, tag: int) -> _Tags:

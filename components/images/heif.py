@@ -5,13 +5,13 @@ from typing import BinaryIO
 
 from PIL import Image
 
-_ITEM = b"infe"  # ISO/IEC 23008-12: the box that names one item of the file (a picture, its EXIF, ...) and its type
+_ITEM = b"infe"  # ISO/IEC 23008-12: the box that names one item of the file (an image, its EXIF, ...) and its type
 # Bytes between the box's name and the type, by version: version and flags, number of the item, its protection.
 _BYTES_BEFORE_TYPE = {0: 8, 1: 8, 2: 8, 3: 10}
 
 
 def open_heif(stream: BinaryIO) -> Image.Image:
-    """The picture in stream, its header read but its pixels not decoded.
+    """The image in stream, its header read but its pixels not decoded.
 
     pi-heif applies the file's own rotation, reports the upright size from the start and sets EXIF's orientation to 1.
     libheif refuses to decode more pixels than the header says, so a check of the header's size can be trusted.
@@ -22,8 +22,8 @@ def open_heif(stream: BinaryIO) -> Image.Image:
     content = stream.read()
     if not _has_readable_items(content):
         raise SyntaxError("an item of the HEIF file has a damaged type")
-    picture: Image.Image = HeifImageFile(io.BytesIO(content))
-    return picture
+    image: Image.Image = HeifImageFile(io.BytesIO(content))
+    return image
 
 
 def _has_readable_items(content: bytes) -> bool:

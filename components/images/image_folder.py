@@ -1,11 +1,11 @@
-"""Picture folder: lists and reads files of a folder of this machine or of an object store; decodes nothing."""
+"""Image folder: lists and reads files of a folder of this machine or of an object store; decodes nothing."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from components.errors import DataError
-from components.images.images import PICTURE_ENDINGS, find_pictures, read_picture, require_readable_size, walk_files
+from components.images.images import IMAGE_ENDINGS, find_images, read_image, require_readable_size, walk_files
 from components.moments import modified_s
 from components.storage import sha256_of_lines
 
@@ -17,7 +17,7 @@ class FileState(NamedTuple):
     modified_s: int  # POSIX time, whole seconds
 
 
-class PictureFolder:
+class ImageFolder:
     """A folder, named by its absolute path, or by a URI that pyarrow has a file system for (s3, gs, abfs, hdfs, file)."""
 
     def __init__(self, place: str) -> None:
@@ -29,26 +29,26 @@ class PictureFolder:
         if is_uri(place):
             self._files, self._base = _open_uri(place)
 
-    def pictures(self) -> list[Path]:
+    def images(self) -> list[Path]:
         """Files below with one of the known endings, relative, sorted by POSIX path; hidden ones are left out.
 
         Raises DataError if there is no such folder or it cannot be listed.
         """
         if self._files is None:
-            return find_pictures(Path(self._place))
+            return find_images(Path(self._place))
         paths = map(Path, sorted(self._listed()))
-        return [path for path in paths if path.suffix.lower() in PICTURE_ENDINGS]
+        return [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS]
 
     def fingerprint(self) -> str:
-        """Hex SHA-256 over names, sizes and times of change of the files below. Raises DataError as `pictures` does."""
+        """Hex SHA-256 over names, sizes and times of change of the files below. Raises DataError as `images` does."""
         if self._files is None:
             return sha256_of_lines((name, s.st_size, s.st_mtime_ns) for name, s in walk_files(Path(self._place)))
         return sha256_of_lines((name, info.size or 0, info.mtime_ns or 0) for name, info in self._listed().items())
 
     def read(self, path: Path) -> bytes:
-        """Content of a file, path relative to the folder. Raises PictureError for its size, OSError."""
+        """Content of a file, path relative to the folder. Raises ImageError for its size, OSError."""
         if self._files is None:
-            return read_picture(Path(self._place, path))
+            return read_image(Path(self._place, path))
         with self._files.open_input_file(self._below(path)) as stream:
             require_readable_size(stream.size())
             content: bytes = stream.read()

@@ -1,4 +1,4 @@
-"""Preprocessing: a picture to the uint8 pixels a model reads; the one place where size and resampling are applied.
+"""Preprocessing: an image to the uint8 pixels a model reads; the one place where size and resampling are applied.
 
 Normalisation (mean, standard deviation) is inside the image tower and its ONNX graph, so that pixels travel as bytes
 and every runtime sees the same numbers.
@@ -23,27 +23,27 @@ _DECODED_SHARE = 0.9
 
 
 class Preprocess(Record):
-    """How a picture becomes model input; stored as preprocess.json in checkpoint and bundle.
+    """How an image becomes model input; stored as preprocess.json in checkpoint and bundle.
 
-    The picture is squashed to a square, not cropped: what stands at its edges can be searched too.
+    The image is squashed to a square, not cropped: what stands at its edges can be searched too.
     """
 
     input_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def pixels(self, picture: Image.Image) -> Pixels:
-        """RGB pixels of an upright RGB picture: (input_px, input_px, 3) uint8, bilinear with antialiasing.
+    def pixels(self, image: Image.Image) -> Pixels:
+        """RGB pixels of an upright RGB image: (input_px, input_px, 3) uint8, bilinear with antialiasing.
 
         Bicubic, what the trunks were trained with, costs 0.5 ms more a photograph (tests/benchmarks/bench_embedding.py).
         """
         size = (self.input_px, self.input_px)
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return np.asarray(picture)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(image)
 
     def load(self, source: Path | bytes, *, on_cut: OnCut | None = accept_cut) -> Pixels:
-        """Decode and preprocess one picture: (input_px, input_px, 3) uint8. Raises PictureError.
+        """Decode and preprocess one image: (input_px, input_px, 3) uint8. Raises ImageError.
 
         on_cut: called if the file is a JPEG whose end is missing; None refuses such a file. See load_rgb.
         """

@@ -1,4 +1,4 @@
-"""Near-duplicates: which pictures show the same, by difference hash and vector; decodes nothing."""
+"""Near-duplicates: which images show the same, by difference hash and vector; decodes nothing."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from components.images.preprocess import Pixels
 
 HASH_BITS = 64
 _ROWS, _COLUMNS = 8, 9
-# Of 18 million pairs of Flickr8k's photographs 196 are so near by hash and 3 of those by vector too: one picture twice, one
+# Of 18 million pairs of Flickr8k's photographs 196 are so near by hash and 3 of those by vector too: one image twice, one
 # scene twice, and one mistake. Of copies that were recompressed, halved, made grey or brighter, or cut by 5 %, at least
 # 90 % are folded, of those cut by 10 % half (bench_duplicates.py).
 NEAR_BITS = 10
@@ -19,7 +19,7 @@ Hashes = NDArray[np.uint64]
 
 
 def difference_hash(pixels: Pixels) -> int:
-    """64 bits of an RGB picture, (h, w, 3) uint8: whether each of 8 x 9 shrunk grey points is brighter than the last.
+    """64 bits of an RGB image, (h, w, 3) uint8: whether each of 8 x 9 shrunk grey points is brighter than the last.
 
     Scaling, JPEG quality and brightness hardly change it. Source: N. Krawetz, "Kind of Like That" (2013), dHash.
     """
@@ -31,16 +31,16 @@ def difference_hash(pixels: Pixels) -> int:
 def near_duplicates(
     hash_: np.uint64, vector: NDArray[np.float32], hashes: Hashes, vectors: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Which of n pictures show what one picture shows. vector: (dim,) unit; hashes: (n,); vectors: (n, dim) unit rows."""
+    """Which of n images show what one image shows. vector: (dim,) unit; hashes: (n,); vectors: (n, dim) unit rows."""
     near: NDArray[np.bool_] = np.bitwise_count(hashes ^ hash_) <= NEAR_BITS
     near[near] = vectors[near] @ vector >= NEAR_COSINE
     return near
 
 
 def fold(hashes: Hashes, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-    """For each of n pictures, best first, the first one that shows the same: (n,) int64, itself if none does.
+    """For each of n images, best first, the first one that shows the same: (n,) int64, itself if none does.
 
-    hashes: (n,) uint64; vectors: (n, dim) unit rows. Only pictures that are shown themselves take others in, so a
+    hashes: (n,) uint64; vectors: (n, dim) unit rows. Only images that are shown themselves take others in, so a
     chain of small changes does not end up as one.
     """
     shown_by = np.arange(len(hashes))

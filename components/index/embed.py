@@ -1,4 +1,4 @@
-"""Embedding: a gallery of pictures to a vector index that was checked before it took its place."""
+"""Embedding: a gallery of images to a vector index that was checked before it took its place."""
 
 import logging
 import os
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from components.bundle.bundle import Bundle
 from components.bundle.encoder import OnnxEncoder
 from components.configs import EmbeddingConfig
-from components.errors import ConfigError, DataError, PictureError, QualityError
+from components.errors import ConfigError, DataError, ImageError, QualityError
 from components.features.image_features import unreadable
-from components.images.exif import PictureFacts, picture_facts
-from components.images.image_folder import PictureFolder
+from components.images.exif import ImageFacts, image_facts
+from components.images.image_folder import ImageFolder
 from components.index.duplicates import Hashes
 from components.index.exact import Vectors
 from components.index.gallery import Gallery, GalleryItem
@@ -39,26 +39,26 @@ logger = logging.getLogger(__name__)
 _LISTED = 5
 _CHECK_K = 10
 _CHECK_SEED = 0
-# Float32 sums differ by the order in which they are taken, some 1e-7; other pictures differ by far more than this.
+# Float32 sums differ by the order in which they are taken, some 1e-7; other images differ by far more than this.
 _EQUAL_SCORE = 1e-5
 _PASS_ROWS = 65_536
-_UNKNOWN = PictureFacts(width_px=0, height_px=0, taken_at=None, camera="", latitude=None, longitude=None)
+_UNKNOWN = ImageFacts(width_px=0, height_px=0, taken_at=None, camera="", latitude=None, longitude=None)
 
 
-class PictureContent(NamedTuple):
-    """What is known of the content of one picture's file."""
+class ImageContent(NamedTuple):
+    """What is known of the content of one image's file."""
 
     sha256: str
     n_bytes: int
     modified_s: int  # POSIX time, whole seconds
-    facts: PictureFacts
+    facts: ImageFacts
 
 
-class EmbeddedPictures(NamedTuple):
-    """The readable pictures of a gallery in its order, and why the others are not among them."""
+class EmbeddedImages(NamedTuple):
+    """The readable images of a gallery in its order, and why the others are not among them."""
 
     items: Sequence[GalleryItem]
-    contents: Sequence[PictureContent]
+    contents: Sequence[ImageContent]
     vectors: Vectors  # (n, dim) unit rows
     hashes: Hashes  # (n,)
     failures: Mapping[Path, str]  # reason by path below the gallery's root
@@ -74,37 +74,37 @@ def embed_gallery(
     max_failed_share: float,
     progress: bool = False,
 ) -> VectorIndex:
-    """Embed pictures and write the index at path, whole or not at all; what was there stays until then.
+    """Embed images and write the index at path, whole or not at all; what was there stays until then.
 
-    Vectors are kept in cache_dir by picture content and by image tower: a run that was stopped goes on where it was,
+    Vectors are kept in cache_dir by image content and by image tower: a run that was stopped goes on where it was,
     equal content is computed once. Items keep the gallery's order. Raises ConfigError for a gallery on an object store,
-    DataError for an empty gallery and if more than max_failed_share (0 to 1) of the pictures cannot be read,
-    QualityError if pictures do not find themselves, StorageError.
+    DataError for an empty gallery and if more than max_failed_share (0 to 1) of the images cannot be read,
+    QualityError if images do not find themselves, StorageError.
     """
-    require_pictures(gallery)
+    require_images(gallery)
     if gallery.uri:
         raise ConfigError(f"gallery.uri ({gallery.root}) needs embedding.engine=ray; or name a folder as gallery.root")
     cache = vector_cache(bundle, cache_dir)
     files = [gallery.file_of(item) for item in gallery.items]
-    title = "pictures" if progress else ""
+    title = "images" if progress else ""
     found = cache_vectors(throughput_encoder(bundle, config), files, cache, config, title=title)
     failures = {item.path: found.failures[file] for item, file in _with_files(gallery) if file in found.failures}
     require_readable(gallery, failures, max_failed_share)
     readable = [(item, file) for item, file in _with_files(gallery) if file in found.keys]
     vectors, hashes = cached_vectors(cache, [found.keys[file] for _, file in readable])
     contents = [_content(found.keys[file], file) for _, file in readable]
-    embedded = EmbeddedPictures([item for item, _ in readable], contents, vectors, hashes, failures)
+    embedded = EmbeddedImages([item for item, _ in readable], contents, vectors, hashes, failures)
     return write_gallery_index(bundle, gallery, embedded, path, config)
 
 
-def require_pictures(gallery: Gallery) -> None:
+def require_images(gallery: Gallery) -> None:
     """Raises DataError for an empty gallery."""
     if not gallery.items:
-        raise DataError(f"gallery '{gallery.name}' has no pictures; there is nothing to embed")
+        raise DataError(f"gallery '{gallery.name}' has no images; there is nothing to embed")
 
 
 def require_readable(gallery: Gallery, failures: Mapping[Path, str], max_failed_share: float) -> None:
-    """Tell of the pictures that cannot be read. failures: reason by path below the gallery's root.
+    """Tell of the images that cannot be read. failures: reason by path below the gallery's root.
 
     Raises DataError if they are more than max_failed_share (0 to 1), or all.
     """
@@ -114,7 +114,7 @@ def require_readable(gallery: Gallery, failures: Mapping[Path, str], max_failed_
     total = len(gallery.items)
     listed = "; ".join(f"{item.path}: {failures[item.path]}" for item in failed[:_LISTED])
     listed += f"; and {len(failed) - _LISTED} more" if len(failed) > _LISTED else ""
-    message = f"{len(failed)} of {total} pictures of '{gallery.name}' cannot be read ({listed})"
+    message = f"{len(failed)} of {total} images of '{gallery.name}' cannot be read ({listed})"
     if len(failed) > max_failed_share * total or len(failed) == total:
         share = f"{len(failed) / total:.2%}, allowed {max_failed_share:.2%}"
         raise DataError(f"{message}: {share}; repair or remove them, or raise max_failed_share")
@@ -122,13 +122,13 @@ def require_readable(gallery: Gallery, failures: Mapping[Path, str], max_failed_
 
 
 def write_gallery_index(
-    bundle: Bundle, gallery: Gallery, embedded: EmbeddedPictures, path: Path, config: EmbeddingConfig
+    bundle: Bundle, gallery: Gallery, embedded: EmbeddedImages, path: Path, config: EmbeddingConfig
 ) -> VectorIndex:
-    """Check embedded pictures by a sample and write their index at path, whole or not at all.
+    """Check embedded images by a sample and write their index at path, whole or not at all.
 
-    Raises QualityError if pictures do not find themselves, DataError if one changed meanwhile, StorageError.
+    Raises QualityError if images do not find themselves, DataError if one changed meanwhile, StorageError.
     """
-    folder = PictureFolder(gallery.place)
+    folder = ImageFolder(gallery.place)
     manifest = IndexManifest(
         format_version=FORMAT_VERSION,
         kind="exact",
@@ -154,12 +154,12 @@ def _with_files(gallery: Gallery) -> Iterator[tuple[GalleryItem, Path]]:
     return ((item, gallery.file_of(item)) for item in gallery.items)
 
 
-def _content(sha256: str, file: Path) -> PictureContent:
+def _content(sha256: str, file: Path) -> ImageContent:
     status = file.stat()
-    return PictureContent(sha256, status.st_size, modified_s(status), known_facts(file))
+    return ImageContent(sha256, status.st_size, modified_s(status), known_facts(file))
 
 
-def _item_table(gallery: Gallery, embedded: EmbeddedPictures) -> pa.Table:
+def _item_table(gallery: Gallery, embedded: EmbeddedImages) -> pa.Table:
     items, contents = embedded.items, embedded.contents
     facts = [content.facts for content in contents]
     paths = [os.fsencode(item.path.as_posix()) for item in items]
@@ -184,11 +184,11 @@ def _item_table(gallery: Gallery, embedded: EmbeddedPictures) -> pa.Table:
     return pa.table(columns, schema=ITEM_SCHEMA)
 
 
-def known_facts(source: Path | bytes) -> PictureFacts:
-    """Facts of a picture (a file, or a file's bytes); all unknown if its header cannot be read."""
+def known_facts(source: Path | bytes) -> ImageFacts:
+    """Facts of an image (a file, or a file's bytes); all unknown if its header cannot be read."""
     try:
-        return picture_facts(source)
-    except PictureError:  # a file that changed after it was embedded
+        return image_facts(source)
+    except ImageError:  # a file that changed after it was embedded
         return _UNKNOWN
 
 
@@ -201,40 +201,40 @@ def _text(path: str | Path) -> str:
 
 
 def _self_check(
-    index: VectorIndex, folder: PictureFolder, items: Sequence[GalleryItem], bundle: Bundle, config: EmbeddingConfig
+    index: VectorIndex, folder: ImageFolder, items: Sequence[GalleryItem], bundle: Bundle, config: EmbeddingConfig
 ) -> SelfCheck:
-    """Embed a sample of the pictures afresh from their files and look for them in the index. Raises QualityError."""
-    n_pictures = min(config.self_check_pictures, len(items))
-    sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(len(items), n_pictures, replace=False))
+    """Embed a sample of the images afresh from their files and look for them in the index. Raises QualityError."""
+    n_images = min(config.self_check_images, len(items))
+    sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(len(items), n_images, replace=False))
     encoder = OnnxEncoder(bundle, device=config.device, threads=config.threads)
-    batches = [sample[start : start + config.batch_images] for start in range(0, n_pictures, config.batch_images)]
+    batches = [sample[start : start + config.batch_images] for start in range(0, n_images, config.batch_images)]
     queries = np.concatenate([_embed_afresh(encoder, folder, [items[row].path for row in batch]) for batch in batches])
     near = index.search(queries, _CHECK_K)
-    # The picture itself, or one of equal content or vector: then its own score equals the best one.
+    # The image itself, or one of equal content or vector: then its own score equals the best one.
     own = np.einsum("ij,ij->i", queries, index.vectors[sample], dtype=np.float64)
     lost = sample[~(own >= near.scores[:, 0] - _EQUAL_SCORE)]
     if len(lost):
         raise QualityError(
-            f"index of '{index.manifest.gallery}': {len(lost)} of {n_pictures} pictures do not find themselves first, "
+            f"index of '{index.manifest.gallery}': {len(lost)} of {n_images} images do not find themselves first, "
             f"first {folder.shown(items[lost[0]].path)}; they changed meanwhile or their cached vectors are damaged: run again, and if "
             "it stays, remove the vectors-* folders of the cache"
         )
     recall = _recall_against_float64(index.vectors, queries, near.rows)
-    return SelfCheck(n_pictures=n_pictures, found_themselves_first=n_pictures, recall_at_10=recall)
+    return SelfCheck(n_images=n_images, found_themselves_first=n_images, recall_at_10=recall)
 
 
-def _embed_afresh(encoder: OnnxEncoder, folder: PictureFolder, paths: Sequence[Path]) -> Vectors:
+def _embed_afresh(encoder: OnnxEncoder, folder: ImageFolder, paths: Sequence[Path]) -> Vectors:
     pixels = []
     for path in paths:
         try:
             pixels.append(encoder.preprocess.load(folder.read(path)))
-        except (PictureError, OSError) as error:
+        except (ImageError, OSError) as error:
             place = folder.shown(path)
             raise DataError(f"{place} changed while it was being embedded: {_reason(error)}; run again") from error
     return encoder.encode_image(np.stack(pixels))
 
 
-def _reason(error: PictureError | OSError) -> str:
+def _reason(error: ImageError | OSError) -> str:
     return unreadable(error) if isinstance(error, OSError) else str(error)
 
 

@@ -1,4 +1,4 @@
-"""Gallery: the pictures to be searched, with what is known of each; decodes nothing and knows nothing of models."""
+"""Gallery: the images to be searched, with what is known of each; decodes nothing and knows nothing of models."""
 
 import json
 import logging
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.captions.file_names import PictureNames, leads_out
+from components.captions.file_names import ImageNames, leads_out
 from components.configs import GalleryConfig
 from components.errors import ConfigError, DataError
-from components.images.image_folder import PictureFolder, uri_below
-from components.images.images import find_pictures
+from components.images.image_folder import ImageFolder, uri_below
+from components.images.images import find_images
 from components.text import shown_path
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One picture. path: relative to the gallery's root, POSIX."""
+    """One image. path: relative to the gallery's root, POSIX."""
 
     path: Path
     captions: tuple[str, ...]
@@ -26,7 +26,7 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures in the order of the index that is made of them."""
+    """Images in the order of the index that is made of them."""
 
     name: str
     root: Path  # absolute; of a gallery on an object store, its URI without options
@@ -35,7 +35,7 @@ class Gallery:
 
     @property
     def place(self) -> str:
-        """Folder or URI, as PictureFolder takes it."""
+        """Folder or URI, as ImageFolder takes it."""
         return self.uri or str(self.root)
 
     def file_of(self, item: GalleryItem) -> Path:
@@ -44,17 +44,17 @@ class Gallery:
 
 
 def read_gallery(config: GalleryConfig) -> Gallery:
-    """List the pictures of a folder, or those of a COCO captions JSON that are there.
+    """List the images of a folder, or those of a COCO captions JSON that are there.
 
-    With annotations, pictures come in ascending order of image id; without, in that of their POSIX path. Annotated
-    pictures that are absent are counted in the log.
+    With annotations, images come in ascending order of image id; without, in that of their POSIX path. Annotated
+    images that are absent are counted in the log.
     Raises ConfigError if neither root nor uri is set; DataError for a folder or file that is missing or malformed, image
-    ids that are not unique, and a gallery without pictures.
+    ids that are not unique, and a gallery without images.
     """
     if config.uri:
         return _gallery_of_uri(config.uri, config.images)
     if config.root is None:
-        raise ConfigError("gallery: root is not set; name the folder of the pictures")
+        raise ConfigError("gallery: root is not set; name the folder of the images")
     root = config.root.expanduser().resolve()
     folder = root / config.images
     if not folder.is_dir():
@@ -66,26 +66,26 @@ def read_gallery(config: GalleryConfig) -> Gallery:
         place = str(root / config.annotations)
         items = _items_of_annotations(root / config.annotations, folder)
     if not items:
-        raise DataError(f"gallery: no pictures in {place}; check root, images and annotations")
+        raise DataError(f"gallery: no images in {place}; check root, images and annotations")
     resolved = folder.resolve()
     return Gallery(resolved.name or str(resolved), resolved, tuple(items))
 
 
 def _gallery_of_uri(uri: str, images: str) -> Gallery:
-    folder = PictureFolder(uri_below(uri, images))
-    items = [GalleryItem(path, ()) for path in folder.pictures()]
+    folder = ImageFolder(uri_below(uri, images))
+    items = [GalleryItem(path, ()) for path in folder.images()]
     if not items:
-        raise DataError(f"gallery: no pictures in {folder.shown_place} and below; check uri and images")
+        raise DataError(f"gallery: no images in {folder.shown_place} and below; check uri and images")
     shown = Path(folder.shown_place)
     return Gallery(shown.name, shown, tuple(items), uri_below(uri, images))
 
 
 def _items_of_folder(folder: Path) -> list[GalleryItem]:
-    return [GalleryItem(relative, ()) for relative in find_pictures(folder)]
+    return [GalleryItem(relative, ()) for relative in find_images(folder)]
 
 
 def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
-    """Pictures of a COCO captions JSON that exist in folder, ascending by image id."""
+    """Images of a COCO captions JSON that exist in folder, ascending by image id."""
     content = _load_json(path)
     names = _file_names(_rows(content, "images", path), path, folder)
     captions: dict[int, list[str]] = {image_id: [] for image_id in names}
@@ -104,7 +104,7 @@ def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
     if absent:
         first = shown_path(absent[0])
         logger.warning(
-            "%s: %d of %d annotated pictures are not in %s, e.g. %s", path, len(absent), len(names), folder, first
+            "%s: %d of %d annotated images are not in %s, e.g. %s", path, len(absent), len(names), folder, first
         )
     return items
 
@@ -141,11 +141,11 @@ def _file_names(rows: list[dict[str, Any]], path: Path, folder: Path) -> dict[in
                 f"{path}: images[{position}] must have an integer id and a file_name, got {row.get('id')!r}, {name!r}"
             )
         if leads_out(name):
-            raise DataError(f"{path}: images[{position}].file_name {name!r} leaves the folder of the pictures")
+            raise DataError(f"{path}: images[{position}].file_name {name!r} leaves the folder of the images")
         if names.setdefault(image_id, name) != name:
-            raise DataError(f"{path}: image id {image_id} names two pictures, {names[image_id]!r} and {name!r}")
+            raise DataError(f"{path}: image id {image_id} names two images, {names[image_id]!r} and {name!r}")
     try:
-        return dict(zip(names, PictureNames(folder, "").resolve([*names.values()]), strict=True))
+        return dict(zip(names, ImageNames(folder, "").resolve([*names.values()]), strict=True))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

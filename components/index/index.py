@@ -64,8 +64,8 @@ _FEW = 1 / 4  # of the rows: up to so many, reading them alone costs less than a
 class SelfCheck(Record):
     """What the writer measured on the finished index."""
 
-    n_pictures: int
-    found_themselves_first: int  # the picture, or one of equal content or equal vector
+    n_images: int
+    found_themselves_first: int  # the image, or one of equal content or equal vector
     recall_at_10: float  # of the index against an exact search in float64
 
 
@@ -89,8 +89,8 @@ class IndexManifest(Record):
     bundle_sha256: str
     bundle_uri: str
     gallery: str
-    roots: tuple[str, ...]  # absolute folders; no picture outside them is ever opened
-    failed: dict[str, str]  # uri -> reason, of pictures that are not in the index
+    roots: tuple[str, ...]  # absolute folders; no image outside them is ever opened
+    failed: dict[str, str]  # uri -> reason, of images that are not in the index
     self_check: SelfCheck | None
     files_sha256: dict[str, str]
     approximate: ApproximateFacts | None = None  # of kinds other than exact
@@ -154,7 +154,7 @@ class VectorIndex:
         if bundle_sha256 != self.manifest.bundle_sha256:
             raise IndexMismatchError(
                 f"index {self.path} was made with bundle {self.manifest.bundle_sha256[:12]}, the bundle given is "
-                f"{bundle_sha256[:12]}; embed the pictures again or name the right bundle"
+                f"{bundle_sha256[:12]}; embed the images again or name the right bundle"
             )
 
     def search(self, queries: Vectors, k: int, *, allowed: Sequence[Mask | None] = ()) -> Neighbours:
@@ -210,18 +210,18 @@ class VectorIndex:
         return self.items_at(np.array([row], np.int64))[0]
 
     def row_of_id(self, identity: str) -> int:
-        """Row of the picture with this id. Raises QueryError if there is none."""
+        """Row of the image with this id. Raises QueryError if there is none."""
         row = int(pc.index(self.items["id"], text_scalar(identity)).as_py())
         if row < 0:
-            raise QueryError(f"no picture has the id {identity[:64]!r}; it may have left the index, search again")
+            raise QueryError(f"no image has the id {identity[:64]!r}; it may have left the index, search again")
         return row
 
     def rows_of_content(self, sha256: str) -> Rows:
-        """Rows of the pictures with this content: (n,) int64, ascending."""
+        """Rows of the images with this content: (n,) int64, ascending."""
         return np.flatnonzero(bools(pc.equal(self.items["sha256"], text_scalar(sha256))))
 
     def file_of(self, row: int) -> Path:
-        """Absolute path of a picture's file, not resolved and not looked at."""
+        """Absolute path of an image's file, not resolved and not looked at."""
         return self.file_of_item(self.item(row))
 
     def file_of_item(self, item: dict[str, Any]) -> Path:
@@ -229,7 +229,7 @@ class VectorIndex:
         return Path(self.manifest.roots[item["root"]], os.fsdecode(item["path"]))
 
     def uri_of_item(self, item: dict[str, Any]) -> str:
-        """Where the picture of what `item` gave is, for people: absolute path, or URI of an object store."""
+        """Where the image of what `item` gave is, for people: absolute path, or URI of an object store."""
         root = self.manifest.roots[item["root"]]
         path = os.fsdecode(item["path"])
         whole = f"{root}/{path}" if "://" in root else os.path.join(root, path)  # noqa: PTH118 - Path costs more than a hit
@@ -237,7 +237,7 @@ class VectorIndex:
 
 
 def item_id(root: Path, path: bytes) -> str:
-    """Id of the picture at a path below a root: 16 hex digits, the same as long as the file keeps its place."""
+    """Id of the image at a path below a root: 16 hex digits, the same as long as the file keeps its place."""
     return sha256_of_bytes(os.fsencode(root) + b"\0" + path)[:16]
 
 

@@ -1,7 +1,7 @@
 """Measuring texts: queries that an approximate index is measured with; knows nothing of vectors.
 
-Texts, not pictures: the vectors of the two kinds lie apart, and an index that finds a picture's neighbours well may find
-those of a text badly. What a picture of the gallery is captioned with is what people ask for, and few captions answer
+Texts, not images: the vectors of the two kinds lie apart, and an index that finds an image's neighbours well may find
+those of a text badly. What an image of the gallery is captioned with is what people ask for, and few captions answer
 exactly; where a gallery has no captions, as a library has none, sentences of the same form stand for them.
 """
 

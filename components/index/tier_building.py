@@ -86,7 +86,7 @@ def _built(
     chosen, recall = _tuned(index, parameters, config, encode_texts(texts.texts))
     if recall < config.min_recall_at_10:
         raise QualityError(
-            f"{chosen.kind} finds {recall:.1%} of the 10 nearest pictures of a text, min_recall_at_10 is "
+            f"{chosen.kind} finds {recall:.1%} of the 10 nearest images of a text, min_recall_at_10 is "
             f"{config.min_recall_at_10:.1%}; give it more links or pq_bytes, or keep the index exact"
         )
     return manifest.model_copy(

@@ -1,4 +1,4 @@
-"""Vector cache: the vectors of pictures by content, computed once; one row holds a vector and its difference hash.
+"""Vector cache: the vectors of images by content, computed once; one row holds a vector and its difference hash.
 
 The hash's 64 bits travel as four whole numbers below 65,536, which float32 holds exactly.
 """
@@ -15,8 +15,8 @@ from components.bundle.encoder import OnnxEncoder, Vectors
 from components.bundle.onnx_session import Lanes, throughput_lanes
 from components.configs import EmbeddingConfig
 from components.features.content_cache import ContentCache
-from components.features.image_features import Entries, Infer, OnPicture, PictureKeys, ReadFile, cache_pictures
-from components.images.images import read_picture
+from components.features.image_features import Entries, ImageKeys, Infer, OnImage, ReadFile, cache_images
+from components.images.images import read_image
 from components.images.preprocess import PIXELS_VERSION, Pixels, Preprocess
 from components.index.duplicates import Hashes, difference_hash
 from components.storage import sha256_of_bytes
@@ -29,14 +29,14 @@ _ROW_VERSION = 2  # raise it when a row holds something else
 
 
 def vector_cache(bundle: Bundle, folder: Path) -> ContentCache:
-    """The cache of a bundle's picture vectors below folder; another image tower or preprocessing has another one."""
+    """The cache of a bundle's image vectors below folder; another image tower or preprocessing has another one."""
     maker = vector_maker(bundle)
     width = bundle.manifest.embedding_dim + _HASH_COLUMNS
     return ContentCache(folder / f"vectors-{maker[:16]}", width=width, dtype="float32", maker=maker)
 
 
 def vector_maker(bundle: Bundle) -> str:
-    """Hash of all that decides what a picture's row is: image tower, preprocessing, the form of a row."""
+    """Hash of all that decides what an image's row is: image tower, preprocessing, the form of a row."""
     hashes = bundle.manifest.files_sha256
     return sha256_of_bytes(f"{hashes[IMAGE_ENCODER]}:{hashes[PREPROCESS]}:{PIXELS_VERSION}:{_ROW_VERSION}".encode())
 
@@ -48,17 +48,17 @@ def cache_vectors(
     config: EmbeddingConfig,
     *,
     title: str = "",
-    on_picture: OnPicture | None = None,
-    read: ReadFile = read_picture,
+    on_image: OnImage | None = None,
+    read: ReadFile = read_image,
     cut: dict[str, str] | None = None,
-) -> PictureKeys:
-    """Make sure the cache holds the row of each readable picture. encoder: from `throughput_encoder`; title: of the
-    progress bar, empty for none; on_picture, read: see `cache_pictures`. cut: takes a note by content for each JPEG
-    whose end is missing, before on_picture is called for it; None: they are logged in one line. Raises StorageError.
+) -> ImageKeys:
+    """Make sure the cache holds the row of each readable image. encoder: from `throughput_encoder`; title: of the
+    progress bar, empty for none; on_image, read: see `cache_images`. cut: takes a note by content for each JPEG
+    whose end is missing, before on_image is called for it; None: they are logged in one line. Raises StorageError.
     """
     lanes = throughput_lanes(config.device, config.threads)
     notes = {} if cut is None else cut
-    found = cache_pictures(
+    found = cache_images(
         paths,
         _Noting(encoder.preprocess, notes),
         _rows_of(encoder, lanes),
@@ -67,7 +67,7 @@ def cache_vectors(
         decode_threads=config.decode_threads,
         infer_threads=lanes.runs,
         title=title,
-        on_picture=on_picture,
+        on_image=on_image,
         read=read,
     )
     if cut is None and notes:
@@ -89,11 +89,11 @@ class _Noting:
 
 
 def _rows_of(encoder: OnnxEncoder, lanes: Lanes) -> Infer:
-    """What turns pixels (n, px, px, 3) into rows (n, 1, dim + 4). A picture's row does not depend on its companions."""
+    """What turns pixels (n, px, px, 3) into rows (n, 1, dim + 4). An image's row does not depend on its companions."""
 
     def infer(pixels: Pixels) -> NDArray[np.float32]:
-        calls = range(0, len(pixels), lanes.pictures)
-        vectors = np.concatenate([_encoded(encoder, pixels[at : at + lanes.pictures]) for at in calls])
+        calls = range(0, len(pixels), lanes.images)
+        vectors = np.concatenate([_encoded(encoder, pixels[at : at + lanes.images]) for at in calls])
         hashes = np.array([difference_hash(each) for each in pixels], np.uint64)
         return np.concatenate([vectors, _as_columns(hashes)], axis=1)[:, None, :]
 
@@ -101,9 +101,9 @@ def _rows_of(encoder: OnnxEncoder, lanes: Lanes) -> Infer:
 
 
 def _encoded(encoder: OnnxEncoder, pixels: Pixels) -> Vectors:
-    """Vectors of the pictures of one call, to the bit the same in whatever company on one thread.
+    """Vectors of the images of one call, to the bit the same in whatever company on one thread.
 
-    ONNX Runtime takes another way through the products of a call of one picture: its vector is off by up to 6e-8.
+    ONNX Runtime takes another way through the products of a call of one image: its vector is off by up to 6e-8.
     """
     if len(pixels) == 1:
         return encoder.encode_image(np.repeat(pixels, 2, axis=0))[:1]
@@ -116,7 +116,7 @@ def throughput_encoder(bundle: Bundle, config: EmbeddingConfig) -> OnnxEncoder:
 
 
 def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, Hashes]:
-    """Vectors (n, dim) float32 and difference hashes (n,) uint64 of pictures by content. Raises StorageError."""
+    """Vectors (n, dim) float32 and difference hashes (n,) uint64 of images by content. Raises StorageError."""
     places, _ = cache.places(keys)
     vectors = np.empty((len(keys), cache.width - _HASH_COLUMNS), np.float32)
     hashes = np.empty(len(keys), np.uint64)

@@ -1,4 +1,4 @@
-"""Bundles of a library: which one is used next, and its copy inside the library; knows nothing of pictures."""
+"""Bundles of a library: which one is used next, and its copy inside the library; knows nothing of images."""
 
 import contextlib
 import shutil

@@ -2,7 +2,7 @@
 
 A search never opens it, so a library on a disk that cannot be written can be searched; one process writes at a time.
 Every row carries a CRC-32 of its values, checked when it is loaded. A damaged catalogue costs a reading of the
-pictures, no embedding: vectors are kept by content elsewhere. SQLite's rollback journal, not its write-ahead log, for
+images, no embedding: vectors are kept by content elsewhere. SQLite's rollback journal, not its write-ahead log, for
 that needs shared memory, which network disks lack, and leaves two more files behind.
 """
 
@@ -38,7 +38,7 @@ CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER N
 
 
 class FileRow(NamedTuple):
-    """One file. A readable picture has a sha256 and no error, another one an error and no sha256."""
+    """One file. A readable image has a sha256 and no error, another one an error and no sha256."""
 
     folder: int  # id of its folder
     path: bytes  # relative to that folder
@@ -83,7 +83,7 @@ class Catalog:
                 if _is_refusal(error):
                     raise
                 aside = _move_aside(path)
-                warn(f"{path} is damaged ({error}); it was moved to {aside.name} and is built anew from the pictures")
+                warn(f"{path} is damaged ({error}); it was moved to {aside.name} and is built anew from the images")
                 return cls._connected(path, read_only=False)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot write {path}: {error}; check the disk and its permissions") from error

@@ -1,4 +1,4 @@
-"""Folders of a library: which ones it is to hold, also when its catalogue has lost them; looks at no picture."""
+"""Folders of a library: which ones it is to hold, also when its catalogue has lost them; looks at no image."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ def _published_roots(library: Library, known: Sequence[bytes]) -> list[bytes]:
 
 def _usable(folder: bytes) -> bytes:
     if not os.path.isdir(folder):  # noqa: PTH112 - bytes
-        raise DataError(f"{shown(folder)}: no such folder; name folders that hold pictures")
+        raise DataError(f"{shown(folder)}: no such folder; name folders that hold images")
     try:
         folder.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Ignore rules: `.finderignore` files in gitignore form, nested as git nests them; knows nothing of pictures."""
+"""Ignore rules: `.finderignore` files in gitignore form, nested as git nests them; knows nothing of images."""
 
 import codecs
 import logging

@@ -45,7 +45,7 @@ from components.library.vectors import compact, open_vectors, remove_other_vecto
 from components.records.base import Record
 
 _DISKS = "disks"  # setting: Memory.text
-_DECODERS = "decoders"  # setting: versions of what decodes pictures
+_DECODERS = "decoders"  # setting: versions of what decodes images
 _DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
 Warn = Callable[[str], None]
 
@@ -69,7 +69,7 @@ class IndexSummary(Record):
 
     library: str
     folders: tuple[str, ...]
-    pictures: int  # in the index
+    images: int  # in the index
     added: int
     changed: int
     moved: int
@@ -186,7 +186,7 @@ def _rehearse(
     return {
         **_facts_of(scan, plan),
         "kept": emptied,
-        "pictures": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh),
+        "images": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh),
         "added": len(plan.fresh) - moved,
         "changed": len(plan.altered),
         "moved": moved,
@@ -263,7 +263,7 @@ class _Update:
             **_facts_of(scan, plan),
             **counts,
             "kept": emptied,
-            "pictures": self._n_published,
+            "images": self._n_published,
             "vanished": len(reader.vanished),
             "embedded": embedded + mended,
             "failed": {shown(path): reason for path, reason in sorted(reader.failed.items())},
@@ -276,9 +276,7 @@ class _Update:
         """Sound rows by absolute path, and whether others may have been lost."""
         known, damaged = _known_rows(self._catalog)
         if damaged:
-            self._warn(
-                f"{damaged:,} entries of {self._catalog.path} were damaged and are made anew from their pictures"
-            )
+            self._warn(f"{damaged:,} entries of {self._catalog.path} were damaged and are made anew from their images")
             self._catalog.remove_damaged()
         return known, damaged > 0 or not known
 
@@ -322,7 +320,7 @@ class _Update:
             contents = {known[path].sha256 for path in (*plan.vectorless, *plan.altered)} - {""}
             n_embedded = sum(sha256 not in cache for sha256 in contents)
             self._warn(
-                f"the bundle changed from {before[:12]} to {bundle.sha256[:12]}: {n_embedded:,} pictures are "
+                f"the bundle changed from {before[:12]} to {bundle.sha256[:12]}: {n_embedded:,} images are "
                 "embedded again, searches use the old index until that is done"
             )
 
@@ -369,7 +367,7 @@ class _Update:
         bundle, cache, catalog = read.bundle, read.cache, self._catalog
         if self._in_force(bundle):
             return False, 0
-        # Not a set: in its order of chance the vectors of 100,000 pictures take twice as long to read.
+        # Not a set: in its order of chance the vectors of 100,000 images take twice as long to read.
         used = dict.fromkeys(row.sha256 for row in known.values() if not row.error and row.sha256 in cache)
         if damaged := cache.damaged(list(used)):
             self._warn(f"{len(damaged):,} vectors in {cache.folder} were damaged and are computed again")
@@ -379,7 +377,7 @@ class _Update:
             used = dict.fromkeys(row.sha256 for row in known.values() if row.sha256 in cache)
         rows = sorted(row for row in known.values() if row.error or row.sha256 in used)
         if without := len(known) - len(rows):
-            self._warn(f"{without:,} pictures have no vector of this bundle yet and cannot be read now: left out")
+            self._warn(f"{without:,} images have no vector of this bundle yet and cannot be read now: left out")
         self._n_published = sum(not row.error for row in rows)
         tier = self._options.config.tier
         name = publish_rows(self._library, bundle, cache, rows, catalog.folders(), tier=tier)

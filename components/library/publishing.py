@@ -59,7 +59,7 @@ def publish_rows(
 
 
 def item_table(rows: Sequence[FileRow], roots: Mapping[int, bytes], hashes: Hashes) -> pa.Table:
-    """Rows of readable pictures as ITEM_SCHEMA, in their order. hashes: (n,) difference hashes."""
+    """Rows of readable images as ITEM_SCHEMA, in their order. hashes: (n,) difference hashes."""
     columns = list(zip(*rows, strict=True)) or [()] * len(FileRow._fields)
     of = dict(zip(FileRow._fields, columns, strict=True))
     positions = {identity: position for position, identity in enumerate(roots)}

@@ -1,4 +1,4 @@
-"""Reading: picture files to catalogue rows, their vectors to the cache; what was done is kept whatever stops it."""
+"""Reading: image files to catalogue rows, their vectors to the cache; what was done is kept whatever stops it."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
-from components.errors import PictureError
+from components.errors import ImageError
 from components.features.content_cache import ContentCache
-from components.images.exif import picture_facts
+from components.images.exif import image_facts
 from components.index.vector_cache import cache_vectors, throughput_encoder
 from components.library.catalog import Catalog, FileRow
 from components.library.scan import Scan
@@ -26,7 +26,7 @@ _COMMIT_S = 10.0
 _PATHS_AT_ONCE = 10_000  # between two of them the machine idles for some 0.3 s
 # FAT keeps times to 2 s: a file that changes so soon after its last change may look the same afterwards.
 _UNSETTLED_NS = 2_000_000_000
-_ANONYMOUS = re.compile(r"^picture \([\d,]+ bytes\): ")  # how a picture is named that was decoded from memory
+_ANONYMOUS = re.compile(r"^image \([\d,]+ bytes\): ")  # how an image is named that was decoded from memory
 _EXCUSED = ("cannot be read:", "not enough memory")  # both may pass without the file changing
 
 
@@ -68,7 +68,7 @@ class Reader:
             try:
                 for start in range(0, len(paths), _PATHS_AT_ONCE):
                     files = [Path(os.fsdecode(path)) for path in paths[start : start + _PATHS_AT_ONCE]]
-                    cache_vectors(encoder, files, cache, config, on_picture=take, cut=notes)
+                    cache_vectors(encoder, files, cache, config, on_image=take, cut=notes)
             finally:
                 self.commit()
 
@@ -101,7 +101,7 @@ class Reader:
         if sha256 not in self._facts:
             try:
                 self._facts[sha256] = _with_facts(row, file)
-            except PictureError:  # it changed since it was decoded a moment ago
+            except ImageError:  # it changed since it was decoded a moment ago
                 self.keep(path, row._replace(settled=0))
                 return
         alike = self._facts[sha256]
@@ -142,7 +142,7 @@ class Reader:
 
 
 def _with_facts(row: FileRow, file: Path) -> FileRow:
-    facts = picture_facts(file)
+    facts = image_facts(file)
     return row._replace(
         width_px=facts.width_px,
         height_px=facts.height_px,

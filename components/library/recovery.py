@@ -1,4 +1,4 @@
-"""Recovery: what the published index still knows of pictures that the catalogue lost, where nobody can look now."""
+"""Recovery: what the published index still knows of images that the catalogue lost, where nobody can look now."""
 
 import os
 from collections.abc import Mapping

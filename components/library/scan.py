@@ -1,4 +1,4 @@
-"""Scan: walks folders for picture files with a stat each; opens no picture and knows nothing of catalogues.
+"""Scan: walks folders for image files with a stat each; opens no image and knows nothing of catalogues.
 
 Left out: names that begin with a dot, the folders of SYSTEM_FOLDERS (whatever their case), what `.finderignore` files
 name, and links. What a link inside the folders leads to is found at its own place; what leads outside is counted.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from components.errors import StorageError
-from components.images.images import PICTURE_ENDINGS
+from components.images.images import IMAGE_ENDINGS
 from components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
 from components.library.mounts import mount_point
 from components.library.unsupported import KIND_OF_ENDING
@@ -28,7 +28,7 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 _UNSUPPORTED = frozenset(os.fsencode(ending) for ending in KIND_OF_ENDING)
-_ENDINGS = frozenset(os.fsencode(ending) for ending in PICTURE_ENDINGS)
+_ENDINGS = frozenset(os.fsencode(ending) for ending in IMAGE_ENDINGS)
 _IGNORE_FILE = os.fsencode(IGNORE_FILE)
 
 
@@ -67,7 +67,7 @@ def outermost_first(folders: Sequence[bytes]) -> tuple[bytes, ...]:
 def scan_folders(
     roots: Sequence[bytes], *, leave_out: Sequence[bytes] = (), on_folder: Callable[[], object] | None = None
 ) -> Scan:
-    """Find the picture files below roots (absolute, resolved); each once, under the outermost root that reaches it.
+    """Find the image files below roots (absolute, resolved); each once, under the outermost root that reaches it.
 
     leave_out: folders that are not entered (the library itself). on_folder: called for each
     folder. Raises nothing for what it meets: an unlistable folder, a root that is not there are in the answer.
@@ -164,7 +164,7 @@ class _Walk:
         return inner
 
     def _leads_outside(self, link: bytes) -> bool:
-        """Whether a link leads to a folder or picture that is below none of the roots."""
+        """Whether a link leads to a folder or image that is below none of the roots."""
         target = os.path.realpath(link)
         try:
             mode = os.stat(target).st_mode  # noqa: PTH116 - bytes

@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple
 from watchfiles import Change, watch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from components.images.images import PICTURE_ENDINGS
+from components.images.images import IMAGE_ENDINGS
 from components.library.ignore import IGNORE_FILE
 from components.library.library import shown
 from components.library.mounts import mounted_at, remote_mount
 from components.library.scan import Scan, scan_folders
 
-Cause = Literal["start", "pictures", "folders", "bundle", "interval"]
+Cause = Literal["start", "images", "folders", "bundle", "interval"]
 _LOOK_S = (
     5.0  # between looks at what the system does not report: sources and disks that come and go, the default bundle
 )
@@ -122,7 +122,7 @@ class FolderWatch:
                 self._report("", "")
                 yield "start"
             elif changes:
-                yield "pictures"
+                yield "images"
             if cause := self._other_cause(seen):
                 yield cause
             if self.seen().folders != seen.folders:
@@ -141,7 +141,7 @@ class FolderWatch:
             now = view_of(scan_folders(roots, leave_out=[os.fsencode(self.leave_out)]))
             pause_s = max(self.look_s, _IDLE_SHARE * (time.monotonic() - began))
             if (now.files, now.locked) != (seen.files, seen.locked):
-                yield "pictures"
+                yield "images"
             elif cause := self._other_cause(seen):
                 rescanned = cause == "interval"
                 yield cause
@@ -177,7 +177,7 @@ class FolderWatch:
         if path == str(self.leave_out) or path.startswith(f"{self.leave_out}{os.sep}"):
             return False
         name = os.path.basename(path)  # noqa: PTH119 - a Path for each event of a large copy costs more than all else
-        if name == IGNORE_FILE or os.path.splitext(name)[1].lower() in PICTURE_ENDINGS:  # noqa: PTH122
+        if name == IGNORE_FILE or os.path.splitext(name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122
             return True
         # A folder that came or went brings or takes its images without an event for each.
         return (change == Change.deleted and path in watched) or (change == Change.added and os.path.isdir(path))  # noqa: PTH112

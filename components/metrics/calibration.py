@@ -1,7 +1,7 @@
 """Calibration of scores: what cosines of a model mean, from pairs it was not trained on; knows nothing of models or files.
 
 A cosine alone tells a person nothing: with one model true pairs lie around 0.3, with another around 0.6. Two facts make
-it readable: how true pairs of caption and picture score, and how the best hit scores when there is something to find.
+it readable: how true pairs of caption and image score, and how the best hit scores when there is something to find.
 """
 
 import numpy as np

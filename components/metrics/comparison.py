@@ -1,8 +1,8 @@
-"""Comparison: two models' ranks on the same queries to a gain with its interval; knows nothing of models or pictures.
+"""Comparison: two models' ranks on the same queries to a gain with its interval; knows nothing of models or images.
 
 Both models answered the same queries, so the differences are taken query by query and resampled as such: what makes a
 query hard is hard for both and falls out, and the interval of the gain is much narrower than the two models' own
-intervals would let one think. Pictures are what is drawn, with all their captions and both directions at once, as in
+intervals would let one think. Images are what is drawn, with all their captions and both directions at once, as in
 `bootstrap_recalls`.
 """
 
@@ -95,21 +95,21 @@ def compare_ranks(
 
     slices: by name one label for each caption, "" for none; the two directions are slices too, so that a fall in one
     cannot hide behind a rise in the other. Equal ranks give exactly 0. Raises DataError unless both were asked the
-    same captions in a gallery of the same pictures.
+    same captions in a gallery of the same images.
     """
     _require_same_queries(candidate, champion)
-    n_pictures = len(candidate.captioned_images)
-    picture_of_caption = np.searchsorted(candidate.captioned_images, candidate.image_of_caption)
+    n_captioned = len(candidate.captioned_images)
+    row_of_caption = np.searchsorted(candidate.captioned_images, candidate.image_of_caption)
     to_image = _hits(candidate.text_to_image, ks) - _hits(champion.text_to_image, ks)
     to_text = _hits(candidate.image_to_text, ks) - _hits(champion.image_to_text, ks)
     named: list[tuple[str, str]] = [(DIRECTION.name, value) for value in DIRECTION.values]
-    asked: list[tuple[IntVector, IntVector]] = [(to_image, picture_of_caption), (to_text, np.arange(n_pictures))]
+    asked: list[tuple[IntVector, IntVector]] = [(to_image, row_of_caption), (to_text, np.arange(n_captioned))]
     for name, value, members in slice_groups(slices, candidate.n_captions):
         named.append((name, value))
-        asked.append((to_image[members], picture_of_caption[members]))
-    changes = np.stack([_sums(picture, n_pictures, weights) for weights, picture in asked], axis=1)
+        asked.append((to_image[members], row_of_caption[members]))
+    changes = np.stack([_sums(image, n_captioned, weights) for weights, image in asked], axis=1)
     # A query of k cut-offs is k questions: sums of whole numbers stay exact until the one division.
-    questions = np.stack([_sums(picture, n_pictures) for _, picture in asked], axis=1) * len(ks)
+    questions = np.stack([_sums(image, n_captioned) for _, image in asked], axis=1) * len(ks)
     differences = changes.sum(axis=0) / questions.sum(axis=0)
     draws = bootstrap_recalls(changes, questions, samples=samples, seed=seed)
     return Comparison(
@@ -125,7 +125,7 @@ def compare_ranks(
             )
             for column, (name, value) in enumerate(named)
         ),
-        n_pictures=n_pictures,
+        n_images=n_captioned,
         bootstrap_samples=samples,
     )
 
@@ -137,9 +137,9 @@ def _hits(ranks: IntVector, ks: Sequence[int]) -> NDArray[np.int64]:
     return hits
 
 
-def _sums(picture: IntVector, n_pictures: int, weights: IntVector | None = None) -> NDArray[np.float64]:
-    """(n_pictures,) sum of the weights, or number, of each picture's queries."""
-    return np.bincount(picture, weights=weights, minlength=n_pictures).astype(np.float64)
+def _sums(image: IntVector, n_captioned: int, weights: IntVector | None = None) -> NDArray[np.float64]:
+    """(n_captioned,) sum of the weights, or number, of each image's queries."""
+    return np.bincount(image, weights=weights, minlength=n_captioned).astype(np.float64)
 
 
 def _require_same_queries(candidate: MatchRanks, champion: MatchRanks) -> None:
@@ -147,6 +147,6 @@ def _require_same_queries(candidate: MatchRanks, champion: MatchRanks) -> None:
         candidate.image_of_caption, champion.image_of_caption
     ):
         raise DataError(
-            f"ranks of {candidate.n_captions} captions among {candidate.n_images} pictures cannot be paired with those of "
-            f"{champion.n_captions} among {champion.n_images}: measure both models on the same captions and pictures"
+            f"ranks of {candidate.n_captions} captions among {candidate.n_images} images cannot be paired with those of "
+            f"{champion.n_captions} among {champion.n_images}: measure both models on the same captions and images"
         )

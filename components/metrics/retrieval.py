@@ -1,11 +1,11 @@
-"""Retrieval metrics: unit vectors in, ranks, recall@k and intervals out; knows nothing of models, files or pictures.
+"""Retrieval metrics: unit vectors in, ranks, recall@k and intervals out; knows nothing of models, files or images.
 
 Recall@k here is the hit rate of the CLIP papers: a query counts 1 if any right item is among its k nearest, so a
-picture with five captions needs one of them (Radford et al. 2021, https://arxiv.org/abs/2103.00020; CLIP_benchmark's
+image with five captions needs one of them (Radford et al. 2021, https://arxiv.org/abs/2103.00020; CLIP_benchmark's
 README explains how "recall" of an information-retrieval library differs).
 
 Ties are counted against the query: a wrong item as near as the right one stands before it. A model that gives every
-picture the same score therefore gets rank n, never rank 1, and results depend on neither row order nor chunk size.
+image the same score therefore gets rank n, never rank 1, and results depend on neither row order nor chunk size.
 """
 
 import math
@@ -29,7 +29,7 @@ BoolVector = NDArray[np.bool_]
 
 UNIT_TOLERANCE = 1e-3  # float16 rows of 512 components stay within it, rows that nobody normalised do not
 TILE_SCORES = 4_000_000  # scores held at a time: 32 MB in float64 and 16 MB in float32
-_SAMPLES_AT_A_TIME = 100  # bootstrap weights held at a time: 100 x 5,000 pictures are 4 MB
+_SAMPLES_AT_A_TIME = 100  # bootstrap weights held at a time: 100 x 5,000 images are 4 MB
 _GATE_K = 10
 
 
@@ -45,10 +45,10 @@ class EvaluatedOn(Record):
 class MatchRanks:
     """Where each query found its first right item.
 
-    text_to_image: (n_captions,) rank of the caption's own picture, 1 to n_images.
+    text_to_image: (n_captions,) rank of the caption's own image, 1 to n_images.
     image_to_text: (n_captioned,) best rank of any own caption, 1 to n_captions, in the order of captioned_images.
-    margins: (n_captions,) score of the own picture minus that of the best other one; infinite in a gallery of one.
-    image_of_caption: (n_captions,) row of each caption's picture. captioned_images: rows of pictures with a caption.
+    margins: (n_captions,) score of the own image minus that of the best other one; infinite in a gallery of one.
+    image_of_caption: (n_captions,) row of each caption's image. captioned_images: rows of images with a caption.
     """
 
     n_images: int
@@ -66,7 +66,7 @@ class MatchRanks:
 
 @dataclass(frozen=True)
 class QueryExample:
-    """One caption and its nearest pictures, as rows; hits are nearest first."""
+    """One caption and its nearest images, as rows; hits are nearest first."""
 
     caption_row: int
     image_row: int
@@ -85,7 +85,7 @@ class QueryExamples:
 
     @property
     def image_rows(self) -> tuple[int, ...]:
-        """Rows of all pictures that a figure of these examples shows, ascending."""
+        """Rows of all images that a figure of these examples shows, ascending."""
         rows = {row for example in (*self.best, *self.worst) for row in (example.image_row, *example.hit_rows)}
         return tuple(sorted(rows))
 
@@ -97,13 +97,13 @@ def first_match_ranks(
     *,
     chunk_rows: int | None = None,
 ) -> MatchRanks:
-    """Rank of the first right item for every caption among all pictures and every captioned picture among all captions.
+    """Rank of the first right item for every caption among all images and every captioned image among all captions.
 
     image_embeddings: (n_images, dim), text_embeddings: (n_captions, dim), unit rows. image_of_caption: (n_captions,)
     rows into image_embeddings. chunk_rows: captions scored at a time; by default as many as make 4 million scores.
     Both directions share one product. It runs in float64 and is rounded to float32 before anything is compared, since
     BLAS sums in an order that depends on the chunk's shape: in float32 alone, chunks of 1 and 777 captions gave 2,043
-    of 6,000 captions other ranks in a gallery that held every picture twice. Raises DataError.
+    of 6,000 captions other ranks in a gallery that held every image twice. Raises DataError.
     """
     images, texts, owners = checked_vectors(image_embeddings, text_embeddings, image_of_caption)
     if chunk_rows is not None and chunk_rows < 1:
@@ -163,20 +163,20 @@ def random_recall_at_k(gallery_size: int, n_right: IntVector, k: int) -> float:
 def bootstrap_recalls(
     hits: NDArray[np.float64], queries: NDArray[np.float64], *, samples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Recalls of `samples` resamplings of the pictures with replacement: (samples, n_measures).
+    """Recalls of `samples` resamplings of the images with replacement: (samples, n_measures).
 
-    hits, queries: (n_pictures, n_measures) hits and queries that each picture brings to each measure. Captions of a
-    picture succeed and fail together, so they come along as a cluster; drawn one by one they would make the interval
+    hits, queries: (n_captioned, n_measures) hits and queries that each image brings to each measure. Captions of a
+    image succeed and fail together, so they come along as a cluster; drawn one by one they would make the interval
     too narrow (Davison and Hinkley 1997, section 3.8). The gallery stays as it is. All measures share the draws, so
     their mean may be taken draw by draw. A measure that has no query in a draw is NaN there.
     """
     rng = np.random.default_rng(seed)
-    n_pictures = len(hits)
+    n_captioned = len(hits)
     draws = []
     for part in chunks(samples, _SAMPLES_AT_A_TIME):
         n_draws = part.stop - part.start
-        picks = rng.integers(n_pictures, size=(n_draws, n_pictures)) + n_pictures * np.arange(n_draws)[:, None]
-        weights = np.bincount(picks.ravel(), minlength=n_draws * n_pictures).reshape(n_draws, n_pictures)
+        picks = rng.integers(n_captioned, size=(n_draws, n_captioned)) + n_captioned * np.arange(n_draws)[:, None]
+        weights = np.bincount(picks.ravel(), minlength=n_draws * n_captioned).reshape(n_draws, n_captioned)
         weights = weights.astype(np.float64)  # integers would bypass BLAS
         denominator = weights @ queries
         draws.append(
@@ -223,7 +223,7 @@ def report_ranks(
 ) -> RetrievalReport:
     """The report of ranks found before. slices: by name one label for each caption; "" puts a caption in no slice.
 
-    mean_recall is the mean over both directions and all ks. Pictures without captions are in the gallery of
+    mean_recall is the mean over both directions and all ks. Images without captions are in the gallery of
     text-to-image but ask nothing. Raises ConfigError for ks, DataError for labels that do not fit the captions.
     """
     ks = _checked_ks(config.ks)
@@ -264,7 +264,7 @@ def require_quality(report: RetrievalReport, config: EvaluationConfig) -> None:
     direction = report.text_to_image
     recall = direction.recall.get(_GATE_K, float("nan"))
     random_recall = direction.random_recall.get(_GATE_K, float("nan"))
-    where = f"text-to-image recall@{_GATE_K} on {report.dataset} {report.split} ({direction.gallery_size:,} pictures)"
+    where = f"text-to-image recall@{_GATE_K} on {report.dataset} {report.split} ({direction.gallery_size:,} images)"
     if math.isnan(recall) or math.isnan(random_recall):
         raise QualityError(f"{where} was not measured, expected a number: let evaluation.ks hold {_GATE_K}")
     faults = []
@@ -289,11 +289,11 @@ def pick_examples(
     count: int = 4,
     top: int = 5,
 ) -> QueryExamples:
-    """The count best and worst caption queries with their top nearest pictures.
+    """The count best and worst caption queries with their top nearest images.
 
-    Best: lowest rank, then largest margin; worst: highest rank, then smallest margin; then by row. Each picture is
-    asked for once on a side, else five captions of one picture would fill it. Hits at equal scores stand as in
-    `first_match_ranks`: wrong pictures first. Raises DataError.
+    Best: lowest rank, then largest margin; worst: highest rank, then smallest margin; then by row. Each image is
+    asked for once on a side, else five captions of one image would fill it. Hits at equal scores stand as in
+    `first_match_ranks`: wrong images first. Raises DataError.
     """
     images, texts, owners = checked_vectors(image_embeddings, text_embeddings, ranks.image_of_caption)
     rows = np.arange(len(texts))
@@ -315,8 +315,8 @@ def pick_examples(
     best = np.lexsort((rows, -ranks.margins, ranks.text_to_image))
     worst = np.lexsort((rows, ranks.margins, -ranks.text_to_image))
     return QueryExamples(
-        best=tuple(example(row) for row in _one_a_picture(best, owners, count)),
-        worst=tuple(example(row) for row in _one_a_picture(worst, owners, count)),
+        best=tuple(example(row) for row in _one_per_image(best, owners, count)),
+        worst=tuple(example(row) for row in _one_per_image(worst, owners, count)),
     )
 
 
@@ -340,12 +340,12 @@ def _measure(
     ranks: MatchRanks, ks: tuple[int, ...], members_of_group: list[BoolVector], config: EvaluationConfig
 ) -> _Measures:
     """Recalls and intervals of both directions and all groups from one bootstrap, ks side by side for each."""
-    n_pictures = len(ranks.captioned_images)
-    picture_of_caption = np.searchsorted(ranks.captioned_images, ranks.image_of_caption)
-    asked = [(ranks.text_to_image, picture_of_caption), (ranks.image_to_text, np.arange(n_pictures))]
-    asked += [(ranks.text_to_image[members], picture_of_caption[members]) for members in members_of_group]
-    hits = np.stack([_per_picture(picture, n_pictures, rank <= k) for rank, picture in asked for k in ks], axis=1)
-    queries = np.stack([_per_picture(picture, n_pictures) for _, picture in asked for _ in ks], axis=1)
+    n_captioned = len(ranks.captioned_images)
+    row_of_caption = np.searchsorted(ranks.captioned_images, ranks.image_of_caption)
+    asked = [(ranks.text_to_image, row_of_caption), (ranks.image_to_text, np.arange(n_captioned))]
+    asked += [(ranks.text_to_image[members], row_of_caption[members]) for members in members_of_group]
+    hits = np.stack([_per_image(image, n_captioned, rank <= k) for rank, image in asked for k in ks], axis=1)
+    queries = np.stack([_per_image(image, n_captioned) for _, image in asked for _ in ks], axis=1)
     recalls = hits.sum(axis=0) / queries.sum(axis=0)
     draws = bootstrap_recalls(hits, queries, samples=config.bootstrap_samples, seed=config.seed)
     measured = []
@@ -368,8 +368,8 @@ def _measure(
     )
 
 
-def _per_picture(picture: IntVector, n_pictures: int, weights: BoolVector | None = None) -> NDArray[np.float64]:
-    counts = np.bincount(picture, weights=weights, minlength=n_pictures)
+def _per_image(image: IntVector, n_captioned: int, weights: BoolVector | None = None) -> NDArray[np.float64]:
+    counts = np.bincount(image, weights=weights, minlength=n_captioned)
     return counts.astype(np.float64)
 
 
@@ -402,10 +402,10 @@ def _natural_order(label: str) -> tuple[int, str]:
     return (int(number.group()) if number else 0, label)
 
 
-def _one_a_picture(order: IntVector, owners: IntVector, count: int) -> list[int]:
-    """The first rows of order that belong to different pictures, at most count."""
-    first_of_picture = np.sort(np.unique(owners[order], return_index=True)[1])
-    rows: list[int] = order[first_of_picture[:count]].tolist()
+def _one_per_image(order: IntVector, owners: IntVector, count: int) -> list[int]:
+    """The first rows of order that belong to different images, at most count."""
+    first_of_image = np.sort(np.unique(owners[order], return_index=True)[1])
+    rows: list[int] = order[first_of_image[:count]].tolist()
     return rows
 
 
@@ -435,7 +435,7 @@ def checked_vectors(
     if owners.shape != (len(texts),) or not np.issubdtype(owners.dtype, np.integer):
         raise DataError(
             f"image_of_caption has shape {owners.shape} and type {owners.dtype}, expected ({len(texts)},) integers: "
-            "one picture row for each caption"
+            "one image row for each caption"
         )
     if owners.min() < 0 or owners.max() >= len(images):
         raise DataError(

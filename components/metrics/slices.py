@@ -8,12 +8,12 @@ a slice with fewer than two groups left is dropped (all photos of Flickr8k here 
 import pandas as pd
 
 from components.captions.vocabulary import Vocabulary, words_of
-from components.configs.slices import CAPTION_COUNT, CAPTION_LENGTH, LICENSE, PICTURE_SHAPE, WORDS
+from components.configs.slices import CAPTION_COUNT, CAPTION_LENGTH, IMAGE_SHAPE, LICENSE, WORDS
 from components.errors import DataError
 
 MIN_CAPTIONS = 30
 _COLUMNS = ("image_id", "caption", "width_px", "height_px", "license", "part")
-_SQUARE_RATIO = 1.05  # long side over short; up to it a picture counts as square
+_SQUARE_RATIO = 1.05  # long side over short; up to it an image counts as square
 
 
 def caption_slices(
@@ -22,7 +22,7 @@ def caption_slices(
     """Labels by slice name, one for each row of the captions table in its order; "" where a row is in no group.
 
     Names and values are those of components.configs.slices, "words" only when the model's vocabulary is given. Of
-    val2017's captions 17, 75 and 8 % are short, middling and long. Pictures of unknown size or license are in no group.
+    val2017's captions 17, 75 and 8 % are short, middling and long. Images of unknown size or license are in no group.
     Groups below min_captions get no label, and slices with fewer than two groups are left out. Raises DataError.
     """
     missing = [name for name in _COLUMNS if name not in captions.columns]
@@ -32,7 +32,7 @@ def caption_slices(
     sizes = zip(captions["width_px"].tolist(), captions["height_px"].tolist(), strict=True)
     slices = {
         CAPTION_LENGTH.name: [_length_label(text) for text in captions["caption"].tolist()],
-        PICTURE_SHAPE.name: [_shape_label(width_px, height_px) for width_px, height_px in sizes],
+        IMAGE_SHAPE.name: [_shape_label(width_px, height_px) for width_px, height_px in sizes],
         CAPTION_COUNT.name: [_count_label(count) for count in siblings.tolist()],
         LICENSE.name: [f"{LICENSE.numbered} {number}" if number else "" for number in captions["license"].tolist()],
     }
@@ -54,7 +54,7 @@ def _length_label(caption: str) -> str:
 def _shape_label(width_px: int, height_px: int) -> str:
     if width_px <= 0 or height_px <= 0:
         return ""
-    landscape, portrait, square = PICTURE_SHAPE.values
+    landscape, portrait, square = IMAGE_SHAPE.values
     if max(width_px, height_px) <= _SQUARE_RATIO * min(width_px, height_px):
         return square
     return landscape if width_px > height_px else portrait

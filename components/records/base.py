@@ -2,12 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from components.former_names import AcceptsFormerNames
 
 PartName = Literal["train", "val", "test"]
 
 
-class Record(BaseModel):
+class Record(AcceptsFormerNames):
     """Base: immutable, JSON in and out, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

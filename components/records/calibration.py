@@ -53,9 +53,9 @@ _Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]  # float32 vectors are un
 
 
 class ScoreCalibration(Record):
-    """What cosines of a model mean, measured on pictures it was not trained on; a bundle carries it as scores.json.
+    """What cosines of a model mean, measured on images it was not trained on; a bundle carries it as scores.json.
 
-    good_match: 5 % quantile, over captions whose picture is in the gallery, of the best cosine in the gallery; a query
+    good_match: 5 % quantile, over captions whose image is in the gallery, of the best cosine in the gallery; a query
     whose best cosine is below it does worse than 95 % of queries that had an answer.
     """
 
@@ -64,7 +64,7 @@ class ScoreCalibration(Record):
     quantiles: tuple[_Cosine, ...] = Field(
         min_length=N_QUANTILES,
         max_length=N_QUANTILES,
-        description="cosines of true caption-picture pairs at 0, 5, ..., 100 %",
+        description="cosines of true caption-image pairs at 0, 5, ..., 100 %",
     )
     n_captions: int = Field(ge=1)
     gallery_size: int = Field(ge=1)

@@ -1,13 +1,15 @@
 """Records of a data set: its manifest and its validation."""
 
 import hashlib
-from typing import Literal
+from typing import ClassVar, Literal
 
 from components.records.base import Record
 
 
 class DatasetManifest(Record):
     """Identity of a data set's content: the data version."""
+
+    former_names: ClassVar = {"unreadable_pictures": "unreadable_images"}
 
     name: str
     layout: str
@@ -16,15 +18,15 @@ class DatasetManifest(Record):
     n_captions: int
     n_images_of_part: dict[str, int]
     annotations_sha256: dict[str, str]
-    pictures_sha256: str  # over the sorted (file name, content hash) pairs of all readable pictures
+    images_sha256: str  # over the sorted (file name, content hash) pairs of all readable images
     mean_caption_characters: float
-    unreadable_pictures: int
+    unreadable_images: int
 
     @property
     def version(self) -> str:
-        """Short data version: 12 hex digits over annotations and pictures."""
+        """Short data version: 12 hex digits over annotations and images."""
         parts = [f"{part}:{digest}" for part, digest in sorted(self.annotations_sha256.items())]
-        return hashlib.sha256("\n".join([*parts, self.pictures_sha256]).encode()).hexdigest()[:12]
+        return hashlib.sha256("\n".join([*parts, self.images_sha256]).encode()).hexdigest()[:12]
 
 
 class ExpectationResult(Record):

@@ -1,6 +1,6 @@
 """Records of an exported bundle: parity, recall, latency and size."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from components.records.base import Record
 from components.records.retrieval import RetrievalReport
@@ -19,12 +19,14 @@ class ParityCase(Record):
 class ParityReport(Record):
     """Torch against ONNX over all cases, with the limits they were held to."""
 
+    former_names: ClassVar = {"n_pictures": "n_images"}
+
     cases: tuple[ParityCase, ...]
     min_cosine: float
     max_difference: float
     torch_recall_at_10: float
     onnx_recall_at_10: float
-    n_pictures: int
+    n_images: int
     passed: bool
     reasons: tuple[str, ...]
 
@@ -34,10 +36,10 @@ class BundleMeasurement(Record):
 
     report: RetrievalReport
     text_ms: float  # median from one caption to its vector, on the CPU
-    image_ms: float  # median from the pixels of one picture, decoded and resized before, to its vector, on the CPU
+    image_ms: float  # median from the pixels of one image, decoded and resized before, to its vector, on the CPU
     bundle_mb: float  # all files, 1 MB = 10^6 bytes
     embedding_dim: int
     device: Literal["cpu", "cuda"]  # that found the vectors of the report
     threads: int  # processor cores that ONNX Runtime may use
-    test_sha256: str  # over the captions searched with and their pictures: the same test has the same
+    test_sha256: str  # over the captions searched with and their images: the same test has the same
     code_sha256: str  # of the code that measured

@@ -1,6 +1,6 @@
 """Records of a comparison of two models and of the promotion decision."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
@@ -21,10 +21,12 @@ class SliceDifference(Record):
 class Comparison(Record):
     """Candidate minus champion on the same queries: mean recall over both directions and all k, and every slice."""
 
+    former_names: ClassVar = {"n_pictures": "n_images"}
+
     gain: float
-    interval: Interval  # paired bootstrap, clustered by picture
+    interval: Interval  # paired bootstrap, clustered by image
     slices: tuple[SliceDifference, ...]
-    n_pictures: int
+    n_images: int
     bootstrap_samples: int
 
 

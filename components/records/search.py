@@ -5,8 +5,8 @@ from datetime import date, datetime
 from components.records.base import Record
 
 
-class Picture(Record):
-    """One picture of an index, as far as its file and its captions tell."""
+class IndexedImage(Record):
+    """One image of an index, as far as its file and its captions tell."""
 
     id: str  # stable as long as the file keeps its place
     uri: str  # absolute path as text
@@ -24,7 +24,7 @@ class Picture(Record):
     longitude: float | None
 
 
-class Hit(Picture):
+class Hit(IndexedImage):
     """One search result."""
 
     rank: int  # counted from 1 over all pages
@@ -48,7 +48,7 @@ class SearchResult(Record):
     """
 
     hits: tuple[Hit, ...]
-    candidates: int  # pictures that pass the filters
+    candidates: int  # images that pass the filters
     more: bool  # whether there is a next page
     matches_well: bool | None
     unmet: tuple[str, ...] = ()  # words of the query that the model's training captions lack: their hits are guesses
@@ -56,7 +56,7 @@ class SearchResult(Record):
 
 
 class Facet(Record):
-    """A value that pictures have, and how many have it."""
+    """A value that images have, and how many have it."""
 
     value: str
     count: int
@@ -70,4 +70,4 @@ class Facets(Record):
     first_day: date | None
     last_day: date | None
     with_gps: int
-    pictures: int
+    images: int

@@ -11,7 +11,7 @@ class EpochRecord(Record):
     head_rate: float
     trunk_rate: float
     logit_scale: float
-    pictures_per_s: float
+    images_per_s: float
     seconds: float
     val_recall: dict[str, float]  # t2i_r1, t2i_r5, ... as shares
     val_mean_recall: float

@@ -1,8 +1,8 @@
-"""Embedding on Ray Data: a gallery of pictures to Parquet shards by actors on many machines, and one index of them.
+"""Embedding on Ray Data: a gallery of images to Parquet shards by actors on many machines, and one index of them.
 
 Two streams. First every file is hashed, then each content that no shard holds is embedded by an actor, which writes
 shards. So equal content is computed once, a second run embeds what is new, and one that was stopped goes on where it
-was. Names and hashes travel through Ray; pictures and vectors do not.
+was. Names and hashes travel through Ray; images and vectors do not.
 
 A worker that is lost is started again by Ray, and its shard is computed again. When its node is gone and no other has
 room for it, Ray waits for ever: after `ray_stall_s` without a finished shard the stream is broken off, and what is
@@ -22,9 +22,9 @@ from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
 from components.errors import ConfigError, StorageError
 from components.index.embed import (
-    EmbeddedPictures,
-    PictureContent,
-    require_pictures,
+    EmbeddedImages,
+    ImageContent,
+    require_images,
     require_readable,
     write_gallery_index,
 )
@@ -32,7 +32,7 @@ from components.index.gallery import Gallery
 from components.index.index import VectorIndex
 from components.index.vector_cache import vector_maker
 from components.scaling.ray_session import ray_session, reason_of, told_by_worker, worker_was_lost
-from components.scaling.ray_worker import FILES, NEW, Job, PictureEmbedder, hash_files
+from components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
 from components.scaling.shards import Shards
 
 logger = logging.getLogger(__name__)
@@ -56,19 +56,19 @@ def embed_gallery_on_ray(
 ) -> VectorIndex:
     """`embed_gallery` with actors on Ray Data: the same arguments, the same index, the same errors.
 
-    All nodes must reach the bundle, the pictures and the shards (config.ray_shards, else below cache_dir) by the same
+    All nodes must reach the bundle, the images and the shards (config.ray_shards, else below cache_dir) by the same
     paths. Vectors equal those of the local engine to the bit when both give a call of ONNX Runtime the same number of
     threads on the same kind of processor, else to some 1e-7. Raises besides ConfigError if no node has room for an
     actor, StorageError if workers are lost again and again or Ray fails.
     """
-    require_pictures(gallery)
+    require_images(gallery)
     place = config.ray_shards or str(cache_dir.resolve())
     shards = Shards(place, maker=vector_maker(bundle), dim=bundle.manifest.embedding_dim)
     with ray_session(config.ray_address, cpus=_cpus_here(config)):
         known = _Known(gallery, shards)
         _hash_all(known, gallery, title="hashed" if progress else "")
         job = _job(bundle, gallery, place, config)
-        _embed_missing(known, job, title="pictures" if progress else "")
+        _embed_missing(known, job, title="images" if progress else "")
     return write_gallery_index(bundle, gallery, known.embedded(max_failed_share), path, config)
 
 
@@ -125,7 +125,7 @@ class _Known:
         }
         return pa.table(columns, schema=NEW)
 
-    def embedded(self, max_failed_share: float) -> EmbeddedPictures:
+    def embedded(self, max_failed_share: float) -> EmbeddedImages:
         """Everything, from the shards. Raises DataError, StorageError."""
         items = self._gallery.items
         reasons = {row: self._undecodable[key] for row, key in enumerate(self._sha256) if key in self._undecodable}
@@ -135,10 +135,10 @@ class _Known:
         rows = [row for row in range(len(items)) if row not in reasons]
         found = self.shards.collect([self._sha256[row] for row in rows])
         contents = [
-            PictureContent(self._sha256[row], self._bytes[row], self._modified_s[row], facts)
+            ImageContent(self._sha256[row], self._bytes[row], self._modified_s[row], facts)
             for row, facts in zip(rows, found.facts, strict=True)
         ]
-        return EmbeddedPictures([items[row] for row in rows], contents, found.vectors, found.hashes, failures)
+        return EmbeddedImages([items[row] for row in rows], contents, found.vectors, found.hashes, failures)
 
 
 def _hash_all(known: _Known, gallery: Gallery, *, title: str) -> None:
@@ -151,7 +151,7 @@ def _hash_all(known: _Known, gallery: Gallery, *, title: str) -> None:
             hash_files,  # type: ignore[arg-type]  # Ray's type knows nothing of fn_kwargs
             batch_size=None,
             batch_format="pyarrow",
-            fn_kwargs={"pictures": gallery.place},
+            fn_kwargs={"images": gallery.place},
             num_cpus=1,
         )
         with tqdm(total=sum(map(len, blocks)), desc=title, unit="pic", disable=not title) as bar:
@@ -163,7 +163,7 @@ def _hash_all(known: _Known, gallery: Gallery, *, title: str) -> None:
 def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
     """Run streams until every content is in a shard or known to be unreadable. Raises FinderError."""
     known.look_again()
-    fruitless, most = 0, job.config.ray_shard_pictures
+    fruitless, most = 0, job.config.ray_shard_images
     with tqdm(total=len(known.missing()), desc=title, unit="pic", disable=not title) as bar:
         while rows := known.missing()[:_ROWS_A_STREAM]:
             fault = _embed(known, rows, job, most=most, patience=2**fruitless, bar=bar)
@@ -173,18 +173,18 @@ def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
             if len(known.missing()) < len(rows):
                 fruitless = 0
             else:
-                fruitless, most = fruitless + 1, max(1, most // 4)  # narrows down which picture ends its worker
-            logger.warning("workers on Ray were lost (%s); %d pictures are embedded anew", fault, len(known.missing()))
+                fruitless, most = fruitless + 1, max(1, most // 4)  # narrows down which image ends its worker
+            logger.warning("workers on Ray were lost (%s); %d images are embedded anew", fault, len(known.missing()))
             if fruitless == _FRUITLESS_STREAMS:
                 first = os.fsdecode(known.paths[rows[0]])
                 raise StorageError(
-                    f"workers on Ray were lost {fruitless} times without one finished shard ({fault}); {len(rows)} pictures "
-                    f"are missing, the first is {first}: look at the nodes' memory and at that picture, then run again"
+                    f"workers on Ray were lost {fruitless} times without one finished shard ({fault}); {len(rows)} images "
+                    f"are missing, the first is {first}: look at the nodes' memory and at that image, then run again"
                 )
 
 
 def _embed(known: _Known, rows: Sequence[int], job: Job, *, most: int, patience: int, bar: Any) -> str:  # noqa: ANN401 - tqdm's
-    """One stream of shards of at most so many pictures; why it broke off, "" if it did not."""
+    """One stream of shards of at most so many images; why it broke off, "" if it did not."""
     import ray.data
 
     room = _room(job.config)
@@ -192,7 +192,7 @@ def _embed(known: _Known, rows: Sequence[int], job: Job, *, most: int, patience:
     size = max(1, min(most, -(-len(rows) // (_CALLS_AN_ACTOR * min(room, wanted)))))
     blocks = _blocks(known.new_files(rows), size)
     data = ray.data.from_arrow(blocks).map_batches(
-        PictureEmbedder,
+        ImageEmbedder,
         batch_size=size,
         batch_format="pyarrow",
         fn_constructor_args=(job,),

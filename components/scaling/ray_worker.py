@@ -1,4 +1,4 @@
-"""Ray workers: what runs on the nodes: hash files, embed pictures into shards; knows nothing of Ray itself.
+"""Ray workers: what runs on the nodes: hash files, embed images into shards; knows nothing of Ray itself.
 
 Ray gives each call a block of rows as an Arrow table and takes one back; a call may run twice, and then does the same.
 """
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
-from components.errors import BundleError, FinderError, PictureError
+from components.errors import BundleError, FinderError, ImageError
 from components.features.image_features import unreadable
-from components.images.exif import PictureFacts
-from components.images.image_folder import FileState, PictureFolder, is_uri
+from components.images.exif import ImageFacts
+from components.images.image_folder import FileState, ImageFolder, is_uri
 from components.index.embed import known_facts
 from components.index.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
 from components.scaling.shards import ShardRows, Shards, shard_name
@@ -48,7 +48,7 @@ class Job:
     """What an actor is started with: where things are, as all nodes reach them."""
 
     bundle: str
-    pictures: str
+    images: str
     shards: str
     maker: str
     config: EmbeddingConfig  # device and threads are the actor's own
@@ -60,11 +60,11 @@ class _Hashed(NamedTuple):
     failure: str
 
 
-def hash_files(files: pa.Table, *, pictures: str) -> pa.Table:
+def hash_files(files: pa.Table, *, images: str) -> pa.Table:
     """Content hash, size and time of change of each file, or why it cannot be read. FILES to HASHED."""
-    folder = PictureFolder(pictures)
+    folder = ImageFolder(images)
     paths = [_path(each) for each in files["path"].to_pylist()]
-    with ThreadPoolExecutor(_REQUESTS if is_uri(pictures) else 1) as pool:
+    with ThreadPoolExecutor(_REQUESTS if is_uri(images) else 1) as pool:
         found = list(pool.map(lambda path: _hashed(folder, path), paths))
     columns = {
         "row": files["row"],
@@ -76,17 +76,17 @@ def hash_files(files: pa.Table, *, pictures: str) -> pa.Table:
     return pa.table(columns, schema=HASHED)
 
 
-def _hashed(folder: PictureFolder, path: Path) -> _Hashed:
+def _hashed(folder: ImageFolder, path: Path) -> _Hashed:
     try:
         state = folder.state(path)
         return _Hashed(sha256_of_bytes(folder.read(path)), state, "")
-    except PictureError as error:
+    except ImageError as error:
         return _Hashed("", _UNSEEN, str(error))
     except (OSError, MemoryError) as error:
         return _Hashed("", _UNSEEN, unreadable(error))
 
 
-class PictureEmbedder:
+class ImageEmbedder:
     """An actor: holds the image tower open, embeds a block of files of distinct content a call, writes them as a shard."""
 
     def __init__(self, job: Job) -> None:
@@ -101,7 +101,7 @@ class PictureEmbedder:
     def _open(self, bundle: Bundle) -> None:
         if vector_maker(bundle) != self._job.maker:
             raise BundleError(f"{bundle.path}, or the program, is another one on this node; give all nodes the same")
-        self._folder = PictureFolder(self._job.pictures)
+        self._folder = ImageFolder(self._job.images)
         self._shards = Shards(self._job.shards, maker=self._job.maker, dim=bundle.manifest.embedding_dim)
         self._encoder = throughput_encoder(bundle, self._job.config)
 
@@ -116,7 +116,7 @@ class PictureEmbedder:
         paths = [_path(each) for each in files["path"].to_pylist()]
         name = shard_name(keys)
         kept = set(self._shards.keys_of(name))  # by this call's first run, whose worker was lost before it could tell
-        memory, facts = _Memory(), dict[Path, PictureFacts]()
+        memory, facts = _Memory(), dict[Path, ImageFacts]()
 
         def read(path: Path) -> bytes:
             content = self._folder.read(path)
@@ -142,7 +142,7 @@ def _path(stored: bytes) -> Path:
     return Path(os.fsdecode(stored))
 
 
-def _shard_rows(memory: "_Memory", facts: dict[str, PictureFacts]) -> ShardRows:
+def _shard_rows(memory: "_Memory", facts: dict[str, ImageFacts]) -> ShardRows:
     vectors, hashes = split_rows(np.concatenate(list(memory.rows.values())))
     return ShardRows(list(memory.rows), vectors, hashes, [facts[key] for key in memory.rows])
 

@@ -1,7 +1,7 @@
-"""Shards: Parquet files of picture vectors by content, written by many and read by one; knows nothing of Ray.
+"""Shards: Parquet files of image vectors by content, written by many and read by one; knows nothing of Ray.
 
 A shard is named by the contents it was made for, so that the same work done twice is the same file. It is written whole
-or not at all, and its pages carry checksums: one that is damaged counts as absent, and its pictures are embedded again.
+or not at all, and its pages carry checksums: one that is damaged counts as absent, and its images are embedded again.
 """
 
 import logging
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.errors import StorageError
-from components.images.exif import PictureFacts
+from components.images.exif import ImageFacts
 from components.images.image_folder import is_uri, shown_uri, uri_below
 from components.index.duplicates import Hashes
 from components.storage import sha256_of_bytes, write_bytes_atomically, write_errors
@@ -45,7 +45,7 @@ class ShardRows(NamedTuple):
     keys: Sequence[str]  # SHA-256 of the files, hex
     vectors: Vectors  # (n, dim) unit rows
     hashes: Hashes  # (n,) difference hashes
-    facts: Sequence[PictureFacts]
+    facts: Sequence[ImageFacts]
 
 
 class Shards:
@@ -95,7 +95,7 @@ class Shards:
         """What the shards hold of some contents, in their order. Raises StorageError if one is in none of them."""
         number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
         vectors, hashes = np.empty((len(number), self.dim), np.float32), np.empty(len(number), np.uint64)
-        facts: list[PictureFacts | None] = [None] * len(number)
+        facts: list[ImageFacts | None] = [None] * len(number)
         for table in filter(None, map(self._whole, self._names())):
             of_rows = [number.get(key, -1) for key in table["sha256"].to_pylist()]
             places = np.array(of_rows, np.int64)
@@ -105,7 +105,7 @@ class Shards:
             for place, values in zip(
                 places[taken], table.select(_FACTS.names[2:]).filter(taken).to_pylist(), strict=True
             ):
-                facts[place] = PictureFacts(**values)
+                facts[place] = ImageFacts(**values)
         missing = [key for key, n in number.items() if facts[n] is None]
         if missing:
             raise StorageError(

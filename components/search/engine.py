@@ -17,7 +17,7 @@ from components.index.duplicates import Hashes, fold
 from components.index.exact import Neighbours, Rows, Vectors
 from components.index.index import VectorIndex
 from components.moments import local
-from components.records.search import Facets, Hit, Picture, SearchResult, TruncatedText
+from components.records.search import Facets, Hit, IndexedImage, SearchResult, TruncatedText
 from components.search import filters, matching
 from components.search.negation import Group, group_of, lowered
 from components.search.prompts import expand
@@ -25,11 +25,11 @@ from components.search.query import Query, Term, require_text
 from components.storage import sha256_of_bytes
 
 _JUDGED = 10  # hits that are looked at to say whether anything matches well
-_ROUNDING = 1e-6  # of scores: in float32 a picture's cosine with itself comes out as 0.9999999
+_ROUNDING = 1e-6  # of scores: in float32 an image's cosine with itself comes out as 0.9999999
 
 
 class EncodedQuery(NamedTuple):
-    """A query as vectors. ranking: what pictures are ranked by; wanted: (dim,) unit; own: rows of the very pictures."""
+    """A query as vectors. ranking: what images are ranked by; wanted: (dim,) unit; own: rows of the very images."""
 
     ranking: Vectors
     wanted: Vectors
@@ -59,17 +59,17 @@ class SearchEngine:
         return cls(index, OnnxEncoder(bundle, device="cpu", threads=threads))
 
     def search(self, query: Query | str, k: int = 20) -> SearchResult:
-        """Answer one query; a text alone is a query for its k nearest pictures. Raises QueryError, PictureError."""
+        """Answer one query; a text alone is a query for its k nearest images. Raises QueryError, ImageError."""
         return self.search_many([Query.of_text(query, k=k) if isinstance(query, str) else query])[0]
 
     def search_many(self, queries: Sequence[Query]) -> list[SearchResult]:
-        """Answer several queries with one pass over the vectors. Raises QueryError, PictureError."""
+        """Answer several queries with one pass over the vectors. Raises QueryError, ImageError."""
         return self.rank(queries, self.encode(queries))
 
     # The two stages of a search
 
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
-        """The vectors of queries. Raises QueryError for an unknown id, PictureError for one that cannot be decoded."""
+        """The vectors of queries. Raises QueryError for an unknown id, ImageError for one that cannot be decoded."""
         terms = [term for query in queries for term in query.terms]
         terms += [term for query in queries for term in query.negatives if _group(term) is None]
         texts = query_vectors(self.encoder, {require_text(term.text) for term in terms if term.text is not None})
@@ -98,19 +98,19 @@ class SearchEngine:
         done = [answer for answer in answers if answer is not None]
         return [self._result(*each) for each in zip(queries, encoded, done, counts, strict=True)]
 
-    # What is known of the pictures
+    # What is known of the images
 
-    def picture(self, identity: str) -> Picture:
-        """One picture by its id. Raises QueryError."""
-        return Picture.model_validate(self._facts(self.index.item(self.index.row_of_id(identity))))
+    def image(self, identity: str) -> IndexedImage:
+        """One image by its id. Raises QueryError."""
+        return IndexedImage.model_validate(self._facts(self.index.item(self.index.row_of_id(identity))))
 
-    def picture_path(self, identity: str) -> Path:
-        """Resolved path of a picture's file, which may have gone. Raises QueryError for an unknown id, DataError if the
+    def image_path(self, identity: str) -> Path:
+        """Resolved path of an image's file, which may have gone. Raises QueryError for an unknown id, DataError if the
         path leads outside the folders that were indexed.
         """
         path = self.index.file_of(self.index.row_of_id(identity)).resolve()
         if not any(path.is_relative_to(Path(root).resolve()) for root in self.index.manifest.roots):
-            raise DataError(f"picture {identity} leads outside the folders that were indexed; index them again")
+            raise DataError(f"image {identity} leads outside the folders that were indexed; index them again")
         return path
 
     def facets(self) -> Facets:
@@ -118,7 +118,7 @@ class SearchEngine:
         return filters.facets(self.index.items)
 
     def folder_label(self, name: str) -> str:
-        """The label of a folder that is named by it or by a path. Raises QueryError if it holds no picture."""
+        """The label of a folder that is named by it or by a path. Raises QueryError if it holds no image."""
         return filters.folder_label(self.index.items, self.index.manifest.roots, name)
 
     def _encoded(self, query: Query, texts: dict[str, Vectors]) -> EncodedQuery:
@@ -142,13 +142,13 @@ class SearchEngine:
         return self._group_vectors[group], term.weight * group.strength
 
     def _term(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, Rows]:
-        """Unit vector of a term, and the rows of the index that are the very picture it shows."""
+        """Unit vector of a term, and the rows of the index that are the very image it shows."""
         if term.text is not None:
             return texts[require_text(term.text)], np.empty(0, np.int64)
         if term.like is not None:
             row = self.index.row_of_id(term.like)
             return np.array(self.index.vectors[row]), np.array([row])
-        data = cast("bytes", term.picture)
+        data = cast("bytes", term.image)
         own = self.index.rows_of_content(sha256_of_bytes(data))
         if len(own):
             return np.array(self.index.vectors[own[0]]), own
@@ -165,7 +165,7 @@ class SearchEngine:
         return _Ranked(rows, scores, shown_by)
 
     def _own_first(self, encoded: EncodedQuery, near: Neighbours, mask: NDArray[np.bool_] | None) -> Neighbours:
-        """A picture finds itself first, also among more equal ones than were looked for: nothing scores higher."""
+        """An image finds itself first, also among more equal ones than were looked for: nothing scores higher."""
         found = near.rows >= 0
         rows, scores = near.rows[found], near.scores[found]
         own = encoded.own if mask is None else encoded.own[mask[encoded.own]]
@@ -266,7 +266,7 @@ def query_vectors(encoder: OnnxEncoder, texts: Iterable[str]) -> dict[str, Vecto
 
 
 class _Ranked(NamedTuple):
-    """Pictures of one query, best first. shown_by: (n,) place of the picture each is folded into, itself if shown."""
+    """Images of one query, best first. shown_by: (n,) place of the image each is folded into, itself if shown."""
 
     rows: Rows
     scores: Vectors

@@ -37,14 +37,14 @@ class Explanation(NamedTuple):
 def explain(encoder: OnnxEncoder, source: Path | bytes, query: Vectors, *, at_most_px: int = 1600) -> Explanation:
     """Contributions of an image's regions to its cosine with a query, and their overlay, upright, within at_most_px.
 
-    source: file or bytes. query: (dim,) unit float32. Raises PictureError.
+    source: file or bytes. query: (dim,) unit float32. Raises ImageError.
     """
     found = contributions(encoder, encoder.preprocess.load(source), query)
     return Explanation(found, heat_overlay(load_for_display(source, at_most_px=at_most_px), found.shares))
 
 
 def explain_pooling(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: int = 1600) -> Image.Image:
-    """Overlay of the attention pooling's weights for an image, upright, within at_most_px. Raises PictureError."""
+    """Overlay of the attention pooling's weights for an image, upright, within at_most_px. Raises ImageError."""
     weights = encoder.attention(encoder.preprocess.load(source)[None])[0]
     peak = weights.max(initial=0.0)
     shares = weights / peak if peak > 0 else weights

@@ -23,7 +23,7 @@ _SHOWN_CHARACTERS = 100  # of a label that is not there
 def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
     """Which items pass, (count,) bool; None if no filter is set. For the time of an item see components.moments.
 
-    Raises QueryError for a folder that is not there: a misspelt one must not look like one without fitting pictures.
+    Raises QueryError for a folder that is not there: a misspelt one must not look like one without fitting images.
     """
     conditions = [
         *([_any([_inside(items, folder) for folder in filters.folders])] if filters.folders else []),
@@ -51,14 +51,14 @@ def facets(items: pa.Table) -> Facets:
         first_day=min(times).date() if times else None,
         last_day=max(times).date() if times else None,
         with_gps=items.num_rows - items["latitude"].null_count,
-        pictures=items.num_rows,
+        images=items.num_rows,
     )
 
 
 def folder_label(items: pa.Table, roots: Sequence[str], name: str) -> str:
     """The label of a folder that is named by it, or by an absolute or relative path. roots: of the index's manifest.
 
-    Raises QueryError if the folder holds no picture of the index.
+    Raises QueryError if the folder holds no image of the index.
     """
     if not Path(name).is_absolute() and _has_any(_below(items["folder"], name)):
         return name
@@ -73,12 +73,12 @@ def folder_label(items: pa.Table, roots: Sequence[str], name: str) -> str:
 
 
 def root_label(items: pa.Table, position: int) -> str:
-    """The label of an indexed folder, by its position among the roots; "" if it holds no picture."""
+    """The label of an indexed folder, by its position among the roots; "" if it holds no image."""
     return _label_below(items, position, Path())
 
 
 def _label_below(items: pa.Table, position: int, inner: Path) -> str:
-    """The label of the folder at a relative path below a root, read off any picture in it; "" if there is none."""
+    """The label of the folder at a relative path below a root, read off any image in it; "" if there is none."""
     start = os.fsencode(inner) + b"/" if inner.parts else b""
     of_root = bools(pc.equal(items["root"], number_scalar(position, pa.int16())))
     rows = np.flatnonzero(of_root & bools(pc.starts_with(items["path"], start)))

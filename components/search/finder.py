@@ -1,15 +1,15 @@
-"""Finder: the one object for programs that search pictures; knows nothing of command lines and of HTTP.
+"""Finder: the one object for programs that search images; knows nothing of command lines and of HTTP.
 
     from pathlib import Path
-    from components.finder import Finder
+    from components.search.finder import Finder
 
     finder = Finder.open("~/.local/share/image-finder/library")
     for hit in finder.search("a dog running on the beach", k=5, since="2024-06-01").hits:
         print(f"{hit.score:.2f} {hit.uri}")
-    more = finder.search(pictures=Path("beach.jpg"), unwanted="people")
+    more = finder.search(images=Path("beach.jpg"), unwanted="people")
     finder.explain(more.hits[0].id, "a dog").overlay.save("why.jpg")
 
-A picture is a Path, the bytes of a file or a Pillow image; where it is said, also the id of a hit, a str.
+An image is a Path, the bytes of a file or a Pillow image; where it is said, also the id of a hit, a str.
 """
 
 import threading
@@ -29,17 +29,17 @@ from components.images.preprocess import Pixels
 from components.index.exact import Vectors
 from components.index.generations import POINTER, is_published_root
 from components.index.index import IndexManifest, VectorIndex
-from components.records.search import Facets, Picture, SearchResult
+from components.records.search import Facets, IndexedImage, SearchResult
 from components.search.engine import SearchEngine
 from components.search.explain import Explanation, explain, explain_pooling
 from components.search.query import Query
-from components.search.search_options import PictureSource, SearchOptions, picture_bytes, query_of
+from components.search.search_options import ImageSource, SearchOptions, image_bytes, query_of
 
 if TYPE_CHECKING:
     from components.search.labels import LabelScore
 
 _INDEX_FOLDER = "index"
-_PICTURES_A_CALL = 16
+_IMAGES_A_CALL = 16
 _OPENING_TRIES = 3  # a writer that publishes twice while a generation is being opened takes it away
 _RETRY_S = 10.0  # opening hashes the whole index: one that is damaged is not for every tick of a server
 
@@ -55,7 +55,7 @@ class _Failure(NamedTuple):
 
 
 class Finder:
-    """Searches the pictures of one index. Any method may be called from any number of threads at a time.
+    """Searches the images of one index. Any method may be called from any number of threads at a time.
 
     engine: what answers. `refresh` puts another one in its place, so whoever wants several answers of the same
     generation takes it once.
@@ -88,14 +88,14 @@ class Finder:
     # Searching
 
     def search(self, wanted: str | Query | None = None, **options: Unpack[SearchOptions]) -> SearchResult:
-        """Pictures that fit a text, other pictures (`pictures=`, `like=`) or both, best first.
+        """Images that fit a text, other images (`images=`, `like=`) or both, best first.
 
-        Raises QueryError for what cannot be asked, PictureError for a picture that cannot be read.
+        Raises QueryError for what cannot be asked, ImageError for an image that cannot be read.
         """
         return self.engine.search(query_of(wanted, options))
 
     def search_many(self, queries: Sequence[str | Query]) -> list[SearchResult]:
-        """Answers to several queries, with one pass over the vectors. Raises QueryError, PictureError."""
+        """Answers to several queries, with one pass over the vectors. Raises QueryError, ImageError."""
         return self.engine.search_many([query_of(each, {}) for each in queries])
 
     def encode_text(self, texts: Sequence[str]) -> Vectors:
@@ -104,25 +104,25 @@ class Finder:
         vectors = [encoded.wanted for encoded in engine.encode([Query.of_text(text) for text in texts])]
         return np.stack(vectors) if vectors else np.empty((0, engine.encoder.embedding_dim), np.float32)
 
-    def encode_pictures(self, pictures: Sequence[PictureSource]) -> Vectors:
-        """Unit vectors of pictures as the index holds them: (n, dim) float32. Raises PictureError."""
+    def encode_images(self, images: Sequence[ImageSource]) -> Vectors:
+        """Unit vectors of images as the index holds them: (n, dim) float32. Raises ImageError."""
         encoder = self.engine.encoder
         vectors = [np.empty((0, encoder.embedding_dim), np.float32)]
-        for start in range(0, len(pictures), _PICTURES_A_CALL):
-            pixels = [_pixels(encoder, each) for each in pictures[start : start + _PICTURES_A_CALL]]
+        for start in range(0, len(images), _IMAGES_A_CALL):
+            pixels = [_pixels(encoder, each) for each in images[start : start + _IMAGES_A_CALL]]
             vectors.append(encoder.encode_image(np.stack(pixels)))
         return np.concatenate(vectors)
 
-    def classify(self, picture: PictureSource | str, labels: Sequence[str]) -> "list[LabelScore]":
-        """How well each of some labels fits a picture, or the picture with an id. Raises QueryError, PictureError."""
+    def classify(self, image: ImageSource | str, labels: Sequence[str]) -> "list[LabelScore]":
+        """How well each of some labels fits an image, or the image with an id. Raises QueryError, ImageError."""
         from components.search.labels import classify  # here, since a search has no use for it
 
         engine = self.engine
-        return classify(engine.encoder, _pixels(engine.encoder, _source(engine, picture))[None], labels)[0]
+        return classify(engine.encoder, _pixels(engine.encoder, _source(engine, image))[None], labels)[0]
 
     def explain(
         self,
-        picture: PictureSource | str,
+        image: ImageSource | str,
         wanted: str | Query | None = None,
         *,
         at_most_px: int = 1600,
@@ -131,29 +131,29 @@ class Finder:
         """Which regions of an image, or the image with an id, raise its score for a query; its overlay shows them.
 
         The query is given as for `search`; what it excludes (`unwanted=`, negatives) is no part of the explanation.
-        Raises QueryError, PictureError.
+        Raises QueryError, ImageError.
         """
         engine = self.engine
         (encoded,) = engine.encode([query_of(wanted, options)])
-        return explain(engine.encoder, _readable(engine, picture), encoded.wanted, at_most_px=at_most_px)
+        return explain(engine.encoder, _readable(engine, image), encoded.wanted, at_most_px=at_most_px)
 
-    def explain_pooling(self, picture: PictureSource | str, *, at_most_px: int = 1600) -> Image.Image:
+    def explain_pooling(self, image: ImageSource | str, *, at_most_px: int = 1600) -> Image.Image:
         """Overlay of the attention pooling's weights, which are equal for every query; a view for experts.
 
-        Raises QueryError for an unknown id, PictureError.
+        Raises QueryError for an unknown id, ImageError.
         """
         engine = self.engine
-        return explain_pooling(engine.encoder, _readable(engine, picture), at_most_px=at_most_px)
+        return explain_pooling(engine.encoder, _readable(engine, image), at_most_px=at_most_px)
 
     # What there is to be found
 
-    def picture(self, identity: str) -> Picture:
-        """What is known of the picture with an id. Raises QueryError if there is none."""
-        return self.engine.picture(identity)
+    def image(self, identity: str) -> IndexedImage:
+        """What is known of the image with an id. Raises QueryError if there is none."""
+        return self.engine.image(identity)
 
-    def picture_path(self, identity: str) -> Path:
+    def image_path(self, identity: str) -> Path:
         """Its file, which may have gone since. Raises QueryError, DataError if it is outside the indexed folders."""
-        return self.engine.picture_path(identity)
+        return self.engine.image_path(identity)
 
     def facets(self) -> Facets:
         """Folders, cameras and days that the filters can choose among."""
@@ -162,7 +162,7 @@ class Finder:
     def folder_label(self, name: str) -> str:
         """What the filter `folders` takes, for a folder named by its label or by its absolute or relative path.
 
-        Raises QueryError if it holds no picture of the index.
+        Raises QueryError if it holds no image of the index.
         """
         return self.engine.folder_label(name)
 
@@ -250,17 +250,17 @@ def _open_encoder(bundle: Path, threads: int) -> OnnxEncoder:
     return OnnxEncoder(Bundle.open(bundle), device="cpu", threads=threads)
 
 
-def _source(engine: SearchEngine, picture: PictureSource | str) -> PictureSource:
-    return engine.picture_path(picture) if isinstance(picture, str) else picture
+def _source(engine: SearchEngine, image: ImageSource | str) -> ImageSource:
+    return engine.image_path(image) if isinstance(image, str) else image
 
 
-def _readable(engine: SearchEngine, picture: PictureSource | str) -> Path | bytes:
-    source = _source(engine, picture)
-    return picture_bytes(source) if isinstance(source, Image.Image) else source
+def _readable(engine: SearchEngine, image: ImageSource | str) -> Path | bytes:
+    source = _source(engine, image)
+    return image_bytes(source) if isinstance(source, Image.Image) else source
 
 
-def _pixels(encoder: OnnxEncoder, picture: PictureSource) -> Pixels:
-    """Pixels of one picture: (input_px, input_px, 3) uint8. Raises PictureError."""
-    if isinstance(picture, Image.Image):
-        return encoder.preprocess.pixels(upright_rgb(picture))
-    return encoder.preprocess.load(picture)
+def _pixels(encoder: OnnxEncoder, image: ImageSource) -> Pixels:
+    """Pixels of one image: (input_px, input_px, 3) uint8. Raises ImageError."""
+    if isinstance(image, Image.Image):
+        return encoder.preprocess.pixels(upright_rgb(image))
+    return encoder.preprocess.load(image)

@@ -1,4 +1,4 @@
-"""Labels: which of some words fit a picture best, without training for them; knows nothing of files or indexes."""
+"""Labels: which of some words fit an image best, without training for them; knows nothing of files or indexes."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _LISTED_CHARACTERS = 60
 
 
 class LabelScore(Record):
-    """How well a label fits a picture. probability: its share among the labels given, 0 to 1; score: cosine, -1 to 1."""
+    """How well a label fits an image. probability: its share among the labels given, 0 to 1; score: cosine, -1 to 1."""
 
     label: str
     probability: float
@@ -25,7 +25,7 @@ class LabelScore(Record):
 
 
 class Labels:
-    """Labels as vectors: encoded once, compared with any number of pictures."""
+    """Labels as vectors: encoded once, compared with any number of images."""
 
     def __init__(self, encoder: OnnxEncoder, labels: Sequence[str], *, templates: tuple[str, ...] = TEMPLATES) -> None:
         """templates: sentences with {} for the label; a label's vector is the mean of its sentences, of length 1.
@@ -36,13 +36,13 @@ class Labels:
         self.vectors = _label_vectors(encoder, self.names, templates)
         self._logit_scale = encoder.bundle.scores().logit_scale
 
-    def score(self, pictures: Vectors) -> list[list[LabelScore]]:
-        """For each picture all labels, the most probable first; equal ones in the order given.
+    def score(self, images: Vectors) -> list[list[LabelScore]]:
+        """For each image all labels, the most probable first; equal ones in the order given.
 
-        pictures: (n, embedding_dim) unit vectors. A picture's probabilities, the softmax of its cosines times the
+        images: (n, embedding_dim) unit vectors. An image's probabilities, the softmax of its cosines times the
         bundle's logit scale, sum to 1: they compare the labels and do not say that any of them fits.
         """
-        cosines = pictures.astype(np.float64) @ self.vectors.T.astype(np.float64)
+        cosines = images.astype(np.float64) @ self.vectors.T.astype(np.float64)
         shares = _softmax(self._logit_scale * cosines)
         return [
             [
@@ -56,7 +56,7 @@ class Labels:
 def classify(
     encoder: OnnxEncoder, pixels: Pixels, labels: Sequence[str], *, templates: tuple[str, ...] = TEMPLATES
 ) -> list[list[LabelScore]]:
-    """For each picture all labels, the most probable first, see `Labels`. pixels: (n, px, px, 3) uint8, preprocessed.
+    """For each image all labels, the most probable first, see `Labels`. pixels: (n, px, px, 3) uint8, preprocessed.
 
     Raises QueryError.
     """

@@ -20,11 +20,11 @@ class IndexInfo(Record):
     index: str
     generation: str
     published_at: str  # ISO 8601, UTC
-    pictures: int
+    images: int
     kind: str  # exact, hnsw or ivfpq
     recall_at_10: float | None  # of an approximate kind against exact, with texts
-    folders: dict[str, int]  # absolute folder -> pictures in it
-    labels: dict[str, str]  # absolute folder -> its label, which filters take; "" if it holds no picture
+    folders: dict[str, int]  # absolute folder -> images in it
+    labels: dict[str, str]  # absolute folder -> its label, which filters take; "" if it holds no image
     failed: dict[str, str]  # file -> reason
     bundle: str  # sha256
     bundle_path: str
@@ -46,7 +46,7 @@ def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
         index=str(index_path),
         generation=index.path.name,
         published_at=datetime.fromtimestamp(clipped_s(int(published_at)), UTC).isoformat(timespec="seconds"),
-        pictures=manifest.count,
+        images=manifest.count,
         kind=manifest.kind,
         recall_at_10=manifest.approximate.recall_at_10 if manifest.approximate else None,
         folders={root: counts[position] for position, root in enumerate(manifest.roots)},

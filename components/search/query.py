@@ -24,22 +24,22 @@ EXAMPLE = "'a dog running on the beach'"
 
 
 class Term(Record):
-    """One thing that is wanted or not: exactly one of a text, a picture's bytes, the id of a picture in the index."""
+    """One thing that is wanted or not: exactly one of a text, an image's bytes, the id of an image in the index."""
 
     text: str | None = None
-    picture: bytes | None = Field(None, repr=False)
+    image: bytes | None = Field(None, repr=False)
     like: str | None = Field(None, max_length=64)
     weight: float = Field(1.0, gt=0, le=10)
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
-        if [self.text, self.picture, self.like].count(None) != 2:
-            raise ValueError("a term is either a text, a picture or the id of a picture")
+        if [self.text, self.image, self.like].count(None) != 2:
+            raise ValueError("a term is either a text, an image or the id of an image")
         return self
 
 
 class Filters(Record):
-    """Which pictures are looked at; all that are given must hold."""
+    """Which images are looked at; all that are given must hold."""
 
     folders: tuple[str, ...] = Field((), max_length=64, description="labels of folders; what lies below them counts")
     since: date | None = Field(
@@ -101,7 +101,7 @@ def require_text(text: str) -> str:
     """
     text = text.encode("utf-8", "replace").decode().strip()
     if not text:
-        raise QueryError(f"the query is empty; say what the picture shows, e.g. {EXAMPLE}")
+        raise QueryError(f"the query is empty; say what the image shows, e.g. {EXAMPLE}")
     if len(text) > MAX_QUERY_CHARACTERS:
         raise QueryError(f"the query has {len(text)} characters, at most {MAX_QUERY_CHARACTERS} are read; shorten it")
     return text
@@ -109,5 +109,5 @@ def require_text(text: str) -> str:
 
 def _told(error: ValidationError) -> str:
     if error.errors(include_url=False)[0]["loc"] == ("terms",):
-        return f"the query is empty; name a text, a picture or the id of a picture, e.g. {EXAMPLE}"
+        return f"the query is empty; name a text, an image or the id of an image, e.g. {EXAMPLE}"
     return f"query: {first_fault(error)}"

@@ -1,4 +1,4 @@
-"""Search options: a question as keyword arguments, for programs; reads the pictures that are named and decodes none."""
+"""Search options: a question as keyword arguments, for programs; reads the images that are named and decodes none."""
 
 import io
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from PIL import Image
 
-from components.errors import PictureError, QueryError
-from components.images.images import picture_size, upright_rgb
+from components.errors import ImageError, QueryError
+from components.images.images import image_size, upright_rgb
 from components.search.query import NEGATIVE_WEIGHT, Filters, Query
 
-PictureSource: TypeAlias = Path | bytes | Image.Image
-_LISTS = ("unwanted", "pictures", "like", "folders", "cameras")
+ImageSource: TypeAlias = Path | bytes | Image.Image
+_LISTS = ("unwanted", "images", "like", "folders", "cameras")
 
 
 class SearchOptions(TypedDict, total=False):
     """What a search can be told besides its text; the words are those of the command line and of HTTP.
 
     k: hits on a page (20, at most 500); offset: hits before it. unwanted: texts that lower the rank of images that show
-    them; none is removed. pictures, like: images to search by, with the text or instead of it, like by the ids that hits have. folders (labels; Finder.folder_label
+    them; none is removed. images, like: images to search by, with the text or instead of it, like by the ids that hits have. folders (labels; Finder.folder_label
     has that of a path), since, until (days, included), cameras, min_px (shorter side), orientation, has_gps: filters.
     min_score: lowest score. fold: False shows each of several near-duplicates. A list of one may be given as that one.
     """
@@ -30,7 +30,7 @@ class SearchOptions(TypedDict, total=False):
     min_score: float | None
     fold: bool
     unwanted: Sequence[str] | str
-    pictures: Sequence[PictureSource] | PictureSource
+    images: Sequence[ImageSource] | ImageSource
     like: Sequence[str] | str
     folders: Sequence[str] | str
     since: date | str | None
@@ -42,7 +42,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 def query_of(wanted: str | Query | None, options: SearchOptions) -> Query:
-    """The query that a text and options ask. Raises QueryError, PictureError for a picture that cannot be read."""
+    """The query that a text and options ask. Raises QueryError, ImageError for an image that cannot be read."""
     if isinstance(wanted, Query):
         if options:
             raise QueryError(f"a Query holds its own options, {', '.join(options)} cannot be added; set them in it")
@@ -51,31 +51,31 @@ def query_of(wanted: str | Query | None, options: SearchOptions) -> Query:
     for name in _LISTS:
         values[name] = _several(values.get(name, ()))
     terms: list[dict[str, object]] = [] if wanted is None else [{"text": wanted}]
-    terms += [{"picture": picture_bytes(each)} for each in values.pop("pictures")]
+    terms += [{"image": image_bytes(each)} for each in values.pop("images")]
     terms += [{"like": each} for each in values.pop("like")]
     negatives = [{"text": each, "weight": NEGATIVE_WEIGHT} for each in values.pop("unwanted")]
     filters = {name: values.pop(name) for name in Filters.model_fields if name in values}
     return Query.parse({"terms": terms, "negatives": negatives, "filters": filters, **values})
 
 
-def picture_bytes(picture: PictureSource) -> bytes:
-    """The bytes of a picture's file; those of a Pillow image are a PNG. Raises PictureError.
+def image_bytes(image: ImageSource) -> bytes:
+    """The bytes of an image's file; those of a Pillow image are a PNG. Raises ImageError.
 
     The header is looked at first, so that a pipe, a folder or a film of many GB is refused and not read.
     """
-    if isinstance(picture, Image.Image):
+    if isinstance(image, Image.Image):
         stream = io.BytesIO()
-        upright_rgb(picture).save(stream, "PNG", compress_level=1)
+        upright_rgb(image).save(stream, "PNG", compress_level=1)
         return stream.getvalue()
-    if isinstance(picture, bytes):
-        return picture
-    picture_size(picture)
+    if isinstance(image, bytes):
+        return image
+    image_size(image)
     try:
-        return picture.read_bytes()
+        return image.read_bytes()
     except OSError as error:  # it has gone since
-        raise PictureError(f"{picture}: {error.strerror}") from error
+        raise ImageError(f"{image}: {error.strerror}") from error
 
 
 def _several(value: object) -> tuple[object, ...]:
-    alone = isinstance(value, str | PictureSource)
+    alone = isinstance(value, str | ImageSource)
     return (value,) if alone else tuple(cast("Sequence[object]", value))

@@ -1,4 +1,4 @@
-"""Epoch plan: which pictures and which of their captions meet in which batch; pure, a function of seed and epoch."""
+"""Epoch plan: which images and which of their captions meet in which batch; pure, a function of seed and epoch."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ IntArray = NDArray[np.int64]
 
 class BatchPlan(NamedTuple):
     """One batch. image_rows: (n_images,); caption_rows: (n_texts,); image_of_text: (n_texts,) position in image_rows;
-    views: (n_images,) int64 which view of each picture is seen, see components.images.augmentation.
+    views: (n_images,) int64 which view of each image is seen, see components.images.augmentation.
     """
 
     image_rows: IntArray
@@ -28,11 +28,11 @@ def plan_epoch(
     epoch: int,
     views: int = 1,
 ) -> list[BatchPlan]:
-    """Shuffle pictures into batches of nearly equal size; each picture brings captions_per_image of its captions.
+    """Shuffle images into batches of nearly equal size; each image brings captions_per_image of its captions.
 
-    image_of_caption: (n_captions,) row of each caption's picture, every picture has at least one. A picture's captions
-    are dealt in a random order of its own and take turns, so that all are used before one comes again; a picture with
-    fewer captions brings them all. epoch counts from 0. views: of each picture; it begins with a random one of them, and
+    image_of_caption: (n_captions,) row of each caption's image, every image has at least one. An image's captions
+    are dealt in a random order of its own and take turns, so that all are used before one comes again; an image with
+    fewer captions brings them all. epoch counts from 0. views: of each image; it begins with a random one of them, and
     they take turns.
     """
     n_images = int(image_of_caption.max()) + 1
@@ -61,13 +61,13 @@ class Share(NamedTuple):
 
 
 def share_of_batch(plan: BatchPlan, rank: int, world: int) -> Share:
-    """The share of rank `rank` of `world`: neighbouring pictures with all their captions, in the batch's order.
+    """The share of rank `rank` of `world`: neighbouring images with all their captions, in the batch's order.
 
-    Shares differ by one picture at most; a batch of fewer pictures than ranks leaves some with none.
+    Shares differ by one image at most; a batch of fewer images than ranks leaves some with none.
     """
     n_images = len(plan.image_rows)
     first, end = rank * n_images // world, (rank + 1) * n_images // world
-    # plan_epoch lists the captions in the order of their pictures
+    # plan_epoch lists the captions in the order of their images
     first_text, end_text = np.searchsorted(plan.image_of_text, [first, end]).tolist()
     images, texts = slice(first, end), slice(first_text, end_text)
     own = BatchPlan(
@@ -79,18 +79,18 @@ def share_of_batch(plan: BatchPlan, rank: int, world: int) -> Share:
 def batches_of_epoch(n_images: int, batch_images: int) -> int:
     """Number of batches in an epoch.
 
-    A batch of one picture has no negatives, so there is none unless there is one picture: with batch_images 2 and an
-    odd number of pictures, one batch holds 3.
+    A batch of one image has no negatives, so there is none unless there is one image: with batch_images 2 and an
+    odd number of images, one batch holds 3.
     """
     return max(1, min(-(-n_images // batch_images), n_images // 2))
 
 
 def smallest_batch(n_images: int, batch_images: int) -> int:
-    """Pictures in the smallest batch of an epoch."""
+    """Images in the smallest batch of an epoch."""
     return n_images // batches_of_epoch(n_images, batch_images)
 
 
 def _dealt_captions(image_of_caption: IntArray, seed: int) -> IntArray:
-    """Caption rows grouped by picture, in a random order within each picture that stays for the whole training."""
+    """Caption rows grouped by image, in a random order within each image that stays for the whole training."""
     shuffled = np.random.default_rng((seed, 1 << 32)).permutation(len(image_of_caption))
     return shuffled[np.argsort(image_of_caption[shuffled], kind="stable")]

@@ -69,13 +69,13 @@ def train(
 
     on_epoch is told every epoch in order; after a kill, those that were finished before come again first. Of several
     ranks each is given the same model, sets, config and work folder. Raises ConfigError for a device that is not
-    there, DataError for a set without pictures, StorageError, ProcessError when another rank is gone.
+    there, DataError for a set without images, StorageError, ProcessError when another rank is gone.
     """
     for name, data in (("train", train_set), ("val", val_set)):
         if len(data.images) == 0:
-            raise DataError(f"the {name} set holds no pictures; at least 2 are needed to train, 1 to validate")
+            raise DataError(f"the {name} set holds no images; at least 2 are needed to train, 1 to validate")
     if len(train_set.images) < 2:
-        raise DataError("the train set holds a single picture, expected at least 2: a contrast needs another one")
+        raise DataError("the train set holds a single image, expected at least 2: a contrast needs another one")
     _require_shares(len(train_set.images), config, ranks)
     run = _Run(model, config, batches_of_epoch(len(train_set.images), config.batch_images), ranks)
     with resume.only_one(work) if ranks.leads else contextlib.nullcontext(), freed_memory_kept():
@@ -183,7 +183,7 @@ class _Run:
             head_rate=self.optimizer.param_groups[0]["lr"],
             trunk_rate=self.optimizer.param_groups[2]["lr"],
             logit_scale=float(self.model.logit_scale().detach()),
-            pictures_per_s=len(train_set.images) / seconds,
+            images_per_s=len(train_set.images) / seconds,
             seconds=seconds,
             val_recall=recall,
             val_mean_recall=sum(recall.values()) / len(recall),
@@ -315,7 +315,7 @@ def _require_shares(n_images: int, config: TrainingConfig, ranks: Ranks) -> None
     smallest = smallest_batch(n_images, config.batch_images)
     if smallest < ranks.world:
         raise ConfigError(
-            f"training.processes: {ranks.world} processes cannot share the smallest batch, of {smallest} pictures; "
+            f"training.processes: {ranks.world} processes cannot share the smallest batch, of {smallest} images; "
             f"start fewer or raise batch_images ({config.batch_images})"
         )
 

@@ -14,7 +14,7 @@ def freed_memory_kept() -> Iterator[None]:
     """While it lasts, blocks of up to 1 GB are taken from memory that was freed before; does nothing without glibc.
 
     glibc maps blocks above 32 MB anew each time, and the system clears them page by page: a step through Lite2's last two
-    stages, 128 pictures of 260 px, took 2.1 times as long on two cores (2.2 s against 1.05 s).
+    stages, 128 images of 260 px, took 2.1 times as long on two cores (2.2 s against 1.05 s).
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -28,12 +28,12 @@ class TextInput(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """Pictures by row."""
+    """Images by row."""
 
     def __len__(self) -> int: ...
 
     def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
-        """What `embed` reads, one row a picture. views: (n,) number of the view of each; None: the pictures themselves."""
+        """What `embed` reads, one row an image. views: (n,) number of the view of each; None: the images themselves."""
         ...
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
@@ -68,10 +68,10 @@ class TextSource(Protocol):
 
 
 class CachedImages:
-    """Frozen-stem features of views of pictures."""
+    """Frozen-stem features of views of images."""
 
     def __init__(self, caches: Sequence[ContentCache], keys: Sequence[str]) -> None:
-        """caches: one a view, that of the pictures themselves first; keys: content key of each row, in every cache."""
+        """caches: one a view, that of the images themselves first; keys: content key of each row, in every cache."""
         self._caches = list(caches)
         places = [each.places(keys) for each in self._caches]
         self._starts = np.stack([starts for starts, _ in places])  # (views, rows)
@@ -101,7 +101,7 @@ class CachedImages:
 
 
 class DecodedImages:
-    """Pictures decoded from their files each time."""
+    """Images decoded from their files each time."""
 
     def __init__(self, paths: Sequence[Path], preprocess: Preprocess) -> None:
         """paths: file of each row."""
@@ -194,7 +194,7 @@ class TokenisedTexts:
 
 
 class PairedSet(NamedTuple):
-    """Pictures and their captions. image_of_caption: (n_captions,) row of each caption's picture."""
+    """Images and their captions. image_of_caption: (n_captions,) row of each caption's image."""
 
     images: ImageSource
     texts: TextSource
@@ -205,7 +205,7 @@ class PairedSet(NamedTuple):
 def embed_all(
     model: DualEncoder, data: PairedSet, *, device: torch.device, batch: int = 256
 ) -> tuple[Vectors, Vectors]:
-    """Unit vectors of all pictures and all captions in evaluation mode: (n_images, dim), (n_captions, dim) float32."""
+    """Unit vectors of all images and all captions in evaluation mode: (n_images, dim), (n_captions, dim) float32."""
     every = np.arange(len(data.images)), np.arange(len(data.texts))
     return embed_rows(model, data, *every, device=device, batch=batch)
 
@@ -220,7 +220,7 @@ def embed_rows(
     device: torch.device = _CPU,
     batch: int = 256,
 ) -> tuple[Vectors, Vectors]:
-    """Unit vectors of some pictures and some captions in evaluation mode, in the order of their rows."""
+    """Unit vectors of some images and some captions in evaluation mode, in the order of their rows."""
     model.eval()
 
     def texts(rows: IntArray) -> Tensor:

@@ -40,42 +40,42 @@ from components.training.sources import (
 )
 
 _FINISHED = "finished"
-_EMBEDDED = 256  # looks at pictures, or captions, a batch
-_BANKED_CAPTIONS, _MEAN_PICTURES = 20_000, 2_000  # of the training part, that a hub correction is learned from
+_EMBEDDED = 256  # looks at images, or captions, a batch
+_BANKED_CAPTIONS, _MEAN_IMAGES = 20_000, 2_000  # of the training part, that a hub correction is learned from
 _RUNNING_ONLY = {"rendezvous", "restarts", "wait_s"}  # say how a training runs, not what comes out
 _CODE_FOLDERS = ("data", "encoders", "evaluation", "export", "features", "training")
 
 
 @dataclass(frozen=True)
-class CaptionedPictures:
-    """A captions table with the pictures table it refers to and the folder file names are relative to."""
+class CaptionedImages:
+    """A captions table with the images table it refers to and the folder file names are relative to."""
 
     captions: pd.DataFrame
-    pictures: pd.DataFrame
+    images: pd.DataFrame
     root: Path
 
-    def first_captions(self, count: int | None) -> "CaptionedPictures":
-        """The same pictures with their first `count` captions by id; all of them for None."""
+    def first_captions(self, count: int | None) -> "CaptionedImages":
+        """The same images with their first `count` captions by id; all of them for None."""
         if count is None:
             return self
         kept = self.captions.sort_values("caption_id", kind="stable").groupby("image_id").head(count)
         return replace(self, captions=self.captions.loc[kept.index.sort_values()].reset_index(drop=True))
 
     def image_ids(self) -> IntArray:
-        """Ids of the captioned pictures, ascending: the row order of everything computed from this."""
+        """Ids of the captioned images, ascending: the row order of everything computed from this."""
         return np.sort(self.captions["image_id"].unique())
 
     def image_of_caption(self) -> IntArray:
-        """(n_captions,) row of each caption's picture in image_ids."""
+        """(n_captions,) row of each caption's image in image_ids."""
         return np.searchsorted(self.image_ids(), self.captions["image_id"].to_numpy())
 
-    def picture_rows(self) -> pd.DataFrame:
-        """The pictures table in the order of image_ids. Raises DataError if a picture is absent or unreadable."""
-        rows = self.pictures.drop_duplicates("image_id").set_index("image_id").reindex(self.image_ids())
+    def image_rows(self) -> pd.DataFrame:
+        """The images table in the order of image_ids. Raises DataError if an image is absent or unreadable."""
+        rows = self.images.drop_duplicates("image_id").set_index("image_id").reindex(self.image_ids())
         faulty = rows.index[(rows["sha256"].isna()) | (rows["sha256"] == "")]
         if len(faulty):
             raise DataError(
-                f"{len(faulty)} captioned pictures are absent or unreadable, first id {faulty[0]}; validate the captions first"
+                f"{len(faulty)} captioned images are absent or unreadable, first id {faulty[0]}; validate the captions first"
             )
         return rows
 
@@ -107,14 +107,14 @@ def untrained(config: ModelConfig, seed: int) -> Assembled:
 def paired_set(
     assembled: Assembled,
     config: ModelConfig,
-    data: CaptionedPictures,
+    data: CaptionedImages,
     settings: FeatureSettings,
     *,
     views: int = 1,
 ) -> PairedSet:
     """Training inputs of a table; features of frozen trunks are computed where they are missing.
 
-    views: so many views of each picture may be asked for. Raises DataError.
+    views: so many views of each image may be asked for. Raises DataError.
     """
     return PairedSet(
         _image_source(assembled, config, data, settings, views=views),
@@ -126,12 +126,12 @@ def paired_set(
 def extract_features(
     config: ModelConfig,
     seed: int,
-    tables: list[CaptionedPictures],
+    tables: list[CaptionedImages],
     settings: FeatureSettings,
     *,
     views: int = 1,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables. views: of the first table's pictures."""
+    """Fill the caches of frozen trunks for all tables. views: of the first table's images."""
     assembled = untrained(config, seed)
     for number, data in enumerate(tables):
         paired_set(assembled, config, data, settings, views=1 if number else views)
@@ -146,8 +146,8 @@ def extract_features(
 
 
 def train_checkpoint(
-    train_data: CaptionedPictures,
-    val_data: CaptionedPictures,
+    train_data: CaptionedImages,
+    val_data: CaptionedImages,
     configs: tuple[ModelConfig, TrainingConfig],
     settings: FeatureSettings,
     *,
@@ -201,29 +201,29 @@ def train_checkpoint(
 
 
 def checkpoint_vectors(
-    checkpoint: Checkpoint, data: CaptionedPictures, settings: FeatureSettings, *, device: str = "auto"
+    checkpoint: Checkpoint, data: CaptionedImages, settings: FeatureSettings, *, device: str = "auto"
 ) -> tuple[Vectors, Vectors]:
-    """A checkpoint's unit vectors of a table: pictures in the order of image_ids, captions in theirs."""
+    """A checkpoint's unit vectors of a table: images in the order of image_ids, captions in theirs."""
     assembled = checkpoint.load()
     target = pick_device(device)
     looks = len(assembled.model.image_tower.looks)
     images = (
         _image_source(assembled, checkpoint.config, data, settings, views=1)
         if looks == 1
-        else _decoded_images(assembled, data)  # cached features are of the whole picture alone
+        else _decoded_images(assembled, data)  # cached features are of the whole image alone
     )
     data_set = PairedSet(images, _text_source(assembled, checkpoint.config, data, settings), data.image_of_caption())
     return embed_all(assembled.model.to(target), data_set, device=target, batch=_EMBEDDED // looks)
 
 
 def _fit_hubs(model: DualEncoder, train_set: PairedSet, device: torch.device) -> None:
-    """Let the model's hub correction, if it has one, learn from captions and pictures of the training part."""
+    """Let the model's hub correction, if it has one, learn from captions and images of the training part."""
     hubs = model.image_tower.hubs
     if hubs is None:
         return
     captions = _thinned(np.arange(len(train_set.texts)), _BANKED_CAPTIONS)
-    pictures = _thinned(np.arange(len(train_set.images)), _MEAN_PICTURES)
-    vectors = embed_rows(model.to(device), train_set, pictures, captions, device=device)
+    images = _thinned(np.arange(len(train_set.images)), _MEAN_IMAGES)
+    vectors = embed_rows(model.to(device), train_set, images, captions, device=device)
     model.cpu()
     image_vectors, text_vectors = (plain_vectors(torch.from_numpy(each)) for each in vectors)
     hubs.fit(text_vectors, image_vectors)
@@ -235,11 +235,11 @@ def _thinned(rows: IntArray, most: int) -> IntArray:
 
 
 def _image_source(
-    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings, *, views: int
+    assembled: Assembled, config: ModelConfig, data: CaptionedImages, settings: FeatureSettings, *, views: int
 ) -> ImageSource:
     if config.image.trained_stages == "all":
         return _decoded_images(assembled, data)
-    rows = data.picture_rows()
+    rows = data.image_rows()
     paths = [data.root / name for name in rows["file_name"]]
     keys = rows["sha256"].tolist()
     caches = []
@@ -250,25 +250,25 @@ def _image_source(
     return CachedImages(caches, keys)
 
 
-def _decoded_images(assembled: Assembled, data: CaptionedPictures) -> DecodedImages:
-    return DecodedImages([data.root / name for name in data.picture_rows()["file_name"]], assembled.preprocess)
+def _decoded_images(assembled: Assembled, data: CaptionedImages) -> DecodedImages:
+    return DecodedImages([data.root / name for name in data.image_rows()["file_name"]], assembled.preprocess)
 
 
 def _fill(
     cache: ContentCache, assembled: Assembled, keys: dict[Path, str], settings: FeatureSettings, *, view: int
 ) -> None:
-    """Compute the features of the pictures that the cache lacks. keys: content key of each path."""
+    """Compute the features of the images that the cache lacks. keys: content key of each path."""
     missing = [path for path, key in keys.items() if key not in cache]
     if not missing:
         return
     found = extract_image_features(assembled, missing, cache, settings.embedding, view=view, progress=settings.progress)
     changed = [path for path in missing if found[path] != keys[path]]
     if changed:
-        raise DataError(f"{len(changed)} pictures changed after validation, first {changed[0]}; run the pipeline again")
+        raise DataError(f"{len(changed)} images changed after validation, first {changed[0]}; run the pipeline again")
 
 
 def _text_source(
-    assembled: Assembled, config: ModelConfig, data: CaptionedPictures, settings: FeatureSettings
+    assembled: Assembled, config: ModelConfig, data: CaptionedImages, settings: FeatureSettings
 ) -> TextSource:
     captions = data.captions["caption"].tolist()
     if config.text.trained_layers:
@@ -290,13 +290,13 @@ def _forget_finished(work: Path) -> None:
 
 
 def _identity(
-    train_data: CaptionedPictures, val_data: CaptionedPictures, configs: tuple[ModelConfig, TrainingConfig]
+    train_data: CaptionedImages, val_data: CaptionedImages, configs: tuple[ModelConfig, TrainingConfig]
 ) -> str:
-    """Hash of everything that decides the outcome of a training: configs, code, pictures, captions."""
+    """Hash of everything that decides the outcome of a training: configs, code, images, captions."""
     model_config, training = configs
     parts = [model_config.model_dump_json(), training.model_dump_json(exclude=_RUNNING_ONLY), _code_sha256()]
     for data in (train_data, val_data):
-        parts += data.picture_rows()["sha256"].tolist()
+        parts += data.image_rows()["sha256"].tolist()
         parts += text_keys(data.captions["caption"].tolist())
         parts.append(data.image_of_caption().tobytes().hex())
     return sha256_of_bytes("\n".join(parts).encode())

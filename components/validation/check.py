@@ -1,10 +1,10 @@
-"""Data check: a folder of captioned pictures to its validation report, the way a training sees it."""
+"""Data check: a folder of captioned images to its validation report, the way a training sees it."""
 
 from pathlib import Path
 
 from components.captions.coco import read_captions
 from components.captions.layout import detect_layout
-from components.captions.manifest import build_manifest, inspect_pictures
+from components.captions.manifest import build_manifest, inspect_images
 from components.captions.tokens import Tokenizer, packaged_tokenizer_json
 from components.configs import ValidationConfig
 from components.records.data import ValidationReport
@@ -17,12 +17,12 @@ def check_folder(root: Path, *, max_quarantined_share: float, progress: bool = T
     """Read, inspect and validate a data set found out from its folder. Captions are counted in the packaged trunk's tokens."""
     dataset = detect_layout(root)
     captions = read_captions(dataset)
-    pictures = inspect_pictures(captions, root, progress=progress)
+    images = inspect_images(captions, root, progress=progress)
     tokenizer = Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS)
     return validate_captions(
         captions,
-        pictures,
-        build_manifest(captions, pictures, dataset),
+        images,
+        build_manifest(captions, images, dataset),
         ValidationConfig(max_quarantined_share=max_quarantined_share),
         token_counts=tokenizer.count(captions["caption"].tolist()),
     )

@@ -1,10 +1,10 @@
 """Data expectations: what a captions table must fulfil, stated in Great Expectations; knows nothing of files or models.
 
-Facts are computed as columns (how often an id occurs, tokens, what became of the picture), expectations are stated
+Facts are computed as columns (how often an id occurs, tokens, what became of the image), expectations are stated
 over them, and a null fact means "does not apply". This is the one file that imports great_expectations, and only when
 a validation runs: the import takes 6 to 8 s, which gates, reports and the command line must not pay.
 
-Stages, each over what the one before left: tables and ids -> single captions -> captions of a picture -> the usable rest.
+Stages, each over what the one before left: tables and ids -> single captions -> captions of an image -> the usable rest.
 """
 
 import warnings
@@ -39,40 +39,40 @@ class _Outcome:
 
 def validate_captions(
     captions: DataFrame,
-    pictures: DataFrame,
+    images: DataFrame,
     manifest: DatasetManifest,
     config: ValidationConfig,
     *,
     token_counts: IntArray,
     previous: DatasetManifest | None = None,
 ) -> ValidationReport:
-    """Hold captions and pictures against every expectation; nothing is raised for bad rows, they are quarantined by id.
+    """Hold captions and images against every expectation; nothing is raised for bad rows, they are quarantined by id.
 
     captions: image_id, caption_id, file_name, caption, width_px, height_px (as annotated, 0: unknown), license, part.
-    pictures: image_id, file_name, part, sha256 ("": absent), bytes, width_px, height_px (upright), error ("": readable).
+    images: image_id, file_name, part, sha256 ("": absent), bytes, width_px, height_px (upright), error ("": readable).
     A report's caption ids are unique within a part. When the parts of a table share some (Flickr8k counts from 1 in each),
-    its reasons name the part: "picture_missing@val".
+    its reasons name the part: "image_missing@val".
     token_counts: (n_captions,) tokens of each caption without the special ones, in the order of captions.
     previous: manifest of the data version before this one, to measure drift against; None: drift is not measured.
     Wrong types end the validation after its first expectations, since no fact can be computed from them.
     Raises DataError when columns are missing or unexpected, or token_counts has another length than captions.
     """
     facts.require_columns("captions", captions, facts.CAPTION_COLUMNS)
-    facts.require_columns("pictures", pictures, facts.PICTURE_COLUMNS)
+    facts.require_columns("images", images, facts.IMAGE_COLUMNS)
     if token_counts.shape != (len(captions),):
         raise DataError(
             f"token_counts has shape {token_counts.shape}, expected ({len(captions)},): one count a caption"
         )
-    outcomes = _check("types", facts.type_facts(captions, pictures), rules.type_rules())
+    outcomes = _check("types", facts.type_facts(captions, images), rules.type_rules())
     quarantined: dict[str, tuple[int, ...]] = {}
     n_images, usable = 0, captions
     if _passed(outcomes):
-        pictures = facts.as_typed(pictures, facts.PICTURE_COLUMNS)
+        images = facts.as_typed(images, facts.IMAGE_COLUMNS)
         usable = facts.as_typed(captions, facts.CAPTION_COLUMNS)
         usable = usable.assign(tokens=token_counts, scope=facts.id_scopes(usable))
-        n_images = len(usable[facts.PICTURE_KEY].drop_duplicates())
-        outcomes += _check_tables(usable, pictures)
-        measured, usable = _check_captions(usable, pictures, config, quarantined)
+        n_images = len(usable[facts.IMAGE_KEY].drop_duplicates())
+        outcomes += _check_tables(usable, images)
+        measured, usable = _check_captions(usable, images, config, quarantined)
         outcomes += measured
         outcomes += _check("parts", facts.part_facts(usable, manifest), rules.part_rules())
         outcomes += _check("texts", facts.text_facts(usable), rules.text_rules(config))
@@ -94,22 +94,22 @@ def validate_captions(
     )
 
 
-def _check_tables(captions: DataFrame, pictures: DataFrame) -> list[_Outcome]:
+def _check_tables(captions: DataFrame, images: DataFrame) -> list[_Outcome]:
     return [
         *_check("tables", captions, rules.table_rules()),
         *_check("images", facts.image_facts(captions), rules.image_rules()),
-        *_check("contents", facts.content_facts(pictures), rules.content_rules()),
+        *_check("contents", facts.content_facts(images), rules.content_rules()),
     ]
 
 
 def _check_captions(
-    captions: DataFrame, pictures: DataFrame, config: ValidationConfig, quarantined: dict[str, tuple[int, ...]]
+    captions: DataFrame, images: DataFrame, config: ValidationConfig, quarantined: dict[str, tuple[int, ...]]
 ) -> tuple[list[_Outcome], DataFrame]:
     """Outcomes of the rules that remove rows, and the captions they left; quarantined is filled by reason."""
     ids = _check("ids", facts.id_facts(captions), rules.id_rules())
     captions = _without_failed(captions, ids, quarantined)
-    stated = [*rules.caption_rules(config), *rules.picture_rules()]
-    rows = _check("captions", facts.caption_facts(captions, pictures), stated)
+    stated = [*rules.caption_rules(config), *rules.image_state_rules()]
+    rows = _check("captions", facts.caption_facts(captions, images), stated)
     captions = _without_failed(captions, rows, quarantined)
     ranks = _check("ranks", facts.rank_facts(captions), rules.rank_rules(config))
     return [*ids, *rows, *ranks], _without_failed(captions, ranks, quarantined)

@@ -1,6 +1,6 @@
 """Facts of the data validation: what is checked later, computed as columns with pandas; knows nothing of limits.
 
-A null fact means "does not apply", e.g. the size of a picture that is absent.
+A null fact means "does not apply", e.g. the size of an image that is absent.
 """
 
 import functools
@@ -25,7 +25,7 @@ CAPTION_COLUMNS = {
     "license": "int64",
     "part": "text",
 }
-PICTURE_COLUMNS = {
+IMAGE_COLUMNS = {
     "image_id": "int64",
     "file_name": "text",
     "part": "text",
@@ -35,7 +35,7 @@ PICTURE_COLUMNS = {
     "height_px": "int64",
     "error": "text",
 }
-PICTURE_KEY = ["part", "image_id"]
+IMAGE_KEY = ["part", "image_id"]
 SCOPE = "@"  # between a reason and a part
 
 
@@ -48,9 +48,9 @@ def require_columns(table: str, frame: DataFrame, expected: Mapping[str, str]) -
         raise DataError(f"{table} table has wrong columns: {found}; expected exactly {', '.join(expected)}")
 
 
-def type_facts(captions: DataFrame, pictures: DataFrame) -> DataFrame:
+def type_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
     """One row for each column of both tables: table, name, and type, which is "right" or what is wrong."""
-    tables = (("captions", captions, CAPTION_COLUMNS), ("pictures", pictures, PICTURE_COLUMNS))
+    tables = (("captions", captions, CAPTION_COLUMNS), ("images", images, IMAGE_COLUMNS))
     rows = [
         {"table": table, "name": column, "type": _type_of(frame[column], kind)}
         for table, frame, columns in tables
@@ -87,15 +87,15 @@ def id_scopes(captions: DataFrame) -> Series:
 def image_facts(captions: DataFrame) -> DataFrame:
     """One row for each image id: in how many parts it is, and the most file names it has in one of them."""
     distinct = captions[["image_id", "part", "file_name"]].drop_duplicates()
-    n_files = distinct.groupby(PICTURE_KEY, sort=False).size().groupby("image_id").max()
+    n_files = distinct.groupby(IMAGE_KEY, sort=False).size().groupby("image_id").max()
     images = distinct.sort_values(["image_id", "part", "file_name"]).groupby("image_id")
     facts = images.agg(n_parts=("part", "nunique"), first_file=("file_name", "first"), last_file=("file_name", "last"))
     return facts.assign(n_files=n_files).reset_index()
 
 
-def content_facts(pictures: DataFrame) -> DataFrame:
+def content_facts(images: DataFrame) -> DataFrame:
     """One row for each distinct content: in how many parts it is, with the first and last file that hold it."""
-    present = pictures[pictures["sha256"] != ""].sort_values(["part", "file_name"])
+    present = images[images["sha256"] != ""].sort_values(["part", "file_name"])
     contents = present.groupby("sha256")
     facts = contents.agg(
         n_parts=("part", "nunique"), first_file=("file_name", "first"), last_file=("file_name", "last")
@@ -109,8 +109,8 @@ def id_facts(captions: DataFrame) -> DataFrame:
     return captions[["caption_id", "caption", "file_name"]].assign(occurrence=occurrence)
 
 
-def caption_facts(captions: DataFrame, pictures: DataFrame) -> DataFrame:
-    """Facts of each caption: characters, tokens (null: empty caption), and picture, decoding, size of its picture."""
+def caption_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
+    """Facts of each caption: characters, tokens (null: empty caption), and image, decoding, size of its image."""
     texts = _texts(captions)
     characters = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     facts = DataFrame(
@@ -122,20 +122,20 @@ def caption_facts(captions: DataFrame, pictures: DataFrame) -> DataFrame:
             "tokens": captions["tokens"].where(characters > 0),
         }
     )
-    return facts.assign(**_picture_states(captions, pictures))
+    return facts.assign(**_image_states(captions, images))
 
 
-def _picture_states(captions: DataFrame, pictures: DataFrame) -> dict[str, Series]:
-    """picture: "present" or why not; decoding: "readable", the error or null (absent); size: "equal", both sizes or null.
+def _image_states(captions: DataFrame, images: DataFrame) -> dict[str, Series]:
+    """image: "present" or why not; decoding: "readable", the error or null (absent); size: "equal", both sizes or null.
 
     A size counts as equal when swapped too: annotations may be made before the EXIF orientation was applied.
     """
-    listed = pictures.drop_duplicates(PICTURE_KEY)[[*PICTURE_KEY, "sha256", "width_px", "height_px", "error"]]
-    joined = captions[[*PICTURE_KEY, "width_px", "height_px"]].merge(
-        listed, on=PICTURE_KEY, how="left", suffixes=("_noted", ""), validate="m:1"
+    listed = images.drop_duplicates(IMAGE_KEY)[[*IMAGE_KEY, "sha256", "width_px", "height_px", "error"]]
+    joined = captions[[*IMAGE_KEY, "width_px", "height_px"]].merge(
+        listed, on=IMAGE_KEY, how="left", suffixes=("_noted", ""), validate="m:1"
     )
     present = joined["sha256"].fillna("") != ""
-    errors = joined["error"].fillna("not in the pictures table").astype(object)
+    errors = joined["error"].fillna("not in the images table").astype(object)
     readable = present & (errors == "")
     comparable = readable & (joined["width_px_noted"] > 0) & (joined["height_px_noted"] > 0)
     found = joined[["width_px", "height_px"]].to_numpy(dtype=np.float64)
@@ -148,15 +148,15 @@ def _picture_states(captions: DataFrame, pictures: DataFrame) -> dict[str, Serie
         for (width, height), (noted_width, noted_height) in zip(found[different], noted[different], strict=True)
     ]
     return {
-        "picture": errors.mask(errors == "", "no content").mask(present, "present"),
+        "image": errors.mask(errors == "", "no content").mask(present, "present"),
         "decoding": errors.mask(readable, "readable").where(present, None),
         "size": size,
     }
 
 
 def rank_facts(captions: DataFrame) -> DataFrame:
-    """Rank of each caption among those of its picture, from 1, and their number; over captions that passed so far."""
-    groups = captions.groupby(PICTURE_KEY, sort=False)["caption_id"]
+    """Rank of each caption among those of its image, from 1, and their number; over captions that passed so far."""
+    groups = captions.groupby(IMAGE_KEY, sort=False)["caption_id"]
     return captions[["caption_id", "file_name"]].assign(rank=groups.cumcount() + 1, n_captions=groups.transform("size"))
 
 

@@ -46,7 +46,7 @@ def _verdict(report: ValidationReport) -> str:
     failed = [result.name for result in report.expectations if result.severity == "error" and not result.success]
     warned = [result.name for result in report.expectations if result.severity == "warning" and not result.success]
     lines = [
-        f"{report.n_valid_captions:,} of {report.n_captions:,} captions of {report.n_images:,} pictures are usable.",
+        f"{report.n_valid_captions:,} of {report.n_captions:,} captions of {report.n_images:,} images are usable.",
         f"{n_quarantined:,} are quarantined ({_percent(report.quarantined_share)}, allowed {_percent(report.max_quarantined_share)}).",
     ]
     if failed:

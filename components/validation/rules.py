@@ -98,7 +98,7 @@ def image_rules() -> list[Rule]:
             name="image_in_one_part",
             severity="error",
             column="image_id",
-            description="no picture is in two parts, by image id",
+            description="no image is in two parts, by image id",
             example="image {image_id}: {n_parts} parts, {first_file} and {last_file}",
         ),
     ]
@@ -113,7 +113,7 @@ def content_rules() -> list[Rule]:
             name="content_in_one_part",
             severity="error",
             column="sha256",
-            description="no picture is in two parts, by content",
+            description="no image is in two parts, by content",
             example="{first_file} and {last_file}: the same content in {n_parts} parts",
         )
     ]
@@ -167,34 +167,34 @@ def caption_rules(config: ValidationConfig) -> list[Rule]:
     ]
 
 
-def picture_rules() -> list[Rule]:
-    """Over the picture's columns of caption_facts."""
+def image_state_rules() -> list[Rule]:
+    """Over the image's columns of caption_facts."""
     return [
         Rule.among(
-            "picture",
+            "image",
             "present",
-            name="picture_missing",
+            name="image_missing",
             severity="quarantine",
             column="file_name",
-            description="the picture of a caption is there",
-            example="caption {caption_id}: {file_name}, {picture}",
+            description="the image of a caption is there",
+            example="caption {caption_id}: {file_name}, {image}",
         ),
         Rule.among(
             "decoding",
             "readable",
-            name="picture_unreadable",
+            name="image_unreadable",
             severity="quarantine",
             column="file_name",
-            description="the picture of a caption can be decoded",
+            description="the image of a caption can be decoded",
             example="caption {caption_id}: {file_name}, {decoding}",
         ),
         Rule.among(
             "size",
             "equal",
-            name="picture_size_differs",
+            name="image_size_differs",
             severity="quarantine",
             column="width_px, height_px",
-            description="a picture has its annotated size, as stored or upright, where one is annotated",
+            description="an image has its annotated size, as stored or upright, where one is annotated",
             example="caption {caption_id}: {file_name}, {size}",
         ),
     ]
@@ -210,7 +210,7 @@ def rank_rules(config: ValidationConfig) -> list[Rule]:
             name="too_few_captions",
             severity="quarantine",
             column="image_id",
-            description=f"a picture has at least {fewest} usable captions",
+            description=f"an image has at least {fewest} usable captions",
             example="caption {caption_id}: {file_name} has {n_captions}",
         ),
         Rule.within(
@@ -219,7 +219,7 @@ def rank_rules(config: ValidationConfig) -> list[Rule]:
             name="too_many_captions",
             severity="quarantine",
             column="image_id",
-            description=f"a picture has at most {most} usable captions; the first {most} are kept",
+            description=f"an image has at most {most} usable captions; the first {most} are kept",
             example="caption {caption_id}: number {rank} of {n_captions} of {file_name}",
         ),
     ]
@@ -269,7 +269,7 @@ def text_rules(config: ValidationConfig) -> list[Rule]:
 def drift_rules(config: ValidationConfig) -> list[Rule]:
     """Over drift_facts."""
     measures = (
-        ("image_count_drift", "n_images", "the number of pictures", config.max_count_drift),
+        ("image_count_drift", "n_images", "the number of images", config.max_count_drift),
         ("caption_count_drift", "n_captions", "the number of captions", config.max_count_drift),
         ("caption_length_drift", "mean_caption_characters", "the mean caption length", config.max_length_drift),
     )

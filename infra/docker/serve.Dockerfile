@@ -1,11 +1,11 @@
 # The finder's web page and HTTP API, with the light installation: no torch, no ZenML, no MLflow. With FAISS, so that it
-# builds and reads the approximate files of libraries above a million pictures.
+# builds and reads the approximate files of libraries above a million images.
 #
 #   docker build -f infra/docker/serve.Dockerfile -t image-finder .
 #   docker run --rm -p 8080:8080 --read-only -e IMAGE_FINDER_TOKEN="$(openssl rand -hex 24)" --user "$(id -u):$(id -g)" \
-#       -v "$HOME/.local/share/image-finder/library:/library" -v "$HOME/Pictures:$HOME/Pictures:ro" image-finder
+#       -v "$HOME/.local/share/image-finder/library:/library" -v "$HOME/Images:$HOME/Images:ro" image-finder
 #
-# The library is made by 'image-finder index'; it names the folders of the pictures by their absolute paths, so they
+# The library is made by 'image-finder index'; it names the folders of the images by their absolute paths, so they
 # are mounted where they are outside. Only the account that made it can read it, hence --user. With the library mounted read-only thumbnails are made anew each time.
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -20,15 +20,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  image-finder drift --data new_pictures\n"
+    "  image-finder drift --data new_images\n"
     "  image-finder drift --data flickr8k --part val --html drift.html\n"
     "  image-finder drift --logs 'serve.log*' --set recent_days=14\n"
-    "  image-finder drift --data new_pictures --fail; test $? -eq 3 && echo 'look at them before training'"
+    "  image-finder drift --data new_images --fail; test $? -eq 3 && echo 'look at them before training'"
 )
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Captioned pictures, in a layout that a training reads; or a folder of pictures.",
+    help="Captioned images, in a layout that a training reads; or a folder of images.",
 )
 @click.option("--part", type=click.Choice(get_args(PartName)), help="Part of the data set.  [default: all]")
 @click.option(
@@ -65,10 +65,10 @@ def drift(
     home: Path | None,
     mlflow_uri: str | None,
 ) -> None:
-    """Compare a data set with the pictures the champion was trained on, and look at what was searched in vain.
+    """Compare a data set with the images the champion was trained on, and look at what was searched in vain.
 
     A row drifts when its distance is above a limit, which says what matters, and above what chance does. At most 1,000
-    pictures are drawn and encoded, whatever the size of the data set; a training compares in the same way.
+    images are drawn and encoded, whatever the size of the data set; a training compares in the same way.
     """
     from components.drift.drift import report_drift
     from components.drift.report_page import drift_figure, report_html

@@ -224,7 +224,7 @@ def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, mo
 
 
 @models.command(
-    epilog="\b\nExample:\n  image-finder models fetch --alias champion --to champion && image-finder index PICTURES --bundle champion"
+    epilog="\b\nExample:\n  image-finder models fetch --alias champion --to champion && image-finder index IMAGES --bundle champion"
 )
 @click.option("--alias", "version", default="champion", show_default=True, metavar="ALIAS|N", help="Alias or version.")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder to make.")
@@ -244,7 +244,7 @@ def fetch(
     click.echo(
         f"{desk.model} version {found.version} in {shown_path(bundle.path)}, {len(bundle.manifest.files_sha256)} files verified"
     )
-    click.echo(f"search with it: image-finder index PICTURES --bundle {shlex.quote(str(bundle.path))}", err=True)
+    click.echo(f"search with it: image-finder index IMAGES --bundle {shlex.quote(str(bundle.path))}", err=True)
 
 
 @models.command(
@@ -256,23 +256,23 @@ def fetch(
     "--data",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Captioned pictures: annotations/captions_*.json (COCO) or huggingface/*.parquet.",
+    help="Captioned images: annotations/captions_*.json (COCO) or huggingface/*.parquet.",
 )
 @click.option(
     "--part", type=click.Choice(get_args(PartName)), help="Part to measure on.  [default: test, val or train]"
 )
 @click.option(
-    "--captions", type=click.IntRange(1), metavar="N", help="Only the first N captions of each picture; COCO takes 5."
+    "--captions", type=click.IntRange(1), metavar="N", help="Only the first N captions of each image; COCO takes 5."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap intervals.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     bundle: Path, *, data: Path, part: PartName | None, captions: int | None, seed: int, as_json: bool
 ) -> None:
-    """Measure a bundle, whoever trained it, on captioned pictures of yours: recall both ways, slices, time, size.
+    """Measure a bundle, whoever trained it, on captioned images of yours: recall both ways, slices, time, size.
 
     It is measured as `models promote` measures, through the exported towers. Whether the bundle was trained on the same
-    pictures is not known here.
+    images is not known here.
     """
     from components.bundle.bundle import Bundle
     from components.configs import EvaluationConfig
@@ -310,7 +310,7 @@ def evaluate(
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Captioned pictures to measure it on, for its card: part test, else val. May be given again.",
+    help="Captioned images to measure it on, for its card: part test, else val. May be given again.",
 )
 @click.option(
     "--max-mb",

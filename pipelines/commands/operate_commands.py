@@ -21,11 +21,9 @@ _TOLD = {0, 1, BUSY, TERMINATED}  # exit codes of runs that sent their alerts th
 _Folder = click.Path(file_okay=False, path_type=Path)  # looked at when the command runs, so that its absence is alerted
 
 _training_option = click.option("--training", metavar="NAME|FILE", help="Configuration of the training.")
-_data_option = click.option(
-    "--data", type=_Folder, envvar="IMAGE_FINDER_DATA", help="Folder of the captioned pictures."
-)
+_data_option = click.option("--data", type=_Folder, envvar="IMAGE_FINDER_DATA", help="Folder of the captioned images.")
 _indexing_option = click.option("--indexing", metavar="NAME|FILE", help="Configuration of the indexing.")
-_gallery_option = click.option("--gallery", type=_Folder, help="Folder of the pictures to index.")
+_gallery_option = click.option("--gallery", type=_Folder, help="Folder of the images to index.")
 _environment_option = click.option(
     "--environment",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -65,7 +63,7 @@ def retrain(
 ) -> None:
     """Train, decide, index the new champion, report and alert; what a schedule starts.
 
-    Without --indexing the pictures of the last indexing run are indexed again when there is a new champion. Alerts go to
+    Without --indexing the images of the last indexing run are indexed again when there is a new champion. Alerts go to
     the addresses in IMAGE_FINDER_ALERTS.
     """
     if training is None:

@@ -38,14 +38,14 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     click.echo(report_text.decision_text(outcome.decision, outcome.model_name))
     engine = SearchEngine.open(place.index_dir)
     for text in _EXAMPLE_SEARCHES:
-        click.echo(f'\n"{text}" among {manifest.count:,} pictures')
+        click.echo(f'\n"{text}" among {manifest.count:,} images')
         click.echo(hits_table(engine.search(text, 3).hits))
     option = f" --home {home}" if home else ""
     click.echo(
         f"\nDone in {time.monotonic() - started:.0f} s. Try next:\n"
         f'  image-finder search "a red apple in the snow" --index {shlex.quote(str(place.index_dir))}\n'
         f"  image-finder ui{option}\n"
-        f"  image-finder pipeline run training --config local --data CAPTIONED_PICTURES{option}"
+        f"  image-finder pipeline run training --config local --data CAPTIONED_IMAGES{option}"
     )
 
 
@@ -62,7 +62,7 @@ pipeline.add_command(operate_commands.alert)
 @pipeline.command(
     epilog="\b\nExamples:\n"
     "  image-finder pipeline run training --config flickr8k --data flickr8k --set training.epochs=3\n"
-    "  image-finder pipeline run indexing --config local --data PICTURES"
+    "  image-finder pipeline run indexing --config local --data IMAGES"
 )
 @click.argument("name", type=click.Choice(["training", "indexing"]))
 @click.option(
@@ -72,7 +72,7 @@ pipeline.add_command(operate_commands.alert)
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="IMAGE_FINDER_DATA",
-    help="Folder of the data set, or of the pictures to index.",
+    help="Folder of the data set, or of the images to index.",
 )
 @click.option(
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Override one parameter; may be repeated."
@@ -92,7 +92,7 @@ def run(
 ) -> None:
     """Run the training or the indexing pipeline. What did not change since an earlier run is not done again.
 
-    After a training the pictures that were indexed in this home are indexed again if there is a new champion.
+    After a training the images that were indexed in this home are indexed again if there is a new champion.
     """
     from pipelines import run_config
     from pipelines.stores import Home
@@ -164,11 +164,9 @@ def _index(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_jso
         return
     check = manifest.self_check
     found = (
-        f"; {check.found_themselves_first} of {check.n_pictures} sampled pictures find themselves first"
-        if check
-        else ""
+        f"; {check.found_themselves_first} of {check.n_images} sampled images find themselves first" if check else ""
     )
-    click.echo(f"{manifest.count:,} pictures indexed, {len(manifest.failed)} failed{found}")
+    click.echo(f"{manifest.count:,} images indexed, {len(manifest.failed)} failed{found}")
     for uri, reason in list(manifest.failed.items())[:20]:
         click.echo(f"  failed: {shown_path(uri)}: {visible(reason)}", err=True)
     click.echo(

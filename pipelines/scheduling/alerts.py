@@ -212,7 +212,7 @@ def _service(address: str) -> "NotifyBase | None":
     log.propagate = False  # it would write addresses to the run's log
     log.addHandler(_reasons)  # once, however often
     logging.getLogger("urllib3.connectionpool").addFilter(_not_of_an_alert)
-    # Without a picture of Apprise's, and without files in the user's folders.
+    # Without an image of Apprise's, and without files in the user's folders.
     asset = AppriseAsset(app_id="image-finder", image_url_mask=None, storage_mode=PersistentStoreMode.MEMORY)
     return Apprise.instantiate(address, asset=asset)
 

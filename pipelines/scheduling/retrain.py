@@ -92,7 +92,7 @@ def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
     if outcome.drift is not None:
         lines.append(verdict(outcome.drift))
     if outcome.index is not None:
-        lines.append(f"{outcome.index.count:,} pictures indexed with it, {len(outcome.index.failed):,} failed")
+        lines.append(f"{outcome.index.count:,} images indexed with it, {len(outcome.index.failed):,} failed")
     title, text = f"{subject}: {_result(outcome)}", "\n".join(lines)
     if outcome.drift is not None and outcome.drift.drifted:
         return Alert(f"{title}, from data that drifted", text, "warning")
@@ -130,7 +130,7 @@ def retrain(
 
 
 def reindex(home: Home, mlflow_uri: str | None, *, model_name: str | None = None) -> IndexManifest | None:
-    """Index the pictures of the last indexing run again, with the champion of today; None when nothing was ever indexed.
+    """Index the images of the last indexing run again, with the champion of today; None when nothing was ever indexed.
 
     With model_name: only if that run was of this model. The index in force answers until the new one is whole, which is
     noted in the ledger. Raises FinderError.
@@ -143,7 +143,7 @@ def reindex(home: Home, mlflow_uri: str | None, *, model_name: str | None = None
 
 
 def bring_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest | None:
-    """Index the pictures of the last indexing run with a model's champion when searches here answer with another bundle.
+    """Index the images of the last indexing run with a model's champion when searches here answer with another bundle.
 
     None when nothing was done: also without an index in this home, or when that run was of another model. Raises
     FinderError.

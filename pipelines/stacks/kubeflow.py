@@ -2,7 +2,7 @@
 
 ZenML 0.98 loses the node selectors of a step on the way to Kubeflow Pipelines and asks for a GPU only beside one, hands
 memory over in a form that Kubeflow's SDK refuses, and hands over no volumes at all; our steps share a home and read
-pictures. What is the cluster's stands in the stack (infra/stacks/kubeflow.yaml), what is the step's in its `resources`.
+images. What is the cluster's stands in the stack (infra/stacks/kubeflow.yaml), what is the step's in its `resources`.
 """
 
 from typing import TYPE_CHECKING, Any, cast

@@ -1,13 +1,13 @@
-"""A training at COCO's size with synthetic pictures: what each part takes at a quarter of the size and at the whole, and memory.
+"""A training at COCO's size with synthetic images: what each part takes at a quarter of the size and at the whole, and memory.
 
-    python tests/benchmarks/bench_coco_size.py [--pictures 118287] [--folder DIR]
+    python tests/benchmarks/bench_coco_size.py [--images 118287] [--folder DIR]
 
 Data: that many JPEG files of 64 x 48 px that all differ, with five made-up captions each, in COCO layout; written to a
 temporary folder (0.3 GB at full size) unless one is named, where they are kept. The image trunk reads 32 px, which
 makes it cheap, so that what is measured is everything around them: reading, looking at each file, the
 validation, the split, caching, planning, training from memory-mapped features for one epoch, vectors, ranks of 1,000
-pictures, the hub correction. Each size runs in a process of its own. Linear parts take 4 times as long for 4 times the
-pictures; a quadratic one would take 16 times. Memory is the process's own, the most of what it holds after each part:
+images, the hub correction. Each size runs in a process of its own. Linear parts take 4 times as long for 4 times the
+images; a quadratic one would take 16 times. Memory is the process's own, the most of what it holds after each part:
 pages of the mapped caches, which the system takes back when it needs them, do not count.
 """
 
@@ -58,12 +58,12 @@ MODEL = {
 }
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """count files with captions in COCO layout; what is there already is kept."""
     images = folder / "train2017"
     images.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    for number in tqdm(range(count), desc="pictures", unit="pic"):
+    for number in tqdm(range(count), desc="images", unit="pic"):
         corners = rng.integers(0, 255, (2, 3, 3), np.uint8)
         path = images / f"{number:012d}.jpg"
         if not path.exists():
@@ -98,9 +98,9 @@ def anonymous_mb() -> float:
 
 
 def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
-    """Seconds of each part of a training on the first `count` pictures, and the process's peak memory."""
+    """Seconds of each part of a training on the first `count` images, and the process's peak memory."""
     from components.captions.coco import read_captions
-    from components.captions.manifest import build_manifest, inspect_pictures
+    from components.captions.manifest import build_manifest, inspect_images
     from components.captions.splits import split_captions
     from components.captions.tokens import Tokenizer, packaged_tokenizer_json
     from components.configs import (
@@ -113,7 +113,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     )
     from components.metrics.retrieval import first_match_ranks
     from components.training.trainer import (
-        CaptionedPictures,
+        CaptionedImages,
         FeatureSettings,
         checkpoint_vectors,
         extract_features,
@@ -143,20 +143,20 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     model, training = ModelConfig.parse(MODEL), TrainingConfig(epochs=1, ema_decay=0.9)
     settings = FeatureSettings(work, EmbeddingConfig())
     captions = timed("read captions", lambda: read_captions(dataset))
-    pictures = timed("look at each picture", lambda: inspect_pictures(captions, root))
-    manifest = build_manifest(captions, pictures, dataset)
+    images = timed("look at each image", lambda: inspect_images(captions, root))
+    manifest = build_manifest(captions, images, dataset)
     counts = timed("count tokens", lambda: Tokenizer(packaged_tokenizer_json(), 64).count(captions["caption"].tolist()))
     report = timed(
         "validate",
-        lambda: validate_captions(captions, pictures, manifest, ValidationConfig(), token_counts=counts),
+        lambda: validate_captions(captions, images, manifest, ValidationConfig(), token_counts=counts),
     )
     train, val, _ = timed(
         "split",
         lambda: split_captions(
-            valid_captions(captions, report), SplitConfig(val_fraction=min(0.5, 1000 / count)), pictures
+            valid_captions(captions, report), SplitConfig(val_fraction=min(0.5, 1000 / count)), images
         ),
     )
-    parts = [CaptionedPictures(table, pictures, root) for table in (train, val)]
+    parts = [CaptionedImages(table, images, root) for table in (train, val)]
     timed("features", lambda: extract_features(model, 0, parts, settings))
     checkpoint = timed(
         "train one epoch",
@@ -180,7 +180,7 @@ def fresh_process(root: Path, count: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=COCO_TRAIN)
+    parser.add_argument("--images", type=int, default=COCO_TRAIN)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--train-on", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -190,12 +190,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        write_pictures(folder, options.pictures)
-        quarter, whole = (fresh_process(folder, count) for count in (options.pictures // 4, options.pictures))
+        write_images(folder, options.images)
+        quarter, whole = (fresh_process(folder, count) for count in (options.images // 4, options.images))
     rows = [
         [name, f"{quarter[name]:,.1f}", f"{whole[name]:,.1f}", f"{whole[name] / quarter[name]:.1f}"] for name in whole
     ]
-    show([["part, s", f"{options.pictures // 4:,} pictures", f"{options.pictures:,} pictures", "ratio"], *rows])
+    show([["part, s", f"{options.images // 4:,} images", f"{options.images:,} images", "ratio"], *rows])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How often drift is reported where nothing drifted, and from which share of other pictures on: what drift.py relies on.
+"""How often drift is reported where nothing drifted, and from which share of other images on: what drift.py relies on.
 
     python tests/benchmarks/bench_drift.py BUNDLE ROOT [--other ROOT ...] [--runs 100] [--compared 1000] [--seed 0]
 
-ROOT and the others hold captioned pictures in a layout that a training reads. All their readable pictures are encoded
+ROOT and the others hold captioned images in a layout that a training reads. All their readable images are encoded
 once (kept in --cache). Without drift: ROOT is divided at random into 6/7 that were trained on, of which 2,000 are the
 reference, and 1/7 of which --compared are compared; printed for each row, over --runs: how often the distance is above
-chance, above its limit, and above both (drift), and the largest distance. With drift: a share of the compared pictures
-is replaced by pictures of another data set; printed is the share of runs in which each row drifted.
+chance, above its limit, and above both (drift), and the largest distance. With drift: a share of the compared images
+is replaced by images of another data set; printed is the share of runs in which each row drifted.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from components.drift.data_folder import read_files
 from components.drift.drift import Compared, report_drift
 from components.drift.reference import Contents, DriftManifest, DriftReference
 from components.drift.report import DriftReport
-from components.drift.sample import PictureSample, Sampler
+from components.drift.sample import ImageSample, Sampler
 
 REFERENCE = 2000
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 MIXED_RUNS = 5
 
 
-def part(sample: PictureSample, rows: np.ndarray) -> PictureSample:
+def part(sample: ImageSample, rows: np.ndarray) -> ImageSample:
     return dataclasses.replace(
         sample,
         vectors=sample.vectors[rows],
@@ -46,7 +46,7 @@ def part(sample: PictureSample, rows: np.ndarray) -> PictureSample:
     )
 
 
-def joined(first: PictureSample, second: PictureSample) -> PictureSample:
+def joined(first: ImageSample, second: ImageSample) -> ImageSample:
     return dataclasses.replace(
         first,
         vectors=np.concatenate([first.vectors, second.vectors]),
@@ -57,39 +57,39 @@ def joined(first: PictureSample, second: PictureSample) -> PictureSample:
     )
 
 
-def reference_of(trained: PictureSample, bundle: Bundle) -> DriftReference:
+def reference_of(trained: ImageSample, bundle: Bundle) -> DriftReference:
     """A reference in memory, as write_reference would leave it on disk."""
     manifest = DriftManifest(
         format_version=1,
         bundle_sha256=bundle.sha256,
         dataset="",
         data_version="",
-        n_training_pictures=len(trained.vectors),
+        n_training_images=len(trained.vectors),
         n_training_captions=trained.n_captions,
-        n_pictures=min(REFERENCE, len(trained.vectors)),
+        n_images=min(REFERENCE, len(trained.vectors)),
         n_captions=0,
         seed=0,
         files_sha256={},
     )
     reference = DriftReference(Path(), manifest)
-    reference.sample = part(trained, np.arange(manifest.n_pictures))
-    reference.pictures_of_word = Counter(word for picture in trained.words for word in picture.counts)
+    reference.sample = part(trained, np.arange(manifest.n_images))
+    reference.images_of_word = Counter(word for image in trained.words for word in image.counts)
     reference.contents = Contents(np.empty(0, np.uint64))
     return reference
 
 
-def divisions(sample: PictureSample, runs: int, seed: int) -> Iterator[tuple[PictureSample, PictureSample, int]]:
+def divisions(sample: ImageSample, runs: int, seed: int) -> Iterator[tuple[ImageSample, ImageSample, int]]:
     for run in range(runs):
         order = np.random.default_rng([seed, run]).permutation(len(sample.vectors))
         trained = len(order) * 6 // 7
         yield part(sample, order[:trained]), part(sample, order[trained:]), run
 
 
-def show_without_drift(sample: PictureSample, bundle: Bundle, options: argparse.Namespace) -> None:
+def show_without_drift(sample: ImageSample, bundle: Bundle, options: argparse.Namespace) -> None:
     reports: list[DriftReport] = []
     started = time.perf_counter()
     for trained, held_out, run in divisions(sample, options.runs, options.seed):
-        config = DriftConfig(seed=run, compared_pictures=options.compared, min_pictures=10)
+        config = DriftConfig(seed=run, compared_images=options.compared, min_images=10)
         now = part(held_out, np.arange(min(options.compared, len(held_out.vectors))))
         compared = Compared(reference_of(trained, bundle), ("", ""), now, "", "")
         reports.append(report_drift(compared, None, config))
@@ -113,10 +113,10 @@ def show_without_drift(sample: PictureSample, bundle: Bundle, options: argparse.
     ]
     show(rows)
     told = ", ".join(f"{name} in any row {share:.1%}" for name, share in any_row)
-    print(f"{options.runs} reports on {len(now.vectors)} pictures, {seconds:.2f} s each: {told}\n")
+    print(f"{options.runs} reports on {len(now.vectors)} images, {seconds:.2f} s each: {told}\n")
 
 
-def show_mixed(sample: PictureSample, other: PictureSample, bundle: Bundle, options: argparse.Namespace) -> None:
+def show_mixed(sample: ImageSample, other: ImageSample, bundle: Bundle, options: argparse.Namespace) -> None:
     names: tuple[str, ...] = ()
     rows: list[tuple[str, ...]] = []
     for share in SHARES:
@@ -155,10 +155,10 @@ def main() -> None:
     for root in (options.root, *options.other):
         started, files = time.perf_counter(), read_files(root)
         samples.append(sampler.draw(files, len(files)))
-        print(f"{root.name}: {len(samples[-1].vectors):,} pictures in {time.perf_counter() - started:.1f} s")
+        print(f"{root.name}: {len(samples[-1].vectors):,} images in {time.perf_counter() - started:.1f} s")
     show_without_drift(samples[0], bundle, options)
     for root, other in zip(options.other, samples[1:], strict=True):
-        print(f"replaced by pictures of {root.name}")
+        print(f"replaced by images of {root.name}")
         show_mixed(samples[0], other, bundle, options)
 
 

@@ -1,8 +1,8 @@
 """How often near-duplicates are folded that are none, and edited copies that should be: what duplicates.py relies on.
 
-    python tests/benchmarks/bench_duplicates.py BUNDLE PICTURES [--pictures 6000] [--copies 600] [--threads 0]
+    python tests/benchmarks/bench_duplicates.py BUNDLE IMAGES [--images 6000] [--copies 600] [--threads 0]
 
-Data: the first --pictures of a folder by name, taken to be different photographs (of Flickr8k's training pictures a few
+Data: the first --images of a folder by name, taken to be different photographs (of Flickr8k's training images a few
 are not: the closest pairs are listed, to be looked at), and of each 10th of them up to --copies seven edited copies,
 saved as JPEG (quality 90 where no other is told) and read as the library reads files. Nothing is random. A pair is near by hash within NEAR_BITS of 64 bits, near by vector from a cosine of NEAR_COSINE on, and
 folded if both hold. Time is of no interest here.
@@ -26,34 +26,34 @@ BATCH = 32
 LISTED = 10
 
 
-def saved(picture: Image.Image, quality: int = 90) -> bytes:
+def saved(image: Image.Image, quality: int = 90) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 
-def copies_of(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
-    width, height = picture.size
+def copies_of(image: Image.Image) -> Iterator[tuple[str, bytes]]:
+    width, height = image.size
 
     def cut(share: float) -> Image.Image:
         left, top = round(width * share / 2), round(height * share / 2)
-        return picture.crop((left, top, width - left, height - top))
+        return image.crop((left, top, width - left, height - top))
 
-    yield "JPEG of quality 50", saved(picture, 50)
-    yield "half the size", saved(picture.resize((width // 2, height // 2)))
+    yield "JPEG of quality 50", saved(image, 50)
+    yield "half the size", saved(image.resize((width // 2, height // 2)))
     yield "cropped by 5 %", saved(cut(0.05))
     yield "cropped by 10 %", saved(cut(0.10))
-    yield "brighter by 15 %", saved(Image.eval(picture, lambda value: min(255, round(value * 1.15))))
-    yield "grey", saved(picture.convert("L"))
-    yield "rotated by 3 degrees", saved(picture.rotate(3))
+    yield "brighter by 15 %", saved(Image.eval(image, lambda value: min(255, round(value * 1.15))))
+    yield "grey", saved(image.convert("L"))
+    yield "rotated by 3 degrees", saved(image.rotate(3))
 
 
-def described(encoder: OnnxEncoder, pictures: Sequence[Path | bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Difference hashes (n,) and vectors (n, dim) of pictures, as the library makes them."""
+def described(encoder: OnnxEncoder, images: Sequence[Path | bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Difference hashes (n,) and vectors (n, dim) of images, as the library makes them."""
     hashes: list[int] = []
     vectors: list[np.ndarray] = []
-    for start in range(0, len(pictures), BATCH):
-        pixels = np.stack([encoder.preprocess.load(each) for each in pictures[start : start + BATCH]])
+    for start in range(0, len(images), BATCH):
+        pixels = np.stack([encoder.preprocess.load(each) for each in images[start : start + BATCH]])
         hashes += [difference_hash(each) for each in pixels]
         vectors.append(encoder.encode_image(pixels))
     return np.array(hashes, np.uint64), np.concatenate(vectors)
@@ -92,8 +92,8 @@ def _one_in(total: int, part: int) -> str:
 def show_copies(encoder: OnnxEncoder, paths: list[Path], hashes: np.ndarray, vectors: np.ndarray) -> None:
     found: dict[str, list[tuple[bool, bool]]] = {}
     for path, hash_, vector in zip(paths, hashes, vectors, strict=True):
-        names, pictures = zip(*copies_of(load_rgb(path)), strict=True)
-        copy_hashes, copy_vectors = described(encoder, pictures)
+        names, images = zip(*copies_of(load_rgb(path)), strict=True)
+        copy_hashes, copy_vectors = described(encoder, images)
         near = np.bitwise_count(copy_hashes ^ hash_) <= NEAR_BITS
         alike = copy_vectors @ vector >= NEAR_COSINE
         for name, by_hash, by_vector in zip(names, near.tolist(), alike.tolist(), strict=True):
@@ -106,13 +106,13 @@ def show_copies(encoder: OnnxEncoder, paths: list[Path], hashes: np.ndarray, vec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("folder", type=Path, metavar="PICTURES")
-    parser.add_argument("--pictures", type=int, default=6000)
+    parser.add_argument("folder", type=Path, metavar="IMAGES")
+    parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--copies", type=int, default=600)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     encoder = OnnxEncoder(Bundle.open(options.bundle), device="cpu", threads=options.threads)
-    paths = sorted(options.folder.rglob("*.jpg"))[: options.pictures]
+    paths = sorted(options.folder.rglob("*.jpg"))[: options.images]
     hashes, vectors = described(encoder, paths)
     show_different(paths, hashes, vectors)
     print()

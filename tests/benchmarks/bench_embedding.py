@@ -1,8 +1,8 @@
-"""Pictures a second of indexing (read, hash, decode, embed, keep) against the bare rate of ONNX Runtime.
+"""Images a second of indexing (read, hash, decode, embed, keep) against the bare rate of ONNX Runtime.
 
-    python tests/benchmarks/bench_embedding.py BUNDLE PICTURES [--pictures 300] [--repeat 3] [--trunk]
+    python tests/benchmarks/bench_embedding.py BUNDLE IMAGES [--images 300] [--repeat 3] [--trunk]
 
-Data: the pictures of a folder in their own size; few pictures are multiplied up to --pictures (a JPEG with bytes behind
+Data: the images of a folder in their own size; few images are multiplied up to --images (a JPEG with bytes behind
 its end is other content that takes as long to decode).
 Floor: the graph alone on pixels already in memory, with ONNX Runtime's own defaults and all cores, in batches of 32.
 Both rates are the best of --repeat interleaved runs, so that a busy machine blurs neither alone.
@@ -44,11 +44,11 @@ class Ways(NamedTuple):
     extract: Callable[[list[Path], Path], ContentCache]
 
 
-def measured(n_pictures: int, work: Callable[[], object]) -> Rate:
+def measured(n_images: int, work: Callable[[], object]) -> Rate:
     started, cpu = time.perf_counter(), time.process_time()
     work()
-    cpu_ms = 1e3 * (time.process_time() - cpu) / n_pictures
-    return Rate(n_pictures / (time.perf_counter() - started), cpu_ms)
+    cpu_ms = 1e3 * (time.process_time() - cpu) / n_images
+    return Rate(n_images / (time.perf_counter() - started), cpu_ms)
 
 
 def bare_rate(graph: Path, output: str, pixels: np.ndarray) -> Rate:
@@ -95,8 +95,8 @@ def trunk_ways(config: EmbeddingConfig, folder: Path) -> Ways:
     return Ways(folder / "stem.onnx", "features", extract)
 
 
-def multiplied(pictures: Path, count: int, folder: Path) -> list[Path]:
-    gallery = read_gallery(GalleryConfig(root=pictures))
+def multiplied(images: Path, count: int, folder: Path) -> list[Path]:
+    gallery = read_gallery(GalleryConfig(root=images))
     files = [gallery.file_of(item) for item in gallery.items]
     paths = [folder / f"{n:06d}{files[n % len(files)].suffix}" for n in range(count)]
     for n, path in enumerate(paths):
@@ -107,8 +107,8 @@ def multiplied(pictures: Path, count: int, folder: Path) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("folder", type=Path, metavar="PICTURES")
-    parser.add_argument("--pictures", type=int, default=300)
+    parser.add_argument("folder", type=Path, metavar="IMAGES")
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--trunk", action="store_true")
     options = parser.parse_args()
@@ -116,7 +116,7 @@ def main() -> None:
     preprocess = bundle.preprocess()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = multiplied(options.folder, options.pictures, folder)
+        paths = multiplied(options.folder, options.images, folder)
         decoded: list[np.ndarray] = []
         decode = measured(len(paths), lambda: decoded.extend(preprocess.load(path) for path in paths))
         ways = trunk_ways(config, folder) if options.trunk else bundle_ways(bundle, config)
@@ -127,12 +127,12 @@ def main() -> None:
     bare, whole = (max(rates) for rates in zip(*runs, strict=True))
     each = ", ".join(f"{second.per_s / first.per_s:.2f}" for first, second in runs)
     rows = [
-        ("what", "pictures/s", "CPU ms a picture"),
+        ("what", "images/s", "CPU ms an image"),
         ("decoding alone, one thread", decode.per_s, decode.cpu_ms),
         ("ONNX Runtime alone", bare.per_s, bare.cpu_ms),
         ("trunk features of files" if options.trunk else "vectors of files", whole.per_s, whole.cpu_ms),
     ]
-    show(rows, f"{len(paths)} pictures, {os.cpu_count()} cores")
+    show(rows, f"{len(paths)} images, {os.cpu_count()} cores")
     print(f"ratio {whole.per_s / bare.per_s:.2f} (goal >= 0.80), of each run: {each}")
 
 

@@ -1,8 +1,8 @@
 """An epoch of head training with cached features against the same epoch that decodes and runs the trunks each time.
 
-    python tests/benchmarks/bench_epoch.py FLICKR8K [--pictures 512]
+    python tests/benchmarks/bench_epoch.py FLICKR8K [--images 512]
 
-Both epochs are timed in one run on the same pictures, captions, batches and heads; extraction is printed beside them.
+Both epochs are timed in one run on the same images, captions, batches and heads; extraction is printed beside them.
 """
 
 import argparse
@@ -14,23 +14,23 @@ import torch
 
 from components.captions.coco import read_captions
 from components.captions.layout import detect_layout
-from components.captions.manifest import inspect_pictures
+from components.captions.manifest import inspect_images
 from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from components.training.loop import train
 from components.training.sources import DecodedImages, PairedSet, TokenisedTexts
-from components.training.trainer import CaptionedPictures, FeatureSettings, paired_set, untrained
+from components.training.trainer import CaptionedImages, FeatureSettings, paired_set, untrained
 
 
 def main() -> None:
     """Print seconds and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--images", type=int, default=512)
     arguments = parser.parse_args()
-    dataset = detect_layout(arguments.root).model_copy(update={"max_images": arguments.pictures})
+    dataset = detect_layout(arguments.root).model_copy(update={"max_images": arguments.images})
     captions = read_captions(dataset)
     captions = captions[captions["part"] == "train"].reset_index(drop=True)
-    data = CaptionedPictures(captions, inspect_pictures(captions, arguments.root), arguments.root)
+    data = CaptionedImages(captions, inspect_images(captions, arguments.root), arguments.root)
     config, training = ModelConfig(), TrainingConfig(epochs=2, batch_images=128, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder)
@@ -38,13 +38,13 @@ def main() -> None:
         started = time.perf_counter()
         cached = paired_set(assembled, config, data, FeatureSettings(cache, EmbeddingConfig()))
         extraction_s = time.perf_counter() - started
-        paths = [data.root / name for name in data.picture_rows()["file_name"]]
+        paths = [data.root / name for name in data.image_rows()["file_name"]]
         texts = TokenisedTexts(captions["caption"].tolist(), assembled.tokenizer)
         whole = PairedSet(DecodedImages(paths, assembled.preprocess), texts, data.image_of_caption())
         cached_s = _epoch_s(config, cached, cached, training, cache / "cached")
         whole_s = _epoch_s(config, whole, cached, training.model_copy(update={"epochs": 1}), cache / "whole")
     threads = torch.get_num_threads()
-    print(f"{arguments.pictures} pictures, {len(captions)} captions, heads only, {threads} threads")
+    print(f"{arguments.images} images, {len(captions)} captions, heads only, {threads} threads")
     print(f"features computed once   {extraction_s:8.2f} s (ONNX export included)")
     print(f"epoch with cached        {cached_s:8.2f} s")
     print(f"epoch without            {whole_s:8.2f} s")

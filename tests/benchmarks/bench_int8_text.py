@@ -1,9 +1,9 @@
-"""The text tower with weights of 8 bits against the float one: recall on captioned pictures, time of a text, size.
+"""The text tower with weights of 8 bits against the float one: recall on captioned images, time of a text, size.
 
     python tests/benchmarks/bench_int8_text.py BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
 
-BUNDLE: one with a float text tower (export.int8_text=false). Data: a part of a folder of captioned pictures, validated
-as for a training. Both towers read the same captions; the pictures' vectors are the same. Times are medians of one text
+BUNDLE: one with a float text tower (export.int8_text=false). Data: a part of a folder of captioned images, validated
+as for a training. Both towers read the same captions; the images' vectors are the same. Times are medians of one text
 and of 16 texts a call, taken in turn round by round; the ratio is the median of the rounds' ratios.
 """
 
@@ -53,9 +53,9 @@ def main() -> None:
         }
         sizes = [path / TEXT_ENCODER for path in (options.bundle, quantised)]
         megabytes = [size.stat().st_size / 1e6 for size in sizes]
-        paths = [data.root / name for name in data.picture_rows()["file_name"]]
+        paths = [data.root / name for name in data.image_rows()["file_name"]]
         preprocess = encoders["float"].preprocess
-        pictures = np.concatenate(
+        images = np.concatenate(
             [
                 encoders["float"].encode_image(np.stack([preprocess.load(path) for path in paths[at : at + 32]]))
                 for at in range(0, len(paths), 32)
@@ -71,7 +71,7 @@ def main() -> None:
                 times[name].append((1e3 * median(single), 1e3 * median(several)))
     rows = []
     for name, size in zip(encoders, megabytes, strict=True):
-        recalls = named_recalls(first_match_ranks(pictures, vectors[name], owners), KS)
+        recalls = named_recalls(first_match_ranks(images, vectors[name], owners), KS)
         cells = [f"{100 * value:.2f}" for value in recalls.values()]
         rows.append([name, *cells, *(median(column) for column in zip(*times[name], strict=True)), size])
     show([["text tower", *recalls, "one text, ms", f"of {CALL} a call, ms", "MB"], *rows])
@@ -82,7 +82,7 @@ def main() -> None:
     cosines = (vectors["float"] * vectors["8 bits"]).sum(axis=1)
     print(
         f"faster {ratios[0]:.2f} times alone, {ratios[1]:.2f} times {CALL} a call; cosine of the two towers' vectors: "
-        f"median {np.median(cosines):.4f}, smallest {cosines.min():.4f}; {len(texts):,} captions, {len(paths):,} pictures"
+        f"median {np.median(cosines):.4f}, smallest {cosines.min():.4f}; {len(texts):,} captions, {len(paths):,} images"
     )
 
 

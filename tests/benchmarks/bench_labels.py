@@ -1,10 +1,10 @@
-"""Accuracy of zero-shot labels on captioned photographs: a picture's label is the one word of the list its captions name.
+"""Accuracy of zero-shot labels on captioned photographs: an image's label is the one word of the list its captions name.
 
 python tests/benchmarks/bench_labels.py BUNDLE ROOT [--annotations FILE] [--images FOLDER] [--labels A,B,...]
 
-ROOT is in COCO layout. A picture counts when most of its captions name exactly one and the same word of the list (or its
+ROOT is in COCO layout. An image counts when most of its captions name exactly one and the same word of the list (or its
 plural) and no caption names another one. Prints, for the project's prompt templates and for the bare word: share of
-pictures whose word comes first and is among the first five, beside chance and beside always saying the commonest word.
+images whose word comes first and is among the first five, beside chance and beside always saying the commonest word.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     words = options.labels.split(",")
     gallery = read_gallery(GalleryConfig(root=options.root, annotations=options.annotations, images=options.images))
-    pictures = [(gallery.file_of(item), word_of(item.captions, words)) for item in gallery.items]
-    labelled = [(path, word) for path, word in pictures if word is not None]
+    images = [(gallery.file_of(item), word_of(item.captions, words)) for item in gallery.items]
+    labelled = [(path, word) for path, word in images if word is not None]
     encoder = OnnxEncoder(Bundle.open(options.bundle), device="cpu")
     vectors = np.concatenate(
         [
@@ -58,8 +58,8 @@ def main() -> None:
     )
     counts = Counter(word for _, word in labelled)
     measured: dict[str, object] = {
-        "pictures": len(labelled),
-        "of_pictures": len(pictures),
+        "images": len(labelled),
+        "of_images": len(images),
         "labels": len(words),
         "labels_that_occur": len(counts),
         "chance_first": round(1 / len(words), 3),

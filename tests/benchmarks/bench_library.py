@@ -1,10 +1,10 @@
 """Time and memory of `image-finder index` as a whole command: nothing to do, one changed file, fresh photographs.
 
-    python tests/benchmarks/bench_library.py BUNDLE PICTURES [--unchanged 10000] [--library 100000] [--photos 1500]
+    python tests/benchmarks/bench_library.py BUNDLE IMAGES [--unchanged 10000] [--library 100000] [--photos 1500]
                                              [--memory 1000 5000] [--repeat 3]
 
 Data: tiny JPEGs (16 px; every one other bytes) whose vectors, random ones of seed 0, are put into the library's cache
-before they are first indexed, since nothing here depends on them; and photographs of PICTURES in their own size, few
+before they are first indexed, since nothing here depends on them; and photographs of IMAGES in their own size, few
 multiplied by bytes behind their end. Files and library lie in a temporary folder (TMPDIR); the page cache is warm.
 Each time is that of a process from start to end, the median of --repeat. Floor of the photographs: ONNX Runtime alone on
 pixels in memory, see bench_embedding.py; the command's start, walk, index and publication count against it.
@@ -50,15 +50,15 @@ def index(library: Path, *arguments: object) -> tuple[float, float]:
     return seconds, float(done.stderr.split("PEAK ")[-1])
 
 
-def tiny_picture(n: int) -> bytes:
+def tiny_image(n: int) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (16, 16), (n % 256, 128, 64)).save(stream, "JPEG")
     return stream.getvalue()
 
 
 def write_tiny(folder: Path, count: int) -> list[str]:
-    """Write tiny pictures; returns their content hashes."""
-    kinds, keys = [tiny_picture(n) for n in range(256)], []
+    """Write tiny images; returns their content hashes."""
+    kinds, keys = [tiny_image(n) for n in range(256)], []
     for n in range(count):
         if n % FILES_A_FOLDER == 0:
             (folder / f"{n // FILES_A_FOLDER:04d}").mkdir(parents=True)
@@ -81,24 +81,24 @@ def prefill(library: Path, bundle: Bundle, keys: list[str]) -> None:
 
 
 def filled(place: Path, bundle: Bundle, count: int) -> tuple[Path, Path, float]:
-    """A library of tiny pictures: its folder, the pictures' folder, seconds of its first index without embedding."""
-    library, pictures = place / "library", place / "pictures"
+    """A library of tiny images: its folder, the images' folder, seconds of its first index without embedding."""
+    library, images = place / "library", place / "images"
     library.mkdir(parents=True)
-    prefill(library, bundle, write_tiny(pictures, count))
+    prefill(library, bundle, write_tiny(images, count))
     time.sleep(2.1)  # files that are younger than a file system's clock tells may be read again the next time
-    seconds, _ = index(library, pictures, "--bundle", bundle.path)
-    return library, pictures, seconds
+    seconds, _ = index(library, images, "--bundle", bundle.path)
+    return library, images, seconds
 
 
-def change_one(pictures: Path, n: int) -> None:
-    content = tiny_picture(n) + b"changed" + os.urandom(8)
-    (pictures / "0000" / f"{n:06d}.jpg").write_bytes(content)
+def change_one(images: Path, n: int) -> None:
+    content = tiny_image(n) + b"changed" + os.urandom(8)
+    (images / "0000" / f"{n:06d}.jpg").write_bytes(content)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("folder", type=Path, metavar="PICTURES")
+    parser.add_argument("folder", type=Path, metavar="IMAGES")
     parser.add_argument("--unchanged", type=int, default=10_000)
     parser.add_argument("--library", type=int, default=100_000)
     parser.add_argument("--photos", type=int, default=1500)
@@ -112,12 +112,12 @@ def main() -> None:
         times = [index(library)[0] for _ in range(options.repeat)]
         rows.append((f"{options.unchanged:,} new files, vectors known", first, "s", ""))
         rows.append((f"{options.unchanged:,} unchanged files", median(times), "s", "< 2"))
-        library, pictures, first = filled(Path(name) / "changed", bundle, options.library)
+        library, images, first = filled(Path(name) / "changed", bundle, options.library)
         rows.append((f"{options.library:,} new files, vectors known", first, "s", ""))
         rows.append((f"{options.library:,} unchanged files", index(library)[0], "s", ""))
         runs = []
         for n in range(options.repeat):
-            change_one(pictures, n)
+            change_one(images, n)
             runs.append(index(library))
         rows.append((f"one changed among {options.library:,}, published", median(run[0] for run in runs), "s", "< 3"))
         rows.append(("the same, peak memory", max(run[1] for run in runs), "MB", ""))
@@ -144,8 +144,8 @@ def photographs(bundle: Bundle, options: argparse.Namespace, place: Path) -> lis
         whole.append(len(paths) / seconds)
         inner.append(len(paths) / (seconds - index(library)[0]))
     return [
-        ("ONNX Runtime alone", median(bare), "pictures/s", ""),
-        (f"{len(paths):,} photographs, whole command", median(whole), "pictures/s", ""),
+        ("ONNX Runtime alone", median(bare), "images/s", ""),
+        (f"{len(paths):,} photographs, whole command", median(whole), "images/s", ""),
         ("ratio", median(w / b for w, b in zip(whole, bare, strict=True)), "x", ">= 0.80"),
         ("ratio without what an idle command takes", median(i / b for i, b in zip(inner, bare, strict=True)), "x", ""),
     ]

@@ -1,11 +1,11 @@
-"""Several looks at a picture against one (`model.image.looks`): what recall gains from them and what they cost.
+"""Several looks at an image against one (`model.image.looks`): what recall gains from them and what they cost.
 
     python tests/benchmarks/bench_looks.py DATA BUNDLE [BUNDLE ...] [--part val]
 
-Data: a part of a folder of captioned pictures, validated as for a training. BUNDLES: of models that look once; the same
-recipe with several seeds tells a gain from chance. Each look is embedded by the bundle, and a picture's vector is the
+Data: a part of a folder of captioned images, validated as for a training. BUNDLES: of models that look once; the same
+recipe with several seeds tells a gain from chance. Each look is embedded by the bundle, and an image's vector is the
 mean over the looks, as a bundle that was exported with them gives it. Printed are the means over the bundles, the range
-of the gain in text-to-picture recall over that of the whole picture alone, and the time of a picture, all on the CPU.
+of the gain in text-to-image recall over that of the whole image alone, and the time of an image, all on the CPU.
 """
 
 import argparse
@@ -30,12 +30,12 @@ TRIED = [("whole",), ("whole", "mirrored"), ("whole", "centre"), LOOKS]
 
 
 def recalls_of(bundle: Path, data) -> tuple[dict[tuple[str, ...], dict[str, float]], float]:
-    """Recalls of each tried set of looks, and the milliseconds of one look at one picture."""
+    """Recalls of each tried set of looks, and the milliseconds of one look at one image."""
     opened = Bundle.open(bundle)
     if ModelConfig.parse(opened.manifest.config).image.looks != ("whole",):
         raise SystemExit(f"{bundle} looks several times already; name a bundle of a model that looks once")
     encoder = OnnxEncoder(opened, device="cpu")
-    paths = [data.root / name for name in data.picture_rows()["file_name"]]
+    paths = [data.root / name for name in data.image_rows()["file_name"]]
     texts = data.captions["caption"].tolist()
     captions = np.concatenate([encoder.encode_text([text]) for text in texts])
     pixels = torch.from_numpy(np.stack([encoder.preprocess.load(path) for path in paths]))
@@ -48,8 +48,8 @@ def recalls_of(bundle: Path, data) -> tuple[dict[tuple[str, ...], dict[str, floa
     found = {}
     for looks in TRIED:
         mean = sum(vectors[look] for look in looks)
-        pictures = (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
-        found[looks] = named_recalls(first_match_ranks(pictures, captions, data.image_of_caption()), KS)
+        images = (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
+        found[looks] = named_recalls(first_match_ranks(images, captions, data.image_of_caption()), KS)
     return found, 1e3 * seconds / len(LOOKS) / len(paths)
 
 
@@ -74,8 +74,8 @@ def main() -> None:
     show([["looks", *names, f"gain, {' / '.join(names[: len(KS)])}"], *rows])
     each_ms = np.median([taken for _, taken in measured])
     print(
-        f"{part.identity.dataset} {part.identity.split}: {len(part.data.image_ids()):,} pictures, "
-        f"{len(part.data.captions):,} captions, {len(options.bundles)} bundles; each look {each_ms:.1f} ms a picture"
+        f"{part.identity.dataset} {part.identity.split}: {len(part.data.image_ids()):,} images, "
+        f"{len(part.data.captions):,} captions, {len(options.bundles)} bundles; each look {each_ms:.1f} ms an image"
     )
 
 

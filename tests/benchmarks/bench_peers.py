@@ -1,8 +1,8 @@
 """Our embedding and exact search beside other tools, in one run on one machine; pip install -e '.[bench]' brings them.
 
-    python tests/benchmarks/bench_peers.py BUNDLE PICTURES [--pictures 128] [--count 118287] [--queries 20] [--rounds 3]
+    python tests/benchmarks/bench_peers.py BUNDLE IMAGES [--images 128] [--count 118287] [--queries 20] [--rounds 3]
 
-Data: the pictures of a folder, multiplied; random unit vectors of the bundle's dimension near a plane of 32 dimensions
+Data: the images of a folder, multiplied; random unit vectors of the bundle's dimension near a plane of 32 dimensions
 (seed 0), and queries likewise (seeds 1 and 2). Vectors that are random in all dimensions would make an approximate index
 look worse than it is; to an exact one all are the same. open_clip has random weights, for
 its own come from a hub: as fast as trained ones, of no use for finding anything. Weights and vectors are 32-bit floats.
@@ -52,8 +52,8 @@ def in_turn(ways: Ways, rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("folder", type=Path, metavar="PICTURES")
-    parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument("folder", type=Path, metavar="IMAGES")
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--count", type=int, default=COCO_TRAIN)
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
@@ -68,15 +68,15 @@ def main() -> None:
         if peer in options.skip or not there(peer)
     }
     with tempfile.TemporaryDirectory() as name:
-        show_encoders(bundle, multiplied(options.folder, options.pictures, Path(name)), options, absent)
+        show_encoders(bundle, multiplied(options.folder, options.images, Path(name)), options, absent)
         show_searches(bundle, options, Path(name), absent)
 
 
 def show_encoders(bundle: Bundle, paths: list[Path], options: argparse.Namespace, absent: dict[str, str]) -> None:
-    pictures, texts = encoder_ways(bundle, paths)
-    per_s = {name: len(paths) / seconds for name, seconds in in_turn(pictures, options.rounds).items()}
+    images, texts = encoder_ways(bundle, paths)
+    per_s = {name: len(paths) / seconds for name, seconds in in_turn(images, options.rounds).items()}
     text_ms = {name: 1e3 * seconds for name, seconds in in_turn(texts, 10 * options.rounds).items()}
-    rows: list[tuple[object, ...]] = [("encoder", "pictures/s", "one text, ms", "lacks")]
+    rows: list[tuple[object, ...]] = [("encoder", "images/s", "one text, ms", "lacks")]
     rows += [(name, f"{per_s[name]:.1f}", f"{text_ms[name]:.1f}", LACKS[name]) for name in per_s]
     rows += [(OPEN_CLIP, absent[OPEN_CLIP], "", LACKS[OPEN_CLIP])] if OPEN_CLIP in absent else []
     show(rows, f"{bundle.manifest.image_trunk} and ViT-B/32, batches of {BATCH}, {os.cpu_count()} cores")

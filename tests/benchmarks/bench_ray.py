@@ -1,10 +1,10 @@
-"""Pictures a second of the embedding engines `local` and `ray` on one machine, in one run, and what Ray costs besides.
+"""Images a second of the embedding engines `local` and `ray` on one machine, in one run, and what Ray costs besides.
 
-    python tests/benchmarks/bench_ray.py BUNDLE PICTURES [--pictures 600] [--repeat 3]
+    python tests/benchmarks/bench_ray.py BUNDLE IMAGES [--images 600] [--repeat 3]
 
-Needs the extra `ray`. Data: the pictures of a folder in their own size; few pictures are multiplied up to --pictures (a
+Needs the extra `ray`. Data: the images of a folder in their own size; few images are multiplied up to --images (a
 JPEG with bytes behind its end is other content that takes as long to decode).
-Each engine makes a whole index in an empty cache, of a third of the pictures and of all. The rate is that of the other
+Each engine makes a whole index in an empty cache, of a third of the images and of all. The rate is that of the other
 two thirds, so that what is paid once (processes, graphs, the self-check) is told apart, as seconds. Ray has an actor of
 one CPU for each core, the local engine its threads on the same cores. Memory is what all processes hold at the highest
 (PSS: what is shared is divided among those that share it).
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 def index_of(bundle: Bundle, paths: list[Path], config: EmbeddingConfig, folder: Path) -> VectorIndex:
-    gallery = Gallery("pictures", paths[0].parent, tuple(GalleryItem(Path(path.name), ()) for path in paths))
+    gallery = Gallery("images", paths[0].parent, tuple(GalleryItem(Path(path.name), ()) for path in paths))
     engine = embedding_engine(config)
     return engine(bundle, gallery, folder / "index", config, cache_dir=folder / "cache", max_failed_share=0)
 
@@ -109,15 +109,15 @@ def held_mb(pid: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("folder", type=Path, metavar="PICTURES")
-    parser.add_argument("--pictures", type=int, default=600)
+    parser.add_argument("folder", type=Path, metavar="IMAGES")
+    parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
     runs: dict[str, list[Run]] = {name: [] for name in CONFIGS}
     peaks: dict[str, list[float]] = {name: [] for name in CONFIGS}
     with tempfile.TemporaryDirectory() as name:
-        paths = multiplied(options.folder, options.pictures, Path(name))
+        paths = multiplied(options.folder, options.images, Path(name))
         for _ in range(options.repeat):
             for engine, config in CONFIGS.items():
                 third_s = seconds_to_index(bundle, paths[: len(paths) // 3], config)
@@ -128,12 +128,12 @@ def main() -> None:
         for engine, config in CONFIGS.items():
             vectors.append(np.array(index_of(bundle, paths, config, Path(name, engine)).vectors))
     rates = {engine: [run.per_s(len(paths)) for run in several] for engine, several in runs.items()}
-    rows: list[tuple[object, ...]] = [("engine", "pictures/s", "s once", "s in all", "peak MB")]
+    rows: list[tuple[object, ...]] = [("engine", "images/s", "s once", "s in all", "peak MB")]
     for engine, several in runs.items():
         once = statistics.median(run.once_s(len(paths)) for run in several)
         whole = statistics.median(run.whole_s for run in several)
         rows.append((engine, statistics.median(rates[engine]), once, whole, max(peaks[engine])))
-    show(rows, f"{len(paths)} pictures, {CORES} cores, medians of {options.repeat}")
+    show(rows, f"{len(paths)} images, {CORES} cores, medians of {options.repeat}")
     ratios = [ray / local for local, ray in zip(rates["local"], rates["ray"], strict=True)]
     print(f"ray / local {statistics.median(ratios):.2f}, of each run: {', '.join(f'{each:.2f}' for each in ratios)}")
     print(f"starting and stopping Ray alone: {statistics.median(starts):.1f} s")

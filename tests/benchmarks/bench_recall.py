@@ -4,7 +4,7 @@
 
 Each seed is `image-finder pipeline run training` with training.seed set, in one home, so that features are cached once.
 Printed are the recalls on the part the configuration reports on, mean and range over the seeds beside the 95 % interval
-that a single run has for its pictures, and the seconds of each run; the row can be pasted into recall.md. Alone on the
+that a single run has for its images, and the seconds of each run; the row can be pasted into recall.md. Alone on the
 machine, else the seconds say nothing.
 """
 
@@ -76,7 +76,7 @@ def main() -> None:
     first = reports[0]
     interval = first["mean_recall_interval"]
     print(
-        f"{first['dataset']} {first['split']}: {first['n_images']:,} pictures, {first['n_captions']:,} captions; of one "
+        f"{first['dataset']} {first['split']}: {first['n_images']:,} images, {first['n_captions']:,} captions; of one "
         f"run the 95 % interval of mean recall is {100 * interval['low']:.1f} to {100 * interval['high']:.1f}"
     )
     heads = [f"{direction} R@{k}" for direction in ("T2I", "I2T") for k in KS]

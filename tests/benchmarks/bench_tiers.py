@@ -1,11 +1,11 @@
 """Index tiers at a million vectors: build time, size, memory, time of a query and recall with texts; more on paper.
 
-    python tests/benchmarks/bench_tiers.py BUNDLE PICTURES [--count 1000000] [--sample 4000] [--texts 500] [--queries 50]
+    python tests/benchmarks/bench_tiers.py BUNDLE IMAGES [--count 1000000] [--sample 4000] [--texts 500] [--queries 50]
                                            [--set links=16 ef_construction=80 nprobe=16 ...] [--paper]
 
-PICTURES: captioned pictures in COCO layout (annotations/captions_*.json beside the folders of pictures).
-Data: the bundle's vectors of --sample of these pictures and of as many of their captions. The gallery is drawn from the
-pictures' distribution by a smoothed bootstrap (Silverman 1986, section 6.4.3): a real vector is drawn, moved towards the
+IMAGES: captioned images in COCO layout (annotations/captions_*.json beside the folders of images).
+Data: the bundle's vectors of --sample of these images and of as many of their captions. The gallery is drawn from the
+images' distribution by a smoothed bootstrap (Silverman 1986, section 6.4.3): a real vector is drawn, moved towards the
 mean by sqrt(1 - h^2), and h times noise of the sample's covariance is added; mean and covariance stay those of the sample,
 and so does, the smaller h, its structure. h is the one with which as many made vectors as real ones have the same median
 cosine to their nearest neighbour; what came out is printed beside the real figures. Rows are made unit. Seed 0.
@@ -13,7 +13,7 @@ The searches that are compared are the same for all: real captions that neither 
 as a library is that has no captions, with made sentences; its own figure is printed below the table. Times are medians over single queries, of a fresh process that opened the
 index, after a first round that does not count; the page cache is warm. Memory is that process's: anonymous (its own) and
 mapped files that were touched, which the system may drop. The whole runs with the threads it is given (OMP_NUM_THREADS).
-On paper: bytes by components.index.tiers; embedding by the pictures a second that this run measured.
+On paper: bytes by components.index.tiers; embedding by the images a second that this run measured.
 """
 
 import argparse
@@ -61,9 +61,9 @@ SHARES = (0.5, 0.1, 0.01)
 
 
 class Real(NamedTuple):
-    """Vectors of a bundle. pictures, texts: (n, dim) unit rows, a text a picture; per_s: pictures embedded a second."""
+    """Vectors of a bundle. images, texts: (n, dim) unit rows, a text an image; per_s: images embedded a second."""
 
-    pictures: Vectors
+    images: Vectors
     texts: Vectors
     per_s: float
 
@@ -84,8 +84,8 @@ def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
         started = time.perf_counter()
         found = cache_vectors(throughput_encoder(bundle, config), files, cache, config)
         per_s = len(files) / (time.perf_counter() - started)
-        pictures = cached_vectors(cache, [found.keys[path] for path in files])[0]
-    return Real(pictures, text_vectors(bundle, texts), per_s)
+        images = cached_vectors(cache, [found.keys[path] for path in files])[0]
+    return Real(images, text_vectors(bundle, texts), per_s)
 
 
 def text_vectors(bundle: Bundle, texts: list[str]) -> Vectors:
@@ -129,18 +129,18 @@ def fitted(real: Vectors) -> tuple[Made, float]:
 
 
 def show_likeness(real: Real, made: Made, smoothing: float) -> None:
-    """Whether the made pictures are to texts and to each other what the real ones are."""
-    drawn = made.draw(len(real.pictures), np.random.default_rng(2))
+    """Whether the made images are to texts and to each other what the real ones are."""
+    drawn = made.draw(len(real.images), np.random.default_rng(2))
     rows: list[tuple[object, ...]] = [("what, median cosine", "real", "made")]
     for name, measure in (
-        ("picture to its nearest other picture", nearest_cosine),
-        ("two pictures", lambda them: float(np.median(them[: len(them) // 2] @ them[len(them) // 2 :].T))),
-        ("text to its nearest picture", lambda them: float(np.median((real.texts @ them.T).max(axis=1)))),
-        ("text to its tenth picture", lambda them: float(np.median(np.sort(real.texts @ them.T, axis=1)[:, -10]))),
-        ("text and picture", lambda them: float(np.median(real.texts @ them.T))),
+        ("image to its nearest other image", nearest_cosine),
+        ("two images", lambda them: float(np.median(them[: len(them) // 2] @ them[len(them) // 2 :].T))),
+        ("text to its nearest image", lambda them: float(np.median((real.texts @ them.T).max(axis=1)))),
+        ("text to its tenth image", lambda them: float(np.median(np.sort(real.texts @ them.T, axis=1)[:, -10]))),
+        ("text and image", lambda them: float(np.median(real.texts @ them.T))),
     ):
-        rows.append((name, measure(real.pictures), measure(drawn)))
-    show(rows, f"{len(drawn):,} pictures and texts, h = {smoothing:.2f}")
+        rows.append((name, measure(real.images), measure(drawn)))
+    show(rows, f"{len(drawn):,} images and texts, h = {smoothing:.2f}")
 
 
 # The indexes
@@ -159,7 +159,7 @@ def write_exact(folder: Path, bundle: Bundle, made: Made, count: int) -> IndexMa
         bundle_sha256=bundle.sha256,
         bundle_uri=str(bundle.path),
         gallery="made",
-        roots=("/pictures",),
+        roots=("/images",),
         failed={},
         self_check=None,
         files_sha256={},
@@ -169,14 +169,14 @@ def write_exact(folder: Path, bundle: Bundle, made: Made, count: int) -> IndexMa
 
 
 def plain_items(count: int) -> pa.Table:
-    """What a library keeps of a picture without EXIF: ids and hashes of its bytes, no captions."""
+    """What a library keeps of an image without EXIF: ids and hashes of its bytes, no captions."""
     rng = np.random.default_rng(4)
     paths = [f"{n // 1000:06d}/{n:012d}.jpg" for n in range(count)]
     values = {
         "id": [f"{n:016x}" for n in range(count)],
         "root": np.zeros(count, np.int16),
         "path": [path.encode() for path in paths],
-        "folder": [f"pictures/{path[:6]}" for path in paths],
+        "folder": [f"images/{path[:6]}" for path in paths],
         "name": [path[7:] for path in paths],
         "sha256": [rng.bytes(32).hex() for _ in range(count)],
         "dhash": rng.integers(0, 1 << 63, count, np.uint64),
@@ -222,7 +222,7 @@ def search_from(folder: Path, queries_path: Path) -> None:
     opening = seconds_of(lambda: opened.append(VectorIndex.open(folder)))
     index, after = opened[0], memory_mb()
     assert (index.approximate is None) == (index.manifest.kind == "exact")
-    texts, pictures = queries["texts"], queries["pictures"]
+    texts, images = queries["texts"], queries["images"]
 
     def ms(mask: np.ndarray | None, n: int) -> float:
         masks = [] if mask is None else [mask]
@@ -236,7 +236,7 @@ def search_from(folder: Path, queries_path: Path) -> None:
     rng = np.random.default_rng(5)
     filtered = [ms(rng.random(index.manifest.count) < share, max(n_timed // 5, 5)) for share in SHARES]
     batch = 1e3 * seconds_of(lambda: index.search(texts[:100], K)) / 100
-    found = {name: index.search(rows, K) for name, rows in (("texts", texts), ("pictures", pictures))}
+    found = {name: index.search(rows, K) for name, rows in (("texts", texts), ("images", images))}
     np.savez(folder / "found.npz", **{f"{name}_scores": near.scores for name, near in found.items()})
     print(
         json.dumps(
@@ -279,7 +279,7 @@ def show_paper(dim: int, items_bytes: float, per_s: float) -> None:
     machine = Machine()
     rows: list[tuple[object, ...]] = [
         (
-            "pictures",
+            "images",
             "vectors.npy",
             "items",
             "hnsw",
@@ -312,10 +312,10 @@ def show_paper(dim: int, items_bytes: float, per_s: float) -> None:
         )
     show(
         rows,
-        f"\non paper: {dim} components, {items_bytes:.0f} bytes of items a row, {per_s:.0f} pictures/s a machine like this",
+        f"\non paper: {dim} components, {items_bytes:.0f} bytes of items a row, {per_s:.0f} images/s a machine like this",
     )
     print(
-        f"A shard holds the pictures whose id falls to it, with their vectors.npy, items.parquet and approximate.faiss: "
+        f"A shard holds the images whose id falls to it, with their vectors.npy, items.parquet and approximate.faiss: "
         f"{machine.memory_gb:.0f} GB of memory for items and codes, {machine.disk_tb} TB of NVMe. A query goes to all "
         "shards; each answers its k best with exact scores, so that merging them by score gives what one index would."
     )
@@ -334,7 +334,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("pictures", type=Path, metavar="PICTURES")
+    parser.add_argument("images", type=Path, metavar="IMAGES")
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--sample", type=int, default=4_000)
     parser.add_argument("--texts", type=int, default=500, help="queries that recall is measured with")
@@ -343,7 +343,7 @@ def main() -> None:
     parser.add_argument("--paper", action="store_true", help="only embed the sample and do the arithmetic")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
-    real = real_vectors(bundle, options.pictures, options.sample)
+    real = real_vectors(bundle, options.images, options.sample)
     items_bytes = 0.0
     if not options.paper:
         with tempfile.TemporaryDirectory() as name:
@@ -354,19 +354,19 @@ def main() -> None:
 def show_tiers(bundle: Bundle, real: Real, options: argparse.Namespace, place: Path) -> float:
     """Bytes of items.parquet a row."""
     held_out = options.texts
-    made, smoothing = fitted(real.pictures[held_out:])
+    made, smoothing = fitted(real.images[held_out:])
     show_likeness(real, made, smoothing)
     config = IndexTierConfig.parse(dict(each.split("=", 1) for each in options.set))
     queries = place / "queries.npz"
-    pictures = made.draw(held_out, np.random.default_rng(6))
-    np.savez(queries, texts=real.texts[:held_out], pictures=pictures, timed=options.queries)
+    images = made.draw(held_out, np.random.default_rng(6))
+    np.savez(queries, texts=real.texts[:held_out], images=images, timed=options.queries)
     started = time.perf_counter()
     manifest = write_exact(place / "exact", bundle, made, options.count)
     seconds = {"exact": time.perf_counter() - started}
     columns = (
         *("tier", "build, s", "file, MB", "opening, s", "own memory, MB", "mapped, MB"),
         *("one query, ms", "of 100, ms each", *(f"{share:.0%} allowed, ms" for share in SHARES)),
-        *("recall@10, texts", "recall@10, pictures", "effort"),
+        *("recall@10, texts", "recall@10, images", "effort"),
     )
     rows: list[tuple[object, ...]] = [columns]
     for kind in KINDS:
@@ -384,7 +384,7 @@ def show_tiers(bundle: Bundle, real: Real, options: argparse.Namespace, place: P
                 *(kind, seconds[kind], (folder / file).stat().st_size / 1e6),
                 *(found[name] for name in ("opening_s", "anonymous_mb", "mapped_mb", "ms", "batch_ms")),
                 *found["filtered_ms"],  # type: ignore[misc]
-                *(recall(folder, place / "exact", name) for name in ("texts", "pictures")),
+                *(recall(folder, place / "exact", name) for name in ("texts", "images")),
                 effort,
             )
         )

@@ -14,7 +14,7 @@ import pyarrow as pa
 from components.bundle.bundle import Bundle
 from components.index.index import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, item_id, write_index
 
-COCO_TRAIN = 118_287  # pictures of COCO train2017
+COCO_TRAIN = 118_287  # images of COCO train2017
 CAMERAS = ("", "", "Canon EOS 400D DIGITAL", "NIKON D80", "Apple iPhone 12", "Sony DSC-W55")
 _WHO = ("a dog", "two children", "a man in a red shirt", "a black cat", "an old woman", "a group of people", "a horse")
 _DOES = ("running", "sitting", "playing with a ball", "looking at the camera", "jumping", "standing", "eating")
@@ -57,7 +57,7 @@ def write_random_index(
         bundle_sha256=bundle.sha256,
         bundle_uri=str(bundle.path.resolve()),
         gallery="random",
-        roots=("/pictures",),
+        roots=("/images",),
         failed={},
         self_check=None,
         files_sha256={},
@@ -77,7 +77,7 @@ def random_items(count: int, seed: int) -> pa.Table:
     paths = [f"train2017/{n % 10}/{n:012d}.jpg" for n in range(count)]
     times = [start + timedelta(seconds=int(each)) for each in rng.integers(0, 3e8, count)]
     columns = {
-        "id": [item_id(Path("/pictures"), path.encode()) for path in paths],
+        "id": [item_id(Path("/images"), path.encode()) for path in paths],
         "root": np.zeros(count, np.int16),
         "path": [path.encode() for path in paths],
         "folder": [f"train2017/{n % 10}" for n in range(count)],

@@ -33,11 +33,11 @@ def there(peer: str) -> bool:
 
 
 def encoder_ways(bundle: Bundle, paths: list[Path]) -> tuple[Ways, Ways]:
-    """Ways to encode a batch of pictures that are in memory, and to encode one text."""
+    """Ways to encode a batch of images that are in memory, and to encode one text."""
     encoder, text = OnnxEncoder(bundle, device="cpu"), sentences(1)
     pixels = np.stack([encoder.preprocess.load(path) for path in paths])
     parts = range(0, len(paths), BATCH)
-    pictures: Ways = {"ours": lambda: [encoder.encode_image(pixels[at : at + BATCH]) for at in parts]}
+    images: Ways = {"ours": lambda: [encoder.encode_image(pixels[at : at + BATCH]) for at in parts]}
     texts: Ways = {"ours": lambda: encoder.encode_text(text)}
     if there(OPEN_CLIP):
         import open_clip
@@ -49,13 +49,13 @@ def encoder_ways(bundle: Bundle, paths: list[Path]) -> tuple[Ways, Ways]:
         inputs = torch.rand(len(paths), 3, 224, 224)
 
         @torch.inference_mode()
-        def open_clip_pictures() -> None:
+        def open_clip_images() -> None:
             for at in parts:
                 model.encode_image(inputs[at : at + BATCH], normalize=True)
 
-        pictures[OPEN_CLIP] = open_clip_pictures
+        images[OPEN_CLIP] = open_clip_images
         texts[OPEN_CLIP] = torch.inference_mode()(lambda: model.encode_text(tokens, normalize=True))
-    return pictures, texts
+    return images, texts
 
 
 def numpy_search(vectors: np.ndarray) -> Search:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run the product as a person does: a browser and a library of painted pictures, served."""
+"""Fixtures of the tests that run the product as a person does: a browser and a library of painted images, served."""
 
 import contextlib
 import http.client
@@ -48,15 +48,15 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def painted_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library of 52 painted pictures under a bundle that knows colours; the file of one is gone since."""
+    """A library of 52 painted images under a bundle that knows colours; the file of one is gone since."""
     library = _paint_library(tmp_path_factory.mktemp("page"))
-    (library.parent / "pictures" / "town" / "gone.jpg").unlink()
+    (library.parent / "images" / "town" / "gone.jpg").unlink()
     return library
 
 
 @pytest.fixture
 def new_library(tmp_path: Path) -> Path:
-    """Another such library, with all its files, for a test that changes it; its pictures are in ../pictures."""
+    """Another such library, with all its files, for a test that changes it; its images are in ../images."""
     return _paint_library(tmp_path)
 
 
@@ -80,8 +80,8 @@ def image_finder() -> Callable[..., None]:
 
 def _paint_library(folder: Path) -> Path:
     bundle = write_colour_bundle(folder / "bundle")
-    _paint_all(folder / "pictures")
-    _image_finder("index", folder / "pictures", "--library", folder / "library", "--bundle", bundle.path)
+    _paint_all(folder / "images")
+    _image_finder("index", folder / "images", "--library", folder / "library", "--bundle", bundle.path)
     return folder / "library"
 
 
@@ -161,12 +161,12 @@ def _paint_all(folder: Path) -> None:
 def _paint(
     path: Path, colour: tuple[int, int, int], rng: np.random.Generator, *, size: tuple[int, int], exif: Any = None
 ) -> Image.Image:
-    """One hue in blocks of changing brightness: the mean has that hue, and no picture is a near-duplicate of another."""
+    """One hue in blocks of changing brightness: the mean has that hue, and no image is a near-duplicate of another."""
     blocks = rng.uniform(0.6, 1.0, (8, 9, 1)) * np.array(colour)
-    picture = Image.fromarray(blocks.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    image = Image.fromarray(blocks.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, **({"exif": exif} if exif else {}))
-    return picture
+    image.save(path, **({"exif": exif} if exif else {}))
+    return image
 
 
 def _exif(model: str, day: str) -> Image.Exif:

@@ -61,13 +61,13 @@ def listening(app):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Address of a server on five pictures, and the ids of these."""
+    """Address of a server on five images, and the ids of these."""
     place = tmp_path_factory.mktemp("fuzzed")
     bundle = write_colour_bundle(place / "bundle")
-    (place / "pictures").mkdir()
+    (place / "images").mkdir()
     for colour in ("red", "green", "blue", "yellow", "white"):
-        Image.new("RGB", (64, 48), colour).save(place / "pictures" / f"{colour}.png")
-    index = publish_album(place / "pictures", bundle, place)
+        Image.new("RGB", (64, 48), colour).save(place / "images" / f"{colour}.png")
+    index = publish_album(place / "images", bundle, place)
     app = create_app(lambda: Finder.open(index, threads=1), Settings.parse({"thumbnails_path": place / "thumbnails"}))
     with listening(app) as address:
         yield address
@@ -122,13 +122,11 @@ def _name(case, identity):
         return
     if "id" in body:
         body["id"] = identity
-    if "picture" in body and body is not case.body:
-        body["picture"] = "picture"
+    if "image" in body and body is not case.body:
+        body["image"] = "image"
     for term in [*_list(body.get("terms")), *_list(body.get("negatives"))]:
         if isinstance(term, dict):
-            term.update(
-                {name: value for name, value in {"like": identity, "picture": "picture"}.items() if name in term}
-            )
+            term.update({name: value for name, value in {"like": identity, "image": "image"}.items() if name in term})
 
 
 def _list(value):
@@ -152,7 +150,7 @@ def test_no_value_of_any_field_of_a_body_makes_the_server_fail(served):
         for path, operation in paths.items()
         if "requestBody" in operation.get("post", {})
     }
-    assert set(asked) == {"/api/v1/search", "/api/v1/labels", "/api/v1/pictures/{identity}/explanation"}
+    assert set(asked) == {"/api/v1/search", "/api/v1/labels", "/api/v1/images/{identity}/explanation"}
     found = requests.get(f"{served}/api/v1/search", params={"q": "red", "k": 1}, timeout=30).json()
     identity = found["hits"][0]["id"]
     with requests.Session() as session:
@@ -190,7 +188,7 @@ def test_no_damage_to_a_multipart_body_makes_the_server_fail(served, start, leng
 
 
 def multipart(body):
-    return {"files": {"query": (None, body), "picture": ("p.png", b"no image")}}
+    return {"files": {"query": (None, body), "image": ("p.png", b"no image")}}
 
 
 def hostile_bodies(schema):
@@ -235,12 +233,12 @@ EVERYTHING = {
     "GET /api/v1/search",
     "POST /api/v1/search",
     "POST /api/v1/labels",
-    "GET /api/v1/pictures/{identity}",
-    "GET /api/v1/pictures/{identity}/thumbnail",
-    "GET /api/v1/pictures/{identity}/view",
-    "GET /api/v1/pictures/{identity}/explanation",
-    "POST /api/v1/pictures/{identity}/explanation",
-    "GET /api/v1/pictures/{identity}/original",
+    "GET /api/v1/images/{identity}",
+    "GET /api/v1/images/{identity}/thumbnail",
+    "GET /api/v1/images/{identity}/view",
+    "GET /api/v1/images/{identity}/explanation",
+    "POST /api/v1/images/{identity}/explanation",
+    "GET /api/v1/images/{identity}/original",
     "GET /api/v1/facets",
     "GET /api/v1/info",
     "GET /health/live",

@@ -63,7 +63,7 @@ def test_64_connections_meet_no_error_while_two_generations_are_published(
         command = [wrk, "-t2", "-c64", f"-d{SECONDS}s", "--timeout", "15s", "-s", tmp_path / "load.lua", address]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             for name in ("first", "second"):
-                Image.new("RGB", (300, 200), (0, 0, 255)).save(tmp_path / "pictures" / f"{name}.png")
+                Image.new("RGB", (300, 200), (0, 0, 255)).save(tmp_path / "images" / f"{name}.png")
                 image_finder("index", "--library", new_library)
             output = load.communicate(timeout=SECONDS + 30)[0]
         counts = json.loads(output.split("RESULT ")[1])

@@ -1,4 +1,4 @@
-"""The web page in Chromium, against a running `image-finder serve` over pictures whose answers are known."""
+"""The web page in Chromium, against a running `image-finder serve` over images whose answers are known."""
 
 import base64
 import os
@@ -66,17 +66,17 @@ def transfer_of(page, path, *, name=None, kind="image/jpeg"):
     )
 
 
-def picture(painted_library, name) -> Path:
-    return painted_library.parent / "pictures" / name
+def image_path(painted_library, name) -> Path:
+    return painted_library.parent / "images" / name
 
 
 # Search
 
 
-def test_a_sentence_shows_the_right_picture_first_and_says_how_well_it_fits(open_page):
+def test_a_sentence_shows_the_right_image_first_and_says_how_well_it_fits(open_page):
     page = open_page()
     search(page, "red", "red.jpg")
-    expect(page.get_by_role("status").first).to_have_text(re.compile("40 nearest of 52 pictures"))
+    expect(page.get_by_role("status").first).to_have_text(re.compile("40 nearest of 52 images"))
     expect(page.get_by_role("button", name=re.compile("^1. red.jpg"))).to_be_visible()
     expect(page.locator("#notice")).to_be_hidden()
 
@@ -126,7 +126,7 @@ def test_a_word_with_a_minus_and_the_field_without_take_away(open_page):
     expect_first(page, "green.jpg")
 
 
-def test_more_results_come_by_scrolling_and_each_picture_once(open_page):
+def test_more_results_come_by_scrolling_and_each_image_once(open_page):
     page = open_page()
     search(page, "white", re.compile("grey"))
     page.locator("#footer").scroll_into_view_if_needed()
@@ -147,7 +147,7 @@ def test_near_duplicates_are_folded_and_shown_on_demand(open_page):
 
 
 def test_nothing_that_matches_well_is_said_quietly(open_page):
-    page = open_page("/?q=red&folder=pictures/many")
+    page = open_page("/?q=red&folder=images/many")
     expect(page.locator("#notice")).to_have_text("No good match; these are the closest images.")
 
 
@@ -218,7 +218,7 @@ def test_filters_narrow_the_search_and_show_what_is_active(open_page):
     page.get_by_text("Tall", exact=True).click()
     expect_first(page, "yellow.jpg")
     assert names(page) == ["yellow.jpg"]
-    expect(page.get_by_role("status").first).to_have_text("1 nearest of 1 picture that pass the filters")
+    expect(page.get_by_role("status").first).to_have_text("1 nearest of 1 image that pass the filters")
     expect(page.get_by_role("button", name="Filters, 1 active")).to_be_visible()
     page.get_by_role("button", name="Remove filter: tall").click()
     expect_first(page, "red.jpg")
@@ -256,11 +256,11 @@ def test_folders_are_a_tree_with_counts_and_a_folder_holds_what_is_below(open_pa
     expect_first(page, "blue.jpg")
     page.get_by_role("button", name="Filters").click()
     expect(page.locator("#folders .number").first).to_have_text("52")
-    page.get_by_role("button", name="Folders in pictures").click()
-    garden = page.locator("#folders li", has=page.locator("> .tree-row .choice-name[title='pictures/garden']")).last
+    page.get_by_role("button", name="Folders in images").click()
+    garden = page.locator("#folders li", has=page.locator("> .tree-row .choice-name[title='images/garden']")).last
     expect(garden.locator(".number").first).to_have_text("3")
     garden.get_by_role("checkbox").first.check()
-    expect(page.get_by_role("status").first).to_have_text(re.compile("3 nearest of 3 pictures"))
+    expect(page.get_by_role("status").first).to_have_text(re.compile("3 nearest of 3 images"))
     assert set(names(page)) == {"red.jpg", "yellow.jpg", "green.jpg"}
     page.get_by_role("button", name="Clear all").click()
     expect_first(page, "blue.jpg")
@@ -273,31 +273,31 @@ def test_filters_that_nothing_passes_offer_to_be_cleared(open_page):
     expect_first(page, "blue.jpg")
 
 
-# Search by a picture
+# Search by an image
 
 
-def test_a_dropped_picture_finds_itself_and_words_steer_it(open_page, painted_library):
+def test_a_dropped_image_finds_itself_and_words_steer_it(open_page, painted_library):
     page = open_page()
-    transfer = transfer_of(page, picture(painted_library, "town/blue.jpg"))
+    transfer = transfer_of(page, image_path(painted_library, "town/blue.jpg"))
     page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
-    expect(page.get_by_text("Drop a picture to search by it")).to_be_visible()
+    expect(page.get_by_text("Drop an image to search by it")).to_be_visible()
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    expect(page.get_by_text("Drop a picture to search by it")).to_be_hidden()
+    expect(page.get_by_text("Drop an image to search by it")).to_be_hidden()
     expect_first(page, "blue.jpg")
     expect(page.get_by_text("the address cannot carry it")).to_be_visible()
     page.locator("#text").fill("green")
-    expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", "picture 50 %, words 50 %")
+    expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", "image 50 %, words 50 %")
     page.get_by_role("slider").fill("95")
     expect_first(page, "blue.jpg")
     page.get_by_role("slider").fill("5")
     expect_first(page, "green.jpg")
-    page.get_by_role("button", name="Search without this picture").click()
-    expect(page.locator("#picture-term")).to_be_hidden()
+    page.get_by_role("button", name="Search without this image").click()
+    expect(page.locator("#image-term")).to_be_hidden()
 
 
-def test_a_pasted_picture_is_searched_by(open_page, painted_library):
+def test_a_pasted_image_is_searched_by(open_page, painted_library):
     page = open_page()
-    transfer = transfer_of(page, picture(painted_library, "garden/yellow.jpg"), name="image.png")
+    transfer = transfer_of(page, image_path(painted_library, "garden/yellow.jpg"), name="image.png")
     page.evaluate(
         "(data) => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))",
         transfer,
@@ -305,28 +305,28 @@ def test_a_pasted_picture_is_searched_by(open_page, painted_library):
     expect_first(page, "yellow.jpg")
 
 
-def test_a_chosen_picture_is_searched_by_and_back_leads_to_the_words(open_page, painted_library):
+def test_a_chosen_image_is_searched_by_and_back_leads_to_the_words(open_page, painted_library):
     page = open_page("/?q=red")
     expect_first(page, "red.jpg")
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Search by a picture").click()
-    chooser.value.set_files(picture(painted_library, "town/blue.jpg"))
+        page.get_by_role("button", name="Search by an image").click()
+    chooser.value.set_files(image_path(painted_library, "town/blue.jpg"))
     page.locator("#text").fill("")
     expect_first(page, "blue.jpg")
     page.go_back()
     expect(page.locator("#text")).to_have_value("red")
     page.go_back()
-    expect(page.locator("#picture-term")).to_be_hidden()
+    expect(page.locator("#image-term")).to_be_hidden()
     expect_first(page, "red.jpg")
 
 
-def test_a_dropped_file_that_is_no_picture_is_refused_with_the_servers_words(open_page, painted_library):
+def test_a_dropped_file_that_is_no_image_is_refused_with_the_servers_words(open_page, painted_library):
     page = open_page()
     page.dispatch_event("body", "drop", {"dataTransfer": transfer_of(page, painted_library / "catalog.sqlite")})
-    expect(page.get_by_role("alert")).to_contain_text("picture")
+    expect(page.get_by_role("alert")).to_contain_text("image")
     notes = transfer_of(page, painted_library / "catalog.sqlite", name="notes.txt", kind="text/plain")
     page.dispatch_event("body", "drop", {"dataTransfer": notes})
-    expect(page.locator("#notice")).to_have_text("“notes.txt” is not a picture.")
+    expect(page.locator("#notice")).to_have_text("“notes.txt” is not an image.")
 
 
 # Keyboard and viewer
@@ -376,7 +376,7 @@ def test_the_viewer_tells_what_is_known(open_page):
         "Canon EOS 80D",
         "480 \N{MULTIPLICATION SIGN} 320 px",
         "46.50000° N, 7.90000° E",
-        "pictures/garden",
+        "images/garden",
         "cosine",
     ]:
         expect(viewer.get_by_text(words)).to_be_visible()
@@ -397,13 +397,13 @@ COLOURED = """() => {
     };
     return [spread(0.05) > 20, spread(0.95) > 20];
 }"""
-EXPLANATION = "**/api/v1/pictures/*/explanation"
+EXPLANATION = "**/api/v1/images/*/explanation"
 
 
 @pytest.fixture
 def two_edges(painted_library):
     """For one test, red.jpg is grey with a red left edge and a blue right edge: the server reads files as they are."""
-    path = picture(painted_library, "garden/red.jpg")
+    path = image_path(painted_library, "garden/red.jpg")
     painted, status = path.read_bytes(), path.stat()
     image = Image.new("RGB", (480, 320), "grey")
     image.paste("red", (0, 0, 120, 320))
@@ -430,7 +430,7 @@ def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page):
     expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
     expect(legend).to_be_hidden()
     assert page.evaluate(COLOURED) == [True, True]
-    page = open_page("/?q=blue&folder=pictures/garden")
+    page = open_page("/?q=blue&folder=images/garden")
     page.get_by_role("button", name=re.compile("red.jpg")).click()
     page.get_by_role("button", name="Explain match", pressed=False).click()
     expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “blue”.")
@@ -440,8 +440,8 @@ def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page):
 
 @pytest.mark.usefixtures("two_edges")
 def test_an_image_that_was_searched_by_is_explained_too(open_page, painted_library):
-    page = open_page("/?folder=pictures/garden")
-    page.locator("#file").set_input_files(picture(painted_library, "town/blue.jpg"))
+    page = open_page("/?folder=images/garden")
+    page.locator("#file").set_input_files(image_path(painted_library, "town/blue.jpg"))
     page.get_by_role("button", name=re.compile("red.jpg")).click()
     page.keyboard.press("e")
     expect(page.locator("#explain-note")).to_have_text(
@@ -500,7 +500,7 @@ def test_without_a_search_there_is_nothing_to_explain(open_page):
 
 def test_the_viewer_shows_captions_as_text_and_reads_the_first_one_out(open_page):
     page = open_page()
-    captions = ["A plain <b>red</b> picture", "Nothing but red"]
+    captions = ["A plain <b>red</b> image", "Nothing but red"]
 
     def with_captions(route):
         answer = route.fetch().json()
@@ -523,7 +523,7 @@ def test_the_original_is_downloaded_as_it_is(open_page, painted_library):
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "red.jpg"
-    assert download.value.path().read_bytes() == picture(painted_library, "garden/red.jpg").read_bytes()
+    assert download.value.path().read_bytes() == image_path(painted_library, "garden/red.jpg").read_bytes()
 
 
 def test_labels_are_weighed_against_each_other(open_page):
@@ -555,7 +555,7 @@ def test_an_address_shows_another_person_the_same(open_page):
     expect(other.locator("#without")).to_have_value("red")
 
 
-def test_an_address_of_a_picture_opens_it(open_page):
+def test_an_address_of_an_image_opens_it(open_page):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     expect(page.locator("#viewer-name")).to_have_text("red.jpg")
@@ -610,9 +610,9 @@ def test_the_servers_own_words_are_shown(open_page):
 
 
 def test_a_folder_of_an_old_address_that_has_gone_is_told_and_can_be_left_out(open_page):
-    page = open_page("/?q=red&folder=pictures/sold")
-    expect(page.get_by_role("alert")).to_contain_text("the index has no folder 'pictures/sold'; it has 'pictures', ")
-    expect(page.get_by_role("button", name="Remove filter: pictures/sold")).to_be_visible()
+    page = open_page("/?q=red&folder=images/sold")
+    expect(page.get_by_role("alert")).to_contain_text("the index has no folder 'images/sold'; it has 'images', ")
+    expect(page.get_by_role("button", name="Remove filter: images/sold")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     expect_first(page, "red.jpg")
     expect(page.get_by_role("alert")).to_be_hidden()
@@ -629,8 +629,8 @@ def test_a_busy_server_is_asked_again_when_it_said(open_page):
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_a_picture_whose_file_is_gone_keeps_its_place_and_says_so(open_page):
-    page = open_page("/?q=red yellow&folder=pictures/town")
+def test_an_image_whose_file_is_gone_keeps_its_place_and_says_so(open_page):
+    page = open_page("/?q=red yellow&folder=images/town")
     tile = page.get_by_role("button", name=re.compile("gone.jpg"))
     expect(tile.get_by_text("No preview")).to_be_visible()
     expect(page.locator(".frame.loaded")).to_have_count(3)
@@ -671,7 +671,7 @@ def test_a_phone_needs_no_sideways_scrolling(open_page):
     assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= 360
 
 
-def test_tiles_keep_their_place_while_pictures_come(open_page):
+def test_tiles_keep_their_place_while_images_come(open_page):
     page = open_page()
     held = []
     page.route("**/thumbnail*", lambda route: held.append(route))  # noqa: PLW0108 - it must be a function

@@ -47,13 +47,11 @@ def test_a_library_that_cannot_be_written_is_searched_and_described_and_refuses_
     before = state_of(locked)
     found = finder("search", "red", "-k", 1, "--library", locked, "--json")
     assert (found.returncode, json.loads(found.stdout)["hits"][0]["name"]) == (0, "red.jpg")
-    picture = finder(
-        "search", "--image", locked.parent / "pictures" / "town" / "blue.jpg", "--library", locked, "--json"
-    )
-    assert json.loads(picture.stdout)["hits"][0]["name"] == "blue.jpg"
+    image = finder("search", "--image", locked.parent / "images" / "town" / "blue.jpg", "--library", locked, "--json")
+    assert json.loads(image.stdout)["hits"][0]["name"] == "blue.jpg"
     told = finder("info", "--library", locked, "--json")
-    assert (told.returncode, json.loads(told.stdout)["pictures"]) == (0, 52)
-    (locked.parent / "pictures" / "town" / "blue.jpg").unlink()
+    assert (told.returncode, json.loads(told.stdout)["images"]) == (0, 52)
+    (locked.parent / "images" / "town" / "blue.jpg").unlink()
     rehearsed = finder("index", "--dry-run", "--library", locked, "--json")
     assert (rehearsed.returncode, rehearsed.stderr) == (0, "")
     assert (json.loads(rehearsed.stdout)["removed"], json.loads(rehearsed.stdout)["unchanged"]) == (1, 51)

@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(enc
 PYTHON = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("image-finder ")]
 SMALLER = (
-    "--set dataset.max_images=60 --set training.epochs=1 --set training.views=2 --set export.parity_pictures=8 "
+    "--set dataset.max_images=60 --set training.epochs=1 --set training.views=2 --set export.parity_images=8 "
     "--set evaluation.min_recall_at_10=0 --set evaluation.min_times_random=0"
 )
 SERVES = re.compile(r"^image-finder (ui|serve) ")  # run until they are stopped
@@ -83,7 +83,7 @@ def terminal(shared_data, tmp_path_factory, network):
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "IMAGE_FINDER_HOME": str(root / "home"),
             "IMAGE_FINDER_ALERTS": f"json://{host}/",
-            "PICTURES": str(shared_data / "coco" / "val2017"),
+            "IMAGES": str(shared_data / "coco" / "val2017"),
             "COCO": str(shared_data / "coco"),
             "FLICKR8K": str(shared_data / "flickr8k"),
             "PHOTOGRAPHS": str(shared_data),
@@ -103,7 +103,7 @@ def test_the_install_commands_end_in_the_demo_and_in_all_checks():
 
 def test_the_demo_finds_held_out_scenes_far_above_chance(terminal, tmp_path):
     printed = terminal.run("image-finder demo", tmp_path)
-    row = next(line for line in printed.splitlines() if line.startswith("text to picture"))
+    row = next(line for line in printed.splitlines() if line.startswith("text to image"))
     numbers = [float(number) for number in re.findall(r"(?<![\[\w.])(\d+\.\d+)(?= \[)", row)]
     recall_at_10, random_at_10 = numbers[2], float(row.split()[-1])
     assert recall_at_10 > 90
@@ -124,12 +124,12 @@ def test_command_runs_as_it_stands(command, terminal, tmp_path):
     if " search " in command:
         assert len(printed.splitlines()) > 3
     if "run training" in command:
-        assert "text to picture" in printed
+        assert "text to image" in printed
     if "run indexing" in command:
         assert "0 failed" in printed
     if "models pack" in command:
         assert (tmp_path / "starter" / "MODEL_CARD.md").is_file()
-        assert "coco val, 200 pictures: text to picture R@1/5/10" in printed
+        assert "coco val, 200 images: text to image R@1/5/10" in printed
     if "retrain" in command:  # the training above was the same
         assert printed.startswith("nothing changed since version 2")
 

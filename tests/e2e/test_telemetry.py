@@ -14,7 +14,7 @@ from tests.support.checkout import CHECKOUT
 
 DEVICE_ID = ".cache/Microsoft/DeveloperTools/.onnxruntime/deviceid"
 FINDER = """
-from components.finder import Finder
+from components.search.finder import Finder
 print(Finder.open({library!r}).search("red", k=1).hits[0].uri)
 """
 CLIENT = """
@@ -62,9 +62,9 @@ def finder(network, *words, **variables):
 
 
 def test_index_search_and_a_program_with_finder_report_to_nobody(isolated_network, new_library):
-    pictures, bundle = new_library.parent / "pictures", new_library.parent / "bundle"
+    images, bundle = new_library.parent / "images", new_library.parent / "bundle"
     library = new_library.parent / "another"
-    finder(isolated_network, "index", pictures, "--library", library, "--bundle", bundle)
+    finder(isolated_network, "index", images, "--library", library, "--bundle", bundle)
     assert "red.jpg" in finder(isolated_network, "search", "red", "-k", "1", "--library", library, "--json")
     assert "red.jpg" in run(isolated_network, sys.executable, "-c", FINDER.format(library=str(library)))
     assert isolated_network.attempted() == []

@@ -17,12 +17,12 @@ pytestmark = pytest.mark.slow
 
 TINY = {
     "parameters": {
-        "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 60},
+        "dataset": {"name": "tiny", "layout": "demo", "demo_images": 60},
         "split": {"val_fraction": 0.2},
         "model": {"embedding_dim": 64, "image": {"pool_width": 64, "pool_heads": 4}},
         "training": {"epochs": 1, "batch_images": 16},
         "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
-        "export": {"parity_pictures": 8},
+        "export": {"parity_images": 8},
     }
 }
 INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json", "images": "images"}}}
@@ -33,7 +33,7 @@ HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_ex
 COMPANY = """
 import json, random, sys
 from concurrent.futures import ThreadPoolExecutor
-from components.finder import Finder
+from components.search.finder import Finder
 from components.search.query import Query
 
 finder = Finder.open(sys.argv[1])
@@ -46,10 +46,10 @@ with ThreadPoolExecutor(8) as threads:
     assert list(threads.map(finder.search, queries)) == alone
 halves = [finder.search_many([query.model_copy(update={"k": 5, "offset": at}) for at in (0, 5)]) for query in queries]
 assert [(*first.hits, *second.hits) for first, second in halves] == [each.hits for each in alone]
-images = [finder.picture_path(hit.id) for hit in alone[0].hits]
-together = finder.encode_pictures(images)
+images = [finder.image_path(hit.id) for hit in alone[0].hits]
+together = finder.encode_images(images)
 for row, image in enumerate(images):
-    difference = abs(finder.encode_pictures([image])[0] - together[row]).max()
+    difference = abs(finder.encode_images([image])[0] - together[row]).max()
     assert difference < 1e-6, difference
 print(len(alone))
 """

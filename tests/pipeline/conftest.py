@@ -24,7 +24,7 @@ Rows = Sequence[Sequence[float]]
 
 
 def retrieval_report(mean_recall: float = 0.5, **changes: object) -> RetrievalReport:
-    """A report whose recalls are all mean_recall, over 10 pictures and 50 captions."""
+    """A report whose recalls are all mean_recall, over 10 images and 50 captions."""
     near = Interval(low=max(mean_recall - 0.1, 0), high=min(mean_recall + 0.1, 1))
 
     def direction(n_queries: int, gallery_size: int) -> DirectionReport:
@@ -55,7 +55,7 @@ def retrieval_report(mean_recall: float = 0.5, **changes: object) -> RetrievalRe
 
 
 def score_calibration() -> ScoreCalibration:
-    """Pairs that score 0 to 1, evenly, over 10 pictures and 50 captions."""
+    """Pairs that score 0 to 1, evenly, over 10 images and 50 captions."""
     return ScoreCalibration(
         logit_scale=10.0,
         good_match=0.5,
@@ -89,7 +89,7 @@ def report() -> RetrievalReport:
 
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Bundle:
-    """Two dimensions: a text is (share of "dog", share of "cat"), a picture is (red, green), both as unit vectors."""
+    """Two dimensions: a text is (share of "dog", share of "cat"), an image is (red, green), both as unit vectors."""
     return write_tiny_bundle(tmp_path / "tiny_bundle")
 
 
@@ -100,7 +100,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
 
 
 def write_tiny_bundle(folder: Path, words: Rows = ((1, 0), (0, 1)), colours: Rows = ((1, 0), (0, 1), (0, 0))) -> Bundle:
-    """A bundle whose text is the sum of its words' rows and whose picture is its mean colour times colours."""
+    """A bundle whose text is the sum of its words' rows and whose image is its mean colour times colours."""
     dim = len(words[0])
     folder.mkdir()
     vocabulary = {"[UNK]": 0, "dog": 1, "cat": 2}

@@ -19,7 +19,7 @@ from components.records.data import ValidationReport
 from components.records.export import ParityReport
 from components.records.promotion import PromotionDecision
 from components.storage import sha256_of_file
-from components.training.trainer import CaptionedPictures
+from components.training.trainer import CaptionedImages
 from model_registry import names, tracking
 from model_registry.aliases import Operations
 from model_registry.decision import Candidate, hold_contest
@@ -52,7 +52,7 @@ GROUNDS = Grounds(
         max_difference=0.001,
         torch_recall_at_10=0.6,
         onnx_recall_at_10=0.6,
-        n_pictures=17,
+        n_images=17,
         passed=True,
         reasons=(),
     ),
@@ -60,9 +60,9 @@ GROUNDS = Grounds(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """17 pictures from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """17 images from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
+    root = tmp_path_factory.mktemp("images")
     captions, files = [], []
     for cats in range(WORDS + 1):
         angle = math.atan2(cats, WORDS - cats)
@@ -72,14 +72,14 @@ def pictures(tmp_path_factory):
         files.append({"image_id": cats, "file_name": f"{cats}.png", "sha256": digest})
         captions.append({"image_id": cats, "caption_id": cats, "caption": "dog " * (WORDS - cats) + "cat " * cats})
     table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
-    return CaptionedPictures(table, pd.DataFrame(files), root)
+    return CaptionedImages(table, pd.DataFrame(files), root)
 
 
 @pytest.fixture
-def measure(pictures):
+def measure(images):
     return partial(
         measure_bundle,
-        data=pictures,
+        data=images,
         config=EvaluationConfig(ks=(1, 5, 10), bootstrap_samples=200),
         identity=EvaluatedOn(dataset="scratch", data_version="0123456789ab", split="test"),
         code_sha256="c" * 64,

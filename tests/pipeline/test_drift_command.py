@@ -22,7 +22,7 @@ LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha25
 
 
 def write_data(root, *, seed, green=0.5, count=80):
-    """A part `train` and a part `val` of plain pictures, red dogs and green cats, with two captions each."""
+    """A part `train` and a part `val` of plain images, red dogs and green cats, with two captions each."""
     rng = np.random.default_rng(seed)
     (root / "annotations").mkdir(parents=True)
     for part in ("train", "val"):
@@ -73,7 +73,7 @@ def home(place, training, tiny_bundle, report, tmp_path, monkeypatch):
             tiny_bundle, DriftConfig(), EmbeddingConfig(device="cpu", threads=1), cache_dir=tmp_path / "cache"
         )
         trained_on = TrainedOn("training", "0123456789ab", files, [sha256_of_file(file.path) for file in files])
-        reference = write_reference(tmp_path / "made", sampler, trained_on, pictures=2000, seed=0)
+        reference = write_reference(tmp_path / "made", sampler, trained_on, images=2000, seed=0)
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment("scratch")
         for model, path in (("finder", reference.path), ("plain", None)):
@@ -95,12 +95,12 @@ def test_data_of_the_same_kind_are_steady_and_a_table_says_what_was_compared(hom
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].startswith(
-        "same train: 80 of 80 pictures, against 80 of the 80 that finder version 1 was trained on (training, data version"
+        "same train: 80 of 80 images, against 80 of the 80 that finder version 1 was trained on (training, data version"
     )
     assert lines[-1] == "no drift in 7 of 7 rows"
     assert [line.split("  ")[0] for line in lines[2:-1]] == [
         *("caption length", "vocabulary", "new words"),
-        *("picture size", "picture shape", "brightness", "embeddings"),
+        *("image size", "image shape", "brightness", "embeddings"),
     ]
 
 
@@ -117,7 +117,7 @@ def test_data_of_another_kind_drift_with_an_exit_code_of_their_own_and_a_page(ho
     assert drift(home, "--data", other, "--part", "val", "--fail").exit_code == 0
 
 
-def test_a_folder_of_pictures_is_compared_without_captions(home, training):
+def test_a_folder_of_images_is_compared_without_captions(home, training):
     done = drift(home, "--data", training / "train", "--json")
     report = json.loads(done.stdout)
     assert report["n_known"] == report["n_compared"] == 80

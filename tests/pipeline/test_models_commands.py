@@ -33,7 +33,7 @@ from components.records.data import DatasetManifest, ValidationReport
 from components.records.export import ParityReport
 from components.search.finder import Finder
 from components.storage import sha256_of_file
-from components.training.trainer import CaptionedPictures
+from components.training.trainer import CaptionedImages
 from model_registry import lineage, names, tracking
 from model_registry.aliases import Operations
 from model_registry.decision import Candidate, hold_contest
@@ -48,20 +48,20 @@ GOOD = {"words": ((1, 0), (0, 1))}
 BAD = {"words": ((0, 1), (1, 0))}
 MANIFEST = DatasetManifest(
     name="scratch", layout="coco", root="/data", n_images=17, n_captions=17, n_images_of_part={"test": 17},
-    annotations_sha256={"test": "a" * 64}, pictures_sha256="b" * 64, mean_caption_characters=60.0, unreadable_pictures=0,
+    annotations_sha256={"test": "a" * 64}, images_sha256="b" * 64, mean_caption_characters=60.0, unreadable_images=0,
 )  # fmt: skip
 VALIDATION = ValidationReport(
     dataset="scratch", data_version="0123456789ab", n_images=17, n_captions=17, n_valid_captions=17, expectations=(),
     quarantined={}, max_quarantined_share=0.02, success=True,
 )  # fmt: skip
 PARITY = ParityReport(
-    cases=(), min_cosine=0.9999, max_difference=0.001, torch_recall_at_10=0.6, onnx_recall_at_10=0.6, n_pictures=17,
+    cases=(), min_cosine=0.9999, max_difference=0.001, torch_recall_at_10=0.6, onnx_recall_at_10=0.6, n_images=17,
     passed=True, reasons=(),
 )  # fmt: skip
 
 
-def draw_pictures(root):
-    """17 pictures from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
+def draw_images(root):
+    """17 images from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
     root.mkdir()
     captions, files = [], []
     for cats in range(WORDS + 1):
@@ -71,7 +71,7 @@ def draw_pictures(root):
         files.append({"image_id": cats, "file_name": f"{cats}.png", "sha256": sha256_of_file(root / f"{cats}.png")})
         captions.append({"image_id": cats, "caption_id": cats, "caption": "dog " * (WORDS - cats) + "cat " * cats})
     table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
-    return CaptionedPictures(table, pd.DataFrame(files), root)
+    return CaptionedImages(table, pd.DataFrame(files), root)
 
 
 class Place:
@@ -81,7 +81,7 @@ class Place:
         self.home, self.uri = root / "home", f"sqlite:///{root}/home/mlflow.db"
         self.home.mkdir()
         shutil.copyfile(template, self.home / "mlflow.db")
-        self.root, self.pictures = root, draw_pictures(root / "pictures")
+        self.root, self.images = root, draw_images(root / "images")
         self.write_bundle = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["write_tiny_bundle"]
         self.operations = Operations(Registry(self.uri), actor="run of the test", home=self.home)
         self.bundles = {}
@@ -117,17 +117,17 @@ class Place:
     def measured(self, bundle):
         return measure_bundle(
             bundle,
-            self.pictures,
+            self.images,
             EvaluationConfig(ks=(1, 5, 10), bootstrap_samples=200),
             identity=EvaluatedOn(dataset="scratch", data_version="0123456789ab", split="test"),
             code_sha256="c" * 64,
         )
 
     def index(self, version):
-        """Index the pictures with a version and publish that."""
+        """Index the images with a version and publish that."""
         made, bundle = self.root / f"index{version}", self.bundles[version]
         config = EmbeddingConfig(device="cpu", threads=1)
-        gallery = read_gallery(GalleryConfig(root=self.root / "pictures"))
+        gallery = read_gallery(GalleryConfig(root=self.root / "images"))
         embed_gallery(bundle, gallery, made, config, cache_dir=self.root / "cache", max_failed_share=0)
         publish(VectorIndex.open(made), bundle, bundles=self.home / "bundles", target=self.home / "index")
 
@@ -209,7 +209,7 @@ def test_show_is_readable_and_prints_the_card_as_it_was_registered(place):
     assert code == 0
     assert out.startswith("finder version 2 (champion), registered ")
     assert "data fingerprint" in out
-    assert "text to picture" in out
+    assert "text to image" in out
     assert "v2 promoted over v1" in out
     assert place.run("show", "2", "--card")[1] == "# Card 2\n"
     code, _, err = place.run("show", "9")
@@ -251,7 +251,7 @@ def test_a_rollback_brings_back_model_and_index_and_only_a_person_undoes_it(plac
     code, out, _ = place.run("rollback", "--reason", "wrong colours")
     assert code == 0
     assert out.splitlines()[0] == "finder version 1 is champion, version 2 was"
-    assert "searches answer with version 1 again: 17 pictures" in out.splitlines()[1]
+    assert "searches answer with version 1 again: 17 images" in out.splitlines()[1]
     assert (place.champion(), place.searched_with()) == ("1", "1")
     assert place.told()[-3:] == ["moving", "rollback", "index"]
     entry = place.operations.history(MODEL).entries[-2]
@@ -398,7 +398,7 @@ def test_a_fetched_bundle_is_whole_and_searches_with_no_registry_in_reach(place,
     assert code == 1
     assert "exists already" in err
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, place.root / "pictures"],
+        [sys.executable, "-c", ALONE, place.root / "images"],
         cwd=tmp_path,
         env={
             **{key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW"))},

@@ -1,7 +1,7 @@
 """A month of scheduled retraining on demo scenes, told run by run; a server answers searches from the first day to the last.
 
 One home, real ZenML, MLflow and towers. What runs is what `pipeline schedule` wrote into the systemd unit, each time a
-process; the pictures and captions in the data folder change between the runs, as they do in life.
+process; the images and captions in the data folder change between the runs, as they do in life.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from tests.support.receivers import http_receiver
 pytestmark = pytest.mark.slow
 
 MODEL = "image-finder"
-SCENES, TEST_FROM = 320, 241  # the pictures from TEST_FROM on are the test of every run, never trained on
+SCENES, TEST_FROM = 320, 241  # the images from TEST_FROM on are the test of every run, never trained on
 CONFIG = {
     "dataset": {
         "name": "month",
@@ -53,9 +53,9 @@ CONFIG = {
     },
     "training": {"epochs": 8, "batch_images": 32, "device": "cpu"},
     "evaluation": {"min_times_random": 0, "bootstrap_samples": 200},
-    "export": {"parity_pictures": 8},
+    "export": {"parity_images": 8},
     "registry": {"promotion": {"min_gain": 0.01}},
-    "drift": {"min_pictures": 20, "permutations": 899},
+    "drift": {"min_images": 20, "permutations": 899},
     "embedding": {"device": "cpu", "threads": 1},
 }
 TRAINING_STAGES = (
@@ -209,7 +209,7 @@ def searching(home, folder):
 
 @pytest.fixture
 def month(tmp_path):
-    compose_demo(tmp_path / "scenes", pictures=SCENES, seed=0)
+    compose_demo(tmp_path / "scenes", n_images=SCENES, seed=0)
     with http_receiver() as (host, posts):
         made = Month(tmp_path, host, posts)
         try:
@@ -232,7 +232,7 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
     # Monday, week 1: the first model
     message, _ = month.run()
     assert "first champion" in message
-    assert f"{SCENES} pictures indexed with it" in message
+    assert f"{SCENES} images indexed with it" in message
 
     with searching(month.home, month.folder) as searcher:
         # Thursday: nothing has changed
@@ -240,7 +240,7 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
         assert "Step `train_dual_encoder` has started" not in done["err"]
         first = month.state()
 
-        # Monday, week 2: four times the pictures
+        # Monday, week 2: four times the images
         month.captions("train", range(1, 121))
         message, _ = month.run()
         assert "data changed since version 1" in message
@@ -259,7 +259,7 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
         assert "captions" in message
         assert month.state() == second
 
-        # Thursday: twice the pictures, and a machine that dies at every stage
+        # Thursday: twice the images, and a machine that dies at every stage
         month.captions("train", range(1, TEST_FROM))
         for stage in TRAINING_STAGES:
             month.run_killed_at(stage)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 TINY = {
     "parameters": {
-        "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 80},
+        "dataset": {"name": "tiny", "layout": "demo", "demo_images": 80},
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},
         "model": {
             "embedding_dim": 64,
@@ -31,8 +31,8 @@ TINY = {
         },
         "training": {"epochs": 2, "batch_images": 16},
         "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
-        "export": {"parity_pictures": 8},
-        "drift": {"min_pictures": 20},
+        "export": {"parity_images": 8},
+        "drift": {"min_images": 20},
     }
 }
 INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json", "images": "images"}}}
@@ -78,14 +78,14 @@ def test_training_reports_recall_with_its_denominators_and_promotes_the_first_ve
     assert training["decision"]["champion_version"] is None
 
 
-def test_the_published_index_belongs_to_the_champion_and_holds_every_picture(trained):
+def test_the_published_index_belongs_to_the_champion_and_holds_every_image(trained):
     _, home, _, indexing = trained
     index = VectorIndex.open(home / "index", verify=True)
     bundle = Bundle.open(Path(index.manifest.bundle_uri))
     index.require_bundle(bundle.sha256)
     assert index.manifest.count == indexing["count"] == 80
     check = index.manifest.self_check
-    assert check.found_themselves_first == check.n_pictures == 80
+    assert check.found_themselves_first == check.n_images == 80
 
 
 def test_search_answers_from_the_published_index(trained):
@@ -204,7 +204,7 @@ def test_a_training_brings_the_index_of_its_champion_where_searches_answer_with_
     assert json.loads(run(*training, home=home).stdout)["index"] is None
 
 
-def test_a_later_training_is_compared_with_the_pictures_of_the_champion(trained):
+def test_a_later_training_is_compared_with_the_images_of_the_champion(trained):
     """60 of the 80 scenes the champion comes from: what was drawn of them was trained on, or held out then."""
     _, home, _, _ = trained
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
@@ -217,7 +217,7 @@ def test_a_later_training_is_compared_with_the_pictures_of_the_champion(trained)
         Path(client.download_artifacts(last.info.run_id, "reports/drift.json")).read_bytes()
     )
     assert report.reference.version == "1"
-    assert report.n_compared == report.n_pictures >= report.n_known >= 20
+    assert report.n_compared == report.n_images >= report.n_known >= 20
     files = {f.path for folder in ("figures", "reports") for f in client.list_artifacts(last.info.run_id, folder)}
     assert {"figures/drift.png", "reports/drift.html"} <= files
 
@@ -286,7 +286,7 @@ def test_an_indexing_on_a_full_disk_is_one_line_changes_nothing_and_succeeds_lat
     assert errors[0].startswith("Error: ")
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines()[0] == (home / "index" / "CURRENT").read_text().strip()
-    assert "80 pictures indexed" in done.stdout
+    assert "80 images indexed" in done.stdout
 
 
 def test_a_home_that_was_moved_indexes_its_own_images(trained, tmp_path):

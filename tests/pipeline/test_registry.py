@@ -120,7 +120,7 @@ def test_another_bundle_in_the_place_of_the_registered_one_is_refused(store, reg
         Registry(store).download_bundle("finder", "1", tmp_path / "got")
 
 
-def test_registered_model_answers_texts_and_pictures_in_one_space(store, registered, tmp_path):
+def test_registered_model_answers_texts_and_images_in_one_space(store, registered, tmp_path):
     mlflow.set_tracking_uri(store)
     model = mlflow.pyfunc.load_model("models:/finder@challenger")
     red, green = _png((255, 0, 0)), _png((0, 255, 0))

@@ -28,12 +28,12 @@ TINY = {
     },
     "training": {"epochs": 1, "batch_images": 16},
     "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
-    "export": {"parity_pictures": 8},
+    "export": {"parity_images": 8},
 }
 
 
 def write_data(folder, empty=0):
-    """A COCO folder of 40 coloured pictures, the first `empty` of them with captions that say nothing."""
+    """A COCO folder of 40 coloured images, the first `empty` of them with captions that say nothing."""
     (folder / "annotations").mkdir(parents=True)
     (folder / "train").mkdir()
     images, annotations = [], []
@@ -90,7 +90,7 @@ def test_the_first_retraining_trains_promotes_indexes_and_tells(scheduled, first
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
     assert alert["type"] == "success"
     assert alert["title"].endswith("version 1 is champion")
-    assert "40 pictures indexed with it" in alert["message"]
+    assert "40 images indexed with it" in alert["message"]
 
 
 def test_an_unchanged_retraining_trains_nothing_but_makes_up_for_an_index_that_is_missing(scheduled, first):

@@ -34,7 +34,7 @@ PASSWORD = "team-password-0123456789"
 START_S = 120  # given up then, never asserted
 TINY = {
     "parameters": {
-        "dataset": {"name": "tiny", "layout": "demo", "demo_pictures": 60},
+        "dataset": {"name": "tiny", "layout": "demo", "demo_images": 60},
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},
         "model": {
             "embedding_dim": 32,
@@ -43,7 +43,7 @@ TINY = {
         },
         "training": {"epochs": 2, "batch_images": 16},
         "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
-        "export": {"parity_pictures": 8},
+        "export": {"parity_images": 8},
     }
 }
 

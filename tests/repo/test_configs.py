@@ -91,7 +91,7 @@ def test_a_registered_version_is_told_every_parameter_of_its_training():
     ]
 
 
-def test_the_starter_learns_by_the_recipe_of_flickr8k_from_more_pictures():
+def test_the_starter_learns_by_the_recipe_of_flickr8k_from_more_images():
     starter, flickr8k = (run_config.load("training", name)["parameters"] for name in ("starter", "flickr8k"))
     for part in ("model", "training", "evaluation", "export"):
         assert starter[part] == flickr8k[part], part
@@ -132,7 +132,7 @@ def test_an_override_is_read_as_yaml_and_leaves_its_neighbours():
         (SplitConfig, {"seed": date(2024, 2, 1)}, "seed: Input should be a valid integer, got 2024-02-01"),
         (SplitConfig, {"seed": [1]}, "seed: Input should be a valid integer, got [1]"),
         (SplitConfig, {"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction (0.5) and test_fraction (0.5) must add up to less than 1"),
-        (RegistryConfig, {"promotion": {"slice_allowances": {"size": 0.1}}}, "promotion: slice_allowances names 'size': known slices are direction, caption length, picture shape, captions of the picture, license, words"),
+        (RegistryConfig, {"promotion": {"slice_allowances": {"size": 0.1}}}, "promotion: slice_allowances names 'size': known slices are direction, caption length, image shape, captions of the image, license, words"),
         (RegistryConfig, {"promotion": {"slice_allowances": {"words: not met": 0.1}}}, "promotion: slice_allowances names 'words: not met': values of 'words' are all met in training, some not met"),
         (RegistryConfig, {"promotion": {"slice_allowances": {"license: free": 0.1}}}, "promotion: slice_allowances names 'license: free': values of 'license' are license 1, license 2, ..."),
         (PartConfig, {"images": "x"}, "annotations: Field required"),

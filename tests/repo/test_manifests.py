@@ -357,7 +357,7 @@ def test_whoever_calls_a_server_is_let_in_there():
 def test_what_the_library_is_indexed_from_and_served_from_lies_at_the_same_paths():
     served = {mount["name"]: mount for mount in container_of("search")["volumeMounts"]}
     indexed = {mount["name"]: mount for mount in container_of("search-index", "index")["volumeMounts"]}
-    for name in ("library", "pictures"):
+    for name in ("library", "images"):
         assert served[name]["mountPath"] == indexed[name]["mountPath"]
         assert served[name]["readOnly"]
     assert "readOnly" not in indexed["library"]

@@ -1,4 +1,4 @@
-"""A published index over a folder of pictures, and the application on it."""
+"""A published index over a folder of images, and the application on it."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from components.search.finder import Finder
 
 
 def publish_album(folder, bundle, place):
-    """Index the pictures of folder and publish that below place; returns the published root."""
+    """Index the images of folder and publish that below place; returns the published root."""
     made = place / f"made-{os.urandom(4).hex()}"
     gallery = read_gallery(GalleryConfig(root=folder))
     config = EmbeddingConfig(device="cpu", threads=1)

@@ -18,7 +18,7 @@ from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from components.encoders.loss import LogitScale
 from components.features.content_cache import ContentCache
 from components.training.trainer import (
-    CaptionedPictures,
+    CaptionedImages,
     FeatureSettings,
     extract_features,
     train_checkpoint,
@@ -29,8 +29,8 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def table(values: dict) -> CaptionedPictures:
-    return CaptionedPictures(pd.DataFrame(values["captions"]), pd.DataFrame(values["pictures"]), Path(values["root"]))
+def table(values: dict) -> CaptionedImages:
+    return CaptionedImages(pd.DataFrame(values["captions"]), pd.DataFrame(values["images"]), Path(values["root"]))
 
 
 def kill_at_batch(number: int) -> None:

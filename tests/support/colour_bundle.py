@@ -1,4 +1,4 @@
-"""A bundle whose answers are known: a picture's vector is its mean colour, a text's the sum of its colour words."""
+"""A bundle whose answers are known: an image's vector is its mean colour, a text's the sum of its colour words."""
 
 from pathlib import Path
 

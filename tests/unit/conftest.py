@@ -51,25 +51,25 @@ def tiny_model(tiny_text_trunk: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """36 coloured shapes with 3 captions each: a CaptionedPictures."""
+    """36 coloured shapes with 3 captions each: a CaptionedImages."""
     import pandas as pd
 
     from components.storage import sha256_of_file
-    from components.training.trainer import CaptionedPictures
+    from components.training.trainer import CaptionedImages
 
     root = tmp_path_factory.mktemp("scenes")
-    captions, pictures = [], []
+    captions, images = [], []
     kinds = [(c, s, g) for c in COLOURS for s in SHAPES for g in GROUNDS]
     for image_id, (colour, shape, ground) in enumerate(kinds, start=100):
-        picture = Image.new("RGB", (64, 64), GROUNDS[ground])
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("RGB", (64, 64), GROUNDS[ground])
+        draw = ImageDraw.Draw(image)
         if shape == "circle":
             draw.ellipse((12, 12, 52, 52), COLOURS[colour])
         else:
             draw.rectangle((14, 14, 50, 50) if shape == "square" else (4, 26, 60, 38), COLOURS[colour])
         name = f"{image_id}.png"
-        picture.save(root / name)
-        pictures.append({"image_id": image_id, "file_name": name, "sha256": sha256_of_file(root / name)})
+        image.save(root / name)
+        images.append({"image_id": image_id, "file_name": name, "sha256": sha256_of_file(root / name)})
         captions += [
             {
                 "image_id": image_id,
@@ -78,7 +78,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
             }
             for i, s in enumerate(SENTENCES)
         ]
-    return CaptionedPictures(pd.DataFrame(captions), pd.DataFrame(pictures), root)
+    return CaptionedImages(pd.DataFrame(captions), pd.DataFrame(images), root)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def s3_server() -> Any:
 
 @pytest.fixture(scope="session")
 def write_colour_bundle() -> Any:
-    """write(path, dataset="colours"): a Bundle whose towers know colours; text "red" is nearest to a red picture."""
+    """write(path, dataset="colours"): a Bundle whose towers know colours; text "red" is nearest to a red image."""
     from tests.support.colour_bundle import write_colour_bundle
 
     return write_colour_bundle
@@ -168,7 +168,7 @@ def good_from() -> Any:
 
 @pytest.fixture
 def paint() -> Any:
-    """paint(path, colour, size): write a plain picture; the ending decides the format."""
+    """paint(path, colour, size): write a plain image; the ending decides the format."""
 
     def write(path: Path, colour: str | tuple[int, int, int], size: tuple[int, int] = (16, 12)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,17 +188,17 @@ def album_tools() -> Any:
 
 @pytest.fixture(scope="module")
 def album(album_tools: Any, colour_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """place/pictures with striped pictures in five colours, place/index published; for tests that change nothing."""
+    """place/images with striped images in five colours, place/index published; for tests that change nothing."""
     place = tmp_path_factory.mktemp("album")
     noise = np.random.default_rng(0)
     colours = {"red": (255, 10, 10), "green": (10, 255, 10), "blue": (10, 10, 255), "yellow": (255, 255, 10)}
     for name, colour in {**colours, 'wei\u00df "\n\u767d': (255, 255, 255)}.items():
-        folder = place / "pictures" / ("warm" if name in {"red", "yellow"} else "cold")
+        folder = place / "images" / ("warm" if name in {"red", "yellow"} else "cold")
         folder.mkdir(parents=True, exist_ok=True)
         pattern = noise.integers(-10, 10, (30, 40, 1)).repeat(10, 0).repeat(10, 1)
         pixels = np.clip(np.array(colour) + pattern, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{name}.png")
-    album_tools.publish_album(place / "pictures", colour_bundle, place)
+    album_tools.publish_album(place / "images", colour_bundle, place)
     return place
 
 

@@ -94,7 +94,7 @@ def test_first_and_last_day_follow_the_same_rule(zone):
         found = facets(table)
         assert (found.first_day.day, found.last_day.day) == (first, last)
         assert rows_on(table, since=found.first_day, until=found.last_day) == [0, 1, 2]
-    assert facets(items()) == Facets(folders=(), cameras=(), first_day=None, last_day=None, with_gps=0, pictures=0)
+    assert facets(items()) == Facets(folders=(), cameras=(), first_day=None, last_day=None, with_gps=0, images=0)
 
 
 @pytest.mark.parametrize("name", ["Asia/Tokyo", "America/Los_Angeles"])
@@ -104,7 +104,7 @@ def test_the_ends_of_the_calendar_are_days_like_others(zone, name):
     assert rows_on(table, since=date.min, until=date.max) == [0, 1, 2]
     assert rows_on(table, until="2000-01-01") == [0]
     assert rows_on(table, since="3000-01-01") == [1]
-    assert facets(table).pictures == 3
+    assert facets(table).images == 3
     for moment in (datetime.min, datetime.max):  # noqa: DTZ901
         assert abs(local(moment).utcoffset().total_seconds()) <= 12 * 3600
     assert start_of_day(date.min).year == 1

@@ -17,8 +17,8 @@ WRITER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import pyarrow as pa
-from components.app.api.views import _keep
-from components.data.coco2017 import _write_parquet_atomically
+from components.app.api.thumbnails import _keep
+from components.captions.coco2017 import _write_parquet_atomically
 from components.storage import new_directory, write_bytes_atomically
 from components.temporaries import temporary_directory
 

@@ -13,7 +13,7 @@ from components.app.api import (
     explanation_routes as explanations,
 )
 from components.app.api import (
-    image_routes as pictures,
+    image_routes as images,
 )
 from components.app.api import (
     label_routes as labels,
@@ -67,7 +67,7 @@ def create_app(
     app = FastAPI(
         title="Image finder",
         version=metadata.version("text-guided-image-finder"),
-        summary="Find pictures with a sentence.",
+        summary="Find images with a sentence.",
         description=_limits_of(settings),
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
@@ -77,7 +77,7 @@ def create_app(
     app.state.server = state
     for router in (
         search.router,
-        pictures.router,
+        images.router,
         explanations.router,
         labels.router,
         operations.router,
@@ -111,12 +111,12 @@ def _state(source: Callable[[], Finder], settings: Settings, watching: Callable[
     metrics = Metrics()
     live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
     searches = SearchLine(live, metrics, settings)
-    workers = Workers(Load("pictures", settings.waiting), running=settings.pictures, timeout_s=settings.timeout_s)
+    workers = Workers(Load("images", settings.waiting), running=settings.images, timeout_s=settings.timeout_s)
     bodies = BodyReader(settings)
     explainer = Explainer(settings)
     metrics.watch_loads((searches.load, workers.load, explainer.workers.load, bodies.load))
     metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(bodies.n_bytes))
-    metrics.watch("index_pictures", "pictures that can be found", lambda: live.pictures)
+    metrics.watch("index_images", "images that can be found", lambda: live.images)
     metrics.watch("index_generation", "running number of the index in force", lambda: live.generation_number)
     stale = "1 while the newest index cannot be opened, or folders are not watched that should be"
     metrics.watch("index_stale", stale, lambda: float(live.failure is not None))

@@ -31,7 +31,7 @@ class Answered(NamedTuple):
 
 
 class SearchLine:
-    """Where queries of texts and ids wait. Those with pictures are answered one by one: decoding takes its time."""
+    """Where queries of texts and ids wait. Those with images are answered one by one: decoding takes its time."""
 
     def __init__(self, live: LiveFinder, metrics: Metrics, settings: Settings) -> None:
         """settings: limits, and whether paths are shown."""
@@ -90,7 +90,7 @@ class SearchLine:
 
 
 def require_known(engine: SearchEngine, queries: Sequence[Query]) -> None:
-    """Raises Fault 404 if a query names a picture that is not in the index."""
+    """Raises Fault 404 if a query names an image that is not in the index."""
     for query in queries:
         for term in (*query.terms, *query.negatives):
             if term.like is not None:
@@ -98,7 +98,7 @@ def require_known(engine: SearchEngine, queries: Sequence[Query]) -> None:
 
 
 def row_of(engine: SearchEngine, identity: str) -> int:
-    """Row of a picture. Raises Fault 404."""
+    """Row of an image. Raises Fault 404."""
     try:
         return engine.index.row_of_id(identity)
     except QueryError as error:

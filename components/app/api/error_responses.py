@@ -15,10 +15,10 @@ from starlette.types import Scope
 
 from components.app.api.response_models import ErrorAnswer
 from components.configs import fault_message
-from components.errors import FinderError, PictureError, QueryError
+from components.errors import FinderError, ImageError, QueryError
 
 logger = logging.getLogger(__name__)
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "not_a_picture"}
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "not_an_image"}
 _CLIENT_GONE = 499  # nobody reads it; the log and the metrics do
 
 
@@ -61,8 +61,8 @@ def fault_of(error: Exception) -> Fault:
     match error:
         case Fault():
             return error
-        case PictureError():  # of an upload: those of the index are translated where they are opened
-            return Fault(415, "not_a_picture", str(error))
+        case ImageError():  # of an upload: those of the index are translated where they are opened
+            return Fault(415, "not_an_image", str(error))
         case QueryError():
             return Fault(400, "bad_query", str(error))
         case RequestValidationError():

@@ -13,7 +13,7 @@ from components.app.api.limits import Load, Workers
 from components.app.api.original_files import gone, open_original
 from components.app.api.settings import Settings
 from components.app.api.thumbnails import VIEW_PX, jpeg, read_original
-from components.errors import PictureError
+from components.errors import ImageError
 from components.images.images import load_for_display
 from components.search.contributions import Contributions, contributions
 from components.search.engine import SearchEngine
@@ -71,8 +71,8 @@ class Explainer:
                 found = contributions(engine.encoder, engine.encoder.preprocess.load(data), vector)
                 self._kept.put(place, found)
             return Explained(key, jpeg(_overlay(data, found)), found.peak)
-        except PictureError:
-            raise gone("the picture's file cannot be read as a picture any more") from None
+        except ImageError:
+            raise gone("the image's file cannot be read as an image any more") from None
 
 
 class _Kept:

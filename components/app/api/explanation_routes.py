@@ -14,9 +14,9 @@ from components.app.api.server_state import Server, State
 from components.app.api.settings import PREFIX
 from components.search.query import Query as Question
 
-router = APIRouter(prefix=f"{PREFIX}/pictures", tags=["pictures"])
+router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
 PEAK = "X-Peak-Contribution"
-_Identity = Annotated[str, Path(max_length=64, description="id of a picture of the index")]
+_Identity = Annotated[str, Path(max_length=64, description="id of an image of the index")]
 _PEAK = {
     "description": "largest contribution of a region, cosine; 0 if none raises the score",
     "schema": {"type": "number"},
@@ -69,8 +69,8 @@ async def _explained(server: State, request: Request, identity: str, query: Ques
     if query is not None:
         require_known(engine, [query])
         for term in query.terms:
-            if term.picture is not None:
-                require_decodable(term.picture, server.settings.max_upload_pixels)
+            if term.image is not None:
+                require_decodable(term.image, server.settings.max_upload_pixels)
     made = await server.explainer.explain(engine, identity, query, request)
     headers = {"ETag": f'"{made.key}"', "Cache-Control": PRIVATE}
     if made.content is None:

@@ -1,4 +1,4 @@
-"""Routes of pictures, by their id only: what is known of one, small and large views, the file."""
+"""Routes of images, by their id only: what is known of one, small and large views, the file."""
 
 import os
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from components.app.api.disconnects import while_connected
 from components.app.api.error_responses import errors
 from components.app.api.head_requests import is_head
 from components.app.api.original_files import media_type, open_original
-from components.app.api.response_models import PictureAnswer
+from components.app.api.response_models import ImageAnswer
 from components.app.api.server_state import Server, State
 from components.app.api.settings import PREFIX
 from components.app.api.thumbnails import SIZES_PX, VIEW_PX, at_least
 
-router = APIRouter(prefix=f"{PREFIX}/pictures", tags=["pictures"])
-Identity = Annotated[str, Path(max_length=64, description="id of a picture of the index")]
+router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
+Identity = Annotated[str, Path(max_length=64, description="id of an image of the index")]
 Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; the next larger of a few sizes is sent")]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _JPEG: dict[int | str, dict[str, Any]] = {
     **errors(401, 404, 410, 422, 429, 503),
-    200: {"content": {"image/jpeg": _BYTES}, "description": "the picture"},
+    200: {"content": {"image/jpeg": _BYTES}, "description": "the image"},
     304: {"description": "the asker has it already"},
 }
 _FILE: dict[int | str, dict[str, Any]] = {
@@ -35,12 +35,12 @@ PRIVATE = "private, max-age=300"  # no cache that several people share may keep 
 _CHUNK_BYTES = 256 * 1024
 
 
-@router.get("/{identity}", response_model=PictureAnswer, responses=errors(401, 404, 422, 429, 503))
-async def picture(identity: Identity, server: Server) -> Response:
-    """What is known of a picture."""
+@router.get("/{identity}", response_model=ImageAnswer, responses=errors(401, 404, 422, 429, 503))
+async def image(identity: Identity, server: Server) -> Response:
+    """What is known of an image."""
     engine = server.live.engine
     row_of(engine, identity)
-    answer = PictureAnswer.of(engine.picture(identity), show_path=server.settings.show_paths)
+    answer = ImageAnswer.of(engine.image(identity), show_path=server.settings.show_paths)
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
@@ -64,7 +64,7 @@ async def original(identity: Identity, request: Request, server: Server) -> Resp
     length = os.fstat(stream.fileno()).st_size
     headers = {
         "Content-Length": str(length),
-        "Content-Disposition": attachment(engine.picture(identity).name),
+        "Content-Disposition": attachment(engine.image(identity).name),
         "Cache-Control": PRIVATE,
     }
     kind = media_type(stream.read(16))

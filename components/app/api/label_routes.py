@@ -1,4 +1,4 @@
-"""Route of labels: which of some words fit a picture best, without any training for them."""
+"""Route of labels: which of some words fit an image best, without any training for them."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -11,7 +11,7 @@ from components.app.api.response_models import LabelAnswer, LabelsAnswer
 from components.app.api.search_routes import require_decodable
 from components.app.api.server_state import Server, State
 from components.app.api.settings import PREFIX
-from components.errors import PictureError
+from components.errors import ImageError
 from components.search.engine import SearchEngine
 
 router = APIRouter(prefix=PREFIX, tags=["labels"])
@@ -24,12 +24,12 @@ router = APIRouter(prefix=PREFIX, tags=["labels"])
     openapi_extra=body_document(LabelsBody),
 )
 async def labels(request: Request, server: Server) -> Response:
-    """Probabilities of labels for a picture of the index (id) or an uploaded one (picture: the name of its part)."""
+    """Probabilities of labels for an image of the index (id) or an uploaded one (image: the name of its part)."""
     async with server.bodies.read(request) as body:
         wanted = body.parsed(LabelsBody)
-        if (wanted.id is None) == (wanted.picture is None):
-            raise Fault(422, "bad_request", "name exactly one of id and picture")
-        upload = None if wanted.picture is None else body.picture(wanted.picture)
+        if (wanted.id is None) == (wanted.image is None):
+            raise Fault(422, "bad_request", "name exactly one of id and image")
+        upload = None if wanted.image is None else body.image(wanted.image)
         engine = server.live.engine
         labelling = server.workers.run(lambda: _labelled(server, engine, wanted, upload))
         answer = await while_connected(request, labelling)
@@ -46,8 +46,8 @@ def _labelled(server: State, engine: SearchEngine, wanted: LabelsBody, upload: b
         with open_original(engine, str(wanted.id)) as stream:
             try:
                 pixels = engine.encoder.preprocess.load(stream.read(server.settings.max_original_bytes))
-            except PictureError:  # the picture was one when it was indexed
-                raise gone("the picture's file cannot be read as a picture any more") from None
+            except ImageError:  # the image was one when it was indexed
+                raise gone("the image's file cannot be read as an image any more") from None
     (scores,) = classify(engine.encoder, pixels[None], wanted.labels)
     told = [LabelAnswer(label=each.label, probability=each.probability, score=each.score) for each in scores]
     return LabelsAnswer(labels=told)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from components.search.finder import Finder
 
 logger = logging.getLogger(__name__)
-_WARM_UP = "a picture"
+_WARM_UP = "an image"
 
 
 class LiveFinder:
@@ -54,7 +54,7 @@ class LiveFinder:
 
     @property
     def failure(self) -> str | None:
-        """Why what is searched may be behind the pictures, None if it is not; for the log, it names paths."""
+        """Why what is searched may be behind the images, None if it is not; for the log, it names paths."""
         return self._failure or self._watching().failure
 
     @property
@@ -75,8 +75,8 @@ class LiveFinder:
         return self.finder.engine
 
     @property
-    def pictures(self) -> int:
-        """Pictures that can be found now."""
+    def images(self) -> int:
+        """Images that can be found now."""
         return self._finder.engine.index.manifest.count if self._finder else 0
 
     @property
@@ -119,7 +119,7 @@ class LiveFinder:
                 self._metrics.note_swap()
                 model = self.engine.encoder.bundle.manifest
                 facts = {"bundle": model.sha256[:16], "starter": model.starter}
-                logger.info("index in force", extra={"generation": self.generation, "pictures": self.pictures, **facts})
+                logger.info("index in force", extra={"generation": self.generation, "images": self.images, **facts})
 
     def _note_failure(self, reason: str) -> None:
         if reason != self._failure:  # once, not each half second

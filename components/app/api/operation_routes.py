@@ -38,7 +38,7 @@ async def info(server: Server) -> InfoAnswer:
         version=_VERSION,
         gallery=engine.index.manifest.gallery,
         generation=engine.index.path.name,
-        pictures=engine.index.manifest.count,
+        images=engine.index.manifest.count,
         failed=len(engine.index.manifest.failed),
         bundle=BundleInfo(sha256=manifest.sha256, **facts),
         good_match=engine.scores.good_match,
@@ -49,7 +49,7 @@ async def info(server: Server) -> InfoAnswer:
 
 @router.post("/session", status_code=204, responses=errors(401, 429))
 async def session(request: Request, server: Server) -> Response:
-    """Exchange the bearer token for a cookie, so that a page's pictures are sent to who has the token."""
+    """Exchange the bearer token for a cookie, so that a page's images are sent to who has the token."""
     response = Response(status_code=204)
     token = server.settings.token
     if token is not None:
@@ -79,7 +79,7 @@ async def ready(server: Server) -> HealthAnswer:
     return HealthAnswer(
         status=status,
         generation=index.path.name,
-        pictures=index.manifest.count,
+        images=index.manifest.count,
         watching=server.live.watching,
         pending=server.live.pending,
     )

@@ -1,4 +1,4 @@
-"""Originals: opens the file of a picture of the index, and no other file; knows nothing of HTTP but its refusals."""
+"""Originals: opens the file of an image of the index, and no other file; knows nothing of HTTP but its refusals."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ _SIGNATURES = (
 _UNKNOWN = "application/octet-stream"
 
 
-_GONE = "the picture's file is no longer there; it leaves the index when that is brought up to date"
+_GONE = "the image's file is no longer there; it leaves the index when that is brought up to date"
 
 
 def gone(message: str = _GONE) -> Fault:
@@ -36,14 +36,14 @@ def gone(message: str = _GONE) -> Fault:
 
 
 def open_original(engine: SearchEngine, identity: str) -> BinaryIO:
-    """The file of a picture, open for reading. Raises Fault 404 for an unknown id, 410 when it cannot be read any more.
+    """The file of an image, open for reading. Raises Fault 404 for an unknown id, 410 when it cannot be read any more.
 
     The path is checked twice: resolved, before it is opened, and by the name under which the system has it open, since
     a folder on the way may have become a link to elsewhere in between.
     """
     row_of(engine, identity)
     try:
-        path = engine.picture_path(identity)
+        path = engine.image_path(identity)
         # Not through a link that has just taken the file's place; nor waiting for the writer of a named pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except (FinderError, OSError, RuntimeError, ValueError):  # RuntimeError: links in a circle
@@ -58,7 +58,7 @@ def open_original(engine: SearchEngine, identity: str) -> BinaryIO:
 
 
 def media_type(head: bytes) -> str:
-    """Media type of a picture's first 16 bytes; never one that a browser runs."""
+    """Media type of an image's first 16 bytes; never one that a browser runs."""
     for at, mark, kind in _SIGNATURES:
         if head[at : at + len(mark)] == mark:
             return kind

@@ -1,4 +1,4 @@
-"""Bodies: reads what a request brings, within its limits of size and time; decodes no picture.
+"""Bodies: reads what a request brings, within its limits of size and time; decodes no image.
 
 A body that is refused before it was read is not cut off, unless it was too slow: most clients read no answer while they
 send. The server drops what still arrives, for a limited time.
@@ -27,10 +27,10 @@ _B = TypeVar("_B", bound=BaseModel)
 
 
 class Body(NamedTuple):
-    """query: JSON text. pictures: content of the other parts by name."""
+    """query: JSON text. images: content of the other parts by name."""
 
     query: bytes
-    pictures: dict[str, bytes]
+    images: dict[str, bytes]
 
     def parsed(self, kind: type[_B]) -> _B:
         """The query as a record. Raises Fault 422."""
@@ -39,11 +39,11 @@ class Body(NamedTuple):
         except ValidationError as error:
             raise shape_fault(error) from None
 
-    def picture(self, name: str) -> bytes:
+    def image(self, name: str) -> bytes:
         """Content of a part. Raises Fault 422 if there is no such part."""
-        if name not in self.pictures:
+        if name not in self.images:
             raise Fault(422, "bad_request", f"the query names a part {name!r} that was not sent")
-        return self.pictures[name]
+        return self.images[name]
 
 
 class BodyReader:
@@ -163,7 +163,7 @@ def body_document(body: type[BaseModel]) -> dict[str, Any]:
     parts = {
         "type": "object",
         "required": [QUERY_PART],
-        "properties": {QUERY_PART: schema, "picture": {"type": "string", "format": "binary"}},
+        "properties": {QUERY_PART: schema, "image": {"type": "string", "format": "binary"}},
     }
     encoding = {QUERY_PART: {"contentType": "application/json"}}
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": parts, "encoding": encoding}}

@@ -11,8 +11,8 @@ MAX_LABELS = 100
 # Told, not checked: the query's own words for it are better than those of a schema.
 _Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS})]
 # Limits belong to the type beside None, never to the field: pydantic may apply those of a field to None, a TypeError.
-_Identity = Annotated[str, Field(max_length=64, description="id of a picture of the index")]
-_PartName = Annotated[str, Field(max_length=64, description="name of the part that holds an uploaded picture")]
+_Identity = Annotated[str, Field(max_length=64, description="id of an image of the index")]
+_PartName = Annotated[str, Field(max_length=64, description="name of the part that holds an uploaded image")]
 
 
 def _exactly_one(*names: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class SearchParameters(_Asked):
         max_length=MAX_TERMS,
         description="texts that lower the rank of images that show them; no image is removed",
     )
-    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of pictures that are wanted")
+    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of images that are wanted")
     folder: list[str] = Field(
         [], max_length=64, description="labels of folders, see /facets; what is below counts, an unknown one is refused"
     )
@@ -65,17 +65,17 @@ class SearchParameters(_Asked):
 
 
 class WantedTerm(_Asked):
-    """Exactly one of text, like and picture; null counts as left out."""
+    """Exactly one of text, like and image; null counts as left out."""
 
-    model_config = ConfigDict(json_schema_extra=_exactly_one("text", "like", "picture"))
+    model_config = ConfigDict(json_schema_extra=_exactly_one("text", "like", "image"))
     text: _Text | None = None
     like: _Identity | None = None
-    picture: _PartName | None = None
+    image: _PartName | None = None
     weight: float = Field(1.0, gt=0, le=10, allow_inf_nan=False)
 
 
 class UnwantedTerm(WantedTerm):
-    """Exactly one of text, like and picture; null counts as left out. Images that show it rank lower; none is removed."""
+    """Exactly one of text, like and image; null counts as left out. Images that show it rank lower; none is removed."""
 
     weight: float = Field(
         NEGATIVE_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="share of its cosine that lowers the score"
@@ -98,7 +98,7 @@ class SearchBody(_Asked):
 
 
 class ExplanationParameters(_Asked):
-    """What GET /pictures/{id}/explanation takes; lists by repeating the parameter."""
+    """What GET /images/{id}/explanation takes; lists by repeating the parameter."""
 
     q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts, each a term")
     like: list[str] = Field([], max_length=MAX_TERMS, description="ids of images of the index")
@@ -112,16 +112,16 @@ class ExplanationParameters(_Asked):
 
 
 class ExplanationBody(_Asked):
-    """What POST /pictures/{id}/explanation takes."""
+    """What POST /images/{id}/explanation takes."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # described, not checked: see _Text
     terms: list[WantedTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
 
 
 class LabelsBody(_Asked):
-    """What POST /labels takes: exactly one of id and picture; null counts as left out."""
+    """What POST /labels takes: exactly one of id and image; null counts as left out."""
 
-    model_config = ConfigDict(json_schema_extra=_exactly_one("id", "picture"))
+    model_config = ConfigDict(json_schema_extra=_exactly_one("id", "image"))
     id: _Identity | None = None
-    picture: _PartName | None = None
-    labels: list[_Text] = Field(min_length=1, max_length=MAX_LABELS, description="what the picture may show")
+    image: _PartName | None = None
+    labels: list[_Text] = Field(min_length=1, max_length=MAX_LABELS, description="what the image may show")

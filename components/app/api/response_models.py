@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from components.records.search import Facets, Picture, SearchResult
+from components.records.search import Facets, IndexedImage, SearchResult
 
 # JSON Schema's "date-time" (RFC 3339) demands a zone, which cameras do not write.
 _LocalTime = Annotated[datetime, WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$"})]
@@ -15,10 +15,10 @@ class _Told(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class PictureAnswer(_Told):
-    """What is known of one picture."""
+class ImageAnswer(_Told):
+    """What is known of one image."""
 
-    id: str = Field(description="id of a picture of the index")
+    id: str = Field(description="id of an image of the index")
     name: str
     folder: str
     captions: list[str]
@@ -33,12 +33,12 @@ class PictureAnswer(_Told):
     path: str | None = Field(None, description="on the server; only with --show-paths")
 
     @classmethod
-    def of(cls, picture: Picture, *, show_path: bool) -> "PictureAnswer":
-        """The answer for a picture; its path only if shown."""
-        return cls.model_validate(_public(picture, show_path=show_path))
+    def of(cls, image: IndexedImage, *, show_path: bool) -> "ImageAnswer":
+        """The answer for an image; its path only if shown."""
+        return cls.model_validate(_public(image, show_path=show_path))
 
 
-class HitAnswer(PictureAnswer):
+class HitAnswer(ImageAnswer):
     """One search result."""
 
     rank: int = Field(description="counted from 1 over all pages")
@@ -61,7 +61,7 @@ class SearchAnswer(_Told):
     """The page of hits."""
 
     hits: list[HitAnswer]
-    candidates: int = Field(description="pictures that pass the filters")
+    candidates: int = Field(description="images that pass the filters")
     more: bool
     matches_well: bool | None = Field(description="false if no hit matches the texts well; null unless by text")
     unmet: list[str] = Field(
@@ -114,7 +114,7 @@ class InfoAnswer(_Told):
     version: str
     gallery: str
     generation: str
-    pictures: int
+    images: int
     failed: int = Field(description="files that could not be indexed")
     bundle: BundleInfo
     good_match: float
@@ -131,7 +131,7 @@ class HealthAnswer(_Told):
         description="stale: the newest index cannot be opened, or folders are not watched that should be"
     )
     generation: str = ""
-    pictures: int = 0
+    images: int = 0
     watching: str = Field(
         "",
         description="events: the system reports changes of the folders; polling: they are looked through at intervals; "
@@ -160,7 +160,7 @@ class ErrorAnswer(_Told):
     error: ErrorFacts
 
 
-def _public(picture: Picture, *, show_path: bool) -> dict[str, object]:
-    """What may be told of a picture; without its path that is left unset, so that it is left out of the answer."""
-    values = {name: getattr(picture, name) for name in type(picture).model_fields if name not in {"uri", "sha256"}}
-    return {**values, "path": picture.uri} if show_path else values
+def _public(image: IndexedImage, *, show_path: bool) -> dict[str, object]:
+    """What may be told of an image; without its path that is left unset, so that it is left out of the answer."""
+    values = {name: getattr(image, name) for name in type(image).model_fields if name not in {"uri", "sha256"}}
+    return {**values, "path": image.uri} if show_path else values

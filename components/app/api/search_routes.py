@@ -1,4 +1,4 @@
-"""Routes of searches: by text, by pictures of the index, by uploaded pictures, and by all of them together."""
+"""Routes of searches: by text, by images of the index, by uploaded images, and by all of them together."""
 
 import time
 from typing import Annotated
@@ -13,7 +13,7 @@ from components.app.api.request_models import SearchBody, SearchParameters, Want
 from components.app.api.response_models import SearchAnswer
 from components.app.api.server_state import Server, State
 from components.app.api.settings import PREFIX
-from components.images.images import picture_size
+from components.images.images import image_size
 from components.search.query import Query as Question
 
 router = APIRouter(prefix=PREFIX, tags=["search"])
@@ -22,9 +22,9 @@ _JSON = "application/json"
 
 @router.get("/search", response_model=SearchAnswer, responses=errors(400, 401, 404, 422, 429, 503))
 async def search(parameters: Annotated[SearchParameters, Query()], request: Request, server: Server) -> Response:
-    """Search by texts (q), without others (not), by pictures of the index (like), under filters.
+    """Search by texts (q), without others (not), by images of the index (like), under filters.
 
-    All that is wanted counts alike. Weights, uploaded pictures, and pictures that are not wanted go by POST.
+    All that is wanted counts alike. Weights, uploaded images, and images that are not wanted go by POST.
     """
     return await _answer(server, request, Question.parse(parameters.values()))
 
@@ -36,9 +36,9 @@ async def search(parameters: Annotated[SearchParameters, Query()], request: Requ
     openapi_extra=body_document(SearchBody),
 )
 async def search_with_uploads(request: Request, server: Server) -> Response:
-    """Search by texts, pictures of the index and uploaded pictures, each with a weight.
+    """Search by texts, images of the index and uploaded images, each with a weight.
 
-    JSON alone, or multipart/form-data with that JSON in the part `query` and the pictures in parts of their own.
+    JSON alone, or multipart/form-data with that JSON in the part `query` and the images in parts of their own.
     """
     async with server.bodies.read(request) as body:
         wanted = body.parsed(SearchBody)
@@ -48,30 +48,30 @@ async def search_with_uploads(request: Request, server: Server) -> Response:
         return await _answer(server, request, Question.parse(values))
 
 
-def require_decodable(picture: bytes, max_pixels: int) -> None:
-    """Raises PictureError for what is no picture, Fault 413 for too many pixels; decodes none."""
-    width, height = picture_size(picture)
+def require_decodable(image: bytes, max_pixels: int) -> None:
+    """Raises ImageError for what is no image, Fault 413 for too many pixels; decodes none."""
+    width, height = image_size(image)
     if width * height > max_pixels:
-        raise Fault(413, "too_large", f"the picture has {width} x {height} pixels, the limit is {max_pixels:,} pixels")
+        raise Fault(413, "too_large", f"the image has {width} x {height} pixels, the limit is {max_pixels:,} pixels")
 
 
 def term_values(term: WantedTerm, body: Body) -> dict[str, object]:
     """A term as Query.parse takes it. Raises Fault 422 if its part was not sent."""
     values = term.model_dump(exclude_none=True)
-    if term.picture is not None:
-        values["picture"] = body.picture(term.picture)
+    if term.image is not None:
+        values["image"] = body.image(term.image)
     return values
 
 
 async def _answer(server: State, request: Request, query: Question) -> Response:
-    uploads = [term.picture for term in (*query.terms, *query.negatives) if term.picture is not None]
+    uploads = [term.image for term in (*query.terms, *query.negatives) if term.image is not None]
     request.state.log = {}
     if server.settings.log_queries:
         texts = [term.text for term in query.terms if term.text is not None]
         request.state.log = {"query": texts, "uploads": len(uploads)}
     if uploads:
         at_s = time.perf_counter()
-        asking = server.workers.run(lambda: _by_pictures(server, Asked(query, at_s), uploads))
+        asking = server.workers.run(lambda: _by_images(server, Asked(query, at_s), uploads))
     else:
         asking = server.searches.ask(query)
     answered = await while_connected(request, asking)
@@ -81,9 +81,9 @@ async def _answer(server: State, request: Request, query: Question) -> Response:
     return Response(answered.body, media_type=_JSON)
 
 
-def _by_pictures(server: State, asked: Asked, uploads: list[bytes]) -> Answered:
-    for picture in uploads:
-        require_decodable(picture, server.settings.max_upload_pixels)
+def _by_images(server: State, asked: Asked, uploads: list[bytes]) -> Answered:
+    for image in uploads:
+        require_decodable(image, server.settings.max_upload_pixels)
     (answer,) = server.searches.answer([asked])
     if isinstance(answer, Exception):
         raise answer

@@ -15,7 +15,7 @@ from components.app.api.settings import Settings, is_loopback
 from components.app.api.token_attempts import Attempts
 
 COOKIE = "image_finder_session"
-# The page, its parts, the description of the API and the two health checks tell nothing of the pictures.
+# The page, its parts, the description of the API and the two health checks tell nothing of the images.
 _OPEN_PATHS = {"/", "/favicon.ico", "/openapi.json", "/health/live", "/health/ready"}
 _OPEN_FOLDER = "/static/"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")

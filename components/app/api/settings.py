@@ -20,20 +20,18 @@ class Settings(Config):
     token: SecretStr | None = Field(None, description="bearer token that every request must carry; None: none needed")
     allowed_hosts: tuple[str, ...] = Field((), description="names in the Host header that are answered, besides host")
     show_paths: bool = Field(False, description="hits carry the path of their file on this machine")
-    thumbnails_path: Path | None = Field(
-        None, description="folder that keeps small pictures; None: made anew each time"
-    )
+    thumbnails_path: Path | None = Field(None, description="folder that keeps small images; None: made anew each time")
 
     max_upload_bytes: int = Field(20_000_000, ge=1, description="largest request body")
     max_uploads_bytes: int = Field(
         256_000_000, ge=1, description="uploads in memory at a time, all together, in bytes; more are refused"
     )
-    max_upload_pixels: int = Field(50_000_000, ge=1, description="largest width x height of an uploaded picture")
-    max_original_bytes: int = Field(200_000_000, ge=1, description="largest file of which small pictures are made")
+    max_upload_pixels: int = Field(50_000_000, ge=1, description="largest width x height of an uploaded image")
+    max_original_bytes: int = Field(200_000_000, ge=1, description="largest file of which small images are made")
 
     searches: int = Field(1, ge=1, le=64, description="passes over the index at a time; one answers all that wait")
     batch: int = Field(32, ge=1, le=1024, description="most searches that one pass answers")
-    pictures: int = Field(2, ge=1, le=64, description="pictures decoded or encoded at a time")
+    images: int = Field(2, ge=1, le=64, description="images decoded or encoded at a time")
     waiting: int = Field(
         256, ge=0, le=100_000, description="requests that may wait for each of these; more are refused"
     )

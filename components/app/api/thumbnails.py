@@ -1,4 +1,4 @@
-"""Views: JPEGs of a picture of the index, upright and without metadata; the small ones are kept on disk if possible."""
+"""Views: JPEGs of an image of the index, upright and without metadata; the small ones are kept on disk if possible."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from components.app.api.original_files import gone, open_original
-from components.errors import PictureError
+from components.errors import ImageError
 from components.images.images import load_for_display
 from components.search.engine import SearchEngine
 from components.temporaries import temporary_file
@@ -42,11 +42,11 @@ class Views:
         self._max_bytes = max_bytes
 
     def get(self, engine: SearchEngine, identity: str, px: int, *, known: str = "") -> View:
-        """A view of the picture as its file is now, which may be newer than the index. px: longer side at most.
+        """A view of the image as its file is now, which may be newer than the index. px: longer side at most.
 
         known: keys the asker has.
 
-        Raises Fault 404 for an unknown id, 410 when the file has gone or is no picture any more.
+        Raises Fault 404 for an unknown id, 410 when the file has gone or is no image any more.
         """
         with open_original(engine, identity) as stream:
             key = _key_of(os.fstat(stream.fileno()), engine, identity, px)
@@ -69,28 +69,28 @@ class Views:
         data = read_original(stream, self._max_bytes)
         try:
             return jpeg(load_for_display(data, at_most_px=px))
-        except PictureError:
-            raise gone("the picture's file cannot be read as a picture any more") from None
+        except ImageError:
+            raise gone("the image's file cannot be read as an image any more") from None
 
 
 def read_original(stream: BinaryIO, max_bytes: int) -> bytes:
-    """Content of a picture's open file. Raises Fault 410 if it is larger than max_bytes."""
+    """Content of an image's open file. Raises Fault 410 if it is larger than max_bytes."""
     data = stream.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise gone(f"the picture's file has more than {max_bytes:,} bytes now and is not shown")
+        raise gone(f"the image's file has more than {max_bytes:,} bytes now and is not shown")
     return data
 
 
 def _key_of(file: os.stat_result, engine: SearchEngine, identity: str, px: int) -> str:
     """Not of the content, which would have to be read: a file that has changed since it was indexed has another time."""
-    facts = (_VERSION, engine.picture(identity).sha256, file.st_size, file.st_mtime_ns, px)
+    facts = (_VERSION, engine.image(identity).sha256, file.st_size, file.st_mtime_ns, px)
     return hashlib.sha256(":".join(map(str, facts)).encode()).hexdigest()[:32]
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    """A picture as a JPEG without metadata."""
+def jpeg(image: Image.Image) -> bytes:
+    """An image as a JPEG without metadata."""
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=_QUALITY)
+    image.save(stream, "JPEG", quality=_QUALITY)
     return stream.getvalue()
 
 

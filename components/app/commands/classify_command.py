@@ -1,4 +1,4 @@
-"""Command `image-finder classify`: which of some labels fit pictures best."""
+"""Command `image-finder classify`: which of some labels fit images best."""
 
 import json
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from components.bundle.bundle import Bundle
     from components.search.labels import LabelScore
 
-    Answer = tuple[Path, list[LabelScore] | str]  # labels, or why the picture cannot be read
+    Answer = tuple[Path, list[LabelScore] | str]  # labels, or why the image cannot be read
 
-_PICTURES_A_CALL = 16
+_IMAGES_A_CALL = 16
 
 
 @click.command(
@@ -25,8 +25,8 @@ _PICTURES_A_CALL = 16
     "  image-finder classify photo.jpg --labels 'dog,cat,bicycle'\n"
     "  image-finder classify *.jpg --labels-file labels.txt --top 1 --json"
 )
-@click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...", type=click.Path(path_type=Path))
-@click.option("--labels", metavar="A,B,...", help="What the pictures may show, with commas between.")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
+@click.option("--labels", metavar="A,B,...", help="What the images may show, with commas between.")
 @click.option(
     "--labels-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -39,9 +39,9 @@ _PICTURES_A_CALL = 16
     help="Folder of the model.  [default: the published one, else the starter]",
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many labels to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each image.")
 def classify(
-    pictures: tuple[Path, ...],
+    images: tuple[Path, ...],
     *,
     labels: str | None,
     labels_file: Path | None,
@@ -49,7 +49,7 @@ def classify(
     top: int,
     as_json: bool,
 ) -> None:
-    """Show the labels that fit each PICTURE best, with their probabilities.
+    """Show the labels that fit each IMAGE best, with their probabilities.
 
     The probabilities share out 1 among the labels given, so they say which fits better, not that one fits at all: add
     what else it may be. The score is the cosine, as in a search.
@@ -57,7 +57,7 @@ def classify(
     with shown_to_user():
         given = _labels(labels, labels_file)
         answers = []
-        for answer in _answers(_bundle(bundle_path), pictures, given):
+        for answer in _answers(_bundle(bundle_path), images, given):
             answers.append(answer)
             if isinstance(answer[1], str):
                 click.echo(answer[1], err=True)
@@ -67,7 +67,7 @@ def classify(
         elif broken < len(answers):
             click.echo(_as_table(answers, top))
         if broken:
-            raise click.ClickException(f"{broken} of {len(answers)} pictures cannot be read")
+            raise click.ClickException(f"{broken} of {len(answers)} images cannot be read")
 
 
 def _labels(labels: str | None, path: Path | None) -> list[str]:
@@ -100,23 +100,23 @@ def _bundle(path: Path | None) -> "Bundle":
     return Bundle.open(path)
 
 
-def _answers(bundle: "Bundle", pictures: tuple[Path, ...], labels: list[str]) -> Iterator["Answer"]:
-    """The answer for each picture, in order; a batch is in memory at a time."""
+def _answers(bundle: "Bundle", images: tuple[Path, ...], labels: list[str]) -> Iterator["Answer"]:
+    """The answer for each image, in order; a batch is in memory at a time."""
     import numpy as np
 
     from components.bundle.encoder import OnnxEncoder
-    from components.errors import PictureError
+    from components.errors import ImageError
     from components.search.labels import Labels
 
     encoder = OnnxEncoder(bundle, device="cpu")
     known = Labels(encoder, labels)
-    for start in range(0, len(pictures), _PICTURES_A_CALL):
-        batch = pictures[start : start + _PICTURES_A_CALL]
+    for start in range(0, len(images), _IMAGES_A_CALL):
+        batch = images[start : start + _IMAGES_A_CALL]
         pixels, faults = [], {}
         for place, path in enumerate(batch):
             try:
                 pixels.append(encoder.preprocess.load(path))
-            except PictureError as error:
+            except ImageError as error:
                 faults[place] = visible(str(error))
         found = iter(known.score(encoder.encode_image(np.stack(pixels))) if pixels else [])
         for place, path in enumerate(batch):
@@ -125,9 +125,9 @@ def _answers(bundle: "Bundle", pictures: tuple[Path, ...], labels: list[str]) ->
 
 def _as_json(answers: "list[Answer]", top: int) -> str:
     told = [
-        {"picture": str(path), "error": found}
+        {"image": str(path), "error": found}
         if isinstance(found, str)
-        else {"picture": str(path), "labels": [each.model_dump() for each in found[:top]]}
+        else {"image": str(path), "labels": [each.model_dump() for each in found[:top]]}
         for path, found in answers
     ]
     return json.dumps(told, indent=2)  # ASCII: a file name may hold what no terminal can print
@@ -140,4 +140,4 @@ def _as_table(answers: "list[Answer]", top: int) -> str:
         if not isinstance(found, str)
         for each in found[:top]
     ]
-    return aligned([("picture", "label", "probability", "score"), *rows])
+    return aligned([("image", "label", "probability", "score"), *rows])

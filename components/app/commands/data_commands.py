@@ -1,4 +1,4 @@
-"""Commands `image-finder data ...`: bring captioned pictures and look at them, without training."""
+"""Commands `image-finder data ...`: bring captioned images and look at them, without training."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def _commit(_: click.Context, __: click.Parameter, value: str | None) -> str | N
 
 @click.group(epilog="\b\nExample:\n  image-finder data fetch coco2017 --split validation --limit 200 --to coco")
 def data() -> None:
-    """Bring captioned pictures to this machine and check them, without training."""
+    """Bring captioned images to this machine and check them, without training."""
 
 
 @data.command(
@@ -34,7 +34,7 @@ def data() -> None:
 @click.argument("dataset", type=click.Choice(["coco2017"]))
 @click.option("--split", required=True, type=click.Choice(["train", "validation"]), help="Part to fetch.")
 @click.option("--to", "root", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder to fill.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N pictures by id; the tables hold those too.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N images by id; the tables hold those too.")
 @click.option("--workers", default=16, show_default=True, type=click.IntRange(1, 256), help="Connections at a time.")
 @click.option(
     "--table",
@@ -70,24 +70,24 @@ def fetch(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Fetch COCO 2017, its table and its pictures.
+    """Fetch COCO 2017, its table and its images.
 
-    The table comes from the Hugging Face hub (phiyodr/coco2017), the pictures from the addresses in it. Writes DIR/huggingface/{train|validation}.parquet, DIR/annotations/captions_{train|val}2017.json and
-    DIR/{train|val}2017/*.jpg. Every picture is decoded before it takes its place; what fails is listed by id, and the
+    The table comes from the Hugging Face hub (phiyodr/coco2017), the images from the addresses in it. Writes DIR/huggingface/{train|validation}.parquet, DIR/annotations/captions_{train|val}2017.json and
+    DIR/{train|val}2017/*.jpg. Every image is decoded before it takes its place; what fails is listed by id, and the
     exit code is then 1. The commit of the table is kept in DIR/huggingface/revision.txt: later calls use it.
     """
     with shown_to_user():
         from components.captions import coco2017  # here, so that --help needs neither pyarrow nor httpx
-        from components.captions.download import FetchConfig, fetch_pictures
+        from components.captions.download import FetchConfig, fetch_images
 
         if table and revision:
             raise click.UsageError("--table is read as it is: leave --revision out")
         commit = None if table else coco2017.pinned_revision(root, revision)
         rows = coco2017.read_table(split, table=table, limit=limit, revision=commit)
         coco2017.write_layouts(rows, root, split, revision=commit)
-        folder = coco2017.picture_folder(root, split)
+        folder = coco2017.image_folder(root, split)
         config = FetchConfig(folder=folder, workers=workers, retries=retries, timeout_s=timeout_s)
-        report = fetch_pictures(coco2017.picture_requests(rows), config, progress=True)
+        report = fetch_images(coco2017.image_requests(rows), config, progress=True)
         _show_report(report, folder, as_json=as_json)
 
 
@@ -101,7 +101,7 @@ def fetch(
 def check(root: Path, *, max_quarantined: float, html: Path | None, as_json: bool) -> None:
     """Validate a captioned data set as a training would, without training.
 
-    DIR holds annotations/captions_{train,val,test}*.json (COCO) or huggingface/*.parquet, and folders of pictures.
+    DIR holds annotations/captions_{train,val,test}*.json (COCO) or huggingface/*.parquet, and folders of images.
     The exit code is 1 when the data would be refused.
     """
     from components.storage import write_text_atomically
@@ -120,7 +120,7 @@ def _validation_table(report: "ValidationReport") -> str:
     for each in report.expectations:
         verdict = "ok" if each.success else each.observed or "not met"
         rows.append((each.name, each.severity, f"{each.n_checked:,}", f"{each.n_failed:,}", verdict))
-    valid = f"{report.n_valid_captions:,} of {report.n_captions:,} captions of {report.n_images:,} pictures can be used"
+    valid = f"{report.n_valid_captions:,} of {report.n_captions:,} captions of {report.n_images:,} images can be used"
     return f"{report.dataset} {report.data_version}: {valid}\n{aligned(rows)}"
 
 
@@ -139,5 +139,5 @@ def _show_report(report: "FetchReport", folder: Path, *, as_json: bool) -> None:
     if report.failed:
         total = report.fetched + report.skipped + len(report.failed)
         raise click.ClickException(
-            f"{len(report.failed):,} of {total:,} pictures failed; the same command tries only those again"
+            f"{len(report.failed):,} of {total:,} images failed; the same command tries only those again"
         )

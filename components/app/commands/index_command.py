@@ -1,4 +1,4 @@
-"""Command `image-finder index`: folders of pictures into a library that can be searched, and keeps it fresh."""
+"""Command `image-finder index`: folders of images into a library that can be searched, and keeps it fresh."""
 
 import gc
 import signal
@@ -42,7 +42,7 @@ class _Options(TypedDict):
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  image-finder index ~/Pictures /mnt/photos     add folders, or bring them up to date\n"
+    "  image-finder index ~/Images /mnt/photos     add folders, or bring them up to date\n"
     "  image-finder index                            bring all folders of the library up to date\n"
     "  image-finder index --watch                    and keep them so until Ctrl-C\n"
     "  image-finder index --forget /mnt/photos       leave a folder out from now on\n"
@@ -63,10 +63,10 @@ class _Options(TypedDict):
     show_default=True,
     envvar=TIER_VARIABLE,
     show_envvar=True,
-    help="Compare every picture of the library with a query (exact), or those an approximate file names (extra `faiss`); "
+    help="Compare every image of the library with a query (exact), or those an approximate file names (extra `faiss`); "
     "auto: exact up to a million. Less than 4,096 are always compared.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done; read no picture, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; read no image, write nothing.")
 @click.option(
     "--prune", is_flag=True, help="Also remove images that are kept because a disk is away or most are missing."
 )
@@ -85,7 +85,7 @@ class _Options(TypedDict):
     "--json", "as_json", is_flag=True, help="Print the summary as JSON, with every failure; a line an update."
 )
 def index(**options: Unpack[_Options]) -> None:
-    """Index the pictures below each DIR, so that `image-finder search` finds them.
+    """Index the images below each DIR, so that `image-finder search` finds them.
 
     Unchanged files cost a look at their size and time; only new content is embedded. Stopped at any moment, the same
     command goes on where it was. Left out are hidden files and folders, folders of the system (recycle bins, thumbnails
@@ -214,9 +214,9 @@ def summary_text(summary: "IndexSummary") -> str:
         state = "" if summary.published else ", index unchanged"
         lines = [
             f"{', '.join(counts)}; {summary.embedded:,} embedded in {summary.seconds:,.1f} s",
-            f"{summary.pictures:,} pictures can be searched in {shown_path(summary.library)}{state}",
+            f"{summary.images:,} images can be searched in {shown_path(summary.library)}{state}",
         ]
-    if not summary.pictures:
+    if not summary.images:
         lines.append(_nothing_found(summary))
     if summary.unsupported:
         from components.library.unsupported import unsupported_text
@@ -230,7 +230,7 @@ def summary_text(summary: "IndexSummary") -> str:
         lines.append(f"{images} damaged at the end and indexed as far as readable:")
         lines += [f"  {each}" for each in _some(summary.cut)]
     if summary.failed:
-        lines.append(f"{len(summary.failed):,} files cannot be read as pictures:")
+        lines.append(f"{len(summary.failed):,} files cannot be read as images:")
         lines += [f"  {each}" for each in _some(summary.failed)]
         if (more := len(summary.failed) - _LISTED_FAILURES) > 0:
             lines.append(f"  and {more:,} more; --json lists them all")

@@ -20,7 +20,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--index", "index_path", type=_FOLDER, help="Folder of an index, instead of a library.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with every failure.")
 def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> None:
-    """Show what can be searched: folders, pictures, failures, and the model it was indexed with."""
+    """Show what can be searched: folders, images, failures, and the model it was indexed with."""
     if library and index_path:
         raise click.UsageError("--library and --index exclude each other")
     with shown_to_user():
@@ -39,11 +39,11 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
         click.echo(
             f"index      {shown_path(found.index)}, generation {found.generation}, published {found.published_at}"
         )
-        click.echo(f"pictures   {found.pictures:,}")
-        if not found.pictures:
+        click.echo(f"images   {found.images:,}")
+        if not found.images:
             click.echo(f"  {EMPTY_LIBRARY}")
         if found.recall_at_10 is not None:
-            click.echo(f"search     {found.kind}, finds {found.recall_at_10:.1%} of the 10 nearest pictures of a text")
+            click.echo(f"search     {found.kind}, finds {found.recall_at_10:.1%} of the 10 nearest images of a text")
         for folder, count in found.folders.items():
             label = f"  (--folder {_word(found.labels[folder])})" if found.labels[folder] else ""
             click.echo(f"  {count:>9,}  {shown_path(folder)}{label}")

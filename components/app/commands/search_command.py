@@ -1,4 +1,4 @@
-"""Command `image-finder search`: words, pictures or both to the pictures nearest to them."""
+"""Command `image-finder search`: words, images or both to the images nearest to them."""
 
 import re
 from collections.abc import Callable
@@ -58,13 +58,13 @@ class _Options(TypedDict):
     "  image-finder search 'two cups of coffee' -k 3 --json\n"
     "  image-finder search a beach --not people --since 2023-06-01 --min-px 1000\n"
     "  image-finder search at night --image bridge.jpg^2\n"
-    "\nWeights: ^ and a number after any text, picture or id, 1 without; 0.65 after those of --not. In the last "
-    "example the picture counts twice as much as the words."
+    "\nWeights: ^ and a number after any text, image or id, 1 without; 0.65 after those of --not. In the last "
+    "example the image counts twice as much as the words."
 )
 @click.argument("words", nargs=-1, metavar="[TEXT]...")
 @click.option("--also", multiple=True, metavar="TEXT", help="Another text that is wanted as well.")
-@click.option("--image", "images", multiple=True, metavar="FILE", help="A picture that is wanted.")
-@click.option("--like", multiple=True, metavar="ID", help="A picture of the index that is wanted.")
+@click.option("--image", "images", multiple=True, metavar="FILE", help="An image that is wanted.")
+@click.option("--like", multiple=True, metavar="ID", help="An image of the index that is wanted.")
 @click.option(
     "--not",
     "unwanted",
@@ -91,8 +91,8 @@ class _Options(TypedDict):
 @click.option("--orientation", type=click.Choice(["landscape", "portrait", "square"]), help="Only of this form.")
 @click.option("--gps/--no-gps", "has_gps", default=None, help="Only with, or without, a place.")
 @click.option("--min-score", type=float, metavar="SCORE", help="Only with at least this score.")
-@click.option("-k", "k", type=int, default=10, show_default=True, help="How many pictures to show, at most 500.")
-@click.option("--page", type=click.IntRange(min=1), default=1, metavar="N", help="The N-th page of k pictures.")
+@click.option("-k", "k", type=int, default=10, show_default=True, help="How many images to show, at most 500.")
+@click.option("--page", type=click.IntRange(min=1), default=1, metavar="N", help="The N-th page of k images.")
 @click.option("--all", "unfolded", is_flag=True, help="Show each of several near-duplicates.")
 @click.option(
     "--explain",
@@ -117,9 +117,9 @@ class _Options(TypedDict):
 @click.option("--bundle", "bundle_path", type=_FOLDER, help="Folder of the model.  [default: the index's own]")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as a JSON object.")
 def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
-    """Show the pictures that fit TEXT best, with their scores (cosine, -1 to 1) and files.
+    """Show the images that fit TEXT best, with their scores (cosine, -1 to 1) and files.
 
-    Instead of TEXT or besides it, --image and --like name pictures. All that is wanted counts together.
+    Instead of TEXT or besides it, --image and --like name images. All that is wanted counts together.
     """
     with shown_to_user():
         from components.search.finder import Finder  # here, so that --help needs no numpy
@@ -161,7 +161,7 @@ def _query(words: tuple[str, ...], options: _Options) -> "Query":
     text = " ".join(words)
     others = [
         *(_term("text", each) for each in options["also"]),
-        *(_term("picture", each) for each in options["images"]),
+        *(_term("image", each) for each in options["images"]),
         *(_term("like", each) for each in options["like"]),
     ]
     # Alone, a text needs no weight, so a ^2 at its end is meant.
@@ -195,12 +195,12 @@ def _with_labels(query: "Query", finder: "Finder") -> "Query":
 
 def _term(kind: str, text: str) -> dict[str, Any]:
     """A term of a text, a file or an id, with the weight that may stand behind it."""
-    from components.search.search_options import picture_bytes
+    from components.search.search_options import image_bytes
 
-    found = None if kind == "picture" and Path(text).exists() else _WEIGHTED.fullmatch(text)
+    found = None if kind == "image" and Path(text).exists() else _WEIGHTED.fullmatch(text)
     what = found[1] if found else text
     weight = {"weight": float(found[2])} if found else {}
-    return {kind: picture_bytes(Path(what)) if kind == "picture" else what, **weight}
+    return {kind: image_bytes(Path(what)) if kind == "image" else what, **weight}
 
 
 def _show(result: "SearchResult") -> None:
@@ -220,11 +220,11 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
     """Tell on stderr what the hits do not tell of themselves."""
     if not result.hits:
         if not result.candidates:
-            click.echo("no picture passes the filters", err=True)
+            click.echo("no image passes the filters", err=True)
         elif query.min_score is not None and page == 1:
-            click.echo(f"none of {result.candidates:,} pictures scores {query.min_score:g} or more", err=True)
+            click.echo(f"none of {result.candidates:,} images scores {query.min_score:g} or more", err=True)
         else:
-            click.echo(f"there are no pictures on page {page}", err=True)
+            click.echo(f"there are no images on page {page}", err=True)
         return
     if result.matches_well is False:
         click.echo("no good match; these are the closest images", err=True)
@@ -250,7 +250,7 @@ def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], tu
     """Write the overlays of the hits: of the first to a file, or of all to a folder."""
     import io
 
-    from components.errors import PictureError
+    from components.errors import ImageError
     from components.storage import write_bytes_atomically
 
     single = path.suffix.lower() in _ONE_FILE and not path.is_dir()
@@ -259,7 +259,7 @@ def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], tu
         target = path if single else path / f"{hit.rank:03d}-{hit.id}.jpg"
         try:
             overlay, plain = overlay_of(hit)
-        except PictureError as error:
+        except ImageError as error:
             click.echo(f"not explained: {visible(str(error))}", err=True)
             continue
         stream = io.BytesIO()

@@ -22,7 +22,7 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 @click.command(
     epilog="\b\nExamples:\n"
     "  image-finder serve\n"
-    "  image-finder serve --library pictures.library --keep-fresh --port 9000\n"
+    "  image-finder serve --library images.library --keep-fresh --port 9000\n"
     "  image-finder serve --host 0.0.0.0 --token-file token.txt --allow-host finder.example.org"
 )
 @click.option(
@@ -40,7 +40,7 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
     help=f"File, mode 600, with the token that requests must carry.  [default: {TOKEN_VARIABLE}, else none]",
 )
 @click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name this server is called by.")
-@click.option("--show-paths", is_flag=True, help="Answers carry the pictures' paths on this machine.")
+@click.option("--show-paths", is_flag=True, help="Answers carry the images' paths on this machine.")
 @click.option("--log-queries", is_flag=True, help="The log says what is searched for.")
 @click.option("--keep-fresh", is_flag=True, help="Watch the library's folders and index what changes.")
 @click.option(

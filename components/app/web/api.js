@@ -64,28 +64,28 @@ function pause(seconds, signal) {
   });
 }
 
-// query: what POST /search takes; picture: the File its term names, or null.
-export function search(query, picture, options) {
-  return request("/search", { method: "POST", body: formOf(query, picture), ...options });
+// query: what POST /search takes; image: the File its term names, or null.
+export function search(query, image, options) {
+  return request("/search", { method: "POST", body: formOf(query, image), ...options });
 }
 
 // Which regions raise an image's score for the terms of a search: {blob: overlay, peak: 0 if none does}
-export async function explanation(id, terms, picture, options) {
-  const path = `/pictures/${encodeURIComponent(id)}/explanation`;
-  const response = await accepted(path, { method: "POST", body: formOf({ terms }, picture), ...options });
+export async function explanation(id, terms, image, options) {
+  const path = `/images/${encodeURIComponent(id)}/explanation`;
+  const response = await accepted(path, { method: "POST", body: formOf({ terms }, image), ...options });
   return { blob: await response.blob(), peak: Number(response.headers.get("X-Peak-Contribution")) };
 }
 
-function formOf(query, picture) {
+function formOf(query, image) {
   const form = new FormData();
   form.append("query", JSON.stringify(query));
-  if (picture) form.append("picture", picture, "picture");
+  if (image) form.append("image", image, "image");
   return form;
 }
 
 export const facets = (options) => request("/facets", options);
 export const info = (options) => request("/info", options);
-export const picture = (id, options) => request(`/pictures/${encodeURIComponent(id)}`, options);
+export const image = (id, options) => request(`/images/${encodeURIComponent(id)}`, options);
 
 export function labels(id, names, options) {
   const headers = { "Content-Type": "application/json" };
@@ -97,11 +97,11 @@ export function openSession(token) {
 }
 
 // px: longer side of a thumbnail
-export const thumbnailUrl = (id, px) => `${API}/pictures/${encodeURIComponent(id)}/thumbnail?px=${px}`;
-export const viewUrl = (id) => `${API}/pictures/${encodeURIComponent(id)}/view`;
-export const originalUrl = (id) => `${API}/pictures/${encodeURIComponent(id)}/original`;
+export const thumbnailUrl = (id, px) => `${API}/images/${encodeURIComponent(id)}/thumbnail?px=${px}`;
+export const viewUrl = (id) => `${API}/images/${encodeURIComponent(id)}/view`;
+export const originalUrl = (id) => `${API}/images/${encodeURIComponent(id)}/original`;
 
-// Why an <img> stayed empty: the element itself does not tell. Resolves to "" once the picture is there after all.
+// Why an <img> stayed empty: the element itself does not tell. Resolves to "" once the image is there after all.
 export async function reasonOfMissing(url) {
   try {
     for (let retry = 0; retry < MOST_RETRIES; retry++) {

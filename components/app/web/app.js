@@ -4,11 +4,11 @@ import { facets, info, thumbnailUrl } from "./api.js";
 import { showKeys, withToken } from "./dialogs.js";
 import { FilterPanel } from "./filters.js";
 import { gridOf } from "./grid.js";
-import { uploadOf, watchForPictures } from "./query_picture.js";
+import { uploadOf, watchForImages } from "./query_image.js";
 import { Results } from "./results.js";
-import { EMPTY, filtersOnly, fromAddress, hasPicture, isSearch, splitWords, toAddress, toQuery, viewOfAddress, withoutFilters } from "./state.js";
+import { EMPTY, filtersOnly, fromAddress, hasImage, isSearch, splitWords, toAddress, toQuery, viewOfAddress, withoutFilters } from "./state.js";
 import { Viewer } from "./viewer.js";
-import { byId, element, pictures } from "./words.js";
+import { byId, element, images } from "./words.js";
 
 const TYPING_MS = 150; // a pause between letters that is longer than this asks
 const EXAMPLES = ["a dog running on the beach", "two cups of coffee", "a street at night", "children playing in snow"];
@@ -53,14 +53,14 @@ function show({ fields }) {
 
 function showTerm(withWords) {
   const upload = uploadOf(state.upload);
-  byId("picture-term").hidden = !hasPicture(state);
-  if (!hasPicture(state)) return;
+  byId("image-term").hidden = !hasImage(state);
+  if (!hasImage(state)) return;
   byId("term-image").src = upload ? upload.preview : thumbnailUrl(state.like, 160);
-  byId("term-title").textContent = upload ? upload.name || "Pasted picture" : "More like this picture";
+  byId("term-title").textContent = upload ? upload.name || "Pasted image" : "More like this image";
   byId("term-note").textContent = upload ? "Stays in this tab: the address cannot carry it." : "";
   byId("mix-field").hidden = !withWords;
   byId("mix").value = state.mix;
-  byId("mix").setAttribute("aria-valuetext", `picture ${state.mix} %, words ${100 - state.mix} %`);
+  byId("mix").setAttribute("aria-valuetext", `image ${state.mix} %, words ${100 - state.mix} %`);
 }
 
 // What an explanation is of: the search without what it excludes and without its filters.
@@ -68,8 +68,8 @@ function explainedQuery() {
   if (!isSearch(state)) return null;
   const { terms } = toQuery(state, 1, 0);
   const { text } = splitWords(state.text);
-  const parts = [text && `“${text}”`, hasPicture(state) && "the image you searched by"];
-  return { terms, picture: uploadOf(state.upload)?.body ?? null, words: parts.filter(Boolean).join(" and ") };
+  const parts = [text && `“${text}”`, hasImage(state) && "the image you searched by"];
+  return { terms, image: uploadOf(state.upload)?.body ?? null, words: parts.filter(Boolean).join(" and ") };
 }
 
 function moreLike(id) {
@@ -103,7 +103,7 @@ function restore() {
   state = next;
   show({ fields: true });
   if (!same || !results.state) results.run(state);
-  if (lost) tell("The picture you searched by was kept in the tab only. Drop it again to search by it.");
+  if (lost) tell("The image you searched by was kept in the tab only. Drop it again to search by it.");
   if (!view) viewer.close();
   else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => tell(error.message));
 }
@@ -122,8 +122,8 @@ async function loadFacets() {
   try {
     const [found, about] = await Promise.all([withToken(facets), withToken(info)]);
     panel.setFacets(found);
-    byId("welcome-count").textContent = found.pictures
-      ? `${pictures(found.pictures)}, found by what they show.`
+    byId("welcome-count").textContent = found.images
+      ? `${images(found.images)}, found by what they show.`
       : "The library is empty. Run: image-finder index FOLDER";
     byId("footer").textContent = footerWords(found, about);
   } catch {
@@ -132,7 +132,7 @@ async function loadFacets() {
 }
 
 function footerWords(found, about) {
-  const parts = [pictures(found.pictures)];
+  const parts = [images(found.images)];
   if (about.generation) parts.push(`index ${String(about.generation).split("-")[0].replace(/^0+(?=\d)/u, "")}`);
   parts.push(`${about.bundle.starter ? "starter model" : "model"} ${about.bundle.sha256.slice(0, 8)}`);
   return parts.join(" · ");
@@ -172,7 +172,7 @@ function listen() {
   byId("show-keys").addEventListener("click", showKeys);
   document.addEventListener("keydown", pressed);
   addEventListener("popstate", restore);
-  watchForPictures(
+  watchForImages(
     (upload) => {
       viewer.close();
       change({ upload, like: "" });

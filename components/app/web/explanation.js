@@ -4,7 +4,7 @@ import { explanation } from "./api.js";
 import { byId } from "./words.js";
 
 export class Explanation {
-  // query(): {terms, picture, words} of the search, or null without one; show(url): of the overlay;
+  // query(): {terms, image, words} of the search, or null without one; show(url): of the overlay;
   // restore(): the image as it is; say(words): over the image
   constructor(actions) {
     this.actions = actions;
@@ -36,12 +36,12 @@ export class Explanation {
 
   async #compute() {
     const running = (this.running = new AbortController());
-    const { terms, picture, words } = this.actions.query();
+    const { terms, image, words } = this.actions.query();
     this.#state({ pressed: true, busy: true });
     this.actions.say("Finding the regions that raise the score …");
     try {
       const onWait = (seconds) => this.actions.say(`The finder is busy; trying again in ${Math.ceil(seconds)} s.`);
-      const { blob, peak } = await explanation(this.id, terms, picture, { signal: running.signal, onWait });
+      const { blob, peak } = await explanation(this.id, terms, image, { signal: running.signal, onWait });
       if (running.signal.aborted) return;
       this.url = URL.createObjectURL(blob);
       const none = `No region of this image raises its score for ${words}, so nothing is coloured.`;

@@ -29,7 +29,7 @@ export class FilterPanel {
     const span = facets.first_day ? { min: facets.first_day, max: facets.last_day } : {};
     for (const id of ["since", "until"]) {
       const field = byId(id);
-      field.title = span.min ? `Pictures from ${day(span.min)} to ${day(span.max)}` : "";
+      field.title = span.min ? `Images from ${day(span.min)} to ${day(span.max)}` : "";
     }
     if (this.state) this.show(this.state);
   }
@@ -139,7 +139,7 @@ function choice(node, checked, disabled, change) {
   return element("label", { className: "check" }, box, name, element("span", { className: "number" }, whole(node.count)));
 }
 
-// [{value: "a/b", count}] -> nodes {label, name, count with all below, children}; parents without pictures are made.
+// [{value: "a/b", count}] -> nodes {label, name, count with all below, children}; parents without images are made.
 function treeOf(folders) {
   const nodes = new Map();
   const roots = [];

@@ -5,11 +5,11 @@ import { byId, element } from "./words.js";
 
 const THUMBNAIL_PX = 480; // a row is about 200 px high and a tile at most 2.2 times as wide
 const EAGER = 8; // about the first screen; the others load when they come near
-const NARROWEST = 0.6; // sides of a tile; longer pictures are cut to it in the grid, and whole in the viewer
+const NARROWEST = 0.6; // sides of a tile; longer images are cut to it in the grid, and whole in the viewer
 const WIDEST = 2.2;
 
 export class Grid {
-  // open(index) and more_like(hit) are called for the picture that is chosen
+  // open(index) and more_like(hit) are called for the image that is chosen
   constructor(list, { open }) {
     this.list = list;
     this.open = open;
@@ -43,7 +43,7 @@ export class Grid {
     this.append(hits);
   }
 
-  // The index may have changed between two pages: a picture that is shown already is left out.
+  // The index may have changed between two pages: an image that is shown already is left out.
   append(hits) {
     const known = new Set(this.hits.map((hit) => hit.id));
     const fresh = hits.filter((hit) => !known.has(hit.id));

@@ -1,4 +1,4 @@
-// "Is it a ...?": probabilities of given labels for one picture, as bars.
+// "Is it a ...?": probabilities of given labels for one image, as bars.
 
 import { labels as askLabels } from "./api.js";
 import { byId, element } from "./words.js";
@@ -13,7 +13,7 @@ export class LabelForm {
     });
   }
 
-  // Another picture: the words stay in the field, the answer goes.
+  // Another image: the words stay in the field, the answer goes.
   show(id) {
     this.running?.abort();
     this.id = id;

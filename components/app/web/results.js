@@ -1,10 +1,10 @@
-// Runs searches and shows what came of them: pictures, nothing, a notice or an error. Only the last question counts.
+// Runs searches and shows what came of them: images, nothing, a notice or an error. Only the last question counts.
 
 import { search } from "./api.js";
 import { withToken } from "./dialogs.js";
-import { uploadOf } from "./query_picture.js";
+import { uploadOf } from "./query_image.js";
 import { countFilters, isSearch, negatives, toQuery } from "./state.js";
-import { byId, element, pictures, whole } from "./words.js";
+import { byId, element, images, whole } from "./words.js";
 
 const PAGE = 40;
 const SELF_LOADING = 4; // pages that come by scrolling; then a button, so that the end of the page can be reached
@@ -99,8 +99,8 @@ export class Results {
     const shown = this.grid.hits.length;
     const within = countFilters(this.state) ? " that pass the filters" : "";
     byId("summary").textContent = shown
-      ? `${whole(shown)} nearest of ${pictures(answer.candidates)}${within}`
-      : "No pictures";
+      ? `${whole(shown)} nearest of ${images(answer.candidates)}${within}`
+      : "No images";
     const copies = this.grid.hits.some((hit) => hit.duplicates.length);
     byId("fold").hidden = !copies && !this.state.all;
     byId("fold").textContent = this.state.all ? "Fold duplicates" : "Show duplicates";
@@ -123,7 +123,7 @@ export class Results {
     if (answer.notice || (answer.candidates === 0 && !filtered)) {
       this.#nothing("The library is empty", "Run: image-finder index FOLDER", []);
     } else {
-      const why = answer.candidates === 0 ? "No picture passes these filters." : "No picture scores high enough.";
+      const why = answer.candidates === 0 ? "No image passes these filters." : "No image scores high enough.";
       this.#nothing("Nothing found", why, filtered ? [["Clear filters", this.actions.clearFilters]] : []);
     }
   }

@@ -3,9 +3,9 @@
 export const EMPTY = Object.freeze({
   text: "",
   without: "",
-  like: "", // id of a picture of the index
-  upload: "", // key of a picture given by the user: kept in this tab only, an address cannot carry it
-  mix: 50, // weight of the picture against the words, 5 to 95
+  like: "", // id of an image of the index
+  upload: "", // key of an image given by the user: kept in this tab only, an address cannot carry it
+  mix: 50, // weight of the image against the words, 5 to 95
   folders: [],
   since: "",
   until: "",
@@ -37,8 +37,8 @@ export function negatives(state) {
   return [...new Set([...splitWords(state.text).without, ...listed])];
 }
 
-export const hasPicture = (state) => Boolean(state.like || state.upload);
-export const isSearch = (state) => Boolean(splitWords(state.text).text) || hasPicture(state);
+export const hasImage = (state) => Boolean(state.like || state.upload);
+export const isSearch = (state) => Boolean(splitWords(state.text).text) || hasImage(state);
 
 export function countFilters(state) {
   const single = [state.since || state.until, state.minPx, state.orientation, state.hasGps, state.minScore];
@@ -63,7 +63,7 @@ export function toAddress(state, view = "") {
   put("q", splitWords(state.text).text);
   negatives(state).forEach((word) => put("not", word));
   put("like", state.like);
-  if (hasPicture(state) && state.mix !== EMPTY.mix) put("mix", String(state.mix));
+  if (hasImage(state) && state.mix !== EMPTY.mix) put("mix", String(state.mix));
   state.folders.forEach((folder) => put("folder", folder));
   put("since", state.since);
   put("until", state.until);
@@ -110,12 +110,12 @@ export const viewOfAddress = (words) => {
 // What POST /search takes for k results from `offset` on.
 export function toQuery(state, k, offset) {
   const { text } = splitWords(state.text);
-  const both = Boolean(text) && hasPicture(state);
+  const both = Boolean(text) && hasImage(state);
   const share = state.mix / 100;
   const terms = [];
   if (text) terms.push({ text, weight: both ? 1 - share : 1 });
   if (state.like) terms.push({ like: state.like, weight: both ? share : 1 });
-  if (state.upload) terms.push({ picture: "picture", weight: both ? share : 1 });
+  if (state.upload) terms.push({ image: "image", weight: both ? share : 1 });
   const query = { terms, filters: toFilters(state), k, offset, fold: !state.all };
   query.negatives = negatives(state).map((word) => ({ text: word }));
   if (state.minScore) query.min_score = Number(state.minScore);

@@ -1,12 +1,12 @@
-// One picture large, with what is known of it; walks through the results it was opened from.
+// One image large, with what is known of it; walks through the results it was opened from.
 
-import { originalUrl, picture, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
+import { originalUrl, image, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
 import { Explanation } from "./explanation.js";
 import { LabelForm } from "./labels.js";
 import { byId, element, fileSize, moment, place, whole } from "./words.js";
 
 export class Viewer {
-  // hits(): the results; query(): what they answer, see Explanation; moreLike(id); shown(id): another picture is open; closed(index): of the last one, or -1
+  // hits(): the results; query(): what they answer, see Explanation; moreLike(id); shown(id): another image is open; closed(index): of the last one, or -1
   constructor(actions) {
     this.actions = actions;
     this.dialog = byId("viewer");
@@ -40,11 +40,11 @@ export class Viewer {
     this.#show(this.actions.hits()[index]);
   }
 
-  // A picture that need not be among the results: of an address, or a near-duplicate.
+  // An image that need not be among the results: of an address, or a near-duplicate.
   async openId(id) {
     const index = this.actions.hits().findIndex((hit) => hit.id === id);
     if (index >= 0) return this.openAt(index);
-    const facts = await picture(id);
+    const facts = await image(id);
     return this.#show({ rank: 0, score: null, good: null, duplicates: [], ...facts });
   }
 
@@ -94,7 +94,7 @@ export class Viewer {
     byId("viewer-facts").replaceChildren(...factsOf(hit));
     this.#showCopies(hit);
     this.labels.show(hit.id);
-    // the thumbnail is there already: it stands in, at the right size, until the larger picture has come
+    // the thumbnail is there already: it stands in, at the right size, until the larger image has come
     this.image.width = hit.width_px || 800;
     this.image.height = hit.height_px || 600;
     this.image.style.setProperty("--ratio", String((hit.width_px || 4) / (hit.height_px || 3)));
@@ -110,7 +110,7 @@ export class Viewer {
     this.actions.shown(hit.id);
   }
 
-  // Swaps the picture only when the new one is decoded, and only if nothing else was asked for since.
+  // Swaps the image only when the new one is decoded, and only if nothing else was asked for since.
   async #load(url) {
     this.wanted = url;
     this.image.classList.add("coming");
@@ -123,7 +123,7 @@ export class Viewer {
     this.image.classList.remove("coming");
     this.image.dataset.shows = there ? url : "";
     if (there) this.image.src = url;
-    else this.#missing(reason || "The picture cannot be shown.");
+    else this.#missing(reason || "The image cannot be shown.");
   }
 
   #missing(reason) {

@@ -7,7 +7,7 @@ const DAY = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "long", timeZone: "UT
 const MINUTE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "long", timeStyle: "short", timeZone: "UTC" });
 
 export const whole = (number) => WHOLE.format(number);
-export const pictures = (count) => `${whole(count)} ${count === 1 ? "picture" : "pictures"}`;
+export const images = (count) => `${whole(count)} ${count === 1 ? "image" : "images"}`;
 
 // A camera's clock has no zone, so the text is shown as it was written: parsed and printed as if it were UTC.
 export function moment(text) {

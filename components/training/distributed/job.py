@@ -2,7 +2,7 @@
 
     <cache folder>/training-jobs/<name>/
         job.json                          what to train, on what, where to write it
-        {train,val}.{captions,pictures}.parquet
+        {train,val}.{captions,images}.parquet
         epochs.jsonl                      a line for each finished epoch, from process 0
         failed-<rank>.json                why a process ended
         failure.json                      why the whole ended, from the step's launcher
@@ -32,7 +32,7 @@ from components.records.training import EpochRecord
 from components.storage import write_errors, write_text_atomically
 
 if TYPE_CHECKING:
-    from components.training.trainer import CaptionedPictures, FeatureSettings
+    from components.training.trainer import CaptionedImages, FeatureSettings
 
 _PARTS = ("train", "val")
 _JOB, _EPOCHS, _FAILURE, _LOCK = "job.json", "epochs.jsonl", "failure.json", "running.lock"
@@ -46,7 +46,7 @@ class Job(Record):
     embedding: EmbeddingConfig
     cache_dir: Path
     progress: bool
-    roots: tuple[Path, Path]  # of the train and val pictures
+    roots: tuple[Path, Path]  # of the train and val images
     dataset: tuple[str, str]  # name and data version
     checkpoint: Path
 
@@ -71,7 +71,7 @@ class Failure(Record):
 
 
 @contextlib.contextmanager
-def new_job(job: Job, data: "tuple[CaptionedPictures, CaptionedPictures]") -> Iterator[Path]:
+def new_job(job: Job, data: "tuple[CaptionedImages, CaptionedImages]") -> Iterator[Path]:
     """A folder with a job and its train and val tables, gone afterwards; those of killed programs are swept.
 
     Raises ConfigError if another training meets at the same rendezvous, StorageError.
@@ -87,7 +87,7 @@ def new_job(job: Job, data: "tuple[CaptionedPictures, CaptionedPictures]") -> It
         with write_errors(folder):
             for part, table in zip(_PARTS, data, strict=True):
                 table.captions.to_parquet(folder / f"{part}.captions.parquet")
-                table.pictures.to_parquet(folder / f"{part}.pictures.parquet")
+                table.images.to_parquet(folder / f"{part}.images.parquet")
         write_text_atomically(folder / _JOB, job.model_dump_json(indent=2))
         yield folder
     finally:
@@ -108,16 +108,16 @@ def read_job(folder: Path) -> Job:
         raise StorageError(f"{path} is not a training job of this version: {first_fault(error)}") from error
 
 
-def read_data(folder: Path, job: Job) -> "tuple[CaptionedPictures, CaptionedPictures]":
+def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages]":
     """The train and val tables of a job."""
     import pandas as pd
 
-    from components.training.trainer import CaptionedPictures
+    from components.training.trainer import CaptionedImages
 
     train, val = (
-        CaptionedPictures(
+        CaptionedImages(
             pd.read_parquet(folder / f"{part}.captions.parquet"),
-            pd.read_parquet(folder / f"{part}.pictures.parquet"),
+            pd.read_parquet(folder / f"{part}.images.parquet"),
             root,
         )
         for part, root in zip(_PARTS, job.roots, strict=True)

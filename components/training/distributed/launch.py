@@ -8,7 +8,7 @@ must name that host; then all hosts wait for each other, 15 minutes at the longe
 
     <cache folder>/training-jobs/job-HOST-PORT        for training.rendezvous=HOST:PORT; the step says it too
 
-and lies, as the cache folder, the pictures and the checkpoint's folder do, under the same path on all hosts, on a file
+and lies, as the cache folder, the images and the checkpoint's folder do, under the same path on all hosts, on a file
 system they share. So a scheduler (Slurm, say) may start all at once: image-finder pipeline run training on the host of
 the rendezvous, this command with a long --within on the others. torchrun cannot take its place, nor Kubeflow's
 PyTorchJob: the step's launcher is one of those that meet. Run so far on one machine only, with two launchers (a test).

@@ -20,7 +20,7 @@ from components.training.distributed import job as jobs
 from components.training.distributed.job import Job
 from components.training.distributed.ranks import require_gpus
 from components.training.loop import OnEpoch, pick_device
-from components.training.trainer import CaptionedPictures, FeatureSettings
+from components.training.trainer import CaptionedImages, FeatureSettings
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ _END_WITHIN_S = 20.0
 
 
 def train_checkpoint(
-    train_data: CaptionedPictures,
-    val_data: CaptionedPictures,
+    train_data: CaptionedImages,
+    val_data: CaptionedImages,
     configs: tuple[ModelConfig, TrainingConfig],
     settings: FeatureSettings,
     *,

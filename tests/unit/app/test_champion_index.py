@@ -18,8 +18,8 @@ NEWER = "f" * 64
 def home(tmp_path, paint, album_tools, colour_bundle, monkeypatch):
     """A home with an index of version 1."""
     monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path))
-    paint(tmp_path / "pictures" / "red.png", "red")
-    album_tools.publish_album(tmp_path / "pictures", colour_bundle, tmp_path)
+    paint(tmp_path / "images" / "red.png", "red")
+    album_tools.publish_album(tmp_path / "images", colour_bundle, tmp_path)
     return tmp_path
 
 

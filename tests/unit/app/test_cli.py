@@ -39,7 +39,7 @@ def test_help_lists_every_command_with_its_first_line():
     assert result.exit_code == 0
     for name in ("search", "data"):
         assert f"\n  {name} " in result.stdout
-    assert "Show the pictures that fit TEXT best" in result.stdout
+    assert "Show the images that fit TEXT best" in result.stdout
 
 
 def test_help_imports_nothing_heavy():

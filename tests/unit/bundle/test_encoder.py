@@ -7,7 +7,7 @@ from components.bundle.onnx_session import open_session
 from components.errors import BundleError, ConfigError
 
 
-def test_words_and_pictures_of_one_colour_meet(colour_bundle):
+def test_words_and_images_of_one_colour_meet(colour_bundle):
     encoder = OnnxEncoder(colour_bundle, device="cpu")
     pixels = np.zeros((3, 8, 8, 3), np.uint8)
     for row in range(3):
@@ -23,7 +23,7 @@ def test_rows_do_not_depend_on_their_batch_nor_on_padding(colour_bundle):
     together = encoder.encode_text(texts)
     np.testing.assert_array_equal(together, np.concatenate([encoder.encode_text([text]) for text in texts]))
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    alone = np.concatenate([encoder.encode_image(picture[None]) for picture in pixels])
+    alone = np.concatenate([encoder.encode_image(image[None]) for image in pixels])
     np.testing.assert_allclose(encoder.encode_image(pixels), alone, atol=1e-6)
 
 

@@ -73,7 +73,7 @@ def shared_json(shared_data, **changes):
     return shared_config(shared_data / "coco", "coco", places, **changes)
 
 
-def test_captions_stand_beside_their_picture_sorted_by_part_image_and_caption(tmp_path):
+def test_captions_stand_beside_their_image_sorted_by_part_image_and_caption(tmp_path):
     config = coco_at(
         tmp_path,
         {
@@ -112,14 +112,14 @@ def test_json_parquet_and_hub_table_of_real_coco_give_the_identical_captions(sha
     assert all((shared_data / "coco" / name).is_file() for name in from_json["file_name"])
 
 
-def test_full_val2017_is_read_though_most_pictures_are_absent(shared_data):
+def test_full_val2017_is_read_though_most_images_are_absent(shared_data):
     places = {"val": "annotations_full/captions_val2017.json"}
     captions = read_captions(shared_config(shared_data / "coco", "coco", places))
     per_image = captions.groupby("image_id").size().value_counts().to_dict()
     assert (len(captions), per_image) == (25014, {5: 4987, 6: 12, 7: 1})
 
 
-def test_max_images_keeps_the_first_pictures_of_each_part_with_all_their_captions(shared_data):
+def test_max_images_keeps_the_first_images_of_each_part_with_all_their_captions(shared_data):
     all_of_them = read_captions(shared_json(shared_data))
     some = read_captions(shared_json(shared_data, max_images=7))
     for part in ("train", "val"):
@@ -152,7 +152,7 @@ def test_unknown_size_and_license_are_zero_and_null_captions_empty(tmp_path):
     assert nulls[["caption", "width_px"]].to_numpy().tolist() == [["", 0], ["A cat.", 640]]
 
 
-def test_root_folder_itself_may_hold_the_pictures_and_escapes_stay_visible(tmp_path):
+def test_root_folder_itself_may_hold_the_images_and_escapes_stay_visible(tmp_path):
     names = [image(1), image(2, file_name="../2.jpg"), image(3, file_name="/etc/3.jpg")]
     (tmp_path / "c.json").write_text(
         json.dumps({"images": names, "annotations": [annotation(i, i) for i in (1, 2, 3)]})
@@ -232,7 +232,7 @@ def test_an_ambiguous_file_name_is_an_error_with_the_file_it_is_in(tmp_path):
         read_captions(config)
 
 
-def test_captions_of_unlisted_pictures_are_refused_with_count_and_first_ids(tmp_path):
+def test_captions_of_unlisted_images_are_refused_with_count_and_first_ids(tmp_path):
     annotations = [annotation(1, 1), *(annotation(10 + number, 100 + number) for number in range(7))]
     config = coco_at(tmp_path, {"train": ([image(1)], annotations)})
     with pytest.raises(
@@ -241,13 +241,13 @@ def test_captions_of_unlisted_pictures_are_refused_with_count_and_first_ids(tmp_
         read_captions(config)
 
 
-def test_pictures_without_captions_are_left_out_and_logged(tmp_path, caplog):
+def test_images_without_captions_are_left_out_and_logged(tmp_path, caplog):
     config = coco_at(tmp_path, {"train": ([image(1), image(2)], [annotation(1, 1)])})
     assert read_captions(config)["image_id"].tolist() == [1]
     assert "1 image id (2) without a caption left out" in caplog.text
 
 
-def test_pictures_listed_twice_alike_count_once_but_not_if_they_differ(tmp_path):
+def test_images_listed_twice_alike_count_once_but_not_if_they_differ(tmp_path):
     twice = coco_at(tmp_path, {"train": ([image(1), image(1)], [annotation(1, 1)])})
     assert len(read_captions(twice)) == 1
     differing = coco_at(tmp_path, {"train": ([image(1), image(1, file_name="other.jpg")], [annotation(1, 1)])})

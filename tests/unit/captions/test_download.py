@@ -1,4 +1,4 @@
-"""Fetching pictures from a loopback HTTP server that misbehaves on purpose."""
+"""Fetching images from a loopback HTTP server that misbehaves on purpose."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from PIL import Image
 
 from components.app.commands.data_commands import data
 from components.captions import coco2017
-from components.captions.download import FetchConfig, PictureRequest, fetch_pictures
+from components.captions.download import FetchConfig, ImageRequest, fetch_images
 from components.errors import DataError, StorageError
 from tests.support.checkout import CHECKOUT
 from tests.support.hub_server import hub_server
@@ -37,7 +37,7 @@ def jpeg(seed: int) -> bytes:
     return stream.getvalue()
 
 
-class PictureServer(ThreadingHTTPServer):
+class ImageServer(ThreadingHTTPServer):
     """Serves bodies by path. behaviours[path] is a list of what to do with its next requests; then it behaves well."""
 
     daemon_threads = True
@@ -62,11 +62,11 @@ class PictureServer(ThreadingHTTPServer):
     def hits(self) -> Counter:
         return Counter(path for path, _, _ in self.seen)
 
-    def add(self, image_id: int, *behaviours, body: bytes | None = None) -> PictureRequest:
+    def add(self, image_id: int, *behaviours, body: bytes | None = None) -> ImageRequest:
         path = f"/{image_id}.jpg"
         self.bodies[path] = jpeg(image_id) if body is None else body
         self.behaviours[path] = list(behaviours)
-        return PictureRequest(image_id=image_id, url=self.url(path), file_name=f"{image_id}.jpg")
+        return ImageRequest(image_id=image_id, url=self.url(path), file_name=f"{image_id}.jpg")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -144,7 +144,7 @@ def hang_up(handler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = PictureServer()
+    server = ImageServer()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -156,19 +156,19 @@ def server(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 def fetch(requests, folder, **changes):
     quick = {"timeout_s": 5, "retries": 2, "backoff_s": 0.001, "max_backoff_s": 0.01, "workers": 4}
-    return fetch_pictures(requests, FetchConfig(folder=folder, **{**quick, **changes}), progress=False)
+    return fetch_images(requests, FetchConfig(folder=folder, **{**quick, **changes}), progress=False)
 
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_pictures_arrive_byte_for_byte_over_few_connections(server, folder):
+def test_images_arrive_byte_for_byte_over_few_connections(server, folder):
     requests = [server.add(image_id) for image_id in range(1, 41)]
     report = fetch(requests, folder, workers=4)
     assert (report.fetched, report.skipped, report.failed) == (40, 0, {})
@@ -179,7 +179,7 @@ def test_pictures_arrive_byte_for_byte_over_few_connections(server, folder):
     assert len(server.ports) <= 4
 
 
-def test_no_more_pictures_than_workers_are_asked_for_at_a_time(server, folder):
+def test_no_more_images_than_workers_are_asked_for_at_a_time(server, folder):
     requests = [server.add(image_id, stall) for image_id in range(1, 9)]
     thread = threading.Thread(target=fetch, args=(requests, folder), kwargs={"workers": 3})
     thread.start()
@@ -205,7 +205,7 @@ def test_each_misbehaviour_has_its_exact_outcome_and_number_of_requests(server, 
         9: ([redirect(elsewhere.url)], 1, None),
         10: ([redirect("file:///etc/hostname")], 1, r"cannot be asked for: .*unsupported protocol 'file://'.*"),
         11: ([redirect(server.url("/11.jpg"))] * 20, 6, r"cannot be asked for: .*redirects.*"),
-        12: ([status(200)], 1, r"not a picture, or damaged.*"),
+        12: ([status(200)], 1, r"not an image, or damaged.*"),
         13: ([status(403)], 1, r"HTTP 403 .*"),
         14: ([status(204)], 1, r"HTTP 204 .*"),
         15: ([status(200, Content_Encoding="gzip")], 1, r"sent as gzip, though identity was asked for .*"),
@@ -264,7 +264,7 @@ def test_dripping_server_is_cut_off_by_the_time_for_one_attempt(server, folder):
     assert jpeg(1).startswith((folder / "1.jpg.part").read_bytes())
 
 
-def test_truncated_picture_goes_on_where_it_ended(server, folder):
+def test_truncated_image_goes_on_where_it_ended(server, folder):
     report = fetch([server.add(1, truncate)], folder)
     half = len(jpeg(1)) // 2
     assert [asked for _, asked, _ in server.seen] == [None, f"bytes={half}-"]
@@ -293,7 +293,7 @@ def test_range_served_in_pieces_is_put_together(server, folder):
     assert (folder / "1.jpg").read_bytes() == jpeg(1)
 
 
-def test_server_that_ignores_ranges_sends_the_picture_anew(server, folder):
+def test_server_that_ignores_ranges_sends_the_image_anew(server, folder):
     server.ranges = False
     folder.mkdir()
     (folder / "1.jpg.part").write_bytes(b"x" * 9000)
@@ -314,7 +314,7 @@ def test_part_that_cannot_go_on_starts_at_the_first_byte_within_the_same_attempt
     assert (folder / "1.jpg").read_bytes() == jpeg(1)
 
 
-def test_part_is_continued_only_if_the_picture_is_older_than_it(server, folder):
+def test_part_is_continued_only_if_the_image_is_older_than_it(server, folder):
     def serve_if_unmodified(handler):
         conditions.append(handler.headers.get("If-Unmodified-Since"))
         serve(handler)
@@ -363,15 +363,15 @@ def test_refused_connection_is_retried_and_reported(server, folder):
     assert re.fullmatch(r"connection failed: .+ \(2 attempts, http://.*\)", report.failed[1])
 
 
-def test_dead_network_is_noticed_before_every_picture_was_tried(server, folder):
+def test_dead_network_is_noticed_before_every_image_was_tried(server, folder):
     requests = [server.add(image_id, *[status(503)] * 9) for image_id in range(1, 101)]
     report = fetch(requests, folder, workers=1, retries=0, max_failures_in_a_row=5)
     assert len(server.seen) == 5
     assert len(report.failed) == 100
-    assert report.failed[6] == "not tried: 5 pictures in a row had no answer"
+    assert report.failed[6] == "not tried: 5 images in a row had no answer"
 
 
-def test_pictures_that_are_not_there_do_not_pass_for_a_dead_network(server, folder):
+def test_images_that_are_not_there_do_not_pass_for_a_dead_network(server, folder):
     codes = [404, 404, 404, 503, 404, 503, 404]
     requests = [server.add(image_id, status(code)) for image_id, code in enumerate(codes, start=1)]
     report = fetch([*requests, server.add(8)], folder, workers=1, retries=0, max_failures_in_a_row=2)
@@ -380,13 +380,13 @@ def test_pictures_that_are_not_there_do_not_pass_for_a_dead_network(server, fold
 
 
 @pytest.mark.parametrize("length", [None, "absent"], ids=["announced", "unannounced"])
-def test_picture_above_the_limit_is_refused_and_leaves_nothing(server, folder, length):
+def test_image_above_the_limit_is_refused_and_leaves_nothing(server, folder, length):
     def send(handler):
         handler.answer(200, handler.server.bodies[handler.path], length=length)
         handler.close_connection = True
 
-    report = fetch([server.add(1, send)], folder, max_picture_bytes=1000)
-    assert report.failed == {1: f"larger than max_picture_bytes (1,000) ({server.url('/1.jpg')})"}
+    report = fetch([server.add(1, send)], folder, max_image_bytes=1000)
+    assert report.failed == {1: f"larger than max_image_bytes (1,000) ({server.url('/1.jpg')})"}
     assert names_in(folder) == set()
 
 
@@ -397,35 +397,35 @@ def test_picture_above_the_limit_is_refused_and_leaves_nothing(server, folder, l
 def test_name_that_could_leave_the_folder_is_refused_unasked(server, tmp_path, folder, name):
     request = server.add(1).model_copy(update={"file_name": name})
     report = fetch([request, server.add(2)], folder)
-    assert report.failed == {1: f"file_name {name!r} is not a plain name of a picture"}
+    assert report.failed == {1: f"file_name {name!r} is not a plain name of an image"}
     assert server.hits() == {"/2.jpg": 1}
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.suffix == ".jpg"} == {
-        "pictures/2.jpg"
+        "images/2.jpg"
     }
 
 
 @pytest.mark.parametrize("name", ["x" * 251, "ä" * 126])
 def test_name_too_long_for_a_part_beside_it_is_refused(server, folder, name):
     report = fetch([server.add(1).model_copy(update={"file_name": name})], folder)
-    assert report.failed == {1: f"file_name {name!r} is not a plain name of a picture"}
+    assert report.failed == {1: f"file_name {name!r} is not a plain name of an image"}
     longest = server.add(2).model_copy(update={"file_name": "x" * 250})
     assert fetch([longest], folder).fetched == 1
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://host/1.jpg", "1.jpg", "http://", "", "http://[::1"])
 def test_address_other_than_http_is_refused(server, folder, url):
-    report = fetch([PictureRequest(image_id=1, url=url, file_name="1.jpg")], folder)
+    report = fetch([ImageRequest(image_id=1, url=url, file_name="1.jpg")], folder)
     assert report.failed[1].startswith(f"address {url!r} is ")
     assert names_in(folder) == set()
 
 
-def test_address_that_only_looks_like_http_stops_no_other_picture(server, folder):
-    report = fetch([PictureRequest(image_id=1, url="http://a b:c/", file_name="1.jpg"), server.add(2)], folder)
+def test_address_that_only_looks_like_http_stops_no_other_image(server, folder):
+    report = fetch([ImageRequest(image_id=1, url="http://a b:c/", file_name="1.jpg"), server.add(2)], folder)
     assert report.failed[1].startswith("cannot be asked for: ")
     assert names_in(folder) == {"2.jpg"}
 
 
-def test_two_pictures_of_one_name_are_not_written_over_each_other(server, folder):
+def test_two_images_of_one_name_are_not_written_over_each_other(server, folder):
     first, second = server.add(1), server.add(2).model_copy(update={"file_name": "1.jpg"})
     report = fetch([first, first, second], folder)
     assert (report.fetched, report.failed) == (1, {2: "file_name '1.jpg' already belongs to image 1"})
@@ -447,7 +447,7 @@ def test_second_fetch_into_the_same_folder_is_turned_away(server, folder):
 def test_folder_that_cannot_be_written_is_one_error(server, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
-        fetch([server.add(1)], tmp_path / "file" / "pictures")
+        fetch([server.add(1)], tmp_path / "file" / "images")
 
 
 def test_part_that_cannot_be_written_stops_the_fetch_with_one_error(server, folder):
@@ -468,7 +468,7 @@ def write_parquet(path: Path, requests) -> Path:
             "flickr_url": "http://example.org/",
             "image_id": request.image_id,
             "ids": [10 * request.image_id, 10 * request.image_id + 1],
-            "captions": [f"Picture {request.image_id}.", "A picture of noise, ünïcode."],
+            "captions": [f"Image {request.image_id}.", "An image of noise, ünïcode."],
         }
         for request in requests
     ]
@@ -481,7 +481,7 @@ def invoke(tmp_path, *options):
     return CliRunner().invoke(data, arguments)
 
 
-def test_command_writes_table_captions_and_pictures(server, tmp_path):
+def test_command_writes_table_captions_and_images(server, tmp_path):
     table = write_parquet(tmp_path / "table.parquet", [server.add(3), server.add(1), server.add(2)])
     result = invoke(tmp_path, "--table", str(table), "--json")
     assert result.exit_code == 0, result.output
@@ -504,8 +504,8 @@ def test_command_writes_table_captions_and_pictures(server, tmp_path):
         "id": 1,
     }
     assert captions["annotations"][:2] == [
-        {"image_id": 1, "id": 10, "caption": "Picture 1."},
-        {"image_id": 1, "id": 11, "caption": "A picture of noise, ünïcode."},
+        {"image_id": 1, "id": 10, "caption": "Image 1."},
+        {"image_id": 1, "id": 11, "caption": "An image of noise, ünïcode."},
     ]
     assert len(captions["annotations"]) == 6
 
@@ -516,7 +516,7 @@ def test_command_lists_failures_by_id_and_exits_1_until_all_are_there(server, tm
     assert first.exit_code == 1
     assert re.search(r"val2017: 1 fetched, 0 already there, 1 failed; ", first.stdout)
     assert f"2: HTTP 404 ({server.url('/2.jpg')})\n" in first.stderr
-    assert "Error: 1 of 2 pictures failed" in first.stderr
+    assert "Error: 1 of 2 images failed" in first.stderr
     server.seen.clear()
     second = invoke(tmp_path, "--table", str(table))
     assert second.exit_code == 0
@@ -531,7 +531,7 @@ def test_json_report_names_failures_and_stands_alone_on_stdout(server, tmp_path)
     assert json.loads(result.stdout)["failed"] == {"7": f"HTTP 404 ({server.url('/7.jpg')})"}
 
 
-def test_limit_takes_the_lowest_ids_into_tables_and_pictures(server, tmp_path):
+def test_limit_takes_the_lowest_ids_into_tables_and_images(server, tmp_path):
     table = write_parquet(tmp_path / "table.parquet", [server.add(9), server.add(2), server.add(5)])
     assert invoke(tmp_path, "--table", str(table), "--limit", "2").exit_code == 0
     assert names_in(tmp_path / "coco" / "val2017") == {"2.jpg", "5.jpg"}
@@ -615,9 +615,9 @@ FETCHES = """
 import sys
 from pathlib import Path
 from click.testing import CliRunner
-from components.app.data_commands import data
+from components.app.commands.data_commands import data
 from components.configs import DatasetConfig
-from components.data.coco import read_captions
+from components.captions.coco import read_captions
 from components.errors import FinderError
 sys.stdin.readline()
 for options in (["--limit", "2"], [], ["--revision", "b" * 40]):
@@ -692,7 +692,7 @@ def test_genuine_table_becomes_the_genuine_captions_file(shared_data):
 
 def test_group_shows_its_commands_with_an_example_each():
     group = CliRunner().invoke(data, ["--help"])
-    assert re.search(r"^  fetch +Fetch COCO 2017, its table and its pictures\.$", group.stdout, re.MULTILINE)
+    assert re.search(r"^  fetch +Fetch COCO 2017, its table and its images\.$", group.stdout, re.MULTILINE)
     assert "Example:\n    image-finder data fetch coco2017" in group.stdout
     for name in data.commands:
         assert f"image-finder data {name} " in CliRunner().invoke(data, [name, "--help"]).stdout
@@ -701,7 +701,7 @@ def test_group_shows_its_commands_with_an_example_each():
 @pytest.mark.parametrize(
     ("stop", "exit_code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)], ids=["kill", "ctrl-c"]
 )
-def test_stopped_run_leaves_whole_pictures_and_parts_and_goes_on_from_them(server, tmp_path, stop, exit_code):
+def test_stopped_run_leaves_whole_images_and_parts_and_goes_on_from_them(server, tmp_path, stop, exit_code):
     requests = [server.add(image_id, *([stall_halfway] if image_id in (11, 12) else [])) for image_id in range(1, 31)]
     table = write_parquet(tmp_path / "table.parquet", requests)
     folder = tmp_path / "coco" / "val2017"
@@ -713,7 +713,7 @@ def test_stopped_run_leaves_whole_pictures_and_parts_and_goes_on_from_them(serve
     deadline = time.monotonic() + 30
     while not all(part.exists() and part.stat().st_size == half for part, half in halves.items()):
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "the two pictures that stall were never reached"
+        assert time.monotonic() < deadline, "the two images that stall were never reached"
         time.sleep(0.01)
     process.send_signal(stop)
     _, talk = process.communicate(timeout=30)

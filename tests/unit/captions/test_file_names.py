@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from components.captions.file_names import PictureNames, leads_out, plain_name
+from components.captions.file_names import ImageNames, leads_out, plain_name
 from components.errors import DataError
 
 NFD = unicodedata.normalize("NFD", "käfer.jpg")
@@ -36,20 +36,20 @@ def root(tmp_path):
     ],
 )
 def test_a_name_of_another_tool_finds_its_file(root, name, file):
-    assert PictureNames(root, "val2017").resolve([name]) == [f"val2017/{file}"]
-    assert PictureNames(root / "val2017", "").resolve([name]) == [file]
+    assert ImageNames(root, "val2017").resolve([name]) == [f"val2017/{file}"]
+    assert ImageNames(root / "val2017", "").resolve([name]) == [file]
 
 
 def test_a_name_without_a_file_gets_the_path_that_is_tried_first(root):
     names = ["9.jpg", "val2017/9.jpg", "other\\9.jpg"]
-    assert PictureNames(root, "val2017").resolve(names) == ["val2017/9.jpg", "val2017/9.jpg", "val2017/other/9.jpg"]
-    assert PictureNames(None, "val2017").resolve(names) == ["val2017/9.jpg", "val2017/9.jpg", "val2017/other/9.jpg"]
-    assert PictureNames(root / "nowhere", "").resolve(["./9.jpg"]) == ["9.jpg"]
+    assert ImageNames(root, "val2017").resolve(names) == ["val2017/9.jpg", "val2017/9.jpg", "val2017/other/9.jpg"]
+    assert ImageNames(None, "val2017").resolve(names) == ["val2017/9.jpg", "val2017/9.jpg", "val2017/other/9.jpg"]
+    assert ImageNames(root / "nowhere", "").resolve(["./9.jpg"]) == ["9.jpg"]
 
 
 def test_directories_that_not_all_names_share_are_not_dropped(root):
     names = ["a/1.jpg", "b/1.jpg"]
-    assert PictureNames(root, "val2017").resolve(names) == ["val2017/a/1.jpg", "val2017/b/1.jpg"]
+    assert ImageNames(root, "val2017").resolve(names) == ["val2017/a/1.jpg", "val2017/b/1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_directories_that_not_all_names_share_are_not_dropped(root):
 )
 def test_a_name_that_leads_out_is_never_resolved(root, name):
     assert leads_out(name)
-    (found,) = PictureNames(root / "val2017", "").resolve([name])
+    (found,) = ImageNames(root / "val2017", "").resolve([name])
     assert leads_out(found)
-    (found,) = PictureNames(root, "val2017/Sub").resolve([name])
+    (found,) = ImageNames(root, "val2017/Sub").resolve([name])
     assert leads_out(found)
     assert plain_name(name, "val2017") == name
 
@@ -67,12 +67,12 @@ def test_a_name_that_leads_out_is_never_resolved(root, name):
 def test_a_name_that_matches_several_files_is_an_error_unless_one_is_exact(root):
     (root / "val2017" / "KÄFER.JPG").write_bytes(b"y")
     exact = ["val2017/käfer.jpg", "val2017/KÄFER.JPG"]
-    assert PictureNames(root, "val2017").resolve(["käfer.jpg", "KÄFER.JPG"]) == exact
+    assert ImageNames(root, "val2017").resolve(["käfer.jpg", "KÄFER.JPG"]) == exact
     with pytest.raises(DataError, match="'Käfer.jpg' matches both 'KÄFER.JPG' and 'käfer.jpg' in val2017"):
-        PictureNames(root, "val2017").resolve(["Käfer.jpg"])
+        ImageNames(root, "val2017").resolve(["Käfer.jpg"])
 
 
 def test_two_names_of_one_file_are_an_error(root):
     with pytest.raises(DataError, match=r"file names '1.jpg' and '1.JPG' both match val2017/1.jpg"):
-        PictureNames(root, "val2017").resolve(["1.jpg", "1.JPG"])
-    assert PictureNames(root, "val2017").resolve(["1.jpg", "./1.jpg"]) == ["val2017/1.jpg"] * 2
+        ImageNames(root, "val2017").resolve(["1.jpg", "1.JPG"])
+    assert ImageNames(root, "val2017").resolve(["1.jpg", "./1.jpg"]) == ["val2017/1.jpg"] * 2

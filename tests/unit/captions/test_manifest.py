@@ -1,4 +1,4 @@
-"""Pictures are read once, broken ones are named, and the data version follows the content."""
+"""Images are read once, broken ones are named, and the data version follows the content."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from components.captions.coco import read_captions
-from components.captions.manifest import build_manifest, inspect_pictures, quick_fingerprint
+from components.captions.manifest import build_manifest, inspect_images, quick_fingerprint
 from components.configs import DatasetConfig, PartConfig
 from components.errors import StorageError
 
@@ -42,7 +42,7 @@ def table_of(*file_names):
 
 @pytest.fixture
 def coco(tmp_path, shared_data):
-    """A copy of the real COCO pictures that a test may damage: (configuration, captions)."""
+    """A copy of the real COCO images that a test may damage: (configuration, captions)."""
     root = tmp_path / "coco"
     for folder in ("annotations", "train2017", "val2017"):
         shutil.copytree(shared_data / "coco" / folder, root / folder, copy_function=shutil.copyfile)
@@ -52,11 +52,11 @@ def coco(tmp_path, shared_data):
     return config, read_captions(config)
 
 
-def test_real_pictures_have_their_annotated_size_and_the_hash_of_their_bytes(shared_data):
+def test_real_images_have_their_annotated_size_and_the_hash_of_their_bytes(shared_data):
     root = shared_data / "coco"
     captions = read_captions(DatasetConfig(name="coco", root=root, parts=PARTS))
-    pictures = inspect_pictures(captions, root)
-    assert pictures.dtypes.astype(str).to_dict() == {
+    images = inspect_images(captions, root)
+    assert images.dtypes.astype(str).to_dict() == {
         "image_id": "int64",
         "file_name": "str",
         "part": "str",
@@ -66,16 +66,16 @@ def test_real_pictures_have_their_annotated_size_and_the_hash_of_their_bytes(sha
         "height_px": "int64",
         "error": "str",
     }
-    assert len(pictures) == 280
-    assert set(pictures["error"]) == {""}
+    assert len(images) == 280
+    assert set(images["error"]) == {""}
     annotated = captions.drop_duplicates("image_id")[["image_id", "width_px", "height_px"]].reset_index(drop=True)
-    pd.testing.assert_frame_equal(pictures[["image_id", "width_px", "height_px"]], annotated)
-    for found in pictures.iloc[::40].itertuples():
+    pd.testing.assert_frame_equal(images[["image_id", "width_px", "height_px"]], annotated)
+    for found in images.iloc[::40].itertuples():
         content = (root / found.file_name).read_bytes()
         assert (found.sha256, found.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
 
 
-def test_broken_pictures_are_rows_with_one_reason_each(tmp_path):
+def test_broken_images_are_rows_with_one_reason_each(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "sideways.jpg").write_bytes(jpeg("red", exif=exif))
@@ -87,34 +87,34 @@ def test_broken_pictures_are_rows_with_one_reason_each(tmp_path):
     outside.write_bytes(jpeg("red"))
     names = ("sideways.jpg", "cut.jpg", "empty.jpg", "page.jpg", "folder.jpg", "absent.jpg")
     escapes = ("../outside.jpg", str(outside), "a/../../outside.jpg", "nul\0.jpg")
-    pictures = inspect_pictures(table_of(*names, *escapes), tmp_path)
-    assert pictures[["width_px", "height_px"]].iloc[0].tolist() == [100, 200]
+    images = inspect_images(table_of(*names, *escapes), tmp_path)
+    assert images[["width_px", "height_px"]].iloc[0].tolist() == [100, 200]
     expected = [
         "",
         "cannot be decoded: image file is truncated",
         "the file is empty (0 bytes)",
-        "not a picture, or damaged",
+        "not an image, or damaged",
         "not a regular file",
         "the file is missing",
         *["refused: the file name leads out of the data set's folder"] * 3,
         "embedded null byte",
     ]
-    for found, start in zip(pictures["error"], expected, strict=True):
+    for found, start in zip(images["error"], expected, strict=True):
         assert found.startswith(start)
         assert bool(found) == bool(start)
-    unusable = pictures.iloc[1:]
+    unusable = images.iloc[1:]
     assert (unusable["width_px"] == 0).all()
     assert (unusable["sha256"].iloc[3:] == "").all()  # those that were not read
     assert unusable["sha256"].iloc[0] == hashlib.sha256((tmp_path / "cut.jpg").read_bytes()).hexdigest()
 
 
-def test_each_picture_of_a_part_is_one_row_whatever_its_captions(tmp_path):
+def test_each_image_of_a_part_is_one_row_whatever_its_captions(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
     (tmp_path / "ü 犬.jpg").write_bytes(jpeg("blue"))
     captions = pd.concat([table_of("a.jpg", "ü 犬.jpg")] * 3, ignore_index=True)
-    pictures = inspect_pictures(captions, tmp_path)
-    assert pictures["file_name"].tolist() == ["a.jpg", "ü 犬.jpg"]
-    assert (pictures["error"] == "").all()
+    images = inspect_images(captions, tmp_path)
+    assert images["file_name"].tolist() == ["a.jpg", "ü 犬.jpg"]
+    assert (images["error"] == "").all()
 
 
 def test_cache_spares_reading_until_a_file_changes(tmp_path):
@@ -123,43 +123,43 @@ def test_cache_spares_reading_until_a_file_changes(tmp_path):
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
         (root / name).write_bytes(jpeg(colour))
     captions = table_of("a.jpg", "b.jpg")
-    first = inspect_pictures(captions, root, cache_path=cache)
+    first = inspect_images(captions, root, cache_path=cache)
     assert [path.name for path in cache.parent.iterdir()] == ["facts.parquet"]
 
     stamp = (root / "a.jpg").stat()
     (root / "a.jpg").write_bytes(b"\0" * stamp.st_size)  # changed behind the cache's back: only reading would tell
     os.utime(root / "a.jpg", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    pd.testing.assert_frame_equal(inspect_pictures(captions, root, cache_path=cache), first)
+    pd.testing.assert_frame_equal(inspect_images(captions, root, cache_path=cache), first)
 
     os.utime(root / "a.jpg", ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
     (root / "b.jpg").write_bytes(jpeg("blue", size=(60, 40)))
-    changed = inspect_pictures(captions, root, cache_path=cache)
-    assert changed["error"].iloc[0].startswith("not a picture")
+    changed = inspect_images(captions, root, cache_path=cache)
+    assert changed["error"].iloc[0].startswith("not an image")
     assert changed[["width_px", "height_px"]].iloc[1].tolist() == [60, 40]
 
 
-def test_missing_picture_is_looked_for_again_though_there_is_a_cache(tmp_path):
+def test_missing_image_is_looked_for_again_though_there_is_a_cache(tmp_path):
     cache = tmp_path / "facts.parquet"
     (tmp_path / "b.jpg").write_bytes(jpeg("blue"))
     captions = table_of("a.jpg", "b.jpg")
-    assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == [
+    assert inspect_images(captions, tmp_path, cache_path=cache)["error"].tolist() == [
         f"the file is missing: {tmp_path}/a.jpg",
         "",
     ]
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
-    assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == ["", ""]
+    assert inspect_images(captions, tmp_path, cache_path=cache)["error"].tolist() == ["", ""]
     (tmp_path / "b.jpg").unlink()
-    assert inspect_pictures(captions, tmp_path, cache_path=cache)["error"].tolist() == [
+    assert inspect_images(captions, tmp_path, cache_path=cache)["error"].tolist() == [
         "",
         f"the file is missing: {tmp_path}/b.jpg",
     ]
 
 
-def test_cache_of_a_few_pictures_keeps_what_it_knew_of_the_others(tmp_path):
+def test_cache_of_a_few_images_keeps_what_it_knew_of_the_others(tmp_path):
     cache = tmp_path / "facts.parquet"
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(jpeg("red"))
-        inspect_pictures(table_of(name), tmp_path, cache_path=cache)
+        inspect_images(table_of(name), tmp_path, cache_path=cache)
     assert sorted(pq.read_table(cache)["file_name"].to_pylist()) == ["a.jpg", "b.jpg"]
 
 
@@ -167,13 +167,13 @@ def test_cache_of_a_few_pictures_keeps_what_it_knew_of_the_others(tmp_path):
 def test_broken_cache_is_made_anew(tmp_path, damage, caplog):
     cache = tmp_path / "facts.parquet"
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
-    first = inspect_pictures(table_of("a.jpg"), tmp_path, cache_path=cache)
+    first = inspect_images(table_of("a.jpg"), tmp_path, cache_path=cache)
     whole = cache.read_bytes()
     if damage == "other table":
         pd.DataFrame({"file_name": ["a.jpg"]}).to_parquet(cache)
     else:
         cache.write_bytes(b"garbage" if damage == "garbage" else whole[:-10])
-    pd.testing.assert_frame_equal(inspect_pictures(table_of("a.jpg"), tmp_path, cache_path=cache), first)
+    pd.testing.assert_frame_equal(inspect_images(table_of("a.jpg"), tmp_path, cache_path=cache), first)
     assert pq.read_table(cache)["sha256"].to_pylist() == first["sha256"].tolist()
     assert ("will be made anew" in caplog.text) == (damage != "other table")
 
@@ -181,32 +181,32 @@ def test_broken_cache_is_made_anew(tmp_path, damage, caplog):
 def test_cache_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
     with pytest.raises(StorageError, match="cannot write"):
-        inspect_pictures(table_of("a.jpg"), tmp_path, cache_path=tmp_path / "a.jpg" / "deep" / "facts.parquet")
+        inspect_images(table_of("a.jpg"), tmp_path, cache_path=tmp_path / "a.jpg" / "deep" / "facts.parquet")
 
 
 def test_number_of_workers_changes_nothing(coco):
     config, captions = coco
-    one = inspect_pictures(captions, config.root, workers=1)
-    pd.testing.assert_frame_equal(inspect_pictures(captions, config.root, workers=4), one)
+    one = inspect_images(captions, config.root, workers=1)
+    pd.testing.assert_frame_equal(inspect_images(captions, config.root, workers=4), one)
 
 
 def test_progress_goes_to_stderr_only_when_asked(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
-    inspect_pictures(table_of("a.jpg"), tmp_path)
+    inspect_images(table_of("a.jpg"), tmp_path)
     assert capsys.readouterr() == ("", "")
-    inspect_pictures(table_of("a.jpg"), tmp_path, progress=True)
+    inspect_images(table_of("a.jpg"), tmp_path, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "pictures: 100%" in shown.err
+    assert "images: 100%" in shown.err
 
 
 def test_manifest_counts_what_is_there(coco):
     config, captions = coco
     (config.root / "val2017" / captions["file_name"].iloc[-1].split("/")[1]).unlink()
-    manifest = build_manifest(captions, inspect_pictures(captions, config.root), config)
+    manifest = build_manifest(captions, inspect_images(captions, config.root), config)
     assert (manifest.n_images, manifest.n_captions) == (280, 1400)
     assert manifest.n_images_of_part == {"train": 80, "val": 200}
-    assert manifest.unreadable_pictures == 1
+    assert manifest.unreadable_images == 1
     assert (
         manifest.annotations_sha256["val"]
         == hashlib.sha256((config.root / "annotations" / "captions_val2017.json").read_bytes()).hexdigest()
@@ -219,7 +219,7 @@ def test_data_version_follows_content_and_neither_place_nor_time(coco, tmp_path)
 
     def version(of):
         captions = read_captions(of)
-        return build_manifest(captions, inspect_pictures(captions, of.root), of).version
+        return build_manifest(captions, inspect_images(captions, of.root), of).version
 
     original = version(config)
     moved = tmp_path / "elsewhere"
@@ -241,7 +241,7 @@ def test_a_change_in_any_file_of_a_part_is_another_data_version(coco):
 
     def manifest():
         captions = read_captions(config)
-        return build_manifest(captions, inspect_pictures(captions, config.root), config)
+        return build_manifest(captions, inspect_images(captions, config.root), config)
 
     before, quick = manifest(), quick_fingerprint(config)
     assert before.n_images_of_part == {"train": 160, "val": 200}
@@ -255,24 +255,24 @@ def test_manifest_of_a_hub_data_set_hashes_its_captions(coco):
     config, captions = coco
     parts = {part: {"annotations": part, "images": f"{part}2017"} for part in ("train", "val")}
     on_hub = DatasetConfig(name="hub", layout="coco2017_table", root=config.root, hub_dataset="some/name", parts=parts)
-    pictures = inspect_pictures(captions, config.root)
-    manifest = build_manifest(captions, pictures, on_hub)
-    assert build_manifest(captions.sample(frac=1, random_state=0), pictures, on_hub) == manifest
+    images = inspect_images(captions, config.root)
+    manifest = build_manifest(captions, images, on_hub)
+    assert build_manifest(captions.sample(frac=1, random_state=0), images, on_hub) == manifest
     captions.loc[0, "caption"] = "Another caption."
-    changed = build_manifest(captions, pictures, on_hub)
+    changed = build_manifest(captions, images, on_hub)
     assert changed.annotations_sha256["train"] != manifest.annotations_sha256["train"]
     assert changed.annotations_sha256["val"] == manifest.annotations_sha256["val"]
 
 
-def test_quick_fingerprint_changes_with_configuration_annotations_and_pictures(coco):
+def test_quick_fingerprint_changes_with_configuration_annotations_and_images(coco):
     config, captions = coco
     seen = [quick_fingerprint(config)]
     assert quick_fingerprint(config) == seen[0]
     seen.append(quick_fingerprint(config.model_copy(update={"max_images": 5})))
-    picture = config.root / captions["file_name"].iloc[0]
-    os.utime(picture, ns=(1, 1))
+    image = config.root / captions["file_name"].iloc[0]
+    os.utime(image, ns=(1, 1))
     seen.append(quick_fingerprint(config))
-    picture.unlink()
+    image.unlink()
     seen.append(quick_fingerprint(config))
     (config.root / "val2017" / "new.jpg").write_bytes(b"")
     seen.append(quick_fingerprint(config))
@@ -292,12 +292,12 @@ def test_quick_fingerprint_needs_no_data_on_disk(tmp_path):
     assert len({quick_fingerprint(config) for config in (hub, other, absent, demo)}) == 4
 
 
-def test_flickr_pictures_all_decode(shared_data, caplog):
+def test_flickr_images_all_decode(shared_data, caplog):
     caplog.set_level(logging.WARNING)
     root = shared_data / "flickr8k"
     parts = {"val": {"annotations": "annotations/captions_val.json", "images": "val"}}
     captions = read_captions(DatasetConfig(name="flickr8k", root=root, parts=parts))
-    pictures = inspect_pictures(captions, root)
-    assert pictures[["error", "width_px", "height_px"]].drop_duplicates().to_numpy().tolist() == [["", 224, 224]]
-    assert len(pictures) == 1000
+    images = inspect_images(captions, root)
+    assert images[["error", "width_px", "height_px"]].drop_duplicates().to_numpy().tolist() == [["", 224, 224]]
+    assert len(images) == 1000
     assert caplog.text == ""

@@ -1,4 +1,4 @@
-"""Splits: by picture, stable, and never one picture on two sides."""
+"""Splits: by image, stable, and never one image on two sides."""
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ def captions_of(image_ids, part="train", per_image=2, first_caption=0):
     )
 
 
-def pictures_of(hashes, part="train"):
+def images_of(hashes, part="train"):
     return pd.DataFrame({"image_id": list(hashes), "part": part, "sha256": list(hashes.values())})
 
 
@@ -47,7 +47,7 @@ configs = st.builds(
 
 @settings(deadline=None)
 @given(image_ids, configs, st.integers(1, 5))
-def test_no_picture_is_on_two_sides_and_no_caption_is_lost(ids, config, per_image):
+def test_no_image_is_on_two_sides_and_no_caption_is_lost(ids, config, per_image):
     captions = captions_of(ids, per_image=per_image)
     parts = split_captions(captions, config)
     together = pd.concat(parts).sort_values("caption_id", ignore_index=True)
@@ -58,7 +58,7 @@ def test_no_picture_is_on_two_sides_and_no_caption_is_lost(ids, config, per_imag
 
 @settings(deadline=None)
 @given(image_ids, image_ids, configs)
-def test_adding_pictures_moves_no_picture(ids, more, config):
+def test_adding_images_moves_no_image(ids, more, config):
     before = sides_of(split_captions(captions_of(ids), config))
     after = sides_of(split_captions(captions_of(ids | more), config))
     assert {image_id: after[image_id] for image_id in before} == before
@@ -66,9 +66,9 @@ def test_adding_pictures_moves_no_picture(ids, more, config):
 
 @settings(deadline=None)
 @given(image_ids, configs)
-def test_copies_of_a_picture_stay_on_one_side(ids, config):
+def test_copies_of_an_image_stay_on_one_side(ids, config):
     hashes = {image_id: f"{position // 2:064x}" for position, image_id in enumerate(sorted(ids))}
-    sides = sides_of(split_captions(captions_of(ids), config, pictures_of(hashes)))
+    sides = sides_of(split_captions(captions_of(ids), config, images_of(hashes)))
     for content in set(hashes.values()):
         assert len({sides[image_id] for image_id in ids if hashes[image_id] == content}) == 1
 
@@ -80,7 +80,7 @@ def test_order_of_the_rows_does_not_matter():
     assert sides_of(split_captions(shuffled, config)) == sides_of(split_captions(captions, config))
 
 
-def test_fractions_are_met_on_many_pictures_and_the_seed_changes_who_is_held_out():
+def test_fractions_are_met_on_many_images_and_the_seed_changes_who_is_held_out():
     captions = captions_of(range(20_000), per_image=1)
     _, val, test = split_captions(captions, SplitConfig(val_fraction=0.1, test_fraction=0.2))
     assert abs(len(val) - 2000) < 150  # binomial, 3.5 standard deviations
@@ -89,8 +89,8 @@ def test_fractions_are_met_on_many_pictures_and_the_seed_changes_who_is_held_out
     assert len(set(other["image_id"]) & set(val["image_id"])) < 300  # 200 expected by chance
 
 
-def test_held_out_pictures_are_those_written_down_once():
-    # Guards the split of data sets already trained on: another hash would leak val pictures into train.
+def test_held_out_images_are_those_written_down_once():
+    # Guards the split of data sets already trained on: another hash would leak val images into train.
     _, val, test = split_captions(captions_of(range(80)), SplitConfig(val_fraction=0.1, test_fraction=0.1))
     assert val["image_id"].unique().tolist() == [15, 44, 46, 76]
     assert test["image_id"].unique().tolist() == [1, 30, 41, 43, 48, 60, 66, 79]
@@ -123,23 +123,21 @@ def test_brought_test_part_is_kept_though_its_fraction_is_zero():
     assert split_captions(captions, SplitConfig())[2]["image_id"].unique().tolist() == [90]
 
 
-def test_unread_pictures_are_split_by_their_id():
+def test_unread_images_are_split_by_their_id():
     captions = captions_of(range(100))
-    unread = pictures_of(dict.fromkeys(range(100), ""))
+    unread = images_of(dict.fromkeys(range(100), ""))
     assert sides_of(split_captions(captions, SplitConfig(), unread)) == sides_of(
         split_captions(captions, SplitConfig())
     )
 
 
 def test_empty_val_is_refused_with_the_numbers():
-    with pytest.raises(
-        DataError, match=r"val is empty: 50 pictures became train 50, val 0, test 0 with val_fraction 0"
-    ):
+    with pytest.raises(DataError, match=r"val is empty: 50 images became train 50, val 0, test 0 with val_fraction 0"):
         split_captions(captions_of(range(50)), SplitConfig(val_fraction=0))
 
 
 def test_empty_train_is_refused_with_the_numbers():
-    with pytest.raises(DataError, match=r"train is empty: 3 pictures became train 0, val 3, test 0"):
+    with pytest.raises(DataError, match=r"train is empty: 3 images became train 0, val 3, test 0"):
         split_captions(captions_of(range(3), "val"), SplitConfig())
 
 
@@ -156,6 +154,6 @@ def test_unknown_part_is_refused_by_name():
 
 def test_content_that_the_data_set_itself_brings_on_two_sides_is_logged(caplog):
     captions = pd.concat([captions_of([1, 2]), captions_of([3], "val")], ignore_index=True)
-    pictures = pd.concat([pictures_of({1: "a", 2: "b"}), pictures_of({3: "a"}, "val")])
-    split_captions(captions, SplitConfig(), pictures)
-    assert "1 pictures stand on more than one side" in caplog.text
+    images = pd.concat([images_of({1: "a", 2: "b"}), images_of({3: "a"}, "val")])
+    split_captions(captions, SplitConfig(), images)
+    assert "1 images stand on more than one side" in caplog.text

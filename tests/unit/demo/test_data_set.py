@@ -14,7 +14,7 @@ from components.demo.scenes import Group, Scene, distinct_scenes, five_captions
 from components.errors import ConfigError, DataError
 from components.storage import hash_directory
 
-PICTURES = 24
+IMAGES = 24
 
 
 def first_scenes(number, seed=0):
@@ -36,7 +36,7 @@ def says(caption, phrase):
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory):
     directory = tmp_path_factory.mktemp("demo") / "set"
-    compose_demo(directory, pictures=PICTURES, seed=0)
+    compose_demo(directory, n_images=IMAGES, seed=0)
     return directory
 
 
@@ -62,12 +62,12 @@ def interrupted(monkeypatch):
 
 
 def test_same_arguments_give_the_same_bytes_everywhere(composed, tmp_path):
-    compose_demo(tmp_path / "again", pictures=PICTURES, seed=0)
+    compose_demo(tmp_path / "again", n_images=IMAGES, seed=0)
     assert hash_directory(tmp_path / "again") == hash_directory(composed)
 
 
 def test_smaller_set_is_the_beginning_of_a_larger_one(composed, table, tmp_path):
-    compose_demo(tmp_path / "small", pictures=5, seed=0)
+    compose_demo(tmp_path / "small", n_images=5, seed=0)
     small = json.loads((tmp_path / "small" / "annotations" / "captions.json").read_text(encoding="utf-8"))
     assert small["images"] == table["images"][:5]
     assert small["annotations"] == table["annotations"][:25]
@@ -76,8 +76,8 @@ def test_smaller_set_is_the_beginning_of_a_larger_one(composed, table, tmp_path)
 
 
 def test_annotations_follow_the_coco_layout(composed, table):
-    assert [image["id"] for image in table["images"]] == list(range(1, PICTURES + 1))
-    assert [row["id"] for row in table["annotations"]] == list(range(1, 5 * PICTURES + 1))
+    assert [image["id"] for image in table["images"]] == list(range(1, IMAGES + 1))
+    assert [row["id"] for row in table["annotations"]] == list(range(1, 5 * IMAGES + 1))
     assert table["images"][0]["file_name"] == "000000000001.jpg"
     assert {image["license"] for image in table["images"]} == {row["id"] for row in table["licenses"]} == {1}
     assert table["licenses"][0]["url"] == "https://creativecommons.org/licenses/by-sa/4.0/"
@@ -85,15 +85,15 @@ def test_annotations_follow_the_coco_layout(composed, table):
     assert {path.name for path in (composed / "images").iterdir()} == {row["file_name"] for row in table["images"]}
 
 
-def test_annotated_sizes_are_those_of_the_pictures(composed, table):
+def test_annotated_sizes_are_those_of_the_images(composed, table):
     for row in table["images"]:
-        with Image.open(composed / "images" / row["file_name"]) as picture:
-            assert (picture.format, picture.mode) == ("JPEG", "RGB")
-            assert picture.size == (row["width"], row["height"])
-            assert 240 <= min(picture.size) <= max(picture.size) <= 320
+        with Image.open(composed / "images" / row["file_name"]) as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert image.size == (row["width"], row["height"])
+            assert 240 <= min(image.size) <= max(image.size) <= 320
 
 
-def test_every_picture_has_five_different_sentences(table):
+def test_every_image_has_five_different_sentences(table):
     captions = {image["id"]: [] for image in table["images"]}
     for row in table["annotations"]:
         captions[row["image_id"]].append(row["caption"])
@@ -102,7 +102,7 @@ def test_every_picture_has_five_different_sentences(table):
         assert all(re.fullmatch(r"[A-Z][^.]*[a-z]\.", sentence) for sentence in sentences)
 
 
-def test_licence_of_the_drawings_goes_with_the_pictures(composed):
+def test_licence_of_the_drawings_goes_with_the_images(composed):
     text = (composed / "LICENSE.txt").read_text(encoding="utf-8")
     assert "OpenMoji" in text
     assert "CC BY-SA 4.0" in text
@@ -203,7 +203,7 @@ def test_every_thing_has_a_drawing_that_fills_its_frame():
         assert max(sprite.size) > 140, thing
 
 
-def test_pictures_show_things_where_the_captions_say():
+def test_images_show_things_where_the_captions_say():
     scene = Scene(
         (Group(thing_called("eggplant"), 1), Group(thing_called("bright sun"), 1)),
         background_called("a plain turquoise background"),
@@ -218,28 +218,28 @@ def test_pictures_show_things_where_the_captions_say():
 
 
 def test_second_call_leaves_the_set_untouched(tmp_path):
-    compose_demo(tmp_path / "set", pictures=3, seed=0)
+    compose_demo(tmp_path / "set", n_images=3, seed=0)
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / "set").rglob("*")}
-    compose_demo(tmp_path / "set", pictures=3, seed=0)
+    compose_demo(tmp_path / "set", n_images=3, seed=0)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / "set").rglob("*")} == before
 
 
-def test_missing_picture_is_made_again(tmp_path):
-    compose_demo(tmp_path / "set", pictures=3, seed=0)
+def test_missing_image_is_made_again(tmp_path):
+    compose_demo(tmp_path / "set", n_images=3, seed=0)
     hashes = hash_directory(tmp_path / "set")
     (tmp_path / "set" / "images" / "000000000002.jpg").unlink()
-    compose_demo(tmp_path / "set", pictures=3, seed=0)
+    compose_demo(tmp_path / "set", n_images=3, seed=0)
     assert hash_directory(tmp_path / "set") == hashes
 
 
 def test_other_seed_and_other_size_replace_the_set(tmp_path):
-    compose_demo(tmp_path / "set", pictures=4, seed=0)
+    compose_demo(tmp_path / "set", n_images=4, seed=0)
     first = hash_directory(tmp_path / "set")
-    compose_demo(tmp_path / "set", pictures=4, seed=1)
+    compose_demo(tmp_path / "set", n_images=4, seed=1)
     second = hash_directory(tmp_path / "set")
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] == second[name]} == {"LICENSE.txt"}
-    compose_demo(tmp_path / "set", pictures=2, seed=1)
+    compose_demo(tmp_path / "set", n_images=2, seed=1)
     assert len(list((tmp_path / "set" / "images").iterdir())) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -247,16 +247,16 @@ def test_other_seed_and_other_size_replace_the_set(tmp_path):
 @pytest.mark.usefixtures("interrupted")
 def test_interruption_leaves_nothing_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        compose_demo(tmp_path / "set", pictures=PICTURES, seed=0)
+        compose_demo(tmp_path / "set", n_images=IMAGES, seed=0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_interruption_keeps_the_set_that_was_there(tmp_path, request):
-    compose_demo(tmp_path / "set", pictures=3, seed=0)
+    compose_demo(tmp_path / "set", n_images=3, seed=0)
     before = hash_directory(tmp_path / "set")
     request.getfixturevalue("interrupted")
     with pytest.raises(KeyboardInterrupt):
-        compose_demo(tmp_path / "set", pictures=PICTURES, seed=1)
+        compose_demo(tmp_path / "set", n_images=IMAGES, seed=1)
     assert hash_directory(tmp_path / "set") == before
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -267,17 +267,17 @@ def test_folder_of_something_else_is_refused_and_kept(tmp_path):
     (folder / "annotations" / "captions.json").write_text('{"info": {}, "images": []}', encoding="utf-8")
     before = hash_directory(folder)
     with pytest.raises(DataError, match="photos holds something other than a demo data set"):
-        compose_demo(folder, pictures=3, seed=0)
+        compose_demo(folder, n_images=3, seed=0)
     assert hash_directory(folder) == before
 
 
 def test_empty_folder_is_filled(tmp_path):
-    compose_demo(tmp_path, pictures=2, seed=0)
+    compose_demo(tmp_path, n_images=2, seed=0)
     assert len(list((tmp_path / "images").iterdir())) == 2
 
 
-@pytest.mark.parametrize(("pictures", "seed"), [(0, 0), (5, -1)])
-def test_arguments_out_of_range_are_refused(tmp_path, pictures, seed):
-    with pytest.raises(ConfigError, match=f"got pictures={pictures}, seed={seed}"):
-        compose_demo(tmp_path / "set", pictures=pictures, seed=seed)
+@pytest.mark.parametrize(("images", "seed"), [(0, 0), (5, -1)])
+def test_arguments_out_of_range_are_refused(tmp_path, images, seed):
+    with pytest.raises(ConfigError, match=f"got images={images}, seed={seed}"):
+        compose_demo(tmp_path / "set", n_images=images, seed=seed)
     assert not (tmp_path / "set").exists()

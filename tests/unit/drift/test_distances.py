@@ -11,9 +11,9 @@ from scipy import stats
 from components.drift import distances
 from components.drift.caption_words import (
     commonest_words,
+    image_words,
+    images_with_word,
     length_histograms,
-    picture_words,
-    pictures_with_word,
     unseen_shares,
     word_frequencies,
 )
@@ -66,28 +66,28 @@ def test_rises_are_one_sided():
     assert of_division(rise, 2, 1) == pytest.approx(0.9 - 0.05)
 
 
-def test_a_picture_weighs_the_same_however_many_captions_it_has():
-    one, five = picture_words(["a red dog"]), picture_words(["a red dog"] * 5)
+def test_an_image_weighs_the_same_however_many_captions_it_has():
+    one, five = image_words(["a red dog"]), image_words(["a red dog"] * 5)
     np.testing.assert_allclose(*length_histograms([one, five]), atol=1e-6)
     np.testing.assert_allclose(*word_frequencies([one, five], ["red", "dog"]), atol=1e-6)
     np.testing.assert_allclose(word_frequencies([five], ["red", "dog"]), [[1 / 3, 1 / 3, 1 / 3]], atol=1e-6)
 
 
 def test_words_are_counted_as_people_write_them():
-    words = picture_words(["A T-shirt isn\u2019t a Hemd, Größe 7!", ""])
+    words = image_words(["A T-shirt isn\u2019t a Hemd, Größe 7!", ""])
     assert words.lengths == (7, 0)
     assert words.counts == {"a": 2, "t-shirt": 1, "isn\u2019t": 1, "hemd": 1, "größe": 1, "7": 1}
-    assert commonest_words([words, picture_words(["b b a"])], 2) == ["a", "b"]
+    assert commonest_words([words, image_words(["b b a"])], 2) == ["a", "b"]
 
 
-def test_a_word_is_unseen_when_no_other_picture_has_it():
+def test_a_word_is_unseen_when_no_other_image_has_it():
     training = [["a dog", "a dog"], ["a cat"], ["the cat"]]
-    seen_in = pictures_with_word(training)
+    seen_in = images_with_word(training)
     assert seen_in == {"a": 2, "dog": 1, "cat": 2, "the": 1}
-    pictures = [picture_words(captions) for captions in training]
-    np.testing.assert_allclose(unseen_shares(pictures, seen_in, counted_themselves=True), [0.5, 0, 0.5])
+    images = [image_words(captions) for captions in training]
+    np.testing.assert_allclose(unseen_shares(images, seen_in, counted_themselves=True), [0.5, 0, 0.5])
     np.testing.assert_allclose(
-        unseen_shares([picture_words(["the new dog"])], seen_in, counted_themselves=False), [1 / 3]
+        unseen_shares([image_words(["the new dog"])], seen_in, counted_themselves=False), [1 / 3]
     )
 
 
@@ -99,7 +99,7 @@ def test_a_distance_is_above_its_threshold_exactly_when_its_p_value_is_within_th
     assert (found.measured > found.threshold) == (found.p_value <= rate + 1e-12)
 
 
-def test_equal_pictures_are_never_apart_by_chance():
+def test_equal_images_are_never_apart_by_chance():
     found = compare_with_chance(distances.wasserstein(np.ones(40)), (20, 20), permutations=99, rate=0.5, seed=0)
     assert (found.measured, found.threshold, found.p_value) == (0, 0, 1)
 
@@ -125,7 +125,7 @@ def test_false_alarms_come_as_often_as_they_may(name):
         elif name == "energy":
             vectors = rng.normal(size=(50, 4)) + np.array([1, 0, 0, 0])
             statistic = distances.energy((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
-        else:  # five captions of one picture are nearly of one length: as 250 witnesses they would alarm far too often
+        else:  # five captions of one image are nearly of one length: as 250 witnesses they would alarm far too often
             lengths = 5 + rng.integers(0, 10, (50, 1)) + rng.integers(0, 2, (50, 5))
             histograms = np.stack([np.bincount(each, minlength=17) for each in lengths]) / 5
             statistic = distances.wasserstein_of_counts(histograms)

@@ -1,4 +1,4 @@
-"""Drift of pictures and captions, with a model whose vectors are known: a picture's vector is its mean colour."""
+"""Drift of images and captions, with a model whose vectors are known: an image's vector is its mean colour."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from components.drift.sample import CaptionedFile, Sampler
 from components.errors import ConfigError, DataError, QualityError, StorageError
 from components.storage import sha256_of_bytes, sha256_of_file
 
-SMALL = {"reference_pictures": 90, "compared_pictures": 60, "min_pictures": 20}
+SMALL = {"reference_images": 90, "compared_images": 60, "min_images": 20}
 SENTENCES = ("a {} thing on paper", "there is one {} thing", "a {} thing on the {} table")
 
 
 def paint_set(folder, *, seed, count=60, red=0.5, size=(24, 16), sentences=SENTENCES, light=1.0):
-    """Plain pictures, a share of them red, the others blue and as bright, in shades; three captions each."""
+    """Plain images, a share of them red, the others blue and as bright, in shades; three captions each."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     files = []
@@ -29,9 +29,9 @@ def paint_set(folder, *, seed, count=60, red=0.5, size=(24, 16), sentences=SENTE
             np.uint8
         )
         path = folder / f"{number:03d}.png"
-        picture = Image.new("RGB", size, tuple(colour.tolist()))
-        picture.putpixel((0, 0), tuple(rng.integers(0, 256, 3).tolist()))  # so that no two are equal
-        picture.save(path)
+        image = Image.new("RGB", size, tuple(colour.tolist()))
+        image.putpixel((0, 0), tuple(rng.integers(0, 256, 3).tolist()))  # so that no two are equal
+        image.save(path)
         captions = tuple(each.replace("{}", "red" if is_red else "blue") for each in sentences)
         files.append(CaptionedFile(f"{folder.name}/{path.name}", path, captions))
     return files
@@ -57,15 +57,15 @@ def training(place):
 def reference(place, sampler, training):
     contents = [sha256_of_file(file.path) for file in training]
     trained_on = TrainedOn("shapes", "0123456789ab", training, contents)
-    return write_reference(place / "reference", sampler, trained_on, pictures=90, seed=0)
+    return write_reference(place / "reference", sampler, trained_on, images=90, seed=0)
 
 
 @pytest.fixture(scope="module")
 def report_of(sampler, reference):
     def report(files, **values):
         config = DriftConfig.parse({**SMALL, **values})
-        without = reference.contents if config.pictures == "new" else None
-        sample = sampler.draw(files, config.compared_pictures, without=without)
+        without = reference.contents if config.images == "new" else None
+        sample = sampler.draw(files, config.compared_images, without=without)
         return report_drift(Compared(reference, ("finder", "1"), sample, "now", ""), None, config)
 
     return report
@@ -81,9 +81,9 @@ def test_a_reference_reads_back_what_was_drawn(reference, sampler, training, col
     np.testing.assert_array_equal(kept.sizes_px, np.full((90, 2), (24, 16)))
     np.testing.assert_array_equal(kept.brightness, drawn.brightness)
     assert kept.words == drawn.words
-    assert reference.pictures_of_word["thing"] == 120
-    assert reference.pictures_of_word["red"] + reference.pictures_of_word["blue"] == 120
-    assert (reference.manifest.n_training_pictures, reference.manifest.n_training_captions) == (120, 360)
+    assert reference.images_of_word["thing"] == 120
+    assert reference.images_of_word["red"] + reference.images_of_word["blue"] == 120
+    assert (reference.manifest.n_training_images, reference.manifest.n_training_captions) == (120, 360)
     assert reference.manifest.bundle_sha256 == colour_bundle.sha256
     assert all(content in reference.contents for content in drawn.contents)
     assert "f" * 64 not in reference.contents
@@ -100,7 +100,7 @@ def test_brightness_is_the_luma_of_the_pixels(sampler, place):
     assert sample.n_captions == 0
 
 
-def test_other_pictures_of_the_same_kind_do_not_drift(report_of, place):
+def test_other_images_of_the_same_kind_do_not_drift(report_of, place):
     report = report_of(paint_set(place / "same", seed=1))
     assert report.drifted == ()
     assert verdict(report) == "no drift in 7 of 7 rows"
@@ -111,8 +111,8 @@ def test_other_pictures_of_the_same_kind_do_not_drift(report_of, place):
     ("changes", "drifted"),
     [
         ({"red": 1.0}, {"embeddings", "vocabulary"}),
-        ({"size": (48, 32)}, {"picture size"}),
-        ({"size": (16, 24)}, {"picture shape"}),
+        ({"size": (48, 32)}, {"image size"}),
+        ({"size": (16, 24)}, {"image shape"}),
         ({"light": 0.5}, {"brightness"}),
         ({"sentences": ("a {} thing",)}, {"caption length", "vocabulary"}),
         (
@@ -132,7 +132,7 @@ def test_what_was_changed_drifts_and_nothing_else_does(report_of, place, changes
 
 
 def test_distances_are_in_units_a_person_understands(report_of, place):
-    larger = rows(report_of(paint_set(place / "twice", seed=3, size=(48, 32))))["picture size"]
+    larger = rows(report_of(paint_set(place / "twice", seed=3, size=(48, 32))))["image size"]
     assert larger.measured == pytest.approx(1, abs=1e-6)  # one octave
     assert larger.detail == "median side 39 px, 20 px in training"
     longer = rows(
@@ -145,52 +145,52 @@ def test_distances_are_in_units_a_person_understands(report_of, place):
 
 def test_a_change_below_its_limit_is_no_drift_however_certain(report_of, place):
     report = report_of(paint_set(place / "slightly", seed=4, size=(26, 17)))
-    size = rows(report)["picture size"]
+    size = rows(report)["image size"]
     assert size.p_value == 0.001
     assert size.measured > size.chance
     assert not size.drifted
-    assert rows(report_of(paint_set(place / "again", seed=4, size=(26, 17)), max_size=0.05))["picture size"].drifted
+    assert rows(report_of(paint_set(place / "again", seed=4, size=(26, 17)), max_size=0.05))["image size"].drifted
 
 
-def test_the_very_training_pictures_are_known_and_do_not_drift(report_of, training):
+def test_the_very_training_images_are_known_and_do_not_drift(report_of, training):
     report = report_of(training)
     assert report.drifted == ()
     assert report.n_known == 60
     assert rows(report)["new words"].measured <= 0
 
 
-def test_only_new_pictures_are_compared_when_that_is_asked_for(report_of, training, place):
-    """40 new pictures among 120 known ones: all together they hardly differ, by themselves they do."""
+def test_only_new_images_are_compared_when_that_is_asked_for(report_of, training, place):
+    """40 new images among 120 known ones: all together they hardly differ, by themselves they do."""
     new = paint_set(place / "new", seed=5, count=40, red=1.0)
-    together, alone = report_of([*training, *new]), report_of([*training, *new], pictures="new")
+    together, alone = report_of([*training, *new]), report_of([*training, *new], images="new")
     assert "embeddings" not in together.drifted
     assert "embeddings" in alone.drifted
-    assert (alone.n_compared, alone.n_known, alone.n_pictures) == (40, 0, 160)
-    nothing_new = report_of(training, pictures="new")
+    assert (alone.n_compared, alone.n_known, alone.n_images) == (40, 0, 160)
+    nothing_new = report_of(training, images="new")
     assert nothing_new.drifted == ()
     assert verdict(nothing_new) == "nothing was compared"
-    assert rows(nothing_new)["embeddings"].detail == "0 pictures, 90 in training, 20 needed"
+    assert rows(nothing_new)["embeddings"].detail == "0 images, 90 in training, 20 needed"
 
 
-def test_pictures_without_captions_are_compared_as_pictures(report_of, place):
+def test_images_without_captions_are_compared_as_images(report_of, place):
     files = [file._replace(captions=()) for file in paint_set(place / "bare", seed=6, light=0.5)]
     report = report_of(files)
     assert report.drifted == ("brightness",)
     assert rows(report)["vocabulary"].measured is None
-    assert rows(report)["vocabulary"].detail == "0 pictures with captions, 90 in training, 20 needed"
+    assert rows(report)["vocabulary"].detail == "0 images with captions, 90 in training, 20 needed"
 
 
-def test_pictures_that_cannot_be_read_are_counted_and_others_drawn_instead(report_of, place):
+def test_images_that_cannot_be_read_are_counted_and_others_drawn_instead(report_of, place):
     files = paint_set(place / "broken", seed=7, count=80)
     for file in files[::4]:
-        file.path.write_bytes(b"no picture")
+        file.path.write_bytes(b"no image")
     report = report_of(files)
     assert report.n_compared == 60
     assert 0 < report.n_unreadable <= 20
     assert report.drifted == ()
 
 
-def test_a_draw_keeps_its_pictures_when_others_are_added(sampler, training):
+def test_a_draw_keeps_its_images_when_others_are_added(sampler, training):
     few, more = sampler.draw(training[:100], 50), sampler.draw(training, 60)
     assert len(set(few.contents) - set(more.contents)) <= 8  # pushed out by some of the 20 added
     assert sampler.draw(list(reversed(training)), 60).contents == more.contents
@@ -217,10 +217,10 @@ def test_a_damaged_or_foreign_reference_is_refused(reference, place):
         DriftReference.open(copy)
 
 
-def test_a_reference_needs_pictures_that_can_be_read(sampler, place):
+def test_a_reference_needs_images_that_can_be_read(sampler, place):
     nothing = TrainedOn("gone", "0", [CaptionedFile("a.png", place / "a.png", ("a",))], [])
-    with pytest.raises(DataError, match="none of the 1 training pictures of 'gone' can be read"):
-        write_reference(place / "none", sampler, nothing, pictures=50, seed=0)
+    with pytest.raises(DataError, match="none of the 1 training images of 'gone' can be read"):
+        write_reference(place / "none", sampler, nothing, images=50, seed=0)
     assert not (place / "none").exists()
 
 

@@ -78,7 +78,7 @@ def test_a_search_is_logged_with_whether_it_matched_and_never_with_its_words(alb
 def test_lines_of_others_are_passed_over_and_cut_ones_counted(tmp_path):
     path = tmp_path / "serve.log"
     lines = [
-        "indexing 12 of 40 pictures",
+        "indexing 12 of 40 images",
         line(TODAY, True),
         line(TODAY, False)[:-2],
         line(TODAY, None),

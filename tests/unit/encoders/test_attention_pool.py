@@ -36,10 +36,10 @@ def by_the_book(pool, tokens):
 
 
 def by_loops(pool, tokens):
-    """One picture at a time, one head at a time, from the definition of attention."""
+    """One image at a time, one head at a time, from the definition of attention."""
     rows, maps = [], []
-    for picture in tokens.double():
-        x = torch.cat([picture.mean(dim=0, keepdim=True), picture]) + pool.positions.double()
+    for image in tokens.double():
+        x = torch.cat([image.mean(dim=0, keepdim=True), image]) + pool.positions.double()
         q = pool.query.weight.double() @ x[0] + pool.query.bias.double()
         keys = x @ pool.key.weight.double().T
         values = x @ pool.value.weight.double().T + pool.value.bias.double()

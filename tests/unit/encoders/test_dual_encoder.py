@@ -42,16 +42,16 @@ def test_the_product_of_whole_vectors_is_the_mean_of_the_heads_cosines(tiny_mode
     image, text = model.eval().image_tower, model.text_tower
     with torch.no_grad():
         whole = model.encode_image(x) @ model.encode_text(ids, mask).t()
-        pictures = [v for tail in range(len(image.tails)) for v, _ in image.branch(image.features(x), tail)]
+        images = [v for tail in range(len(image.tails)) for v, _ in image.branch(image.features(x), tail)]
         texts = text.head_vectors(text.features(ids, mask), mask, range(3))
     assert len(image.tails) == (3 if own_tails else 1)
-    for vectors in (*pictures, *texts):
+    for vectors in (*images, *texts):
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
-    mean = sum(i @ t.t() for i, t in zip(pictures, texts, strict=True)) / 3
+    mean = sum(i @ t.t() for i, t in zip(images, texts, strict=True)) / 3
     offset = whole - model.product_scale * mean  # what an unlearned correction adds to all products alike
     torch.testing.assert_close(offset, offset[:1, :1].expand_as(offset), atol=1e-6, rtol=0)
     assert centres or offset.abs().max() < 1e-6
-    assert not torch.allclose(pictures[0], pictures[1], atol=1e-2), "drawn each for itself"
+    assert not torch.allclose(images[0], images[1], atol=1e-2), "drawn each for itself"
 
 
 def of_heads(tiny_model, heads, centres=0, *, own_tails=False):
@@ -70,8 +70,8 @@ def test_a_head_and_its_own_tail_learn_from_its_loss_alone(tiny_model, pixels):
     tokens = tokenizer(["a red circle", "two dogs in the snow"])
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     image, text = model.image_tower, model.text_tower
-    ((pictures, _),) = image.branch(image.features(torch.from_numpy(pixels)), 1)
+    ((images, _),) = image.branch(image.features(torch.from_numpy(pixels)), 1)
     (texts,) = text.head_vectors(text.features(ids, mask), mask, image.heads_of(1))
-    model.logits(pictures, texts).square().sum().backward()
+    model.logits(images, texts).square().sum().backward()
     for parts in (image.heads, image.tails, text.heads):
         assert [any(p.grad is not None and p.grad.any() for p in part.parameters()) for part in parts] == [False, True]

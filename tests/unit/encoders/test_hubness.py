@@ -15,31 +15,31 @@ def unit(n, seed):
     return functional.normalize(torch.randn(n, DIM, generator=generator), dim=1)
 
 
-def fitted(texts, pictures, **values):
+def fitted(texts, images, **values):
     hubs = HubCorrection(DIM, HubConfig(centres=values.pop("centres", len(texts)), **values))
-    hubs.fit(texts, pictures)
+    hubs.fit(texts, images)
     return hubs
 
 
 def test_without_a_bank_products_keep_their_order_and_rows_are_unit_vectors():
-    pictures, texts = unit(30, 0), unit(20, 1)
+    images, texts = unit(30, 0), unit(20, 1)
     hubs = HubCorrection(DIM, HubConfig(centres=5))
-    corrected, lifted = hubs(pictures), lifted_texts(texts)
+    corrected, lifted = hubs(images), lifted_texts(texts)
     assert corrected.shape == (30, DIM + 2)
     assert lifted.shape == (20, DIM + 2)
     for rows in (corrected, lifted):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
-    torch.testing.assert_close(lifted @ corrected.t(), SCALE * texts @ pictures.t())
-    torch.testing.assert_close(plain_vectors(corrected), pictures)
+    torch.testing.assert_close(lifted @ corrected.t(), SCALE * texts @ images.t())
+    torch.testing.assert_close(plain_vectors(corrected), images)
     torch.testing.assert_close(plain_vectors(lifted), texts)
 
 
 def test_the_score_is_the_cosine_less_the_nearness_to_the_bank():
-    bank, pictures, texts = unit(40, 0), unit(30, 1), unit(20, 2)
-    hubs = fitted(bank, pictures, strength=0.3, sharpness=4.0)
-    near = np.log(np.exp(4.0 * (pictures @ bank.t()).double().numpy()).mean(axis=1)) / 4.0
-    expected = (texts @ pictures.t()).double().numpy() - 0.3 * (near - near.mean())
-    corrected = hubs(pictures)
+    bank, images, texts = unit(40, 0), unit(30, 1), unit(20, 2)
+    hubs = fitted(bank, images, strength=0.3, sharpness=4.0)
+    near = np.log(np.exp(4.0 * (images @ bank.t()).double().numpy()).mean(axis=1)) / 4.0
+    expected = (texts @ images.t()).double().numpy() - 0.3 * (near - near.mean())
+    corrected = hubs(images)
     torch.testing.assert_close(corrected.norm(dim=1), torch.ones(30))
     scores = (lifted_texts(texts) @ corrected.t()).numpy() / SCALE
     np.testing.assert_allclose(scores, expected, atol=1e-5)
@@ -48,8 +48,8 @@ def test_the_score_is_the_cosine_less_the_nearness_to_the_bank():
 def test_a_hub_stands_back():
     axes = torch.eye(DIM)
     texts = axes[:8]
-    pictures = 0.3 * texts + (1 - 0.3**2) ** 0.5 * axes[8:]  # each a little like its own text, and like no other
-    gallery = torch.cat([pictures, texts.mean(dim=0, keepdim=True) * 8**0.5])  # the last is 0.35 near to every text
+    images = 0.3 * texts + (1 - 0.3**2) ** 0.5 * axes[8:]  # each a little like its own text, and like no other
+    gallery = torch.cat([images, texts.mean(dim=0, keepdim=True) * 8**0.5])  # the last is 0.35 near to every text
     assert ((texts @ gallery.t()).argmax(dim=1) == 8).all()
     corrected = lifted_texts(texts) @ fitted(texts, gallery)(gallery).t()
     torch.testing.assert_close(corrected.argmax(dim=1), torch.arange(8))
@@ -58,14 +58,14 @@ def test_a_hub_stands_back():
 def test_few_centres_stand_for_many_texts():
     topics = unit(12, 0)
     texts = functional.normalize(topics.repeat_interleave(100, dim=0) + 0.2 * unit(1200, 1), dim=1)
-    pictures = unit(200, 2)
-    whole, condensed = (fitted(texts, pictures, centres=k, sharpness=20.0) for k in (1200, 60))
-    differences = (whole.hubness(pictures) - condensed.hubness(pictures)).abs()
+    images = unit(200, 2)
+    whole, condensed = (fitted(texts, images, centres=k, sharpness=20.0) for k in (1200, 60))
+    differences = (whole.hubness(images) - condensed.hubness(images)).abs()
     assert differences.max() < 0.02
-    assert whole.hubness(pictures).std() > 0.05
+    assert whole.hubness(images).std() > 0.05
 
 
-def test_more_centres_than_texts_and_an_extreme_picture_are_borne():
+def test_more_centres_than_texts_and_an_extreme_image_are_borne():
     texts = unit(3, 0)
     hubs = fitted(texts, unit(50, 1), centres=10, strength=2.0)
     rows = hubs(torch.cat([texts, -texts]))
@@ -81,9 +81,9 @@ def test_towers_end_in_the_configured_width_with_and_without(tiny_model, centres
     model = assembled.model.eval()
     size = assembled.preprocess.input_px
     with torch.no_grad():
-        pictures = model.encode_image(torch.randint(0, 255, (3, size, size, 3), dtype=torch.uint8))
+        images = model.encode_image(torch.randint(0, 255, (3, size, size, 3), dtype=torch.uint8))
         texts = model.encode_text(torch.tensor([[101, 3899, 102]]), torch.ones(1, 3, dtype=torch.int64))
-    assert pictures.shape == (3, tiny_model["embedding_dim"])
+    assert images.shape == (3, tiny_model["embedding_dim"])
     assert texts.shape == (1, tiny_model["embedding_dim"])
-    torch.testing.assert_close(pictures.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(images.norm(dim=1), torch.ones(3))
     assert ("image_tower.hubs.centres" in model.state_dict()) == bool(centres)

@@ -65,10 +65,10 @@ def test_vectors_are_of_unit_length_and_do_not_depend_on_their_batch(pixels):
         alone = torch.cat([cut(x[i : i + 1])[0] for i in range(len(x))])
     torch.testing.assert_close(together.norm(dim=1), torch.ones(len(x)))
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
-    assert (together[0] - together[1]).abs().max() > 1e-4, "different pictures have different vectors"
+    assert (together[0] - together[1]).abs().max() > 1e-4, "different images have different vectors"
 
 
-def test_several_looks_are_the_mean_of_their_vectors_and_the_whole_pictures_attention():
+def test_several_looks_are_the_mean_of_their_vectors_and_the_whole_images_attention():
     colours = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     whole = Image.fromarray(colours).resize((64, 64), Image.Resampling.BILINEAR)
     mirrored = whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -27,15 +27,15 @@ def test_its_gradient_is_clips_with_one_caption_each():
     torch.testing.assert_close(ours, theirs)
 
 
-def test_two_captions_of_one_picture_by_hand():
-    # picture 0 has captions 0 and 1, picture 1 has caption 2; logits are logarithms of small numbers
+def test_two_captions_of_one_image_by_hand():
+    # image 0 has captions 0 and 1, image 1 has caption 2; logits are logarithms of small numbers
     logits = torch.tensor([[2.0, 4.0, 1.0], [1.0, 1.0, 3.0]]).log()
     image_of_text = torch.tensor([0, 0, 1])
     text_to_image = -(math.log(2 / 3) + math.log(4 / 5) + math.log(3 / 4)) / 3
-    # the other caption of picture 0 is not in its denominator: 2 / (2 + 1) and 4 / (4 + 1)
-    picture_0 = -(math.log(2 / 3) + math.log(4 / 5)) / 2
-    picture_1 = -math.log(3 / (3 + 1 + 1))
-    expected = (text_to_image + (picture_0 + picture_1) / 2) / 2
+    # the other caption of image 0 is not in its denominator: 2 / (2 + 1) and 4 / (4 + 1)
+    image_0 = -(math.log(2 / 3) + math.log(4 / 5)) / 2
+    image_1 = -math.log(3 / (3 + 1 + 1))
+    expected = (text_to_image + (image_0 + image_1) / 2) / 2
     assert contrastive_loss(logits, image_of_text).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -44,24 +44,24 @@ def image_to_text(logits, image_of_text):
     return 2 * contrastive_loss(logits, image_of_text) - text_to_image
 
 
-def test_a_second_caption_like_the_first_leaves_its_own_pictures_part_as_it_was():
+def test_a_second_caption_like_the_first_leaves_its_own_images_part_as_it_was():
     torch.manual_seed(0)
     logits = torch.randn(4, 4)
-    logits[1:, 0] = -torch.inf  # to the others the caption of picture 0 is no negative, so only its own part may change
+    logits[1:, 0] = -torch.inf  # to the others the caption of image 0 is no negative, so only its own part may change
     once = image_to_text(logits, torch.arange(4))
     twice = image_to_text(torch.cat([logits, logits[:, :1]], dim=1), torch.tensor([0, 1, 2, 3, 0]))
     torch.testing.assert_close(twice, once)
 
 
-def test_pushing_a_pictures_two_captions_apart_has_no_gradient():
+def test_pushing_an_images_two_captions_apart_has_no_gradient():
     # the logit of caption 1 enters the part of caption 0 nowhere: d loss / d logit comes from its own pair alone
     logits = torch.tensor([[1.0, 50.0, 0.0], [0.0, 0.0, 1.0]], requires_grad=True)
     (gradient,) = torch.autograd.grad(contrastive_loss(logits, torch.tensor([0, 0, 1])), logits)
-    assert gradient[0, 0] < 0, "the worse caption is still pulled towards its picture"
+    assert gradient[0, 0] < 0, "the worse caption is still pulled towards its image"
     assert gradient[0, 1] <= 0, "the better caption is not pushed away by the other one"
 
 
-def test_a_single_picture_gives_no_loss_and_a_finite_gradient():
+def test_a_single_image_gives_no_loss_and_a_finite_gradient():
     logits = torch.randn(1, 3, requires_grad=True)
     loss = contrastive_loss(logits, torch.zeros(3, dtype=torch.int64))
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -77,9 +77,9 @@ def test_extreme_logits_stay_finite():
     assert torch.isfinite(logits.grad).all()
 
 
-def test_label_smoothing_spreads_a_texts_target_over_the_pictures():
+def test_label_smoothing_spreads_a_texts_target_over_the_images():
     logits = torch.tensor([[3.0, 1.0], [1.0, 1.0]]).log()
-    p = torch.tensor([[0.75, 0.25], [0.5, 0.5]])  # of texts over pictures
+    p = torch.tensor([[0.75, 0.25], [0.5, 0.5]])  # of texts over images
     target = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
     text_to_image = -(target * p.log()).sum(dim=1).mean().item()
     image_to_text = -(math.log(3 / 4) + math.log(1 / 2)) / 2

@@ -48,8 +48,8 @@ def test_the_packaged_image_trunk_knows_dogs_from_other_things(packaged, shared_
     others = [i for i, texts in sorted(said.items()) if not any("dog" in t or "animal" in t for t in texts)][:16]
     preprocess = Preprocess(input_px=224, mean=packaged.mean, std=packaged.std)
     folder = shared_data / "flickr8k" / "val"
-    pictures = np.stack([preprocess.load(folder / files[i]) for i in dogs + others])
-    x = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    images = np.stack([preprocess.load(folder / files[i]) for i in dogs + others])
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.no_grad():
         top = packaged.trunk(x).argmax(dim=1).tolist()
     assert sum(label in DOGS for label in top[:16]) >= 13

@@ -1,4 +1,4 @@
-"""Measurement of a bundle on pictures whose right answers are known."""
+"""Measurement of a bundle on images whose right answers are known."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from components.metrics.comparison import compare_bundles
 from components.metrics.retrieval import EvaluatedOn, first_match_ranks
 from components.records.retrieval import Interval
 from components.storage import sha256_of_file
-from components.training.trainer import CaptionedPictures
+from components.training.trainer import CaptionedImages
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "white": (250, 250, 250)}
 CONFIG = EvaluationConfig(ks=(1, 2, 10), bootstrap_samples=100)
@@ -23,9 +23,9 @@ IDENTITY = EvaluatedOn(dataset="colours", data_version="abc", split="test")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """40 pictures in four colours, each a little different; two captions each, of which every tenth lies."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """40 images in four colours, each a little different; two captions each, of which every tenth lies."""
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     captions, files = [], []
     for image_id in range(40):
@@ -37,21 +37,21 @@ def pictures(tmp_path_factory):
         for number, text in enumerate([word, "yellow" if image_id % 10 == 9 else f"{word} {word}"]):
             captions.append({"image_id": image_id, "caption_id": 2 * image_id + number, "caption": text})
     table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
-    return CaptionedPictures(table, pd.DataFrame(files), root)
+    return CaptionedImages(table, pd.DataFrame(files), root)
 
 
 def measured(bundle, data, config=CONFIG):
     return measure_bundle(bundle, data, config, identity=IDENTITY, code_sha256="c" * 64)
 
 
-def test_recall_is_that_of_the_vectors_a_search_would_use(colour_bundle, pictures):
-    found = measured(colour_bundle, pictures)
+def test_recall_is_that_of_the_vectors_a_search_would_use(colour_bundle, images):
+    found = measured(colour_bundle, images)
     encoder = OnnxEncoder(colour_bundle)
     vectors = np.concatenate(
-        [encoder.encode_image(encoder.preprocess.load(pictures.root / f"{n}.png")[None]) for n in range(40)]
+        [encoder.encode_image(encoder.preprocess.load(images.root / f"{n}.png")[None]) for n in range(40)]
     )
-    texts = np.concatenate([encoder.encode_text([text]) for text in pictures.captions["caption"]])
-    ranks = first_match_ranks(vectors, texts, pictures.image_of_caption())
+    texts = np.concatenate([encoder.encode_text([text]) for text in images.captions["caption"]])
+    ranks = first_match_ranks(vectors, texts, images.image_of_caption())
     np.testing.assert_array_equal(found.ranks.text_to_image, ranks.text_to_image)
     np.testing.assert_array_equal(found.ranks.image_to_text, ranks.image_to_text)
     report = found.measurement.report
@@ -60,16 +60,16 @@ def test_recall_is_that_of_the_vectors_a_search_would_use(colour_bundle, picture
     assert report.text_to_image.recall[10] > 0.9 > report.text_to_image.recall[1]
 
 
-def test_size_is_that_of_all_files_and_times_are_positive(colour_bundle, pictures):
-    found = measured(colour_bundle, pictures).measurement
+def test_size_is_that_of_all_files_and_times_are_positive(colour_bundle, images):
+    found = measured(colour_bundle, images).measurement
     assert found.bundle_mb == sum(path.stat().st_size for path in colour_bundle.path.iterdir()) / 1e6
     assert found.text_ms > 0
     assert found.image_ms > 0
     assert (found.embedding_dim, found.device, found.code_sha256) == (3, "cpu", "c" * 64)
 
 
-def test_the_same_bundle_measured_twice_gains_nothing(colour_bundle, pictures):
-    once, again = measured(colour_bundle, pictures), measured(colour_bundle, pictures)
+def test_the_same_bundle_measured_twice_gains_nothing(colour_bundle, images):
+    once, again = measured(colour_bundle, images), measured(colour_bundle, images)
     assert once.measurement.test_sha256 == again.measurement.test_sha256
     assert once.measurement.report == again.measurement.report
     found = compare_bundles(once, again)
@@ -77,35 +77,35 @@ def test_the_same_bundle_measured_twice_gains_nothing(colour_bundle, pictures):
     assert {each.slice for each in found.slices} == {"direction"}
 
 
-def test_a_test_is_another_one_when_a_caption_a_picture_or_their_pairing_differs(colour_bundle, pictures):
+def test_a_test_is_another_one_when_a_caption_an_image_or_their_pairing_differs(colour_bundle, images):
     def digest(data):
         return measured(colour_bundle, data).measurement.test_sha256
 
-    reworded, paired, replaced = (pictures.captions.copy(), pictures.captions.copy(), pictures.pictures.copy())
+    reworded, paired, replaced = (images.captions.copy(), images.captions.copy(), images.images.copy())
     reworded.loc[3, "caption"] = "blue red"
     paired.loc[[0, 2], "caption"] = paired.loc[[2, 0], "caption"].to_numpy()
     replaced.loc[5, "sha256"] = "f" * 64
     tests = [
-        pictures,
-        dataclasses.replace(pictures, captions=reworded),
-        dataclasses.replace(pictures, captions=paired),
-        dataclasses.replace(pictures, pictures=replaced),
+        images,
+        dataclasses.replace(images, captions=reworded),
+        dataclasses.replace(images, captions=paired),
+        dataclasses.replace(images, images=replaced),
     ]
     assert len({digest(data) for data in tests}) == 4
 
 
-def test_only_the_first_captions_of_a_picture_are_scored_when_the_config_says_so(colour_bundle, pictures):
-    found = measured(colour_bundle, pictures, CONFIG.model_copy(update={"captions_per_image": 1}))
+def test_only_the_first_captions_of_an_image_are_scored_when_the_config_says_so(colour_bundle, images):
+    found = measured(colour_bundle, images, CONFIG.model_copy(update={"captions_per_image": 1}))
     assert found.measurement.report.n_captions == 40
-    assert found.measurement.test_sha256 != measured(colour_bundle, pictures).measurement.test_sha256
+    assert found.measurement.test_sha256 != measured(colour_bundle, images).measurement.test_sha256
 
 
-def test_a_picture_that_has_gone_and_a_graph_that_is_none_are_one_line(write_colour_bundle, pictures, tmp_path):
+def test_an_image_that_has_gone_and_a_graph_that_is_none_are_one_line(write_colour_bundle, images, tmp_path):
     bundle = write_colour_bundle(tmp_path / "colours")
-    gone = pictures.pictures.copy()
+    gone = images.images.copy()
     gone.loc[39, "file_name"] = "gone.png"
     with pytest.raises(DataError, match=r"gone\.png"):
-        measured(bundle, dataclasses.replace(pictures, pictures=gone))
+        measured(bundle, dataclasses.replace(images, images=gone))
     (bundle.path / "text_encoder.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match="cannot open ONNX graph"):
-        measured(bundle, pictures)
+        measured(bundle, images)

@@ -45,7 +45,7 @@ def retrieval_case():
 def epoch(number, **changes):
     values = {
         "epoch": number, "loss": 3.0 / number, "head_rate": 1e-3, "trunk_rate": 1e-4, "logit_scale": 14.0 + number,
-        "pictures_per_s": 100.0, "seconds": 1.0, "val_recall": {"t2i_r1": 0.1, "t2i_r10": 0.4, "i2t_r1": 0.2, "i2t_r10": 0.5},
+        "images_per_s": 100.0, "seconds": 1.0, "val_recall": {"t2i_r1": 0.1, "t2i_r10": 0.4, "i2t_r1": 0.2, "i2t_r10": 0.5},
         "val_mean_recall": 0.3,
     }  # fmt: skip
     return EpochRecord(**(values | changes))
@@ -57,8 +57,8 @@ def texts_of(figure):
 
 def pixels(figure, tmp_path):
     save_png(figure, tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(tmp_path / "figure.png") as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def share_of_color(array, color):
@@ -104,7 +104,7 @@ def test_heat_map_refuses_numbers_that_do_not_fit(similarity):
         heat_map(similarity)
 
 
-def test_query_examples_frame_the_own_picture_green_wherever_it_stands():
+def test_query_examples_frame_the_own_image_green_wherever_it_stands():
     ranks, examples = retrieval_case()
     assert [example.caption_row for example in (*examples.best, *examples.worst)] == [0, 2]
     figure = query_examples(
@@ -125,9 +125,9 @@ def test_query_examples_frame_the_own_picture_green_wherever_it_stands():
     assert ranks.text_to_image.tolist() == [1, 2, 3]
 
 
-def test_query_examples_refuse_missing_pictures_and_no_examples():
+def test_query_examples_refuse_missing_images_and_no_examples():
     _, examples = retrieval_case()
-    with pytest.raises(DataError, match=r"2 of their pictures missing \(rows \[1, 2\]\)"):
+    with pytest.raises(DataError, match=r"2 of their images missing \(rows \[1, 2\]\)"):
         query_examples(examples, {0: thumbnail(0)}, ["a", "b", "c"], gallery_size=3)
     with pytest.raises(DataError, match="0 queries to draw"):
         query_examples(QueryExamples((), ()), {}, [], gallery_size=3)
@@ -205,11 +205,11 @@ def test_importing_figures_leaves_pyplot_alone():
 
 def test_real_photographs_with_their_captions_can_be_drawn(shared_data, tmp_path):
     paths = sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:5]
-    pictures = [Image.open(path) for path in paths]
+    images = [Image.open(path) for path in paths]
     try:
-        figure = similarity_heat_map(np.eye(5), pictures, [path.stem for path in paths])
+        figure = similarity_heat_map(np.eye(5), images, [path.stem for path in paths])
     finally:
-        for picture in pictures:
-            picture.close()
+        for image in images:
+            image.close()
     array = pixels(figure, tmp_path)
     assert array.shape[1] > array.shape[0] > 500

@@ -1,4 +1,4 @@
-"""Any bundle measured on a folder of captioned pictures: which part, which captions, and what `models evaluate` prints."""
+"""Any bundle measured on a folder of captioned images: which part, which captions, and what `models evaluate` prints."""
 
 import json
 
@@ -17,7 +17,7 @@ COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250), 
 
 
 def write_part(root, part, words):
-    """Pictures of these colours with two captions each, the second without a colour; a COCO file names them."""
+    """Images of these colours with two captions each, the second without a colour; a COCO file names them."""
     (root / part).mkdir(parents=True)
     images, annotations = [], []
     for number, word in enumerate(words):
@@ -59,14 +59,14 @@ def test_a_part_that_is_not_there_is_named_with_those_that_are(colour_bundle, fo
         measured(colour_bundle, folder, "test")
 
 
-def test_the_first_captions_alone_find_their_pictures(colour_bundle, folder):
+def test_the_first_captions_alone_find_their_images(colour_bundle, folder):
     first = measured(colour_bundle, folder, config=CONFIG.model_copy(update={"captions_per_image": 1}))
     assert first.measurement.report.text_to_image.recall[1] == 1.0
     assert first.measurement.report.image_to_text.recall[1] == 1.0
     assert measured(colour_bundle, folder).measurement.report.text_to_image.recall[1] < 0.8
 
 
-def test_captions_without_their_picture_are_left_out_and_counted(colour_bundle, tmp_path):
+def test_captions_without_their_image_are_left_out_and_counted(colour_bundle, tmp_path):
     write_part(tmp_path, "val", list(COLOURS))
     (tmp_path / "val" / "val2.png").unlink()
     found = measured(colour_bundle, tmp_path)
@@ -82,9 +82,9 @@ def test_the_command_prints_what_was_measured(colour_bundle, folder, tmp_path):
     words = ["models", "evaluate", str(colour_bundle.path), "--data"]
     done = CliRunner().invoke(main, [*words, str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith(f"{tmp_path.name} val: 40 pictures, 80 captions")
+    assert done.stdout.startswith(f"{tmp_path.name} val: 40 images, 80 captions")
     assert "caption length: 9-13 words" in done.stdout
-    assert "3 numbers a picture" in done.stdout
+    assert "3 numbers an image" in done.stdout
     told = json.loads(CliRunner().invoke(main, [*words, str(folder), "--captions", "1", "--json"]).stdout)
     assert told["report"]["text_to_image"]["recall"]["1"] == 1.0
     assert (told["captions"], told["left_out"], told["bundle_sha256"]) == (8, 0, colour_bundle.sha256)

@@ -16,7 +16,7 @@ from components.records.export import ParityReport
 from components.storage import sha256_of_file
 from components.training.trainer import FeatureSettings, checkpoint_vectors, untrained
 
-CONFIG = ExportConfig(parity_pictures=20)
+CONFIG = ExportConfig(parity_images=20)
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def spoilt(exported, tmp_path):
 
 def test_an_export_passes_on_every_batch_and_length(checkpoint, exported, scenes):
     report = measure_parity(checkpoint, exported, scenes, CONFIG)
-    assert (report.passed, report.reasons, report.n_pictures) == (True, (), 20)
+    assert (report.passed, report.reasons, report.n_images) == (True, (), 20)
     measured = {(case.tower, case.case, case.batch) for case in report.cases}
     texts = {
         ("text", case, batch) for case in ("short", "medium", "long", "over-length", "mixed") for batch in (1, 3, 8)
     }
-    assert measured == texts | {("image", "pictures", batch) for batch in (1, 3, 8)}
+    assert measured == texts | {("image", "images", batch) for batch in (1, 3, 8)}
     assert report.min_cosine > 0.99999
     assert report.max_difference < 1e-4
     assert report.onnx_recall_at_10 == pytest.approx(report.torch_recall_at_10, abs=1e-9)
@@ -78,7 +78,7 @@ def test_several_looks_are_in_the_graph_and_in_the_evaluation(tiny_model, colour
     settings = FeatureSettings(tmp_path / "cache", EmbeddingConfig(device="cpu"))
     evaluated, _ = checkpoint_vectors(checkpoint, scenes, settings, device="cpu")
     encoder = OnnxEncoder(bundle, device="cpu")
-    paths = [scenes.root / name for name in scenes.picture_rows()["file_name"]]
+    paths = [scenes.root / name for name in scenes.image_rows()["file_name"]]
     served = encoder.encode_image(np.stack([encoder.preprocess.load(path) for path in paths]))
     np.testing.assert_allclose(evaluated, served, atol=1e-4)
 

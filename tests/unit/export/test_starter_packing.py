@@ -222,13 +222,13 @@ def test_it_is_made_once_and_made_again_when_it_is_damaged(home, capsys):
 
 
 def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path, album_tools):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number, name in enumerate(("red", "blue")):
         noise = np.random.default_rng(number).integers(0, 255, (6, 8, 3), np.uint8)
-        Image.fromarray(noise).resize((80, 60)).save(pictures / f"{name}.jpg")
+        Image.fromarray(noise).resize((80, 60)).save(images / f"{name}.jpg")
     run = CliRunner().invoke
-    indexed = run(index, [str(pictures)], catch_exceptions=False)
+    indexed = run(index, [str(images)], catch_exceptions=False)
     assert indexed.exit_code == 0, indexed.output
     assert indexed.stderr.count("starter model") == 1
     found = run(search, ["something colourful", "--json"], catch_exceptions=False)
@@ -239,7 +239,7 @@ def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path, alb
         assert client.get("/api/v1/info").json()["bundle"]["starter"] is True
     again = run(index, [], catch_exceptions=False)
     assert "starter model" not in again.stderr, "the library has its own copy now"
-    labelled = run(classify, [str(pictures / "red.jpg"), "--labels", "red,blue"], catch_exceptions=False)
+    labelled = run(classify, [str(images / "red.jpg"), "--labels", "red,blue"], catch_exceptions=False)
     assert labelled.exit_code == 0, labelled.output
 
 

@@ -25,7 +25,7 @@ from components.training.sources import (
     embed_all,
     embed_rows,
 )
-from components.training.trainer import CaptionedPictures, FeatureSettings, extract_features, untrained
+from components.training.trainer import CaptionedImages, FeatureSettings, extract_features, untrained
 
 CPU = EmbeddingConfig(device="cpu", batch_images=8)
 
@@ -50,7 +50,7 @@ def photos(shared_data):
         },  # squeeze-and-excitation, SiLU
     ],
 )
-def test_cached_picture_features_are_torchs_to_half_precision(photos, tiny_model, tmp_path, image):
+def test_cached_image_features_are_torchs_to_half_precision(photos, tiny_model, tmp_path, image):
     values = {**tiny_model, "image": {"pool_width": 32, "pool_heads": 4, "input_px": 96, **image}}
     assembled = untrained(ModelConfig.parse(values), 0)
     cache = image_features_cache(assembled, tmp_path)
@@ -67,7 +67,7 @@ def test_cached_picture_features_are_torchs_to_half_precision(photos, tiny_model
     assert cached.shape == expected.shape
     largest = float(expected.abs().max())
     np.testing.assert_allclose(cached.float(), expected, atol=2e-3 * largest)
-    assert expected.std(dim=0).max() > 0.05 * largest, "features tell pictures apart"
+    assert expected.std(dim=0).max() > 0.05 * largest, "features tell images apart"
     assert (vectors * from_cache).sum(dim=1).min() > 0.9999
 
 
@@ -144,12 +144,12 @@ def test_a_stem_is_exported_once_and_again_only_if_its_file_was_damaged(tiny_ass
     assert len(cache) == 3
 
 
-def test_unreadable_pictures_are_counted_and_named(tiny_assembled, scenes, tmp_path):
+def test_unreadable_images_are_counted_and_named(tiny_assembled, scenes, tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     good = scenes.root / "100.png"
     paths = [good, tmp_path / "empty.jpg", tmp_path / "absent.jpg"]
     cache = image_features_cache(tiny_assembled, tmp_path / "cache")
-    with pytest.raises(DataError, match=r"^2 of 3 pictures changed .*: empty.jpg: [^\n]*; absent.jpg: [^\n]*; run the"):
+    with pytest.raises(DataError, match=r"^2 of 3 images changed .*: empty.jpg: [^\n]*; absent.jpg: [^\n]*; run the"):
         extract_image_features(tiny_assembled, paths, cache, CPU)
     assert sha256_of_file(good) in cache, "the readable one is kept"
 
@@ -169,10 +169,8 @@ def test_an_extraction_killed_again_and_again_ends_like_an_uninterrupted_one(
     photos, tiny_model, tmp_path, run_children
 ):
     captions = [{"image_id": i, "caption": f"photo number {i % 50}"} for i in range(len(photos))]
-    pictures = [
-        {"image_id": i, "file_name": path.name, "sha256": sha256_of_file(path)} for i, path in enumerate(photos)
-    ]
-    train = {"captions": captions, "pictures": pictures, "root": str(photos[0].parent)}
+    images = [{"image_id": i, "file_name": path.name, "sha256": sha256_of_file(path)} for i, path in enumerate(photos)]
+    train = {"captions": captions, "images": images, "root": str(photos[0].parent)}
     made = {"do": "extract", "model": tiny_model, "train": train}
     # a batch of 4 opens rows.bin and keys.tsv once each; the child dies as it opens one of them the n-th time
     kills = [["rows.bin", 3], ["keys.tsv", 6]]
@@ -182,7 +180,7 @@ def test_an_extraction_killed_again_and_again_ends_like_an_uninterrupted_one(
     assembled = untrained(ModelConfig.parse(tiny_model), 0)
     for name in ("whole", "killed"):
         cache = image_features_cache(assembled, tmp_path / name)
-        source = CachedImages([cache], [picture["sha256"] for picture in pictures])
+        source = CachedImages([cache], [image["sha256"] for image in images])
         texts = text_features_cache(assembled, tmp_path / name)
         contents.append((source.load(np.arange(len(photos))), len(cache), len(texts)))
     assert contents[0][1:] == contents[1][1:] == (60, 50)
@@ -195,7 +193,7 @@ def test_features_are_not_computed_twice(scenes, tiny_model, tmp_path):
     config = ModelConfig.parse(tiny_model)
     summary = extract_features(config, 0, [scenes, scenes], settings)
     files = {path: path.stat().st_size for path in tmp_path.rglob("*.bin")}
-    moved = CaptionedPictures(scenes.captions, scenes.pictures, tmp_path / "nowhere")
+    moved = CaptionedImages(scenes.captions, scenes.images, tmp_path / "nowhere")
     assert extract_features(config, 0, [moved], settings).image_cache == summary.image_cache
     assert {path: path.stat().st_size for path in tmp_path.rglob("*.bin")} == files
     assert json.loads(next(tmp_path.glob("image-*/layout.json")).read_text())["width"] == 256

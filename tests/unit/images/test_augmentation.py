@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.errors import PictureError
+from components.errors import ImageError
 from components.images.augmentation import View
 from components.images.preprocess import Preprocess
 
 PREPROCESS = Preprocess(input_px=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def encoded(picture):
+def encoded(image):
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    image.save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -24,7 +24,7 @@ def ramp(width=300, height=200):
     return Image.fromarray(np.stack([red, green, np.full_like(red, 128)], axis=2).astype(np.uint8))
 
 
-def test_view_0_is_the_picture_itself():
+def test_view_0_is_the_image_itself():
     content = encoded(ramp())
     np.testing.assert_array_equal(View(PREPROCESS, 0).load(content), PREPROCESS.load(content))
 
@@ -43,7 +43,7 @@ def test_a_view_depends_on_content_and_number_alone(tmp_path):
     assert View(PREPROCESS, 1).load(other).tobytes() != views[1].tobytes()
 
 
-def test_crops_keep_half_of_the_picture_and_half_of_them_are_mirrored():
+def test_crops_keep_half_of_the_image_and_half_of_them_are_mirrored():
     content = encoded(ramp())
     shares, mirrored = [], 0
     for number in range(1, 81):
@@ -59,7 +59,7 @@ def test_crops_keep_half_of_the_picture_and_half_of_them_are_mirrored():
     assert min(shares) > 0.15  # half the area at the least contrast, brightness and colour together
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", encoded(ramp())[:50]])
-def test_what_is_no_picture_is_a_picture_error(content):
-    with pytest.raises(PictureError):
+@pytest.mark.parametrize("content", [b"", b"no image", encoded(ramp())[:50]])
+def test_what_is_no_image_is_an_image_error(content):
+    with pytest.raises(ImageError):
         View(PREPROCESS, 3).load(content)

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from PIL import Image, ImageCms, PngImagePlugin
 
 from components.app.cli import main
-from components.captions.manifest import inspect_pictures
+from components.captions.manifest import inspect_images
 from components.configs import EmbeddingConfig
-from components.errors import PictureError
+from components.errors import ImageError
 from components.images.augmentation import View
 from components.images.cut_jpeg import completed
-from components.images.images import load_for_display, load_rgb, read_exif, with_picture
+from components.images.images import load_for_display, load_rgb, read_exif, with_image
 from components.images.preprocess import Preprocess
 from components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
 
@@ -49,7 +49,7 @@ def test_a_jpeg_without_its_end_marker_is_whole_but_refused_where_nobody_takes_n
     assert notes in ([], ["its end marker is missing"]), "a decoder may have all pixels already"
     assert np.array_equal(np.asarray(image), np.asarray(load_rgb(whole)))
     if notes:
-        with pytest.raises(PictureError, match="truncated"):
+        with pytest.raises(ImageError, match="truncated"):
             load_rgb(whole[:-2])
 
 
@@ -67,7 +67,7 @@ def test_a_jpeg_cut_near_its_end_is_decoded_and_one_cut_in_half_is_not(kind, fil
             assert np.array_equal(top, np.asarray(load_rgb(whole))[:600]) or kind == "progressive"
             assert load_for_display(cut, at_most_px=64).size == (32, 64)
         else:
-            with pytest.raises(PictureError, match="truncated"):
+            with pytest.raises(ImageError, match="truncated"):
                 load_rgb(cut, on_cut=notes.append)
             assert notes == []
 
@@ -80,7 +80,7 @@ def test_zeros_in_place_of_pixels_are_noticed_and_zeros_behind_the_end_are_not(t
     (tmp_path / "half.jpg").write_bytes(half)
     for source in (half, tmp_path / "half.jpg"):
         for on_cut in (None, str):
-            with pytest.raises(PictureError, match="truncated"):
+            with pytest.raises(ImageError, match="truncated"):
                 load_rgb(source, on_cut=on_cut)
     assert np.array_equal(np.asarray(load_rgb(whole + bytes(5000))), np.asarray(load_rgb(whole)))
     notes = []
@@ -95,11 +95,11 @@ def test_the_note_says_how_much_is_missing():
     assert notes == ["its end is missing, 5.0% of the image"]
 
 
-def test_every_cut_of_the_last_bytes_ends_in_an_image_or_a_picture_error():
+def test_every_cut_of_the_last_bytes_ends_in_an_image_or_an_image_error():
     for options in (KINDS["baseline"], KINDS["progressive"], KINDS["restarts in rows"]):
         whole = photograph(**options)
         for kept in [*range(len(whole) - 40, len(whole)), *range(2, len(whole), len(whole) // 25)]:
-            with contextlib.suppress(PictureError):
+            with contextlib.suppress(ImageError):
                 assert load_rgb(whole[:kept], on_cut=str).size == (320, 640)
 
 
@@ -108,7 +108,7 @@ def test_only_jpeg_files_are_completed():
     Image.new("RGB", (64, 64), "red").save(stream, "PNG")
     for content in (stream.getvalue()[:60], b"", b"\xff\xd8", b"\xff\xd8\xff", b"no image"):
         assert completed(content) is None
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             load_rgb(content, on_cut=str)
 
 
@@ -117,10 +117,10 @@ def test_training_and_its_check_refuse_what_the_index_takes(tmp_path):
     preprocess = Preprocess(input_px=64, mean=(0, 0, 0), std=(1, 1, 1))
     assert preprocess.load(tmp_path / "cut.jpg").shape == (64, 64, 3)
     for number in (0, 1):
-        with pytest.raises(PictureError, match="truncated"):
+        with pytest.raises(ImageError, match="truncated"):
             View(preprocess, number).load(tmp_path / "cut.jpg")
     captions = pd.DataFrame({"image_id": [1], "file_name": ["cut.jpg"], "part": ["train"]})
-    assert "truncated" in inspect_pictures(captions, tmp_path)["error"][0]
+    assert "truncated" in inspect_images(captions, tmp_path)["error"][0]
 
 
 def test_index_notes_damaged_ends_and_a_gallery_logs_them(tmp_path, monkeypatch, paint, colour_bundle, caplog):
@@ -193,11 +193,11 @@ def test_png_keeps_its_orientation_and_small_metadata_beside_large_ones():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     content = png(METADATA["XMP"], exif=exif, pnginfo=text, icc_profile=profile)
     assert load_rgb(content).size == (30, 40)
-    kept = with_picture(content, lambda image: (image.info["title"], image.info["icc_profile"], dict(read_exif(image))))
+    kept = with_image(content, lambda image: (image.info["title"], image.info["icc_profile"], dict(read_exif(image))))
     assert kept == ("kept", profile, {0x0112: 6})
 
 
 def test_png_whose_pixels_are_cut_stays_refused():
     content = png(METADATA["XMP"])
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         load_rgb(content[: content.index(b"IDAT") + 20], on_cut=str)

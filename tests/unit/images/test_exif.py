@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from components.errors import PictureError
-from components.images.exif import PictureFacts, picture_facts
-from components.images.images import find_pictures, picture_size
+from components.errors import ImageError
+from components.images.exif import ImageFacts, image_facts
+from components.images.images import find_images, image_size
 from tests.support.checkout import CHECKOUT
 
 MAKE, MODEL, ORIENTATION, DATE_TIME, ORIGINAL, DIGITIZED = 0x010F, 0x0110, 0x0112, 0x0132, 0x9003, 0x9004
@@ -37,13 +37,13 @@ def photograph(file_format="JPEG", *, first=None, details=None, gps=None):
 
 
 def position(gps):
-    facts = picture_facts(photograph(gps=gps))
+    facts = image_facts(photograph(gps=gps))
     return facts.latitude, facts.longitude
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_size_time_camera_and_position_are_read_from_every_format(file_format):
-    facts = picture_facts(
+    facts = image_facts(
         photograph(
             file_format,
             first={ORIENTATION: 6, MAKE: "Apple", MODEL: "iPhone 12"},
@@ -58,39 +58,39 @@ def test_size_time_camera_and_position_are_read_from_every_format(file_format):
 
 
 def test_facts_of_heic_are_read_and_its_size_is_the_turned_one():
-    facts = picture_facts(HEIC)
+    facts = image_facts(HEIC)
     assert (facts.width_px, facts.height_px, facts.camera) == (32, 48, "Canon EOS 80D")
     assert facts.taken_at == SUMMER
     assert (facts.latitude, facts.longitude) == (pytest.approx(-33.856667, abs=1e-6), pytest.approx(151.215, abs=1e-6))
 
 
-def test_picture_without_exif_has_a_size_and_nothing_else(tmp_path):
+def test_image_without_exif_has_a_size_and_nothing_else(tmp_path):
     path = tmp_path / "plain.png"
     Image.new("L", (7, 5)).save(path)
     nothing = {"taken_at": None, "camera": "", "latitude": None, "longitude": None}
-    assert picture_facts(path).model_dump() == {"width_px": 7, "height_px": 5, **nothing}
+    assert image_facts(path).model_dump() == {"width_px": 7, "height_px": 5, **nothing}
 
 
 def test_png_without_exif_is_not_decoded():
     stream = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(stream, "PNG")
     cut = stream.getvalue()[:200]  # decoding would stumble over the missing pixels
-    assert (picture_facts(cut).width_px, picture_facts(cut).height_px) == (64, 64)
+    assert (image_facts(cut).width_px, image_facts(cut).height_px) == (64, 64)
 
 
 def test_time_of_the_shutter_goes_before_scan_and_change():
     changed = {DATE_TIME: "2021:03:03 03:03:03"}
     scanned = {DIGITIZED: "2020:02:02 02:02:02"}
     taken = {ORIGINAL: "1999:01:01 01:01:01"}
-    assert picture_facts(photograph(first=changed)).taken_at == datetime.fromisoformat("2021-03-03T03:03:03")
-    assert picture_facts(photograph(first=changed, details=scanned)).taken_at == datetime.fromisoformat(
+    assert image_facts(photograph(first=changed)).taken_at == datetime.fromisoformat("2021-03-03T03:03:03")
+    assert image_facts(photograph(first=changed, details=scanned)).taken_at == datetime.fromisoformat(
         "2020-02-02T02:02:02"
     )
-    assert picture_facts(photograph(first=changed, details=scanned | taken)).taken_at == datetime.fromisoformat(
+    assert image_facts(photograph(first=changed, details=scanned | taken)).taken_at == datetime.fromisoformat(
         "1999-01-01T01:01:01"
     )
     unset = scanned | {ORIGINAL: "0000:00:00 00:00:00"}
-    assert picture_facts(photograph(first=changed, details=unset)).taken_at == datetime.fromisoformat(
+    assert image_facts(photograph(first=changed, details=unset)).taken_at == datetime.fromisoformat(
         "2020-02-02T02:02:02"
     )
 
@@ -118,7 +118,7 @@ def test_time_of_the_shutter_goes_before_scan_and_change():
     ],
 )
 def test_absurd_time_is_unknown(text):
-    assert picture_facts(photograph(details={ORIGINAL: text})).taken_at is None
+    assert image_facts(photograph(details={ORIGINAL: text})).taken_at is None
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_absurd_time_is_unknown(text):
     ],
 )
 def test_time_in_the_forms_that_phones_and_scanners_write_is_the_local_time(text):
-    assert picture_facts(photograph(details={ORIGINAL: text})).taken_at == SUMMER
+    assert image_facts(photograph(details={ORIGINAL: text})).taken_at == SUMMER
 
 
 def test_time_of_the_wrong_type_is_unknown():
-    assert picture_facts(photograph(details={ORIGINAL: 20190714, DIGITIZED: (1, 2)})).taken_at is None
+    assert image_facts(photograph(details={ORIGINAL: 20190714, DIGITIZED: (1, 2)})).taken_at is None
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_time_of_the_wrong_type_is_unknown():
     ],
 )
 def test_camera_is_named_once_in_clean_text(make, model, camera):
-    assert picture_facts(photograph(first={MAKE: make, MODEL: model})).camera == camera
+    assert image_facts(photograph(first={MAKE: make, MODEL: model})).camera == camera
 
 
 def test_name_of_a_camera_ends_after_a_hundred_characters():
-    assert picture_facts(photograph(first={MAKE: "M" * 60, MODEL: "m" * 70})).camera == "M" * 60 + " " + "m" * 39
+    assert image_facts(photograph(first={MAKE: "M" * 60, MODEL: "m" * 70})).camera == "M" * 60 + " " + "m" * 39
 
 
 @pytest.mark.parametrize(("north", "south"), [("N", "S"), ("n", "s"), ("N\0", "S\0")])
@@ -212,9 +212,9 @@ def test_poles_the_date_line_and_the_equator_are_positions():
 
 def test_directory_that_points_nowhere_leaves_the_other_facts_known():
     data = photograph(first={MAKE: "Canon"}, details={ORIGINAL: "2019:07:14 18:30:05"}, gps=SYDNEY)
-    facts = picture_facts(damaged_pointer(data, 0x8825))
+    facts = image_facts(damaged_pointer(data, 0x8825))
     assert (facts.camera, facts.taken_at, facts.latitude) == ("Canon", SUMMER, None)
-    facts = picture_facts(damaged_pointer(data, 0x8769))
+    facts = image_facts(damaged_pointer(data, 0x8769))
     assert (facts.camera, facts.taken_at, facts.longitude) == ("Canon", None, pytest.approx(151.215))
 
 
@@ -233,7 +233,7 @@ def test_exif_of_nonsense_leaves_the_size_known(file_format):
     ):
         stream = io.BytesIO()
         Image.new("RGB", (48, 32)).save(stream, "JPEG" if file_format == "AVIF" else file_format, exif=block)
-        facts = picture_facts(stream.getvalue())
+        facts = image_facts(stream.getvalue())
         assert (facts.width_px, facts.height_px, facts.taken_at, facts.camera) == (48, 32, None, "")
 
 
@@ -247,20 +247,20 @@ def test_randomly_damaged_exif_never_fails():
         data = bytearray(whole)
         for _ in range(rng.choice((1, 3, 20))):
             data[rng.randrange(start, end)] = rng.choice((0, 1, 255, rng.randrange(256)))
-        facts = picture_facts(bytes(data))
+        facts = image_facts(bytes(data))
         assert {facts.width_px, facts.height_px} == {48, 32}
-        assert PictureFacts.model_validate_json(facts.model_dump_json()) == facts
-        n_changed += facts != picture_facts(whole)
+        assert ImageFacts.model_validate_json(facts.model_dump_json()) == facts
+        n_changed += facts != image_facts(whole)
     assert n_changed > 1000
 
 
-def test_what_is_no_picture_is_refused_in_one_line(tmp_path):
+def test_what_is_no_image_is_refused_in_one_line(tmp_path):
     path = tmp_path / "notes.jpg"
-    path.write_bytes(b"no picture")
-    with pytest.raises(PictureError, match=r"notes\.jpg: not a picture"):
-        picture_facts(path)
-    with pytest.raises(PictureError, match="No such file"):
-        picture_facts(tmp_path / "gone.jpg")
+    path.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"notes\.jpg: not an image"):
+        image_facts(path)
+    with pytest.raises(ImageError, match="No such file"):
+        image_facts(tmp_path / "gone.jpg")
 
 
 def test_exif_of_a_compressed_png_profile_is_read():
@@ -274,11 +274,11 @@ def test_exif_of_a_compressed_png_profile_is_read():
     stream = io.BytesIO()
     Image.new("RGB", (4, 4)).save(stream, "PNG")
     plain = stream.getvalue()
-    assert picture_facts(plain[:33] + chunk + plain[33:]).camera == "Canon"
+    assert image_facts(plain[:33] + chunk + plain[33:]).camera == "Canon"
 
 
 def test_facts_of_every_real_photograph_agree_with_its_size(shared_data):
     folder = shared_data / "coco" / "train2017"
-    for path in find_pictures(folder):
-        facts = picture_facts(folder / path)
-        assert (facts.width_px, facts.height_px) == picture_size(folder / path)
+    for path in find_images(folder):
+        facts = image_facts(folder / path)
+        assert (facts.width_px, facts.height_px) == image_size(folder / path)

@@ -5,7 +5,7 @@ import pytest
 
 from components.configs import EmbeddingConfig, GalleryConfig
 from components.errors import ConfigError, DataError
-from components.images.image_folder import PictureFolder, shown_uri, uri_below
+from components.images.image_folder import ImageFolder, shown_uri, uri_below
 from components.index.embed import embed_gallery
 from components.index.gallery import read_gallery
 
@@ -14,7 +14,7 @@ from components.index.gallery import read_gallery
 def photos(tmp_path, paint):
     for name in ("b/2.PNG", "a/1.jpg", "b/10.png", ".hidden/3.png", "b/.4.png", "wei\u00df/\u767d.png"):
         paint(tmp_path / "photos" / name, "red")
-    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
     return tmp_path / "photos"
 
 
@@ -22,11 +22,11 @@ def photos(tmp_path, paint):
 def folder(request, photos, s3_server):
     with s3_server(photos.parent.parent) as options:
         s3 = f"s3://{photos.parent.name}/photos?{options}"
-        yield PictureFolder({"folder": str(photos), "file": f"file://{photos}", "s3": s3}[request.param])
+        yield ImageFolder({"folder": str(photos), "file": f"file://{photos}", "s3": s3}[request.param])
 
 
-def test_pictures_are_listed_alike_in_folders_and_stores(folder):
-    assert [path.as_posix() for path in folder.pictures()] == ["a/1.jpg", "b/10.png", "b/2.PNG", "wei\u00df/\u767d.png"]
+def test_images_are_listed_alike_in_folders_and_stores(folder):
+    assert [path.as_posix() for path in folder.images()] == ["a/1.jpg", "b/10.png", "b/2.PNG", "wei\u00df/\u767d.png"]
 
 
 def test_content_size_and_time_are_those_of_the_file(folder, photos):
@@ -53,9 +53,9 @@ def test_the_fingerprint_changes_with_a_file(folder, photos):
 
 def test_a_place_that_cannot_be_listed_is_one_line(tmp_path):
     with pytest.raises(DataError, match="nosuch://bucket: no file system for it"):
-        PictureFolder("nosuch://bucket?key=secret")
+        ImageFolder("nosuch://bucket?key=secret")
     with pytest.raises(DataError, match=r"file:///nosuch.* cannot be listed: .*; check the URI") as caught:
-        PictureFolder("file:///nosuch/place").pictures()
+        ImageFolder("file:///nosuch/place").images()
     assert "\n" not in str(caught.value)
 
 
@@ -66,12 +66,12 @@ def test_options_of_a_uri_stay_behind_it_and_are_not_shown():
     assert shown_uri(uri) == "s3://bucket/photos"
 
 
-def test_a_gallery_of_a_uri_holds_the_pictures_below_it(photos, tmp_path):
+def test_a_gallery_of_a_uri_holds_the_images_below_it(photos, tmp_path):
     gallery = read_gallery(GalleryConfig(uri=f"file://{photos}", images="b"))
     assert (gallery.name, gallery.place) == ("b", f"file://{photos}/b")
     assert [item.path.as_posix() for item in gallery.items] == ["10.png", "2.PNG"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no pictures in file://.*empty and below; check uri and images"):
+    with pytest.raises(DataError, match=r"no images in file://.*empty and below; check uri and images"):
         read_gallery(GalleryConfig(uri=f"file://{tmp_path}/empty"))
 
 

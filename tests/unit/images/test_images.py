@@ -1,4 +1,4 @@
-"""Decoding: every kind of picture becomes upright RGB, and every broken one a single line."""
+"""Decoding: every kind of image becomes upright RGB, and every broken one a single line."""
 
 import io
 import os
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from components.errors import DataError, PictureError
+from components.errors import DataError, ImageError
 from components.images import images
-from components.images.images import find_pictures, load_for_display, load_rgb, picture_size
+from components.images.images import find_images, image_size, load_for_display, load_rgb
 from tests.support.checkout import CHECKOUT
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -38,9 +38,9 @@ CORNER_OF_ORIENTATION = {
 HEIC = (CHECKOUT / "tests/support/turned.heic").read_bytes()
 
 
-def encoded(picture, file_format="PNG", **options):
+def encoded(image, file_format="PNG", **options):
     stream = io.BytesIO()
-    picture.save(stream, file_format, **options)
+    image.save(stream, file_format, **options)
     return stream.getvalue()
 
 
@@ -51,9 +51,9 @@ def exif(orientation):
 
 
 def marked(width=48, height=32):
-    picture = Image.new("RGB", (width, height), BLUE)
-    picture.paste(RED, (0, 0, width // 2, height // 2))
-    return picture
+    image = Image.new("RGB", (width, height), BLUE)
+    image.paste(RED, (0, 0, width // 2, height // 2))
+    return image
 
 
 def near(pixel, wanted, tolerance=6):
@@ -79,43 +79,43 @@ def noise(width, height, block=8):
 )
 def test_every_exif_orientation_is_displayed_upright(file_format, options, orientation):
     data = encoded(marked(), file_format, exif=exif(orientation), **options)
-    picture = load_rgb(data)
-    assert picture.size == picture_size(data) == ((48, 32) if orientation <= 4 else (32, 48))
+    image = load_rgb(data)
+    assert image.size == image_size(data) == ((48, 32) if orientation <= 4 else (32, 48))
     side, end = CORNER_OF_ORIENTATION[orientation]
-    x = 4 if side == "left" else picture.width - 5
-    y = 4 if end == "top" else picture.height - 5
-    assert near(picture.getpixel((x, y)), RED)
-    assert near(picture.getpixel((picture.width - 1 - x, picture.height - 1 - y)), BLUE)
+    x = 4 if side == "left" else image.width - 5
+    y = 4 if end == "top" else image.height - 5
+    assert near(image.getpixel((x, y)), RED)
+    assert near(image.getpixel((image.width - 1 - x, image.height - 1 - y)), BLUE)
 
 
-def test_decoded_picture_cannot_be_turned_a_second_time():
-    picture = load_rgb(encoded(marked(), "JPEG", exif=exif(6)))
-    assert picture.getexif().get(ORIENTATION) is None
-    assert picture.info == {}
+def test_decoded_image_cannot_be_turned_a_second_time():
+    image = load_rgb(encoded(marked(), "JPEG", exif=exif(6)))
+    assert image.getexif().get(ORIENTATION) is None
+    assert image.info == {}
 
 
 @pytest.mark.parametrize(("quarter_turns_left", "orientation"), [(0, 1), (1, 8), (2, 3), (3, 6)])
 @pytest.mark.parametrize("brand", [b"heic", b"mif1"])
 def test_heic_is_turned_once_by_its_own_rotation(brand, quarter_turns_left, orientation):
     data = HEIC.replace(b"irot\x03", b"irot" + bytes([quarter_turns_left])).replace(b"ftypheic", b"ftyp" + brand)
-    picture = load_rgb(data)
-    assert picture.size == picture_size(data) == ((48, 32) if orientation in (1, 3) else (32, 48))
+    image = load_rgb(data)
+    assert image.size == image_size(data) == ((48, 32) if orientation in (1, 3) else (32, 48))
     side, end = CORNER_OF_ORIENTATION[orientation]
-    x = 4 if side == "left" else picture.width - 5
-    y = 4 if end == "top" else picture.height - 5
-    assert near(picture.getpixel((x, y)), RED, tolerance=24)
-    assert near(picture.getpixel((picture.width - 1 - x, picture.height - 1 - y)), BLUE, tolerance=24)
-    assert picture.getexif().get(ORIENTATION) is None
+    x = 4 if side == "left" else image.width - 5
+    y = 4 if end == "top" else image.height - 5
+    assert near(image.getpixel((x, y)), RED, tolerance=24)
+    assert near(image.getpixel((image.width - 1 - x, image.height - 1 - y)), BLUE, tolerance=24)
+    assert image.getexif().get(ORIENTATION) is None
 
 
 def test_heic_of_too_many_pixels_is_refused_and_one_that_hides_them_is_not_decoded():
-    with pytest.raises(PictureError, match="32 x 48 pixels, the limit is 1,535 pixels"):
+    with pytest.raises(ImageError, match="32 x 48 pixels, the limit is 1,535 pixels"):
         load_rgb(HEIC, max_pixels=1535)
     assert load_rgb(HEIC, max_pixels=1536).size == (32, 48)
     stored = HEIC.index(b"ispe") + 8
     assert struct.unpack(">II", HEIC[stored : stored + 8]) == (64, 64)
     lying = HEIC[:stored] + struct.pack(">II", 48, 32) + HEIC[stored + 8 :]
-    with pytest.raises(PictureError, match="cannot be decoded"):
+    with pytest.raises(ImageError, match="cannot be decoded"):
         load_rgb(lying)
 
 
@@ -124,27 +124,27 @@ def test_heic_of_too_many_pixels_is_refused_and_one_that_hides_them_is_not_decod
 def test_heic_whose_item_has_a_type_that_would_crash_pi_heif_is_refused(old, damage):
     for position in range(4):
         at = HEIC.index(old) + position
-        with pytest.raises(PictureError, match="cannot be decoded: an item of the HEIF file has a damaged type"):
-            picture_size(HEIC[:at] + damage + HEIC[at + 1 :])
+        with pytest.raises(ImageError, match="cannot be decoded: an item of the HEIF file has a damaged type"):
+            image_size(HEIC[:at] + damage + HEIC[at + 1 :])
 
 
 def test_heic_whose_pixels_hold_the_name_of_an_item_is_read():
-    assert picture_size(HEIC + b"\xff" * 8 + b"infe" + b"\xff" * 90) == (32, 48)
-    assert picture_size(HEIC + b"\0\0\0\x40infe\x09" + b"\xff" * 90) == (32, 48)
+    assert image_size(HEIC + b"\xff" * 8 + b"infe" + b"\xff" * 90) == (32, 48)
+    assert image_size(HEIC + b"\0\0\0\x40infe\x09" + b"\xff" * 90) == (32, 48)
 
 
 def test_heic_without_pi_heif_says_what_to_install_and_avif_of_the_same_brand_still_opens(monkeypatch):
     monkeypatch.setitem(sys.modules, "pi_heif", None)  # what Python itself does to make an import fail
-    reason = "HEIC pictures need pi-heif: pip install 'text-guided-image-finder[app]'"
+    reason = "HEIC images need pi-heif: pip install 'text-guided-image-finder[app]'"
     for data in (HEIC, HEIC.replace(b"ftypheic", b"ftypmif1")):
-        with pytest.raises(PictureError) as refused:
+        with pytest.raises(ImageError) as refused:
             load_rgb(data)
-        assert str(refused.value) == f"picture ({len(data)} bytes): {reason}"
+        assert str(refused.value) == f"image ({len(data)} bytes): {reason}"
     avif = encoded(marked(), "AVIF").replace(b"ftypavif", b"ftypmif1")
     assert load_rgb(avif).size == (48, 32)
 
 
-def test_impossible_orientation_and_damaged_exif_leave_the_picture_as_stored():
+def test_impossible_orientation_and_damaged_exif_leave_the_image_as_stored():
     assert load_rgb(encoded(marked(), "JPEG", exif=exif(9))).size == (48, 32)
     assert load_rgb(encoded(marked(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).size == (48, 32)
 
@@ -176,7 +176,7 @@ def test_transparency_is_laid_over_white():
 
 
 @pytest.mark.parametrize("transparency", [0, b"\x00\xff"], ids=["index", "bytes"])
-def test_palette_picture_with_transparency_is_laid_over_white(transparency):
+def test_palette_image_with_transparency_is_laid_over_white(transparency):
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, *BLUE])
     palette.putpixel((1, 0), 1)
@@ -184,7 +184,7 @@ def test_palette_picture_with_transparency_is_laid_over_white(transparency):
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, BLUE]
 
 
-def test_grey_bilevel_palette_and_cmyk_pictures_become_rgb():
+def test_grey_bilevel_palette_and_cmyk_images_become_rgb():
     assert load_rgb(encoded(Image.new("L", (3, 2), 77))).getpixel((0, 0)) == (77, 77, 77)
     assert load_rgb(encoded(Image.new("1", (3, 2), 1))).getpixel((0, 0)) == WHITE
     assert load_rgb(encoded(Image.new("RGB", (3, 2), RED).convert("P"))).getpixel((0, 0)) == RED
@@ -201,7 +201,7 @@ def test_first_frame_stands_for_an_animation(file_format):
     assert near(load_rgb(data).getpixel((5, 5)), RED)
 
 
-def test_picture_of_one_pixel_is_decoded():
+def test_image_of_one_pixel_is_decoded():
     assert load_rgb(encoded(Image.new("RGB", (1, 1), RED))).getpixel((0, 0)) == RED
     assert load_rgb(encoded(Image.new("RGB", (1, 1), RED), "JPEG"), at_least_px=224).size == (1, 1)
 
@@ -222,10 +222,10 @@ def test_jpeg_is_decoded_smaller_only_while_the_shorter_side_stays_long_enough(s
     data = encoded(noise(*size), "JPEG", exif=exif(orientation))
     upright = stored if orientation == 1 else stored[::-1]
     assert load_rgb(data, at_least_px=at_least_px).size == upright
-    assert picture_size(data) == (size if orientation == 1 else size[::-1])
+    assert image_size(data) == (size if orientation == 1 else size[::-1])
 
 
-def test_jpeg_decoded_smaller_shows_the_same_picture():
+def test_jpeg_decoded_smaller_shows_the_same_image():
     data = encoded(noise(640, 480, block=40), "JPEG", quality=90)
     small = load_rgb(data, at_least_px=224)
     reference = load_rgb(data).resize(small.size, Image.Resampling.BOX)
@@ -238,25 +238,25 @@ def test_truncation_is_found_at_every_cut_whether_decoded_whole_or_smaller(progr
     data = encoded(noise(320, 240), "JPEG", quality=90, progressive=progressive)
     for kept in [*range(1, len(data), max(1, len(data) // 60)), *range(len(data) - 20, len(data))]:
         for at_least_px in (None, 16):
-            with pytest.raises(PictureError):
+            with pytest.raises(ImageError):
                 load_rgb(data[:kept], at_least_px=at_least_px)
 
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(encoded(Image.new("1", (4000, 3000)))[:200])  # decoding would stumble over the missing pixels
-    with pytest.raises(PictureError) as refused:
+    with pytest.raises(ImageError) as refused:
         load_rgb(path, max_pixels=11_999_999)
     assert str(refused.value) == f"{path}: 4000 x 3000 pixels, the limit is 11,999,999 pixels"
     whole = encoded(Image.new("1", (400, 300)))
     assert load_rgb(whole, max_pixels=120_000).size == (400, 300)
 
 
-def test_picture_between_our_limit_and_pillows_raises_no_warning():
+def test_image_between_our_limit_and_pillows_raises_no_warning():
     header = encoded(Image.new("1", (8, 8))).replace(b"\0\0\0\x08\0\0\0\x08", b"\0\0\x2e\xe0\0\0\x2e\xe0")  # 12,000 px
     ihdr = header.index(b"IHDR")
     crc = zlib.crc32(header[ihdr : ihdr + 17]).to_bytes(4)
-    with pytest.raises(PictureError, match="12000 x 12000 pixels, the limit is 100,000,000 pixels"):
+    with pytest.raises(ImageError, match="12000 x 12000 pixels, the limit is 100,000,000 pixels"):
         load_rgb(header[: ihdr + 17] + crc + header[ihdr + 21 :])
 
 
@@ -264,16 +264,16 @@ def test_picture_between_our_limit_and_pillows_raises_no_warning():
     ("content", "reason"),
     [
         (b"", "the file is empty (0 bytes)"),
-        (b"<html>404</html>", "not a picture, or damaged, or of a format that is not supported"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture, or damaged"),
+        (b"<html>404</html>", "not an image, or damaged, or of a format that is not supported"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image, or damaged"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "cannot be decoded: Invalid input: Unspecified: File size too small."),
     ],
 )
-def test_what_is_no_picture_is_refused_with_path_and_reason_in_one_line(tmp_path, content, reason):
+def test_what_is_no_image_is_refused_with_path_and_reason_in_one_line(tmp_path, content, reason):
     path = tmp_path / "größe 写真.jpg"
     path.write_bytes(content)
-    for read in (load_rgb, picture_size):
-        with pytest.raises(PictureError) as refused:
+    for read in (load_rgb, image_size):
+        with pytest.raises(ImageError) as refused:
             read(path)
         assert str(refused.value).startswith(f"{path}: {reason}")
         assert "\n" not in str(refused.value)
@@ -282,7 +282,7 @@ def test_what_is_no_picture_is_refused_with_path_and_reason_in_one_line(tmp_path
 def test_truncated_file_is_refused_with_its_path(tmp_path):
     path = tmp_path / "cut.jpg"
     path.write_bytes(encoded(noise(320, 240), "JPEG")[:-2000])
-    with pytest.raises(PictureError) as refused:
+    with pytest.raises(ImageError) as refused:
         load_rgb(path)
     assert str(refused.value).startswith(f"{path}: cannot be decoded: image file is truncated")
 
@@ -290,13 +290,13 @@ def test_truncated_file_is_refused_with_its_path(tmp_path):
 def test_missing_file_folder_and_pipe_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, reason in (("a.jpg", "No such file or directory"), (".", "not a regular"), ("pipe.jpg", "not a regular")):
-        with pytest.raises(PictureError, match=reason):
+        with pytest.raises(ImageError, match=reason):
             load_rgb(tmp_path / name)
 
 
 def test_oversized_file_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PICTURE_BYTES", 10)
-    with pytest.raises(PictureError, match=r"bytes, the limit is 10 bytes$"):
+    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 10)
+    with pytest.raises(ImageError, match=r"bytes, the limit is 10 bytes$"):
         load_rgb(encoded(marked()))
 
 
@@ -305,10 +305,10 @@ def test_bytes_and_files_with_unicode_names_decode_alike(tmp_path):
     path = tmp_path / "Sørens 犬 🐕.png"
     path.write_bytes(data)
     assert load_rgb(path).tobytes() == load_rgb(data).tobytes() == marked().tobytes()
-    assert picture_size(path) == (48, 32)
+    assert image_size(path) == (48, 32)
 
 
-def test_random_damage_is_always_a_picture_error_of_one_line():
+def test_random_damage_is_always_an_image_error_of_one_line():
     rng = random.Random(0)
     wholes = [
         encoded(marked(), "JPEG", exif=exif(6)),
@@ -329,7 +329,7 @@ def test_random_damage_is_always_a_picture_error_of_one_line():
             data[rng.randrange(min(len(data), rng.choice((64, 1 << 30))))] = rng.randrange(256)
         try:
             assert load_rgb(bytes(data[: rng.choice((len(data), rng.randrange(1, len(data))))])).mode == "RGB"
-        except PictureError as error:
+        except ImageError as error:
             failures.append(str(error))
     assert len(failures) > 500
     assert not [failure for failure in failures if "\n" in failure]
@@ -338,13 +338,13 @@ def test_random_damage_is_always_a_picture_error_of_one_line():
 def test_pillow_warnings_are_silenced_in_threads_and_other_warnings_afterwards_are_not():
     palette = marked().convert("P")
     bomb = encoded(Image.new("1", (9500, 9500)))  # above the 89,478,485 pixels at which Pillow starts to warn
-    sources = [encoded(palette, transparency=b"\1\2"), bomb, b"no picture"] * 4
+    sources = [encoded(palette, transparency=b"\1\2"), bomb, b"no image"] * 4
     failures = []
 
     def decode(source):
         try:
             load_rgb(source)
-        except PictureError:
+        except ImageError:
             failures.append("refused")
         except Warning as warning:
             failures.append(repr(warning))
@@ -373,20 +373,20 @@ def test_pillow_warnings_are_silenced_in_threads_and_other_warnings_afterwards_a
         ((3000, 2), 320, (320, 1)),
     ],
 )
-def test_picture_for_display_fits_and_is_never_enlarged(size, at_most_px, shown):
+def test_image_for_display_fits_and_is_never_enlarged(size, at_most_px, shown):
     data = encoded(noise(*size, block=1), "JPEG")
     assert load_for_display(data, at_most_px=at_most_px).size == shown
     turned = encoded(noise(*size, block=1), "JPEG", exif=exif(6))
     assert load_for_display(turned, at_most_px=at_most_px).size == shown[::-1]
 
 
-def test_picture_for_display_is_upright_and_carries_no_metadata():
+def test_image_for_display_is_upright_and_carries_no_metadata():
     profile = display_p3()
     data = encoded(marked(480, 320), "JPEG", exif=exif(6), icc_profile=profile, comment=b"secret", quality=95)
-    picture = load_for_display(data, at_most_px=240)
-    assert (picture.mode, picture.size, picture.info, len(picture.getexif())) == ("RGB", (160, 240), {}, 0)
-    assert near(picture.getpixel((150, 10)), RED, tolerance=12)
-    again = encoded(picture, "JPEG")
+    image = load_for_display(data, at_most_px=240)
+    assert (image.mode, image.size, image.info, len(image.getexif())) == ("RGB", (160, 240), {}, 0)
+    assert near(image.getpixel((150, 10)), RED, tolerance=12)
+    again = encoded(image, "JPEG")
     assert b"secret" not in again
     assert profile not in again
 
@@ -431,15 +431,15 @@ def test_profile_that_is_damaged_or_of_another_colour_space_is_ignored():
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "YCbCr"])
 def test_every_kind_of_pixel_is_displayed_as_it_is_embedded(mode):
-    picture = Image.new("L", (64, 48), 255).convert("1") if mode == "1" else marked(64, 48).convert("L")
+    image = Image.new("L", (64, 48), 255).convert("1") if mode == "1" else marked(64, 48).convert("L")
     if mode == "I;16":
-        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     elif mode == "F":
-        picture = Image.fromarray(np.asarray(picture).astype(np.float32) / 255)
+        image = Image.fromarray(np.asarray(image).astype(np.float32) / 255)
     elif mode != "1":
-        picture = marked(64, 48).convert(mode)
+        image = marked(64, 48).convert(mode)
     file_format = "TIFF" if mode in ("F", "CMYK", "YCbCr", "I;16") else "PNG"
-    data = encoded(picture, file_format)
+    data = encoded(image, file_format)
     shown, embedded = load_for_display(data, at_most_px=32), load_rgb(data)
     assert shown.size == (32, 24)
     for at in ((4, 4), (28, 20), (4, 20), (28, 4)):
@@ -461,7 +461,7 @@ def test_large_16_bit_grey_is_scaled_by_one_white_in_all_its_bands(monkeypatch):
     assert (whole[0, 0, 0], whole[-1, -1, 0]) == (0, 255)
 
 
-def test_pictures_are_found_sorted_by_ending_with_hidden_ones_skipped(tmp_path):
+def test_images_are_found_sorted_by_ending_with_hidden_ones_skipped(tmp_path):
     for name in (
         "b/ü.JPG",
         "b/a.png",
@@ -477,7 +477,7 @@ def test_pictures_are_found_sorted_by_ending_with_hidden_ones_skipped(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     (tmp_path / "folder.jpg").mkdir()
-    assert [path.as_posix() for path in find_pictures(tmp_path)] == ["a.webp", "b/a.png", "b/ü.JPG", "c.HEIC", "z.tiff"]
+    assert [path.as_posix() for path in find_images(tmp_path)] == ["a.webp", "b/a.png", "b/ü.JPG", "c.HEIC", "z.tiff"]
 
 
 def test_linked_folders_are_followed_once_and_loops_end(tmp_path):
@@ -493,21 +493,21 @@ def test_linked_folders_are_followed_once_and_loops_end(tmp_path):
     (root / "dangling.jpg").symlink_to(root / "gone.jpg")
     (root / "self.jpg").symlink_to(root / "self.jpg")
     (root / "linked.jpg").symlink_to(elsewhere / "dog.jpg")
-    assert [path.as_posix() for path in find_pictures(root)] == ["linked.jpg", "more/dog.jpg", "zoo/cat.jpg"]
+    assert [path.as_posix() for path in find_images(root)] == ["linked.jpg", "more/dog.jpg", "zoo/cat.jpg"]
 
 
 def test_absent_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        find_pictures(tmp_path / "nowhere")
+        find_images(tmp_path / "nowhere")
 
 
 def test_every_real_photograph_decodes_whole_and_smaller(shared_data):
     folder = shared_data / "coco" / "train2017"
-    found = find_pictures(folder)
+    found = find_images(folder)
     assert len(found) == 80
     for path in found:
         whole = load_rgb(folder / path)
-        assert whole.size == picture_size(folder / path)
+        assert whole.size == image_size(folder / path)
         assert min(load_rgb(folder / path, at_least_px=64).size) >= 64
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from components import moments
 from components.app.cli import main
-from components.captions.manifest import inspect_pictures
+from components.captions.manifest import inspect_images
 from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import PictureError
+from components.errors import ImageError
 from components.images import images, preprocess
-from components.images.exif import picture_facts
-from components.images.image_folder import PictureFolder
+from components.images.exif import image_facts
+from components.images.image_folder import ImageFolder
 from components.index.embed import embed_gallery
 from components.index.gallery import read_gallery
 
@@ -53,7 +53,7 @@ def painted(paint, path, seconds, colour="red"):
 def test_index_takes_files_of_any_modification_time(place, paint, colour_bundle):
     for name, seconds in {"2300": YEAR_2300, "1901": YEAR_1901, "1969": BEFORE_1970}.items():
         painted(paint, place / f"{name}.png", seconds)
-    assert run("index", place, "--bundle", colour_bundle.path, "--json")["pictures"] == 3
+    assert run("index", place, "--bundle", colour_bundle.path, "--json")["images"] == 3
     assert {name: hit["modified_at"][:4] for name, hit in hits().items()} == {
         "1901.png": "1901",
         "1969.png": "1969",
@@ -77,15 +77,15 @@ def test_a_gallery_takes_files_of_any_modification_time(tmp_path, paint, colour_
         colour_bundle, gallery, tmp_path / "made", config, cache_dir=tmp_path / "cache", max_failed_share=0
     )
     assert [time.year for time in index.items["modified_at"].to_pylist()] == [2300, 1901]
-    assert PictureFolder(str(tmp_path / "gallery")).state(Path("a.png")).modified_s == YEAR_2300
+    assert ImageFolder(str(tmp_path / "gallery")).state(Path("a.png")).modified_s == YEAR_2300
 
 
 def test_a_check_of_training_data_takes_a_file_of_any_modification_time_and_reads_it_each_time(tmp_path, paint):
     painted(paint, tmp_path / "a.png", YEAR_2300)
     captions = pd.DataFrame({"image_id": [1], "file_name": ["a.png"], "part": ["train"]})
-    before = inspect_pictures(captions, tmp_path, cache_path=tmp_path / "cache")["sha256"].tolist()
+    before = inspect_images(captions, tmp_path, cache_path=tmp_path / "cache")["sha256"].tolist()
     painted(paint, tmp_path / "a.png", YEAR_2300 + 1, "lime")
-    assert inspect_pictures(captions, tmp_path, cache_path=tmp_path / "cache")["sha256"].tolist() != before
+    assert inspect_images(captions, tmp_path, cache_path=tmp_path / "cache")["sha256"].tolist() != before
 
 
 @pytest.mark.parametrize("seconds", [YEAR_2300, -62_135_596_801, 253_402_300_800, 1 << 62, -(1 << 62)])
@@ -135,10 +135,10 @@ def test_odd_exif_is_unknown_and_the_image_is_indexed(place, colour_bundle):
         "zero": [(0x0132, 2, 20, (130).to_bytes(4, "little")), (0x0112, 3, 1, b"\xff\xff\0\0")],
     }
     for name, tags in odd.items():
-        facts = picture_facts(with_exif(place / f"{name}.jpg", tags))
+        facts = image_facts(with_exif(place / f"{name}.jpg", tags))
         assert (facts.width_px, facts.taken_at, facts.latitude) == (16, None, None)
     summary = run("index", place, "--bundle", colour_bundle.path, "--json")
-    assert (summary["pictures"], summary["failed"]) == (len(odd), {})
+    assert (summary["images"], summary["failed"]) == (len(odd), {})
 
 
 def test_a_file_of_gigabytes_is_refused_by_its_size_and_never_opened(place, paint, colour_bundle, monkeypatch):
@@ -151,14 +151,14 @@ def test_a_file_of_gigabytes_is_refused_by_its_size_and_never_opened(place, pain
     monkeypatch.setattr(Path, "open", lambda path, *rest, **how: opened.append(path.name) or real(path, *rest, **how))
     summary = run("index", place, "--bundle", colour_bundle.path, "--json")
     limit = "3,221,225,472 bytes, the limit is 536,870,912 bytes"
-    assert (summary["pictures"], summary["failed"]) == (1, {f"{place}/film.jpg": limit})
+    assert (summary["images"], summary["failed"]) == (1, {f"{place}/film.jpg": limit})
     assert "red.png" in opened
     assert "film.jpg" not in opened
     assert run("index", "--json")["still_failing"] == 1
-    with pytest.raises(PictureError, match="the limit is 536,870,912 bytes"):
-        PictureFolder(str(place)).read(Path("film.jpg"))
+    with pytest.raises(ImageError, match="the limit is 536,870,912 bytes"):
+        ImageFolder(str(place)).read(Path("film.jpg"))
     captions = pd.DataFrame({"image_id": [1], "file_name": ["film.jpg"], "part": ["train"]})
-    assert inspect_pictures(captions, place)["error"].tolist() == [limit]
+    assert inspect_images(captions, place)["error"].tolist() == [limit]
     assert "film.jpg" not in opened
 
 
@@ -188,4 +188,4 @@ def test_an_image_that_memory_is_short_for_fails_alone_and_is_tried_again(
     assert "not enough memory" in summary["failed"].pop(f"{place}/lime.png")
     assert summary["failed"] == {}
     again = run("index", "--json")
-    assert (again["failed"], again["pictures"]) == ({}, 3)
+    assert (again["failed"], again["images"]) == ({}, 3)

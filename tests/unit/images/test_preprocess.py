@@ -1,4 +1,4 @@
-"""Preprocessing: a picture's pixels, however it is stored."""
+"""Preprocessing: an image's pixels, however it is stored."""
 
 import io
 
@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.errors import PictureError
+from components.errors import ImageError
 from components.images.preprocess import Preprocess
 
 PREPROCESS = Preprocess(input_px=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def stored(picture, kind="PNG", **options):
+def stored(image, kind="PNG", **options):
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
-def test_a_picture_of_the_right_size_is_taken_as_it_is(pixels):
+def test_an_image_of_the_right_size_is_taken_as_it_is(pixels):
     np.testing.assert_array_equal(PREPROCESS.load(stored(Image.fromarray(pixels[0]))), pixels[0])
 
 
-def test_a_wide_picture_is_squashed_not_cropped():
+def test_a_wide_image_is_squashed_not_cropped():
     wide = Image.new("RGB", (256, 64), "blue")
     wide.paste("red", (0, 0, 64, 64))
     loaded = PREPROCESS.load(stored(wide))
@@ -59,10 +59,10 @@ def test_a_file_and_its_bytes_are_the_same(tmp_path, pixels):
     np.testing.assert_array_equal(PREPROCESS.load(path), PREPROCESS.load(path.read_bytes()))
 
 
-def test_a_broken_picture_is_a_one_line_error(tmp_path):
+def test_a_broken_image_is_a_one_line_error(tmp_path):
     path = tmp_path / "x.jpg"
-    path.write_bytes(b"no picture")
-    with pytest.raises(PictureError, match=r"^\S+x.jpg: [^\n]+$"):
+    path.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"^\S+x.jpg: [^\n]+$"):
         PREPROCESS.load(path)
 
 

@@ -25,13 +25,13 @@ CONFIG = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
 CHILD = """
 import os, resource, signal, sys
 from pathlib import Path
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig, GalleryConfig
 from components.errors import FinderError
 from components.features.content_cache import ContentCache
-from components.search.embed import embed_gallery
-from components.search.gallery import read_gallery
-bundle, pictures, index, cache, hurt, much = sys.argv[1:]
+from components.index.embed import embed_gallery
+from components.index.gallery import read_gallery
+bundle, images, index, cache, hurt, much = sys.argv[1:]
 if hurt == "kill":
     append, left = ContentCache.append, [int(much)]
     def dying(self, keys, entries):
@@ -46,7 +46,7 @@ if hurt == "disk":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(much), int(much)))
 try:
-    embed_gallery(Bundle.open(Path(bundle)), read_gallery(GalleryConfig(root=pictures)), Path(index),
+    embed_gallery(Bundle.open(Path(bundle)), read_gallery(GalleryConfig(root=images)), Path(index),
         EmbeddingConfig(device="cpu", threads=1, batch_images=4), cache_dir=Path(cache), max_failed_share=0)
 except FinderError as error:
     sys.exit(f"{type(error).__name__}: {error}")
@@ -63,11 +63,11 @@ def child(*arguments):
 
 @pytest.fixture
 def folder(tmp_path, paint):
-    """30 pictures of distinct colours."""
+    """30 images of distinct colours."""
     rng = np.random.default_rng(0)
     for number in range(30):
-        paint(tmp_path / "pictures" / f"{number:02d}.png", tuple(int(value) for value in rng.integers(20, 255, 3)))
-    return tmp_path / "pictures"
+        paint(tmp_path / "images" / f"{number:02d}.png", tuple(int(value) for value in rng.integers(20, 255, 3)))
+    return tmp_path / "images"
 
 
 def embed(bundle, folder, tmp_path, *, config=CONFIG, max_failed_share=0.0, name="index"):
@@ -81,9 +81,9 @@ def table(index):
     return index.items.to_pylist()
 
 
-def test_items_follow_the_gallery_and_each_vector_is_its_pictures(colour_bundle, tmp_path, paint):
-    paint(tmp_path / "pictures" / "z.png", (255, 0, 0), (30, 20))
-    paint(tmp_path / "pictures" / "a.png", (0, 0, 255), (7, 9))
+def test_items_follow_the_gallery_and_each_vector_is_its_images(colour_bundle, tmp_path, paint):
+    paint(tmp_path / "images" / "z.png", (255, 0, 0), (30, 20))
+    paint(tmp_path / "images" / "a.png", (0, 0, 255), (7, 9))
     (tmp_path / "captions.json").write_text(
         json.dumps(
             {
@@ -92,24 +92,24 @@ def test_items_follow_the_gallery_and_each_vector_is_its_pictures(colour_bundle,
             }
         )
     )
-    gallery = read_gallery(GalleryConfig(root=tmp_path, annotations="captions.json", images="pictures"))
+    gallery = read_gallery(GalleryConfig(root=tmp_path, annotations="captions.json", images="images"))
     index = embed(colour_bundle, gallery, tmp_path)
     first, second = table(index)
     modified = first.pop("modified_at")
-    assert modified.replace(tzinfo=UTC).timestamp() == int((tmp_path / "pictures" / "z.png").stat().st_mtime)
+    assert modified.replace(tzinfo=UTC).timestamp() == int((tmp_path / "images" / "z.png").stat().st_mtime)
     assert first == {
-        "id": item_id(tmp_path / "pictures", b"z.png"),
+        "id": item_id(tmp_path / "images", b"z.png"),
         "root": 0,
         "path": b"z.png",
-        "folder": "pictures",
+        "folder": "images",
         "name": "z.png",
-        "bytes": (tmp_path / "pictures" / "z.png").stat().st_size,
+        "bytes": (tmp_path / "images" / "z.png").stat().st_size,
         "dhash": 0,
         "taken_at": None,
         "camera": "",
         "latitude": None,
         "longitude": None,
-        "sha256": sha256_of_file(tmp_path / "pictures" / "z.png"),
+        "sha256": sha256_of_file(tmp_path / "images" / "z.png"),
         "width_px": 30,
         "height_px": 20,
         "captions": ["a red thing"],
@@ -118,51 +118,51 @@ def test_items_follow_the_gallery_and_each_vector_is_its_pictures(colour_bundle,
     np.testing.assert_allclose(index.vectors, [[1, 0, 0], [0, 0, 1]], atol=1e-4)
     assert index.manifest.bundle_sha256 == colour_bundle.sha256
     assert index.manifest.bundle_uri == str(colour_bundle.path.resolve())
-    assert index.manifest.gallery == "pictures"
+    assert index.manifest.gallery == "images"
 
 
 def test_sideways_photographs_are_measured_as_displayed(colour_bundle, tmp_path):
     from PIL import Image
 
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 10), "red").save(tmp_path / "pictures" / "a.jpg", exif=exif)
-    (item,) = table(embed(colour_bundle, tmp_path / "pictures", tmp_path))
+    Image.new("RGB", (40, 10), "red").save(tmp_path / "images" / "a.jpg", exif=exif)
+    (item,) = table(embed(colour_bundle, tmp_path / "images", tmp_path))
     assert (item["width_px"], item["height_px"]) == (10, 40)
 
 
-def test_self_check_counts_and_finds_every_picture(colour_bundle, folder, tmp_path):
+def test_self_check_counts_and_finds_every_image(colour_bundle, folder, tmp_path):
     check = embed(colour_bundle, folder, tmp_path).manifest.self_check
-    assert (check.n_pictures, check.found_themselves_first, check.recall_at_10) == (30, 30, 1.0)
-    config = CONFIG.model_copy(update={"self_check_pictures": 7})
-    assert embed(colour_bundle, folder, tmp_path, config=config).manifest.self_check.n_pictures == 7
+    assert (check.n_images, check.found_themselves_first, check.recall_at_10) == (30, 30, 1.0)
+    config = CONFIG.model_copy(update={"self_check_images": 7})
+    assert embed(colour_bundle, folder, tmp_path, config=config).manifest.self_check.n_images == 7
 
 
-def test_one_picture_is_a_gallery_and_none_is_not(colour_bundle, tmp_path, paint):
-    paint(tmp_path / "pictures" / "a.png", "red")
-    assert embed(colour_bundle, tmp_path / "pictures", tmp_path).manifest.count == 1
-    with pytest.raises(DataError, match="gallery 'none' has no pictures"):
+def test_one_image_is_a_gallery_and_none_is_not(colour_bundle, tmp_path, paint):
+    paint(tmp_path / "images" / "a.png", "red")
+    assert embed(colour_bundle, tmp_path / "images", tmp_path).manifest.count == 1
+    with pytest.raises(DataError, match="gallery 'none' has no images"):
         embed(colour_bundle, Gallery("none", tmp_path, ()), tmp_path)
 
 
-def test_broken_pictures_are_counted_named_and_left_out(colour_bundle, folder, tmp_path, caplog):
-    (folder / "05.png").write_bytes(b"no picture")
+def test_broken_images_are_counted_named_and_left_out(colour_bundle, folder, tmp_path, caplog):
+    (folder / "05.png").write_bytes(b"no image")
     (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:40])
     with caplog.at_level(logging.WARNING):
         index = embed(colour_bundle, folder, tmp_path, max_failed_share=2 / 30)
     assert index.manifest.count == 28
     assert set(index.manifest.failed) == {str(folder / "05.png"), str(folder / "07.png")}
-    assert "not a picture" in index.manifest.failed[str(folder / "05.png")]
+    assert "not an image" in index.manifest.failed[str(folder / "05.png")]
     assert {item["name"] for item in table(index)}.isdisjoint({"05.png", "07.png"})
-    assert "2 of 30 pictures of 'pictures' cannot be read (05.png:" in caplog.text
+    assert "2 of 30 images of 'images' cannot be read (05.png:" in caplog.text
 
 
-def test_too_many_broken_pictures_leave_the_old_index_as_it_was(colour_bundle, folder, tmp_path):
+def test_too_many_broken_images_leave_the_old_index_as_it_was(colour_bundle, folder, tmp_path):
     embed(colour_bundle, folder, tmp_path)
     before = hash_directory(tmp_path / "index")
     for number in range(7):
-        (folder / f"{number:02d}.png").write_bytes(b"no picture")
+        (folder / f"{number:02d}.png").write_bytes(b"no image")
     with pytest.raises(
         DataError, match=r"7 of 30 .*\(00\.png: .*04\.png: .*; and 2 more\): 23\.33%, allowed 20\.00%"
     ) as caught:
@@ -171,11 +171,11 @@ def test_too_many_broken_pictures_leave_the_old_index_as_it_was(colour_bundle, f
     assert hash_directory(tmp_path / "index") == before
 
 
-def test_a_gallery_of_broken_pictures_is_refused_whatever_the_limit(colour_bundle, tmp_path):
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
+def test_a_gallery_of_broken_images_is_refused_whatever_the_limit(colour_bundle, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1 of 1 .*100\.00%"):
-        embed(colour_bundle, tmp_path / "pictures", tmp_path, max_failed_share=1)
+        embed(colour_bundle, tmp_path / "images", tmp_path, max_failed_share=1)
     assert not (tmp_path / "index").exists()
 
 
@@ -205,7 +205,7 @@ def test_another_preprocessing_never_meets_cached_vectors(colour_bundle, write_c
     assert len(list((tmp_path / "cache").glob("vectors-*"))) == 2
 
 
-def test_an_edited_picture_is_embedded_again(colour_bundle, folder, tmp_path, paint):
+def test_an_edited_image_is_embedded_again(colour_bundle, folder, tmp_path, paint):
     before = np.array(embed(colour_bundle, folder, tmp_path).vectors)
     paint(folder / "03.png", (255, 0, 0))
     after = np.array(embed(colour_bundle, folder, tmp_path).vectors)
@@ -243,7 +243,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_index(colour_bundle, folder,
     assert done.stderr.count("\n") == 1
     assert hash_directory(tmp_path / "index") == before
     assert old.manifest.count == 30
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "index", "pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "index", "images"]
 
 
 def test_damaged_cached_vectors_do_not_become_an_index(colour_bundle, folder, tmp_path):
@@ -252,7 +252,7 @@ def test_damaged_cached_vectors_do_not_become_an_index(colour_bundle, folder, tm
     (cached,) = (tmp_path / "cache").glob("vectors-*/rows.bin")
     rows = np.fromfile(cached, np.float32).reshape(-1, 7)
     rows[::-1].tofile(cached)
-    with pytest.raises(QualityError, match="of 30 pictures do not find themselves first, first .*00"):
+    with pytest.raises(QualityError, match="of 30 images do not find themselves first, first .*00"):
         embed(colour_bundle, folder, tmp_path)
     assert not (tmp_path / "index").exists()
 

@@ -17,7 +17,7 @@ def write_annotations(path, images, annotations):
 def test_folder_is_searched_below_and_paths_are_relative_and_in_order(tmp_path, paint):
     for name in ("b.png", "a/ä.jpg", "a/z.JPG", ".hidden/c.png"):
         paint(tmp_path / name, "red")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     items = read_gallery(GalleryConfig(root=tmp_path)).items
     assert [item.path.as_posix() for item in items] == ["a/z.JPG", "a/ä.jpg", "b.png"]
     assert all(item.captions == () for item in items)
@@ -30,7 +30,7 @@ def test_a_file_is_absolute_though_the_root_is_relative(tmp_path, paint, monkeyp
     assert gallery.file_of(gallery.items[0]) == tmp_path / "photos" / "a.png"
 
 
-def test_annotated_pictures_that_are_absent_are_left_out_counted_and_logged(tmp_path, paint, caplog):
+def test_annotated_images_that_are_absent_are_left_out_counted_and_logged(tmp_path, paint, caplog):
     paint(tmp_path / "val" / "2.png", "red")
     paint(tmp_path / "val" / "1.png", "blue")
     paint(tmp_path / "val" / "unannotated.png", "green")
@@ -49,10 +49,10 @@ def test_annotated_pictures_that_are_absent_are_left_out_counted_and_logged(tmp_
         ("2.png", ("two",)),
     ]
     assert gallery.name == "val"
-    assert "1 of 3 annotated pictures are not in" in caplog.text
+    assert "1 of 3 annotated images are not in" in caplog.text
 
 
-def test_names_of_other_tools_find_their_pictures_in_a_gallery_too(tmp_path, paint, caplog):
+def test_names_of_other_tools_find_their_images_in_a_gallery_too(tmp_path, paint, caplog):
     for number in (1, 2, 3):
         paint(tmp_path / "val" / f"{number}.png", "red")
     names = {1.0: "val/1.png", 2.0: ".\\2.PNG", 3.0: "data/val/3.png", 4.0: "val/4.png"}
@@ -64,10 +64,10 @@ def test_names_of_other_tools_find_their_pictures_in_a_gallery_too(tmp_path, pai
         ("2.png", ("two",)),
         ("3.png", ()),
     ]
-    assert f"1 of 4 annotated pictures are not in {tmp_path}/val, e.g. {tmp_path}/val/4.png" in caplog.text
+    assert f"1 of 4 annotated images are not in {tmp_path}/val, e.g. {tmp_path}/val/4.png" in caplog.text
 
 
-def test_full_annotations_of_coco_val_give_the_pictures_that_are_there(shared_data):
+def test_full_annotations_of_coco_val_give_the_images_that_are_there(shared_data):
     config = GalleryConfig(
         root=shared_data / "coco", annotations="annotations_full/captions_val2017.json", images="val2017"
     )
@@ -90,11 +90,11 @@ def test_full_annotations_of_coco_val_give_the_pictures_that_are_there(shared_da
         ('{"images": [{"id": 1, "file_name": "/a"}], "annotations": []}', "leaves the folder"),
         (
             '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}',
-            "image id 1 names two pictures",
+            "image id 1 names two images",
         ),
         ('{"images": [], "annotations": [{"image_id": 7, "caption": "x"}]}', r"annotations\[0\].image_id 7 is not"),
         ('{"images": [], "annotations": [{"image_id": 7, "caption": 1}]}', r"annotations\[0\] must have"),
-        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": []}', "no pictures in"),
+        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": []}', "no images in"),
     ],
 )
 def test_malformed_annotations_are_one_line_with_the_place(tmp_path, text, message):
@@ -112,7 +112,7 @@ def test_missing_root_folder_and_annotations_are_named(tmp_path):
         read_gallery(GalleryConfig(root=tmp_path, images="nowhere"))
     with pytest.raises(DataError, match=r"absent\.json cannot be read"):
         read_gallery(GalleryConfig(root=tmp_path, annotations="absent.json"))
-    with pytest.raises(DataError, match="no pictures in"):
+    with pytest.raises(DataError, match="no images in"):
         read_gallery(GalleryConfig(root=tmp_path))
 
 

@@ -109,7 +109,7 @@ def test_search_is_the_exact_one_whatever_the_parts_and_ties_go_to_the_lower_row
         assert (np.diff(near.scores[row]) <= 0).all()
 
 
-def test_equal_pictures_keep_their_order_at_the_size_where_blas_sums_differently():
+def test_equal_images_keep_their_order_at_the_size_where_blas_sums_differently():
     rng = np.random.default_rng(0)
     vectors = np.repeat(unit(rng.standard_normal((37, 512))), 11, axis=0)
     near = in_memory(vectors).search(vectors[::11], 11)
@@ -123,13 +123,13 @@ def test_what_was_written_is_read_with_its_items(written):
     assert (item["id"], item["captions"], item["dhash"]) == ("id7", ["caption 7"], 1 << 63)
 
 
-def test_a_picture_is_found_by_its_id_by_its_content_and_in_its_folder(written):
+def test_an_image_is_found_by_its_id_by_its_content_and_in_its_folder(written):
     index = VectorIndex.open(written)
     assert index.row_of_id("id7") == 7
     assert index.rows_of_content("1").tolist() == [1, 4, 7, 10, 13, 16, 19]
     assert index.rows_of_content("9").tolist() == []
     assert str(index.file_of(7)) == "/p/7.jpg"
-    with pytest.raises(QueryError, match="no picture has the id 'id70'"):
+    with pytest.raises(QueryError, match="no image has the id 'id70'"):
         index.row_of_id("id70")
 
 

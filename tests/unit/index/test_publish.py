@@ -20,12 +20,12 @@ def bundles(write_colour_bundle, tmp_path):
 
 @pytest.fixture
 def published(album_tools, bundles, paint, tmp_path):
-    """publish(bundle, colour): index the pictures, one more than before, and publish that below tmp_path."""
+    """publish(bundle, colour): index the images, one more than before, and publish that below tmp_path."""
 
     def publish(bundle, *colours):
         for colour in colours:
-            paint(tmp_path / "pictures" / f"{colour}.png", colour)
-        return album_tools.publish_album(tmp_path / "pictures", bundle, tmp_path)
+            paint(tmp_path / "images" / f"{colour}.png", colour)
+        return album_tools.publish_album(tmp_path / "images", bundle, tmp_path)
 
     return publish
 

@@ -26,8 +26,8 @@ def home(tmp_path, paint, album_tools, colour_bundle):
     """A home with two images in it and their published index."""
     root = tmp_path / "home"
     for colour in ("red", "blue"):
-        paint(root / "pictures" / f"{colour}.png", colour)
-    album_tools.publish_album(root / "pictures", colour_bundle, root)
+        paint(root / "images" / f"{colour}.png", colour)
+    album_tools.publish_album(root / "images", colour_bundle, root)
     return root
 
 
@@ -35,7 +35,7 @@ def best_of(home):
     """Path of the first hit for "red", by each way to open an index."""
     engine = SearchEngine.open(home / "index", threads=1)
     (found,) = {
-        engine.picture_path(engine.search("red", 1).hits[0].id),
+        engine.image_path(engine.search("red", 1).hits[0].id),
         Path(engine.search("red", 1).hits[0].uri),
         Path(Finder.open(home / "index", threads=1).search("red", k=1).hits[0].uri),
     }
@@ -52,8 +52,8 @@ def store_absolute_paths(home):
 def test_a_published_index_stores_no_absolute_path_of_its_home(home):
     stored = (current_generation(home / "index") / "index.json").read_text()
     assert str(home) not in stored
-    assert json.loads(stored)["roots"] == ["../../../pictures"]
-    assert read_manifest(home / "index").roots == (str(home / "pictures"),)
+    assert json.loads(stored)["roots"] == ["../../../images"]
+    assert read_manifest(home / "index").roots == (str(home / "images"),)
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -62,7 +62,7 @@ def test_a_renamed_home_answers_and_nothing_is_written_for_it(home, earlier):
         store_absolute_paths(home)
     renamed = home.rename(home.with_name("re named ü"))
     before = hash_directory(renamed)
-    assert best_of(renamed) == renamed / "pictures" / "red.png"
+    assert best_of(renamed) == renamed / "images" / "red.png"
     assert index_info(renamed / "index", default_bundles=renamed / "bundles").bundle_path.startswith(str(renamed))
     assert hash_directory(renamed) == before
 
@@ -72,8 +72,8 @@ def test_a_copy_answers_with_its_own_files_while_the_original_is_there(home, ear
     if earlier:
         store_absolute_paths(home)
     copy = Path(shutil.copytree(home, home.with_name("copy")))
-    assert best_of(copy) == copy / "pictures" / "red.png"
-    assert best_of(home) == home / "pictures" / "red.png"
+    assert best_of(copy) == copy / "images" / "red.png"
+    assert best_of(home) == home / "images" / "red.png"
     assert Path(read_manifest(copy / "index").bundle_uri).is_relative_to(copy)
 
 
@@ -93,9 +93,9 @@ def test_an_index_without_its_bundle_names_where_it_should_be(home):
 
 def test_a_relative_path_and_a_link_lead_to_the_same_files(home, monkeypatch):
     monkeypatch.chdir(home.parent)
-    assert read_manifest(Path("home/index")).roots == (str(home / "pictures"),)
+    assert read_manifest(Path("home/index")).roots == (str(home / "images"),)
     home.with_name("link").symlink_to(home)
-    assert read_manifest(home.with_name("link") / "index").roots == (str(home.with_name("link") / "pictures"),)
+    assert read_manifest(home.with_name("link") / "index").roots == (str(home.with_name("link") / "images"),)
 
 
 def test_uris_of_object_stores_are_stored_as_they_are(tmp_path):
@@ -142,4 +142,4 @@ def index(home, bundle, *folders):
     done = update(Library(home / "library"), folders, options, warn=warned.append)
     assert not done.failed
     assert done.embedded in {0, done.added}
-    return done.pictures, warned
+    return done.images, warned

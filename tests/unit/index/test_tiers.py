@@ -134,12 +134,12 @@ def unit(rows):
 
 
 def vectors_and_queries():
-    """Pictures in clusters, the last 50 equal to others; queries that lie apart from them, as texts do."""
+    """Images in clusters, the last 50 equal to others; queries that lie apart from them, as texts do."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((40, DIM))
-    pictures = unit(centres[rng.integers(0, 40, COUNT)] + 0.5 * rng.standard_normal((COUNT, DIM)))
-    pictures[-50:] = pictures[:50]
-    return pictures, unit(centres[rng.integers(0, 40, 300)] + 0.7 * rng.standard_normal((300, DIM)) + 0.4)
+    images = unit(centres[rng.integers(0, 40, COUNT)] + 0.5 * rng.standard_normal((COUNT, DIM)))
+    images[-50:] = images[:50]
+    return images, unit(centres[rng.integers(0, 40, 300)] + 0.7 * rng.standard_normal((300, DIM)) + 0.4)
 
 
 VECTORS, QUERIES = vectors_and_queries()
@@ -408,8 +408,8 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from components.errors import StorageError
-from components.search.approximate import write_approximate
-from components.search.tiers import Hnsw
+from components.index.approximate import write_approximate
+from components.index.tiers import Hnsw
 import faiss
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -436,8 +436,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from components.configs import IndexTierConfig
-from components.search.index import VectorIndex
-from components.search.tier_building import add_tier
+from components.index.index import VectorIndex
+from components.index.tier_building import add_tier
 folder = Path(sys.argv[1])
 index = VectorIndex.open(folder)
 assert add_tier(folder, index.manifest, IndexTierConfig(), None) == index.manifest
@@ -532,7 +532,7 @@ def test_questions_keep_their_meaning_on_every_tier(engines):
         assert {hit.folder for hit in engine.search(questions[4]).hits} == {"part3"}
 
 
-def test_a_picture_of_the_index_finds_itself_first_on_every_tier(engines):
+def test_an_image_of_the_index_finds_itself_first_on_every_tier(engines):
     for engine in engines:
         for row in range(0, COUNT, 250):
             question = Query.parse({"terms": [{"like": f"{row:016x}"}], "fold": False, "k": 3})
@@ -546,12 +546,12 @@ def test_pages_follow_each_other_on_every_tier(engines):
         assert [hit.id for page in pages for hit in page] == whole
 
 
-# From pictures to an approximate index
+# From images to an approximate index
 
 
 @pytest.fixture
 def few_are_enough(monkeypatch):
-    """Lets a named kind be taken for a handful of pictures."""
+    """Lets a named kind be taken for a handful of images."""
     monkeypatch.setattr(tiers, "MIN_ROWS", 1)
 
 
@@ -559,9 +559,9 @@ def test_a_gallery_is_indexed_by_the_tier_of_its_config_and_published_with_its_f
     few_are_enough, tmp_path, paint, colour_bundle
 ):
     for number in range(12):
-        paint(tmp_path / "pictures" / f"{number:02d}.png", (20 * number, 255 - 20 * number, 90))
+        paint(tmp_path / "images" / f"{number:02d}.png", (20 * number, 255 - 20 * number, 90))
     config = EmbeddingConfig(device="cpu", threads=1, tier={"kind": "hnsw", "links": 4})
-    gallery = read_gallery(GalleryConfig(root=tmp_path / "pictures"))
+    gallery = read_gallery(GalleryConfig(root=tmp_path / "images"))
     cache = {"cache_dir": tmp_path / "cache", "max_failed_share": 0}
     index = embed_gallery(colour_bundle, gallery, tmp_path / "made", config, **cache)
     assert (index.manifest.kind, index.manifest.approximate.recall_at_10) == ("hnsw", 1.0)
@@ -579,12 +579,12 @@ def test_a_library_is_published_again_for_another_tier_and_for_a_damaged_file(
     few_are_enough, tmp_path, paint, colour_bundle
 ):
     for name in ("red", "green", "blue"):
-        paint(tmp_path / "pictures" / f"{name}.png", name)
+        paint(tmp_path / "images" / f"{name}.png", name)
     library = Library(tmp_path / "library")
 
     def index(kind):
         config = EmbeddingConfig(device="cpu", tier=IndexTierConfig(kind=kind))
-        summary = update(library, [tmp_path / "pictures"], IndexOptions(config, bundle=colour_bundle.path), warn=print)
+        summary = update(library, [tmp_path / "images"], IndexOptions(config, bundle=colour_bundle.path), warn=print)
         return summary.published, summary.embedded, VectorIndex.open(library.index)
 
     assert index("auto")[2].manifest.kind == "exact"

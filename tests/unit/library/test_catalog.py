@@ -26,7 +26,7 @@ def opened(path, warn=refuse):
 def filled(path, n=50):
     rows = [row(f"{i:04d}.jpg".encode(), mtime_ns=i) for i in range(n)]
     with opened(path) as catalog:
-        catalog.add_folder(b"/pictures")
+        catalog.add_folder(b"/images")
         catalog.put(rows)
         catalog.set(bundle="b" * 64)
         catalog.commit()

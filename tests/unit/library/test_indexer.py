@@ -33,18 +33,18 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), 
 
 
 class Home:
-    """A folder of pictures and a library of it."""
+    """A folder of images and a library of it."""
 
     def __init__(self, folder, bundle):
         self.folder = folder
-        self.pictures = folder / "pictures"
-        self.pictures.mkdir()
+        self.images = folder / "images"
+        self.images.mkdir()
         self.library = Library(folder / "library")
         self.bundle = bundle.path
         self.told = []
 
     def index(self, *folders, **options):
-        return self.index_known(*(folders or [self.pictures]), **options)
+        return self.index_known(*(folders or [self.images]), **options)
 
     def index_known(self, *folders, bundle="own", defaults=None, dry_run=False, forget=()):
         """Without folders: those the library has."""
@@ -65,7 +65,7 @@ class Home:
         return {os.fsencode(index.file_of(row)) for row in range(index.manifest.count)}
 
     def names(self):
-        return {os.fsdecode(path).removeprefix(f"{self.pictures}/") for path in self.paths()}
+        return {os.fsdecode(path).removeprefix(f"{self.images}/") for path in self.paths()}
 
 
 @pytest.fixture
@@ -87,12 +87,12 @@ def counts(summary):
 
 def fill(home, paint, n=6):
     for i in range(n):
-        old(paint(home.pictures / f"{i % 2}" / f"{i}.png", (i * 7 % 256, i * 31 % 256, 200)))
+        old(paint(home.images / f"{i % 2}" / f"{i}.png", (i * 7 % 256, i * 31 % 256, 200)))
 
 
-def test_pictures_are_found_by_the_colour_they_have(home, paint):
+def test_images_are_found_by_the_colour_they_have(home, paint):
     for name, colour in COLOURS.items():
-        paint(home.pictures / f"{name}.png", colour)
+        paint(home.images / f"{name}.png", colour)
     assert counts(home.index()) == {"added": 4, "embedded": 4}
     index = home.published()
     red = np.array([[1, 0, 0]], np.float32)
@@ -100,7 +100,7 @@ def test_pictures_are_found_by_the_colour_they_have(home, paint):
 
 
 def test_items_say_what_is_known_of_a_file_and_nothing_of_the_folders_above(home, paint):
-    path = paint(home.pictures / "trip" / "a.jpg", "red", (40, 30))
+    path = paint(home.images / "trip" / "a.jpg", "red", (40, 30))
     exif = Image.Exif()
     exif[0x0112], exif[0x0110] = 6, "X100"
     exif.get_ifd(0x8769)[0x9003] = "2021:05:06 07:08:09"
@@ -109,14 +109,14 @@ def test_items_say_what_is_known_of_a_file_and_nothing_of_the_folders_above(home
     home.index()
     index = home.published()
     item = index.item(0)
-    assert item["id"] == item_id(home.pictures, b"trip/a.jpg")
-    assert (item["folder"], item["name"], item["path"]) == ("pictures/trip", "a.jpg", b"trip/a.jpg")
+    assert item["id"] == item_id(home.images, b"trip/a.jpg")
+    assert (item["folder"], item["name"], item["path"]) == ("images/trip", "a.jpg", b"trip/a.jpg")
     assert (item["width_px"], item["height_px"], item["bytes"]) == (30, 40, path.stat().st_size)
     assert (str(item["taken_at"]), item["camera"]) == ("2021-05-06 07:08:09", "X100")
     assert str(item["modified_at"]) == "2020-09-13 12:26:40"
     assert item["captions"] == []
     assert index.file_of(0) == path
-    assert index.manifest.roots == (str(home.pictures),)
+    assert index.manifest.roots == (str(home.images),)
 
 
 def test_folders_of_equal_name_are_told_apart(home, paint, tmp_path):
@@ -133,17 +133,17 @@ def test_a_second_run_does_nothing_and_publishes_nothing(home, paint):
     before = home.published().path
     again = home.index()
     assert counts(again) == {"unchanged": 6}
-    assert (again.published, again.pictures, home.published().path) == (False, 6, before)
+    assert (again.published, again.images, home.published().path) == (False, 6, before)
 
 
 def test_edited_deleted_moved_and_copied_files_are_told_apart(home, paint):
     fill(home, paint, 6)
     home.index()
-    old(paint(home.pictures / "0" / "0.png", "white"), 1000)
-    (home.pictures / "0" / "2.png").unlink()
-    (home.pictures / "1" / "1.png").rename(home.pictures / "moved.png")
-    shutil.copy2(home.pictures / "1" / "3.png", home.pictures / "copy.png")
-    old(paint(home.pictures / "new.png", "red"))
+    old(paint(home.images / "0" / "0.png", "white"), 1000)
+    (home.images / "0" / "2.png").unlink()
+    (home.images / "1" / "1.png").rename(home.images / "moved.png")
+    shutil.copy2(home.images / "1" / "3.png", home.images / "copy.png")
+    old(paint(home.images / "new.png", "red"))
     summary = home.index()
     assert counts(summary) == {"changed": 1, "removed": 1, "moved": 1, "copied": 1, "added": 1, "unchanged": 3, "embedded": 2}  # fmt: skip
     assert home.names() == {"0/0.png", "0/4.png", "1/3.png", "1/5.png", "moved.png", "copy.png", "new.png"}
@@ -153,14 +153,14 @@ def test_edited_deleted_moved_and_copied_files_are_told_apart(home, paint):
 def test_a_touched_file_is_unchanged_and_its_time_is_published(home, paint):
     fill(home, paint, 2)
     home.index()
-    os.utime(home.pictures / "0" / "0.png", (1_500_000_000, 1_500_000_000))
+    os.utime(home.images / "0" / "0.png", (1_500_000_000, 1_500_000_000))
     summary = home.index()
     assert counts(summary) == {"unchanged": 2}
     assert "2017-07-14 02:40:00" in map(str, home.published().items["modified_at"].to_pylist())
 
 
 def test_a_file_that_changes_without_another_size_or_time_right_after_it_was_read_is_noticed(home, paint):
-    path = paint(home.pictures / "a.bmp", "red")
+    path = paint(home.images / "a.bmp", "red")
     now = time.time_ns()
     os.utime(path, ns=(now, now))
     home.index()
@@ -170,102 +170,102 @@ def test_a_file_that_changes_without_another_size_or_time_right_after_it_was_rea
 
 
 def test_equal_content_is_embedded_once(home, paint):
-    first = paint(home.pictures / "a.png", "red")
+    first = paint(home.images / "a.png", "red")
     for i in range(20):
-        shutil.copy(first, home.pictures / f"copy {i}.png")
+        shutil.copy(first, home.images / f"copy {i}.png")
     assert counts(home.index()) == {"added": 1, "copied": 20, "embedded": 1}
     assert home.published().manifest.count == 21
 
 
 def test_broken_files_are_named_once_and_tried_again_only_when_they_change(home, paint):
     fill(home, paint, 3)
-    old(home.pictures / "0" / "0.png").write_bytes(b"no picture")
-    old(home.pictures / "0" / "0.png")
-    (home.pictures / "empty.jpg").touch()
-    old(home.pictures / "empty.jpg")
+    old(home.images / "0" / "0.png").write_bytes(b"no image")
+    old(home.images / "0" / "0.png")
+    (home.images / "empty.jpg").touch()
+    old(home.images / "empty.jpg")
     summary = home.index()
-    broken, empty = f"{home.pictures}/0/0.png", f"{home.pictures}/empty.jpg"
+    broken, empty = f"{home.images}/0/0.png", f"{home.images}/empty.jpg"
     assert set(summary.failed) == {broken, empty}
     assert summary.failed[empty] == "the file is empty (0 bytes)"
     assert home.published().manifest.failed == summary.failed
     again = home.index()
     assert (again.failed, again.still_failing, again.published) == ({}, 2, False)
-    old(paint(home.pictures / "0" / "0.png", "red"), 50)
+    old(paint(home.images / "0" / "0.png", "red"), 50)
     mended = home.index()
-    assert (counts(mended)["changed"], mended.still_failing, mended.pictures) == (1, 1, 3)
+    assert (counts(mended)["changed"], mended.still_failing, mended.images) == (1, 1, 3)
 
 
 def test_broken_files_are_tried_again_when_other_software_decodes_them(home):
-    (home.pictures / "a.png").write_bytes(b"x")
-    old(home.pictures / "a.png")
+    (home.images / "a.png").write_bytes(b"x")
+    old(home.images / "a.png")
     home.index()
     with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
         raw.execute("DELETE FROM settings WHERE name = 'decoders'")
-    assert list(home.index().failed) == [f"{home.pictures}/a.png"]
+    assert list(home.index().failed) == [f"{home.images}/a.png"]
     assert home.index().failed == {}
 
 
 def test_a_thousand_broken_among_a_thousand_good_ones_cost_the_good_ones_nothing(home, paint):
     for i in range(1000):
-        good = paint(home.pictures / f"g{i}.png", (i % 256, i // 256, 0), (4, 3)).read_bytes()
-        (home.pictures / f"b{i}.png").write_bytes(good[: 8 + i % 40])
+        good = paint(home.images / f"g{i}.png", (i % 256, i // 256, 0), (4, 3)).read_bytes()
+        (home.images / f"b{i}.png").write_bytes(good[: 8 + i % 40])
     summary = home.index()
-    assert (len(summary.failed), summary.pictures, summary.embedded) == (1000, 1000, 1000)
+    assert (len(summary.failed), summary.images, summary.embedded) == (1000, 1000, 1000)
     assert home.names() == {f"g{i}.png" for i in range(1000)}
 
 
 def test_odd_names_survive(home, paint):
     odd = [b"new\nline.png", b"caf\xe9.png", "日本 🐕.png".encode(), b'tab\t".png']
     for i, name in enumerate(odd):
-        paint(home.pictures / "x.png", (i, 2, 3)).rename(os.fsdecode(os.fsencode(home.pictures) + b"/" + name))
-    broken = os.fsencode(home.pictures) + b"/broken\xff\n.png"
+        paint(home.images / "x.png", (i, 2, 3)).rename(os.fsdecode(os.fsencode(home.images) + b"/" + name))
+    broken = os.fsencode(home.images) + b"/broken\xff\n.png"
     Path(os.fsdecode(broken)).write_bytes(b"x")
     summary = home.index()
-    assert home.paths() == {os.fsencode(home.pictures) + b"/" + name for name in odd}
-    assert list(summary.failed) == [f"{home.pictures}/broken\\xff\n.png"]
+    assert home.paths() == {os.fsencode(home.images) + b"/" + name for name in odd}
+    assert list(summary.failed) == [f"{home.images}/broken\\xff\n.png"]
     json.loads(summary.model_dump_json())
     assert home.index().unchanged + home.index().still_failing >= 1
 
 
 def test_a_folder_whose_own_name_is_not_utf8_is_refused_and_the_one_above_works(home, paint):
-    folder = Path(os.fsdecode(os.fsencode(home.pictures) + b"/caf\xe9"))
+    folder = Path(os.fsdecode(os.fsencode(home.images) + b"/caf\xe9"))
     paint(folder / "a.png", "red")
     with pytest.raises(DataError, match="its name is not UTF-8; give the folder above it"):
         home.index(folder)
-    assert home.index().pictures == 1
+    assert home.index().images == 1
 
 
-def test_a_root_that_is_absent_or_suddenly_empty_keeps_its_pictures_until_it_is_forgotten(home, paint, tmp_path):
+def test_a_root_that_is_absent_or_suddenly_empty_keeps_its_images_until_it_is_forgotten(home, paint, tmp_path):
     fill(home, paint, 4)
     home.index()
-    home.pictures.rename(tmp_path / "unmounted")
+    home.images.rename(tmp_path / "unmounted")
     summary = home.index()
-    assert (summary.absent, summary.removed, summary.pictures) == (4, 0, 4)
+    assert (summary.absent, summary.removed, summary.images) == (4, 0, 4)
     assert "its 4 known images are kept, --forget removes them" in home.told[0]
-    home.pictures.mkdir()  # the mount point
+    home.images.mkdir()  # the mount point
     assert home.index().absent == 4
-    home.pictures.rmdir()
-    (tmp_path / "unmounted").rename(home.pictures)
+    home.images.rmdir()
+    (tmp_path / "unmounted").rename(home.images)
     assert counts(home.index()) == {"unchanged": 4}
     other = paint(tmp_path / "other" / "a.png", "red").parent
     home.index(other)
-    summary = update(home.library, [], IndexOptions(config=EmbeddingConfig()), forget=[home.pictures], warn=print)
-    assert (summary.folders, summary.pictures) == ((str(other),), 1)
+    summary = update(home.library, [], IndexOptions(config=EmbeddingConfig()), forget=[home.images], warn=print)
+    assert (summary.folders, summary.images) == ((str(other),), 1)
     with pytest.raises(DataError, match="is not a folder of this library; it has .*other"):
-        home.index(other, forget=[home.pictures])
+        home.index(other, forget=[home.images])
 
 
 def test_the_last_folder_can_be_forgotten(home, paint):
     fill(home, paint, 2)
     home.index()
-    summary = update(home.library, [], IndexOptions(config=EmbeddingConfig()), forget=[home.pictures], warn=print)
-    assert (summary.pictures, home.published().manifest.count) == (0, 0)
+    summary = update(home.library, [], IndexOptions(config=EmbeddingConfig()), forget=[home.images], warn=print)
+    assert (summary.images, home.published().manifest.count) == (0, 0)
 
 
 def test_an_outer_folder_added_later_costs_no_reading(home, paint):
     fill(home, paint, 4)
-    home.index(home.pictures / "0")
-    summary = home.index(home.pictures)
+    home.index(home.images / "0")
+    summary = home.index(home.images)
     assert counts(summary) == {"added": 2, "unchanged": 2, "embedded": 2}
     index = home.published()
     assert sorted(index.items["path"].to_pylist()) == [b"0/0.png", b"0/2.png", b"1/1.png", b"1/3.png"]
@@ -280,7 +280,7 @@ def test_a_library_inside_its_own_folder_indexes_itself_not(tmp_path, colour_bun
 
 
 def test_what_cannot_be_indexed_is_refused_in_one_line(home, paint, tmp_path):
-    with pytest.raises(DataError, match="no such folder; name folders that hold pictures"):
+    with pytest.raises(DataError, match="no such folder; name folders that hold images"):
         home.index(tmp_path / "nowhere")
     with pytest.raises(DataError, match="the library has no folders yet"):
         update(home.library, [], IndexOptions(config=EmbeddingConfig()), warn=print)
@@ -288,8 +288,8 @@ def test_what_cannot_be_indexed_is_refused_in_one_line(home, paint, tmp_path):
         home.index(bundle=None)
 
 
-def test_a_folder_without_pictures_gives_an_empty_index(home):
-    assert home.index().pictures == 0
+def test_a_folder_without_images_gives_an_empty_index(home):
+    assert home.index().images == 0
 
 
 def test_a_dry_run_tells_and_writes_nothing(home, paint):
@@ -297,9 +297,9 @@ def test_a_dry_run_tells_and_writes_nothing(home, paint):
     assert counts(home.index(dry_run=True)) == {"added": 4}
     assert not home.library.root.exists()
     home.index()
-    (home.pictures / "0" / "0.png").rename(home.pictures / "m.png")
-    (home.pictures / "1" / "1.png").unlink()
-    paint(home.pictures / "new.png", "red")
+    (home.images / "0" / "0.png").rename(home.images / "m.png")
+    (home.images / "1" / "1.png").unlink()
+    paint(home.images / "new.png", "red")
     before = {path: path.stat().st_mtime_ns for path in home.library.root.rglob("*")}
     assert counts(home.index(dry_run=True)) == {"added": 1, "moved": 1, "removed": 1, "unchanged": 2}
     assert {path: path.stat().st_mtime_ns for path in home.library.root.rglob("*")} == before
@@ -316,7 +316,7 @@ def test_a_new_bundle_is_said_embeds_all_again_and_the_old_index_answers_until_t
     other = write_colour_bundle(tmp_path / "other", dataset="later", input_px=16)
     summary = home.index(bundle=other.path)
     assert (summary.embedded, summary.unchanged, summary.bundle) == (5, 5, other.sha256)
-    assert f"changed from {first.bundle[:12]} to {other.sha256[:12]}: 5 pictures are embedded again" in home.told[0]
+    assert f"changed from {first.bundle[:12]} to {other.sha256[:12]}: 5 images are embedded again" in home.told[0]
     assert home.published().manifest.bundle_sha256 == other.sha256
     own = Path(home.published().manifest.bundle_uri)
     assert own == home.library.bundles / other.sha256[:16]
@@ -330,12 +330,12 @@ def test_files_that_changed_a_moment_ago_are_counted_among_what_a_new_bundle_emb
 ):
     fill(home, paint, 3)
     for colour in COLOURS:
-        paint(home.pictures / f"{colour}.png", colour)  # too young to be trusted by their size and time
-    shutil.copy(home.pictures / "red.png", home.pictures / "rot.png")
+        paint(home.images / f"{colour}.png", colour)  # too young to be trusted by their size and time
+    shutil.copy(home.images / "red.png", home.images / "rot.png")
     home.index()
     summary = home.index(bundle=write_colour_bundle(tmp_path / "other", input_px=16).path)
     assert summary.embedded == 7
-    assert ": 7 pictures are embedded again" in home.told[0]
+    assert ": 7 images are embedded again" in home.told[0]
 
 
 def test_a_bundle_published_later_is_taken_and_an_earlier_one_is_not(home, paint, write_colour_bundle, tmp_path):
@@ -360,7 +360,7 @@ def test_a_first_run_that_was_stopped_goes_on_with_its_bundle(home, paint):
     home.index()
     shutil.rmtree(home.library.index)
     home.library.catalog.unlink()
-    assert home.index(bundle=None).pictures == 2
+    assert home.index(bundle=None).images == 2
 
 
 def test_a_damaged_copy_of_the_bundle_is_replaced_by_the_given_one(home, paint):
@@ -435,7 +435,7 @@ def test_a_damaged_catalogue_costs_reading_and_no_embedding(home, paint, damage)
         with contextlib.closing(sqlite3.connect(home.library.catalog)) as raw, raw:
             raw.execute("UPDATE files SET width_px = 9")
     summary = home.index_known(bundle=None)
-    assert (summary.added + summary.copied, summary.embedded, summary.pictures) == (6, 0, 6)
+    assert (summary.added + summary.copied, summary.embedded, summary.images) == (6, 0, 6)
     assert home.published().items.equals(expected)
     assert len(home.told) == (2 if damage == "garbage" else 1)
 
@@ -465,7 +465,7 @@ def test_folders_that_a_catalogue_has_lost_are_taken_from_the_published_index_an
     for given in ((), (first,)):
         lose(home, damage)
         summary = home.index_known(*given)
-        assert summary.pictures == 2
+        assert summary.images == 2
         assert home.published().items.equals(expected), "labels too: photos and photos (2)"
         told = [words for words in home.told if words.endswith("; they are kept")]
         silent = [second] if damage == "row" or given else [first, second]
@@ -491,7 +491,7 @@ def test_a_library_of_a_version_without_checksums_is_adopted_without_embedding_a
 def test_a_lost_folder_that_is_given_or_forgotten_needs_no_word(of_two):
     home, first, second = of_two
     lose(home, "gone")
-    assert home.index_known(first, second).pictures == 2
+    assert home.index_known(first, second).images == 2
     lose(home, "gone")
     assert home.index_known(first, forget=[second]).folders == (str(first),)
     assert home.told == []
@@ -503,12 +503,12 @@ def test_where_catalogue_and_index_are_both_lost_a_folder_is_asked_for(of_two):
     (home.published().path / "index.json").write_bytes(b"{")
     with pytest.raises(DataError, match="the library has no folders yet; name some"):
         home.index_known()
-    assert home.index_known(first).pictures == 1
+    assert home.index_known(first).images == 1
 
 
 @pytest.mark.parametrize("damage", ["garbage", "gone", "rows"])
 @pytest.mark.parametrize("emptied", [False, True])
-def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_pictures(of_two, tmp_path, damage, emptied):
+def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_images(of_two, tmp_path, damage, emptied):
     home, _, second = of_two
     expected = home.published().items
     second.rename(tmp_path / "unmounted")
@@ -522,7 +522,7 @@ def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_pictur
     if damage != "garbage":  # a dry run refuses that one
         assert home.index_known(dry_run=True).absent == 1
     summary = home.index_known()
-    assert (summary.pictures, summary.absent, summary.removed, summary.embedded) == (2, 1, 0, 0)
+    assert (summary.images, summary.absent, summary.removed, summary.embedded) == (2, 1, 0, 0)
     assert home.published().items.equals(expected)
     assert any(words.startswith(f"{second}: ") and "its 1 known image is kept" in words for words in home.told)
     assert home.index_known().published is False
@@ -531,7 +531,7 @@ def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_pictur
     (tmp_path / "unmounted").rename(second)
     assert counts(home.index_known()) == {"unchanged": 2}
     assert home.published().items.equals(expected)
-    assert home.index_known(forget=[second]).pictures == 1
+    assert home.index_known(forget=[second]).images == 1
 
 
 # Interruptions, and others at work
@@ -555,14 +555,14 @@ def test_a_file_that_goes_while_it_is_indexed_is_no_failure(home, paint, monkeyp
 
     def and_then_one_goes(*arguments, **options):
         scan = whole(*arguments, **options)
-        (home.pictures / "0" / "0.png").unlink()
-        paint(home.pictures / "1" / "1.png", "white")
+        (home.images / "0" / "0.png").unlink()
+        paint(home.images / "1" / "1.png", "white")
         return scan
 
     with monkeypatch.context() as patch:
         patch.setattr(indexer, "scan_folders", and_then_one_goes)
         summary = home.index()
-    assert (summary.vanished, summary.failed, summary.pictures) == (1, {}, 3)
+    assert (summary.vanished, summary.failed, summary.images) == (1, {}, 3)
     again = home.index()
     assert again.unchanged == 3, "its time was taken before it was read, so it was read once more"
     assert home.names() == {"0/2.png", "1/1.png", "1/3.png"}
@@ -573,9 +573,9 @@ import os, signal, sys
 from pathlib import Path
 from components.configs import EmbeddingConfig
 from components.library.indexer import IndexOptions, update
-from components.library.place import Library
+from components.library.library import Library
 
-pictures, bundle, *runs = sys.argv[1:]
+images, bundle, *runs = sys.argv[1:]
 for run in runs:  # LIBRARY:N, to be killed at the N-th touch of a file of the library; 0: never
     library, _, n = run.rpartition(":")
     child = os.fork()
@@ -592,7 +592,7 @@ for run in runs:  # LIBRARY:N, to be killed at the N-th touch of a file of the l
         sys.addaudithook(watch)
         options = IndexOptions(config=EmbeddingConfig(device="cpu", batch_images=2), bundle=Path(bundle))
         try:
-            update(Library(Path(library)), [Path(pictures)], options, warn=lambda _: None)
+            update(Library(Path(library)), [Path(images)], options, warn=lambda _: None)
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)
@@ -606,7 +606,7 @@ for run in runs:  # LIBRARY:N, to be killed at the N-th touch of a file of the l
 
 
 def run(home, *runs, **options):
-    command = [sys.executable, "-c", RUNNER, str(home.pictures), str(home.bundle), *runs]
+    command = [sys.executable, "-c", RUNNER, str(home.images), str(home.bundle), *runs]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False, **options)
 
@@ -615,8 +615,8 @@ def run(home, *runs, **options):
 def test_killed_at_any_moment_the_next_run_gives_the_index_of_an_uninterrupted_one(home, paint, tmp_path):
     chance = random.Random(4)
     for i in range(40):
-        paint(home.pictures / f"{i % 5}" / f"{i}.png", tuple(chance.randrange(256) for _ in range(3)), (60, 40))
-    (home.pictures / "broken.png").write_bytes(b"x")
+        paint(home.images / f"{i % 5}" / f"{i}.png", tuple(chance.randrange(256) for _ in range(3)), (60, 40))
+    (home.images / "broken.png").write_bytes(b"x")
     done = run(home, f"{home.library.root}:0")
     assert done.returncode == 0, done.stderr
     whole = int(done.stdout.split()[0])
@@ -638,7 +638,7 @@ def test_killed_at_any_moment_the_next_run_gives_the_index_of_an_uninterrupted_o
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(home, paint):
     for i in range(40):
-        paint(home.pictures / f"{i}.png", (i, 0, 0), (60, 40))
+        paint(home.images / f"{i}.png", (i, 0, 0), (60, 40))
     limit = 20_000
 
     def no_space():
@@ -649,7 +649,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(home, paint):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("StorageError: ")
-    assert home.index().pictures == 40
+    assert home.index().images == 40
 
 
 def test_a_library_that_cannot_be_written_is_one_line(home, paint, tmp_path):
@@ -667,8 +667,8 @@ def test_unused_vectors_are_dropped_once_they_are_most(home, paint, monkeypatch)
     fill(home, paint, 12)
     home.index()
     for i in range(8):
-        (home.pictures / f"{i % 2}" / f"{i}.png").unlink()
-    assert home.index().pictures == 4
+        (home.images / f"{i % 2}" / f"{i}.png").unlink()
+    assert home.index().images == 4
     (cache,) = home.library.root.glob("vectors-*")
     assert len((cache / "keys.tsv").read_text().splitlines()) == 4
     shutil.rmtree(home.library.index)
@@ -723,7 +723,7 @@ def causes_of(folders, tmp_path, act, n=1):
     return found
 
 
-def test_a_new_picture_is_noticed_and_other_files_are_not(tmp_path, paint):
+def test_a_new_image_is_noticed_and_other_files_are_not(tmp_path, paint):
     (tmp_path / "p").mkdir()
     (tmp_path / "library").mkdir()
     quiet = iter([(tmp_path / "p" / "notes.txt").touch, lambda: paint(tmp_path / "library" / "a.png", "red")])
@@ -731,7 +731,7 @@ def test_a_new_picture_is_noticed_and_other_files_are_not(tmp_path, paint):
     def act(_):
         next(quiet, lambda: paint(tmp_path / "p" / "a.png", "red"))()
 
-    assert causes_of([tmp_path], tmp_path, act) == ["pictures"]
+    assert causes_of([tmp_path], tmp_path, act) == ["images"]
 
 
 def test_a_new_default_bundle_is_noticed(tmp_path):

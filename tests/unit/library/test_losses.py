@@ -52,14 +52,14 @@ def test_a_source_that_loses_half_of_twenty_images_keeps_them_until_they_are_pru
     line = f"{photos}: 10 of 20 images are missing, which are kept; run image-finder index --prune if they are gone for good"
     for arguments in (["--dry-run"], [], []):
         summary, said = index(*arguments)
-        assert (summary["pictures"], summary["removed"], summary["absent"]) == (20, 0, 10)
+        assert (summary["images"], summary["removed"], summary["absent"]) == (20, 0, 10)
         assert summary["kept"] == {str(photos): 10}
         assert line in said
     assert index("--prune", "--dry-run")[0]["removed"] == 10
     summary, said = index("--prune")
-    assert (summary["pictures"], summary["removed"], summary["kept"]) == (10, 10, {})
+    assert (summary["images"], summary["removed"], summary["kept"]) == (10, 10, {})
     assert said == []
-    assert index()[0]["pictures"] == 10
+    assert index()[0]["images"] == 10
 
 
 def test_kept_images_stay_kept_when_others_arrive_and_are_known_again_when_they_return(index, paint, tmp_path):
@@ -71,7 +71,7 @@ def test_kept_images_stay_kept_when_others_arrive_and_are_known_again_when_they_
     assert index()[0]["kept"] == {str(photos): 11}
     fill(photos, paint, 40, start=100)  # the missing ones are fewer than half now
     summary, _ = index()
-    assert (summary["added"], summary["kept"], summary["pictures"]) == (40, {str(photos): 11}, 61)
+    assert (summary["added"], summary["kept"], summary["images"]) == (40, {str(photos): 11}, 61)
     away.rename(photos / "back")
     summary, _ = index()
     assert (summary["moved"], summary["kept"]) == (7, {str(photos): 4}), "under another name they have moved"
@@ -111,11 +111,11 @@ def test_a_hidden_entry_does_not_make_an_emptied_source_present(index, paint, tm
     photos.rename(tmp_path / "unmounted")
     (photos / rest).mkdir(parents=True)
     summary, said = index()
-    assert (summary["pictures"], summary["absent"], summary["kept"]) == (3, 3, {str(photos): 3})
+    assert (summary["images"], summary["absent"], summary["kept"]) == (3, 3, {str(photos): 3})
     kept = "its 3 known images are kept, --prune removes them, --forget the source too"
     assert said == [f"{photos}: empty, as a disk that is not mounted; {kept}"]
     summary, _ = index("--prune")
-    assert (summary["pictures"], summary["removed"], summary["folders"]) == (0, 3, [str(photos)])
+    assert (summary["images"], summary["removed"], summary["folders"]) == (0, 3, [str(photos)])
 
 
 DISKS = """
@@ -137,7 +137,7 @@ def index(*words):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
         main(["index", *words, "--bundle", bundle, "--json"])
     summary = json.loads(out.getvalue())
-    print(json.dumps([summary["pictures"], summary["removed"], summary["kept"], err.getvalue().splitlines()]))
+    print(json.dumps([summary["images"], summary["removed"], summary["kept"], err.getvalue().splitlines()]))
 
 mount(nas)
 index(source)
@@ -183,8 +183,8 @@ def test_images_of_a_disk_that_is_not_mounted_are_kept_until_they_are_pruned(
     first, rehearsed, unmounted, again, back, deleted, pruned, last = map(json.loads, done.stdout.splitlines())
     nas = str(photos / "nas")
     assert first == [own + 3, 0, {}, []]
-    for pictures, removed, kept, said in (rehearsed, unmounted, again):
-        assert (pictures, removed) == (own + 3, 0)
+    for images, removed, kept, said in (rehearsed, unmounted, again):
+        assert (images, removed) == (own + 3, 0)
         if own:
             assert kept == {nas: 3}
             assert said == [
@@ -293,5 +293,5 @@ def test_images_that_are_missing_when_the_catalogue_is_lost_are_kept_too(index, 
         with contextlib.closing(sqlite3.connect(catalog)) as raw, raw:
             raw.execute("UPDATE files SET crc = 0")
     summary, _ = index()
-    assert (summary["pictures"], summary["kept"], summary["embedded"]) == (30, {str(photos): 18}, 0)
-    assert index("--prune")[0]["pictures"] == 12
+    assert (summary["images"], summary["kept"], summary["embedded"]) == (30, {str(photos): 18}, 0)
+    assert index("--prune")[0]["images"] == 12

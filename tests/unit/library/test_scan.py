@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.images.images import PICTURE_ENDINGS
+from components.images.images import IMAGE_ENDINGS
 from components.library.ignore import IgnoreRules
 from components.library.scan import Scan, outermost_first, scan_folders
 from components.library.unsupported import KIND_OF_ENDING, by_kind, unsupported_text
@@ -27,7 +27,7 @@ def names(root, *others, **options):
     return {os.fsdecode(path)[len(str(root)) + 1 :] for path in scan.files}
 
 
-def test_pictures_are_found_at_any_depth_with_size_and_time(tmp_path):
+def test_images_are_found_at_any_depth_with_size_and_time(tmp_path):
     file = touch(tmp_path / "a" / "b" / "C.JPG", b"12345")
     os.utime(file, ns=(5, 1_700_000_000_123_456_789))
     touch(tmp_path / "a" / "notes.txt")
@@ -87,7 +87,7 @@ def test_link_loops_end_and_links_that_lead_out_are_counted_and_not_followed(tmp
     assert scan_folders([os.fsencode(root), os.fsencode(outside)]).links_outside == 0
 
 
-def test_pipes_with_a_picture_ending_are_left_out(tmp_path):
+def test_pipes_with_an_image_ending_are_left_out(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert names(tmp_path) == set()
 
@@ -219,7 +219,7 @@ def test_unsupported_formats_are_named_by_kind_with_the_most_frequent_ending_fir
         "1,002 videos (.mp4 1,000, .mov 2), 1 camera raw file (.cr2), 3 JPEG XL images (.jxl), "
         "2 Photoshop documents (.psd), 1 SVG drawing (.svg)"
     )
-    assert KIND_OF_ENDING.keys().isdisjoint(PICTURE_ENDINGS)
+    assert KIND_OF_ENDING.keys().isdisjoint(IMAGE_ENDINGS)
 
 
 def test_a_line_that_is_no_pattern_is_logged_and_the_others_hold(caplog):

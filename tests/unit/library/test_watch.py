@@ -40,7 +40,7 @@ seen.append(view_of(scan_folders([os.fsencode(folder)])))
 for cause, polling in watch.causes():
     seen.append(view_of(scan_folders([os.fsencode(folder)])))
     say(cause, polling)
-    if cause == "pictures" and limit:
+    if cause == "images" and limit:
         limit.write_text("1000")
         watch.rescan_s = 0.1
 """
@@ -79,9 +79,9 @@ def test_a_folder_that_may_not_be_listed_does_not_end_the_watch_of_those_after_i
         readable = [path for path in photos.iterdir() if path.name != "locked"]
         for folder in (readable[0], readable[-1]):
             paint(folder / "new.png", "blue")
-            assert said() == ["pictures", ""]
+            assert said() == ["images", ""]
         (photos / "locked").chmod(0o755)
-        assert said()[0] in {"folders", "pictures"}, "once it may be listed it is"
+        assert said()[0] in {"folders", "images"}, "once it may be listed it is"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_above_the_systems_limits_folders_are_looked_through_and_one_line_says_s
         assert cause == "start"
         assert reason in polling
         paint(Path(last_of(photos)) / "new.png", "blue")
-        assert said() == ["pictures", polling]
+        assert said() == ["images", polling]
         assert said() == ["interval", polling], "then the limit, which has been raised since, is tried again"
         assert said() == ["warning", "the system reports changes again"]
         assert said() == ["start", ""]
@@ -118,7 +118,7 @@ def test_a_folder_whose_name_is_not_utf8_is_looked_through(photos, paint, tmp_pa
         assert r"cannot watch" in said()[1]
         assert said()[0] == "start"
         paint(tmp_path / "new.png", "blue").rename(odd / "new.png")
-        assert said()[0] == "pictures"
+        assert said()[0] == "images"
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_folders_that_come_and_go_are_noticed_and_watched(photos, paint):
         lambda: away.rename(photos / "s1"),
         (photos / "s1" / "new" / "a.png").unlink,
     ]
-    assert causes_of(photos, steps) == ["pictures"] * 7
+    assert causes_of(photos, steps) == ["images"] * 7
 
 
 @pytest.mark.usefixtures("prompt")
@@ -177,7 +177,7 @@ def test_an_update_is_due_at_intervals_although_nothing_is_reported(photos):
 
 def test_a_disk_that_is_mounted_below_a_source_is_noticed(photos):
     program = WATCH.replace(
-        '    if cause == "pictures" and limit',
+        '    if cause == "images" and limit',
         '    if cause == "start":\n        os.system(f"mount -t tmpfs none {folder}/s1")\n    if limit',
     )
     command = ["unshare", "--map-root-user", "--mount", sys.executable, "-c", program, str(photos), "", ""]

@@ -28,7 +28,7 @@ def unit(rng, rows, dim=8):
 
 
 def test_a_table_worked_by_hand():
-    # Pictures along x and y. Cosines of the captions with (x, y): (1, 0), (0.6, 0.8), (0.8, 0.6).
+    # Images along x and y. Cosines of the captions with (x, y): (1, 0), (0.6, 0.8), (0.8, 0.6).
     found = calibrate([[1, 0], [0, 1]], [[1, 0], [0.6, 0.8], [0.8, 0.6]], [0, 0, 1])
     # True pairs: 1, 0.6, 0.6. Best of each caption: 1, 0.8, 0.8.
     assert found.quantiles[0] == found.quantiles[10] == pytest.approx(0.6, abs=1e-6)

@@ -33,42 +33,42 @@ def ranks_of(owners, text_to_image, image_to_text, n_images=None):
     )
 
 
-def drawn_pair(seed, n_pictures=40, better=0.0):
-    """Two models' ranks of captions of pictures that are hard or easy for both; pictures own 0 to 5 captions."""
+def drawn_pair(seed, n_images=40, better=0.0):
+    """Two models' ranks of captions of images that are hard or easy for both; images own 0 to 5 captions."""
     rng = np.random.default_rng(seed)
-    owners = np.repeat(np.arange(n_pictures), rng.integers(0, 6, n_pictures))
+    owners = np.repeat(np.arange(n_images), rng.integers(0, 6, n_images))
     rng.shuffle(owners)
-    hard = rng.normal(1.5, 1.0, n_pictures)
+    hard = rng.normal(1.5, 1.0, n_images)
     captioned = np.unique(owners)
 
-    def drawn(pictures, shift):
-        noise = rng.normal(0, 0.5, len(pictures))
-        return np.maximum(1, np.exp(hard[pictures] + noise - shift)).astype(np.int64)
+    def drawn(images, shift):
+        noise = rng.normal(0, 0.5, len(images))
+        return np.maximum(1, np.exp(hard[images] + noise - shift)).astype(np.int64)
 
-    return tuple(ranks_of(owners, drawn(owners, shift), drawn(captioned, shift), n_pictures) for shift in (better, 0.0))
+    return tuple(ranks_of(owners, drawn(owners, shift), drawn(captioned, shift), n_images) for shift in (better, 0.0))
 
 
 def by_brute_force(candidate, champion, ks, samples, seed):
     """Gain and interval, query by query and draw by draw."""
 
-    def mean_recall(ranks, pictures):
+    def mean_recall(ranks, images):
         recalls = []
         for k in ks:
-            own = [rank <= k for p in pictures for rank in ranks.text_to_image[ranks.image_of_caption == p]]
+            own = [rank <= k for p in images for rank in ranks.text_to_image[ranks.image_of_caption == p]]
             recalls.append(sum(own) / len(own))
         for k in ks:
-            own = [ranks.image_to_text[np.flatnonzero(ranks.captioned_images == p)[0]] <= k for p in pictures]
+            own = [ranks.image_to_text[np.flatnonzero(ranks.captioned_images == p)[0]] <= k for p in images]
             recalls.append(sum(own) / len(own))
         return sum(recalls) / len(recalls)
 
-    pictures = candidate.captioned_images
+    images = candidate.captioned_images
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(samples):
-        drawn = pictures[rng.integers(len(pictures), size=len(pictures))]
+        drawn = images[rng.integers(len(images), size=len(images))]
         draws.append(mean_recall(candidate, drawn) - mean_recall(champion, drawn))
     low, high = np.percentile(draws, [2.5, 97.5])
-    return mean_recall(candidate, pictures) - mean_recall(champion, pictures), low, high
+    return mean_recall(candidate, images) - mean_recall(champion, images), low, high
 
 
 def compared(candidate, champion, ks=KS, *, slices=None, samples=300, seed=0):
@@ -76,19 +76,19 @@ def compared(candidate, champion, ks=KS, *, slices=None, samples=300, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gain_and_interval_are_those_of_a_resampling_of_pictures_done_by_hand(seed):
-    candidate, champion = drawn_pair(seed, n_pictures=15, better=0.3)
+def test_gain_and_interval_are_those_of_a_resampling_of_images_done_by_hand(seed):
+    candidate, champion = drawn_pair(seed, n_images=15, better=0.3)
     found = compared(candidate, champion, samples=100, seed=seed)
     gain, low, high = by_brute_force(candidate, champion, KS, 100, seed)
     assert found.gain == pytest.approx(gain, abs=1e-12)
     assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-12)
-    assert (found.n_pictures, found.bootstrap_samples) == (len(candidate.captioned_images), 100)
+    assert (found.n_images, found.bootstrap_samples) == (len(candidate.captioned_images), 100)
 
 
 def test_differences_of_a_hand_worked_table():
-    # Pictures 0, 1, 2 with captions 0 | 1, 2 | 3. Hits at 1 and 5, candidate minus champion, caption by caption:
+    # Images 0, 1, 2 with captions 0 | 1, 2 | 3. Hits at 1 and 5, candidate minus champion, caption by caption:
     # rank 1 against 3: +1, 0; 9 against 2: 0, -1; 4 against 4: 0, 0; 5 against 6: 0, +1. Sum 1 of 8 questions.
-    # Pictures: 1 against 1, 2 against 9 (0, +1), 7 against 1 (-1, -1). Sum -1 of 6.
+    # Images: 1 against 1, 2 against 9 (0, +1), 7 against 1 (-1, -1). Sum -1 of 6.
     owners = [0, 1, 1, 2]
     candidate = ranks_of(owners, [1, 9, 4, 5], [1, 2, 7])
     champion = ranks_of(owners, [3, 2, 4, 6], [1, 9, 1])
@@ -96,8 +96,8 @@ def test_differences_of_a_hand_worked_table():
     found = compared(candidate, champion, (1, 5), slices=slices)
     assert found.gain == pytest.approx((1 / 8 - 1 / 6) / 2)
     assert [(each.slice, each.value, each.n_queries, each.difference) for each in found.slices] == [
-        ("direction", "text to picture", 4, 1 / 8),
-        ("direction", "picture to text", 3, pytest.approx(-1 / 6)),
+        ("direction", "text to image", 4, 1 / 8),
+        ("direction", "image to text", 3, pytest.approx(-1 / 6)),
         ("caption length", "long", 1, 0.0),
         ("caption length", "short", 2, 0.0),
         ("license", "license 1", 1, 0.5),
@@ -127,7 +127,7 @@ def test_a_model_compared_with_itself_differs_by_exactly_nothing():
 
 
 def test_the_paired_interval_is_narrower_than_that_of_either_model_alone():
-    candidate, champion = drawn_pair(1, n_pictures=300, better=0.2)
+    candidate, champion = drawn_pair(1, n_images=300, better=0.2)
     found = compared(candidate, champion)
     identity = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
     alone = report_ranks(champion, config=EvaluationConfig(ks=KS, bootstrap_samples=300), identity=identity)
@@ -135,11 +135,11 @@ def test_the_paired_interval_is_narrower_than_that_of_either_model_alone():
     assert found.interval.high - found.interval.low < 0.7 * width
 
 
-def test_on_300_pictures_a_gain_of_seven_points_is_beyond_chance_and_models_alike_are_not_told_apart():
-    better = [compared(*drawn_pair(seed, n_pictures=300, better=0.25)) for seed in range(10)]
+def test_on_300_images_a_gain_of_seven_points_is_beyond_chance_and_models_alike_are_not_told_apart():
+    better = [compared(*drawn_pair(seed, n_images=300, better=0.25)) for seed in range(10)]
     assert np.mean([each.gain for each in better]) == pytest.approx(0.07, abs=0.01)
     assert all(each.interval.low > 0 for each in better)
-    alike = [compared(*drawn_pair(seed, n_pictures=300)) for seed in range(40)]
+    alike = [compared(*drawn_pair(seed, n_images=300)) for seed in range(40)]
     # 2.5 % by chance are 1 of 40; 5 or more have a chance of 0.4 %, and the seeds are fixed
     assert sum(each.interval.low > 0 for each in alike) <= 4
 
@@ -149,7 +149,7 @@ def test_ranks_of_other_captions_or_another_gallery_cannot_be_paired():
     other = ranks_of(champion.image_of_caption[::-1], champion.text_to_image, champion.image_to_text, 40)
     with pytest.raises(DataError, match="cannot be paired"):
         compared(candidate, other)
-    with pytest.raises(DataError, match="among 40 pictures cannot be paired with those of .* among 41"):
+    with pytest.raises(DataError, match="among 40 images cannot be paired with those of .* among 41"):
         compared(candidate, dataclasses.replace(champion, n_images=41))
 
 

@@ -35,7 +35,7 @@ def unit(rows):
 
 
 def random_case(seed, n_images=13, n_captions=40, dim=8, noise=1.0):
-    """Continuous random vectors (no ties); every picture but the last has a caption."""
+    """Continuous random vectors (no ties); every image but the last has a caption."""
     rng = np.random.default_rng(seed)
     owners = np.concatenate([np.arange(n_images - 1), rng.integers(n_images - 1, size=n_captions - n_images + 1)])
     rng.shuffle(owners)
@@ -44,13 +44,13 @@ def random_case(seed, n_images=13, n_captions=40, dim=8, noise=1.0):
 
 
 def one_hot_case():
-    """Three pictures on the axes, four captions; similarities to the pictures (x, y, z) can be read off the rows.
+    """Three images on the axes, four captions; similarities to the images (x, y, z) can be read off the rows.
 
     caption 0, of x: x nearest (rank 1).   caption 1, of y: x, then y (rank 2).
     caption 2, of z: x, y, then z (rank 3). caption 3, of x: y, then x (rank 2).
-    picture x: caption 0 has 0.9 and 2 more; its own caption 0 is nearest (rank 1).
-    picture y: by column 1 caption 3 (.8), 1 (.6), 2, 0: own caption 1 second (rank 2).
-    picture z: by column 2 caption 2 (.4): nearest (rank 1).
+    image x: caption 0 has 0.9 and 2 more; its own caption 0 is nearest (rank 1).
+    image y: by column 1 caption 3 (.8), 1 (.6), 2, 0: own caption 1 second (rank 2).
+    image z: by column 2 caption 2 (.4): nearest (rank 1).
     """
     texts = unit([[0.9, 0.3, 0.1], [0.75, 0.6, 0.1], [0.7, 0.55, 0.4], [0.5, 0.8, 0.2]])
     return np.eye(3, dtype=np.float32), texts, np.array([0, 1, 2, 0])
@@ -116,7 +116,7 @@ def test_margin_is_own_score_minus_best_other_score():
 def test_chunk_size_changes_nothing_even_with_ties(seed, chunk_rows):
     rng = np.random.default_rng(seed)
     images, texts, owners = random_case(seed, dim=33)
-    images = images[rng.integers(len(images), size=len(images))]  # equal pictures under several rows
+    images = images[rng.integers(len(images), size=len(images))]  # equal images under several rows
     texts[::3] = texts[0]
     whole = first_match_ranks(images, texts, owners)
     chunked = first_match_ranks(images, texts, owners, chunk_rows=chunk_rows)
@@ -160,27 +160,27 @@ def test_a_model_that_scores_everything_alike_finds_nothing():
     )
 
 
-def test_a_picture_that_is_in_the_gallery_twice_costs_its_captions_one_rank():
+def test_an_image_that_is_in_the_gallery_twice_costs_its_captions_one_rank():
     images = unit([[1, 0], [0, 1], [1, 0]])
     ranks = first_match_ranks(images, unit([[1, 0.1], [0.1, 1]]), np.array([0, 1]))
     assert ranks.text_to_image.tolist() == [2, 1]
 
 
-def test_equal_captions_of_one_picture_do_not_stand_in_each_others_way():
+def test_equal_captions_of_one_image_do_not_stand_in_each_others_way():
     images = np.eye(2, dtype=np.float32)
     texts = unit([[1, 0.2], [1, 0.2], [1, 0.2], [0.2, 1]])
     ranks = first_match_ranks(images, texts, np.array([0, 0, 0, 1]))
     assert ranks.image_to_text.tolist() == [1, 1]
 
 
-def test_pictures_without_captions_stand_in_the_gallery_but_ask_nothing():
+def test_images_without_captions_stand_in_the_gallery_but_ask_nothing():
     images = unit([[1, 0], [1, 0.1], [0, 1]])
     report = evaluate_retrieval(images, unit([[1, 0.1]]), np.array([0]), config=CONFIG, identity=IDENTITY)
     assert report.text_to_image.recall == {1: 0.0, 2: 1.0, 3: 1.0}
     assert (report.image_to_text.n_queries, report.image_to_text.recall[1]) == (1, 1.0)
 
 
-def test_gallery_of_one_picture_works():
+def test_gallery_of_one_image_works():
     one = unit([[3, 4]])
     report = evaluate_retrieval(one, one, np.array([0]), config=CONFIG, identity=IDENTITY)
     assert report.mean_recall == 1.0
@@ -236,7 +236,7 @@ def test_intervals_hold_their_estimate(seed):
     assert report.mean_recall_interval.low < report.mean_recall < report.mean_recall_interval.high
 
 
-def test_five_equal_captions_a_picture_are_worth_no_more_than_one():
+def test_five_equal_captions_an_image_are_worth_no_more_than_one():
     images, texts, owners = random_case(3, 40, 39)
     single = evaluate_retrieval(images, texts, owners, config=CONFIG, identity=IDENTITY)
     fivefold = evaluate_retrieval(
@@ -347,7 +347,7 @@ def test_gate_passes_at_and_above_its_floors(recall):
 @pytest.mark.parametrize(
     ("recall", "floors", "message"),
     [
-        (0.2999, {"min_recall_at_10": 0.3}, r"recall@10 on scenes val \(1,000 pictures\) is 0.2999: below .* 0.3000"),
+        (0.2999, {"min_recall_at_10": 0.3}, r"recall@10 on scenes val \(1,000 images\) is 0.2999: below .* 0.3000"),
         (0.019, {}, r"is 0.0190: 1.90 times random \(0.0100\), below min_times_random 2"),
         (0.01, {"min_recall_at_10": 0.3}, r"below min_recall_at_10 0.3000, and 1.00 times random"),
         (math.nan, {"min_times_random": 0.0}, r"was not measured"),
@@ -365,7 +365,7 @@ def test_gate_says_when_the_gallery_is_too_small_to_pass():
         require_quality(report_with(1.0, random_recall=0.8), EvaluationConfig())
 
 
-def test_examples_are_the_extremes_by_rank_then_margin_with_their_nearest_pictures():
+def test_examples_are_the_extremes_by_rank_then_margin_with_their_nearest_images():
     case = one_hot_case()
     ranks = first_match_ranks(*case)
     examples = pick_examples(*case[:2], ranks, count=2, top=2)
@@ -375,14 +375,14 @@ def test_examples_are_the_extremes_by_rank_then_margin_with_their_nearest_pictur
     assert examples.image_rows == (0, 1, 2)
 
 
-def test_each_picture_is_asked_for_once_a_side():
+def test_each_image_is_asked_for_once_a_side():
     images, texts, owners = random_case(2)
     examples = pick_examples(images, texts, first_match_ranks(images, texts, owners), count=50)
     for side in (examples.best, examples.worst):
         assert sorted(example.image_row for example in side) == list(range(12))
 
 
-def test_place_of_the_own_picture_among_the_hits_is_its_rank_even_with_ties():
+def test_place_of_the_own_image_among_the_hits_is_its_rank_even_with_ties():
     images = unit([[1, 0], [1, 0], [1, 0], [0, 1]])
     texts = unit([[1, 0.1]])
     ranks = first_match_ranks(images, texts, np.array([0]))

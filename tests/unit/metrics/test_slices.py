@@ -39,24 +39,24 @@ def test_captions_are_told_apart_by_whether_the_model_has_met_their_words():
     assert "words" not in caption_slices(table(rows), min_captions=1)
 
 
-def test_picture_shape_comes_from_the_annotated_size_and_unknown_sizes_are_in_no_group():
+def test_image_shape_comes_from_the_annotated_size_and_unknown_sizes_are_in_no_group():
     sizes = [(640, 480), (480, 640), (500, 500), (500, 480), (510, 480), (0, 480), (640, 0)]
     rows = [(i, "a dog", width_px, height_px, 0) for i, (width_px, height_px) in enumerate(sizes)]
-    assert caption_slices(table(rows), min_captions=1)["picture shape"] == [
+    assert caption_slices(table(rows), min_captions=1)["image shape"] == [
         "landscape", "portrait", "square", "square", "landscape", "", "",
     ]  # fmt: skip
 
 
-def test_captions_of_a_picture_are_counted_wherever_its_rows_stand():
+def test_captions_of_an_image_are_counted_wherever_its_rows_stand():
     ids = [1, 2, 3, 2, 2, 2, 2, 3, 3, 3, 3, 3]
-    labels = caption_slices(table([(i, "a dog", 1, 1, 0) for i in ids]), min_captions=1)["captions of the picture"]
+    labels = caption_slices(table([(i, "a dog", 1, 1, 0) for i in ids]), min_captions=1)["captions of the image"]
     assert labels == [{1: "1-4", 2: "5", 3: "6 or more"}[i] for i in ids]
 
 
-def test_equal_ids_in_two_parts_are_two_pictures():
+def test_equal_ids_in_two_parts_are_two_images():
     captions = table([(1, "a dog", 1, 1, 0)] * 6 + [(2, "a cat", 1, 1, 0)] * 5)
     captions.loc[:2, "part"] = "train"
-    assert set(caption_slices(captions, min_captions=1)["captions of the picture"][:6]) == {"1-4"}
+    assert set(caption_slices(captions, min_captions=1)["captions of the image"][:6]) == {"1-4"}
 
 
 def test_licenses_are_named_by_id_and_unknown_ones_are_in_no_group():
@@ -70,7 +70,7 @@ def test_slices_that_divide_nothing_are_left_out():
 
 def test_groups_too_small_to_be_measured_get_no_label():
     rows = [(i, "a dog", *((640, 480) if i < 40 else (480, 640) if i < 70 else (500, 500)), 0) for i in range(99)]
-    assert caption_slices(table(rows))["picture shape"] == ["landscape"] * 40 + ["portrait"] * 30 + [""] * 29
+    assert caption_slices(table(rows))["image shape"] == ["landscape"] * 40 + ["portrait"] * 30 + [""] * 29
     assert caption_slices(table(rows[:69])) == {}
 
 
@@ -87,7 +87,7 @@ def test_slices_of_real_coco_captions_go_into_a_report(shared_data):
     )
     captions = pd.DataFrame(annotations["annotations"]).merge(images, on="image_id").assign(part="val")
     slices = caption_slices(captions)
-    assert {"caption length", "picture shape", "license"} <= set(slices)
+    assert {"caption length", "image shape", "license"} <= set(slices)
     rows = {image_id: row for row, image_id in enumerate(images["image_id"])}
     owners = np.array([rows[image_id] for image_id in captions["image_id"]])
     vectors = np.random.default_rng(0).standard_normal((len(images), 16))

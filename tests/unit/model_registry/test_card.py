@@ -31,9 +31,9 @@ def facts(**changes):
         n_captions=35000,
         n_images_of_part={"train": 6000, "val": 1000},
         annotations_sha256={"train": "a"},
-        pictures_sha256="b",
+        images_sha256="b",
         mean_caption_characters=50.0,
-        unreadable_pictures=3,
+        unreadable_images=3,
     )
     report = RetrievalReport(
         dataset="flickr8k",
@@ -69,8 +69,8 @@ def facts(**changes):
 
 def test_every_measurement_stands_with_interval_baseline_and_denominators():
     card = model_card(facts())
-    assert "| sentence to picture | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
-    assert "| picture to sentence | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
+    assert "| sentence to image | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
+    assert "| image to sentence | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
     assert "Mean recall 50.0 % 49.0 to 51.0" in card
 
 
@@ -80,7 +80,7 @@ def test_slices_have_their_own_denominator_and_cannot_break_the_table():
 
 def test_the_threshold_of_scores_stands_with_its_meaning_and_where_it_was_measured():
     card = model_card(facts())
-    assert "4,999 captions in a gallery of 1,000 pictures" in card
+    assert "4,999 captions in a gallery of 1,000 images" in card
     assert "best score is below **0.567**" in card
     assert "median 0.550, 90 % between 0.325 and 0.775" in card
     assert "No hit is called a good match" in card

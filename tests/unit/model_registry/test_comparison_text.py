@@ -52,7 +52,7 @@ def lines(*arguments):
 def test_every_number_stands_with_its_interval_and_difference():
     told = lines(side("7", 0.55), side("5", 0.5), None)
     assert told["mean recall"] == "mean recall 55.0 % [53.0, 57.0] 50.0 % [48.0, 52.0] +5.0"
-    assert told["text to picture R@10"] == "text to picture R@10 55.0 % [53.0, 57.0] 50.0 % [48.0, 52.0] +5.0"
+    assert told["text to image R@10"] == "text to image R@10 55.0 % [53.0, 57.0] 50.0 % [48.0, 52.0] +5.0"
     assert told["length: 7-9"] == "length: 7-9 10.0 % [53.0, 57.0] not measured"
     assert told["config"] == "config 777777777777 555555555555 differs"
     assert told["seeds"] == "seeds training.seed 0 training.seed 0"
@@ -60,10 +60,10 @@ def test_every_number_stands_with_its_interval_and_difference():
 
 def test_what_was_measured_query_by_query_has_an_interval_and_what_was_not_says_so():
     paired = Comparison(
-        gain=0.05, interval=Interval(low=0.01, high=0.09), slices=(), n_pictures=1000, bootstrap_samples=1000
+        gain=0.05, interval=Interval(low=0.01, high=0.09), slices=(), n_images=1000, bootstrap_samples=1000
     )
     text = compare_text(side("7", 0.55), side("5", 0.5), paired)
-    assert text.endswith("Query by query, version 7 against 5: mean recall +5.0 points [+1.0, +9.0], 1,000 pictures.")
+    assert text.endswith("Query by query, version 7 against 5: mean recall +5.0 points [+1.0, +9.0], 1,000 images.")
     assert "the difference has no interval" in compare_text(side("7", 0.55), side("5", 0.5), None)
 
 
@@ -72,7 +72,7 @@ def test_what_was_measured_query_by_query_has_an_interval_and_what_was_not_says_
     [
         ({"data_version": "ffffffffffff"}, "data version 0123456789ab against ffffffffffff"),
         ({"split": "test"}, "split val against test"),
-        ({"n_images": 999}, "pictures 1,000 against 999"),
+        ({"n_images": 999}, "images 1,000 against 999"),
     ],
 )
 def test_reports_on_different_tests_are_not_compared(changes, told):

@@ -34,7 +34,7 @@ def test_every_parameter_changes_the_hash_of_the_configuration_but_where_the_dat
     before = digest(dataset=demo(), model=ModelConfig())
     assert digest(dataset=demo(root=tmp_path), model=ModelConfig()) == before
     assert digest(model=ModelConfig(), dataset=demo()) == before
-    assert digest(dataset=demo(demo_pictures=21), model=ModelConfig()) != before
+    assert digest(dataset=demo(demo_images=21), model=ModelConfig()) != before
     assert digest(dataset=demo(), model=ModelConfig(dropout=0.25)) != before
     assert digest(dataset=demo(), model=ModelConfig(), split=SplitConfig()) != before
 

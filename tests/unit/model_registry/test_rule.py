@@ -82,7 +82,7 @@ def slice_of(difference, n_queries=500, name="caption length", value="1-8 words"
 
 def comparison(gain, low=0.001, high=0.2, slices=()):
     return Comparison(
-        gain=gain, interval=Interval(low=low, high=high), slices=slices, n_pictures=300, bootstrap_samples=1000
+        gain=gain, interval=Interval(low=low, high=high), slices=slices, n_images=300, bootstrap_samples=1000
     )
 
 
@@ -113,7 +113,7 @@ def parity(min_cosine=0.9999, *, passed=True):
         max_difference=0.001,
         torch_recall_at_10=0.6,
         onnx_recall_at_10=0.6,
-        n_pictures=64,
+        n_images=64,
         passed=passed,
         reasons=() if passed else ("cosine of one text is 0.2",),
     )
@@ -156,10 +156,10 @@ def test_a_better_candidate_is_promoted_and_every_rule_says_what_it_measured_and
         ("recall@10", 0.6, "at least 0.4000"),
         ("parity", 0.9999, "at least 0.9900"),
         ("text latency", 5.0, "at most 20 ms"),
-        ("picture latency", 10.0, "at most 40 ms"),
+        ("image latency", 10.0, "at most 40 ms"),
         ("bundle size", 100.0, "at most 120 MB"),
         ("champion measured", 0.5, "every recall between 0 and 1"),
-        ("same test", 0.0, "no difference in data version, captions, pictures, k and code"),
+        ("same test", 0.0, "no difference in data version, captions, images, k and code"),
         ("gain", 0.1, "at least 0.0100"),
         ("gain interval", 0.001, "at least 0.0000"),
         ("slice caption length: 1-8 words", 0.1, "at least -0.0500"),
@@ -198,7 +198,7 @@ def test_floors_hold_at_and_above_them_only(off, passes, has_champion):
 @pytest.mark.parametrize(("off", "passes"), [(UNDER, True), (0, True), (OVER, False)])
 @pytest.mark.parametrize("has_champion", [True, False])
 def test_latency_and_size_hold_at_and_below_their_limits_only(off, passes, has_champion):
-    limits = {"text latency": ("text_ms", 20), "picture latency": ("image_ms", 40), "bundle size": ("bundle_mb", 120)}
+    limits = {"text latency": ("text_ms", 20), "image latency": ("image_ms", 40), "bundle size": ("bundle_mb", 120)}
     for name, (field, limit) in limits.items():
         found = (decision if has_champion else first)(measurement(0.6, **{field: limit + off}))
         assert failed(found) == ([] if passes else [name])
@@ -324,7 +324,7 @@ def test_an_export_that_failed_its_gate_is_not_promoted_however_near_its_cosine(
     [
         (measurement(of_report={"data_version": "bbb"}), "data version: aaa of the candidate, bbb of the champion"),
         (measurement(of_report={"split": "val"}), "split: test of the candidate, val of the champion"),
-        (measurement(of_report={"n_images": 301}), "pictures: 300 of the candidate, 301 of the champion"),
+        (measurement(of_report={"n_images": 301}), "images: 300 of the candidate, 301 of the champion"),
         (measurement(of_report={"n_captions": 1501}), "captions: 1500 of the candidate, 1501 of the champion"),
         (measurement(test_sha256="u" * 64), "test: tttttttttttt of the candidate, uuuuuuuuuuuu of the champion"),
         (measurement(code_sha256="d" * 64), "code: cccccccccccc of the candidate, dddddddddddd of the champion"),
@@ -398,7 +398,7 @@ def test_what_was_rolled_back_needs_no_measurement_to_be_refused():
 
 def test_a_candidate_without_measurement_passes_nothing_that_was_to_be_measured():
     unmeasured = {"data validation", "candidate measured", "mean recall", "recall@10", "text latency"}
-    assert unmeasured | {"picture latency", "bundle size"} == set(failed(first(None)))
+    assert unmeasured | {"image latency", "bundle size"} == set(failed(first(None)))
     assert {*unmeasured, "same test", "gain", "gain interval"} < set(failed(decision(None)))
 
 

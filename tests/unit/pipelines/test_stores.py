@@ -39,8 +39,8 @@ def mode_of(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def index(pictures, bundle, *options, home):
-    line = [sys.executable, "-m", "components.app.cli", "index", pictures, "--bundle", bundle.path, *options]
+def index(images, bundle, *options, home):
+    line = [sys.executable, "-m", "components.app.cli", "index", images, "--bundle", bundle.path, *options]
     environment = {**os.environ, "IMAGE_FINDER_HOME": str(home)}
     checkout = CHECKOUT
     subprocess.run(line, env=environment, cwd=checkout, umask=0o022, capture_output=True, timeout=120, check=True)
@@ -49,9 +49,9 @@ def index(pictures, bundle, *options, home):
 def test_a_new_home_and_a_library_elsewhere_can_be_read_by_their_owner_only(colour_bundle, paint, tmp_path):
     (tmp_path / "existing").mkdir(mode=0o755)
     home, library = tmp_path / "existing" / "new" / "home", tmp_path / "existing" / "library"
-    paint(tmp_path / "pictures" / "red.png", "red")
-    index(tmp_path / "pictures", colour_bundle, home=home)
-    index(tmp_path / "pictures", colour_bundle, "--library", library, home=home)
+    paint(tmp_path / "images" / "red.png", "red")
+    index(tmp_path / "images", colour_bundle, home=home)
+    index(tmp_path / "images", colour_bundle, "--library", library, home=home)
     _make_folders(Home(home))
     assert [mode_of(path) for path in (home.parent, home, home / "library", home / "zenml", library)] == [0o700] * 5
     assert mode_of(tmp_path / "existing") == 0o755

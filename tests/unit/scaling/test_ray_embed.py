@@ -62,7 +62,7 @@ def cluster():
 
 @pytest.fixture
 def on_ray(cluster):
-    return LOCAL.model_copy(update={"engine": "ray", "ray_address": cluster[0].address, "ray_shard_pictures": 5})
+    return LOCAL.model_copy(update={"engine": "ray", "ray_address": cluster[0].address, "ray_shard_images": 5})
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +104,11 @@ def network(write_colour_bundle, tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, paint):
-    """30 pictures of distinct colours."""
+    """30 images of distinct colours."""
     rng = np.random.default_rng(0)
     for number in range(30):
-        paint(tmp_path / "pictures" / f"{number:02d}.png", tuple(int(value) for value in rng.integers(20, 255, 3)))
-    return tmp_path / "pictures"
+        paint(tmp_path / "images" / f"{number:02d}.png", tuple(int(value) for value in rng.integers(20, 255, 3)))
+    return tmp_path / "images"
 
 
 def embed(bundle, gallery, tmp_path, config, *, name="index", max_failed_share=0.0):
@@ -132,7 +132,7 @@ def gated_reading(monkeypatch):
 
 
 class Gate:
-    """A picture whose readers wait at a named pipe beside it until they are served."""
+    """An image whose readers wait at a named pipe beside it until they are served."""
 
     def __init__(self, gallery, content):
         self.item = GalleryItem(Path("gate.png"), ())
@@ -145,7 +145,7 @@ class Gate:
         os.mkfifo(self._path)
 
     def open(self):
-        """Let readers have the picture at once."""
+        """Let readers have the image at once."""
         self._path.unlink()
 
     def run(self, *script):
@@ -203,22 +203,22 @@ def parent_of(pid):
 
 
 def test_the_index_is_that_of_the_local_engine_to_the_byte(network, on_ray, shared_data, tmp_path, caplog):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number, path in enumerate(sorted((shared_data / "coco" / "train2017").glob("*.jpg"))[:37]):
-        shutil.copy(path, pictures / path.name)
+        shutil.copy(path, images / path.name)
         if number % 6 == 0:
-            shutil.copy(path, pictures / f"copy of {path.name}")
-    (pictures / "000.jpg").write_bytes(b"no picture")
-    (pictures / "zz.jpg").write_bytes(b"no picture")
-    (pictures / "empty.jpg").touch()
-    gallery = read_gallery(GalleryConfig(root=pictures))
+            shutil.copy(path, images / f"copy of {path.name}")
+    (images / "000.jpg").write_bytes(b"no image")
+    (images / "zz.jpg").write_bytes(b"no image")
+    (images / "empty.jpg").touch()
+    gallery = read_gallery(GalleryConfig(root=images))
     embed(network, gallery, tmp_path, LOCAL, name="local", max_failed_share=0.1)
     with caplog.at_level(logging.WARNING):
         index = embed(network, gallery, tmp_path, on_ray, max_failed_share=0.1)
     assert hash_directory(tmp_path / "index") == hash_directory(tmp_path / "local")
     assert index.manifest.count == 44
-    assert "3 of 47 pictures of 'pictures' cannot be read (000.jpg:" in caplog.text
+    assert "3 of 47 images of 'images' cannot be read (000.jpg:" in caplog.text
     shards = keys_of_shards(tmp_path)
     assert max(map(len, shards)) <= 5
     assert sum(map(len, shards)) == len(set.union(*shards)) == 37
@@ -233,7 +233,7 @@ def test_a_second_run_embeds_only_what_is_new(colour_bundle, folder, on_ray, tmp
     assert before.items() <= hash_directory(tmp_path / "cache").items()
     np.testing.assert_allclose(index.vectors[[5, 30]], [[1, 0, 0], [0, 0, 1]], atol=1e-4)
     too_many = folder / "06.png"
-    too_many.write_bytes(b"no picture")
+    too_many.write_bytes(b"no image")
     before = hash_directory(tmp_path / "index")
     with pytest.raises(DataError, match=r"1 of 31 .* \(06\.png: .*: 3\.23%, allowed 0\.00%"):
         embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, on_ray)
@@ -274,12 +274,12 @@ def test_what_fails_on_a_node_is_told_in_its_own_line(colour_bundle, folder, on_
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_that_ends_every_worker_is_named(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
+def test_an_image_that_ends_every_worker_is_named(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_embed, "_MOST_RETRIES", 0)
     monkeypatch.setattr(ray_embed, "_FRUITLESS_STREAMS", 2)
     gate = Gate(read_gallery(GalleryConfig(root=folder)), b"any")
     gate.run(gate.serve, *[gate.catch(kill)] * 10)
-    with pytest.raises(StorageError, match=r"lost 2 times .* 1 pictures are missing, the first is gate\.png"):
+    with pytest.raises(StorageError, match=r"lost 2 times .* 1 images are missing, the first is gate\.png"):
         embed(colour_bundle, gate.gallery, tmp_path, on_ray)
     assert len(set.union(*keys_of_shards(tmp_path))) == 30
 
@@ -310,15 +310,15 @@ def test_a_node_lost_in_the_middle_is_done_without(colour_bundle, folder, on_ray
 CHILD = """
 import json, sys
 from pathlib import Path
-from components.bundle import Bundle
+from components.bundle.bundle import Bundle
 from components.configs import EmbeddingConfig
 from components.scaling.engines import embedding_engine
 from components.scaling.ray_session import QUIET
-from components.search.gallery import Gallery, GalleryItem
-bundle, pictures, place = map(Path, sys.argv[1:4])
+from components.index.gallery import Gallery, GalleryItem
+bundle, images, place = map(Path, sys.argv[1:4])
 items = tuple(GalleryItem(Path(name), ()) for name in json.loads(sys.argv[4]))
-config = EmbeddingConfig(device="cpu", engine="ray", ray_actors=1, ray_shard_pictures=10)
-embedding_engine(config)(Bundle.open(bundle), Gallery("pictures", pictures, items), place / "index", config,
+config = EmbeddingConfig(device="cpu", engine="ray", ray_actors=1, ray_shard_images=10)
+embedding_engine(config)(Bundle.open(bundle), Gallery("images", images, items), place / "index", config,
     cache_dir=place / "cache", max_failed_share=0)
 """
 

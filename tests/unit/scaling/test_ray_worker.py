@@ -10,7 +10,7 @@ import pytest
 from components.configs import EmbeddingConfig
 from components.errors import BundleError, StorageError
 from components.index.vector_cache import vector_maker
-from components.scaling.ray_worker import FILES, NEW, Job, PictureEmbedder, hash_files
+from components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
 from components.scaling.shards import Shards
 from components.storage import sha256_of_file
 
@@ -19,15 +19,15 @@ COLOURS = {"red.png": (255, 0, 0), "green.png": (0, 255, 0), "blue.png": (0, 0, 
 
 
 @pytest.fixture
-def pictures(tmp_path, paint):
+def images(tmp_path, paint):
     for name, colour in COLOURS.items():
-        paint(tmp_path / "pictures" / name, colour)
-    return tmp_path / "pictures"
+        paint(tmp_path / "images" / name, colour)
+    return tmp_path / "images"
 
 
 @pytest.fixture
-def job(colour_bundle, pictures, tmp_path):
-    return Job(str(colour_bundle.path), str(pictures), str(tmp_path), vector_maker(colour_bundle), CONFIG)
+def job(colour_bundle, images, tmp_path):
+    return Job(str(colour_bundle.path), str(images), str(tmp_path), vector_maker(colour_bundle), CONFIG)
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def shards(colour_bundle, tmp_path):
     return Shards(str(tmp_path), maker=vector_maker(colour_bundle), dim=3)
 
 
-def new_files(pictures, *names):
-    hashes = [sha256_of_file(pictures / name) for name in names]
+def new_files(images, *names):
+    hashes = [sha256_of_file(images / name) for name in names]
     return pa.table({"row": range(len(names)), "path": [os.fsencode(n) for n in names], "sha256": hashes}, schema=NEW)
 
 
@@ -45,17 +45,17 @@ def rows_of(table):
 
 
 @pytest.mark.parametrize(("prefix", "why"), [("", "No such file or directory"), ("file://", "No such file")])
-def test_files_are_hashed_and_unreadable_ones_say_why(pictures, prefix, why):
-    os.utime(pictures / "red.png", (1_600_000_000, 1_600_000_000))
-    (pictures / os.fsdecode(b"caf\xe9.png")).write_bytes(b"any bytes")
-    (pictures / "folder.png").mkdir()
+def test_files_are_hashed_and_unreadable_ones_say_why(images, prefix, why):
+    os.utime(images / "red.png", (1_600_000_000, 1_600_000_000))
+    (images / os.fsdecode(b"caf\xe9.png")).write_bytes(b"any bytes")
+    (images / "folder.png").mkdir()
     names = [b"red.png", b"gone.png", b"folder.png"] + ([b"caf\xe9.png"] if not prefix else [])
     files = pa.table({"row": range(7, 7 + len(names)), "path": names}, schema=FILES)
-    red, gone, folder, *rest = hash_files(files, pictures=f"{prefix}{pictures}").to_pylist()
+    red, gone, folder, *rest = hash_files(files, images=f"{prefix}{images}").to_pylist()
     assert red == {
         "row": 7,
-        "sha256": sha256_of_file(pictures / "red.png"),
-        "bytes": (pictures / "red.png").stat().st_size,
+        "sha256": sha256_of_file(images / "red.png"),
+        "bytes": (images / "red.png").stat().st_size,
         "modified_s": 1_600_000_000,
         "failure": "",
     }
@@ -64,9 +64,9 @@ def test_files_are_hashed_and_unreadable_ones_say_why(pictures, prefix, why):
     assert [row["bytes"] for row in rest] == [9] * len(rest)
 
 
-def test_vectors_hashes_and_facts_of_a_call_become_a_shard(job, shards, pictures):
-    files = new_files(pictures, "red.png", "green.png")
-    told = PictureEmbedder(job)(files)
+def test_vectors_hashes_and_facts_of_a_call_become_a_shard(job, shards, images):
+    files = new_files(images, "red.png", "green.png")
+    told = ImageEmbedder(job)(files)
     keys = files["sha256"].to_pylist()
     assert rows_of(told) == [(key, "") for key in keys]
     found = shards.collect(keys[::-1])
@@ -75,52 +75,52 @@ def test_vectors_hashes_and_facts_of_a_call_become_a_shard(job, shards, pictures
     assert found.hashes.tolist() == [0, 0]
 
 
-def test_a_call_that_runs_twice_computes_nothing_the_second_time(job, shards, pictures):
-    files = new_files(pictures, "red.png", "green.png")
-    first = PictureEmbedder(job)(files)
+def test_a_call_that_runs_twice_computes_nothing_the_second_time(job, shards, images):
+    files = new_files(images, "red.png", "green.png")
+    first = ImageEmbedder(job)(files)
     for name in ("red.png", "green.png"):
-        (pictures / name).unlink()
-    assert PictureEmbedder(job)(files) == first
+        (images / name).unlink()
+    assert ImageEmbedder(job)(files) == first
 
 
-def test_a_broken_picture_is_named_with_its_reason_and_not_kept(job, shards, pictures):
-    (pictures / "blue.png").write_bytes(b"no picture")
-    files = new_files(pictures, "red.png", "blue.png")
-    (_, fine), (content, reason) = rows_of(PictureEmbedder(job)(files))
+def test_a_broken_image_is_named_with_its_reason_and_not_kept(job, shards, images):
+    (images / "blue.png").write_bytes(b"no image")
+    files = new_files(images, "red.png", "blue.png")
+    (_, fine), (content, reason) = rows_of(ImageEmbedder(job)(files))
     assert (fine, content) == ("", "")
-    assert "not a picture" in reason
+    assert "not an image" in reason
     assert shards.all_keys() == {files["sha256"][0].as_py()}
-    assert rows_of(PictureEmbedder(job)(files))[1] == (content, reason)
+    assert rows_of(ImageEmbedder(job)(files))[1] == (content, reason)
 
 
-def test_a_file_that_changed_after_it_was_hashed_is_kept_as_what_it_is(job, shards, pictures):
-    files = new_files(pictures, "red.png", "green.png")
-    embedder = PictureEmbedder(job)
+def test_a_file_that_changed_after_it_was_hashed_is_kept_as_what_it_is(job, shards, images):
+    files = new_files(images, "red.png", "green.png")
+    embedder = ImageEmbedder(job)
     embedder(files.slice(0, 1))
-    shutil.copy(pictures / "blue.png", pictures / "green.png")
+    shutil.copy(images / "blue.png", images / "green.png")
     (_, blue) = rows_of(embedder(files))
-    assert blue == (sha256_of_file(pictures / "blue.png"), "")
+    assert blue == (sha256_of_file(images / "blue.png"), "")
     np.testing.assert_allclose(shards.collect([blue[0]]).vectors, [[0, 0, 1]], atol=1e-4)
 
 
-def test_a_shard_of_a_first_run_survives_a_second_that_met_another_content(job, shards, pictures):
-    files = new_files(pictures, "red.png", "green.png")
-    (pictures / "green.png").write_bytes(b"half written")
-    PictureEmbedder(job)(files)
-    shutil.copy(pictures / "blue.png", pictures / "green.png")
-    PictureEmbedder(job)(files)
-    assert shards.all_keys() == {sha256_of_file(pictures / "red.png"), sha256_of_file(pictures / "blue.png")}
+def test_a_shard_of_a_first_run_survives_a_second_that_met_another_content(job, shards, images):
+    files = new_files(images, "red.png", "green.png")
+    (images / "green.png").write_bytes(b"half written")
+    ImageEmbedder(job)(files)
+    shutil.copy(images / "blue.png", images / "green.png")
+    ImageEmbedder(job)(files)
+    assert shards.all_keys() == {sha256_of_file(images / "red.png"), sha256_of_file(images / "blue.png")}
 
 
-def test_an_actor_refuses_another_bundle_than_the_drivers(job, write_colour_bundle, pictures, tmp_path):
+def test_an_actor_refuses_another_bundle_than_the_drivers(job, write_colour_bundle, images, tmp_path):
     other = write_colour_bundle(tmp_path / "other", input_px=16)
-    embedder = PictureEmbedder(Job(str(other.path), job.pictures, job.shards, job.maker, CONFIG))
+    embedder = ImageEmbedder(Job(str(other.path), job.images, job.shards, job.maker, CONFIG))
     with pytest.raises(BundleError, match="is another one on this node"):
-        embedder(new_files(pictures, "red.png"))
+        embedder(new_files(images, "red.png"))
 
 
-def test_a_full_or_forbidden_place_is_a_line(job, pictures, tmp_path):
+def test_a_full_or_forbidden_place_is_a_line(job, images, tmp_path):
     (tmp_path / "file").touch()
-    embedder = PictureEmbedder(Job(job.bundle, job.pictures, str(tmp_path / "file"), job.maker, CONFIG))
+    embedder = ImageEmbedder(Job(job.bundle, job.images, str(tmp_path / "file"), job.maker, CONFIG))
     with pytest.raises(StorageError, match="cannot write .*Not a directory"):
-        embedder(new_files(pictures, "red.png"))
+        embedder(new_files(images, "red.png"))

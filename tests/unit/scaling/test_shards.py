@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from components.errors import StorageError
-from components.images.exif import PictureFacts
+from components.images.exif import ImageFacts
 from components.scaling.shards import ShardRows, Shards, shard_name
 
 DIM = 3
@@ -15,7 +15,7 @@ def rows_of(*keys):
     """Rows whose numbers tell of their key, "a0" to "a9"."""
     numbers = [int(key[1:]) for key in keys]
     facts = [
-        PictureFacts(
+        ImageFacts(
             width_px=100 + n,
             height_px=n,
             taken_at=datetime.fromisoformat(f"2020-01-0{1 + n}") if n % 2 else None,

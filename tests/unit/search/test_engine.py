@@ -8,7 +8,7 @@ from PIL import Image
 
 from components.captions.vocabulary import Vocabulary
 from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import BundleError, DataError, IndexMismatchError, PictureError, QueryError
+from components.errors import BundleError, DataError, ImageError, IndexMismatchError, QueryError
 from components.index.embed import embed_gallery
 from components.index.gallery import read_gallery
 from components.search.engine import SearchEngine
@@ -27,8 +27,8 @@ def index_of(folder, bundle, place):
 @pytest.fixture
 def colours(tmp_path, paint, colour_bundle):
     for name in ("red", "green", "blue"):
-        paint(tmp_path / "pictures" / f"{name}.png", name)
-    return index_of(tmp_path / "pictures", colour_bundle, tmp_path)
+        paint(tmp_path / "images" / f"{name}.png", name)
+    return index_of(tmp_path / "images", colour_bundle, tmp_path)
 
 
 @pytest.fixture
@@ -48,17 +48,17 @@ def names(result):
     return [hit.name for hit in result.hits]
 
 
-def test_each_colour_finds_its_picture_first(colours):
+def test_each_colour_finds_its_image_first(colours):
     engine = SearchEngine.open(colours)
     for name in ("red", "green", "blue"):
         hits = engine.search(f"  {name} \n", 3).hits
-        assert (hits[0].name, hits[0].rank, hits[0].folder) == (f"{name}.png", 1, "pictures")
+        assert (hits[0].name, hits[0].rank, hits[0].folder) == (f"{name}.png", 1, "images")
         assert hits[0].score == pytest.approx(1, abs=1e-2)
         assert hits[1].score < 0.1
-        assert hits[0].uri.endswith(f"pictures/{name}.png")
+        assert hits[0].uri.endswith(f"images/{name}.png")
 
 
-def test_more_hits_than_pictures_give_all_pictures_once(colours):
+def test_more_hits_than_images_give_all_images_once(colours):
     result = SearchEngine.open(colours).search("red", 500)
     assert sorted(names(result)) == ["blue.png", "green.png", "red.png"]
     assert (result.candidates, result.more) == (3, False)
@@ -99,11 +99,11 @@ def test_a_person_is_told_when_nothing_matches_well(colours):
 def reds(tmp_path, paint, write_colour_bundle, good_from):
     """5 red images among 60; a hit of a short text is a good match from a cosine of 0.9 on."""
     for n in range(60):
-        paint(tmp_path / "pictures" / f"{n:02d}.png", (220, n, n) if n < 5 else (20, n, 200))
+        paint(tmp_path / "images" / f"{n:02d}.png", (220, n, n) if n < 5 else (20, n, 200))
     bundle = write_colour_bundle(
         tmp_path / "bundle", vocabulary=Vocabulary.of(["a red car and a blue bus"] * 40), matches=good_from(0.9)
     )
-    return SearchEngine.open(index_of(tmp_path / "pictures", bundle, tmp_path))
+    return SearchEngine.open(index_of(tmp_path / "images", bundle, tmp_path))
 
 
 def test_good_matches_come_first_and_on_every_page_alike(reds):
@@ -144,13 +144,13 @@ def test_the_part_of_a_text_that_the_model_does_not_read_is_named(shades):
 
 def test_words_that_the_model_has_not_met_are_named(tmp_path, paint, write_colour_bundle):
     bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
-    paint(tmp_path / "pictures" / "red.png", "red")
-    engine = SearchEngine.open(index_of(tmp_path / "pictures", bundle, tmp_path))
+    paint(tmp_path / "images" / "red.png", "red")
+    engine = SearchEngine.open(index_of(tmp_path / "images", bundle, tmp_path))
     assert engine.search("a red kangaroo").unmet == ("kangaroo",)
-    picture = (tmp_path / "pictures" / "red.png").read_bytes()
-    parts = [Term(text="a red"), Term(picture=picture)]
+    image = (tmp_path / "images" / "red.png").read_bytes()
+    parts = [Term(text="a red"), Term(image=image)]
     assert engine.search(Query(terms=parts, negatives=[Term(text="Zebras")])).unmet == ("Zebras",)
-    assert engine.search(Query(terms=[Term(picture=picture)])).unmet == ()
+    assert engine.search(Query(terms=[Term(image=image)])).unmet == ()
 
 
 def test_where_it_is_not_known_what_was_met_nothing_is_said(shades):
@@ -181,7 +181,7 @@ def test_weights_move_a_mixed_query_from_one_term_to_the_other(shades):
     assert first(0.1, 10) == "10.png"
 
 
-def test_a_picture_finds_itself_first_also_among_its_copies(shades, tmp_path, colour_bundle):
+def test_an_image_finds_itself_first_also_among_its_copies(shades, tmp_path, colour_bundle):
     source = tmp_path / "album" / "warm" / "03.png"
     for name in ("00 copy.png", "zz copy.png"):
         shutil.copy(source, tmp_path / "album" / name)
@@ -190,18 +190,18 @@ def test_a_picture_finds_itself_first_also_among_its_copies(shades, tmp_path, co
     identity = next(hit.id for hit in everything if hit.name == "03.png")
     own = engine.search(Query.parse({"terms": [{"like": identity}], "fold": False}))
     assert (own.hits[0].id, own.hits[0].score) == (identity, pytest.approx(1))
-    upload = engine.search(Query.parse({"terms": [{"picture": source.read_bytes()}]}))
+    upload = engine.search(Query.parse({"terms": [{"image": source.read_bytes()}]}))
     assert upload.hits[0].sha256 == own.hits[0].sha256
     assert len(upload.hits[0].duplicates) == 2
     assert (upload.matches_well, upload.hits[0].good) == (None, None)
 
 
-def test_a_picture_that_is_not_in_the_index_finds_its_likes(shades):
+def test_an_image_that_is_not_in_the_index_finds_its_likes(shades):
     stream = io.BytesIO()
     Image.new("RGB", (300, 200), RED_TO_BLUE[8]).save(stream, "JPEG")
-    assert names(shades.search(Query.parse({"terms": [{"picture": stream.getvalue()}]})))[0] == "08.png"
-    with pytest.raises(PictureError, match="not a picture"):
-        shades.search(Query.parse({"terms": [{"picture": b"no picture"}]}))
+    assert names(shades.search(Query.parse({"terms": [{"image": stream.getvalue()}]})))[0] == "08.png"
+    with pytest.raises(ImageError, match="not an image"):
+        shades.search(Query.parse({"terms": [{"image": b"no image"}]}))
 
 
 def test_pages_follow_each_other_without_gap_or_repetition(shades):
@@ -284,11 +284,11 @@ def test_hits_below_the_smallest_score_are_left_out(shades):
     assert not result.more
 
 
-def test_a_picture_reaches_the_score_of_itself_although_it_is_rounded(shades, tmp_path):
+def test_an_image_reaches_the_score_of_itself_although_it_is_rounded(shades, tmp_path):
     for path in (tmp_path / "album").rglob("*.png"):
-        result = shades.search(Query.parse({"terms": [{"picture": path.read_bytes()}], "min_score": 1}))
+        result = shades.search(Query.parse({"terms": [{"image": path.read_bytes()}], "min_score": 1}))
         assert names(result) == [path.name]
-        assert shades.search(Query.parse({"terms": [{"picture": path.read_bytes()}], "min_score": 1.00001})).hits == ()
+        assert shades.search(Query.parse({"terms": [{"image": path.read_bytes()}], "min_score": 1.00001})).hits == ()
 
 
 def test_several_queries_at_once_are_answered_like_one_by_one(shades):
@@ -307,20 +307,20 @@ def test_several_queries_at_once_are_answered_like_one_by_one(shades):
 def test_what_the_filters_can_choose_among_is_counted(shades):
     facets = shades.facets()
     assert [(each.value, each.count) for each in facets.folders] == [("album/cold/deep", 5), ("album/warm", 6)]
-    assert (facets.cameras, facets.with_gps, facets.pictures) == ((), 0, 11)
+    assert (facets.cameras, facets.with_gps, facets.images) == ((), 0, 11)
 
 
-def test_a_picture_outside_the_indexed_folders_is_not_opened(shades, tmp_path, paint):
+def test_an_image_outside_the_indexed_folders_is_not_opened(shades, tmp_path, paint):
     hit = shades.search("red", 1).hits[0]
-    assert shades.picture_path(hit.id) == (tmp_path / "album" / "warm" / "00.png").resolve()
+    assert shades.image_path(hit.id) == (tmp_path / "album" / "warm" / "00.png").resolve()
     secret = paint(tmp_path / "secret.png", "red")
     (tmp_path / "album" / "warm" / "00.png").unlink()
     (tmp_path / "album" / "warm" / "00.png").symlink_to(secret)
     with pytest.raises(DataError, match="leads outside the folders that were indexed"):
-        shades.picture_path(hit.id)
+        shades.image_path(hit.id)
     for identity in ("../../etc/passwd", "", "nope"):
-        with pytest.raises(QueryError, match="no picture has the id"):
-            shades.picture_path(identity)
+        with pytest.raises(QueryError, match="no image has the id"):
+            shades.image_path(identity)
 
 
 def test_another_bundle_is_refused_with_both_names(colours, write_colour_bundle, tmp_path, colour_bundle):

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from components.bundle.encoder import OnnxEncoder
-from components.errors import PictureError
+from components.errors import ImageError
 from components.search.explain import HEAT, explain, explain_pooling, heat_overlay
 from tests.support.checkout import CHECKOUT
 
@@ -98,5 +98,5 @@ def test_a_file_is_explained_at_the_size_it_is_shown(colour_bundle, tmp_path):
     assert explain(encoder, path.read_bytes(), red, at_most_px=150).overlay.size == (150, 50)
     assert explain_pooling(encoder, path, at_most_px=150).size == (150, 50)
     for each in (lambda path: explain(encoder, path, red), lambda path: explain_pooling(encoder, path)):
-        with pytest.raises(PictureError, match="gone"):
+        with pytest.raises(ImageError, match="gone"):
             each(tmp_path / "gone.jpg")

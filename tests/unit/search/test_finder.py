@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import BundleError, FinderError, IndexMismatchError, PictureError, QueryError, StorageError
+from components.errors import BundleError, FinderError, ImageError, IndexMismatchError, QueryError, StorageError
 from components.images.images import load_rgb, upright_rgb
 from components.index.embed import embed_gallery
 from components.index.gallery import read_gallery
@@ -56,10 +56,10 @@ def finder(library):
 
 @pytest.fixture
 def growing(tmp_path, colour_bundle):
-    """A library that tests publish to again: (root, publish(number of red pictures))."""
+    """A library that tests publish to again: (root, publish(number of red images))."""
 
-    def grow(n_pictures):
-        for number in range(n_pictures):
+    def grow(n_images):
+        for number in range(n_images):
             paint_shade(tmp_path / "album" / f"{number:02d}.png", 0, seed=number)
         publish_album(tmp_path / "album", colour_bundle, tmp_path)
 
@@ -142,7 +142,7 @@ def test_a_query_goes_through_as_it_is_and_takes_no_options(finder):
 @pytest.mark.parametrize(
     ("wanted", "options", "message"),
     [
-        (None, {}, "the query is empty; name a text, a picture or the id"),
+        (None, {}, "the query is empty; name a text, an image or the id"),
         ("", {}, "the query is empty"),
         ("red", {"k": 0}, "k: Input should be greater than or equal to 1"),
         ("red", {"hits": 3}, "hits: "),
@@ -150,7 +150,7 @@ def test_a_query_goes_through_as_it_is_and_takes_no_options(finder):
         ("red", {"since": "2024-02-01", "until": "2024-01-01"}, r"since \(2024-02-01\) must not be after until"),
         ("red", {"orientation": "round"}, "filters.orientation"),
         ("red", {"offset": 4999}, "must not add up to more than 5000"),
-        (None, {"like": "nope"}, "no picture has the id 'nope'"),
+        (None, {"like": "nope"}, "no image has the id 'nope'"),
         ("red", {"unwanted": ["blue"] * 17}, "negatives"),
     ],
 )
@@ -206,7 +206,7 @@ def test_any_question_has_an_answer_or_is_refused_in_one_line(finder, wanted, op
     k=st.integers(1, 6),
     fold=st.booleans(),
 )
-def test_pages_hold_every_picture_once_in_the_order_of_one_large_page(finder, wanted, unwanted, k, fold):
+def test_pages_hold_every_image_once_in_the_order_of_one_large_page(finder, wanted, unwanted, k, fold):
     whole = finder.search(wanted, unwanted=unwanted, k=50, fold=fold)
     pages = [finder.search(wanted, unwanted=unwanted, k=k, offset=at, fold=fold) for at in range(0, 12, k)]
     assert [hit.id for page in pages for hit in page.hits] == [hit.id for hit in whole.hits]
@@ -214,19 +214,19 @@ def test_pages_hold_every_picture_once_in_the_order_of_one_large_page(finder, wa
     assert [page.more for page in pages] == [at + k < 11 for at in range(0, 12, k)]
 
 
-# Pictures
+# Images
 
 
-def test_each_picture_finds_itself_first(finder, library):
+def test_each_image_finds_itself_first(finder, library):
     for path in sorted((library / "album").rglob("*.png")):
-        for options in ({"pictures": path}, {"pictures": [path.read_bytes()]}):
+        for options in ({"images": path}, {"images": [path.read_bytes()]}):
             first = finder.search(**options, k=1).hits[0]
             assert (first.name, first.score) == (path.name, pytest.approx(1, abs=1e-5))
         assert finder.search(like=first.id, k=1).hits[0].id == first.id
 
 
 @pytest.mark.parametrize("fold", [True, False])
-def test_a_picture_finds_itself_first_among_more_equal_ones_than_are_shown(tmp_path, colour_bundle, fold):
+def test_an_image_finds_itself_first_among_more_equal_ones_than_are_shown(tmp_path, colour_bundle, fold):
     paint_shade(tmp_path / "album" / "00.png", 0)
     for number in range(1, 30):
         shutil.copy(tmp_path / "album" / "00.png", tmp_path / "album" / f"{number:02d}.png")
@@ -240,9 +240,9 @@ def test_a_picture_finds_itself_first_among_more_equal_ones_than_are_shown(tmp_p
 
 def test_a_pillow_image_is_searched_like_its_file(finder, library):
     path = library / "album" / "cold" / "07.png"
-    with Image.open(path) as picture:
-        assert finder.search(pictures=picture, k=1).hits[0].name == "07.png"
-        direct, encoded = finder.encode_pictures([path, picture])
+    with Image.open(path) as image:
+        assert finder.search(images=image, k=1).hits[0].name == "07.png"
+        direct, encoded = finder.encode_images([path, image])
     np.testing.assert_array_equal(direct, encoded)
 
 
@@ -256,20 +256,20 @@ def test_a_pillow_image_is_turned_and_laid_over_white_like_its_file(finder, tmp_
     clear = tmp_path / "clear.png"
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(clear)
     for path in (turned, clear):
-        with Image.open(path) as picture:
-            assert upright_rgb(picture).tobytes() == load_rgb(path).tobytes()
-            np.testing.assert_allclose(*finder.encode_pictures([path, picture]), atol=0.01)
-    with Image.open(turned) as picture:
-        assert upright_rgb(picture).size == (16, 32)
-    np.testing.assert_allclose(finder.encode_pictures([clear])[0], np.full(3, 3**-0.5), atol=1e-4)
+        with Image.open(path) as image:
+            assert upright_rgb(image).tobytes() == load_rgb(path).tobytes()
+            np.testing.assert_allclose(*finder.encode_images([path, image]), atol=0.01)
+    with Image.open(turned) as image:
+        assert upright_rgb(image).size == (16, 32)
+    np.testing.assert_allclose(finder.encode_images([clear])[0], np.full(3, 3**-0.5), atol=1e-4)
 
 
-def test_many_pictures_are_encoded_in_their_order(finder, library):
+def test_many_images_are_encoded_in_their_order(finder, library):
     paths = sorted((library / "album").rglob("*.png")) * 4
-    vectors = finder.encode_pictures(paths)
+    vectors = finder.encode_images(paths)
     assert (vectors.shape, vectors.dtype) == ((44, 3), np.float32)
     np.testing.assert_array_equal(vectors[:11], vectors[33:])
-    assert finder.encode_pictures([]).shape == (0, 3)
+    assert finder.encode_images([]).shape == (0, 3)
 
 
 def test_encoded_texts_give_the_scores_of_a_search(finder):
@@ -278,23 +278,23 @@ def test_encoded_texts_give_the_scores_of_a_search(finder):
     assert finder.encode_text([]).shape == (0, 3)
     for text, vector in zip(texts, vectors, strict=True):
         best = finder.search(text, k=1).hits[0]
-        picture = finder.encode_pictures([finder.picture_path(best.id)])[0]
-        assert float(vector @ picture) == pytest.approx(best.score, abs=1e-5)
+        image = finder.encode_images([finder.image_path(best.id)])[0]
+        assert float(vector @ image) == pytest.approx(best.score, abs=1e-5)
     with pytest.raises(QueryError, match="empty"):
         finder.encode_text(["red", " "])
 
 
-def test_a_picture_that_cannot_be_read_is_one_line(finder, tmp_path):
-    (tmp_path / "text.jpg").write_text("no picture")
-    for picture in (tmp_path / "gone.jpg", tmp_path / "text.jpg", tmp_path, b"", b"\xff\xd8"):
+def test_an_image_that_cannot_be_read_is_one_line(finder, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    for image in (tmp_path / "gone.jpg", tmp_path / "text.jpg", tmp_path, b"", b"\xff\xd8"):
         for ask in (
-            lambda picture=picture: finder.search(pictures=picture),
-            lambda picture=picture: finder.encode_pictures([picture]),
-            lambda picture=picture: finder.explain(picture, "red"),
-            lambda picture=picture: finder.explain_pooling(picture),
-            lambda picture=picture: finder.classify(picture, ["red", "blue"]),
+            lambda image=image: finder.search(images=image),
+            lambda image=image: finder.encode_images([image]),
+            lambda image=image: finder.explain(image, "red"),
+            lambda image=image: finder.explain_pooling(image),
+            lambda image=image: finder.classify(image, ["red", "blue"]),
         ):
-            with pytest.raises(PictureError) as caught:
+            with pytest.raises(ImageError) as caught:
                 ask()
             assert "\n" not in str(caught.value)
 
@@ -302,19 +302,19 @@ def test_a_picture_that_cannot_be_read_is_one_line(finder, tmp_path):
 def test_labels_are_told_of_a_file_and_of_an_id(finder, library):
     path = library / "album" / "warm" / "00.png"
     identity = finder.search("red", k=1).hits[0].id
-    for picture in (path, path.read_bytes(), identity):
-        first, *others = finder.classify(picture, ["green", "red", "blue"])
+    for image in (path, path.read_bytes(), identity):
+        first, *others = finder.classify(image, ["green", "red", "blue"])
         assert (first.label, first.probability > 0.9) == ("red", True)
         assert first.probability + sum(other.probability for other in others) == pytest.approx(1)
 
 
-def test_an_id_has_its_picture_and_file(finder, library):
+def test_an_id_has_its_image_and_file(finder, library):
     hit = finder.search("blue", k=1).hits[0]
     path = (library / "album" / "cold" / "10.png").resolve()
-    assert finder.picture(hit.id).model_dump() == {
+    assert finder.image(hit.id).model_dump() == {
         name: value for name, value in hit.model_dump().items() if name not in {"rank", "score", "good", "duplicates"}
     }
-    assert finder.picture_path(hit.id) == path
+    assert finder.image_path(hit.id) == path
     assert [facet.value for facet in finder.facets().folders] == ["album/cold", "album/warm"]
 
 
@@ -332,14 +332,14 @@ def test_an_image_is_explained_for_the_query_it_was_found_by(finder, library, tm
         return bool(shares[:, 0].min() > 0), bool(shares[:, -1].min() > 0)
 
     assert (
-        marked("red") == marked(Query.of_text("red")) == marked(pictures=library / "album/warm/00.png") == (True, False)
+        marked("red") == marked(Query.of_text("red")) == marked(images=library / "album/warm/00.png") == (True, False)
     )
     assert marked("blue") == marked("blue", unwanted="red") == (False, True)
     assert marked(like=finder.search("blue", k=1).hits[0].id) == (False, True)
     assert marked("blue", like=finder.search("red", k=1).hits[0].id) == (False, False), "a mixture that neither raises"
     overlay = finder.explain(path, "red").overlay
-    for picture in (path.read_bytes(), Image.open(path)):
-        assert finder.explain(picture, "red").overlay.tobytes() == overlay.tobytes()
+    for image in (path.read_bytes(), Image.open(path)):
+        assert finder.explain(image, "red").overlay.tobytes() == overlay.tobytes()
     hit = finder.search("blue", k=1).hits[0]
     assert finder.explain(hit.id, "red", at_most_px=18).overlay.size == (18, 16)
     assert finder.explain_pooling(hit.id, at_most_px=18).size == (18, 16)
@@ -370,8 +370,8 @@ def test_an_engine_that_was_taken_answers_after_its_generation_was_removed(growi
     root, grow = growing
     finder = Finder.open(root)
     engine = finder.engine
-    for n_pictures in (2, 3, 4):
-        grow(n_pictures)
+    for n_images in (2, 3, 4):
+        grow(n_images)
         finder.refresh()
     assert not engine.index.path.exists()
     assert len(engine.search("red").hits) == 1
@@ -421,7 +421,7 @@ def test_a_library_that_vanishes_is_told_and_the_old_index_goes_on(growing):
 
 
 def test_searches_are_right_while_generations_are_exchanged(growing):
-    """Each answer is that of one whole generation: as many pictures as it has, never a mixture or a failure."""
+    """Each answer is that of one whole generation: as many images as it has, never a mixture or a failure."""
     root, grow = growing
     finder = Finder.open(root)
     done, answers, faults = threading.Event(), [], []
@@ -451,8 +451,8 @@ def test_searches_are_right_while_generations_are_exchanged(growing):
     for thread in threads:
         thread.start()
     try:
-        for n_pictures in range(2, 8):
-            grow(n_pictures)
+        for n_images in range(2, 8):
+            grow(n_images)
     finally:
         done.set()
         for thread in threads:

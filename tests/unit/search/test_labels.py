@@ -24,7 +24,7 @@ def painted(*colours):
 
 def test_probabilities_are_the_softmax_of_scaled_cosines_worked_by_hand(encoder):
     (found,) = classify(encoder, painted((255, 0, 0)), ["white", "red", "yellow"], templates=PLAIN)
-    # Cosines with a red picture: red 1, yellow 1/sqrt 2, white 1/sqrt 3; the colour bundle's logit scale is 20.
+    # Cosines with a red image: red 1, yellow 1/sqrt 2, white 1/sqrt 3; the colour bundle's logit scale is 20.
     weights = {"red": 1.0, "yellow": math.exp(-20 * (1 - 0.7071068)), "white": math.exp(-20 * (1 - 0.5773503))}
     assert [each.label for each in found] == ["red", "yellow", "white"]
     assert [each.score for each in found] == pytest.approx([1, 0.7071068, 0.5773503], abs=1e-5)
@@ -33,7 +33,7 @@ def test_probabilities_are_the_softmax_of_scaled_cosines_worked_by_hand(encoder)
     assert [each.probability for each in found] == pytest.approx(expected, rel=1e-3)
 
 
-def test_each_picture_has_its_own_label_first_with_the_projects_templates(encoder):
+def test_each_image_has_its_own_label_first_with_the_projects_templates(encoder):
     colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
     found = classify(encoder, painted(*colours.values()), list(colours))
     assert [answer[0].label for answer in found] == list(colours)
@@ -56,9 +56,9 @@ def test_many_labels_of_all_lengths_keep_their_places(encoder):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 6))
-def test_probabilities_sum_to_one_descend_and_follow_the_scores(encoder, seed, n_pictures, n_labels):
+def test_probabilities_sum_to_one_descend_and_follow_the_scores(encoder, seed, n_images, n_labels):
     names = ["red", "green", "blue", "yellow", "white", "else"][:n_labels]
-    vectors = np.random.default_rng(seed).normal(size=(n_pictures, 3)).astype(np.float32)
+    vectors = np.random.default_rng(seed).normal(size=(n_images, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for answer in Labels(encoder, names, templates=PLAIN).score(vectors):
         assert sum(each.probability for each in answer) == pytest.approx(1, abs=1e-12)
@@ -67,7 +67,7 @@ def test_probabilities_sum_to_one_descend_and_follow_the_scores(encoder, seed, n
         assert [each.score for each in answer] == sorted((each.score for each in answer), reverse=True)
 
 
-def test_no_pictures_have_no_answers(encoder):
+def test_no_images_have_no_answers(encoder):
     assert Labels(encoder, ["red", "blue"]).score(np.empty((0, 3), np.float32)) == []
 
 

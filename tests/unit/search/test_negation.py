@@ -146,8 +146,8 @@ def test_the_terms_of_a_group_are_encoded_once(engine, warm, monkeypatch):
 
 def test_images_and_ids_can_be_unwanted(engine):
     identity = next(hit.id for hit in engine.search("red").hits if hit.name == "red.png")
-    stream = engine.picture_path(identity).read_bytes()
+    stream = engine.image_path(identity).read_bytes()
     by_text = engine.search(Query.parse({"terms": [{"text": "white"}], "negatives": [{"text": "red"}], "fold": False}))
-    for term in ({"like": identity}, {"picture": stream}):
+    for term in ({"like": identity}, {"image": stream}):
         found = engine.search(Query.parse({"terms": [{"text": "white"}], "negatives": [term], "fold": False}))
         assert found.hits[-1].name == by_text.hits[-1].name == "red.png"

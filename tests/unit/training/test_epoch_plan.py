@@ -17,7 +17,7 @@ def owners(counts, seed=0):
 
 @settings(max_examples=200, deadline=None)
 @given(counts_of_captions, st.integers(2, 20), st.integers(1, 5), st.integers(0, 9), st.integers(0, 30))
-def test_every_picture_comes_once_with_its_own_captions(counts, batch, per_image, seed, epoch):
+def test_every_image_comes_once_with_its_own_captions(counts, batch, per_image, seed, epoch):
     image_of_caption = owners(counts)
     plans = plan_epoch(image_of_caption, batch_images=batch, captions_per_image=per_image, seed=seed, epoch=epoch)
     assert sorted(np.concatenate([p.image_rows for p in plans])) == list(range(len(counts)))
@@ -30,7 +30,7 @@ def test_every_picture_comes_once_with_its_own_captions(counts, batch, per_image
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 300), st.integers(2, 40))
-def test_no_batch_holds_a_single_picture_unless_there_is_but_one(n_images, batch):
+def test_no_batch_holds_a_single_image_unless_there_is_but_one(n_images, batch):
     plans = plan_epoch(np.arange(n_images), batch_images=batch, captions_per_image=1, seed=0, epoch=0)
     sizes = [len(plan.image_rows) for plan in plans]
     assert len(plans) == batches_of_epoch(n_images, batch)
@@ -85,7 +85,7 @@ def test_a_plan_is_a_function_of_seed_and_epoch():
     assert len({tuple(flat(seed, epoch)) for seed in (5, 6) for epoch in (3, 4)}) == 4
 
 
-def test_a_pictures_views_take_turns_from_a_random_one_on():
+def test_an_images_views_take_turns_from_a_random_one_on():
     def seen(epoch, seed=3):
         plans = plan_epoch(np.arange(400), batch_images=64, captions_per_image=1, seed=seed, epoch=epoch, views=5)
         rows, views = (np.concatenate([plan[at] for plan in plans]) for at in (0, 3))
@@ -96,7 +96,7 @@ def test_a_pictures_views_take_turns_from_a_random_one_on():
     assert np.bincount(seen(0)).min() > 50, "an epoch has them all"
     assert (seen(0) != seen(0, seed=4)).sum() > 200
     (plan,) = plan_epoch(np.arange(400), batch_images=400, captions_per_image=1, seed=3, epoch=0)
-    assert not plan.views.any(), "by default there is the picture alone"
+    assert not plan.views.any(), "by default there is the image alone"
 
 
 def test_ranks_see_the_views_one_process_would():

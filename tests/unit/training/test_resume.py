@@ -14,12 +14,12 @@ from components.training.resume import Progress
 
 @pytest.fixture(scope="module")
 def base(scenes, tiny_model, tmp_path_factory, run_children):
-    """What all scenarios share: 28 pictures to train, 8 to validate, features cached."""
+    """What all scenarios share: 28 images to train, 8 to validate, features cached."""
 
     def part(ids):
         return {
             "captions": scenes.captions[scenes.captions["image_id"].isin(ids)].to_dict("records"),
-            "pictures": scenes.pictures.to_dict("records"),
+            "images": scenes.images.to_dict("records"),
             "root": str(scenes.root),
         }
 
@@ -46,7 +46,7 @@ def scenario(base, name, *, image=None, text=None, **training):
 
 def outcome(made):
     checkpoint = Checkpoint.open(Path(made["out"]))
-    history = [record.model_dump(exclude={"seconds", "pictures_per_s"}) for record in checkpoint.manifest.history]
+    history = [record.model_dump(exclude={"seconds", "images_per_s"}) for record in checkpoint.manifest.history]
     return load_file(checkpoint.path / "model.safetensors"), history, checkpoint.manifest.epoch
 
 
@@ -128,7 +128,7 @@ def record():
         head_rate=1,
         trunk_rate=1,
         logit_scale=14,
-        pictures_per_s=1,
+        images_per_s=1,
         seconds=1,
         val_recall={},
         val_mean_recall=0.5,

@@ -13,7 +13,7 @@ from components.errors import ConfigError, DataError
 from components.training import trainer
 from components.training.epoch_plan import batches_of_epoch
 from components.training.loop import _moving_average, _Run, pick_device
-from components.training.trainer import CaptionedPictures, FeatureSettings, checkpoint_vectors, train_checkpoint
+from components.training.trainer import CaptionedImages, FeatureSettings, checkpoint_vectors, train_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_loss_falls_and_shapes_are_found_by_their_captions(scenes, tiny_mode
     checkpoint = fit(scenes, (values, config), settings, tmp_path / "c")
     history = checkpoint.manifest.history
     losses = [record.loss for record in history]
-    assert losses[0] > np.log(9) * 0.6  # a batch of 9 unknown pictures
+    assert losses[0] > np.log(9) * 0.6  # a batch of 9 unknown images
     assert losses[-1] < 0.5 * losses[0]
     assert history[-1].val_mean_recall > 0.6  # by chance 0.1
     images, texts = checkpoint_vectors(checkpoint, scenes, settings, device="cpu")
@@ -152,9 +152,9 @@ def test_whole_towers_learn_from_files_with_loader_processes(scenes, tiny_model,
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_breaks_while_training_is_a_one_line_error(scenes, tiny_model, settings, tmp_path, workers):
-    captions, pictures = scenes.captions.copy(), scenes.pictures.copy()
-    for name in pictures["file_name"]:
+def test_an_image_that_breaks_while_training_is_a_one_line_error(scenes, tiny_model, settings, tmp_path, workers):
+    captions, images = scenes.captions.copy(), scenes.images.copy()
+    for name in images["file_name"]:
         (tmp_path / name).write_bytes((scenes.root / name).read_bytes())
     (tmp_path / "107.png").write_bytes(b"broken since")
     config = model(tiny_model, image={"trained_stages": "all"})
@@ -162,7 +162,7 @@ def test_a_picture_that_breaks_while_training_is_a_one_line_error(scenes, tiny_m
         DataError, match=r"107.png: [^\n]*; it could be read when it was validated, run the pipeline ag"
     ):
         fit(
-            CaptionedPictures(captions, pictures, tmp_path),
+            CaptionedImages(captions, images, tmp_path),
             (config, training(loader_workers=workers)),
             settings,
             tmp_path / "c",
@@ -170,29 +170,29 @@ def test_a_picture_that_breaks_while_training_is_a_one_line_error(scenes, tiny_m
         )
 
 
-def test_a_picture_that_changed_before_its_features_were_computed_is_named(scenes, tiny_model, settings, tmp_path):
+def test_an_image_that_changed_before_its_features_were_computed_is_named(scenes, tiny_model, settings, tmp_path):
     for content in (None, b"broken"):
         if content is None:
             Image.new("RGB", (64, 64), "purple").save(tmp_path / "100.png")
-            message = r"^1 pictures changed after validation, first \S+100.png; run the pipeline again$"
+            message = r"^1 images changed after validation, first \S+100.png; run the pipeline again$"
         else:
             (tmp_path / "100.png").write_bytes(content)
-            message = r"^1 of 1 pictures changed after validation and cannot be read: 100.png: [^\n]*; run the pipeline"
-        pictures = pd.DataFrame([{"image_id": 100, "file_name": "100.png", "sha256": "f" * 64}])
-        data = CaptionedPictures(scenes.captions[:3], pictures, tmp_path)
+            message = r"^1 of 1 images changed after validation and cannot be read: 100.png: [^\n]*; run the pipeline"
+        images = pd.DataFrame([{"image_id": 100, "file_name": "100.png", "sha256": "f" * 64}])
+        data = CaptionedImages(scenes.captions[:3], images, tmp_path)
         with pytest.raises(DataError, match=message):
             fit(data, (model(tiny_model), training()), settings, tmp_path / "c")
 
 
 def test_sets_that_cannot_be_trained_on_are_refused(scenes, tiny_model, settings, tmp_path):
     configs = (model(tiny_model), training())
-    with pytest.raises(DataError, match=r"^the train set holds a single picture, expected at least 2"):
+    with pytest.raises(DataError, match=r"^the train set holds a single image, expected at least 2"):
         fit(part(scenes, [100]), configs, settings, tmp_path / "c", scenes)
     for train_ids, val_ids, name in (([], [100], "train"), ([100, 101], [], "val")):
-        with pytest.raises(DataError, match=f"^the {name} set holds no pictures"):
+        with pytest.raises(DataError, match=f"^the {name} set holds no images"):
             fit(part(scenes, train_ids), configs, settings, tmp_path / "c", part(scenes, val_ids))
-    absent = dataclasses.replace(scenes, pictures=scenes.pictures[1:])
-    with pytest.raises(DataError, match=r"^1 captioned pictures are absent or unreadable, first id 100"):
+    absent = dataclasses.replace(scenes, images=scenes.images[1:])
+    with pytest.raises(DataError, match=r"^1 captioned images are absent or unreadable, first id 100"):
         fit(absent, configs, settings, tmp_path / "c")
 
 
@@ -251,7 +251,7 @@ def test_training_on_a_gpu_in_bfloat16_learns_and_resumes(scenes, tiny_model, se
     assert history[-1].loss < 0.8 * history[0].loss
 
 
-def test_the_first_captions_of_each_picture_are_kept_by_id_and_in_place(scenes):
+def test_the_first_captions_of_each_image_are_kept_by_id_and_in_place(scenes):
     captions = scenes.captions.iloc[::-1].reset_index(drop=True)
     kept = dataclasses.replace(scenes, captions=captions).first_captions(2).captions
     for image_id, ids in captions.groupby("image_id")["caption_id"]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from components.captions.coco import read_captions
-from components.captions.manifest import build_manifest, inspect_pictures
+from components.captions.manifest import build_manifest, inspect_images
 from components.captions.tokens import Tokenizer, packaged_tokenizer_json
 from components.configs import DatasetConfig, PartConfig, ValidationConfig
 from components.errors import DataError, QualityError
@@ -25,7 +25,7 @@ def captions_table(n_images=4, captions_per_image=2, part="train", first_image=1
             "image_id": image,
             "caption_id": 10 * image + rank,
             "file_name": f"{part}/{image}.jpg",
-            "caption": f"picture {image} shows thing {rank}",
+            "caption": f"image {image} shows thing {rank}",
             "width_px": 640,
             "height_px": 480,
             "license": 1,
@@ -37,7 +37,7 @@ def captions_table(n_images=4, captions_per_image=2, part="train", first_image=1
     return pd.DataFrame(rows)
 
 
-def pictures_of(captions):
+def images_of(captions):
     rows = captions.drop_duplicates(["part", "image_id"])[["image_id", "file_name", "part"]].reset_index(drop=True)
     return rows.assign(
         sha256=[f"{part}{image}" for part, image in zip(rows["part"], rows["image_id"], strict=True)],
@@ -58,9 +58,9 @@ def manifest_of(captions, **changes):
         "n_captions": len(captions),
         "n_images_of_part": {str(part): int(count) for part, count in images.items()},
         "annotations_sha256": {"train": "00"},
-        "pictures_sha256": "11",
+        "images_sha256": "11",
         "mean_caption_characters": 50.0,
-        "unreadable_pictures": 0,
+        "unreadable_images": 0,
     }
     return DatasetManifest(**{**values, **changes})
 
@@ -69,10 +69,10 @@ def words_of(captions):
     return np.array([len(text.split()) if isinstance(text, str) else 0 for text in captions["caption"]], dtype=np.int64)
 
 
-def validate(captions, pictures=None, config=LENIENT, **options):
-    pictures = pictures_of(captions) if pictures is None else pictures
+def validate(captions, images=None, config=LENIENT, **options):
+    images = images_of(captions) if images is None else images
     options = {"manifest": manifest_of(captions), "token_counts": words_of(captions), **options}
-    return validate_captions(captions, pictures, options.pop("manifest"), config, **options)
+    return validate_captions(captions, images, options.pop("manifest"), config, **options)
 
 
 def expectation(report, name):
@@ -98,7 +98,7 @@ def test_sound_table_passes_every_expectation_and_loses_no_caption():
 
 
 def faulty_tables():
-    """Ten pictures of three captions, one fault of each kind."""
+    """Ten images of three captions, one fault of each kind."""
     captions = captions_table(n_images=10, captions_per_image=3)
     captions.loc[captions["caption_id"] == 10, "caption"] = None
     captions.loc[captions["caption_id"] == 11, "caption"] = ""
@@ -106,18 +106,18 @@ def faulty_tables():
     captions.loc[captions["caption_id"] == 20, "caption"] = "two words"
     captions.loc[captions["caption_id"] == 21, "caption"] = "word " * 9
     captions.loc[captions["caption_id"] == 22, "caption_id"] = 21
-    pictures = pictures_of(captions).set_index("image_id")
-    pictures.loc[3, ["sha256", "bytes", "width_px", "height_px", "error"]] = ["", 0, 0, 0, "no such file"]
-    pictures = pictures.drop(4)
-    pictures.loc[5, ["width_px", "height_px", "error"]] = [0, 0, "truncated after 17 bytes"]
-    pictures.loc[6, ["width_px", "height_px"]] = [641, 480]
-    pictures.loc[7, ["width_px", "height_px"]] = [480, 640]  # annotated before the EXIF orientation: accepted
-    pictures.loc[8, ["width_px", "height_px"]] = [12, 34]
+    images = images_of(captions).set_index("image_id")
+    images.loc[3, ["sha256", "bytes", "width_px", "height_px", "error"]] = ["", 0, 0, 0, "no such file"]
+    images = images.drop(4)
+    images.loc[5, ["width_px", "height_px", "error"]] = [0, 0, "truncated after 17 bytes"]
+    images.loc[6, ["width_px", "height_px"]] = [641, 480]
+    images.loc[7, ["width_px", "height_px"]] = [480, 640]  # annotated before the EXIF orientation: accepted
+    images.loc[8, ["width_px", "height_px"]] = [12, 34]
     captions.loc[captions["image_id"] == 8, "width_px"] = 0  # size unknown: not compared
     fourth = captions[captions["caption_id"] == 90].assign(caption_id=93, caption="a fourth thing is seen here")
     captions = pd.concat([captions, fourth], ignore_index=True)
     captions = captions[~captions["caption_id"].isin([101, 102])].reset_index(drop=True)
-    return captions, pictures.reset_index()[pictures_of(captions).columns]
+    return captions, images.reset_index()[images_of(captions).columns]
 
 
 STRICT = ValidationConfig(
@@ -130,16 +130,16 @@ STRICT = ValidationConfig(
 
 
 def test_each_fault_is_quarantined_under_its_reason_with_exact_ids():
-    captions, pictures = faulty_tables()
-    report = validate(captions, pictures, STRICT)
+    captions, images = faulty_tables()
+    report = validate(captions, images, STRICT)
     assert report.quarantined == {
         "caption_id_repeated": (21,),
         "caption_empty": (10, 11, 12),
         "caption_too_short": (20,),
         "caption_too_long": (21,),
-        "picture_missing": (30, 31, 32, 40, 41, 42),
-        "picture_unreadable": (50, 51, 52),
-        "picture_size_differs": (60, 61, 62),
+        "image_missing": (30, 31, 32, 40, 41, 42),
+        "image_unreadable": (50, 51, 52),
+        "image_size_differs": (60, 61, 62),
         "too_few_captions": (100,),
         "too_many_captions": (93,),
     }
@@ -149,32 +149,32 @@ def test_each_fault_is_quarantined_under_its_reason_with_exact_ids():
 
 
 def test_examples_say_what_was_measured():
-    captions, pictures = faulty_tables()
-    report = validate(captions, pictures, STRICT)
+    captions, images = faulty_tables()
+    report = validate(captions, images, STRICT)
     found = {result.name: result.examples[0] for result in report.expectations if result.examples}
     assert found["caption_too_short"] == "caption 20: 2 tokens, 'two words'"
-    assert found["picture_missing"] == "caption 30: train/3.jpg, no such file"
-    assert expectation(report, "picture_missing").examples[3] == "caption 40: train/4.jpg, not in the pictures table"
-    assert found["picture_unreadable"] == "caption 50: train/5.jpg, truncated after 17 bytes"
-    assert found["picture_size_differs"] == "caption 60: train/6.jpg, 641 x 480 px, annotated 640 x 480 px"
+    assert found["image_missing"] == "caption 30: train/3.jpg, no such file"
+    assert expectation(report, "image_missing").examples[3] == "caption 40: train/4.jpg, not in the images table"
+    assert found["image_unreadable"] == "caption 50: train/5.jpg, truncated after 17 bytes"
+    assert found["image_size_differs"] == "caption 60: train/6.jpg, 641 x 480 px, annotated 640 x 480 px"
     assert found["too_many_captions"] == "caption 93: number 4 of 4 of train/9.jpg"
     assert (
-        expectation(report, "picture_size_differs").n_checked == 16
-    )  # of pictures 1, 2, 6, 7, 9, 10: 3 + 2 + 3 + 3 + 4 + 1
+        expectation(report, "image_size_differs").n_checked == 16
+    )  # of images 1, 2, 6, 7, 9, 10: 3 + 2 + 3 + 3 + 4 + 1
 
 
 def test_caption_with_two_faults_stands_under_both_reasons_and_counts_once():
     captions = captions_table()
     captions.loc[0, "caption"] = "short"
-    pictures = pictures_of(captions)
-    pictures.loc[0, "error"] = "truncated"
-    report = validate(captions, pictures)
-    assert report.quarantined == {"caption_too_short": (10,), "picture_unreadable": (10, 11)}
+    images = images_of(captions)
+    images.loc[0, "error"] = "truncated"
+    report = validate(captions, images)
+    assert report.quarantined == {"caption_too_short": (10,), "image_unreadable": (10, 11)}
     assert report.n_valid_captions == 6
     assert report.quarantined_share == 0.25
 
 
-def test_captions_of_a_picture_are_counted_without_the_unusable_ones():
+def test_captions_of_an_image_are_counted_without_the_unusable_ones():
     captions = captions_table(n_images=2, captions_per_image=3)
     captions.loc[0, "caption"] = ""
     captions.loc[[4, 5], "caption"] = ""
@@ -223,17 +223,17 @@ def test_gate_allows_exactly_the_share_and_not_one_caption_more(n_empty, passes)
 
 
 def test_gate_names_the_biggest_reasons_first():
-    captions, pictures = faulty_tables()
-    report = validate(captions, pictures, STRICT.model_copy(update={"max_quarantined_share": 0.5}))
+    captions, images = faulty_tables()
+    report = validate(captions, images, STRICT.model_copy(update={"max_quarantined_share": 0.5}))
     with pytest.raises(QualityError) as refused:
         require_valid(report)
     text = str(refused.value)
     assert "20 of 29 captions quarantined (68.97%, allowed 50%)" in text
-    assert text.index("picture_missing 6") < text.index("caption_empty 3") < text.index("picture_size_differs 3")
+    assert text.index("image_missing 6") < text.index("caption_empty 3") < text.index("image_size_differs 3")
     assert "\n" not in text
 
 
-def test_picture_in_two_parts_by_id_stops_the_run():
+def test_image_in_two_parts_by_id_stops_the_run():
     captions = pd.concat([captions_table(3), captions_table(2, part="val", first_image=3)], ignore_index=True)
     captions["caption_id"] = range(len(captions))
     captions["caption"] = "in " + captions["part"] + " " + captions["caption"]
@@ -244,23 +244,23 @@ def test_picture_in_two_parts_by_id_stops_the_run():
         require_valid(report)
 
 
-def test_picture_in_two_parts_by_content_stops_the_run():
+def test_image_in_two_parts_by_content_stops_the_run():
     captions = pd.concat([captions_table(3), captions_table(2, part="val", first_image=7)], ignore_index=True)
-    pictures = pictures_of(captions)
-    pictures.loc[pictures["image_id"].isin([2, 8]), "sha256"] = "same"
-    report = validate(captions, pictures)
+    images = images_of(captions)
+    images.loc[images["image_id"].isin([2, 8]), "sha256"] = "same"
+    report = validate(captions, images)
     assert failed_names(report) == {"content_in_one_part"}
     expected = "train/2.jpg and val/8.jpg: the same content in 2 parts"
     assert expectation(report, "content_in_one_part").examples == (expected,)
     assert not report.success
 
 
-def test_absent_pictures_of_two_parts_are_not_one_content():
+def test_absent_images_of_two_parts_are_not_one_content():
     captions = pd.concat([captions_table(3), captions_table(3, part="val", first_image=7)], ignore_index=True)
-    pictures = pictures_of(captions)
-    pictures.loc[pictures["image_id"].isin([2, 8]), ["sha256", "error"]] = ["", "no such file"]
-    report = validate(captions, pictures)
-    assert failed_names(report) == {"picture_missing"}
+    images = images_of(captions)
+    images.loc[images["image_id"].isin([2, 8]), ["sha256", "error"]] = ["", "no such file"]
+    report = validate(captions, images)
+    assert failed_names(report) == {"image_missing"}
     assert report.success
 
 
@@ -298,7 +298,7 @@ def test_part_of_the_manifest_without_captions_stops_the_run():
 def test_wrong_types_end_the_validation_and_are_named():
     captions = captions_table().astype({"image_id": "float64", "license": "str"})
     captions["file_name"] = captions["file_name"].where(captions.index > 1)
-    report = validate(captions, pictures_of(captions_table()))
+    report = validate(captions, images_of(captions_table()))
     assert not report.success
     assert [result.name for result in report.expectations] == ["columns_typed"]
     assert report.expectations[0].examples == (
@@ -317,13 +317,13 @@ def test_wrong_columns_are_refused_by_name_before_anything_is_measured():
     with pytest.raises(DataError, match=refusal):
         validate_captions(
             captions.drop(columns=["caption_id"]).rename(columns={"part": "split"}),
-            pictures_of(captions),
+            images_of(captions),
             manifest_of(captions),
             LENIENT,
             token_counts=words_of(captions),
         )
-    with pytest.raises(DataError, match="pictures table has wrong columns: missing sha256; unexpected none"):
-        validate(captions, pictures_of(captions).drop(columns="sha256"))
+    with pytest.raises(DataError, match="images table has wrong columns: missing sha256; unexpected none"):
+        validate(captions, images_of(captions).drop(columns="sha256"))
 
 
 def test_token_counts_of_another_table_are_refused():
@@ -334,7 +334,7 @@ def test_token_counts_of_another_table_are_refused():
 def test_empty_tables_are_measured_and_stop_the_run():
     captions = captions_table()
     empty = pd.DataFrame(columns=captions.columns)
-    report = validate(empty, pd.DataFrame(columns=pictures_of(captions).columns), manifest=manifest_of(captions))
+    report = validate(empty, pd.DataFrame(columns=images_of(captions).columns), manifest=manifest_of(captions))
     assert failed_names(report) == {"captions_present", "part_not_empty"}
     assert (report.n_captions, report.n_valid_captions, report.quarantined_share) == (0, 0, 0.0)
     with pytest.raises(QualityError, match="captions_present: the table holds at least one caption, measured 0"):
@@ -342,10 +342,10 @@ def test_empty_tables_are_measured_and_stop_the_run():
     assert "Refused" in report_html(report)
 
 
-def test_empty_pictures_table_quarantines_every_caption():
+def test_empty_images_table_quarantines_every_caption():
     captions = captions_table()
-    report = validate(captions, pictures_of(captions).iloc[:0])
-    assert report.quarantined == {"picture_missing": tuple(captions["caption_id"])}
+    report = validate(captions, images_of(captions).iloc[:0])
+    assert report.quarantined == {"image_missing": tuple(captions["caption_id"])}
     assert valid_captions(captions, report).empty
 
 
@@ -367,17 +367,17 @@ def test_caption_of_ten_thousand_characters_is_quarantined_and_cut_in_the_report
 
 @pytest.mark.parametrize("dtype", ["str", "object", "string"])
 def test_any_text_type_of_pandas_gives_the_same_report(dtype):
-    captions, pictures = faulty_tables()
+    captions, images = faulty_tables()
     text = {"file_name": dtype, "caption": dtype, "part": dtype}
-    assert validate(captions.astype(text), pictures, STRICT) == validate(captions, pictures, STRICT)
+    assert validate(captions.astype(text), images, STRICT) == validate(captions, images, STRICT)
 
 
 def test_order_and_index_of_the_rows_change_no_verdict():
-    captions, pictures = faulty_tables()
+    captions, images = faulty_tables()
     captions = captions[captions["caption_id"] != 21]  # which of two repeated ids comes first does depend on order
     shuffled = captions.sample(frac=1, random_state=0)
     captions_left, shuffled_left = (
-        valid_captions(table, validate(table, pictures, STRICT.model_copy(update={"max_captions_per_image": 4})))
+        valid_captions(table, validate(table, images, STRICT.model_copy(update={"max_captions_per_image": 4})))
         for table in (captions, shuffled)
     )
     assert sorted(captions_left["caption_id"]) == sorted(shuffled_left["caption_id"])
@@ -441,8 +441,8 @@ def test_drift_is_not_stated_without_a_previous_version():
 
 
 def test_report_survives_json():
-    captions, pictures = faulty_tables()
-    report = validate(captions, pictures, STRICT, previous=manifest_of(captions))
+    captions, images = faulty_tables()
+    report = validate(captions, images, STRICT, previous=manifest_of(captions))
     assert ValidationReport.model_validate_json(report.model_dump_json()) == report
 
 
@@ -460,13 +460,13 @@ def test_page_escapes_what_the_data_says():
 
 
 def test_page_shows_verdict_numbers_and_ids():
-    captions, pictures = faulty_tables()
-    page = report_html(validate(captions, pictures, STRICT.model_copy(update={"max_quarantined_share": 0.5})))
+    captions, images = faulty_tables()
+    page = report_html(validate(captions, images, STRICT.model_copy(update={"max_quarantined_share": 0.5})))
     assert "Refused" in page
-    assert "9 of 29 captions of 10 pictures are usable." in page
+    assert "9 of 29 captions of 10 images are usable." in page
     assert "20 are quarantined (68.97%, allowed 50%)." in page
     assert "30, 31, 32, 40, 41, 42" in page
-    assert page.index("picture_missing</code></td>") < page.index("too_many_captions</code></td>")
+    assert page.index("image_missing</code></td>") < page.index("too_many_captions</code></td>")
     assert "Passed" in report_html(validate(captions_table()))
 
 
@@ -481,13 +481,13 @@ def test_reading_a_report_does_not_import_great_expectations():
 
 def test_validation_writes_no_file_and_says_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    captions, pictures = faulty_tables()
-    validate(captions, pictures, STRICT)
+    captions, images = faulty_tables()
+    validate(captions, images, STRICT)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 
 
-def test_real_coco_pictures_pass_whole(shared_data):
+def test_real_coco_images_pass_whole(shared_data):
     config = DatasetConfig(
         name="coco",
         root=shared_data / "coco",
@@ -497,13 +497,13 @@ def test_real_coco_pictures_pass_whole(shared_data):
         },
     )
     captions = read_captions(config)
-    pictures = inspect_pictures(captions, shared_data / "coco")
+    images = inspect_images(captions, shared_data / "coco")
     token_counts = Tokenizer(packaged_tokenizer_json(), max_tokens=64).count(captions["caption"].tolist())
-    manifest = build_manifest(captions, pictures, config)
-    report = validate_captions(captions, pictures, manifest, ValidationConfig(), token_counts=token_counts)
+    manifest = build_manifest(captions, images, config)
+    report = validate_captions(captions, images, manifest, ValidationConfig(), token_counts=token_counts)
     assert failed_names(report) == set()
     assert (report.n_images, report.n_captions, report.n_valid_captions) == (280, 1400, 1400)
-    sizes = expectation(report, "picture_size_differs")
+    sizes = expectation(report, "image_size_differs")
     assert (sizes.n_checked, sizes.n_failed) == (1400, 0)
     assert report.data_version == manifest.version
     notes = json.loads((shared_data / "coco/annotations/captions_val2017.json").read_text(encoding="utf-8"))

@@ -37,15 +37,15 @@ def test_names_of_operations_are_unique_and_every_one_says_what_it_does(api):
 
 def test_uploads_are_described(api):
     document = api.get("/openapi.json").json()
-    for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/pictures/{identity}/explanation"):
+    for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/images/{identity}/explanation"):
         content = document["paths"][path]["post"]["requestBody"]["content"]
         assert set(content) == {"application/json", "multipart/form-data"}
-        assert content["multipart/form-data"]["schema"]["properties"]["picture"]["format"] == "binary"
+        assert content["multipart/form-data"]["schema"]["properties"]["image"]["format"] == "binary"
 
 
 def test_what_only_a_post_can_ask_is_told_where_one_would_look_for_it(api):
     told = api.get("/openapi.json").json()["paths"]["/api/v1/search"]["get"]["description"]
-    assert "Weights, uploaded pictures, and pictures that are not wanted go by POST." in told
+    assert "Weights, uploaded images, and images that are not wanted go by POST." in told
 
 
 def test_the_limits_of_requests_are_told_with_their_numbers(api):

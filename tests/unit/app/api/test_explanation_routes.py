@@ -18,19 +18,19 @@ GREY, RED, BLUE = (128, 128, 128), (250, 20, 20), (20, 20, 250)
 def halves(album_tools, colour_bundle, tmp_path_factory):
     """A server with one image, grey with a red left edge and a blue right one, and two plain ones."""
     root = tmp_path_factory.mktemp("halves")
-    (root / "pictures").mkdir()
+    (root / "images").mkdir()
     image = Image.new("RGB", (400, 300), GREY)
     image.paste(RED, (0, 0, 100, 300))
     image.paste(BLUE, (300, 0, 400, 300))
-    image.save(root / "pictures" / "both.png")
+    image.save(root / "images" / "both.png")
     for name, colour in (("red", RED), ("blue", BLUE)):
-        Image.new("RGB", (40, 30), colour).save(root / "pictures" / f"{name}.png")
-    index = album_tools.publish_album(root / "pictures", colour_bundle, root)
+        Image.new("RGB", (40, 30), colour).save(root / "images" / f"{name}.png")
+    index = album_tools.publish_album(root / "images", colour_bundle, root)
     with album_tools.serving(index) as client:
         hits = client.get("/api/v1/search?q=white").json()["hits"]
         client.ids = {hit["name"].removesuffix(".png"): hit["id"] for hit in hits}
-        client.address = f"/api/v1/pictures/{client.ids['both']}/explanation"
-        client.files = root / "pictures"
+        client.address = f"/api/v1/images/{client.ids['both']}/explanation"
+        client.files = root / "images"
         yield client
 
 
@@ -58,13 +58,13 @@ def test_each_query_colours_what_raises_its_score(halves):
 
 def test_terms_have_weights_and_uploads_are_terms(halves):
     def post(*terms):
-        files = {"picture": (halves.files / "blue.png").read_bytes()}
+        files = {"image": (halves.files / "blue.png").read_bytes()}
         return halves.post(halves.address, data={"query": json.dumps({"terms": terms})}, files=files)
 
-    assert coloured(post({"picture": "picture"})) == (False, False, True)
-    assert coloured(post({"picture": "picture"}, {"text": "red", "weight": 10})) == (True, False, False)
+    assert coloured(post({"image": "image"})) == (False, False, True)
+    assert coloured(post({"image": "image"}, {"text": "red", "weight": 10})) == (True, False, False)
     assert coloured(halves.post(halves.address, json={"terms": [{"text": "red"}]})) == (True, False, False)
-    assert post({"picture": "absent"}).status_code == 422
+    assert post({"image": "absent"}).status_code == 422
     assert halves.post(halves.address, json={"terms": [], "k": 1}).status_code == 422
 
 
@@ -86,7 +86,7 @@ def test_the_attention_of_the_pooling_is_a_view_without_a_query(halves):
     [
         ({}, 400, "the query is empty"),
         ({"q": " "}, 400, "the query is empty"),
-        ({"like": "0" * 16}, 404, "no picture has the id"),
+        ({"like": "0" * 16}, 404, "no image has the id"),
         ({"q": "red", "kind": "heat"}, 422, "kind"),
         ({"q": "red", "not": "blue"}, 422, "not"),
     ],

@@ -21,7 +21,7 @@ def hit_of(api, colour):
 
 
 def address(api, colour, what=""):
-    return f"/api/v1/pictures/{hit_of(api, colour)['id']}{what}"
+    return f"/api/v1/images/{hit_of(api, colour)['id']}{what}"
 
 
 def shown(response):
@@ -33,19 +33,18 @@ def shown(response):
 def own(album_tools, colour_bundle, paint, tmp_path):
     """An album of one's own, to be damaged: files by colour, and a client."""
     files = {
-        name: paint(tmp_path / "pictures" / "sub" / f"{name}.png", name, (400, 300))
-        for name in ("red", "green", "blue")
+        name: paint(tmp_path / "images" / "sub" / f"{name}.png", name, (400, 300)) for name in ("red", "green", "blue")
     }
-    index = album_tools.publish_album(tmp_path / "pictures", colour_bundle, tmp_path)
+    index = album_tools.publish_album(tmp_path / "images", colour_bundle, tmp_path)
     kept = tmp_path / "thumbnails"
     with album_tools.serving(index, thumbnails_path=kept) as client:
         identities = {name: hit_of(client, name)["id"] for name in files}
         yield SimpleNamespace(files=files, client=client, ids=identities, index=index, kept=kept, root=tmp_path)
 
 
-def test_what_is_known_of_a_picture_names_no_path_of_the_host(api, album):
+def test_what_is_known_of_an_image_names_no_path_of_the_host(api, album):
     answer = api.get(address(api, "red")).json()
-    assert (answer["name"], answer["folder"]) == ("red.png", "pictures/warm")
+    assert (answer["name"], answer["folder"]) == ("red.png", "images/warm")
     assert (answer["width_px"], answer["height_px"]) == (400, 300)
     everything = [api.get(path).text for path in ("/api/v1/info", "/api/v1/facets", "/api/v1/search?q=red", "/metrics")]
     assert str(album) not in "".join([*everything, str(answer)])
@@ -55,25 +54,25 @@ def test_what_is_known_of_a_picture_names_no_path_of_the_host(api, album):
 def test_paths_are_told_when_asked_for(album_tools, album):
     with album_tools.serving(album / "index", show_paths=True) as client:
         hit = hit_of(client, "red")
-        assert hit["path"] == str(album / "pictures" / "warm" / "red.png")
-        assert client.get(f"/api/v1/pictures/{hit['id']}").json()["path"] == hit["path"]
+        assert hit["path"] == str(album / "images" / "warm" / "red.png")
+        assert client.get(f"/api/v1/images/{hit['id']}").json()["path"] == hit["path"]
 
 
 @pytest.mark.parametrize(("asked", "longer"), [(1, 160), (160, 160), (161, 320), (320, 320), (960, 400)])
 def test_a_thumbnail_has_the_next_larger_of_a_few_sizes(api, asked, longer):
-    picture = shown(api.get(address(api, "red", f"/thumbnail?px={asked}")))
-    assert max(picture.size) == longer
-    assert picture.format == "JPEG"
-    red, green, blue = picture.getpixel((20, 20))
+    image = shown(api.get(address(api, "red", f"/thumbnail?px={asked}")))
+    assert max(image.size) == longer
+    assert image.format == "JPEG"
+    red, green, blue = image.getpixel((20, 20))
     assert red > 200 > 60 > max(green, blue)
 
 
 def test_views_carry_no_metadata_and_turn_as_the_camera_was_held(album_tools, colour_bundle, tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Secret Camera"
-    Image.new("RGB", (400, 300), "red").save(tmp_path / "pictures" / "turned.jpg", exif=exif)
-    index = album_tools.publish_album(tmp_path / "pictures", colour_bundle, tmp_path)
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "images" / "turned.jpg", exif=exif)
+    index = album_tools.publish_album(tmp_path / "images", colour_bundle, tmp_path)
     with album_tools.serving(index) as client:
         for what in ("thumbnail", "view", "explanation?q=red"):
             answer = client.get(address(client, "red", f"/{what}"))
@@ -83,7 +82,7 @@ def test_views_carry_no_metadata_and_turn_as_the_camera_was_held(album_tools, co
 
 
 @pytest.mark.parametrize("what", ["thumbnail", "view"])
-def test_a_picture_that_the_browser_has_is_not_sent_again(api, what):
+def test_an_image_that_the_browser_has_is_not_sent_again(api, what):
     first = api.get(address(api, "red", f"/{what}"))
     assert first.headers["Cache-Control"].startswith("private")
     again = api.get(address(api, "red", f"/{what}"), headers={"If-None-Match": first.headers["ETag"]})
@@ -95,7 +94,7 @@ def test_a_picture_that_the_browser_has_is_not_sent_again(api, what):
 
 def test_the_original_is_the_file_itself_to_be_saved(api, album):
     answer = api.get(address(api, "red", "/original"))
-    assert answer.content == (album / "pictures/warm/red.png").read_bytes()
+    assert answer.content == (album / "images/warm/red.png").read_bytes()
     assert answer.headers["Content-Type"] == "image/png"
     assert answer.headers["Content-Disposition"] == "attachment; filename=\"red.png\"; filename*=UTF-8''red.png"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -125,7 +124,7 @@ def test_a_name_cannot_leave_its_header(name):
 def test_a_name_with_quotes_and_a_newline_is_served(api):
     hit = hit_of(api, "white")
     assert hit["name"] == 'wei\u00df "\n\u767d.png'
-    answer = api.get(f"/api/v1/pictures/{hit['id']}/original")
+    answer = api.get(f"/api/v1/images/{hit['id']}/original")
     assert answer.status_code == 200
     assert answer.headers["Content-Disposition"].endswith("filename*=UTF-8''wei%C3%9F%20%22_%E7%99%BD.png")
 
@@ -146,7 +145,7 @@ def test_a_name_with_quotes_and_a_newline_is_served(api):
 )
 @pytest.mark.parametrize("view", ["", *(f"/{view}" for view in VIEWS)])
 def test_what_is_no_id_of_the_index_is_not_found(api, identity, view):
-    answer = api.get(f"/api/v1/pictures/{identity}{view}")
+    answer = api.get(f"/api/v1/images/{identity}{view}")
     assert answer.status_code in {404, 422}
     assert answer.json()["error"]["code"] in {"not_found", "bad_request"}
     assert "root:" not in answer.text
@@ -171,10 +170,10 @@ def test_the_page_s_folder_gives_nothing_from_outside(api, path):
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_file_that_has_gone_is_told_as_gone(own, view):
     own.files["red"].unlink()
-    answer = own.client.get(f"/api/v1/pictures/{own.ids['red']}/{view}")
+    answer = own.client.get(f"/api/v1/images/{own.ids['red']}/{view}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
     assert str(own.root) not in answer.text
-    assert own.client.get(f"/api/v1/pictures/{own.ids['red']}").status_code == 200
+    assert own.client.get(f"/api/v1/images/{own.ids['red']}").status_code == 200
     labels = own.client.post("/api/v1/labels", json={"id": own.ids["red"], "labels": ["red", "blue"]})
     assert labels.status_code == 410
 
@@ -190,13 +189,13 @@ def test_no_file_outside_the_indexed_folders_is_opened(own, view, way, paint):
         shutil.rmtree(own.files["red"].parent)
         own.files["red"].parent.symlink_to(outside.parent)
     elif way == "unreadable":
-        own.files["red"].write_bytes(b"no picture any more")
+        own.files["red"].write_bytes(b"no image any more")
     else:
         own.files["red"].unlink()
         own.files["red"].symlink_to(own.files["red"]) if way == "loop" else None
         os.mkfifo(own.files["red"]) if way == "pipe" else None
         own.files["red"].mkdir() if way == "directory" else None
-    answer = own.client.get(f"/api/v1/pictures/{own.ids['red']}/{view}")
+    answer = own.client.get(f"/api/v1/images/{own.ids['red']}/{view}")
     if (way, view) == ("unreadable", "original"):
         assert answer.headers["Content-Type"] == "application/octet-stream"
         return
@@ -206,7 +205,7 @@ def test_no_file_outside_the_indexed_folders_is_opened(own, view, way, paint):
 def test_a_file_that_is_exchanged_while_it_is_opened_is_not_read(own, monkeypatch, paint):
     outside = paint(own.root / "outside" / "red.png", "red")
     engine = Finder.open(own.index).engine
-    genuine = engine.picture_path
+    genuine = engine.image_path
 
     def exchanged(identity):  # between the check of the path and its opening, a folder becomes a link to elsewhere
         path = genuine(identity)
@@ -214,14 +213,14 @@ def test_a_file_that_is_exchanged_while_it_is_opened_is_not_read(own, monkeypatc
         path.parent.symlink_to(outside.parent)
         return path
 
-    monkeypatch.setattr(engine, "picture_path", exchanged)
+    monkeypatch.setattr(engine, "image_path", exchanged)
     with pytest.raises(Fault, match="no longer there") as caught:
         open_original(engine, own.ids["red"])
     assert caught.value.status == 410
 
 
 def test_a_file_that_has_changed_is_shown_as_it_is_now(own, paint):
-    place = f"/api/v1/pictures/{own.ids['red']}/thumbnail"
+    place = f"/api/v1/images/{own.ids['red']}/thumbnail"
     before = own.client.get(place)
     paint(own.files["red"], "blue", (400, 300))
     after = own.client.get(place, headers={"If-None-Match": before.headers["ETag"]})
@@ -230,7 +229,7 @@ def test_a_file_that_has_changed_is_shown_as_it_is_now(own, paint):
 
 
 def test_a_thumbnail_is_kept_and_a_folder_that_cannot_be_written_harms_nothing(own):
-    place = f"/api/v1/pictures/{own.ids['red']}/thumbnail"
+    place = f"/api/v1/images/{own.ids['red']}/thumbnail"
     first = own.client.get(place).content
     (kept,) = own.kept.rglob("*.jpg")
     assert kept.read_bytes() == first

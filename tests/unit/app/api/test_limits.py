@@ -35,7 +35,7 @@ async def begun(held, times=1):
 
 def test_as_many_calls_run_as_may_others_wait_and_more_are_refused_at_once():
     async def scene():
-        held, load = Held(), Load("pictures", 2)
+        held, load = Held(), Load("images", 2)
         workers = Workers(load, running=2, timeout_s=20)
         running = [asyncio.create_task(workers.run(held)) for _ in range(2)]
         await begun(held, 2)
@@ -43,7 +43,7 @@ def test_as_many_calls_run_as_may_others_wait_and_more_are_refused_at_once():
         await asyncio.sleep(0)
         assert load.n_waiting == 2
         started = time.perf_counter()
-        with pytest.raises(Fault, match="2 pictures are waiting already") as caught:
+        with pytest.raises(Fault, match="2 images are waiting already") as caught:
             await workers.run(held)
         assert time.perf_counter() - started < 5
         assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
@@ -57,7 +57,7 @@ def test_as_many_calls_run_as_may_others_wait_and_more_are_refused_at_once():
 
 def test_who_waits_too_long_is_refused_and_a_call_that_lasts_too_long_keeps_its_place():
     async def scene():
-        held, load = Held(), Load("pictures", 5)
+        held, load = Held(), Load("images", 5)
         workers = Workers(load, running=1, timeout_s=0.1)
         first = asyncio.create_task(workers.run(held))
         await begun(held)
@@ -74,7 +74,7 @@ def test_who_waits_too_long_is_refused_and_a_call_that_lasts_too_long_keeps_its_
 
 def test_what_a_call_raises_reaches_who_asked_and_frees_the_place():
     async def scene():
-        workers = Workers(Load("pictures", 0), running=1, timeout_s=20)
+        workers = Workers(Load("images", 0), running=1, timeout_s=20)
         for _ in range(3):
             with pytest.raises(StorageError, match="broken"):
                 await workers.run(lambda: (_ for _ in ()).throw(StorageError("broken")))
@@ -302,7 +302,7 @@ def test_work_ends_at_its_next_checkpoint_once_its_request_was_answered_503(albu
                 ended.append(type(error))
                 raise
 
-        workers = Workers(Load("pictures", 1), running=1, timeout_s=0.5)
+        workers = Workers(Load("images", 1), running=1, timeout_s=0.5)
         batcher = Batcher(Load("searches", 1), lambda _: work(), timeout_s=0.5)
         for answer in (workers.run(work), batcher.ask("red")):
             with pytest.raises(Fault, match="no answer within"):
@@ -330,18 +330,18 @@ def test_a_client_that_goes_while_its_search_waits_is_not_worked_for(album_tools
         assert "image_finder_batch_searches_sum 1.0" in client.get("/metrics").text
 
 
-def test_a_busy_server_refuses_pictures_and_goes_on_answering_texts(album_tools, album):
-    with album_tools.serving(album / "index", pictures=1, waiting=0) as client:
+def test_a_busy_server_refuses_images_and_goes_on_answering_texts(album_tools, album):
+    with album_tools.serving(album / "index", images=1, waiting=0) as client:
         identity = client.get("/api/v1/search?q=red&k=1").json()["hits"][0]["id"]
         held = Held()
         occupied = client.portal.start_task_soon(client.app.state.server.workers.run, held)
         assert held.began.acquire(timeout=20)
         for view in ("thumbnail", "view", "original"):
-            answer = client.get(f"/api/v1/pictures/{identity}/{view}")
+            answer = client.get(f"/api/v1/images/{identity}/{view}")
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
             assert answer.headers["Retry-After"] == "1"
         assert client.get("/api/v1/search?q=red").status_code == 200
-        assert 'image_finder_refused_total{kind="pictures"} 3.0' in client.get("/metrics").text
+        assert 'image_finder_refused_total{kind="images"} 3.0' in client.get("/metrics").text
         held.free.set()
         assert occupied.result(20) == "done"
 

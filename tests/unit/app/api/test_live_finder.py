@@ -27,8 +27,8 @@ def until(condition):
 
 @pytest.fixture
 def place(album_tools, colour_bundle, paint, tmp_path):
-    paint(tmp_path / "pictures" / "red.png", "red")
-    album_tools.publish_album(tmp_path / "pictures", colour_bundle, tmp_path)
+    paint(tmp_path / "images" / "red.png", "red")
+    album_tools.publish_album(tmp_path / "images", colour_bundle, tmp_path)
     return tmp_path
 
 
@@ -48,9 +48,9 @@ def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, c
             answer = client.get("/api/v1/search?q=blue&k=1")
             (failures.append(answer.text) if answer.status_code != 200 else seen.add(answer.json()["generation"]))
             hit = answer.json()["hits"][0]
-            picture = client.get(f"/api/v1/pictures/{hit['id']}/thumbnail")
-            if picture.status_code != 200:
-                failures.append(picture.text)
+            image = client.get(f"/api/v1/images/{hit['id']}/thumbnail")
+            if image.status_code != 200:
+                failures.append(image.text)
 
     with album_tools.serving(place / "index") as client:
         threads = [threading.Thread(target=ask, args=(client,)) for _ in range(3)]
@@ -58,8 +58,8 @@ def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, c
             thread.start()
         try:
             for number, colour in enumerate(("blue", "green", "yellow", "white"), start=2):
-                paint(place / "pictures" / f"{colour}.png", colour)
-                published = current_generation(album_tools.publish_album(place / "pictures", colour_bundle, place)).name
+                paint(place / "images" / f"{colour}.png", colour)
+                published = current_generation(album_tools.publish_album(place / "images", colour_bundle, place)).name
                 assert published.startswith(f"{number:08d}-")
                 until(lambda published=published: published in seen or failures)
         finally:
@@ -68,7 +68,7 @@ def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, c
                 thread.join(20)
         assert failures == []
         assert len(names(client)) == 5
-        assert "image_finder_index_pictures 5.0" in client.get("/metrics").text
+        assert "image_finder_index_images 5.0" in client.get("/metrics").text
         assert "image_finder_index_generation 5.0" in client.get("/metrics").text
         assert "image_finder_index_swaps_total 5.0" in client.get("/metrics").text
 
@@ -78,9 +78,9 @@ def test_a_newer_index_that_is_damaged_leaves_the_old_one_in_force(album_tools, 
     with album_tools.serving(place / "index") as client:
         assert client.get("/health/ready").json() == client.get("/health/ready").json() | {
             "status": "ready",
-            "pictures": 1,
+            "images": 1,
         }
-        paint(place / "pictures" / "blue.png", "blue")
+        paint(place / "images" / "blue.png", "blue")
         good = current_generation(place / "index").name
         damaged = place / "index" / "generations" / "00000002-0badbeef"
         shutil.copytree(place / "index" / "generations" / good, damaged)
@@ -97,11 +97,11 @@ def test_a_newer_index_that_is_damaged_leaves_the_old_one_in_force(album_tools, 
         assert "is corrupted" in told[0]
         assert str(place) not in client.get("/health/ready").text + client.get("/api/v1/info").text
         (place / "index" / POINTER).write_text(f"{good}\n")
-        album_tools.publish_album(place / "pictures", colour_bundle, place)
+        album_tools.publish_album(place / "images", colour_bundle, place)
         until(
             lambda: (
                 client.get("/health/ready").json()
-                == {"status": "ready", "generation": newest(place), "pictures": 2, "watching": ""}
+                == {"status": "ready", "generation": newest(place), "images": 2, "watching": ""}
             )
         )
         assert sorted(names(client)) == ["blue.png", "red.png"]
@@ -138,7 +138,7 @@ def test_until_there_is_an_index_everything_but_that_answers(place):
 
     app = create_app(source, Settings.parse({"refresh_s": 0.02}))
     with TestClient(app, base_url="http://127.0.0.1") as client:
-        for path in ("/api/v1/search?q=red", "/api/v1/info", "/api/v1/facets", "/api/v1/pictures/x", "/health/ready"):
+        for path in ("/api/v1/search?q=red", "/api/v1/info", "/api/v1/facets", "/api/v1/images/x", "/health/ready"):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
             assert answer.headers["Retry-After"] == "2"
@@ -167,11 +167,11 @@ def test_a_failure_nobody_expected_tells_its_request_id_and_nothing_else(album_t
 def test_requests_are_counted_by_the_template_of_their_route(api):
     api.get("/api/v1/search?q=red")
     for identity in ("a", "b", "c"):
-        api.get(f"/api/v1/pictures/{identity}")
+        api.get(f"/api/v1/images/{identity}")
     api.get("/there/is/nothing")
     api.request("BREW", "/health/live")
     metrics = api.get("/metrics").text
-    assert 'image_finder_requests_total{method="GET",route="/api/v1/pictures/{identity}",status="404"}' in metrics
+    assert 'image_finder_requests_total{method="GET",route="/api/v1/images/{identity}",status="404"}' in metrics
     assert 'image_finder_requests_total{method="GET",route="unmatched",status="404"}' in metrics
     assert 'method="other"' in metrics
     assert "BREW" not in metrics

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 
-def picture(colour, size=(40, 30), kind="PNG"):
+def image(colour, size=(40, 30), kind="PNG"):
     stream = io.BytesIO()
     Image.new("RGB", size, colour).save(stream, kind)
     return stream.getvalue()
@@ -22,8 +22,8 @@ def fault(response):
     return response.status_code, error["code"]
 
 
-def post(api, query, **pictures):
-    files = {name: (f"{name}.bin", content, "text/html") for name, content in pictures.items()}
+def post(api, query, **images):
+    files = {name: (f"{name}.bin", content, "text/html") for name, content in images.items()}
     return api.post("/api/v1/search", data={"query": json.dumps(query)}, files=files or None)
 
 
@@ -32,7 +32,7 @@ def identity_of(api, colour):
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])
-def test_a_text_finds_its_picture_first(api, colour):
+def test_a_text_finds_its_image_first(api, colour):
     answer = api.get("/api/v1/search", params={"q": colour, "k": 2})
     assert names(answer)[0] == f"{colour}.png"
     assert len(answer.json()["hits"]) == 2
@@ -44,7 +44,7 @@ def test_a_text_finds_its_picture_first(api, colour):
     assert set(answer.json()["took_ms"]) == {"wait", "encode", "rank", "total"}
 
 
-def test_an_unwanted_text_pushes_its_pictures_back(api):
+def test_an_unwanted_text_pushes_its_images_back(api):
     for unwanted, kept in (("red", "green"), ("green", "red")):
         answer = names(api.get("/api/v1/search", params={"q": "yellow", "not": unwanted}))
         assert answer.index(f"{kept}.png") < answer.index(f"{unwanted}.png")
@@ -58,13 +58,13 @@ def test_both_forms_of_a_search_give_an_unwanted_text_the_same_weight(api):
     ]
 
 
-def test_a_picture_of_the_index_finds_itself_first_and_an_unknown_one_is_not_found(api):
+def test_an_image_of_the_index_finds_itself_first_and_an_unknown_one_is_not_found(api):
     assert names(api.get("/api/v1/search", params={"like": identity_of(api, "blue"), "k": 1})) == ["blue.png"]
     assert fault(api.get("/api/v1/search", params={"like": "f" * 16})) == (404, "not_found")
 
 
 def test_filters_leave_only_what_passes_them(api):
-    assert sorted(names(api.get("/api/v1/search", params={"q": "red", "folder": "pictures/warm"}))) == [
+    assert sorted(names(api.get("/api/v1/search", params={"q": "red", "folder": "images/warm"}))) == [
         "red.png",
         "yellow.png",
     ]
@@ -75,10 +75,10 @@ def test_filters_leave_only_what_passes_them(api):
 
 
 def test_folders_are_named_by_their_labels_and_never_by_paths_of_the_host(api, album):
-    for folder in (album / "pictures" / "warm", album / "pictures", "/", "..", "/etc"):
+    for folder in (album / "images" / "warm", album / "images", "/", "..", "/etc"):
         answer = api.get("/api/v1/search", params={"q": "red", "folder": str(folder)})
         assert fault(answer) == (400, "bad_query")
-        assert answer.json()["error"]["message"].endswith("; it has 'pictures', 'pictures/cold', 'pictures/warm'")
+        assert answer.json()["error"]["message"].endswith("; it has 'images', 'images/cold', 'images/warm'")
         body = {"terms": [{"text": "red"}], "filters": {"folders": [str(folder)]}}
         assert fault(api.post("/api/v1/search", json=body)) == (400, "bad_query")
 
@@ -110,7 +110,7 @@ def test_texts_given_one_by_one_are_terms_of_their_own(api):
 def test_a_query_of_a_megabyte_is_refused(api):
     query = {"terms": [{"text": "x" * 1_000_000}]}
     assert fault(api.post("/api/v1/search", json=query)) == (413, "too_large")
-    in_parts = post(api, query, mine=picture((255, 0, 0)))
+    in_parts = post(api, query, mine=image((255, 0, 0)))
     assert fault(in_parts) == (413, "too_large")
     assert in_parts.json()["error"]["message"].startswith("the part 'query' has more than 262,144 bytes")
     as_file = api.post("/api/v1/search", files={"query": ("query.json", json.dumps(query))})
@@ -125,21 +125,21 @@ def test_pages_follow_each_other_without_gap(api):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
-def test_an_uploaded_picture_finds_its_colour_whatever_type_it_claims(api, kind):
-    answer = post(api, {"terms": [{"picture": "mine"}], "k": 1}, mine=picture((255, 0, 0), kind=kind))
+def test_an_uploaded_image_finds_its_colour_whatever_type_it_claims(api, kind):
+    answer = post(api, {"terms": [{"image": "mine"}], "k": 1}, mine=image((255, 0, 0), kind=kind))
     assert names(answer) == ["red.png"]
     assert answer.json()["hits"][0]["good"] is None
 
 
-def test_texts_and_pictures_are_weighed_together(api):
-    terms = [{"text": "red", "weight": 0.1}, {"picture": "mine", "weight": 10}]
-    assert names(post(api, {"terms": terms, "k": 1}, mine=picture((0, 0, 255)))) == ["blue.png"]
+def test_texts_and_images_are_weighed_together(api):
+    terms = [{"text": "red", "weight": 0.1}, {"image": "mine", "weight": 10}]
+    assert names(post(api, {"terms": terms, "k": 1}, mine=image((0, 0, 255)))) == ["blue.png"]
     terms[0]["weight"], terms[1]["weight"] = 10, 0.1
-    assert names(post(api, {"terms": terms, "k": 1}, mine=picture((0, 0, 255)))) == ["red.png"]
+    assert names(post(api, {"terms": terms, "k": 1}, mine=image((0, 0, 255)))) == ["red.png"]
 
 
 def test_json_alone_is_enough_without_uploads(api):
-    body = {"terms": [{"text": "red"}], "negatives": [{"text": "yellow"}], "filters": {"folders": ["pictures"]}, "k": 1}
+    body = {"terms": [{"text": "red"}], "negatives": [{"text": "yellow"}], "filters": {"folders": ["images"]}, "k": 1}
     assert names(api.post("/api/v1/search", json=body)) == ["red.png"]
 
 
@@ -184,7 +184,7 @@ def test_bytes_that_are_no_text_are_answered(api):
         ({"q": "red", "sort": "name"}, (422, "bad_request")),
         ({"not": "red"}, (400, "bad_query")),
         ({"q": "red", "folder": "elsewhere"}, (400, "bad_query")),
-        ({"q": "red", "folder": ["pictures/warm", "pictures/war"]}, (400, "bad_query")),
+        ({"q": "red", "folder": ["images/warm", "images/war"]}, (400, "bad_query")),
         ({"q": "x" * 60_000}, (400, "bad_query")),
     ],
 )
@@ -206,8 +206,8 @@ def test_a_query_that_cannot_be_answered_is_refused_in_the_one_form(api, paramet
         ('{"terms": [{"text": "red", "like": "0123456789abcdef"}]}', (400, "bad_query")),
         ('{"terms": [{}]}', (400, "bad_query")),
         ('{"terms": []}', (400, "bad_query")),
-        ('{"terms": [{"picture": "absent"}]}', (422, "bad_request")),
-        ('{"terms": [{"picture": "/etc/passwd"}]}', (422, "bad_request")),
+        ('{"terms": [{"image": "absent"}]}', (422, "bad_request")),
+        ('{"terms": [{"image": "/etc/passwd"}]}', (422, "bad_request")),
         ('{"terms": [{"like": "../../etc/passwd"}]}', (404, "not_found")),
         ('{"terms": [{"text": "red"}], "k": 1e9}', (422, "bad_request")),
         ('{"terms": [{"text": "red"}], "path": "/etc"}', (422, "bad_request")),
@@ -230,8 +230,8 @@ def test_a_body_that_is_not_what_it_says_is_refused(api):
     assert fault(api.post("/api/v1/search", data={"other": "1"}, files={"x": b"x"})) == (422, "bad_request")
 
 
-def test_uploads_that_are_no_pictures_are_refused_whatever_they_claim(api):
-    damaged = picture((255, 0, 0), (400, 300), "JPEG")[:300]
+def test_uploads_that_are_no_images_are_refused_whatever_they_claim(api):
+    damaged = image((255, 0, 0), (400, 300), "JPEG")[:300]
     for content in (
         b"",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
@@ -241,31 +241,31 @@ def test_uploads_that_are_no_pictures_are_refused_whatever_they_claim(api):
         damaged[:2],
         damaged,
     ):
-        assert fault(post(api, {"terms": [{"picture": "mine"}]}, mine=content)) == (415, "not_a_picture")
+        assert fault(post(api, {"terms": [{"image": "mine"}]}, mine=content)) == (415, "not_an_image")
 
 
-def test_a_wide_picture_and_one_of_one_pixel_are_answered(api):
-    assert names(post(api, {"terms": [{"picture": "m"}], "k": 1}, m=picture((255, 0, 0), (20_000, 3)))) == ["red.png"]
-    assert names(post(api, {"terms": [{"picture": "m"}], "k": 1}, m=picture((0, 0, 255), (1, 1)))) == ["blue.png"]
+def test_a_wide_image_and_one_of_one_pixel_are_answered(api):
+    assert names(post(api, {"terms": [{"image": "m"}], "k": 1}, m=image((255, 0, 0), (20_000, 3)))) == ["red.png"]
+    assert names(post(api, {"terms": [{"image": "m"}], "k": 1}, m=image((0, 0, 255), (1, 1)))) == ["blue.png"]
 
 
-def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(api):
-    bomb = picture((0, 0, 0), (10_000, 5_001))  # 150 MB of pixels in 150 kB
+def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(api):
+    bomb = image((0, 0, 0), (10_000, 5_001))  # 150 MB of pixels in 150 kB
     assert len(bomb) < 1_000_000
-    answer = post(api, {"terms": [{"picture": "mine"}]}, mine=bomb)
+    answer = post(api, {"terms": [{"image": "mine"}]}, mine=bomb)
     assert fault(answer) == (413, "too_large")
     assert "10000 x 5001 pixels" in answer.json()["error"]["message"]
 
 
-def test_labels_tell_what_a_picture_shows(api):
+def test_labels_tell_what_an_image_shows(api):
     answer = api.post("/api/v1/labels", json={"id": identity_of(api, "blue"), "labels": ["red", "blue", "green"]})
     assert answer.status_code == 200
     best = answer.json()["labels"][0]
     assert best["label"] == "blue"
     assert best["probability"] > 0.9
     assert sum(each["probability"] for each in answer.json()["labels"]) == pytest.approx(1)
-    query = {"query": json.dumps({"picture": "mine", "labels": ["red", "blue"]})}
-    uploaded = api.post("/api/v1/labels", data=query, files={"mine": picture((255, 0, 0))})
+    query = {"query": json.dumps({"image": "mine", "labels": ["red", "blue"]})}
+    uploaded = api.post("/api/v1/labels", data=query, files={"mine": image((255, 0, 0))})
     assert uploaded.json()["labels"][0]["label"] == "red"
 
 
@@ -275,10 +275,10 @@ def test_labels_tell_what_a_picture_shows(api):
         ({"id": "f" * 16, "labels": ["red", "blue"]}, (404, "not_found")),
         ({"id": "../../etc/passwd", "labels": ["red", "blue"]}, (404, "not_found")),
         ({"labels": ["red", "blue"]}, (422, "bad_request")),
-        ({"id": "f" * 16, "picture": "mine", "labels": ["red", "blue"]}, (422, "bad_request")),
+        ({"id": "f" * 16, "image": "mine", "labels": ["red", "blue"]}, (422, "bad_request")),
         ({"id": "f" * 16, "labels": []}, (422, "bad_request")),
         ({"id": "f" * 16, "labels": ["x"] * 101}, (422, "bad_request")),
-        ({"picture": "absent", "labels": ["red", "blue"]}, (422, "bad_request")),
+        ({"image": "absent", "labels": ["red", "blue"]}, (422, "bad_request")),
     ],
 )
 def test_labels_that_cannot_be_told_are_refused(api, body, expected):

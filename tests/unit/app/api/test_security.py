@@ -16,7 +16,7 @@ GUARDED = (
     "/api/v1/search?q=red",
     "/api/v1/info",
     "/api/v1/facets",
-    "/api/v1/pictures/x/original",
+    "/api/v1/images/x/original",
     "/metrics",
     "/nothing",
 )
@@ -64,7 +64,7 @@ def test_the_token_opens_everything_and_the_page_needs_none(guarded):
         assert guarded.get(path).status_code == 200
 
 
-def test_a_session_opens_pictures_without_the_header(guarded):
+def test_a_session_opens_images_without_the_header(guarded):
     assert refusal(guarded.post("/api/v1/session")) == (401, "unauthorized")
     answer = guarded.post("/api/v1/session", headers=BEARER)
     assert answer.status_code == 204

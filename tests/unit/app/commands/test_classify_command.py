@@ -19,8 +19,8 @@ LABELS = "red,green,blue"
 
 
 @pytest.fixture
-def pictures(paint, tmp_path):
-    """40 pictures, red and blue in turn."""
+def images(paint, tmp_path):
+    """40 images, red and blue in turn."""
     return [paint(tmp_path / f"{n:02d}.png", "blue" if n % 2 else "red") for n in range(40)]
 
 
@@ -34,11 +34,11 @@ def run(*words):
     return CliRunner().invoke(classify, list(map(str, words)))
 
 
-def test_each_picture_gets_its_own_colour_in_the_order_given(pictures, colour_bundle):
-    done = run(*pictures, "--labels", LABELS, "--bundle", colour_bundle.path, "--top", 1, "--json")
+def test_each_image_gets_its_own_colour_in_the_order_given(images, colour_bundle):
+    done = run(*images, "--labels", LABELS, "--bundle", colour_bundle.path, "--top", 1, "--json")
     assert (done.exit_code, done.stderr) == (0, "")
     answers = json.loads(done.stdout)
-    assert [answer["picture"] for answer in answers] == list(map(str, pictures))
+    assert [answer["image"] for answer in answers] == list(map(str, images))
     assert [answer["labels"][0]["label"] for answer in answers] == ["red", "blue"] * 20
     assert all(answer["labels"][0]["probability"] > 0.9 for answer in answers)
 
@@ -47,32 +47,32 @@ def test_a_table_shows_the_best_labels_with_probability_and_score(paint, tmp_pat
     path = paint(tmp_path / "a.png", "red")
     done = run(path, "--labels", LABELS, "--bundle", colour_bundle.path, "--top", 2)
     heading, first, second = done.stdout.splitlines()
-    assert heading.split() == ["picture", "label", "probability", "score"]
+    assert heading.split() == ["image", "label", "probability", "score"]
     assert first.split()[:3] == [str(path), "red", "1.000"]
     assert float(first.split()[3]) == pytest.approx(1, abs=0.005)
     assert second.split()[1] in {"green", "blue"}
 
 
-def test_broken_pictures_are_named_and_the_others_answered(pictures, tmp_path, colour_bundle):
+def test_broken_images_are_named_and_the_others_answered(images, tmp_path, colour_bundle):
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     gone = tmp_path / "gone.png"
-    words = [pictures[0], broken, *pictures[1:20], gone, pictures[20]]
+    words = [images[0], broken, *images[1:20], gone, images[20]]
     done = run(*words, "--labels", LABELS, "--bundle", colour_bundle.path, "--json")
     assert done.exit_code == 1
-    answers = {answer["picture"]: answer for answer in json.loads(done.stdout)}
+    answers = {answer["image"]: answer for answer in json.loads(done.stdout)}
     assert [path for path, answer in answers.items() if "error" in answer] == [str(broken), str(gone)]
-    assert [answers[str(path)]["labels"][0]["label"] for path in pictures[:21]] == [*["red", "blue"] * 10, "red"]
+    assert [answers[str(path)]["labels"][0]["label"] for path in images[:21]] == [*["red", "blue"] * 10, "red"]
     first, second, last = done.stderr.splitlines()
     assert first.startswith(f"{broken}: ")
     assert second.startswith(f"{gone}: ")
-    assert last == "Error: 2 of 23 pictures cannot be read"
+    assert last == "Error: 2 of 23 images cannot be read"
 
 
-def test_only_broken_pictures_print_no_empty_table(tmp_path, colour_bundle):
+def test_only_broken_images_print_no_empty_table(tmp_path, colour_bundle):
     done = run(tmp_path, "--labels", LABELS, "--bundle", colour_bundle.path)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [f"{tmp_path}: not a regular file", "Error: 1 of 1 pictures cannot be read"]
+    assert done.stderr.splitlines() == [f"{tmp_path}: not a regular file", "Error: 1 of 1 images cannot be read"]
 
 
 def test_labels_come_from_a_file_and_the_option_together(paint, tmp_path, colour_bundle):

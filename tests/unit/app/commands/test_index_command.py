@@ -19,14 +19,14 @@ from tests.support.checkout import CHECKOUT
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, colour_bundle, paint):
-    """A home of its own and three pictures, one broken."""
+    """A home of its own and three images, one broken."""
     monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path / "home"))
     for name in ("red", "green"):
-        paint(tmp_path / "pictures" / f"{name}.png", name)
-    (tmp_path / "pictures" / "broken.jpg").write_bytes(b"x")
-    for path in (tmp_path / "pictures").iterdir():
+        paint(tmp_path / "images" / f"{name}.png", name)
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"x")
+    for path in (tmp_path / "images").iterdir():
         os.utime(path, (1_600_000_000, 1_600_000_000))
-    return tmp_path / "pictures", colour_bundle.path
+    return tmp_path / "images", colour_bundle.path
 
 
 def invoke(*arguments, code=0):
@@ -36,12 +36,12 @@ def invoke(*arguments, code=0):
 
 
 def test_index_says_what_it_did_and_which_files_it_could_not_read(place, tmp_path):
-    pictures, bundle = place
-    lines = invoke("index", pictures, "--bundle", bundle).stdout.splitlines()
+    images, bundle = place
+    lines = invoke("index", images, "--bundle", bundle).stdout.splitlines()
     assert lines[0].startswith("2 added, 0 unchanged; 2 embedded in ")
-    assert lines[1] == f"2 pictures can be searched in {tmp_path}/home/library"
-    assert lines[2] == "1 files cannot be read as pictures:"
-    assert lines[3].startswith(f"  {pictures}/broken.jpg: not a picture")
+    assert lines[1] == f"2 images can be searched in {tmp_path}/home/library"
+    assert lines[2] == "1 files cannot be read as images:"
+    assert lines[3].startswith(f"  {images}/broken.jpg: not an image")
     again = invoke("index").stdout.splitlines()
     assert again[0].startswith("2 unchanged; 0 embedded")
     assert again[1].endswith(", index unchanged")
@@ -49,32 +49,30 @@ def test_index_says_what_it_did_and_which_files_it_could_not_read(place, tmp_pat
 
 
 def test_many_failures_are_listed_up_to_twenty_and_json_has_all(place):
-    pictures, bundle = place
+    images, bundle = place
     for i in range(30):
-        (pictures / f"{i}.jpg").write_bytes(b"x")
-    output = invoke("index", pictures, "--bundle", bundle).stdout
-    assert output.count("not a picture") == 20
+        (images / f"{i}.jpg").write_bytes(b"x")
+    output = invoke("index", images, "--bundle", bundle).stdout
+    assert output.count("not an image") == 20
     assert "and 11 more; --json lists them all" in output
-    summary = json.loads(
-        invoke("index", pictures, "--library", pictures.parent / "l", "--bundle", bundle, "--json").stdout
-    )
-    assert (len(summary["failed"]), summary["pictures"], summary["added"]) == (31, 2, 2)
+    summary = json.loads(invoke("index", images, "--library", images.parent / "l", "--bundle", bundle, "--json").stdout)
+    assert (len(summary["failed"]), summary["images"], summary["added"]) == (31, 2, 2)
 
 
 def test_a_dry_run_writes_nothing(place, tmp_path):
-    pictures, _ = place
-    assert invoke("index", pictures, "--dry-run").stdout.startswith("would be done: 3 added, 0 unchanged")
+    images, _ = place
+    assert invoke("index", images, "--dry-run").stdout.startswith("would be done: 3 added, 0 unchanged")
     assert not (tmp_path / "home").exists()
-    assert "exclude each other" in invoke("index", pictures, "--dry-run", "--watch", code=2).stderr
+    assert "exclude each other" in invoke("index", images, "--dry-run", "--watch", code=2).stderr
 
 
 def test_unsupported_formats_are_counted_by_kind_also_in_a_dry_run_and_as_json(place):
-    pictures, bundle = place
+    images, bundle = place
     for name in ("a.mp4", "b.MP4", "c.mov", "d.cr2"):
-        (pictures / name).write_bytes(b"x")
+        (images / name).write_bytes(b"x")
     line = "Not supported: 3 videos (.mp4 2, .mov 1), 1 camera raw file (.cr2)"
-    assert line in invoke("index", pictures, "--dry-run").stdout.splitlines()
-    assert line in invoke("index", pictures, "--bundle", bundle).stdout.splitlines()
+    assert line in invoke("index", images, "--dry-run").stdout.splitlines()
+    assert line in invoke("index", images, "--bundle", bundle).stdout.splitlines()
     counts = json.loads(invoke("index", "--json").stdout)["unsupported"]
     assert counts == {"video": {".mp4": 2, ".mov": 1}, "camera raw file": {".cr2": 1}}
 
@@ -95,50 +93,50 @@ def test_an_empty_library_says_that_it_is_empty(place, tmp_path, album_tools):
     with album_tools.serving(tmp_path / "home" / "library" / "index") as client:
         assert client.get("/api/v1/search?q=red").json()["notice"] == told
         assert client.get("/api/v1/search?q=red&min_px=9").json()["notice"] == told
-        assert client.get("/api/v1/info").json()["pictures"] == 0
+        assert client.get("/api/v1/info").json()["images"] == 0
 
 
 def test_a_folder_whose_ignore_file_cannot_be_read_is_named_and_left_out(place):
-    pictures, bundle = place
-    (pictures / "in").mkdir()
-    (pictures / "red.png").rename(pictures / "in" / "red.png")
-    (pictures / "in" / ".finderignore").write_text("red.png", encoding="utf-16-le")
-    lines = invoke("index", pictures, "--bundle", bundle).stdout.splitlines()
+    images, bundle = place
+    (images / "in").mkdir()
+    (images / "red.png").rename(images / "in" / "red.png")
+    (images / "in" / ".finderignore").write_text("red.png", encoding="utf-16-le")
+    lines = invoke("index", images, "--bundle", bundle).stdout.splitlines()
     assert lines[0].startswith("1 added")
-    assert f"not looked at: {pictures}/in: its .finderignore is no text in UTF-8; save it as UTF-8" in lines
+    assert f"not looked at: {images}/in: its .finderignore is no text in UTF-8; save it as UTF-8" in lines
 
 
 def test_faults_are_one_line(place, tmp_path, monkeypatch):
-    pictures, bundle = place
+    images, bundle = place
     monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")
     for arguments, message in [
         (("index",), "the library has no folders yet"),
         (("index", tmp_path / "nowhere"), "no such folder"),
-        (("index", pictures), "this installation holds no starter model; name one with --bundle, or train one"),
-        (("index", pictures, "--bundle", tmp_path), "no bundle at"),
-        (("index", "--forget", pictures), "is not a folder of this library"),
+        (("index", images), "this installation holds no starter model; name one with --bundle, or train one"),
+        (("index", images, "--bundle", tmp_path), "no bundle at"),
+        (("index", "--forget", images), "is not a folder of this library"),
         (("info",), "nothing is published at|no index at"),
     ]:
         error = invoke(*arguments, code=1).stderr
         assert any(part in error for part in message.split("|")), error
         assert error.count("\n") == 1
     with Library(tmp_path / "home" / "library").writing():
-        error = invoke("index", pictures, "--bundle", bundle, code=1).stderr
+        error = invoke("index", images, "--bundle", bundle, code=1).stderr
     assert f"is being written by process {os.getpid()} since" in error
 
 
 def test_info_tells_what_can_be_searched_and_that_a_newer_bundle_came(place, tmp_path, write_colour_bundle):
-    pictures, bundle = place
-    invoke("index", pictures, "--bundle", bundle)
+    images, bundle = place
+    invoke("index", images, "--bundle", bundle)
     found = json.loads(invoke("info", "--json").stdout)
-    assert (found["pictures"], found["folders"], list(found["failed"])) == (
+    assert (found["images"], found["folders"], list(found["failed"])) == (
         2,
-        {str(pictures): 2},
-        [f"{pictures}/broken.jpg"],
+        {str(images): 2},
+        [f"{images}/broken.jpg"],
     )
-    assert found["labels"] == {str(pictures): "pictures"}
+    assert found["labels"] == {str(images): "images"}
     assert (found["bundle_dataset"], found["newer_bundle"]) == ("colours", "")
-    assert f"          2  {pictures}  (--folder pictures)" in invoke("info").stdout.splitlines()
+    assert f"          2  {images}  (--folder images)" in invoke("info").stdout.splitlines()
     newer = write_colour_bundle(tmp_path / "newer", input_px=16)
     defaults = tmp_path / "home" / "bundles"
     defaults.mkdir()
@@ -153,16 +151,16 @@ def test_info_tells_what_can_be_searched_and_that_a_newer_bundle_came(place, tmp
 
 
 def test_info_gives_the_labels_by_which_folders_can_be_searched(place, tmp_path, paint):
-    pictures, bundle = place
-    other = paint(tmp_path / "other" / "pictures" / "deep" / "blue.png", "blue").parents[1]
+    images, bundle = place
+    other = paint(tmp_path / "other" / "images" / "deep" / "blue.png", "blue").parents[1]
     (tmp_path / "empty").mkdir()
-    invoke("index", pictures, other, tmp_path / "empty", "--bundle", bundle)
+    invoke("index", images, other, tmp_path / "empty", "--bundle", bundle)
     listed = invoke("info").stdout.splitlines()
-    assert f"          1  {other}  (--folder 'pictures (2)')" in listed
+    assert f"          1  {other}  (--folder 'images (2)')" in listed
     assert f"          0  {tmp_path}/empty" in listed
-    for label, n_pictures in json.loads(invoke("info", "--json").stdout)["labels"].items():
-        assert n_pictures == {str(pictures): "pictures", str(other): "pictures (2)"}.get(label, "")
-    for folder in ("pictures (2)", "pictures (2)/deep", other, other / "deep"):
+    for label, n_images in json.loads(invoke("info", "--json").stdout)["labels"].items():
+        assert n_images == {str(images): "images", str(other): "images (2)"}.get(label, "")
+    for folder in ("images (2)", "images (2)/deep", other, other / "deep"):
         found = json.loads(invoke("search", "blue", "--folder", folder, "--json").stdout)
         assert [hit["name"] for hit in found["hits"]] == ["blue.png"]
 
@@ -170,28 +168,28 @@ def test_info_gives_the_labels_by_which_folders_can_be_searched(place, tmp_path,
 def test_every_command_prints_exact_paths(place, tmp_path, paint):
     _, bundle = place
     folder = tmp_path / "two  blanks" / "line\nbreak"
-    picture = paint(folder / "red  \x1b[31m.png", "red")
+    image = paint(folder / "red  \x1b[31m.png", "red")
     (folder / "broken  one.jpg").write_bytes(b"x")
     shown = f"$'{tmp_path}/two  blanks/line\\nbreak"
     said = [invoke("index", folder, "--bundle", bundle).stdout, invoke("info").stdout, invoke("search", "red").stdout]
-    assert f"  {shown}/broken  one.jpg': not a picture" in said[0]
+    assert f"  {shown}/broken  one.jpg': not an image" in said[0]
     assert f"          1  {shown}'  (--folder $'line\\nbreak')" in said[1].splitlines()
     assert f"  {shown}/red  \\x1b[31m.png'" in said[2]
-    said += [invoke("classify", picture, "--labels", "red,blue", "--bundle", bundle).stdout]
+    said += [invoke("classify", image, "--labels", "red,blue", "--bundle", bundle).stdout]
     assert f"{shown}/red  \\x1b[31m.png'  red" in said[3]
     said += [invoke("index", tmp_path / "no  such\nfolder", code=1).stderr]
     assert f"{tmp_path}/no  such\\nfolder: no such folder" in said[4]
     assert "\x1b" not in "".join(said)
     (hit,) = json.loads(invoke("search", "red", "--json").stdout)["hits"]
-    assert hit["uri"] == str(picture)
+    assert hit["uri"] == str(image)
     assert list(json.loads(invoke("info", "--json").stdout)["failed"]) == [f"{folder}/broken  one.jpg"]
 
 
 def test_info_of_a_library_whose_bundle_is_gone_still_answers(place, tmp_path):
     import shutil
 
-    pictures, bundle = place
-    invoke("index", pictures, "--bundle", bundle)
+    images, bundle = place
+    invoke("index", images, "--bundle", bundle)
     shutil.rmtree(tmp_path / "home" / "library" / "bundles")
     assert "absent" in invoke("info").stdout
 
@@ -219,13 +217,13 @@ def test_a_warning_is_repeated_only_after_an_update_without_it(capsys):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_watch_indexes_what_comes_and_ends_when_it_is_told_to(place, tmp_path, paint, how):
-    pictures, bundle = place
+    images, bundle = place
     command = [
         sys.executable,
         "-m",
         "components.app.cli",
         "index",
-        str(pictures),
+        str(images),
         "--bundle",
         str(bundle),
         "--watch",
@@ -233,10 +231,10 @@ def test_watch_indexes_what_comes_and_ends_when_it_is_told_to(place, tmp_path, p
     ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert json.loads(child.stdout.readline())["pictures"] == 2
-        paint(pictures / "new.png", "blue")
+        assert json.loads(child.stdout.readline())["images"] == 2
+        paint(images / "new.png", "blue")
         deadline = time.monotonic() + 60
-        while (summary := json.loads(child.stdout.readline()))["pictures"] != 3:
+        while (summary := json.loads(child.stdout.readline()))["images"] != 3:
             assert time.monotonic() < deadline
         assert (summary["added"], summary["watching"]) == (1, "events")
         child.send_signal(how)

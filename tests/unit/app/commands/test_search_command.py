@@ -33,16 +33,16 @@ finally:
 """
 
 
-def publish_pictures(folder, colours, bundle):
-    """Publish plain pictures of colours, by name, with captions, as the index of the home `folder`."""
-    (folder / "pictures").mkdir(parents=True)
+def publish_images(folder, colours, bundle):
+    """Publish plain images of colours, by name, with captions, as the index of the home `folder`."""
+    (folder / "images").mkdir(parents=True)
     images, annotations = [], []
     for number, (name, colour) in enumerate(colours.items(), start=1):
-        Image.new("RGB", (8, 8), colour).save(folder / "pictures" / f"{name}.png")
+        Image.new("RGB", (8, 8), colour).save(folder / "images" / f"{name}.png")
         images.append({"id": number, "file_name": f"{name}.png"})
-        annotations.append({"image_id": number, "caption": f"a plain\n{name} ✓ picture"})
+        annotations.append({"image_id": number, "caption": f"a plain\n{name} ✓ image"})
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    gallery = read_gallery(GalleryConfig(root=folder, annotations="captions.json", images="pictures"))
+    gallery = read_gallery(GalleryConfig(root=folder, annotations="captions.json", images="images"))
     config = EmbeddingConfig(device="cpu", threads=1)
     index = embed_gallery(bundle, gallery, folder / "built", config, cache_dir=folder / "cache", max_failed_share=0)
     publish(index, bundle, bundles=folder / "bundles", target=folder / "index")
@@ -52,9 +52,9 @@ def publish_pictures(folder, colours, bundle):
 def home(tmp_path_factory, colour_bundle):
     """A home with three colours; below it, `twins`, one in which red is there twice."""
     folder = tmp_path_factory.mktemp("home")
-    publish_pictures(folder, {name: name for name in ("red", "green", "blue")}, colour_bundle)
+    publish_images(folder, {name: name for name in ("red", "green", "blue")}, colour_bundle)
     twins = {"red": "red", "rot": (250, 3, 3), "green": "green"}
-    publish_pictures(folder / "twins", twins, colour_bundle)
+    publish_images(folder / "twins", twins, colour_bundle)
     return folder
 
 
@@ -64,7 +64,7 @@ def album_of_reds(tmp_path_factory, write_colour_bundle, good_from):
     folder = tmp_path_factory.mktemp("reds")
     vocabulary = Vocabulary.of(["a red one"] * 40)
     bundle = write_colour_bundle(folder / "bundle", vocabulary=vocabulary, matches=good_from(0.9))
-    publish_pictures(folder, {f"{n:02d}": (220, n, n) if n < 5 else (20, n, 200) for n in range(60)}, bundle)
+    publish_images(folder, {f"{n:02d}": (220, n, n) if n < 5 else (20, n, 200) for n in range(60)}, bundle)
     return folder
 
 
@@ -102,23 +102,23 @@ def id_of(home, name):
 
 
 def test_a_search_prints_an_aligned_table_and_stays_light(home):
-    done = run(home, "search", "green", "-k", "2", "--folder", "pictures", "--since", "2001-01-01", "--min-px", "8")
+    done = run(home, "search", "green", "-k", "2", "--folder", "images", "--since", "2001-01-01", "--min-px", "8")
     assert (done.returncode, done.stderr) == (0, "more with --page 2\nheavy:\n")
     heading, first, second = done.stdout.splitlines()
-    assert heading.split() == ["rank", "score", "id", "picture", "caption"]
+    assert heading.split() == ["rank", "score", "id", "image", "caption"]
     rank, score, identity, path, *caption = first.split()
-    assert (rank, score, path) == ("1", "0.9993", str(home / "pictures" / "green.png"))
-    assert (len(identity), " ".join(caption)) == (16, "a plain green ✓ picture")
+    assert (rank, score, path) == ("1", "0.9993", str(home / "images" / "green.png"))
+    assert (len(identity), " ".join(caption)) == (16, "a plain green ✓ image")
     assert [line.index("a plain") for line in (first, second)] == [heading.index("caption")] * 2
 
 
 @pytest.mark.parametrize("how", ["--image", "--like"])
-def test_a_search_by_picture_stays_light_too(home, how):
-    wanted = str(home / "pictures" / "blue.png") if how == "--image" else id_of(home, "blue")
+def test_a_search_by_image_stays_light_too(home, how):
+    wanted = str(home / "images" / "blue.png") if how == "--image" else id_of(home, "blue")
     done = run(home, "search", how, wanted, "--all", "-k", "3")
     assert (done.returncode, done.stderr) == (0, "heavy:\n")
     heading, first, *_ = done.stdout.splitlines()
-    assert heading.split() == ["rank", "score", "id", "picture", "caption"]
+    assert heading.split() == ["rank", "score", "id", "image", "caption"]
     assert "blue.png" in first
 
 
@@ -128,16 +128,16 @@ def test_json_is_the_whole_answer(home):
     (hit,) = answer.pop("hits")
     assert (code, talk) == (0, ["more with --page 2"])
     assert answer == {"candidates": 3, "more": True, "matches_well": True, "unmet": [], "truncated": []}
-    file = home / "pictures" / "blue.png"
+    file = home / "images" / "blue.png"
     assert (hit.pop("score"), hit.pop("good")) == (pytest.approx(1, abs=1e-2), None)
     assert datetime.fromisoformat(hit.pop("modified_at")).timestamp() == int(file.stat().st_mtime)
     assert hit == {
         "rank": 1,
-        "id": item_id(home / "pictures", b"blue.png"),
+        "id": item_id(home / "images", b"blue.png"),
         "uri": str(file),
-        "folder": "pictures",
+        "folder": "images",
         "name": "blue.png",
-        "captions": ["a plain\nblue ✓ picture"],
+        "captions": ["a plain\nblue ✓ image"],
         "sha256": sha256_of_file(file),
         "bytes": file.stat().st_size,
         "width_px": 8,
@@ -155,18 +155,18 @@ def test_words_without_quotes_are_one_query(home):
 
 
 def test_everything_that_is_wanted_counts_together(home):
-    picture, identity = str(home / "pictures" / "blue.png"), id_of(home, "green")
-    assert names(home, "red", "--image", picture, "--all")[2] == "green"
+    image, identity = str(home / "images" / "blue.png"), id_of(home, "green")
+    assert names(home, "red", "--image", image, "--all")[2] == "green"
     assert names(home, "red", "--like", identity, "--all")[2] == "blue"
     assert names(home, "--also", "red", "--also", "green", "--all")[2] == "blue"
-    assert names(home, "--like", identity, "--image", picture, "--all")[2] == "red"
+    assert names(home, "--like", identity, "--image", image, "--all")[2] == "red"
 
 
-def test_a_weight_stands_behind_a_text_a_picture_or_an_id(home):
-    picture, identity = str(home / "pictures" / "blue.png"), id_of(home, "green")
-    order = ["red^3", "--image", f"{picture}^2", "--like", f"{identity}^1", "--all"]
+def test_a_weight_stands_behind_a_text_an_image_or_an_id(home):
+    image, identity = str(home / "images" / "blue.png"), id_of(home, "green")
+    order = ["red^3", "--image", f"{image}^2", "--like", f"{identity}^1", "--all"]
     assert names(home, *order) == ["red", "blue", "green"]
-    assert names(home, "red", "--image", f"{picture}^2.5", "--like", f"{identity}^.5", "--all") == [
+    assert names(home, "red", "--image", f"{image}^2.5", "--like", f"{identity}^.5", "--all") == [
         "blue",
         "red",
         "green",
@@ -176,7 +176,7 @@ def test_a_weight_stands_behind_a_text_a_picture_or_an_id(home):
 
 def test_a_file_whose_name_ends_like_a_weight_is_that_file(home, tmp_path):
     named = tmp_path / "blue.png^2"
-    named.write_bytes((home / "pictures" / "blue.png").read_bytes())
+    named.write_bytes((home / "images" / "blue.png").read_bytes())
     assert names(home, "--image", str(named), "-k", "1") == ["blue"]
 
 
@@ -189,15 +189,15 @@ def test_what_is_not_wanted_sinks_by_its_weight(home):
 def test_filters_and_the_smallest_score_leave_out(home):
     assert names(home, "red", "--min-score", "0.5") == ["red"]
     none = {
-        "no picture passes the filters": [
+        "no image passes the filters": [
             ("--until", "1999-12-31"),
             ("--camera", "canon"),
             ("--min-px", "9"),
             ("--orientation", "portrait"),
             ("--gps",),
         ],
-        "none of 3 pictures scores 1.5 or more": [("--min-score", "1.5"), ("--no-gps", "--min-score", "1.5")],
-        "there are no pictures on page 9": [("--page", "9")],
+        "none of 3 images scores 1.5 or more": [("--min-score", "1.5"), ("--no-gps", "--min-score", "1.5")],
+        "there are no images on page 9": [("--page", "9")],
     }
     for told, filters in none.items():
         for options in filters:
@@ -207,18 +207,18 @@ def test_filters_and_the_smallest_score_leave_out(home):
 
 def test_a_folder_is_named_by_its_label_or_by_its_path(home, monkeypatch):
     monkeypatch.chdir(home)
-    for folder in ("pictures", "./pictures/", str(home / "pictures"), f"{home}/twins/../pictures"):
+    for folder in ("images", "./images/", str(home / "images"), f"{home}/twins/../images"):
         assert len(names(home, "red", "--folder", folder)) == 3
-    assert len(names(home / "twins", "red", "--all", "--folder", str(home / "twins" / "pictures"))) == 3
-    code, _, talk = ask(home, "red", "--folder", str(home / "twins" / "pictures"))
+    assert len(names(home / "twins", "red", "--all", "--folder", str(home / "twins" / "images"))) == 3
+    code, _, talk = ask(home, "red", "--folder", str(home / "twins" / "images"))
     assert (code, talk) == (
         1,
-        [f"Error: the index has no folder {str(home / 'twins' / 'pictures')!r}; it has 'pictures'"],
+        [f"Error: the index has no folder {str(home / 'twins' / 'images')!r}; it has 'images'"],
     )
 
 
-def test_a_picture_has_the_smallest_score_of_one(home):
-    assert names(home, "--image", str(home / "pictures" / "red.png"), "--min-score", "1") == ["red"]
+def test_an_image_has_the_smallest_score_of_one(home):
+    assert names(home, "--image", str(home / "images" / "red.png"), "--min-score", "1") == ["red"]
 
 
 def test_pages_follow_each_other(home):
@@ -228,7 +228,7 @@ def test_pages_follow_each_other(home):
 
 
 def test_near_duplicates_are_one_line_that_counts_them(home):
-    # Plain pictures have one difference hash, and red and its near shade one colour as well.
+    # Plain images have one difference hash, and red and its near shade one colour as well.
     folded = ask(home / "twins", "red")[1].splitlines()
     assert len(folded) == 3
     assert folded[1].split()[4:6] == ["+1", "similar"]
@@ -237,7 +237,7 @@ def test_near_duplicates_are_one_line_that_counts_them(home):
 
 def test_a_person_is_told_which_words_the_model_has_not_met(tmp_path, write_colour_bundle):
     bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
-    publish_pictures(tmp_path / "home", {"red": "red"}, bundle)
+    publish_images(tmp_path / "home", {"red": "red"}, bundle)
     assert ask(tmp_path / "home", "a red")[2] == []
     assert ask(tmp_path / "home", "a red emu, or an Émeu")[2] == [
         "'emu', 'Émeu' never occurred in the training captions; results may be unrelated"
@@ -280,11 +280,11 @@ def test_a_person_is_told_when_nothing_matches_well(home):
 def edges(tmp_path_factory, colour_bundle):
     """A home with two images; one has a red left edge and a blue right edge by now."""
     folder = tmp_path_factory.mktemp("edges")
-    publish_pictures(folder, {"both": (140, 100, 140), "green": "green"}, colour_bundle)
+    publish_images(folder, {"both": (140, 100, 140), "green": "green"}, colour_bundle)
     image = Image.new("RGB", (80, 80), "grey")
     image.paste("red", (0, 0, 20, 80))
     image.paste("blue", (60, 0, 80, 80))
-    image.save(folder / "pictures" / "both.png")
+    image.save(folder / "images" / "both.png")
     return folder
 
 
@@ -323,13 +323,13 @@ def test_explanations_go_to_a_folder_or_a_file(home, tmp_path):
     assert len(printed.splitlines()) == 4
 
 
-def test_a_picture_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
+def test_an_image_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
     twins = home / "twins"
-    (twins / "pictures" / "green.png").rename(tmp_path / "green.png")
+    (twins / "images" / "green.png").rename(tmp_path / "green.png")
     try:
         code, _, talk = ask(twins, "green", "--explain", str(tmp_path / "why"))
     finally:
-        (tmp_path / "green.png").rename(twins / "pictures" / "green.png")
+        (tmp_path / "green.png").rename(twins / "images" / "green.png")
     assert code == 0
     assert talk[-2].startswith("not explained: ")
     assert "green.png: No such file" in talk[-2]
@@ -354,7 +354,7 @@ def test_the_index_published_last_is_searched_and_told(home, tmp_path):
     ("arguments", "code", "message"),
     [
         (["  "], 1, "Error: the query is empty"),
-        ([], 1, "Error: the query is empty; name a text, a picture or the id of a picture"),
+        ([], 1, "Error: the query is empty; name a text, an image or the id of an image"),
         (["red", "-k", "0"], 1, "Error: query: k: Input should be greater than or equal to 1, got 0"),
         (["red", "-k", "-3", "--page", "2"], 1, "Error: query: k: Input should be greater than or equal to 1"),
         (
@@ -370,15 +370,15 @@ def test_the_index_published_last_is_searched_and_told(home, tmp_path):
             1,
             "Error: query: filters: since (2024-02-01) must not be after until (2024-01-01)$",
         ),
-        (["red", "--folder", "elsewhere"], 1, "Error: the index has no folder 'elsewhere'; it has 'pictures'$"),
-        (["red", "--folder", "/nowhere"], 1, "Error: the index has no folder '/nowhere'; it has 'pictures'$"),
+        (["red", "--folder", "elsewhere"], 1, "Error: the index has no folder 'elsewhere'; it has 'images'$"),
+        (["red", "--folder", "/nowhere"], 1, "Error: the index has no folder '/nowhere'; it has 'images'$"),
         (["red", "--since", "tomorrow"], 2, "Error: Invalid value for '--since'"),
         (["red", "--orientation", "round"], 2, "Error: Invalid value for '--orientation'"),
         (["red", "--page", "0"], 2, "Error: Invalid value for '--page'"),
         (["--image", "/nowhere/a.jpg"], 1, "Error: /nowhere/a.jpg: No such file or directory"),
         (["--image", "/dev/zero"], 1, "Error: /dev/zero: not a regular file"),
-        (["--image", __file__], 1, f"Error: {__file__}: not a picture"),
-        (["--like", "0123456789abcdef"], 1, "Error: no picture has the id '0123456789abcdef'"),
+        (["--image", __file__], 1, f"Error: {__file__}: not an image"),
+        (["--like", "0123456789abcdef"], 1, "Error: no image has the id '0123456789abcdef'"),
         (["red", "--index", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
         (["red", "--library", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
         (["red", "--bundle", "/nowhere"], 1, "Error: no bundle at /nowhere"),

@@ -312,20 +312,20 @@ def test_a_query_of_a_megabyte_in_the_address_is_refused(album):
 
 
 @pytest.mark.slow
-def test_kept_fresh_it_finds_new_pictures_and_leaves_no_process_behind(colour_bundle, paint, tmp_path):
-    paint(tmp_path / "pictures" / "red.png", "red")
+def test_kept_fresh_it_finds_new_images_and_leaves_no_process_behind(colour_bundle, paint, tmp_path):
+    paint(tmp_path / "images" / "red.png", "red")
     library = ("--library", tmp_path / "library")
-    made = command("index", tmp_path / "pictures", "--bundle", colour_bundle.path, *library)
+    made = command("index", tmp_path / "images", "--bundle", colour_bundle.path, *library)
     subprocess.run(**made, capture_output=True, timeout=60, check=True)
     with serving("--keep-fresh", *library) as served:
         (child,) = children_of(served.process.pid)
-        assert served.ask("/health/ready")[1]["pictures"] == 1
+        assert served.ask("/health/ready")[1]["images"] == 1
         end = time.monotonic() + 60
         while not any("watching" in said for said in served.said):
             assert time.monotonic() < end, "".join(served.said)
             time.sleep(0.1)
-        paint(tmp_path / "pictures" / "blue.png", "blue")
-        while served.ask("/health/ready")[1]["pictures"] < 2:
+        paint(tmp_path / "images" / "blue.png", "blue")
+        while served.ask("/health/ready")[1]["images"] < 2:
             assert time.monotonic() < end, "".join(served.said)
             time.sleep(0.1)
         assert served.ask("/api/v1/search?q=blue&k=1")[1]["hits"][0]["name"] == "blue.png"
@@ -336,9 +336,9 @@ def test_kept_fresh_it_finds_new_pictures_and_leaves_no_process_behind(colour_bu
 
 @pytest.mark.slow
 def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp_path):
-    paint(tmp_path / "pictures" / "red.png", "red")
+    paint(tmp_path / "images" / "red.png", "red")
     library = ("--library", tmp_path / "library")
-    made = command("index", tmp_path / "pictures", "--bundle", colour_bundle.path, *library)
+    made = command("index", tmp_path / "images", "--bundle", colour_bundle.path, *library)
     subprocess.run(**made, capture_output=True, timeout=60, check=True)
 
     def until(condition):
@@ -355,8 +355,8 @@ def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp
         os.kill(int(children_of(served.process.pid)[0]), signal.SIGKILL)
         until(lambda: is_("stale"))
         until(lambda: is_("ready"))
-        paint(tmp_path / "pictures" / "blue.png", "blue")
-        until(lambda: served.ask("/health/ready")[1]["pictures"] == 2)
+        paint(tmp_path / "images" / "blue.png", "blue")
+        until(lambda: served.ask("/health/ready")[1]["images"] == 2)
         assert served.stop() == 0
     logged = [json.loads(line) for line in served.said if line.startswith("{")]
     (told,) = [line["message"] for line in logged if line["level"] == "ERROR"]
@@ -396,7 +396,7 @@ def test_a_watcher_that_fails_is_tried_again_after_growing_pauses_until_it_watch
     program = """
 if runs < 4:
     sys.exit("Error: no room")
-print(json.dumps({"added": 2, "pictures": 7, "failed": {"a.jpg": "empty"}}), flush=True)
+print(json.dumps({"added": 2, "images": 7, "failed": {"a.jpg": "empty"}}), flush=True)
 time.sleep(60)
 """
     with watcher_of(program, tmp_path, monkeypatch) as watched:
@@ -409,13 +409,13 @@ time.sleep(60)
     assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
     assert told_by(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders indexed"]
     indexed = caplog.records[-1]
-    assert (indexed.added, indexed.pictures, indexed.failed) == (2, 7, 1)
+    assert (indexed.added, indexed.images, indexed.failed) == (2, 7, 1)
 
 
 def test_a_watcher_that_polls_is_reported_and_one_that_hangs_is_a_failure(tmp_path, monkeypatch):
     program = """
 for how in ("events", "polling"):
-    print(json.dumps({"pictures": 7, "watching": how}), flush=True)
+    print(json.dumps({"images": 7, "watching": how}), flush=True)
 time.sleep(60)
 """
     with watcher_of(program, tmp_path, monkeypatch) as watched:

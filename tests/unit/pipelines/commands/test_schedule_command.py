@@ -56,17 +56,17 @@ def test_systemd_units_are_written_and_the_next_five_runs_are_shown(run, tmp_pat
 
 def test_the_command_of_a_unit_names_everything_by_absolute_path(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("pictures 5%").mkdir()
+    Path("images 5%").mkdir()
     Path("own.yaml").write_text("parameters:\n  dataset: {name: d, layout: demo}\n")
     Path("look.yaml").write_text("parameters:\n  gallery: {}\n")
-    words = ("--training", "own.yaml", "--indexing", "look.yaml", "--gallery", "pictures 5%")
+    words = ("--training", "own.yaml", "--indexing", "look.yaml", "--gallery", "images 5%")
     result = run("--cron", "@daily", "--zone", "UTC", *words)
     assert result.exit_code == 0, result.output
     unit = (tmp_path / "home" / "schedule" / "image-finder-retrain.service").read_text()
     (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
     assert command.endswith(
         f'"pipeline" "retrain" "--training" "{tmp_path}/own.yaml" "--indexing" "{tmp_path}/look.yaml" '
-        f'"--gallery" "{tmp_path}/pictures 5%%" "--if-changed" "--home" "{tmp_path}/home"'
+        f'"--gallery" "{tmp_path}/images 5%%" "--if-changed" "--home" "{tmp_path}/home"'
     )
     assert command.startswith('ExecStart=:"/')
 

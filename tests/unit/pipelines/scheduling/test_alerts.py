@@ -68,7 +68,7 @@ def test_a_retraining_whose_data_drifted_is_a_warning_that_names_what(drifted, k
         for what in ("brightness", "words", "size")
     ]  # fmt: skip
     report = DriftReport(
-        reference=None, dataset="scratch", data_version="aaa", pictures="all", n_pictures=40, n_compared=40, n_known=0,
+        reference=None, dataset="scratch", data_version="aaa", images="all", n_images=40, n_compared=40, n_known=0,
         n_unreadable=0, rows=rows, permutations=99, false_alarm_rate=0.01, seed=0,
     )  # fmt: skip
     decision = PromotionDecision(

@@ -13,7 +13,7 @@ from tests.support.checkout import CHECKOUT
 
 WORK = """
 import os, signal, sys, time, weakref
-from pipelines.supervision import Terminated, go_on_in_child
+from pipelines.scheduling.supervision import Terminated, go_on_in_child
 
 def lose():
     '''A signal that comes while a weak reference's callback runs.'''

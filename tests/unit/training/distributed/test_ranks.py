@@ -31,12 +31,12 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def base(scenes, tiny_model, tmp_path_factory):
-    """28 pictures to train with 1 to 3 captions each, 8 to validate."""
+    """28 images to train with 1 to 3 captions each, 8 to validate."""
 
     def part(ids, captions):
         return {
             "captions": captions[captions["image_id"].isin(ids)].to_dict("records"),
-            "pictures": scenes.pictures.to_dict("records"),
+            "images": scenes.images.to_dict("records"),
             "root": str(scenes.root),
         }
 
@@ -155,7 +155,7 @@ def test_ranks_killed_in_a_batch_and_in_a_save_end_like_uninterrupted_ones(ran):
         assert "\n" not in message
     first, second = (Checkpoint.open(ran / name / "checkpoint") for name in ("uninterrupted", "killed"))
     measured = [
-        [record.model_dump(exclude={"seconds", "pictures_per_s"}) for record in checkpoint.manifest.history]
+        [record.model_dump(exclude={"seconds", "images_per_s"}) for record in checkpoint.manifest.history]
         for checkpoint in (first, second)
     ]
     assert measured[0] == measured[1]
@@ -189,7 +189,7 @@ def plan_of(image_of_text):
     return plan._replace(image_rows=np.arange(len(plan.image_rows)), image_of_text=image_of_text)
 
 
-def test_shares_hold_every_picture_once_with_its_captions():
+def test_shares_hold_every_image_once_with_its_captions():
     image_of_caption = np.random.default_rng(0).permutation(np.repeat(np.arange(11), np.arange(11) % 4 + 1))
     (plan,) = plan_epoch(image_of_caption, batch_images=20, captions_per_image=3, seed=1, epoch=0)
     for world in (1, 2, 3, 11, 13):

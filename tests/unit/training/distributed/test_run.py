@@ -88,7 +88,7 @@ def test_a_killed_process_is_made_up_for_and_every_epoch_told_once(scenes, tiny_
 
 @pytest.mark.slow
 def test_what_one_process_refuses_is_the_error_of_the_whole_and_is_not_tried_again(scenes, tiny_model, tmp_path, capfd):
-    for name in scenes.pictures["file_name"]:
+    for name in scenes.images["file_name"]:
         (tmp_path / name).write_bytes((scenes.root / name).read_bytes())
     (tmp_path / "107.png").write_bytes(b"broken since")
     before = descendants()
@@ -119,7 +119,7 @@ def train_on_one_host(scenes, tiny_model, folder):
     """The checkpoint of two processes that no launcher started."""
     table = {
         "captions": scenes.captions.to_dict("records"),
-        "pictures": scenes.pictures.to_dict("records"),
+        "images": scenes.images.to_dict("records"),
         "root": str(scenes.root),
     }
     model, training = (config.model_dump(mode="json") for config in configs(tiny_model, epochs=1))
@@ -329,7 +329,7 @@ def test_epochs_told_twice_or_half_are_read_once_and_whole(tmp_path):
             head_rate=0.1,
             trunk_rate=0.1,
             logit_scale=14,
-            pictures_per_s=1,
+            images_per_s=1,
             seconds=1,
             val_recall={"t2i_r1": 0.1},
             val_mean_recall=0.1,

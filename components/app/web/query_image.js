@@ -1,4 +1,4 @@
-// A picture to search by: chosen, dropped or pasted. Kept in this tab's memory under a key; never in the address.
+// An image to search by: chosen, dropped or pasted. Kept in this tab's memory under a key; never in the address.
 
 import { byId } from "./words.js";
 
@@ -10,13 +10,13 @@ const files = new Map();
 // {body: Blob to send, name, preview: address for <img>}, or null: after a reload nothing is kept
 export const uploadOf = (key) => files.get(key) ?? null;
 
-// found(key) for a picture; refused(message) for anything else.
-export function watchForPictures(found, refused) {
+// found(key) for an image; refused(message) for anything else.
+export function watchForImages(found, refused) {
   const take = async (list) => {
     const given = [...list];
     const file = given.find((each) => each.type.startsWith("image/") || /\.(heic|heif|avif)$/iu.test(each.name));
     if (file) found(await keep(file));
-    else if (given.length) refused(`“${given[0].name}” is not a picture.`);
+    else if (given.length) refused(`“${given[0].name}” is not an image.`);
   };
   byId("choose").addEventListener("click", () => byId("file").click());
   byId("file").addEventListener("change", (event) => {
