@@ -1,3 +1,0 @@
-from components.telemetry import switch_off
-
-switch_off()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import platformdirs
 
-from components.errors import ConfigError
+from image_finder.components.errors import ConfigError
 
 HOME_VARIABLE = "IMAGE_FINDER_HOME"
 
@@ -47,7 +47,7 @@ def default_index() -> IndexChoice:
     Where nothing is published, the pipelines' place.
     """
     places = [default_library() / "index", home_root() / "index"]
-    # The name of the pointer file is components.index.generations.POINTER; importing it here would cost --help its speed.
+    # The name of the pointer file is image_finder.components.index.generations.POINTER; importing it here would cost --help its speed.
     published = sorted((place for place in places if (place / "CURRENT").is_file()), key=_published_at)
     if not published:
         return IndexChoice(places[-1], None)

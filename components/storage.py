@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from components.errors import StorageError
-from components.temporaries import temporary_directory, temporary_file
+from image_finder.components.errors import StorageError
+from image_finder.components.temporaries import temporary_directory, temporary_file
 
 _CHUNK_BYTES = 1 << 20
 _SPACE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -13,18 +13,18 @@ import mlflow
 import sqlalchemy.exc
 from mlflow.exceptions import MlflowException
 
-from components.app.champion_index import ChampionNote, note_champion
-from components.errors import ConfigError
-from components.records.base import Record
-from components.records.promotion import PromotionDecision
-from model_registry import names
-from model_registry.ledger.ledger import Event, Kind, LedgerEntry, LedgerFault, of_decision, title
-from model_registry.ledger.state import LedgerState, rollback_in_force, state_of
-from model_registry.ledger.store import LedgerStore
-from model_registry.registry import Registry
-from model_registry.registry_errors import guarded, registry_error
-from model_registry.registry_lock import Held, exclusive, user_and_host
-from model_registry.rule import Rollback
+from image_finder.components.app.champion_index import ChampionNote, note_champion
+from image_finder.components.errors import ConfigError
+from image_finder.components.records.base import Record
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.model_registry import names
+from image_finder.model_registry.ledger.ledger import Event, Kind, LedgerEntry, LedgerFault, of_decision, title
+from image_finder.model_registry.ledger.state import LedgerState, rollback_in_force, state_of
+from image_finder.model_registry.ledger.store import LedgerStore
+from image_finder.model_registry.registry import Registry
+from image_finder.model_registry.registry_errors import guarded, registry_error
+from image_finder.model_registry.registry_lock import Held, exclusive, user_and_host
+from image_finder.model_registry.rule import Rollback
 
 _WAIT_S = 3600.0  # a comparison on the largest test set takes minutes
 

@@ -14,9 +14,9 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.errors import ConfigError, FinderError, QueryError
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.errors import ConfigError, FinderError, QueryError
 
 # Key of MLflow's model_config, which load_model and `mlflow models serve --model-config` take: the directory below
 # which image_path may name files. The registered value is "": no file is opened.

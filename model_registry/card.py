@@ -1,14 +1,14 @@
 """Model card: the Markdown page that travels with a registered bundle; text from records only, no reading or measuring."""
 
-from components.configs import ModelConfig, TrainingConfig
-from components.records.base import Record
-from components.records.calibration import MatchModels, ScoreCalibration
-from components.records.data import DatasetManifest, ValidationReport
-from components.records.export import ParityReport
-from components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
-from components.search.matching import MIN_CAPTIONS_OF_WORD
-from model_registry.lineage import Lineage
-from model_registry.names import ledger_experiment
+from image_finder.components.configs import ModelConfig, TrainingConfig
+from image_finder.components.records.base import Record
+from image_finder.components.records.calibration import MatchModels, ScoreCalibration
+from image_finder.components.records.data import DatasetManifest, ValidationReport
+from image_finder.components.records.export import ParityReport
+from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
+from image_finder.components.search.matching import MIN_CAPTIONS_OF_WORD
+from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.names import ledger_experiment
 
 _DATA_LICENCES = {
     "demo": "The demo scenes are drawn from OpenMoji 17.0.0 images, CC BY-SA 4.0; their captions are generated.",
@@ -239,7 +239,7 @@ def _good_matches(matches: MatchModels | None) -> str:
         f"{_percent(model.precision)} for texts of {texts[name]} ({model.n_queries:,} queries)" for name, model in found
     )
     return (
-        "- A hit is called a good match for its text, its rank and the library it is found in (`components.search.matching`).\n"
+        "- A hit is called a good match for its text, its rank and the library it is found in (`image_finder.components.search.matching`).\n"
         f"  Right among such hits, on queries left out of the fit: {shares}.\n"
         f"  Captions say which images are right, and leave much unsaid. No hit is good if fewer than {MIN_CAPTIONS_OF_WORD} training captions had a word of the text."
     )

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.bundle.bundle import Bundle
-from components.configs import DriftConfig, EmbeddingConfig
-from components.drift.drift import Compared
-from components.drift.reference import DriftReference
-from components.drift.sample import CaptionedFile, Sampler
-from components.errors import ConfigError, StorageError
-from model_registry import names
-from model_registry.registry import Registry
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.drift.drift import Compared
+from image_finder.components.drift.reference import DriftReference
+from image_finder.components.drift.sample import CaptionedFile, Sampler
+from image_finder.components.errors import ConfigError, StorageError
+from image_finder.model_registry import names
+from image_finder.model_registry.registry import Registry
 
 
 class Referenced(NamedTuple):

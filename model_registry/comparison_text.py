@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from components.records.promotion import Comparison
-from components.records.retrieval import Interval, RetrievalReport
-from components.text import aligned
-from model_registry import names
-from model_registry.ledger.ledger import LedgerEntry, title
-from model_registry.registry import RegisteredVersion
+from image_finder.components.records.promotion import Comparison
+from image_finder.components.records.retrieval import Interval, RetrievalReport
+from image_finder.components.text import aligned
+from image_finder.model_registry import names
+from image_finder.model_registry.ledger.ledger import LedgerEntry, title
+from image_finder.model_registry.registry import RegisteredVersion
 
 _ORIGIN = (
     *(names.DATASET, names.DATA_VERSION, names.SPLIT, names.CODE_VERSION, names.CONFIG_SHA256),

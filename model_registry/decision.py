@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from components.bundle.bundle import Bundle
-from components.configs import PromotionConfig
-from components.errors import ConfigError, FinderError
-from components.metrics.comparison import MeasuredBundle, compare_bundles
-from components.records.promotion import PromotionDecision
-from model_registry.aliases import Operations, Standing
-from model_registry.registry import Registry
-from model_registry.rule import Contender, Grounds, decide
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import PromotionConfig
+from image_finder.components.errors import ConfigError, FinderError
+from image_finder.components.metrics.comparison import MeasuredBundle, compare_bundles
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.model_registry.aliases import Operations, Standing
+from image_finder.model_registry.registry import Registry
+from image_finder.model_registry.rule import Contender, Grounds, decide
 
 Measure = Callable[[Bundle], MeasuredBundle]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from components.records.base import Record
-from components.storage import sha256_of_bytes
+from image_finder.components.records.base import Record
+from image_finder.components.storage import sha256_of_bytes
 
 RECORDED = Path("model_registry", "code_version.txt")  # made by infra/docker/pipeline.Dockerfile
 _PLACES = {("dataset", "root")}  # where the data lies is not what they are; their fingerprint tells that

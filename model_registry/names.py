@@ -31,7 +31,9 @@ LINEAGE_ARTIFACT = "lineage.json"
 MANIFEST_ARTIFACT = "dataset_manifest.json"
 VALIDATION_ARTIFACT = "validation_report.json"
 DRIFT_REFERENCE_ARTIFACT = "drift_reference"
-MEASURED_ARTIFACT = "reports/measured_bundle.json"  # of the run: components.metrics.comparison.StoredMeasurement
+MEASURED_ARTIFACT = (
+    "reports/measured_bundle.json"  # of the run: image_finder.components.metrics.comparison.StoredMeasurement
+)
 PARITY_ARTIFACT = "reports/parity.json"  # of the run
 
 # The ledger

@@ -20,21 +20,21 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
 from pydantic import ValidationError
 
-from components.bundle.bundle import Bundle
-from components.configs import first_fault
-from components.errors import BundleError, ConfigError
-from components.metrics.comparison import StoredMeasurement
-from components.records.base import Record
-from components.records.data import DatasetManifest, ValidationReport
-from components.records.export import ParityReport
-from components.records.retrieval import RetrievalReport
-from components.storage import new_directory
-from components.temporaries import scratch_directory
-from components.text import one_line
-from model_registry import names, tracking
-from model_registry.lineage import Lineage
-from model_registry.registry_errors import guarded, is_answer, limit_waiting, shown_address
-from model_registry.registry_lock import sqlite_file
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import first_fault
+from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.metrics.comparison import StoredMeasurement
+from image_finder.components.records.base import Record
+from image_finder.components.records.data import DatasetManifest, ValidationReport
+from image_finder.components.records.export import ParityReport
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.components.storage import new_directory
+from image_finder.components.temporaries import scratch_directory
+from image_finder.components.text import one_line
+from image_finder.model_registry import names, tracking
+from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.registry_errors import guarded, is_answer, limit_waiting, shown_address
+from image_finder.model_registry.registry_lock import sqlite_file
 
 _MODEL_CODE = Path(__file__).with_name("bundle_model.py")
 _DISTRIBUTION = "text-guided-image-finder"

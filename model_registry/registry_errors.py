@@ -13,8 +13,8 @@ import sqlalchemy.exc
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
-from components.errors import StorageError
-from components.text import one_line
+from image_finder.components.errors import StorageError
+from image_finder.components.text import one_line
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -25,10 +25,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 
-from components.errors import BusyError, ConfigError
-from components.storage import write_errors
-from model_registry import names
-from model_registry.registry_errors import is_answer
+from image_finder.components.errors import BusyError, ConfigError
+from image_finder.components.storage import write_errors
+from image_finder.model_registry import names
+from image_finder.model_registry.registry_errors import is_answer
 
 _logger = logging.getLogger(__name__)
 

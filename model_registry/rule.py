@@ -17,11 +17,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.configs import PromotionConfig
-from components.records.data import ValidationReport
-from components.records.export import BundleMeasurement, ParityReport
-from components.records.promotion import Comparison, PromotionCheck, PromotionDecision, SliceDifference
-from components.records.retrieval import RetrievalReport
+from image_finder.components.configs import PromotionConfig
+from image_finder.components.records.data import ValidationReport
+from image_finder.components.records.export import BundleMeasurement, ParityReport
+from image_finder.components.records.promotion import Comparison, PromotionCheck, PromotionDecision, SliceDifference
+from image_finder.components.records.retrieval import RetrievalReport
 
 _ROUNDING = 1e-12  # 0.58 - 0.57 is not 0.01 in binary; a gain of exactly min_gain must pass
 _K = 10

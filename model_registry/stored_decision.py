@@ -1,14 +1,14 @@
 """Stored contest: the promotion rule over measurements that training runs have kept, for promotions on another day."""
 
-from components.configs import PromotionConfig
-from components.errors import ConfigError
-from components.metrics.comparison import MeasuredBundle, compare_bundles
-from components.records.promotion import Comparison, PromotionCheck, PromotionDecision
-from model_registry import names
-from model_registry.aliases import Operations, Standing
-from model_registry.ledger.ledger import LedgerEntry
-from model_registry.registry import Registry
-from model_registry.rule import Contender, Grounds, decide
+from image_finder.components.configs import PromotionConfig
+from image_finder.components.errors import ConfigError
+from image_finder.components.metrics.comparison import MeasuredBundle, compare_bundles
+from image_finder.components.records.promotion import Comparison, PromotionCheck, PromotionDecision
+from image_finder.model_registry import names
+from image_finder.model_registry.aliases import Operations, Standing
+from image_finder.model_registry.ledger.ledger import LedgerEntry
+from image_finder.model_registry.registry import Registry
+from image_finder.model_registry.rule import Contender, Grounds, decide
 
 
 def decide_from_store(operations: Operations, model: str, version: str) -> PromotionDecision:

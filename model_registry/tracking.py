@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import mlflow
 from pydantic import BaseModel
 
-from components.drift.report import DriftReport
-from components.errors import ConfigError
-from components.records.base import Record
-from components.records.calibration import ScoreCalibration
-from components.records.data import DatasetManifest
-from components.records.promotion import PromotionDecision
-from components.records.retrieval import RetrievalReport
-from components.records.training import EpochRecord
-from model_registry import names
-from model_registry.lineage import this_hardware
+from image_finder.components.drift.report import DriftReport
+from image_finder.components.errors import ConfigError
+from image_finder.components.records.base import Record
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.records.data import DatasetManifest
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.components.records.training import EpochRecord
+from image_finder.model_registry import names
+from image_finder.model_registry.lineage import this_hardware
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

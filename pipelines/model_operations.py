@@ -5,21 +5,21 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from components.app.champion_index import indices_of, pending_change
-from components.bundle.bundle import Bundle
-from components.configs import RegistryConfig
-from components.errors import BundleError, ConfigError, FinderError, QualityError
-from components.index.generations import is_published_root
-from components.index.publish import bundle_in_force, restore
-from components.records.promotion import PromotionDecision
-from model_registry import names
-from model_registry.aliases import Operations
-from model_registry.comparison_text import Side
-from model_registry.ledger.ledger import Event
-from model_registry.registry import Registry
-from model_registry.registry_errors import limit_waiting, shown_address
-from model_registry.stored_decision import decide_from_store, forced
-from pipelines.stores import Home, existing_registry
+from image_finder.components.app.champion_index import indices_of, pending_change
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import RegistryConfig
+from image_finder.components.errors import BundleError, ConfigError, FinderError, QualityError
+from image_finder.components.index.generations import is_published_root
+from image_finder.components.index.publish import bundle_in_force, restore
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.model_registry import names
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.comparison_text import Side
+from image_finder.model_registry.ledger.ledger import Event
+from image_finder.model_registry.registry import Registry
+from image_finder.model_registry.registry_errors import limit_waiting, shown_address
+from image_finder.model_registry.stored_decision import decide_from_store, forced
+from image_finder.pipelines.stores import Home, existing_registry
 
 _REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
 
@@ -164,7 +164,7 @@ def _bring_index(desk: Desk, version: str) -> str:
             event = Event(kind="index", from_version=before, to_version=version, reasons=(told,))
             desk.operations.record(desk.model, event)
             return f"searches answer with version {version} again: {told}"
-        from pipelines.scheduling.retrain import reindex
+        from image_finder.pipelines.scheduling.retrain import reindex
 
         manifest = reindex(home, desk.uri, model_name=desk.model)
     except FinderError as error:

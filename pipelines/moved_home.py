@@ -25,11 +25,11 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from filelock import FileLock, Timeout
 
-from components.errors import BusyError, ConfigError, StorageError
-from components.storage import disk_full, write_text_atomically
+from image_finder.components.errors import BusyError, ConfigError, StorageError
+from image_finder.components.storage import disk_full, write_text_atomically
 
 if TYPE_CHECKING:
-    from pipelines.stores import Home
+    from image_finder.pipelines.stores import Home
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def keep_cached_steps(home: "Home") -> None:
 
 def mlflow_home(home: "Home") -> Path | None:
     """Path of the home when MLflow stored its paths; None if it is unchanged, or if MLflow's store is elsewhere."""
-    from pipelines.stores import EXPERIMENT_NAME
+    from image_finder.pipelines.stores import EXPERIMENT_NAME
 
     rows = _read(home.mlflow_db, "SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT_NAME,))
     address = urlsplit(str(rows[0][0])) if rows else None

@@ -5,24 +5,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.captions.vocabulary import Vocabulary
-from components.configs import EvaluationConfig
-from components.encoders.checkpoint import Checkpoint
-from components.errors import ConfigError
-from components.evaluation.folder_recall import measure_on_folder, read_part
-from components.evaluation.match_calibration import calibrate_matches
-from components.export.starter_packing import StarterManifest, export_starter, pack_starter, with_matches
-from components.records.calibration import ScoreCalibration
-from components.records.export import BundleMeasurement
-from components.starter import CARD, MAX_MB, WEIGHTS
-from components.storage import new_directory
-from components.temporaries import scratch_directory
-from components.text import shown_path
-from model_registry.card import recall_table
-from pipelines.model_operations import Desk
-from pipelines.stores import connect
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.errors import ConfigError
+from image_finder.components.evaluation.folder_recall import measure_on_folder, read_part
+from image_finder.components.evaluation.match_calibration import calibrate_matches
+from image_finder.components.export.starter_packing import StarterManifest, export_starter, pack_starter, with_matches
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.starter import CARD, MAX_MB, WEIGHTS
+from image_finder.components.storage import new_directory
+from image_finder.components.temporaries import scratch_directory
+from image_finder.components.text import shown_path
+from image_finder.model_registry.card import recall_table
+from image_finder.pipelines.model_operations import Desk
+from image_finder.pipelines.stores import connect
 
 _MB = 1e6
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from components.index.index import IndexManifest
-from components.records.export import BundleMeasurement, ParityReport
-from components.records.promotion import PromotionCheck, PromotionDecision
-from components.records.retrieval import DirectionReport, RetrievalReport, SliceReport
-from components.text import aligned
+from image_finder.components.index.index import IndexManifest
+from image_finder.components.records.export import BundleMeasurement, ParityReport
+from image_finder.components.records.promotion import PromotionCheck, PromotionDecision
+from image_finder.components.records.retrieval import DirectionReport, RetrievalReport, SliceReport
+from image_finder.components.text import aligned
 
 
 def retrieval_table(report: RetrievalReport) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
-from components.captions.layout import detect_layout
-from components.configs import (
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.configs import (
     Config,
     DatasetConfig,
     DriftConfig,
@@ -28,7 +28,7 @@ from components.configs import (
     TrainingConfig,
     ValidationConfig,
 )
-from components.errors import ConfigError
+from image_finder.components.errors import ConfigError
 
 PipelineName = Literal["training", "indexing"]
 Values = dict[str, Any]
@@ -73,7 +73,7 @@ def load(pipeline: PipelineName, name_or_file: str) -> Values:
 
 def configs_folder() -> Path:
     """Folder of the configurations that come with the package."""
-    return Path(str(resources.files("pipelines"))) / "configs"
+    return Path(str(resources.files("image_finder.pipelines"))) / "configs"
 
 
 def override(values: Values, assignments: Sequence[str]) -> Values:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import yaml
 from filelock import FileLock, Timeout
 
-from components.captions.manifest import quick_fingerprint
-from components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig
-from components.demo.data_set import compose_demo
-from components.drift.report import DriftReport
-from components.errors import BusyError, ConfigError, FinderError
-from components.hub import require_pinned
-from components.images.image_folder import ImageFolder, shown_uri
-from components.index.index import IndexManifest
-from components.records.export import ParityReport
-from components.records.promotion import PromotionDecision
-from components.records.retrieval import RetrievalReport
-from components.storage import disk_full
-from components.temporaries import scratch_directory
-from pipelines.run_config import PipelineName, Values, checked, filled
-from pipelines.stores import EXPERIMENT_NAME, Home, prepare
+from image_finder.components.captions.manifest import quick_fingerprint
+from image_finder.components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig
+from image_finder.components.demo.data_set import compose_demo
+from image_finder.components.drift.report import DriftReport
+from image_finder.components.errors import BusyError, ConfigError, FinderError
+from image_finder.components.hub import require_pinned
+from image_finder.components.images.image_folder import ImageFolder, shown_uri
+from image_finder.components.index.index import IndexManifest
+from image_finder.components.records.export import ParityReport
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.components.storage import disk_full
+from image_finder.components.temporaries import scratch_directory
+from image_finder.pipelines.run_config import PipelineName, Values, checked, filled
+from image_finder.pipelines.stores import EXPERIMENT_NAME, Home, prepare
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -119,7 +119,7 @@ def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expre
     """
     from zenml.config.schedule import Schedule
 
-    from pipelines.scheduling import alerts
+    from image_finder.pipelines.scheduling import alerts
 
     _submit(
         kind,
@@ -139,16 +139,16 @@ def unread_parameters(kind: PipelineName, values: Values) -> dict[str, Any]:
 def pipeline_function(kind: PipelineName) -> Any:  # noqa: ANN401 - ZenML's pipelines are untyped
     """The pipeline of that name."""
     if kind == "training":
-        from pipelines.training import finder_training
+        from image_finder.pipelines.training import finder_training
 
         return finder_training
-    from pipelines.indexing import finder_indexing
+    from image_finder.pipelines.indexing import finder_indexing
 
     return finder_indexing
 
 
 def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: str) -> "PipelineRunResponse":
-    from model_registry import tracking
+    from image_finder.model_registry import tracking
 
     if uri == home.mlflow_uri:  # and the home is held, so that nobody is about to end them
         tracking.mark_killed(uri, EXPERIMENT_NAME)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
-from components.errors import ConfigError, StorageError
-from components.home import HOME_VARIABLE, home_root
-from components.storage import make_private, write_errors
-from pipelines import moved_home as moved
+from image_finder.components.errors import ConfigError, StorageError
+from image_finder.components.home import HOME_VARIABLE, home_root
+from image_finder.components.storage import make_private, write_errors
+from image_finder.pipelines import moved_home as moved
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -29,7 +29,6 @@ _QUIET_LOGGERS = (
 )
 # They log the traceback of a failed step, which is raised again for whoever started the pipeline to show.
 _REPEATING_LOGGERS = ("zenml.orchestrators.local.local_orchestrator", "zenml.orchestrators.step_runner")
-_OUR_PACKAGES = ("components", "model_registry", "steps", "pipelines")
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,8 @@ def _set_environment(home: Home, *, has_server: bool) -> None:
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
         "AUTO_OPEN_DASHBOARD": "false",
-        # Folder that holds `steps`: the checkout when editable, site-packages when installed; any current folder works.
-        "ZENML_CUSTOM_SOURCE_ROOT": str(Path(__file__).resolve().parents[1]),
+        # A folder without code of ours: ZenML names what is below it by its path there, which would be a second module.
+        "ZENML_CUSTOM_SOURCE_ROOT": str(home.zenml_dir),
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -214,7 +213,7 @@ def _tame_logs() -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ZenMLConsoleHandler):
             handler.setStream(cast("TextIO", _Stderr()))
-    for name in (*_TALKING_LOGGERS, *_OUR_PACKAGES):
+    for name in (*_TALKING_LOGGERS, "image_finder"):
         logging.getLogger(name).setLevel(logging.INFO)
     for name in _REPEATING_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -3,9 +3,9 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-import steps.checkpoint_materializer
-import steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
-from components.configs import (
+import image_finder.steps.checkpoint_materializer
+import image_finder.steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
+from image_finder.components.configs import (
     DatasetConfig,
     DriftConfig,
     EmbeddingConfig,
@@ -18,22 +18,22 @@ from components.configs import (
     TrainingParameters,
     ValidationConfig,
 )
-from steps.evaluate_retrieval import evaluate_retrieval
-from steps.export_bundle import export_bundle
-from steps.extract_features import extract_features
-from steps.ingest_captions import ingest_captions
-from steps.make_drift_reference import make_drift_reference
-from steps.measure_drift import measure_drift
-from steps.measure_parity import measure_parity
-from steps.promote_bundle import promote_bundle
-from steps.register_bundle import register_bundle
-from steps.require_no_drift import require_no_drift
-from steps.require_parity import require_parity
-from steps.require_quality import require_quality
-from steps.require_valid import require_valid
-from steps.split_captions import split_captions
-from steps.train_dual_encoder import train_dual_encoder
-from steps.validate_captions import validate_captions
+from image_finder.steps.evaluate_retrieval import evaluate_retrieval
+from image_finder.steps.export_bundle import export_bundle
+from image_finder.steps.extract_features import extract_features
+from image_finder.steps.ingest_captions import ingest_captions
+from image_finder.steps.make_drift_reference import make_drift_reference
+from image_finder.steps.measure_drift import measure_drift
+from image_finder.steps.measure_parity import measure_parity
+from image_finder.steps.promote_bundle import promote_bundle
+from image_finder.steps.register_bundle import register_bundle
+from image_finder.steps.require_no_drift import require_no_drift
+from image_finder.steps.require_parity import require_parity
+from image_finder.steps.require_quality import require_quality
+from image_finder.steps.require_valid import require_valid
+from image_finder.steps.split_captions import split_captions
+from image_finder.steps.train_dual_encoder import train_dual_encoder
+from image_finder.steps.validate_captions import validate_captions
 
 _VALIDATION, _SPLIT, _MODEL, _TRAINING = ValidationConfig(), SplitConfig(), ModelConfig(), TrainingConfig()
 _EVALUATION, _EXPORT, _REGISTRY, _EMBEDDING = EvaluationConfig(), ExportConfig(), RegistryConfig(), EmbeddingConfig()

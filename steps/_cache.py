@@ -6,9 +6,9 @@ from pathlib import Path
 
 from zenml.config.cache_policy import CachePolicy
 
-from model_registry import lineage
+from image_finder.model_registry import lineage
 
-PACKAGES = ("components", "model_registry", "steps")
+PACKAGES = ("image_finder.components", "image_finder.model_registry", "image_finder.steps")
 
 
 def hash_sources(folders: dict[str, Path]) -> str:
@@ -42,4 +42,4 @@ def cache_key() -> str:
 
 # ZenML's own key holds the source of the step function only, and our steps are thin: editing a component would give the
 # old output back. Named by string, because resolving the function would ask for a source root at import.
-CODE_AWARE = CachePolicy(cache_func="steps._cache.cache_key")
+CODE_AWARE = CachePolicy(cache_func="image_finder.steps._cache.cache_key")

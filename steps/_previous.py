@@ -2,7 +2,7 @@
 
 from zenml.client import Client
 
-from components.records.data import DatasetManifest
+from image_finder.components.records.data import DatasetManifest
 
 _LOOKED_AT = 20
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.configs import EmbeddingConfig
-from components.records.data import DatasetManifest
-from components.training.trainer import CaptionedImages, FeatureSettings
-from steps._workspace import cache_dir
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.records.data import DatasetManifest
+from image_finder.components.training.trainer import CaptionedImages, FeatureSettings
+from image_finder.steps._workspace import cache_dir
 
 
 def with_images(captions: pd.DataFrame, images: pd.DataFrame, manifest: DatasetManifest) -> CaptionedImages:

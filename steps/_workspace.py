@@ -6,9 +6,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from components.errors import ConfigError
-from components.home import HOME_VARIABLE
-from components.temporaries import process_directory
+from image_finder.components.errors import ConfigError
+from image_finder.components.home import HOME_VARIABLE
+from image_finder.components.temporaries import process_directory
 
 _LEFT_S = 24 * 3600  # older than a run lasts
 

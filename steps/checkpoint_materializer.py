@@ -2,8 +2,8 @@
 
 from typing import Any, ClassVar
 
-from components.encoders.checkpoint import MANIFEST, Checkpoint
-from steps.materializers import DirectoryMaterializer
+from image_finder.components.encoders.checkpoint import MANIFEST, Checkpoint
+from image_finder.steps.materializers import DirectoryMaterializer
 
 
 class CheckpointMaterializer(DirectoryMaterializer):

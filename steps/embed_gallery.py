@@ -4,15 +4,15 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.index.gallery import read_gallery
-from components.index.index import VectorIndex
-from components.scaling.engines import embedding_engine
-from model_registry import tracking
-from steps._cache import CODE_AWARE
-from steps._workspace import cache_dir, scratch_dir
-from steps.materializers import IndexMaterializer
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.scaling.engines import embedding_engine
+from image_finder.model_registry import tracking
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._workspace import cache_dir, scratch_dir
+from image_finder.steps.materializers import IndexMaterializer
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True, output_materializers=IndexMaterializer)

@@ -5,17 +5,17 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from components.bundle.bundle import Bundle
-from components.captions.vocabulary import Vocabulary
-from components.configs import ExportConfig
-from components.encoders.checkpoint import Checkpoint
-from components.export import exporter
-from components.records.calibration import ScoreCalibration
-from components.records.data import DatasetManifest
-from steps._cache import CODE_AWARE
-from steps._tables import with_images
-from steps._workspace import scratch_dir
-from steps.materializers import BundleMaterializer
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import ExportConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.export import exporter
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.records.data import DatasetManifest
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._tables import with_images
+from image_finder.steps._workspace import scratch_dir
+from image_finder.steps.materializers import BundleMaterializer
 
 
 @step(cache_policy=CODE_AWARE, output_materializers=BundleMaterializer)

@@ -5,12 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from components.configs import EmbeddingConfig, ModelConfig
-from components.records.data import DatasetManifest
-from components.training import trainer
-from components.training.trainer import FeatureSummary
-from steps._cache import CODE_AWARE
-from steps._tables import feature_settings, with_images
+from image_finder.components.configs import EmbeddingConfig, ModelConfig
+from image_finder.components.records.data import DatasetManifest
+from image_finder.components.training import trainer
+from image_finder.components.training.trainer import FeatureSummary
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._tables import feature_settings, with_images
 
 
 @step(cache_policy=CODE_AWARE)

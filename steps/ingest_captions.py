@@ -5,13 +5,13 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.captions.coco import read_captions
-from components.captions.manifest import build_manifest, inspect_images
-from components.configs import DatasetConfig
-from components.demo.data_set import compose_demo
-from components.records.data import DatasetManifest
-from steps._cache import CODE_AWARE
-from steps._workspace import cache_dir
+from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.manifest import build_manifest, inspect_images
+from image_finder.components.configs import DatasetConfig
+from image_finder.components.demo.data_set import compose_demo
+from image_finder.components.records.data import DatasetManifest
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._workspace import cache_dir
 
 
 @step(cache_policy=CODE_AWARE)

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle.bundle import Bundle
-from components.configs import RegistryConfig
-from components.errors import ConfigError
-from model_registry.aliases import Operations
-from steps._workspace import home
-from steps.materializers import BundleMaterializer
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import RegistryConfig
+from image_finder.components.errors import ConfigError
+from image_finder.model_registry.aliases import Operations
+from image_finder.steps._workspace import home
+from image_finder.steps.materializers import BundleMaterializer
 
 
 @step(enable_cache=False, experiment_tracker=True, output_materializers=BundleMaterializer)

@@ -6,14 +6,14 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.bundle.bundle import Bundle
-from components.configs import DriftConfig, EmbeddingConfig
-from components.drift.reference import DriftReference, TrainedOn, write_reference
-from components.drift.sample import Sampler, captioned_files
-from components.records.data import DatasetManifest
-from steps._cache import CODE_AWARE
-from steps._workspace import cache_dir, scratch_dir
-from steps.materializers import DriftReferenceMaterializer
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.drift.reference import DriftReference, TrainedOn, write_reference
+from image_finder.components.drift.sample import Sampler, captioned_files
+from image_finder.components.records.data import DatasetManifest
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._workspace import cache_dir, scratch_dir
+from image_finder.steps.materializers import DriftReferenceMaterializer
 
 
 @step(cache_policy=CODE_AWARE, output_materializers=DriftReferenceMaterializer)

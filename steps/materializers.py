@@ -16,18 +16,18 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.materializer_registry import materializer_registry
 from zenml.materializers.pydantic_materializer import PydanticMaterializer
 
-from components.bundle import bundle
-from components.bundle.bundle import Bundle
-from components.drift import reference
-from components.drift.reference import DriftReference
-from components.errors import StorageError
-from components.index import index
-from components.index.index import VectorIndex
-from components.records.base import Record
-from components.records.data import ValidationReport
-from components.storage import hash_directory
-from components.temporaries import process_directory
-from components.validation.report_page import report_html
+from image_finder.components.bundle import bundle
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.drift import reference
+from image_finder.components.drift.reference import DriftReference
+from image_finder.components.errors import StorageError
+from image_finder.components.index import index
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.records.base import Record
+from image_finder.components.records.data import ValidationReport
+from image_finder.components.storage import hash_directory
+from image_finder.components.temporaries import process_directory
+from image_finder.components.validation.report_page import report_html
 
 if TYPE_CHECKING:
     from zenml.metadata.metadata_types import MetadataType

@@ -7,18 +7,18 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.configs import DriftConfig, EmbeddingConfig, RegistryConfig
-from components.drift.drift import Compared, report_drift
-from components.drift.report import DriftReport, verdict
-from components.drift.report_page import drift_figure, report_html
-from components.drift.sample import captioned_files
-from components.drift.search_log import SearchLog, find_logs, read_log
-from components.errors import FinderError
-from components.records.data import DatasetManifest
-from model_registry import names, tracking
-from model_registry.champion_drift import Subject, compare
-from model_registry.registry import Registry
-from steps._workspace import cache_dir, scratch_dir
+from image_finder.components.configs import DriftConfig, EmbeddingConfig, RegistryConfig
+from image_finder.components.drift.drift import Compared, report_drift
+from image_finder.components.drift.report import DriftReport, verdict
+from image_finder.components.drift.report_page import drift_figure, report_html
+from image_finder.components.drift.sample import captioned_files
+from image_finder.components.drift.search_log import SearchLog, find_logs, read_log
+from image_finder.components.errors import FinderError
+from image_finder.components.records.data import DatasetManifest
+from image_finder.model_registry import names, tracking
+from image_finder.model_registry.champion_drift import Subject, compare
+from image_finder.model_registry.registry import Registry
+from image_finder.steps._workspace import cache_dir, scratch_dir
 
 logger = logging.getLogger(__name__)
 

@@ -5,15 +5,15 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from components.bundle.bundle import Bundle
-from components.configs import ExportConfig
-from components.encoders.checkpoint import Checkpoint
-from components.export import parity
-from components.records.data import DatasetManifest
-from components.records.export import ParityReport
-from model_registry import tracking
-from steps._cache import CODE_AWARE
-from steps._tables import with_images
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import ExportConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.export import parity
+from image_finder.components.records.data import DatasetManifest
+from image_finder.components.records.export import ParityReport
+from image_finder.model_registry import tracking
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._tables import with_images
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)

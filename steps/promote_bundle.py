@@ -6,23 +6,23 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.bundle.bundle import Bundle
-from components.configs import EvaluationConfig, RegistryConfig
-from components.evaluation.bundle_recall import measure_bundle
-from components.metrics.comparison import StoredMeasurement
-from components.metrics.retrieval import EvaluatedOn
-from components.records.base import PartName
-from components.records.data import DatasetManifest, ValidationReport
-from components.records.export import ParityReport
-from components.records.promotion import PromotionDecision
-from model_registry import tracking
-from model_registry.aliases import Operations
-from model_registry.decision import Candidate, hold_contest
-from model_registry.registry import RegisteredVersion
-from model_registry.rule import Grounds
-from steps._cache import code_hash
-from steps._tables import with_images
-from steps._workspace import home, scratch_dir
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EvaluationConfig, RegistryConfig
+from image_finder.components.evaluation.bundle_recall import measure_bundle
+from image_finder.components.metrics.comparison import StoredMeasurement
+from image_finder.components.metrics.retrieval import EvaluatedOn
+from image_finder.components.records.base import PartName
+from image_finder.components.records.data import DatasetManifest, ValidationReport
+from image_finder.components.records.export import ParityReport
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.model_registry import tracking
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.decision import Candidate, hold_contest
+from image_finder.model_registry.registry import RegisteredVersion
+from image_finder.model_registry.rule import Grounds
+from image_finder.steps._cache import code_hash
+from image_finder.steps._tables import with_images
+from image_finder.steps._workspace import home, scratch_dir
 
 
 @step(enable_cache=False, experiment_tracker=True)

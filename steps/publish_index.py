@@ -4,15 +4,15 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle.bundle import Bundle
-from components.configs import RegistryConfig
-from components.errors import ConfigError
-from components.index.index import IndexManifest, VectorIndex
-from components.index.publish import bundle_in_force, publish
-from model_registry import names
-from model_registry.aliases import Operations
-from model_registry.ledger.ledger import Event
-from steps._workspace import home
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import RegistryConfig
+from image_finder.components.errors import ConfigError
+from image_finder.components.index.index import IndexManifest, VectorIndex
+from image_finder.components.index.publish import bundle_in_force, publish
+from image_finder.model_registry import names
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.ledger.ledger import Event
+from image_finder.steps._workspace import home
 
 
 @step(enable_cache=False, experiment_tracker=True)

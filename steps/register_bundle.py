@@ -4,16 +4,16 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from components.bundle.bundle import Bundle
-from components.configs import TrainingParameters
-from components.drift.reference import DriftReference
-from components.records.data import DatasetManifest, ValidationReport
-from components.records.export import ParityReport
-from components.records.retrieval import RetrievalReport
-from model_registry import lineage, names, tracking
-from model_registry.card import CardFacts, model_card
-from model_registry.registry import Evidence, RegisteredVersion, Registry
-from steps._cache import CODE_AWARE, code_hash
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import TrainingParameters
+from image_finder.components.drift.reference import DriftReference
+from image_finder.components.records.data import DatasetManifest, ValidationReport
+from image_finder.components.records.export import ParityReport
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.model_registry import lineage, names, tracking
+from image_finder.model_registry.card import CardFacts, model_card
+from image_finder.model_registry.registry import Evidence, RegisteredVersion, Registry
+from image_finder.steps._cache import CODE_AWARE, code_hash
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)

@@ -2,10 +2,10 @@
 
 from zenml import step
 
-from components.configs import DriftConfig
-from components.drift import report as drift_report
-from components.drift.report import DriftReport
-from steps._cache import CODE_AWARE
+from image_finder.components.configs import DriftConfig
+from image_finder.components.drift import report as drift_report
+from image_finder.components.drift.report import DriftReport
+from image_finder.steps._cache import CODE_AWARE
 
 
 @step(cache_policy=CODE_AWARE)

@@ -2,9 +2,9 @@
 
 from zenml import step
 
-from components.export import parity
-from components.records.export import ParityReport
-from steps._cache import CODE_AWARE
+from image_finder.components.export import parity
+from image_finder.components.records.export import ParityReport
+from image_finder.steps._cache import CODE_AWARE
 
 
 @step(cache_policy=CODE_AWARE)

@@ -2,10 +2,10 @@
 
 from zenml import step
 
-from components.configs import EvaluationConfig
-from components.metrics import retrieval
-from components.records.retrieval import RetrievalReport
-from steps._cache import CODE_AWARE
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.metrics import retrieval
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.steps._cache import CODE_AWARE
 
 
 @step(cache_policy=CODE_AWARE)

@@ -2,9 +2,9 @@
 
 from zenml import step
 
-from components.records.data import ValidationReport
-from components.validation import expectations
-from steps._cache import CODE_AWARE
+from image_finder.components.records.data import ValidationReport
+from image_finder.components.validation import expectations
+from image_finder.steps._cache import CODE_AWARE
 
 
 @step(cache_policy=CODE_AWARE)

@@ -5,11 +5,11 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.captions import splits
-from components.configs import SplitConfig
-from components.records.data import ValidationReport
-from components.validation.expectations import valid_captions
-from steps._cache import CODE_AWARE
+from image_finder.components.captions import splits
+from image_finder.components.configs import SplitConfig
+from image_finder.components.records.data import ValidationReport
+from image_finder.components.validation.expectations import valid_captions
+from image_finder.steps._cache import CODE_AWARE
 
 
 @step(cache_policy=CODE_AWARE)

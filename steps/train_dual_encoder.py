@@ -5,16 +5,16 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.encoders.checkpoint import Checkpoint
-from components.records.data import DatasetManifest
-from components.training.distributed.run import train_checkpoint
-from components.training.trainer import FeatureSummary
-from model_registry import tracking
-from steps._cache import CODE_AWARE
-from steps._tables import feature_settings, with_images
-from steps._workspace import scratch_dir
-from steps.checkpoint_materializer import CheckpointMaterializer
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.records.data import DatasetManifest
+from image_finder.components.training.distributed.run import train_checkpoint
+from image_finder.components.training.trainer import FeatureSummary
+from image_finder.model_registry import tracking
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._tables import feature_settings, with_images
+from image_finder.steps._workspace import scratch_dir
+from image_finder.steps.checkpoint_materializer import CheckpointMaterializer
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True, output_materializers=CheckpointMaterializer)

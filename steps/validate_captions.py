@@ -5,15 +5,15 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from components.captions.tokens import Tokenizer
-from components.configs import TextTowerConfig, ValidationConfig
-from components.encoders.weights import load_tokenizer_json
-from components.records.data import DatasetManifest, ValidationReport
-from components.validation.expectations import report_html
-from components.validation.expectations import validate_captions as validate
-from model_registry import tracking
-from steps._cache import CODE_AWARE
-from steps._previous import previous_manifest
+from image_finder.components.captions.tokens import Tokenizer
+from image_finder.components.configs import TextTowerConfig, ValidationConfig
+from image_finder.components.encoders.weights import load_tokenizer_json
+from image_finder.components.records.data import DatasetManifest, ValidationReport
+from image_finder.components.validation.expectations import report_html
+from image_finder.components.validation.expectations import validate_captions as validate
+from image_finder.model_registry import tracking
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps._previous import previous_manifest
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)

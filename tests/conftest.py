@@ -8,8 +8,9 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 
-# ZenML looks for the folder of the running program, which a worker of pytest-xdist does not have.
-os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(Path(__file__).resolve().parents[1]))
+# ZenML looks for the folder of the running program, which a worker of pytest-xdist does not have; without steps, see
+# pipelines/stores.py.
+os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(CHECKOUT / "tests" / "support"))
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the programs they interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -25,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real captioned photographs; absent it is a failure in CI and a named skip elsewhere."""
-    default = CHECKOUT / "shared" / "data"
+    default = CHECKOUT.parent / "shared" / "data"
     path = Path(os.environ.get("IMAGE_FINDER_TEST_DATA", default))
     if not (path / "flickr8k").is_dir():
         message = f"no real photographs at {path}: set IMAGE_FINDER_TEST_DATA to a folder with flickr8k/ and coco/"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from components.configs import RegistryConfig
-from components.errors import StorageError
-from components.home import HOME_VARIABLE, home_root
-from components.index.generations import is_published_root
-from components.index.publish import bundle_in_force, default_bundle
-from components.records.base import Record
-from components.storage import write_bytes_atomically
+from image_finder.components.configs import RegistryConfig
+from image_finder.components.errors import StorageError
+from image_finder.components.home import HOME_VARIABLE, home_root
+from image_finder.components.index.generations import is_published_root
+from image_finder.components.index.publish import bundle_in_force, default_bundle
+from image_finder.components.records.base import Record
+from image_finder.components.storage import write_bytes_atomically
 
 NOTE = "champion.json"
 _INDEX, _LIBRARY, _BUNDLES = "index", "library", "bundles"

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from components.app.error_boundary import shown_to_user
-from components.app.streams import guarded_streams
+from image_finder.components.app.error_boundary import shown_to_user
+from image_finder.components.app.streams import guarded_streams
 
 DISTRIBUTION = "text-guided-image-finder"
 _ENTRY_POINTS = "image_finder.commands"
@@ -75,7 +75,3 @@ class CommandsByEntryPoint(click.Group):
 @click.version_option(package_name=DISTRIBUTION, prog_name="image-finder")
 def main() -> None:
     """Find images with a sentence, and train, export and publish the model that does it."""
-
-
-if __name__ == "__main__":
-    main(prog_name="image-finder")

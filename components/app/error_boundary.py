@@ -5,13 +5,12 @@ from collections.abc import Iterator
 
 import click
 
-from components.errors import FinderError
-from components.home import home_root
-from components.text import visible
+from image_finder.components.errors import FinderError
+from image_finder.components.home import home_root
+from image_finder.components.text import visible
 
 EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # on every surface
 _INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
-_OWN_PACKAGES = {"components", "model_registry", "pipelines", "steps"}
 _EXTRA_OF_MODULE = {
     "onnxruntime": "search",
     **dict.fromkeys(
@@ -35,7 +34,7 @@ def shown_to_user() -> Iterator[None]:
         raise click.ClickException(visible(str(error))) from error
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if not package or package in _OWN_PACKAGES:
+        if not package or package == "image_finder":
             raise
         extra = _EXTRA_OF_MODULE.get(package, "pipeline")
         hint = f"pip install 'text-guided-image-finder[{extra}]'"
@@ -46,7 +45,7 @@ def shown_to_user() -> Iterator[None]:
         click.echo("stopped; the same command goes on where it was", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error
     except Exception as error:
-        from components.storage import disk_full  # nearly never, and every command begins with this module
+        from image_finder.components.storage import disk_full  # nearly never, and every command begins with this module
 
         if (full := disk_full(error, home_root())) is None:
             raise

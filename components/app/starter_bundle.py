@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 from filelock import FileLock
 
-from components.bundle.bundle import Bundle
-from components.errors import BundleError
-from components.home import home_root
-from components.starter import FOLDER, MANIFEST
-from components.storage import make_private, sha256_of_file, write_errors
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.errors import BundleError
+from image_finder.components.home import home_root
+from image_finder.components.starter import FOLDER, MANIFEST
+from image_finder.components.storage import make_private, sha256_of_file, write_errors
 
 
 def starter_bundle() -> Bundle:
@@ -35,7 +35,7 @@ def _put_together(path: Path) -> Bundle:
         if (bundle := _kept(path)) is not None:
             return bundle
         try:
-            from components.export.starter_packing import export_starter
+            from image_finder.components.export.starter_packing import export_starter
         except ModuleNotFoundError as error:
             raise BundleError(
                 f"the starter model is put together with {error.name}, which is not installed: pip install "

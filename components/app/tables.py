@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from components.records.search import Hit
-from components.text import aligned, shown_path
+from image_finder.components.records.search import Hit
+from image_finder.components.text import aligned, shown_path
 
 _LEFT_OUT_IF_EMPTY = {"similar", "caption"}
 

@@ -5,7 +5,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from components.errors import ConfigError
+from image_finder.components.errors import ConfigError
 
 _OTHERS = stat.S_IRWXO
 _GROUP = stat.S_IRWXG

@@ -58,7 +58,7 @@ class Watcher:
     @classmethod
     def of(cls, library: Path, *, rescan_s: float) -> "Watcher":
         """The watcher of a library's folders."""
-        index = [sys.executable, "-m", "components.app.cli", "index", "--watch", "--json", "--library", str(library)]
+        index = [sys.executable, "-m", "image_finder", "index", "--watch", "--json", "--library", str(library)]
         return cls([*index, "--rescan-s", str(rescan_s)], rescan_s=rescan_s)
 
     @property

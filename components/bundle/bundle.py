@@ -3,9 +3,9 @@
 image_encoder.onnx   pixels (batch, px, px, 3) uint8 -> embedding (batch, dim) float32, attention (batch, h, w)
 text_encoder.onnx    ids, mask (batch, length) int64 -> embedding (batch, dim) float32
 tokenizer.json       Hugging Face tokenizers definition
-preprocess.json      components.images.preprocess.Preprocess
-scores.json          components.records.ScoreCalibration: what its cosines mean
-vocabulary.json      components.captions.vocabulary.Vocabulary: words it has met; bundles made before 2026-11-29 have none
+preprocess.json      image_finder.components.images.preprocess.Preprocess
+scores.json          image_finder.components.records.ScoreCalibration: what its cosines mean
+vocabulary.json      image_finder.components.captions.vocabulary.Vocabulary: words it has met; bundles made before 2026-11-29 have none
 bundle.json          BundleManifest: format, dimension, sha256 of every other file and of itself, what it was trained on
 """
 
@@ -15,14 +15,14 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from components.captions.tokens import Tokenizer
-from components.captions.vocabulary import Vocabulary
-from components.configs import first_fault
-from components.errors import BundleError
-from components.images.preprocess import Preprocess
-from components.records.base import Record
-from components.records.calibration import ScoreCalibration
-from components.storage import sealed, sha256_of_file, unsealed
+from image_finder.components.captions.tokens import Tokenizer
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import first_fault
+from image_finder.components.errors import BundleError
+from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.records.base import Record
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.storage import sealed, sha256_of_file, unsealed
 
 FORMAT_VERSION = 2  # 2: scores.json
 MANIFEST = "bundle.json"

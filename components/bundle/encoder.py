@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from components import cancellation
-from components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
-from components.bundle.onnx_session import Device, open_session, throughput_lanes
-from components.captions.tokens import Tokens
-from components.images.preprocess import Pixels
+from image_finder.components import cancellation
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
+from image_finder.components.bundle.onnx_session import Device, open_session, throughput_lanes
+from image_finder.components.captions.tokens import Tokens
+from image_finder.components.images.preprocess import Pixels
 
 Vectors = NDArray[np.float32]
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import onnxruntime as ort
 
-from components.errors import BundleError, ConfigError
+from image_finder.components.errors import BundleError, ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 _ERRORS_ONLY = 3

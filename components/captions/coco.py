@@ -3,7 +3,7 @@
 The captions table has a row for each caption: image_id int64, caption_id int64, file_name str (POSIX path relative to
 the data set's root), caption str, width_px int64, height_px int64 (as annotated; 0 if unknown), license int64 (0 if
 unknown), part str ("train" | "val" | "test"). File names are those of the files that are there, as
-components.captions.file_names resolves what the annotations say. Rows are sorted by part in that order, image_id and caption_id. Ids are
+image_finder.components.captions.file_names resolves what the annotations say. Rows are sorted by part in that order, image_id and caption_id. Ids are
 those of the annotations; where a part comes in several files, `read_captions` says how they are kept apart.
 Formats: https://cocodataset.org/#format-data and https://huggingface.co/datasets/phiyodr/coco2017.
 """
@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.captions.file_names import ImageNames
-from components.configs import DatasetConfig
-from components.errors import DataError
-from components.hub import dataset_revision
-from components.records.base import PartName
+from image_finder.components.captions.file_names import ImageNames
+from image_finder.components.configs import DatasetConfig
+from image_finder.components.errors import DataError
+from image_finder.components.hub import dataset_revision
+from image_finder.components.records.base import PartName
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.captions.download import ImageRequest
-from components.captions.file_names import plain_name
-from components.errors import DataError
-from components.storage import new_file, write_text_atomically
-from components.text import one_line
+from image_finder.components.captions.download import ImageRequest
+from image_finder.components.captions.file_names import plain_name
+from image_finder.components.errors import DataError
+from image_finder.components.storage import new_file, write_text_atomically
+from image_finder.components.text import one_line
 
 HUB_DATASET = "phiyodr/coco2017"
 REVISION_FILE = "huggingface/revision.txt"  # commit the tables of a folder come from

@@ -23,13 +23,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential, wait_random
 from tqdm import tqdm
 
-from components.configs import Config
-from components.errors import ImageError, StorageError
-from components.images.images import load_rgb
-from components.moments import modified_s
-from components.records.base import Record
-from components.storage import write_errors
-from components.text import one_line
+from image_finder.components.configs import Config
+from image_finder.components.errors import ImageError, StorageError
+from image_finder.components.images.images import load_rgb
+from image_finder.components.moments import modified_s
+from image_finder.components.records.base import Record
+from image_finder.components.storage import write_errors
+from image_finder.components.text import one_line
 
 _PART = ".part"
 _MAX_REDIRECTS = 5

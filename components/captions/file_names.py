@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from components.errors import DataError
+from image_finder.components.errors import DataError
 
 _WINDOWS_ROOT = re.compile(r"[A-Za-z]:[\\/]")
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from components.configs import DatasetConfig, PartConfig
-from components.errors import DataError
+from image_finder.components.configs import DatasetConfig, PartConfig
+from image_finder.components.errors import DataError
 
 _PART_OF_WORD = {"train": "train", "val": "val", "validation": "val", "dev": "val", "test": "test"}
 

@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from components.captions.coco import PartFile, part_files
-from components.captions.file_names import leads_out
-from components.configs import DatasetConfig
-from components.errors import ImageError
-from components.images.images import image_size, load_rgb, read_image, walk_files
-from components.moments import is_exact, modified_ns
-from components.records.base import PartName
-from components.records.data import DatasetManifest
-from components.storage import new_file, sha256_of_bytes, sha256_of_file, sha256_of_lines
-from components.text import shown_path
+from image_finder.components.captions.coco import PartFile, part_files
+from image_finder.components.captions.file_names import leads_out
+from image_finder.components.configs import DatasetConfig
+from image_finder.components.errors import ImageError
+from image_finder.components.images.images import image_size, load_rgb, read_image, walk_files
+from image_finder.components.moments import is_exact, modified_ns
+from image_finder.components.records.base import PartName
+from image_finder.components.records.data import DatasetManifest
+from image_finder.components.storage import new_file, sha256_of_bytes, sha256_of_file, sha256_of_lines
+from image_finder.components.text import shown_path
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.configs import SplitConfig
-from components.errors import DataError
-from components.records.base import PartName
+from image_finder.components.configs import SplitConfig
+from image_finder.components.errors import DataError
+from image_finder.components.records.base import PartName
 
 logger = logging.getLogger(__name__)
 

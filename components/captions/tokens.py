@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 
-from components.errors import BundleError, DataError
+from image_finder.components.errors import BundleError, DataError
 
 IntArray = NDArray[np.int64]
 _COUNTED = 1024  # texts at a time

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 
-from components.records.base import Record
+from image_finder.components.records.base import Record
 
 MIN_CAPTIONS = 2  # a word in a single caption may be mistyped
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one word, a full stop is none

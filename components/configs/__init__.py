@@ -3,15 +3,15 @@
 Every field carries its unit and range; a cross-field check names both fields. Nothing here reads files.
 """
 
-from components.configs.base import Config, fault_message, first_fault
-from components.configs.data import DatasetConfig, PartConfig, SplitConfig, ValidationConfig
-from components.configs.drift import DRIFT_ROWS, DriftConfig
-from components.configs.embedding import EmbeddingConfig, GalleryConfig, IndexTierConfig
-from components.configs.evaluation import EvaluationConfig, ExportConfig, PromotionConfig, RegistryConfig
-from components.configs.model import HubConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
-from components.configs.run import TrainingParameters
-from components.configs.slices import SLICES
-from components.configs.training import TrainingConfig
+from image_finder.components.configs.base import Config, fault_message, first_fault
+from image_finder.components.configs.data import DatasetConfig, PartConfig, SplitConfig, ValidationConfig
+from image_finder.components.configs.drift import DRIFT_ROWS, DriftConfig
+from image_finder.components.configs.embedding import EmbeddingConfig, GalleryConfig, IndexTierConfig
+from image_finder.components.configs.evaluation import EvaluationConfig, ExportConfig, PromotionConfig, RegistryConfig
+from image_finder.components.configs.model import HubConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
+from image_finder.components.configs.run import TrainingParameters
+from image_finder.components.configs.slices import SLICES
+from image_finder.components.configs.training import TrainingConfig
 
 __all__ = [
     "DRIFT_ROWS",

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from components.errors import ConfigError
-from components.former_names import AcceptsFormerNames
+from image_finder.components.errors import ConfigError
+from image_finder.components.former_names import AcceptsFormerNames
 
 _OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a record or list, not of one value
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from components.configs.base import Config, Revision
+from image_finder.components.configs.base import Config, Revision
 
 
 class PartConfig(Config):

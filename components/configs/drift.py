@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.configs.base import Config
+from image_finder.components.configs.base import Config
 
 DRIFT_ROWS = 9  # most rows a drift report has; its chance of a false alarm is shared out among so many
 

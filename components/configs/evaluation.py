@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from components.configs.base import Config
-from components.configs.slices import slice_fault
+from image_finder.components.configs.base import Config
+from image_finder.components.configs.slices import slice_fault
 
 
 class EvaluationConfig(Config):

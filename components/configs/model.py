@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.configs.base import Config, Revision
+from image_finder.components.configs.base import Config, Revision
 
 
 class TrunkConfig(Config):
@@ -81,7 +81,7 @@ class TextTowerConfig(TrunkConfig):
 
 
 class HubConfig(Config):
-    """Correction of images that are near to every text, see components.encoders.hubness; learned after the training."""
+    """Correction of images that are near to every text, see image_finder.components.encoders.hubness; learned after the training."""
 
     EXTRA_DIMS: ClassVar[int] = 2  # dimensions of the space that carry it
 

@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from components.configs.base import Config
-from components.configs.data import DatasetConfig, SplitConfig, ValidationConfig
-from components.configs.drift import DriftConfig
-from components.configs.embedding import EmbeddingConfig
-from components.configs.evaluation import EvaluationConfig, ExportConfig, RegistryConfig
-from components.configs.model import ModelConfig
-from components.configs.training import TrainingConfig
+from image_finder.components.configs.base import Config
+from image_finder.components.configs.data import DatasetConfig, SplitConfig, ValidationConfig
+from image_finder.components.configs.drift import DriftConfig
+from image_finder.components.configs.embedding import EmbeddingConfig
+from image_finder.components.configs.evaluation import EvaluationConfig, ExportConfig, RegistryConfig
+from image_finder.components.configs.model import ModelConfig
+from image_finder.components.configs.training import TrainingConfig
 
 
 class TrainingParameters(Config):

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.configs.base import Config
+from image_finder.components.configs.base import Config
 
 
 class TrainingConfig(Config):

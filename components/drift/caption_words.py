@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.drift.distances import FloatRows
-from components.drift.divisions import Values
+from image_finder.components.drift.distances import FloatRows
+from image_finder.components.drift.divisions import Values
 
 LONGEST = 200  # words; a longer caption counts as one of so many
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one word

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from components.captions.coco import read_captions
-from components.captions.layout import detect_layout
-from components.configs import DatasetConfig
-from components.drift.sample import CaptionedFile, captioned_files
-from components.errors import DataError
-from components.images.images import find_images
-from components.records.base import PartName
+from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.configs import DatasetConfig
+from image_finder.components.drift.sample import CaptionedFile, captioned_files
+from image_finder.components.errors import DataError
+from image_finder.components.images.images import find_images
+from image_finder.components.records.base import PartName
 
 _DEMO_CAPTIONS = Path("annotations") / "captions.json"
 

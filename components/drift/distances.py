@@ -6,7 +6,7 @@ Every function returns a Statistic: (divisions, items) of ones and zeros to one 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.drift.divisions import Sides, Statistic, Values
+from image_finder.components.drift.divisions import Sides, Statistic, Values
 
 FloatRows = NDArray[np.float32]
 

@@ -22,22 +22,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.configs import DRIFT_ROWS, DriftConfig
-from components.drift import distances
-from components.drift.caption_words import (
+from image_finder.components.configs import DRIFT_ROWS, DriftConfig
+from image_finder.components.drift import distances
+from image_finder.components.drift.caption_words import (
     ImageWords,
     commonest_words,
     length_histograms,
     unseen_shares,
     word_frequencies,
 )
-from components.drift.distances import FloatRows
-from components.drift.divisions import Chance, Statistic, compare_with_chance
-from components.drift.reference import DriftReference
-from components.drift.report import DriftOrigin, DriftReport, DriftRow
-from components.drift.sample import ImageSample
-from components.drift.search_log import SearchLog
-from components.errors import DataError
+from image_finder.components.drift.distances import FloatRows
+from image_finder.components.drift.divisions import Chance, Statistic, compare_with_chance
+from image_finder.components.drift.reference import DriftReference
+from image_finder.components.drift.report import DriftOrigin, DriftReport, DriftRow
+from image_finder.components.drift.sample import ImageSample
+from image_finder.components.drift.search_log import SearchLog
+from image_finder.components.errors import DataError
 
 _WORDS = 1000  # columns of the word frequencies; all rarer words together are one more
 _SHOWN_WORDS = 4

@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from components.configs import first_fault
-from components.drift.caption_words import ImageWords, images_with_word
-from components.drift.sample import CaptionedFile, ImageSample, Sampler
-from components.errors import DataError, StorageError
-from components.records.base import Record
-from components.storage import hash_directory, new_directory, sha256_of_file
+from image_finder.components.configs import first_fault
+from image_finder.components.drift.caption_words import ImageWords, images_with_word
+from image_finder.components.drift.sample import CaptionedFile, ImageSample, Sampler
+from image_finder.components.errors import DataError, StorageError
+from image_finder.components.records.base import Record
+from image_finder.components.storage import hash_directory, new_directory, sha256_of_file
 
 FORMAT_VERSION = 1
 MANIFEST = "reference.json"

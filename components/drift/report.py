@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from components.configs import DriftConfig
-from components.errors import QualityError
-from components.records.base import Record
+from image_finder.components.configs import DriftConfig
+from image_finder.components.errors import QualityError
+from image_finder.components.records.base import Record
 
 
 class DriftRow(Record):

@@ -10,11 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from components.drift.divisions import Values
-from components.drift.drift import Compared
-from components.drift.report import DriftReport, DriftRow, compared_text, verdict
-from components.drift.sample import ImageSample
-from components.validation.report_page import STYLE
+from image_finder.components.drift.divisions import Values
+from image_finder.components.drift.drift import Compared
+from image_finder.components.drift.report import DriftReport, DriftRow, compared_text, verdict
+from image_finder.components.drift.sample import ImageSample
+from image_finder.components.validation.report_page import STYLE
 
 _BEFORE, _NOW, _INK = "#9a9a9a", "#0b62a4", "#222222"
 _DPI = 110

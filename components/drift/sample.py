@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
-from components.bundle.onnx_session import throughput_lanes
-from components.configs import DriftConfig, EmbeddingConfig
-from components.drift.caption_words import ImageWords, image_words
-from components.drift.distances import FloatRows
-from components.features.content_cache import ContentCache
-from components.features.image_features import ImageKeys, cache_images
-from components.images.images import image_size
-from components.images.preprocess import PIXELS_VERSION, Pixels
-from components.index.vector_cache import throughput_encoder
-from components.storage import sha256_of_bytes, sha256_of_file
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
+from image_finder.components.bundle.onnx_session import throughput_lanes
+from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.drift.caption_words import ImageWords, image_words
+from image_finder.components.drift.distances import FloatRows
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.features.image_features import ImageKeys, cache_images
+from image_finder.components.images.images import image_size
+from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels
+from image_finder.components.index.vector_cache import throughput_encoder
+from image_finder.components.storage import sha256_of_bytes, sha256_of_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.drift.divisions import Values
-from components.errors import DataError
+from image_finder.components.drift.divisions import Values
+from image_finder.components.errors import DataError
 
 _MARK = '"matches_well"'  # other lines, most of a log, are not parsed
 

@@ -4,7 +4,7 @@ model.safetensors   all tensors of the DualEncoder
 config.json         ModelConfig
 text_trunk.json     transformers config of the text trunk, so that loading needs no hub
 tokenizer.json      Hugging Face tokenizers definition
-preprocess.json     components.images.preprocess.Preprocess
+preprocess.json     image_finder.components.images.preprocess.Preprocess
 checkpoint.json     CheckpointManifest: format, what it was trained on, sha256 of every other file
 """
 
@@ -16,15 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.captions.tokens import Tokenizer
-from components.configs import ModelConfig, first_fault
-from components.encoders.dual_encoder import Assembled, DualEncoder, build
-from components.encoders.weights import load_image_trunk, text_trunk_from_json, text_trunk_json
-from components.errors import BundleError
-from components.images.preprocess import Preprocess
-from components.records.base import Record
-from components.records.training import EpochRecord
-from components.storage import hash_directory, new_directory, sha256_of_file
+from image_finder.components.captions.tokens import Tokenizer
+from image_finder.components.configs import ModelConfig, first_fault
+from image_finder.components.encoders.dual_encoder import Assembled, DualEncoder, build
+from image_finder.components.encoders.weights import load_image_trunk, text_trunk_from_json, text_trunk_json
+from image_finder.components.errors import BundleError
+from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.records.base import Record
+from image_finder.components.records.training import EpochRecord
+from image_finder.components.storage import hash_directory, new_directory, sha256_of_file
 
 FORMAT_VERSION = 2
 MANIFEST = "checkpoint.json"

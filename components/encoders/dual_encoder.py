@@ -6,15 +6,15 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from components.captions.tokens import Tokenizer
-from components.configs import ModelConfig
-from components.encoders.hubness import SCALE
-from components.encoders.image_tower import ImageTower
-from components.encoders.loss import LogitScale
-from components.encoders.text_tower import TextTower
-from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json
-from components.errors import ConfigError
-from components.images.preprocess import Preprocess
+from image_finder.components.captions.tokens import Tokenizer
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.hubness import SCALE
+from image_finder.components.encoders.image_tower import ImageTower
+from image_finder.components.encoders.loss import LogitScale
+from image_finder.components.encoders.text_tower import TextTower
+from image_finder.components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json
+from image_finder.components.errors import ConfigError
+from image_finder.components.images.preprocess import Preprocess
 
 
 class DualEncoder(nn.Module):

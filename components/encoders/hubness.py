@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.configs import HubConfig
+from image_finder.components.configs import HubConfig
 
 EXTRA_DIMS = HubConfig.EXTRA_DIMS
 _IMAGE_SHARE = math.sqrt(0.95)  # g: leaves |s| up to 0.22, 3.6 of its deviations on photographs

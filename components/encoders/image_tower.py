@@ -15,10 +15,10 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.configs import ModelConfig
-from components.encoders.attention_pool import AttentionPool
-from components.encoders.hubness import HubCorrection
-from components.encoders.projection import Projection, side_by_side
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.attention_pool import AttentionPool
+from image_finder.components.encoders.hubness import HubCorrection
+from image_finder.components.encoders.projection import Projection, side_by_side
 
 _CENTRE = 0.7  # of the side; chosen among 0.6 to 0.9 on Flickr8k's val, where 0.7 to 0.85 gain alike
 

@@ -12,7 +12,7 @@ import torch
 from onnx_ir import Graph
 from torch import Tensor, nn
 
-from components.errors import BundleError
+from image_finder.components.errors import BundleError
 
 OPSET = 18
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from components.configs import ModelConfig
-from components.encoders.hubness import lifted_texts
-from components.encoders.projection import Projection, side_by_side
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.hubness import lifted_texts
+from image_finder.components.encoders.projection import Projection, side_by_side
 
 _ATTENTION_HEADS = 8
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from components.captions.tokens import packaged_tokenizer_json
-from components.configs import ImageTowerConfig, TextTowerConfig
-from components.errors import ConfigError, DataError
-from components.hub import PACKAGED_TEXT, image_repository, image_revision, text_revision
+from image_finder.components.captions.tokens import packaged_tokenizer_json
+from image_finder.components.configs import ImageTowerConfig, TextTowerConfig
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.hub import PACKAGED_TEXT, image_repository, image_revision, text_revision
 
 _PACKAGED_IMAGE = {
     "tf_efficientnet_lite0": (

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder, Vectors
-from components.bundle.onnx_session import device_of
-from components.configs import EvaluationConfig
-from components.images.preprocess import Pixels
-from components.metrics.comparison import MeasuredBundle
-from components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
-from components.metrics.slices import caption_slices
-from components.records.export import BundleMeasurement
-from components.storage import sha256_of_bytes
-from components.training.trainer import CaptionedImages
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.bundle.onnx_session import device_of
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.images.preprocess import Pixels
+from image_finder.components.metrics.comparison import MeasuredBundle
+from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
+from image_finder.components.metrics.slices import caption_slices
+from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.storage import sha256_of_bytes
+from image_finder.components.training.trainer import CaptionedImages
 
 _BATCH_IMAGES = 32
 _TIMED = 25  # single encodings; their median moves little when another program takes the machine for a moment

@@ -6,17 +6,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from components.configs import EvaluationConfig
-from components.encoders.checkpoint import Checkpoint
-from components.evaluation.figures import query_examples, recall_curve, similarity_heat_map, training_curves
-from components.images.images import load_rgb
-from components.metrics.calibration import calibrate_scores
-from components.metrics.retrieval import EvaluatedOn, first_match_ranks, pick_examples, report_ranks
-from components.metrics.slices import caption_slices
-from components.records.calibration import ScoreCalibration
-from components.records.retrieval import RetrievalReport
-from components.training.sources import Vectors
-from components.training.trainer import CaptionedImages, FeatureSettings, checkpoint_vectors
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.evaluation.figures import (
+    query_examples,
+    recall_curve,
+    similarity_heat_map,
+    training_curves,
+)
+from image_finder.components.images.images import load_rgb
+from image_finder.components.metrics.calibration import calibrate_scores
+from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks, pick_examples, report_ranks
+from image_finder.components.metrics.slices import caption_slices
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.components.training.sources import Vectors
+from image_finder.components.training.trainer import CaptionedImages, FeatureSettings, checkpoint_vectors
 
 _THUMBNAIL_PX = 224
 

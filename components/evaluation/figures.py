@@ -22,8 +22,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 
-from components.errors import DataError
-from components.metrics.retrieval import (
+from image_finder.components.errors import DataError
+from image_finder.components.metrics.retrieval import (
     FloatMatrix,
     MatchRanks,
     QueryExample,
@@ -31,8 +31,8 @@ from components.metrics.retrieval import (
     random_recall_at_k,
     recall_at_k,
 )
-from components.records.training import EpochRecord
-from components.storage import write_bytes_atomically
+from image_finder.components.records.training import EpochRecord
+from image_finder.components.storage import write_bytes_atomically
 
 _RIGHT, _OTHER, _INK, _FAINT = "#1a9641", "#c8c8c8", "#222222", "#777777"
 _TEXT_TO_IMAGE, _IMAGE_TO_TEXT = "#0b62a4", "#d1600a"

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from components.bundle.bundle import Bundle
-from components.captions.coco import read_captions
-from components.captions.layout import detect_layout
-from components.captions.manifest import build_manifest, inspect_images
-from components.captions.tokens import Tokenizer, packaged_tokenizer_json
-from components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
-from components.errors import DataError
-from components.evaluation.bundle_recall import measure_bundle
-from components.metrics.retrieval import EvaluatedOn
-from components.records.base import PartName
-from components.records.export import BundleMeasurement
-from components.training.trainer import CaptionedImages
-from components.validation.expectations import valid_captions, validate_captions
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.captions.manifest import build_manifest, inspect_images
+from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
+from image_finder.components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
+from image_finder.components.errors import DataError
+from image_finder.components.evaluation.bundle_recall import measure_bundle
+from image_finder.components.metrics.retrieval import EvaluatedOn
+from image_finder.components.records.base import PartName
+from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.training.trainer import CaptionedImages
+from image_finder.components.validation.expectations import valid_captions, validate_captions
 
 _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first
 _MAX_TOKENS = 64  # counting is not cut by it

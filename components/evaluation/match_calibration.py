@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.bundle.encoder import OnnxEncoder, Vectors
-from components.captions.vocabulary import Vocabulary
-from components.evaluation.bundle_recall import image_vectors
-from components.evaluation.match_fit import fit_matches
-from components.records.calibration import MatchModels
-from components.search.engine import query_vectors
-from components.training.trainer import CaptionedImages
+from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.evaluation.bundle_recall import image_vectors
+from image_finder.components.evaluation.match_fit import fit_matches
+from image_finder.components.records.calibration import MatchModels
+from image_finder.components.search.engine import query_vectors
+from image_finder.components.training.trainer import CaptionedImages
 
 _MAX_IMAGES = 2000  # of each data set; bounds the time of an export
 
@@ -18,7 +18,7 @@ _MAX_IMAGES = 2000  # of each data set; bounds the time of an export
 def calibrate_matches(
     encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages], *, seed: int = 0
 ) -> MatchModels:
-    """Encode captioned images that the model was not trained on, and fit (components.evaluation.match_fit).
+    """Encode captioned images that the model was not trained on, and fit (image_finder.components.evaluation.match_fit).
 
     vocabulary: of the training captions, with counts; parts: one a data set. Raises DataError, ImageError.
     """

@@ -1,7 +1,7 @@
 """Match fit: learns when a hit is a good match, from captioned images that the model was not trained on.
 
 Queries are single words and captions. Each is searched in galleries of several sizes, and once more in each without its
-right images, as if the thing were absent. Captions say which images are right (components.evaluation.caption_nouns). Knows
+right images, as if the thing were absent. Captions say which images are right (image_finder.components.evaluation.caption_nouns). Knows
 nothing of files.
 """
 
@@ -16,10 +16,10 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from components.captions.vocabulary import Vocabulary, content_words, word_forms
-from components.evaluation.caption_nouns import is_right, single_words, things_named, things_shown
-from components.records.calibration import MatchModel, MatchModels
-from components.search.matching import (
+from image_finder.components.captions.vocabulary import Vocabulary, content_words, word_forms
+from image_finder.components.evaluation.caption_nouns import is_right, single_words, things_named, things_shown
+from image_finder.components.records.calibration import MatchModel, MatchModels
+from image_finder.components.search.matching import (
     MIN_IMAGES,
     SHORT_WORDS,
     QueryWords,

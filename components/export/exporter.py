@@ -9,7 +9,7 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from components.bundle.bundle import (
+from image_finder.components.bundle.bundle import (
     FORMAT_VERSION,
     IMAGE_ENCODER,
     PREPROCESS,
@@ -21,17 +21,17 @@ from components.bundle.bundle import (
     BundleManifest,
     write_manifest,
 )
-from components.bundle.encoder import OnnxEncoder
-from components.captions.vocabulary import Vocabulary
-from components.configs import ExportConfig
-from components.encoders.checkpoint import Checkpoint
-from components.encoders.dual_encoder import DualEncoder
-from components.encoders.onnx_graph import example_tokens, export_module
-from components.records.calibration import ScoreCalibration
-from components.storage import hash_directory, new_directory
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import ExportConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.encoders.dual_encoder import DualEncoder
+from image_finder.components.encoders.onnx_graph import example_tokens, export_module
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.storage import hash_directory, new_directory
 
 if TYPE_CHECKING:
-    from components.training.trainer import CaptionedImages
+    from image_finder.components.training.trainer import CaptionedImages
 
 
 def export_bundle(
@@ -73,7 +73,9 @@ def export_bundle(
             starter=starter,
         )
         if vocabulary is not None and calibration:
-            from components.evaluation.match_calibration import calibrate_matches  # needs pandas and scikit-learn
+            from image_finder.components.evaluation.match_calibration import (
+                calibrate_matches,  # needs pandas and scikit-learn
+            )
 
             matches = calibrate_matches(OnnxEncoder(Bundle(folder, manifest)), vocabulary, calibration)
             scores = scores.model_copy(update={"matches": matches})

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.captions.tokens import Tokenizer
-from components.configs import ExportConfig
-from components.encoders.checkpoint import Checkpoint
-from components.encoders.dual_encoder import Assembled
-from components.errors import QualityError
-from components.metrics.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
-from components.records.export import ParityCase, ParityReport
-from components.training.trainer import CaptionedImages
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.tokens import Tokenizer
+from image_finder.components.configs import ExportConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.encoders.dual_encoder import Assembled
+from image_finder.components.errors import QualityError
+from image_finder.components.metrics.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
+from image_finder.components.records.export import ParityCase, ParityReport
+from image_finder.components.training.trainer import CaptionedImages
 
 Vectors = NDArray[np.float32]
 Tower = Literal["image", "text"]

@@ -19,24 +19,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.bundle.bundle import Bundle
-from components.captions.vocabulary import Vocabulary
-from components.configs import ExportConfig, ModelConfig, first_fault
-from components.encoders.checkpoint import (
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import ExportConfig, ModelConfig, first_fault
+from image_finder.components.encoders.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
     CheckpointManifest,
     model_tensors,
     save_checkpoint,
 )
-from components.encoders.dual_encoder import Assembled, assemble
-from components.errors import BundleError, ConfigError
-from components.export.exporter import export_bundle
-from components.records.base import Record
-from components.records.calibration import MatchModels, ScoreCalibration
-from components.starter import MANIFEST, MAX_MB, WEIGHTS
-from components.storage import new_directory, sha256_of_file, write_bytes_atomically
-from components.temporaries import scratch_directory
+from image_finder.components.encoders.dual_encoder import Assembled, assemble
+from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.export.exporter import export_bundle
+from image_finder.components.records.base import Record
+from image_finder.components.records.calibration import MatchModels, ScoreCalibration
+from image_finder.components.starter import MANIFEST, MAX_MB, WEIGHTS
+from image_finder.components.storage import new_directory, sha256_of_file, write_bytes_atomically
+from image_finder.components.temporaries import scratch_directory
 
 STARTER_FORMAT = 3
 _MB = 1e6

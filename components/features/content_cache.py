@@ -23,8 +23,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from components.errors import StorageError
-from components.storage import write_errors, write_text_atomically
+from image_finder.components.errors import StorageError
+from image_finder.components.storage import write_errors, write_text_atomically
 
 FORMAT_VERSION = 2
 _READABLE_VERSIONS = {1, 2}

@@ -12,26 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from components.bundle.onnx_session import open_session, throughput_lanes
-from components.captions.tokens import Tokens
-from components.configs import EmbeddingConfig
-from components.encoders.dual_encoder import Assembled
-from components.encoders.onnx_graph import export_stem
-from components.encoders.weights import state_sha256
-from components.errors import DataError
-from components.features.content_cache import ContentCache
-from components.features.image_features import ImageKeys, cache_images
-from components.features.text_features import cache_texts
-from components.images.augmentation import VIEWS_VERSION, View
-from components.images.preprocess import PIXELS_VERSION, Pixels
-from components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
-from components.temporaries import scratch_directory
+from image_finder.components.bundle.onnx_session import open_session, throughput_lanes
+from image_finder.components.captions.tokens import Tokens
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.encoders.dual_encoder import Assembled
+from image_finder.components.encoders.onnx_graph import export_stem
+from image_finder.components.encoders.weights import state_sha256
+from image_finder.components.errors import DataError
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.features.image_features import ImageKeys, cache_images
+from image_finder.components.features.text_features import cache_texts
+from image_finder.components.images.augmentation import VIEWS_VERSION, View
+from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels
+from image_finder.components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
+from image_finder.components.temporaries import scratch_directory
 
 _LISTED = 5
 
 
 def image_features_cache(assembled: Assembled, folder: Path, *, view: int = 0) -> ContentCache:
-    """The cache of this model's image stem; an entry is (h * w, C) float16. view: see components.images.augmentation."""
+    """The cache of this model's image stem; an entry is (h * w, C) float16. view: see image_finder.components.images.augmentation."""
     parts = [_stem_identity(assembled.model.image_tower.stem), assembled.preprocess.model_dump_json(), PIXELS_VERSION]
     parts += [f"view {view} of version {VIEWS_VERSION}"] if view else []
     maker = sha256_of_bytes(":".join(map(str, parts)).encode())

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from components.errors import ImageError
-from components.images.images import read_image
-from components.images.preprocess import Pixels
-from components.storage import sha256_of_bytes
+from image_finder.components.errors import ImageError
+from image_finder.components.images.images import read_image
+from image_finder.components.images.preprocess import Pixels
+from image_finder.components.storage import sha256_of_bytes
 
 Infer = Callable[[Pixels], NDArray[Any]]
 ReadFile = Callable[[Path], bytes]  # raises ImageError, OSError

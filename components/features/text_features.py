@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from components.captions.tokens import Tokenizer, Tokens
-from components.features.content_cache import ContentCache
-from components.storage import sha256_of_bytes
+from image_finder.components.captions.tokens import Tokenizer, Tokens
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.storage import sha256_of_bytes
 
 _CHUNK_TEXTS = 4096
 

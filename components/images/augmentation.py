@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from components.images.images import load_rgb, read_image
-from components.images.preprocess import Pixels, Preprocess
+from image_finder.components.images.images import load_rgb, read_image
+from image_finder.components.images.preprocess import Pixels, Preprocess
 
 VIEWS_VERSION = 1  # raise it when the same file, size and number give other pixels
 _LEAST_AREA = 0.5

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from components.images.images import DECODER_FAULTS, displayed_size, read_exif, with_image
-from components.records.base import Record
+from image_finder.components.images.images import DECODER_FAULTS, displayed_size, read_exif, with_image
+from image_finder.components.records.base import Record
 
 _Tags = Mapping[int, object]
 

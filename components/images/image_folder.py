@@ -4,10 +4,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from components.errors import DataError
-from components.images.images import IMAGE_ENDINGS, find_images, read_image, require_readable_size, walk_files
-from components.moments import modified_s
-from components.storage import sha256_of_lines
+from image_finder.components.errors import DataError
+from image_finder.components.images.images import (
+    IMAGE_ENDINGS,
+    find_images,
+    read_image,
+    require_readable_size,
+    walk_files,
+)
+from image_finder.components.moments import modified_s
+from image_finder.components.storage import sha256_of_lines
 
 
 class FileState(NamedTuple):

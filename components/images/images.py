@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from components.errors import DataError, ImageError
-from components.images.colour import to_srgb
-from components.images.cut_jpeg import MOST_MISSING, completed, ends_in_zeros, missing_share
-from components.images.heif import open_heif
-from components.images.png_metadata import SIGNATURE as PNG_SIGNATURE
-from components.images.png_metadata import without_large_metadata
-from components.text import shown_path
+from image_finder.components.errors import DataError, ImageError
+from image_finder.components.images.colour import to_srgb
+from image_finder.components.images.cut_jpeg import MOST_MISSING, completed, ends_in_zeros, missing_share
+from image_finder.components.images.heif import open_heif
+from image_finder.components.images.png_metadata import SIGNATURE as PNG_SIGNATURE
+from image_finder.components.images.png_metadata import without_large_metadata
+from image_finder.components.text import shown_path
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.images.images import OnCut, accept_cut, load_rgb
-from components.records.base import Record
+from image_finder.components.images.images import OnCut, accept_cut, load_rgb
+from image_finder.components.records.base import Record
 
 Pixels = NDArray[np.uint8]
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.errors import ConfigError, StorageError
-from components.index.exact import Mask, Rows, Vectors
-from components.index.tiers import Hnsw, IvfPq, exact_is_cheaper, reach_for
+from image_finder.components.errors import ConfigError, StorageError
+from image_finder.components.index.exact import Mask, Rows, Vectors
+from image_finder.components.index.tiers import Hnsw, IvfPq, exact_is_cheaper, reach_for
 
 if TYPE_CHECKING:
     import faiss

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.images.preprocess import Pixels
+from image_finder.components.images.preprocess import Pixels
 
 HASH_BITS = 64
 _ROWS, _COLUMNS = 8, 9

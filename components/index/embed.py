@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.configs import EmbeddingConfig
-from components.errors import ConfigError, DataError, ImageError, QualityError
-from components.features.image_features import unreadable
-from components.images.exif import ImageFacts, image_facts
-from components.images.image_folder import ImageFolder
-from components.index.duplicates import Hashes
-from components.index.exact import Vectors
-from components.index.gallery import Gallery, GalleryItem
-from components.index.index import (
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import ConfigError, DataError, ImageError, QualityError
+from image_finder.components.features.image_features import unreadable
+from image_finder.components.images.exif import ImageFacts, image_facts
+from image_finder.components.images.image_folder import ImageFolder
+from image_finder.components.index.duplicates import Hashes
+from image_finder.components.index.exact import Vectors
+from image_finder.components.index.gallery import Gallery, GalleryItem
+from image_finder.components.index.index import (
     FORMAT_VERSION,
     ITEM_SCHEMA,
     IndexManifest,
@@ -29,10 +29,10 @@ from components.index.index import (
     item_id,
     write_index,
 )
-from components.index.tier_building import add_tier, texts_encoder
-from components.index.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache
-from components.moments import modified_s, utc
-from components.storage import new_directory
+from image_finder.components.index.tier_building import add_tier, texts_encoder
+from image_finder.components.index.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache
+from image_finder.components.moments import modified_s, utc
+from image_finder.components.storage import new_directory
 
 logger = logging.getLogger(__name__)
 

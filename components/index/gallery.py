@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.captions.file_names import ImageNames, leads_out
-from components.configs import GalleryConfig
-from components.errors import ConfigError, DataError
-from components.images.image_folder import ImageFolder, uri_below
-from components.images.images import find_images
-from components.text import shown_path
+from image_finder.components.captions.file_names import ImageNames, leads_out
+from image_finder.components.configs import GalleryConfig
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.images.image_folder import ImageFolder, uri_below
+from image_finder.components.images.images import find_images
+from image_finder.components.text import shown_path
 
 logger = logging.getLogger(__name__)
 

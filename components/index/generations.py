@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from components.errors import StorageError
-from components.storage import new_directory, write_errors, write_text_atomically
+from image_finder.components.errors import StorageError
+from image_finder.components.storage import new_directory, write_errors, write_text_atomically
 
 POINTER = "CURRENT"
 _GENERATIONS = "generations"

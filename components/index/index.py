@@ -3,7 +3,7 @@
 vectors.npy        (count, dim) float32 unit rows, memory-mapped; one exact pass is a matrix product at memory speed
 items.parquet      a row a vector: ITEM_SCHEMA
 index.json         IndexManifest: format, count, sha256 of the bundle, of every other file and of itself, the self-check
-approximate.faiss  above a million rows only (components.index.tiers): names candidates, which are compared exactly
+approximate.faiss  above a million rows only (image_finder.components.index.tiers): names candidates, which are compared exactly
 """
 
 import logging
@@ -18,17 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from components.configs import first_fault
-from components.errors import BundleError, ConfigError, IndexMismatchError, QueryError, StorageError
-from components.index import exact, stored_paths
-from components.index.approximate import Approximate
-from components.index.arrow import bools, text_scalar
-from components.index.exact import Mask, Neighbours, Rows, Vectors
-from components.index.generations import current_generation, is_published_root
-from components.index.tiers import Parameters
-from components.records.base import Record
-from components.storage import sealed, sha256_of_bytes, sha256_of_file, unsealed
-from components.text import one_line
+from image_finder.components.configs import first_fault
+from image_finder.components.errors import BundleError, ConfigError, IndexMismatchError, QueryError, StorageError
+from image_finder.components.index import exact, stored_paths
+from image_finder.components.index.approximate import Approximate
+from image_finder.components.index.arrow import bools, text_scalar
+from image_finder.components.index.exact import Mask, Neighbours, Rows, Vectors
+from image_finder.components.index.generations import current_generation, is_published_root
+from image_finder.components.index.tiers import Parameters
+from image_finder.components.records.base import Record
+from image_finder.components.storage import sealed, sha256_of_bytes, sha256_of_file, unsealed
+from image_finder.components.text import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from components.bundle.bundle import Bundle
-from components.bundle.bundle import write_manifest as write_bundle_manifest
-from components.errors import StorageError
-from components.index.generations import (
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.bundle import write_manifest as write_bundle_manifest
+from image_finder.components.errors import StorageError
+from image_finder.components.index.generations import (
     POINTER,
     current_generation,
     generations,
@@ -14,8 +14,8 @@ from components.index.generations import (
     new_generation,
     point_to,
 )
-from components.index.index import IndexManifest, VectorIndex, is_sealed, read_manifest, write_manifest
-from components.storage import new_directory, write_text_atomically
+from image_finder.components.index.index import IndexManifest, VectorIndex, is_sealed, read_manifest, write_manifest
+from image_finder.components.storage import new_directory, write_text_atomically
 
 
 def publish(index: VectorIndex, bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex:

@@ -6,17 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.configs import IndexTierConfig
-from components.errors import ConfigError, QualityError
-from components.index import exact
-from components.index.approximate import Approximate, is_installed, library_version, write_approximate
-from components.index.exact import Neighbours, Vectors
-from components.index.index import APPROXIMATE, ApproximateFacts, IndexManifest, VectorIndex, write_manifest
-from components.index.measuring_queries import MeasuringTexts, measuring_texts
-from components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, reach_for, tier_for
-from components.storage import sha256_of_file
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.configs import IndexTierConfig
+from image_finder.components.errors import ConfigError, QualityError
+from image_finder.components.index import exact
+from image_finder.components.index.approximate import Approximate, is_installed, library_version, write_approximate
+from image_finder.components.index.exact import Neighbours, Vectors
+from image_finder.components.index.index import (
+    APPROXIMATE,
+    ApproximateFacts,
+    IndexManifest,
+    VectorIndex,
+    write_manifest,
+)
+from image_finder.components.index.measuring_queries import MeasuringTexts, measuring_texts
+from image_finder.components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, reach_for, tier_for
+from image_finder.components.storage import sha256_of_file
 
 logger = logging.getLogger(__name__)
 

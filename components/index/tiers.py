@@ -15,8 +15,8 @@ from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field
 
-from components.configs import IndexTierConfig
-from components.records.base import Record
+from image_finder.components.configs import IndexTierConfig
+from image_finder.components.records.base import Record
 
 MIN_ROWS = 4_096
 _REACHES = (128, 1_024, 8_192)

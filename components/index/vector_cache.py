@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
-from components.bundle.encoder import OnnxEncoder, Vectors
-from components.bundle.onnx_session import Lanes, throughput_lanes
-from components.configs import EmbeddingConfig
-from components.features.content_cache import ContentCache
-from components.features.image_features import Entries, ImageKeys, Infer, OnImage, ReadFile, cache_images
-from components.images.images import read_image
-from components.images.preprocess import PIXELS_VERSION, Pixels, Preprocess
-from components.index.duplicates import Hashes, difference_hash
-from components.storage import sha256_of_bytes
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.bundle.onnx_session import Lanes, throughput_lanes
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.features.image_features import Entries, ImageKeys, Infer, OnImage, ReadFile, cache_images
+from image_finder.components.images.images import read_image
+from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels, Preprocess
+from image_finder.components.index.duplicates import Hashes, difference_hash
+from image_finder.components.storage import sha256_of_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from components.bundle.bundle import Bundle
-from components.errors import BundleError, StorageError
-from components.index.generations import POINTER
-from components.index.index import VectorIndex, read_manifest
-from components.index.publish import default_bundle, keep_bundle
-from components.library.catalog import Catalog
-from components.library.library import Library
-from components.storage import write_errors
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.errors import BundleError, StorageError
+from image_finder.components.index.generations import POINTER
+from image_finder.components.index.index import VectorIndex, read_manifest
+from image_finder.components.index.publish import default_bundle, keep_bundle
+from image_finder.components.library.catalog import Catalog
+from image_finder.components.library.library import Library
+from image_finder.components.storage import write_errors
 
 _SETTING = "bundle"
 _SINCE = "bundle_since_ns"

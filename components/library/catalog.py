@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from components.errors import StorageError
+from image_finder.components.errors import StorageError
 
 SCHEMA_VERSION = 1
 _BUSY_S = 10.0

@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from components.errors import DataError, StorageError
-from components.index.index import read_manifest
-from components.library.catalog import Catalog
-from components.library.library import Library, shown
+from image_finder.components.errors import DataError, StorageError
+from image_finder.components.index.index import read_manifest
+from image_finder.components.library.catalog import Catalog
+from image_finder.components.library.library import Library, shown
 
 
 def chosen_roots(

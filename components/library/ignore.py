@@ -11,7 +11,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.pattern import RegexPattern
 from pathspec.patterns.gitignore import GitIgnorePatternError
 
-from components.errors import StorageError
+from image_finder.components.errors import StorageError
 
 logger = logging.getLogger(__name__)
 

@@ -13,18 +13,18 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig, IndexTierConfig
-from components.errors import StorageError
-from components.features.content_cache import ContentCache
-from components.images.images import DECODING_VERSION
-from components.index.index import IndexManifest, VectorIndex, is_sealed
-from components.index.tiers import tier_for
-from components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
-from components.library.catalog import Catalog, FileRow
-from components.library.folders import chosen_roots
-from components.library.library import Library, shown
-from components.library.losses import (
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
+from image_finder.components.errors import StorageError
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.images.images import DECODING_VERSION
+from image_finder.components.index.index import IndexManifest, VectorIndex, is_sealed
+from image_finder.components.index.tiers import tier_for
+from image_finder.components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
+from image_finder.components.library.catalog import Catalog, FileRow
+from image_finder.components.library.folders import chosen_roots
+from image_finder.components.library.library import Library, shown
+from image_finder.components.library.losses import (
     Arrivals,
     Kept,
     Memory,
@@ -34,15 +34,15 @@ from components.library.losses import (
     warn_of_losses,
     warn_of_unreadable,
 )
-from components.library.moved_folders import adopt_folders
-from components.library.publishing import publish_rows
-from components.library.reading import PUBLISHED, Reader
-from components.library.recovery import lost_rows
-from components.library.scan import Scan, scan_folders
-from components.library.unsupported import by_kind
-from components.library.update_plan import Plan, Rows, make_plan
-from components.library.vectors import compact, open_vectors, remove_other_vectors
-from components.records.base import Record
+from image_finder.components.library.moved_folders import adopt_folders
+from image_finder.components.library.publishing import publish_rows
+from image_finder.components.library.reading import PUBLISHED, Reader
+from image_finder.components.library.recovery import lost_rows
+from image_finder.components.library.scan import Scan, scan_folders
+from image_finder.components.library.unsupported import by_kind
+from image_finder.components.library.update_plan import Plan, Rows, make_plan
+from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
+from image_finder.components.records.base import Record
 
 _DISKS = "disks"  # setting: Memory.text
 _DECODERS = "decoders"  # setting: versions of what decodes images

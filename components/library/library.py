@@ -14,9 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from components.errors import StorageError
-from components.storage import make_private, write_errors, write_text_atomically
-from components.temporaries import remove_leftovers
+from image_finder.components.errors import StorageError
+from image_finder.components.storage import make_private, write_errors, write_text_atomically
+from image_finder.components.temporaries import remove_leftovers
 
 
 class Library:

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from components.library.catalog import FileRow
-from components.library.library import shown
-from components.library.mounts import inside
-from components.library.scan import Scan
+from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.library import shown
+from image_finder.components.library.mounts import inside
+from image_finder.components.library.scan import Scan
 
 LEAST_IMAGES = 20  # in a source or on a disk; of fewer, any number may be deleted
 LEAST_SHARE = 0.5  # of its images; less may be deleted at once

@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from components.errors import StorageError
-from components.index.generations import current_generation
-from components.index.index import MANIFEST
-from components.index.stored_paths import moved
-from components.library.catalog import Catalog
-from components.library.library import Library
-from components.library.reading import PUBLISHED
+from image_finder.components.errors import StorageError
+from image_finder.components.index.generations import current_generation
+from image_finder.components.index.index import MANIFEST
+from image_finder.components.index.stored_paths import moved
+from image_finder.components.library.catalog import Catalog
+from image_finder.components.library.library import Library
+from image_finder.components.library.reading import PUBLISHED
 
 _HOME = "home"  # setting: where the home was when the catalogue was written last
 

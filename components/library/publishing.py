@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.bundle.bundle import Bundle
-from components.configs import IndexTierConfig
-from components.features.content_cache import ContentCache
-from components.index.duplicates import Hashes
-from components.index.generations import current_generation, new_generation
-from components.index.index import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
-from components.index.tier_building import add_tier, texts_encoder
-from components.index.vector_cache import cached_vectors
-from components.library.catalog import FileRow
-from components.library.library import Library, shown
-from components.moments import FIRST_S, LAST_S
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import IndexTierConfig
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.index.duplicates import Hashes
+from image_finder.components.index.generations import current_generation, new_generation
+from image_finder.components.index.index import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
+from image_finder.components.index.tier_building import add_tier, texts_encoder
+from image_finder.components.index.vector_cache import cached_vectors
+from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.library import Library, shown
+from image_finder.components.moments import FIRST_S, LAST_S
 
 
 def publish_rows(
@@ -100,7 +100,7 @@ def root_labels(roots: Mapping[int, bytes]) -> dict[int, str]:
 
 
 def _ids(folders: Sequence[int], paths: Sequence[bytes], roots: Mapping[int, bytes]) -> list[bytes]:
-    """What components.index.index.item_id gives, for many: the hash of a root is taken once."""
+    """What image_finder.components.index.index.item_id gives, for many: the hash of a root is taken once."""
     beginnings = {identity: hashlib.sha256(root + b"\0") for identity, root in roots.items()}
     ids = []
     for folder, path in zip(folders, paths, strict=True):

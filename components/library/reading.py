@@ -9,16 +9,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig
-from components.errors import ImageError
-from components.features.content_cache import ContentCache
-from components.images.exif import image_facts
-from components.index.vector_cache import cache_vectors, throughput_encoder
-from components.library.catalog import Catalog, FileRow
-from components.library.scan import Scan
-from components.library.update_plan import Rows
-from components.moments import is_exact
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import ImageError
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.images.exif import image_facts
+from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder
+from image_finder.components.library.catalog import Catalog, FileRow
+from image_finder.components.library.scan import Scan
+from image_finder.components.library.update_plan import Rows
+from image_finder.components.moments import is_exact
 
 PUBLISHED = "published"  # setting: name of the generation that holds what the catalogue says, "" if none does
 _COMMIT_ROWS = 1000

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from components.errors import StorageError
-from components.images.images import IMAGE_ENDINGS
-from components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
-from components.library.mounts import mount_point
-from components.library.unsupported import KIND_OF_ENDING
-from components.moments import modified_ns
+from image_finder.components.errors import StorageError
+from image_finder.components.images.images import IMAGE_ENDINGS
+from image_finder.components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
+from image_finder.components.library.mounts import mount_point
+from image_finder.components.library.unsupported import KIND_OF_ENDING
+from image_finder.components.moments import modified_ns
 
 # Kept by systems, disk stations and programs: what was deleted, thumbnails, resource forks, packages.
 SYSTEM_FOLDERS = frozenset(

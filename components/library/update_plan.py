@@ -3,9 +3,9 @@
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from components.library.catalog import FileRow
-from components.library.losses import Kept
-from components.library.scan import Scan
+from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.losses import Kept
+from image_finder.components.library.scan import Scan
 
 Rows = dict[bytes, FileRow]  # by absolute path
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 
-from components.bundle.bundle import Bundle
-from components.errors import StorageError
-from components.features.content_cache import ContentCache
-from components.index.vector_cache import vector_cache
-from components.library.library import Library
-from components.storage import write_errors
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.errors import StorageError
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.index.vector_cache import vector_cache
+from image_finder.components.library.library import Library
+from image_finder.components.storage import write_errors
 
 _CHUNK = 4096
 _WORTH_IT = 1000  # unused entries

@@ -15,11 +15,11 @@ from typing import Literal, NamedTuple
 from watchfiles import Change, watch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from components.images.images import IMAGE_ENDINGS
-from components.library.ignore import IGNORE_FILE
-from components.library.library import shown
-from components.library.mounts import mounted_at, remote_mount
-from components.library.scan import Scan, scan_folders
+from image_finder.components.images.images import IMAGE_ENDINGS
+from image_finder.components.library.ignore import IGNORE_FILE
+from image_finder.components.library.library import shown
+from image_finder.components.library.mounts import mounted_at, remote_mount
+from image_finder.components.library.scan import Scan, scan_folders
 
 Cause = Literal["start", "images", "folders", "bundle", "interval"]
 _LOOK_S = (

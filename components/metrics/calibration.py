@@ -7,9 +7,16 @@ it readable: how true pairs of caption and image score, and how the best hit sco
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import DataError
-from components.metrics.retrieval import TILE_SCORES, EvaluatedOn, FloatMatrix, IntVector, checked_vectors, chunks
-from components.records.calibration import N_QUANTILES, ScoreCalibration
+from image_finder.components.errors import DataError
+from image_finder.components.metrics.retrieval import (
+    TILE_SCORES,
+    EvaluatedOn,
+    FloatMatrix,
+    IntVector,
+    checked_vectors,
+    chunks,
+)
+from image_finder.components.records.calibration import N_QUANTILES, ScoreCalibration
 
 _MISSED = 0.05  # share of answerable queries that the threshold calls unanswered
 _DECIMALS = 6  # what float32 cosines hold

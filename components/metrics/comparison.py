@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.configs.slices import DIRECTION
-from components.errors import DataError
-from components.metrics.retrieval import (
+from image_finder.components.configs.slices import DIRECTION
+from image_finder.components.errors import DataError
+from image_finder.components.metrics.retrieval import (
     BoolVector,
     IntVector,
     MatchRanks,
@@ -22,9 +22,9 @@ from components.metrics.retrieval import (
     percentile_interval,
     slice_groups,
 )
-from components.records.base import Record
-from components.records.export import BundleMeasurement
-from components.records.promotion import Comparison, SliceDifference
+from image_finder.components.records.base import Record
+from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.promotion import Comparison, SliceDifference
 
 
 class MeasuredBundle(NamedTuple):

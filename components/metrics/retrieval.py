@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.configs import EvaluationConfig
-from components.errors import ConfigError, DataError, QualityError
-from components.records.base import PartName, Record
-from components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.errors import ConfigError, DataError, QualityError
+from image_finder.components.records.base import PartName, Record
+from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
 
 FloatMatrix = NDArray[np.floating[Any]]
 IntVector = NDArray[np.integer[Any]]

@@ -7,9 +7,9 @@ a slice with fewer than two groups left is dropped (all photos of Flickr8k here 
 
 import pandas as pd
 
-from components.captions.vocabulary import Vocabulary, words_of
-from components.configs.slices import CAPTION_COUNT, CAPTION_LENGTH, IMAGE_SHAPE, LICENSE, WORDS
-from components.errors import DataError
+from image_finder.components.captions.vocabulary import Vocabulary, words_of
+from image_finder.components.configs.slices import CAPTION_COUNT, CAPTION_LENGTH, IMAGE_SHAPE, LICENSE, WORDS
+from image_finder.components.errors import DataError
 
 MIN_CAPTIONS = 30
 _COLUMNS = ("image_id", "caption", "width_px", "height_px", "license", "part")
@@ -21,7 +21,7 @@ def caption_slices(
 ) -> dict[str, list[str]]:
     """Labels by slice name, one for each row of the captions table in its order; "" where a row is in no group.
 
-    Names and values are those of components.configs.slices, "words" only when the model's vocabulary is given. Of
+    Names and values are those of image_finder.components.configs.slices, "words" only when the model's vocabulary is given. Of
     val2017's captions 17, 75 and 8 % are short, middling and long. Images of unknown size or license are in no group.
     Groups below min_captions get no label, and slices with fewer than two groups are left out. Raises DataError.
     """

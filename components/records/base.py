@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from components.former_names import AcceptsFormerNames
+from image_finder.components.former_names import AcceptsFormerNames
 
 PartName = Literal["train", "val", "test"]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from components.records.base import PartName, Record
+from image_finder.components.records.base import PartName, Record
 
 MATCH_FEATURES = (
     "cosine",
@@ -20,7 +20,7 @@ MATCH_FEATURES = (
 
 
 class MatchModel(Record):
-    """Logistic model of whether a hit shows what a text says; its features are those of components.search.matching.
+    """Logistic model of whether a hit shows what a text says; its features are those of image_finder.components.search.matching.
 
     A hit is good if its probability reaches min_probability, which is the least at which precision held on queries that
     the coefficients were not fitted to.

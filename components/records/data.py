@@ -3,7 +3,7 @@
 import hashlib
 from typing import ClassVar, Literal
 
-from components.records.base import Record
+from image_finder.components.records.base import Record
 
 
 class DatasetManifest(Record):

@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from components.records.base import Record
-from components.records.retrieval import RetrievalReport
+from image_finder.components.records.base import Record
+from image_finder.components.records.retrieval import RetrievalReport
 
 
 class ParityCase(Record):

@@ -4,8 +4,8 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from components.records.base import Record
-from components.records.retrieval import Interval
+from image_finder.components.records.base import Record
+from image_finder.components.records.retrieval import Interval
 
 
 class SliceDifference(Record):

@@ -1,6 +1,6 @@
 """Records of a retrieval measurement."""
 
-from components.records.base import PartName, Record
+from image_finder.components.records.base import PartName, Record
 
 
 class Interval(Record):

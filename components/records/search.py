@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 
-from components.records.base import Record
+from image_finder.components.records.base import Record
 
 
 class IndexedImage(Record):

@@ -1,6 +1,6 @@
 """Records of a training run."""
 
-from components.records.base import Record
+from image_finder.components.records.base import Record
 
 
 class EpochRecord(Record):

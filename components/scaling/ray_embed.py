@@ -18,22 +18,22 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig
-from components.errors import ConfigError, StorageError
-from components.index.embed import (
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import ConfigError, StorageError
+from image_finder.components.index.embed import (
     EmbeddedImages,
     ImageContent,
     require_images,
     require_readable,
     write_gallery_index,
 )
-from components.index.gallery import Gallery
-from components.index.index import VectorIndex
-from components.index.vector_cache import vector_maker
-from components.scaling.ray_session import ray_session, reason_of, told_by_worker, worker_was_lost
-from components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
-from components.scaling.shards import Shards
+from image_finder.components.index.gallery import Gallery
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.index.vector_cache import vector_maker
+from image_finder.components.scaling.ray_session import ray_session, reason_of, told_by_worker, worker_was_lost
+from image_finder.components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
+from image_finder.components.scaling.shards import Shards
 
 logger = logging.getLogger(__name__)
 

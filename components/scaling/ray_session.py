@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.errors import ConfigError, FinderError, StorageError
-from components.temporaries import temporary_directory
+from image_finder.components.errors import ConfigError, FinderError, StorageError
+from image_finder.components.temporaries import temporary_directory
 
 logger = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig
-from components.errors import BundleError, FinderError, ImageError
-from components.features.image_features import unreadable
-from components.images.exif import ImageFacts
-from components.images.image_folder import FileState, ImageFolder, is_uri
-from components.index.embed import known_facts
-from components.index.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
-from components.scaling.shards import ShardRows, Shards, shard_name
-from components.storage import sha256_of_bytes
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import BundleError, FinderError, ImageError
+from image_finder.components.features.image_features import unreadable
+from image_finder.components.images.exif import ImageFacts
+from image_finder.components.images.image_folder import FileState, ImageFolder, is_uri
+from image_finder.components.index.embed import known_facts
+from image_finder.components.index.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
+from image_finder.components.scaling.shards import ShardRows, Shards, shard_name
+from image_finder.components.storage import sha256_of_bytes
 
 FILES = pa.schema([("row", pa.int64()), ("path", pa.binary())])
 HASHED = pa.schema(

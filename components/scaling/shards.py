@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.errors import StorageError
-from components.images.exif import ImageFacts
-from components.images.image_folder import is_uri, shown_uri, uri_below
-from components.index.duplicates import Hashes
-from components.storage import sha256_of_bytes, write_bytes_atomically, write_errors
+from image_finder.components.errors import StorageError
+from image_finder.components.images.exif import ImageFacts
+from image_finder.components.images.image_folder import is_uri, shown_uri, uri_below
+from image_finder.components.index.duplicates import Hashes
+from image_finder.components.storage import sha256_of_bytes, write_bytes_atomically, write_errors
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components import cancellation
-from components.bundle.encoder import OnnxEncoder
-from components.images.preprocess import Pixels
-from components.index.exact import Vectors
+from image_finder.components import cancellation
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.images.preprocess import Pixels
+from image_finder.components.index.exact import Vectors
 
 GRID = 7
 _REGIONS = GRID * GRID
@@ -53,7 +53,7 @@ def contributions(encoder: OnnxEncoder, pixels: Pixels, query: Vectors) -> Contr
     """Contributions of an image's regions to its cosine with a query, while another half of the image is hidden.
 
     pixels: (px, px, 3) uint8 as the model reads them. query: (dim,) unit float32. It can be cancelled before each batch
-    (components.cancellation).
+    (image_finder.components.cancellation).
     """
     region = np.arange(len(pixels)) * GRID // len(pixels)
     mean_colour = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)  # a blur would leave "red" or "snow" in sight

@@ -8,21 +8,21 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from components import cancellation
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.errors import DataError
-from components.index.arrow import numbers
-from components.index.duplicates import Hashes, fold
-from components.index.exact import Neighbours, Rows, Vectors
-from components.index.index import VectorIndex
-from components.moments import local
-from components.records.search import Facets, Hit, IndexedImage, SearchResult, TruncatedText
-from components.search import filters, matching
-from components.search.negation import Group, group_of, lowered
-from components.search.prompts import expand
-from components.search.query import Query, Term, require_text
-from components.storage import sha256_of_bytes
+from image_finder.components import cancellation
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.errors import DataError
+from image_finder.components.index.arrow import numbers
+from image_finder.components.index.duplicates import Hashes, fold
+from image_finder.components.index.exact import Neighbours, Rows, Vectors
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.moments import local
+from image_finder.components.records.search import Facets, Hit, IndexedImage, SearchResult, TruncatedText
+from image_finder.components.search import filters, matching
+from image_finder.components.search.negation import Group, group_of, lowered
+from image_finder.components.search.prompts import expand
+from image_finder.components.search.query import Query, Term, require_text
+from image_finder.components.storage import sha256_of_bytes
 
 _JUDGED = 10  # hits that are looked at to say whether anything matches well
 _ROUNDING = 1e-6  # of scores: in float32 an image's cosine with itself comes out as 0.9999999
@@ -200,7 +200,7 @@ class SearchEngine:
         )
 
     def _count_good(self, query: Query, encoded: EncodedQuery, rows: Rows, candidates: int) -> int | None:
-        """Number of leading rows that are good matches (components.search.matching); None where it cannot be said."""
+        """Number of leading rows that are good matches (image_finder.components.search.matching); None where it cannot be said."""
         models, vocabulary = self.scores.matches, self.vocabulary
         judged = models and vocabulary and vocabulary.counts and candidates >= matching.MIN_IMAGES
         if not judged or models is None or any(term.text is None for term in query.terms):

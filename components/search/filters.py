@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.errors import QueryError
-from components.index.arrow import bools, moment_scalar, number_scalar, text_scalar
-from components.moments import local, start_of_day
-from components.records.search import Facet, Facets
-from components.search.query import Filters
+from image_finder.components.errors import QueryError
+from image_finder.components.index.arrow import bools, moment_scalar, number_scalar, text_scalar
+from image_finder.components.moments import local, start_of_day
+from image_finder.components.records.search import Facet, Facets
+from image_finder.components.search.query import Filters
 
 _NAMED_LABELS = 5
 _SHOWN_CHARACTERS = 100  # of a label that is not there
 
 
 def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
-    """Which items pass, (count,) bool; None if no filter is set. For the time of an item see components.moments.
+    """Which items pass, (count,) bool; None if no filter is set. For the time of an item see image_finder.components.moments.
 
     Raises QueryError for a folder that is not there: a misspelt one must not look like one without fitting images.
     """

@@ -1,7 +1,7 @@
 """Finder: the one object for programs that search images; knows nothing of command lines and of HTTP.
 
     from pathlib import Path
-    from components.search.finder import Finder
+    from image_finder import Finder
 
     finder = Finder.open("~/.local/share/image-finder/library")
     for hit in finder.search("a dog running on the beach", k=5, since="2024-06-01").hits:
@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Unpack
 import numpy as np
 from PIL import Image
 
-from components.bundle.bundle import Bundle, BundleManifest
-from components.bundle.encoder import OnnxEncoder
-from components.errors import FinderError, StorageError
-from components.images.images import upright_rgb
-from components.images.preprocess import Pixels
-from components.index.exact import Vectors
-from components.index.generations import POINTER, is_published_root
-from components.index.index import IndexManifest, VectorIndex
-from components.records.search import Facets, IndexedImage, SearchResult
-from components.search.engine import SearchEngine
-from components.search.explain import Explanation, explain, explain_pooling
-from components.search.query import Query
-from components.search.search_options import ImageSource, SearchOptions, image_bytes, query_of
+from image_finder.components.bundle.bundle import Bundle, BundleManifest
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.errors import FinderError, StorageError
+from image_finder.components.images.images import upright_rgb
+from image_finder.components.images.preprocess import Pixels
+from image_finder.components.index.exact import Vectors
+from image_finder.components.index.generations import POINTER, is_published_root
+from image_finder.components.index.index import IndexManifest, VectorIndex
+from image_finder.components.records.search import Facets, IndexedImage, SearchResult
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.explain import Explanation, explain, explain_pooling
+from image_finder.components.search.query import Query
+from image_finder.components.search.search_options import ImageSource, SearchOptions, image_bytes, query_of
 
 if TYPE_CHECKING:
-    from components.search.labels import LabelScore
+    from image_finder.components.search.labels import LabelScore
 
 _INDEX_FOLDER = "index"
 _IMAGES_A_CALL = 16
@@ -115,7 +115,7 @@ class Finder:
 
     def classify(self, image: ImageSource | str, labels: Sequence[str]) -> "list[LabelScore]":
         """How well each of some labels fits an image, or the image with an id. Raises QueryError, ImageError."""
-        from components.search.labels import classify  # here, since a search has no use for it
+        from image_finder.components.search.labels import classify  # here, since a search has no use for it
 
         engine = self.engine
         return classify(engine.encoder, _pixels(engine.encoder, _source(engine, image))[None], labels)[0]

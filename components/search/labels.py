@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from components.bundle.encoder import OnnxEncoder, Vectors
-from components.errors import QueryError
-from components.images.preprocess import Pixels
-from components.records.base import Record
-from components.search.prompts import TEMPLATES, prompts_of
+from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.errors import QueryError
+from image_finder.components.images.preprocess import Pixels
+from image_finder.components.records.base import Record
+from image_finder.components.search.prompts import TEMPLATES, prompts_of
 
 MAX_LABELS = 1000
 MAX_LABEL_CHARACTERS = 200

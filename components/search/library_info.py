@@ -4,14 +4,14 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.bundle.bundle import Bundle, BundleManifest
-from components.errors import BundleError, StorageError
-from components.index.index import MANIFEST, VectorIndex
-from components.index.publish import default_bundle
-from components.library.bundles import published_ns
-from components.moments import clipped_s
-from components.records.base import Record
-from components.search.filters import root_label
+from image_finder.components.bundle.bundle import Bundle, BundleManifest
+from image_finder.components.errors import BundleError, StorageError
+from image_finder.components.index.index import MANIFEST, VectorIndex
+from image_finder.components.index.publish import default_bundle
+from image_finder.components.library.bundles import published_ns
+from image_finder.components.moments import clipped_s
+from image_finder.components.records.base import Record
+from image_finder.components.search.filters import root_label
 
 
 class IndexInfo(Record):

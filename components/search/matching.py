@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.captions.vocabulary import Vocabulary, content_words
-from components.records.calibration import MATCH_FEATURES, MatchModel, MatchModels
+from image_finder.components.captions.vocabulary import Vocabulary, content_words
+from image_finder.components.records.calibration import MATCH_FEATURES, MatchModel, MatchModels
 
 MIN_IMAGES = 50  # in fewer, the cosines of unrelated images cannot be told from those of related ones
 SAMPLE_IMAGES = 2048

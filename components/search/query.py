@@ -1,7 +1,7 @@
 """Query: what is looked for, as a person may say it in the shell, over HTTP or on the page; knows nothing of indexes.
 
 The score of an image x is x . unit(sum w_i p_i), with unit vectors p of the wanted terms: a cosine. Unwanted terms lower
-it, see components.search.negation.
+it, see image_finder.components.search.negation.
 """
 
 from datetime import date
@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from components.configs import first_fault
-from components.errors import QueryError
-from components.records.base import Record
+from image_finder.components.configs import first_fault
+from image_finder.components.errors import QueryError
+from image_finder.components.records.base import Record
 
 MAX_QUERY_CHARACTERS = 1000
 MAX_TERMS = 16

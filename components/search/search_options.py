@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from PIL import Image
 
-from components.errors import ImageError, QueryError
-from components.images.images import image_size, upright_rgb
-from components.search.query import NEGATIVE_WEIGHT, Filters, Query
+from image_finder.components.errors import ImageError, QueryError
+from image_finder.components.images.images import image_size, upright_rgb
+from image_finder.components.search.query import NEGATIVE_WEIGHT, Filters, Query
 
 ImageSource: TypeAlias = Path | bytes | Image.Image
 _LISTS = ("unwanted", "images", "like", "folders", "cameras")

@@ -10,7 +10,7 @@ IntArray = NDArray[np.int64]
 
 class BatchPlan(NamedTuple):
     """One batch. image_rows: (n_images,); caption_rows: (n_texts,); image_of_text: (n_texts,) position in image_rows;
-    views: (n_images,) int64 which view of each image is seen, see components.images.augmentation.
+    views: (n_images,) int64 which view of each image is seen, see image_finder.components.images.augmentation.
     """
 
     image_rows: IntArray

@@ -20,19 +20,25 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from components.configs import TrainingConfig
-from components.encoders.dual_encoder import DualEncoder
-from components.encoders.loss import contrastive_loss, contrastive_share
-from components.errors import ConfigError, DataError, StorageError
-from components.metrics.retrieval import first_match_ranks, named_recalls
-from components.records.training import EpochRecord
-from components.training import resume
-from components.training.distributed.ranks import ALONE, Ranks
-from components.training.distributed.shared_batch_norm import share_batch_norms
-from components.training.epoch_plan import BatchPlan, batches_of_epoch, plan_epoch, share_of_batch, smallest_batch
-from components.training.learning_rate import rate_factor
-from components.training.memory import freed_memory_kept
-from components.training.sources import DecodedImages, PairedSet, TextInput, embed_all
+from image_finder.components.configs import TrainingConfig
+from image_finder.components.encoders.dual_encoder import DualEncoder
+from image_finder.components.encoders.loss import contrastive_loss, contrastive_share
+from image_finder.components.errors import ConfigError, DataError, StorageError
+from image_finder.components.metrics.retrieval import first_match_ranks, named_recalls
+from image_finder.components.records.training import EpochRecord
+from image_finder.components.training import resume
+from image_finder.components.training.distributed.ranks import ALONE, Ranks
+from image_finder.components.training.distributed.shared_batch_norm import share_batch_norms
+from image_finder.components.training.epoch_plan import (
+    BatchPlan,
+    batches_of_epoch,
+    plan_epoch,
+    share_of_batch,
+    smallest_batch,
+)
+from image_finder.components.training.learning_rate import rate_factor
+from image_finder.components.training.memory import freed_memory_kept
+from image_finder.components.training.sources import DecodedImages, PairedSet, TextInput, embed_all
 
 _VAL_KS = (1, 5, 10)
 

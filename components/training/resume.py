@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.errors import StorageError
-from components.records.base import Record
-from components.records.training import EpochRecord
-from components.storage import new_directory, write_errors
+from image_finder.components.errors import StorageError
+from image_finder.components.records.base import Record
+from image_finder.components.records.training import EpochRecord
+from image_finder.components.storage import new_directory, write_errors
 
 _PROGRESS = "progress.json"
 _NAME = re.compile(r"epoch-(\d{4})")

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.captions.tokens import Tokenizer
-from components.encoders.dual_encoder import DualEncoder
-from components.features.content_cache import ContentCache
-from components.images.augmentation import View
-from components.images.preprocess import Preprocess
+from image_finder.components.captions.tokens import Tokenizer
+from image_finder.components.encoders.dual_encoder import DualEncoder
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.images.augmentation import View
+from image_finder.components.images.preprocess import Preprocess
 
 IntArray = NDArray[np.int64]
 Vectors = NDArray[np.float32]

@@ -8,24 +8,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
-from components.encoders.dual_encoder import Assembled, DualEncoder, assemble
-from components.encoders.hubness import plain_vectors
-from components.errors import DataError
-from components.features.content_cache import ContentCache
-from components.features.frozen_trunk import (
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from image_finder.components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
+from image_finder.components.encoders.dual_encoder import Assembled, DualEncoder, assemble
+from image_finder.components.encoders.hubness import plain_vectors
+from image_finder.components.errors import DataError
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.features.frozen_trunk import (
     extract_image_features,
     extract_text_features,
     image_features_cache,
     text_features_cache,
 )
-from components.features.text_features import text_keys
-from components.records.base import Record
-from components.storage import sha256_of_bytes, sha256_of_file
-from components.training.distributed.ranks import ALONE, Ranks
-from components.training.loop import OnEpoch, pick_device, train
-from components.training.sources import (
+from image_finder.components.features.text_features import text_keys
+from image_finder.components.records.base import Record
+from image_finder.components.storage import sha256_of_bytes, sha256_of_file
+from image_finder.components.training.distributed.ranks import ALONE, Ranks
+from image_finder.components.training.loop import OnEpoch, pick_device, train
+from image_finder.components.training.sources import (
     CachedImages,
     CachedTexts,
     DecodedImages,
@@ -158,7 +158,7 @@ def train_checkpoint(
 ) -> Checkpoint:
     """Train in this process and write a checkpoint at path. dataset: its name and data version.
 
-    Of several ranks rank 0 computes the features and writes; `components.training.distributed.run` starts them.
+    Of several ranks rank 0 computes the features and writes; `image_finder.components.training.distributed.run` starts them.
 
     A run that was killed is continued from its last finished epoch, kept below <cache folder>/training; a finished one
     of the same data, configs and code is not trained again. Raises DataError, ConfigError, StorageError, ProcessError.

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from components.captions.coco import read_captions
-from components.captions.layout import detect_layout
-from components.captions.manifest import build_manifest, inspect_images
-from components.captions.tokens import Tokenizer, packaged_tokenizer_json
-from components.configs import ValidationConfig
-from components.records.data import ValidationReport
-from components.validation.expectations import validate_captions
+from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.captions.manifest import build_manifest, inspect_images
+from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
+from image_finder.components.configs import ValidationConfig
+from image_finder.components.records.data import ValidationReport
+from image_finder.components.validation.expectations import validate_captions
 
 _MAX_TOKENS = 64  # of the packaged text tower; counting is not cut by it
 

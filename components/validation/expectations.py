@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from pandas import DataFrame
 
-from components.configs import ValidationConfig
-from components.errors import DataError, QualityError
-from components.records.data import DatasetManifest, ExpectationResult, ValidationReport
-from components.validation import facts, rules
-from components.validation.report_page import report_html
+from image_finder.components.configs import ValidationConfig
+from image_finder.components.errors import DataError, QualityError
+from image_finder.components.records.data import DatasetManifest, ExpectationResult, ValidationReport
+from image_finder.components.validation import facts, rules
+from image_finder.components.validation.report_page import report_html
 
 __all__ = ["report_html", "require_valid", "valid_captions", "validate_captions"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame, Series
 
-from components.errors import DataError
-from components.records.data import DatasetManifest
+from image_finder.components.errors import DataError
+from image_finder.components.records.data import DatasetManifest
 
 CAPTION_COLUMNS = {
     "image_id": "int64",

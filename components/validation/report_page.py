@@ -2,7 +2,7 @@
 
 from html import escape
 
-from components.records.data import ExpectationResult, ValidationReport
+from image_finder.components.records.data import ExpectationResult, ValidationReport
 
 _MAX_IDS = 20
 STYLE = """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from components.configs import ValidationConfig
+from image_finder.components.configs import ValidationConfig
 
 REPEATED_ID = "caption_id_repeated"
 _NEAR_EMPTY_WORDS = 3  # "a dog" tells little; Flickr8k train has 15 captions in 30,000 below it, COCO val2017 none

@@ -18,7 +18,7 @@ RUN python -m venv /opt/image-finder
 COPY infra/constraints.txt infra/constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir components model_registry pipelines steps \
+    mkdir -p components infra/package model_registry pipelines steps \
     && /opt/image-finder/bin/pip install -c infra/constraints.txt ".[$EXTRAS]" \
     && /opt/image-finder/bin/pip uninstall -y text-guided-image-finder
 
@@ -26,6 +26,7 @@ FROM python:3.11-slim AS code
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
+COPY infra/package infra/package
 COPY components components
 COPY model_registry model_registry
 COPY steps steps

@@ -13,6 +13,7 @@ WORKDIR /source
 RUN python -m venv /opt/image-finder
 COPY infra/constraints.txt infra/constraints.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY infra/package infra/package
 COPY components components
 COPY model_registry model_registry
 COPY steps steps

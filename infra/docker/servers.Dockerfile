@@ -9,7 +9,7 @@ RUN python -m venv /opt/servers
 COPY infra/constraints.txt infra/constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 # The extra's packages alone: of our own code a server needs nothing.
-RUN mkdir components model_registry pipelines steps && /opt/servers/bin/pip install -c infra/constraints.txt '.[team]' \
+RUN mkdir -p components infra/package model_registry pipelines steps && /opt/servers/bin/pip install -c infra/constraints.txt '.[team]' \
     && /opt/servers/bin/pip uninstall -y text-guided-image-finder && /opt/servers/bin/pip check
 
 FROM python:3.11-slim

@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from components.configs import first_fault
-from components.records.base import Record
-from components.records.promotion import PromotionDecision
-from components.storage import sha256_of_bytes
+from image_finder.components.configs import first_fault
+from image_finder.components.records.base import Record
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.storage import sha256_of_bytes
 
 FORMAT = 1  # of the text and of `display`: both are hashed or compared, so a change of either needs a new number
 _NOTE = "mlflow.note.content"  # MLflow shows it as the description

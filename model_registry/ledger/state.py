@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from model_registry import names
-from model_registry.ledger.ledger import LedgerEntry
+from image_finder.model_registry import names
+from image_finder.model_registry.ledger.ledger import LedgerEntry
 
 _MOVES = {"moved", "forced", "rollback"}
 

@@ -11,8 +11,8 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from model_registry import names
-from model_registry.ledger.ledger import (
+from image_finder.model_registry import names
+from image_finder.model_registry.ledger.ledger import (
     DISPLAYED,
     FIRST,
     Event,
@@ -26,7 +26,7 @@ from model_registry.ledger.ledger import (
     title,
     verify,
 )
-from model_registry.registry_lock import sqlite_file
+from image_finder.model_registry.registry_lock import sqlite_file
 
 _PIECE = 7500  # characters of an entry's text in one tag; MLflow's limit is 8000
 _PAGE = 1000

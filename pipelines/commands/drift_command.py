@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from components.records.base import PartName
-from components.temporaries import scratch_directory
-from pipelines.commands.home_option import home_option, mlflow_option
+from image_finder.components.records.base import PartName
+from image_finder.components.temporaries import scratch_directory
+from image_finder.pipelines.commands.home_option import home_option, mlflow_option
 
 if TYPE_CHECKING:
-    from components.configs import DriftConfig
-    from components.drift.drift import Compared
-    from components.drift.report import DriftReport
+    from image_finder.components.configs import DriftConfig
+    from image_finder.components.drift.drift import Compared
+    from image_finder.components.drift.report import DriftReport
 
 DRIFTED = 3  # exit code with --fail; 1 is an error, 2 a wrong call
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -70,11 +70,11 @@ def drift(
     A row drifts when its distance is above a limit, which says what matters, and above what chance does. At most 1,000
     images are drawn and encoded, whatever the size of the data set; a training compares in the same way.
     """
-    from components.drift.drift import report_drift
-    from components.drift.report_page import drift_figure, report_html
-    from components.drift.search_log import find_logs, read_log
-    from components.errors import ConfigError
-    from components.storage import write_text_atomically
+    from image_finder.components.drift.drift import report_drift
+    from image_finder.components.drift.report_page import drift_figure, report_html
+    from image_finder.components.drift.search_log import find_logs, read_log
+    from image_finder.components.errors import ConfigError
+    from image_finder.components.storage import write_text_atomically
 
     if data is None and not logs:
         raise ConfigError("nothing to compare: give --data DIR, --logs FILE, or both")
@@ -95,8 +95,8 @@ def drift(
 
 
 def _config(assignments: tuple[str, ...]) -> "DriftConfig":
-    from components.configs import DriftConfig
-    from pipelines.run_config import override
+    from image_finder.components.configs import DriftConfig
+    from image_finder.pipelines.run_config import override
 
     values = override({"parameters": {}}, [f"drift.{assignment}" for assignment in assignments])
     return DriftConfig.parse(values["parameters"].get("drift") or {})
@@ -112,11 +112,11 @@ def _compared(
     *,
     folder: Path,
 ) -> "Compared":
-    from components.configs import EmbeddingConfig
-    from components.drift.data_folder import read_files
-    from model_registry.champion_drift import Subject, compare
-    from model_registry.registry import Registry
-    from pipelines.stores import Home, existing_registry
+    from image_finder.components.configs import EmbeddingConfig
+    from image_finder.components.drift.data_folder import read_files
+    from image_finder.model_registry.champion_drift import Subject, compare
+    from image_finder.model_registry.registry import Registry
+    from image_finder.pipelines.stores import Home, existing_registry
 
     place = Home.resolve(home)
     root = data.resolve()
@@ -134,8 +134,8 @@ def _compared(
 
 
 def _table(report: "DriftReport") -> str:
-    from components.drift.report import compared_text, verdict
-    from components.text import aligned
+    from image_finder.components.drift.report import compared_text, verdict
+    from image_finder.components.text import aligned
 
     rows: list[tuple[str, ...]] = [("row", "measured", "limit", "chance", "p", "unit", "", "")]
     for row in report.rows:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from components.records.base import PartName
-from components.starter import MAX_MB
-from components.text import shown_path
+from image_finder.components.records.base import PartName
+from image_finder.components.starter import MAX_MB
+from image_finder.components.text import shown_path
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -46,10 +46,10 @@ def list_command(
     *, data: str | None, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool
 ) -> None:
     """List the versions of a model, newest first."""
-    from components.errors import ConfigError
-    from model_registry import names
-    from model_registry.comparison_text import versions_table
-    from pipelines.model_operations import open_desk, pending
+    from image_finder.components.errors import ConfigError
+    from image_finder.model_registry import names
+    from image_finder.model_registry.comparison_text import versions_table
+    from image_finder.pipelines.model_operations import open_desk, pending
 
     desk = open_desk(home, mlflow_uri, model)
     versions = desk.registry.versions(desk.model)
@@ -74,9 +74,9 @@ def show(
     version: str, *, card: bool, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool
 ) -> None:
     """Show where a version (number or alias) comes from, what was measured, and what the ledger says of it."""
-    from model_registry.comparison_text import history_text, origin_table
-    from pipelines.model_operations import open_desk
-    from pipelines.report_text import retrieval_table
+    from image_finder.model_registry.comparison_text import history_text, origin_table
+    from image_finder.pipelines.model_operations import open_desk
+    from image_finder.pipelines.report_text import retrieval_table
 
     desk = open_desk(home, mlflow_uri, model)
     found = desk.registry.version(desk.model, version)
@@ -118,9 +118,9 @@ def compare(
     first: str, second: str, *, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool
 ) -> None:
     """Print the reports of two versions side by side, with intervals and differences."""
-    from model_registry.comparison_text import compare_text
-    from model_registry.stored_decision import paired
-    from pipelines.model_operations import open_desk
+    from image_finder.model_registry.comparison_text import compare_text
+    from image_finder.model_registry.stored_decision import paired
+    from image_finder.pipelines.model_operations import open_desk
 
     desk = open_desk(home, mlflow_uri, model)
     sides = desk.side(first), desk.side(second)
@@ -154,8 +154,8 @@ def promote(
     as_json: bool,
 ) -> None:
     """Make a version champion if the promotion rule allows it, and bring its index."""
-    from pipelines import model_operations
-    from pipelines.report_text import checks_table
+    from image_finder.pipelines import model_operations
+    from image_finder.pipelines.report_text import checks_table
 
     if force and not reason.strip():
         raise click.UsageError("--force needs --reason: it is kept in the ledger")
@@ -171,7 +171,7 @@ def promote(
 @_common
 def rollback(*, reason: str, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool) -> None:
     """Make the previous version champion again, its model and its index."""
-    from pipelines import model_operations
+    from image_finder.pipelines import model_operations
 
     desk = model_operations.open_desk(home, mlflow_uri, model)
     change = model_operations.rollback(desk, reason=reason.strip() or "no reason given")
@@ -188,8 +188,8 @@ def rollback(*, reason: str, home: Path | None, mlflow_uri: str | None, model: s
 @_common
 def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool) -> None:
     """Print and verify the ledger: every decision, promotion and rollback. Exits with 1 when it was tampered with."""
-    from model_registry.comparison_text import history_text
-    from pipelines.model_operations import open_desk, pending
+    from image_finder.model_registry.comparison_text import history_text
+    from image_finder.pipelines.model_operations import open_desk, pending
 
     desk = open_desk(home, mlflow_uri, model)
     notes = pending(desk)
@@ -233,7 +233,7 @@ def fetch(
     version: str, *, to: Path, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool
 ) -> None:
     """Bring the bundle of a version to a folder, whole or not at all, and verify it. It needs no registry afterwards."""
-    from pipelines import model_operations
+    from image_finder.pipelines import model_operations
 
     desk = model_operations.open_desk(home, mlflow_uri, model)
     found = desk.registry.version(desk.model, version)
@@ -274,10 +274,10 @@ def evaluate(
     It is measured as `models promote` measures, through the exported towers. Whether the bundle was trained on the same
     images is not known here.
     """
-    from components.bundle.bundle import Bundle
-    from components.configs import EvaluationConfig
-    from components.evaluation.folder_recall import measure_on_folder
-    from pipelines.report_text import measurement_text
+    from image_finder.components.bundle.bundle import Bundle
+    from image_finder.components.configs import EvaluationConfig
+    from image_finder.components.evaluation.folder_recall import measure_on_folder
+    from image_finder.pipelines.report_text import measurement_text
 
     config = EvaluationConfig(captions_per_image=captions, seed=seed)
     opened = Bundle.open(bundle.resolve(), verify=True)
@@ -336,8 +336,8 @@ def pack(
     The run that trained it must be in the home. Its card tells what was measured then, and what the packed weights find
     in each --measure-on.
     """
-    from pipelines import packing
-    from pipelines.model_operations import open_desk
+    from image_finder.pipelines import packing
+    from image_finder.pipelines.model_operations import open_desk
 
     packed = packing.pack(
         open_desk(home, mlflow_uri, model), version, to.resolve(), measure_on=measure_on, max_mb=max_mb

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from components.errors import BusyError, ConfigError
-from pipelines.commands.home_option import home_option, mlflow_option
-from pipelines.scheduling.supervision import TERMINATED, Ended, Terminated, go_on_in_child
+from image_finder.components.errors import BusyError, ConfigError
+from image_finder.pipelines.commands.home_option import home_option, mlflow_option
+from image_finder.pipelines.scheduling.supervision import TERMINATED, Ended, Terminated, go_on_in_child
 
 if TYPE_CHECKING:
-    from pipelines.scheduling.retrain import RetrainOutcome, Source
-    from pipelines.scheduling.schedule import Schedule
+    from image_finder.pipelines.scheduling.retrain import RetrainOutcome, Source
+    from image_finder.pipelines.scheduling.schedule import Schedule
 
 BUSY = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _TOLD = {0, 1, BUSY, TERMINATED}  # exit codes of runs that sent their alerts themselves
@@ -70,8 +70,8 @@ def retrain(
         raise click.UsageError("Missing option '--training'.")
     _load_environment(environment)
     ended = go_on_in_child()
-    from pipelines.scheduling.retrain import retrain_and_tell, tell_of_end
-    from pipelines.stores import Home
+    from image_finder.pipelines.scheduling.retrain import retrain_and_tell, tell_of_end
+    from image_finder.pipelines.stores import Home
 
     source, place = _source(training, data), Home.resolve(home)
     if ended is not None:
@@ -153,16 +153,23 @@ def schedule(
     with exit code 75. A stack runs the training pipeline itself; its indexing is a schedule of its own (--indexing
     without --training). Secrets go to the file `environment`, which only its owner can read, never into a unit.
     """
-    from pipelines.scheduling.cron_expression import CronExpression, parse_zone
-    from pipelines.scheduling.schedule import Retraining, Timing, describe, plan_files, require_runnable, write
-    from pipelines.stores import Home
+    from image_finder.pipelines.scheduling.cron_expression import CronExpression, parse_zone
+    from image_finder.pipelines.scheduling.schedule import (
+        Retraining,
+        Timing,
+        describe,
+        plan_files,
+        require_runnable,
+        write,
+    )
+    from image_finder.pipelines.stores import Home
 
     place = Home.resolve(home)
     when = Timing(CronExpression.parse(cron), parse_zone(zone))
     now = datetime.now(UTC)
     notes: list[str] = []
     if kind == "stack":
-        from pipelines.scheduling.stack_schedule import StackPlan, create
+        from image_finder.pipelines.scheduling.stack_schedule import StackPlan, create
 
         if (training is None) == (indexing is None):
             raise click.UsageError("--on stack schedules one pipeline: give either --training or --indexing")
@@ -201,7 +208,7 @@ def alert(*, exit_status: int | None, of_service: bool, environment: Path | None
     The exit code is 1 when an address could not be reached.
     """
     _load_environment(environment)
-    from pipelines.scheduling.alerts import Alert, AlertSettings, deliver, machine, notify
+    from image_finder.pipelines.scheduling.alerts import Alert, AlertSettings, deliver, machine, notify
 
     how = _service_end() if of_service else exit_status
     if how is not None:
@@ -230,14 +237,14 @@ def _service_end() -> int | str:
 
 
 def _source(config: str, folder: Path | None) -> "Source":
-    from pipelines.scheduling.retrain import Source
+    from image_finder.pipelines.scheduling.retrain import Source
 
     return Source(config, folder.resolve() if folder else None)
 
 
 def _load_environment(path: Path | None) -> None:
     if path is not None:
-        from pipelines.scheduling import environment_file
+        from image_finder.pipelines.scheduling import environment_file
 
         os.environ.update(environment_file.read(path))
 
@@ -253,8 +260,8 @@ def _unexpected(ended: Ended) -> str:
 
 
 def _show_outcome(outcome: "RetrainOutcome", *, as_json: bool) -> None:
-    from components.drift.report import verdict
-    from pipelines import report_text
+    from image_finder.components.drift.report import verdict
+    from image_finder.pipelines import report_text
 
     if as_json:
         click.echo(outcome.model_dump_json(indent=2))

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from components.app.tables import hits_table
-from components.text import shown_path, visible
-from pipelines.commands import operate_commands
-from pipelines.commands.home_option import home_option, mlflow_option
-from pipelines.run_config import PipelineName
+from image_finder.components.app.tables import hits_table
+from image_finder.components.text import shown_path, visible
+from image_finder.pipelines.commands import operate_commands
+from image_finder.pipelines.commands.home_option import home_option, mlflow_option
+from image_finder.pipelines.run_config import PipelineName
 
 _EXAMPLE_SEARCHES = ("a fox in the forest", "a penguin on the snow", "two slices of pizza")
 
@@ -24,9 +24,9 @@ _EXAMPLE_SEARCHES = ("a fox in the forest", "a penguin on the snow", "two slices
 @mlflow_option
 def demo(home: Path | None, mlflow_uri: str | None) -> None:
     """Train, index and search the embedded demo scenes; about five minutes on two cores."""
-    from components.search.engine import SearchEngine
-    from pipelines import report_text, run_config, runs
-    from pipelines.stores import Home
+    from image_finder.components.search.engine import SearchEngine
+    from image_finder.pipelines import report_text, run_config, runs
+    from image_finder.pipelines.stores import Home
 
     place = Home.resolve(home)
     started = time.monotonic()
@@ -94,8 +94,8 @@ def run(
 
     After a training the images that were indexed in this home are indexed again if there is a new champion.
     """
-    from pipelines import run_config
-    from pipelines.stores import Home
+    from image_finder.pipelines import run_config
+    from image_finder.pipelines.stores import Home
 
     values = run_config.override(run_config.load(name, config), assignments)
     values = run_config.with_data(name, values, data)
@@ -111,8 +111,8 @@ def run(
 @mlflow_option
 def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
     """Open the MLflow UI on the store in use: runs, curves, figures, reports, registered versions."""
-    from components.errors import ConfigError
-    from pipelines.stores import Home, existing_registry
+    from image_finder.components.errors import ConfigError
+    from image_finder.pipelines.stores import Home, existing_registry
 
     place = Home.resolve(home)
     uri = existing_registry(place, mlflow_uri)
@@ -138,8 +138,8 @@ def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
 
 
 def _train(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_json: bool) -> None:  # noqa: ANN401
-    from pipelines import report_text, runs
-    from pipelines.scheduling import retrain
+    from image_finder.pipelines import report_text, runs
+    from image_finder.pipelines.scheduling import retrain
 
     outcome = runs.run_training(values, place, mlflow_uri)
     if not as_json:
@@ -156,7 +156,7 @@ def _train(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_jso
 
 
 def _index(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_json: bool) -> None:  # noqa: ANN401
-    from pipelines import runs
+    from image_finder.pipelines import runs
 
     manifest = runs.run_indexing(values, place, mlflow_uri)
     if as_json:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from components.app.error_boundary import shown_to_user
-from components.text import aligned
+from image_finder.components.app.error_boundary import shown_to_user
+from image_finder.components.text import aligned
 
 if TYPE_CHECKING:
-    from pipelines.stacks.stacks import StackConfig, StackPlan
+    from image_finder.pipelines.stacks.stacks import StackConfig, StackPlan
 
 
 @click.group(epilog="\b\nExample:\n  image-finder stack apply team --dry-run")
@@ -51,8 +51,8 @@ def apply(
     All but `local` are kept by the ZenML server at ZENML_STORE_URL. Applied again, it changes what differs only.
     """
     with shown_to_user():
-        from pipelines.stacks import stacks
-        from pipelines.stores import Home
+        from image_finder.pipelines.stacks import stacks
+        from image_finder.pipelines.stores import Home
 
         chosen = stacks.override(stacks.load(name), assignments)
         place = Home.resolve(home)
@@ -69,7 +69,7 @@ def apply(
 
 
 def _say_missing(chosen: "StackConfig") -> None:
-    from pipelines.stacks import stacks
+    from image_finder.pipelines.stacks import stacks
 
     for what, missing in (
         ("settings to --set", stacks.missing_settings(chosen)),

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 from urllib.parse import unquote, urlsplit
 
-from components.errors import ConfigError
+from image_finder.components.errors import ConfigError
 
 if TYPE_CHECKING:
     from apprise import NotifyBase

@@ -6,8 +6,8 @@ Hashes are compared, never times: a clock that jumps makes nothing look new or o
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from components.records.base import Record
-from model_registry import names
+from image_finder.components.records.base import Record
+from image_finder.model_registry import names
 
 _MEANING = {
     names.DATA_FINGERPRINT: "data",

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cronsim import CronSim, CronSimError
 
-from components.errors import ConfigError
+from image_finder.components.errors import ConfigError
 
 MissingTime = Literal["skipped", "moved"]
 """What becomes of a local time that clocks leave out: systemd and Kubernetes skip the run, cron starts it right after."""

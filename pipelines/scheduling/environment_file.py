@@ -10,8 +10,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.errors import ConfigError, StorageError
-from components.storage import make_private, write_errors
+from image_finder.components.errors import ConfigError, StorageError
+from image_finder.components.storage import make_private, write_errors
 
 # What runs need to reach people and servers. Values come from the environment of the command that makes the schedule.
 CARRIED = (

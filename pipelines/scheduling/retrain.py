@@ -7,22 +7,22 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from components.configs import DatasetConfig, RegistryConfig
-from components.drift.report import DriftReport, verdict
-from components.errors import BusyError, ConfigError, FinderError
-from components.index.generations import is_published_root
-from components.index.index import IndexManifest
-from components.index.publish import bundle_in_force
-from components.records.base import Record
-from components.records.export import ParityReport
-from components.records.promotion import PromotionDecision
-from components.records.retrieval import RetrievalReport
-from components.text import one_line
-from pipelines import run_config, runs
-from pipelines.run_config import PipelineName, Values
-from pipelines.scheduling.alerts import Alert, machine, notify, scrub
-from pipelines.scheduling.changes import Changes, Fingerprints, Known, compare
-from pipelines.stores import Home, prepare
+from image_finder.components.configs import DatasetConfig, RegistryConfig
+from image_finder.components.drift.report import DriftReport, verdict
+from image_finder.components.errors import BusyError, ConfigError, FinderError
+from image_finder.components.index.generations import is_published_root
+from image_finder.components.index.index import IndexManifest
+from image_finder.components.index.publish import bundle_in_force
+from image_finder.components.records.base import Record
+from image_finder.components.records.export import ParityReport
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.components.text import one_line
+from image_finder.pipelines import run_config, runs
+from image_finder.pipelines.run_config import PipelineName, Values
+from image_finder.pipelines.scheduling.alerts import Alert, machine, notify, scrub
+from image_finder.pipelines.scheduling.changes import Changes, Fingerprints, Known, compare
+from image_finder.pipelines.stores import Home, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +185,8 @@ def _gallery_of(name: str, indexing: Source) -> Values:
 
 
 def _changes(values: Values, home: Home, uri: str) -> Changes:
-    from model_registry import lineage
-    from steps._cache import code_hash
+    from image_finder.model_registry import lineage
+    from image_finder.steps._cache import code_hash
 
     parameters = runs.training_parameters(values, home)
     configs = run_config.checked("training", values)
@@ -201,8 +201,8 @@ def _changes(values: Values, home: Home, uri: str) -> Changes:
 
 def _known(uri: str, name: str) -> list[Known]:
     """All versions, newest first; decided are those about which the ledger holds a verdict, or that were moved by hand."""
-    from model_registry.aliases import Operations
-    from model_registry.registry import Registry
+    from image_finder.model_registry.aliases import Operations
+    from image_finder.model_registry.registry import Registry
 
     registry = Registry(uri)
     decided = {entry.to_version for entry in Operations(registry).history(name).entries if entry.kind in _DECIDED}
@@ -211,8 +211,8 @@ def _known(uri: str, name: str) -> list[Known]:
 
 def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> IndexManifest | None:
     """Make the index of the champion unless it is in force already; None when there is nothing to do."""
-    from model_registry import names
-    from model_registry.registry import Registry
+    from image_finder.model_registry import names
+    from image_finder.model_registry.registry import Registry
 
     registry = Registry(uri)
     champion = registry.champion_version(name)
@@ -264,9 +264,9 @@ def _record(
 
     wait_s: for the model's lock at the most; None: as long as a comparison may take.
     """
-    from model_registry.aliases import Operations
-    from model_registry.ledger.ledger import Event
-    from model_registry.registry import Registry
+    from image_finder.model_registry.aliases import Operations
+    from image_finder.model_registry.ledger.ledger import Event
+    from image_finder.model_registry.registry import Registry
 
     try:
         operations = Operations(Registry(uri))

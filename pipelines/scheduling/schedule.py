@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from zoneinfo import TZPATH, ZoneInfo
 
-from components.errors import ConfigError
-from components.records.base import Record
-from components.storage import make_private, write_errors, write_text_atomically
-from pipelines import run_config
-from pipelines.scheduling import environment_file
-from pipelines.scheduling.alerts import AlertSettings
-from pipelines.scheduling.cron_expression import CronExpression, MissingTime
-from pipelines.scheduling.retrain import Source, load
-from pipelines.scheduling.schedule_files import Job, crontab_entry, systemd_units
-from pipelines.stores import Home
+from image_finder.components.errors import ConfigError
+from image_finder.components.records.base import Record
+from image_finder.components.storage import make_private, write_errors, write_text_atomically
+from image_finder.pipelines import run_config
+from image_finder.pipelines.scheduling import environment_file
+from image_finder.pipelines.scheduling.alerts import AlertSettings
+from image_finder.pipelines.scheduling.cron_expression import CronExpression, MissingTime
+from image_finder.pipelines.scheduling.retrain import Source, load
+from image_finder.pipelines.scheduling.schedule_files import Job, crontab_entry, systemd_units
+from image_finder.pipelines.stores import Home
 
 Kind = Literal["systemd", "crontab", "stack"]
 _SHOWN_RUNS = 5
@@ -165,7 +165,7 @@ def _config_word(config: str) -> str:
 def _program() -> tuple[str, ...]:
     """The command itself, by absolute path: neither systemd nor cron know the environment it is installed in."""
     script = Path(sys.executable).with_name("image-finder")
-    return (str(script),) if script.is_file() else (sys.executable, "-m", "components.app.cli")
+    return (str(script),) if script.is_file() else (sys.executable, "-m", "image_finder")
 
 
 def _systemd_install(to: Path, files: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:

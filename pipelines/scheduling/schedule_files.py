@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.errors import ConfigError
+from image_finder.components.errors import ConfigError
 
 _LONGEST_CRON_LINE = 998  # bytes; Debian's cron cuts a command off at 1,000
 _PATTERN_CHARACTERS = set("*?[\\")

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from components.errors import ConfigError
-from pipelines import runs
-from pipelines.run_config import PipelineName, Values
-from pipelines.scheduling.retrain import Source, load
-from pipelines.scheduling.schedule import Schedule, Timing, describe
-from pipelines.stores import Home, prepare
+from image_finder.components.errors import ConfigError
+from image_finder.pipelines import runs
+from image_finder.pipelines.run_config import PipelineName, Values
+from image_finder.pipelines.scheduling.retrain import Source, load
+from image_finder.pipelines.scheduling.schedule import Schedule, Timing, describe
+from image_finder.pipelines.stores import Home, prepare
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -73,7 +73,9 @@ def scheduled(pipeline: PipelineName, values: Values) -> Values:
     parameters = runs.unread_parameters(pipeline, values)
     steps = {name: dict(step) for name, step in (values.get("steps") or {}).items()}
     steps.setdefault(_READS[pipeline], {}).setdefault("enable_cache", False)
-    steps.setdefault(_LAST[pipeline], {}).setdefault("success_hook_source", "pipelines.scheduling.alerts.run_succeeded")
+    steps.setdefault(_LAST[pipeline], {}).setdefault(
+        "success_hook_source", "image_finder.pipelines.scheduling.alerts.run_succeeded"
+    )
     settings = {name: dict(setting) for name, setting in (values.get("settings") or {}).items()}
     cron_job = settings.setdefault("orchestrator.kubernetes", {})
     cron_job.setdefault("concurrency_policy", "Forbid")

@@ -13,10 +13,10 @@ import yaml
 from packaging.requirements import Requirement
 from pydantic import Field
 
-from components.configs import Config
-from components.errors import ConfigError
-from components.records.base import Record
-from pipelines.stores import STACK_NAME, Home, connect, prepare
+from image_finder.components.configs import Config
+from image_finder.components.errors import ConfigError
+from image_finder.components.records.base import Record
+from image_finder.pipelines.stores import STACK_NAME, Home, connect, prepare
 
 if TYPE_CHECKING:
     from zenml.client import Client

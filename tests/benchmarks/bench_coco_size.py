@@ -99,11 +99,11 @@ def anonymous_mb() -> float:
 
 def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     """Seconds of each part of a training on the first `count` images, and the process's peak memory."""
-    from components.captions.coco import read_captions
-    from components.captions.manifest import build_manifest, inspect_images
-    from components.captions.splits import split_captions
-    from components.captions.tokens import Tokenizer, packaged_tokenizer_json
-    from components.configs import (
+    from image_finder.components.captions.coco import read_captions
+    from image_finder.components.captions.manifest import build_manifest, inspect_images
+    from image_finder.components.captions.splits import split_captions
+    from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
+    from image_finder.components.configs import (
         DatasetConfig,
         EmbeddingConfig,
         ModelConfig,
@@ -111,15 +111,15 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
         TrainingConfig,
         ValidationConfig,
     )
-    from components.metrics.retrieval import first_match_ranks
-    from components.training.trainer import (
+    from image_finder.components.metrics.retrieval import first_match_ranks
+    from image_finder.components.training.trainer import (
         CaptionedImages,
         FeatureSettings,
         checkpoint_vectors,
         extract_features,
         train_checkpoint,
     )
-    from components.validation.expectations import valid_captions, validate_captions
+    from image_finder.components.validation.expectations import valid_captions, validate_captions
 
     seconds: dict[str, float] = {}
     own_mb: list[float] = []

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from measuring import show
 
-from components.bundle.bundle import Bundle
-from components.configs import DriftConfig, EmbeddingConfig
-from components.drift.data_folder import read_files
-from components.drift.drift import Compared, report_drift
-from components.drift.reference import Contents, DriftManifest, DriftReference
-from components.drift.report import DriftReport
-from components.drift.sample import ImageSample, Sampler
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.drift.data_folder import read_files
+from image_finder.components.drift.drift import Compared, report_drift
+from image_finder.components.drift.reference import Contents, DriftManifest, DriftReference
+from image_finder.components.drift.report import DriftReport
+from image_finder.components.drift.sample import ImageSample, Sampler
 
 REFERENCE = 2000
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)

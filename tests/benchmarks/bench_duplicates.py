@@ -17,10 +17,10 @@ import numpy as np
 from measuring import show
 from PIL import Image
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.images.images import load_rgb
-from components.index.duplicates import HASH_BITS, NEAR_BITS, NEAR_COSINE, difference_hash
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.images.images import load_rgb
+from image_finder.components.index.duplicates import HASH_BITS, NEAR_BITS, NEAR_COSINE, difference_hash
 
 BATCH = 32
 LISTED = 10

@@ -22,11 +22,11 @@ import numpy as np
 import onnxruntime as ort
 from measuring import show
 
-from components.bundle.bundle import IMAGE_ENCODER, Bundle
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.features.content_cache import ContentCache
-from components.index.gallery import read_gallery
-from components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, Bundle
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
 
 BATCH = 32
 
@@ -78,11 +78,11 @@ def bundle_ways(bundle: Bundle, config: EmbeddingConfig) -> Ways:
 
 
 def trunk_ways(config: EmbeddingConfig, folder: Path) -> Ways:
-    from components.configs import ModelConfig
-    from components.export.exporter import export_stem
-    from components.features.frozen_trunk import cache_stem_features, image_features_cache
-    from components.images.augmentation import View
-    from components.training.trainer import untrained
+    from image_finder.components.configs import ModelConfig
+    from image_finder.components.export.exporter import export_stem
+    from image_finder.components.features.frozen_trunk import cache_stem_features, image_features_cache
+    from image_finder.components.images.augmentation import View
+    from image_finder.components.training.trainer import untrained
 
     assembled = untrained(ModelConfig(), 0)
     export_stem(assembled.model.image_tower.stem, folder / "stem.onnx", input_px=assembled.preprocess.input_px)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from components.captions.coco import read_captions
-from components.captions.layout import detect_layout
-from components.captions.manifest import inspect_images
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.training.loop import train
-from components.training.sources import DecodedImages, PairedSet, TokenisedTexts
-from components.training.trainer import CaptionedImages, FeatureSettings, paired_set, untrained
+from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.captions.manifest import inspect_images
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from image_finder.components.training.loop import train
+from image_finder.components.training.sources import DecodedImages, PairedSet, TokenisedTexts
+from image_finder.components.training.trainer import CaptionedImages, FeatureSettings, paired_set, untrained
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ import numpy as np
 from measuring import seconds_of, show
 from PIL import Image, ImageFilter
 
-from components.bundle.encoder import OnnxEncoder
-from components.search.contributions import contributions
-from components.search.explain import explain
-from components.search.finder import Finder
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.search.contributions import contributions
+from image_finder.components.search.explain import explain
+from image_finder.components.search.finder import Finder
 
 NOUNS = (
     "a dog,a cat,a clock,a bus,a train,a horse,a pizza,a boat,an umbrella,a toilet,a giraffe,an elephant,a surfboard,a bed,"

@@ -16,11 +16,11 @@ from statistics import median
 import numpy as np
 from measuring import seconds_of, show
 
-from components.bundle.bundle import TEXT_ENCODER, Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.evaluation.folder_recall import read_part
-from components.export.exporter import quantise_text_tower
-from components.metrics.retrieval import first_match_ranks, named_recalls
+from image_finder.components.bundle.bundle import TEXT_ENCODER, Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.evaluation.folder_recall import read_part
+from image_finder.components.export.exporter import quantise_text_tower
+from image_finder.components.metrics.retrieval import first_match_ranks, named_recalls
 
 KS = (1, 5, 10)
 CALL = 16

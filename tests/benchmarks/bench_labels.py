@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.configs import GalleryConfig
-from components.index.gallery import read_gallery
-from components.search.labels import Labels
-from components.search.prompts import TEMPLATES
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.configs import GalleryConfig
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.search.labels import Labels
+from image_finder.components.search.prompts import TEMPLATES
 
 WORDS = (
     "airplane,baseball,bear,beach,bed,bicycle,bird,boat,bus,cake,cat,clock,cow,dog,elephant,giraffe,horse,kitchen,"

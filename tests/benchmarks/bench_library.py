@@ -25,16 +25,16 @@ from bench_embedding import bare_rate, multiplied
 from measuring import show, unit_rows
 from PIL import Image
 
-from components.bundle.bundle import IMAGE_ENCODER, Bundle
-from components.index.vector_cache import vector_cache
-from components.storage import sha256_of_bytes
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, Bundle
+from image_finder.components.index.vector_cache import vector_cache
+from image_finder.components.storage import sha256_of_bytes
 
 FILES_A_FOLDER = 1000
 ROWS_AT_ONCE = 10_000
 RUN = (
     "import atexit, sys; sys.path.insert(0, {here!r}); from measuring import peak_mb; "
     "atexit.register(lambda: print('PEAK', peak_mb(), file=sys.stderr)); "
-    "from components.app.cli import main; sys.argv = ['image-finder', *sys.argv[1:]]; main()"
+    "from image_finder.components.app.cli import main; sys.argv = ['image-finder', *sys.argv[1:]]; main()"
 )
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from measuring import show
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.configs import ModelConfig
-from components.encoders.image_tower import looked_at
-from components.evaluation.folder_recall import read_part
-from components.metrics.retrieval import first_match_ranks, named_recalls
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.image_tower import looked_at
+from image_finder.components.evaluation.folder_recall import read_part
+from image_finder.components.metrics.retrieval import first_match_ranks, named_recalls
 
 KS = (1, 5, 10)
 BATCH = 16

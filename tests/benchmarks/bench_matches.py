@@ -4,7 +4,7 @@ python tests/benchmarks/bench_matches.py DATA... --library LIBRARY [--library LA
 
 DATA: folders whose annotations/captions_*.json (COCO layout) describe the libraries' images. A hit is right for a noun if
 a caption of its image has one of the noun's words, and for a caption if the image is its own or its captions name every
-thing and colour of it (components.evaluation.caption_nouns). Captions leave much unsaid, so precision is a lower bound. "own":
+thing and colour of it (image_finder.components.evaluation.caption_nouns). Captions leave much unsaid, so precision is a lower bound. "own":
 the caption's own image among the good hits. Things without a right image in a library count as absent there.
 
 precision: right among good hits. coverage: good among the right images of the first 400 hits. any: queries with a good
@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from measuring import show
 
-from components.evaluation.caption_nouns import is_right, things_named, things_shown
-from components.search.finder import Finder
-from components.search.query import Query
+from image_finder.components.evaluation.caption_nouns import is_right, things_named, things_shown
+from image_finder.components.search.finder import Finder
+from image_finder.components.search.query import Query
 
 DEPTH = 400
 # noun: further words of captions that show it

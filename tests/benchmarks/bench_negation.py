@@ -7,7 +7,7 @@ any of its captions names it by one of the words below; captions are silent abou
 numbers are lower bounds. "available" counts the images that show the wanted thing and not the unwanted one.
 
 Without --choosing: 20 pairs, chosen by the counts of captions alone, on which nothing was tuned. With it: the means of
-all other pairs of the things below, at several weights; the weight and the groups of components.search.negation were
+all other pairs of the things below, at several weights; the weight and the groups of image_finder.components.search.negation were
 chosen on those, with Flickr8k val and 200 photographs of COCO val2017.
 """
 
@@ -22,9 +22,9 @@ import numpy as np
 from measuring import show
 from numpy.typing import NDArray
 
-from components.search.engine import SearchEngine
-from components.search.finder import Finder
-from components.search.query import NEGATIVE_WEIGHT, Query
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.finder import Finder
+from image_finder.components.search.query import NEGATIVE_WEIGHT, Query
 
 K = 20
 MIN_WANTED, MIN_BOTH, MIN_SHARE = 25, 6, 0.06  # images of a pair for --choosing

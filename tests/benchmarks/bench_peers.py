@@ -21,8 +21,8 @@ from bench_embedding import multiplied
 from measuring import COCO_TRAIN, seconds_of, show, unit_rows_near_plane, write_random_index
 from peers import BATCH, LACKS, OPEN_CLIP, PEERS, K, Search, Ways, encoder_ways, numpy_search, peer_search, there
 
-from components.bundle.bundle import Bundle
-from components.index.index import VectorIndex
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.index.index import VectorIndex
 
 
 def searches(bundle: Bundle, count: int, folder: Path, skip: list[str]) -> tuple[dict[str, Search], dict[str, float]]:

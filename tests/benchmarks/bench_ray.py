@@ -23,12 +23,12 @@ import numpy as np
 from bench_embedding import multiplied
 from measuring import seconds_of, show
 
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig
-from components.index.gallery import Gallery, GalleryItem
-from components.index.index import VectorIndex
-from components.scaling.engines import embedding_engine
-from components.scaling.ray_session import ray_session
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.index.gallery import Gallery, GalleryItem
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.scaling.engines import embedding_engine
+from image_finder.components.scaling.ray_session import ray_session
 
 CORES = len(os.sched_getaffinity(0))
 CONFIGS = {

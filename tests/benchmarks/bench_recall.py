@@ -27,7 +27,7 @@ def trained(data: Path, config: str, assignments: Sequence[str], seed: int, home
         words += ["--set", assignment]
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "components.app.cli", *words], check=False, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "image_finder", *words], check=False, stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
         raise SystemExit(f"image-finder {' '.join(words)} failed; what it said stands above")

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from components.configs import EvaluationConfig
-from components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
 
 
 def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:

@@ -27,9 +27,9 @@ from statistics import median
 import numpy as np
 from measuring import COCO_TRAIN, peak_mb, seconds_of, sentences, show, write_random_index
 
-from components.bundle.bundle import Bundle
-from components.search.engine import SearchEngine
-from components.search.query import Query
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.query import Query
 
 BATCH = 100
 

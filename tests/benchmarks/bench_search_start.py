@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-RUN = "from components.app.cli import main; main()"
+RUN = "from image_finder.components.app.cli import main; main()"
 
 
 def import_times(command: list[str], shown: int) -> dict[str, float]:

@@ -53,7 +53,7 @@ end
 def served(place: Path, bundle: Path | None, folder: Path) -> Iterator[str]:
     """Address of a server that is stopped afterwards."""
     kind = "--library" if (place / "catalog.sqlite").exists() else "--index"
-    command = [sys.executable, "-m", "components.app.cli", "serve", kind, str(place), "--port", "0"]
+    command = [sys.executable, "-m", "image_finder", "serve", kind, str(place), "--port", "0"]
     command += ["--bundle", str(bundle)] if bundle else []
     log = folder / "server.log"
     with log.open("wb") as stream:

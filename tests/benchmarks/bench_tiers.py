@@ -13,7 +13,7 @@ The searches that are compared are the same for all: real captions that neither 
 as a library is that has no captions, with made sentences; its own figure is printed below the table. Times are medians over single queries, of a fresh process that opened the
 index, after a first round that does not count; the page cache is warm. Memory is that process's: anonymous (its own) and
 mapped files that were touched, which the system may drop. The whole runs with the threads it is given (OMP_NUM_THREADS).
-On paper: bytes by components.index.tiers; embedding by the images a second that this run measured.
+On paper: bytes by image_finder.components.index.tiers; embedding by the images a second that this run measured.
 """
 
 import argparse
@@ -34,13 +34,13 @@ import numpy as np
 import pyarrow as pa
 from measuring import seconds_of, show
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.captions.layout import detect_layout
-from components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
-from components.index.exact import Vectors
-from components.index.gallery import read_gallery
-from components.index.index import (
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
+from image_finder.components.index.exact import Vectors
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.index import (
     FORMAT_VERSION,
     ITEM_SCHEMA,
     ITEMS,
@@ -50,9 +50,9 @@ from components.index.index import (
     VectorIndex,
     write_index,
 )
-from components.index.tier_building import EncodeTexts, add_tier, texts_encoder
-from components.index.tiers import tier_for
-from components.index.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache
+from image_finder.components.index.tier_building import EncodeTexts, add_tier, texts_encoder
+from image_finder.components.index.tiers import tier_for
+from image_finder.components.index.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache
 
 K = 10
 BLOCK = 50_000

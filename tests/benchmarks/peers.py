@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from measuring import sentences
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
 
 K = 10
 BATCH = 32

@@ -115,7 +115,7 @@ def address(serve: Serve) -> Iterator[str]:
 
 
 def _command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "components.app.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "image_finder", *map(str, arguments)]
 
 
 def _image_finder(*arguments: object) -> None:

@@ -25,9 +25,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from components.app.api.application import create_app
-from components.app.api.settings import Settings
-from components.search.finder import Finder
+from image_finder.components.app.api.application import create_app
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.search.finder import Finder
 from tests.support.album import publish_album
 from tests.support.colour_bundle import write_colour_bundle
 

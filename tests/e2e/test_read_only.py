@@ -17,7 +17,7 @@ if os.geteuid() == 0:
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP: gone after the exec
             sys.exit(f"cannot drop capability {capability}: {os.strerror(ctypes.get_errno())}")
-os.execv(sys.executable, [sys.executable, "-m", "components.app.cli", *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, "-m", "image_finder", *sys.argv[1:]])
 """
 
 

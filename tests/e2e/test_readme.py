@@ -71,7 +71,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def terminal(shared_data, tmp_path_factory, network):
-    from pipelines import run_config
+    from image_finder.pipelines import run_config
 
     root = tmp_path_factory.mktemp("readme")
     smaller = run_config.override(run_config.load("training", "flickr8k"), shlex.split(SMALLER)[1::2])
@@ -136,7 +136,7 @@ def test_command_runs_as_it_stands(command, terminal, tmp_path):
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if NEEDS_HUB.search(c)])
 def test_command_that_needs_a_hub_is_understood(command):
-    from components.app.cli import main
+    from image_finder.components.app.cli import main
 
     words = shlex.split(command)[1:]
     words = [str(CHECKOUT) if word == "coco" and words[i - 1] == "--data" else word for i, word in enumerate(words)]

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from components import telemetry
+from image_finder.components import telemetry
 from tests.support.checkout import CHECKOUT
 
 DEVICE_ID = ".cache/Microsoft/DeveloperTools/.onnxruntime/deviceid"
 FINDER = """
-from components.search.finder import Finder
+from image_finder.components.search.finder import Finder
 print(Finder.open({library!r}).search("red", k=1).hits[0].uri)
 """
 CLIENT = """
@@ -36,7 +36,7 @@ print(read("/api/v1/search", {"terms": [{"text": "red"}], "k": 1}))
 
 RAY = """
 import os
-from components.scaling.ray_session import ray_session
+from image_finder.components.scaling.ray_session import ray_session
 with ray_session("", cpus=1):
     import ray
     home = ray.remote(lambda: os.environ["HOME"])
@@ -58,7 +58,7 @@ def run(network, *words, **variables):
 
 
 def finder(network, *words, **variables):
-    return run(network, sys.executable, "-m", "components.app.cli", *words, **variables)
+    return run(network, sys.executable, "-m", "image_finder", *words, **variables)
 
 
 def test_index_search_and_a_program_with_finder_report_to_nobody(isolated_network, new_library):
@@ -72,7 +72,7 @@ def test_index_search_and_a_program_with_finder_report_to_nobody(isolated_networ
 
 
 def test_serve_reports_to_nobody(isolated_network, painted_library):
-    command = ("-m", "components.app.cli", "serve", "--library", painted_library, "--port", "8080")
+    command = ("-m", "image_finder", "serve", "--library", painted_library, "--port", "8080")
     server = subprocess.Popen(
         isolated_network.words(sys.executable, *command, cwd=CHECKOUT),
         env={**isolated_network.environment, "PYTHONPATH": str(CHECKOUT)},
@@ -105,7 +105,7 @@ def test_a_user_who_opts_in_gets_telemetry_and_is_observed_here(isolated_network
     assert {"looked up a.example", "called 192.0.2.1"} <= set(isolated_network.attempted())
 
 
-@pytest.mark.parametrize("package", ["components", "model_registry", "pipelines", "steps"])
+@pytest.mark.parametrize("package", ["image_finder", "image_finder.steps"])
 def test_every_package_switches_telemetry_off_before_its_modules_import_anything(package):
     kept = {name: value for name, value in os.environ.items() if name not in telemetry.OFF}
     program = f"import {package}, os, sys; print(dict(os.environ)); print([m for m in sys.modules if 'onnx' in m])"

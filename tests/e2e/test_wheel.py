@@ -33,8 +33,8 @@ HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_ex
 COMPANY = """
 import json, random, sys
 from concurrent.futures import ThreadPoolExecutor
-from components.search.finder import Finder
-from components.search.query import Query
+from image_finder.components.search.finder import Finder
+from image_finder.components.search.query import Query
 
 finder = Finder.open(sys.argv[1])
 texts = [each["caption"] for each in json.load(open(sys.argv[2]))["annotations"]]
@@ -73,7 +73,7 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # a copy: setuptools would leave build/ and *.egg-info in the checkout
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", ".*_cache", "tests")
-    shutil.copytree(CHECKOUT, source, ignore=ignored)
+    shutil.copytree(CHECKOUT, source, ignore=ignored, symlinks=True)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
     (built,) = folder.glob("*.whl")
     return built
@@ -92,7 +92,7 @@ def published(wheel, tmp_path_factory):
     for name, values in (("training", TINY), ("indexing", INDEXING)):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(values))
         run(finder, "pipeline", "run", name, "--config", root / f"{name}.yaml", "--home", root / "home")
-    where = run(python, "-c", "import components; print(components.__file__)").strip()
+    where = run(python, "-c", "import image_finder; print(image_finder.__file__)").strip()
     assert where.startswith(str(own)), where
     return finder, root / "home" / "index"
 

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from components.bundle.bundle import FORMAT_VERSION, Bundle, BundleManifest
-from components.images.preprocess import Preprocess
-from components.records.calibration import ScoreCalibration
-from components.records.retrieval import DirectionReport, Interval, RetrievalReport
-from components.storage import sha256_of_file
+from image_finder.components.bundle.bundle import FORMAT_VERSION, Bundle, BundleManifest
+from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport
+from image_finder.components.storage import sha256_of_file
 
 Rows = Sequence[Sequence[float]]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import mlflow
 
-from model_registry import names
-from model_registry.aliases import Operations
-from model_registry.ledger.ledger import Event, title
-from model_registry.registry import Registry
-from model_registry.registry_lock import StoreLock
+from image_finder.model_registry import names
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.ledger.ledger import Event, title
+from image_finder.model_registry.registry import Registry
+from image_finder.model_registry.registry_lock import StoreLock
 
 WRITES = {
     "create_run", "set_terminated", "set_tag", "create_experiment", "create_registered_model",

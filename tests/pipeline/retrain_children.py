@@ -2,7 +2,7 @@
 
 Imports once, then forks for each request, so that each command has a process and stores of its own. {"words": [...],
 "environment": {...}, "set": {...}} runs `image-finder WORDS --home HOME` (with "home": false without --home), {"hooks": "fail" or "work", ...} a small pipeline with the hooks of
-pipelines.scheduling.alerts, {"words": [...], "kubernetes": HOST, ...} with the stack's orchestrator on that cluster. The answers are {"pid": n} at once and {"code", "out", "err"} at the end.
+image_finder.pipelines.scheduling.alerts, {"words": [...], "kubernetes": HOST, ...} with the stack's orchestrator on that cluster. The answers are {"pid": n} at once and {"code", "out", "err"} at the end.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 if __name__ == "__main__":  # ZenML reads its environment when it is imported
-    from pipelines import stores as homes
+    from image_finder.pipelines import stores as homes
 
     HOME = homes.Home.resolve(Path(sys.argv[1]))
     homes._make_folders(HOME)
@@ -23,9 +23,9 @@ if __name__ == "__main__":  # ZenML reads its environment when it is imported
 import zenml
 from zenml import pipeline, step
 
-from components.app.cli import main
-from components.errors import DataError
-from pipelines.scheduling import alerts
+from image_finder.components.app.cli import main
+from image_finder.components.errors import DataError
+from image_finder.pipelines.scheduling import alerts
 
 
 @step(enable_cache=False)
@@ -50,7 +50,7 @@ def hooked(how: str) -> None:
 
 def run_hooked(how):
     homes.prepare(HOME, mlflow_uri=None)
-    steps = {"end": {"success_hook_source": "pipelines.scheduling.alerts.run_succeeded"}}
+    steps = {"end": {"success_hook_source": "image_finder.pipelines.scheduling.alerts.run_succeeded"}}
     hooked.with_options(steps=steps)(how=how)
 
 
@@ -129,9 +129,9 @@ if __name__ == "__main__":
     import transformers  # noqa: F401
     import zenml.client
 
-    import pipelines.indexing
-    import pipelines.scheduling.retrain
-    import pipelines.training  # noqa: F401
+    import image_finder.pipelines.indexing
+    import image_finder.pipelines.scheduling.retrain
+    import image_finder.pipelines.training  # noqa: F401
 
     assert zenml.__version__
     for line in sys.stdin:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 if __name__ == "__main__":  # ZenML reads its environment when it is imported
-    from pipelines.stores import Home, prepare
+    from image_finder.pipelines.stores import Home, prepare
 
     STARTED = time.monotonic()
     URI = prepare(Home.resolve(Path(sys.argv[1])), mlflow_uri=None)
@@ -18,11 +18,11 @@ import mlflow
 import pandas as pd
 from zenml import pipeline, step
 
-from components.configs import SplitConfig, TrainingConfig
-from components.records.retrieval import Interval
-from components.storage import new_directory, write_text_atomically
-from steps._cache import CODE_AWARE
-from steps.materializers import DirectoryMaterializer
+from image_finder.components.configs import SplitConfig, TrainingConfig
+from image_finder.components.records.retrieval import Interval
+from image_finder.components.storage import new_directory, write_text_atomically
+from image_finder.steps._cache import CODE_AWARE
+from image_finder.steps.materializers import DirectoryMaterializer
 
 SPLIT, TRAINING = SplitConfig(), TrainingConfig()
 

@@ -6,7 +6,7 @@ def write_text_trunk(folder):
     import torch
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
-    from components.captions.tokens import packaged_tokenizer_json
+    from image_finder.components.captions.tokens import packaged_tokenizer_json
 
     torch.manual_seed(7)
     config = DistilBertConfig(dim=128, n_layers=1, n_heads=2, hidden_dim=64, max_position_embeddings=64)

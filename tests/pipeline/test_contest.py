@@ -11,21 +11,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.configs import EvaluationConfig, PromotionConfig
-from components.errors import BundleError, ConfigError
-from components.evaluation.bundle_recall import measure_bundle
-from components.metrics.retrieval import EvaluatedOn
-from components.records.data import ValidationReport
-from components.records.export import ParityReport
-from components.records.promotion import PromotionDecision
-from components.storage import sha256_of_file
-from components.training.trainer import CaptionedImages
-from model_registry import names, tracking
-from model_registry.aliases import Operations
-from model_registry.decision import Candidate, hold_contest
-from model_registry.lineage import Lineage
-from model_registry.registry import Evidence, Registry
-from model_registry.rule import Grounds
+from image_finder.components.configs import EvaluationConfig, PromotionConfig
+from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.evaluation.bundle_recall import measure_bundle
+from image_finder.components.metrics.retrieval import EvaluatedOn
+from image_finder.components.records.data import ValidationReport
+from image_finder.components.records.export import ParityReport
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.storage import sha256_of_file
+from image_finder.components.training.trainer import CaptionedImages
+from image_finder.model_registry import names, tracking
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.decision import Candidate, hold_contest
+from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.registry import Evidence, Registry
+from image_finder.model_registry.rule import Grounds
 
 MODEL = "finder"
 WORDS = 16
@@ -256,7 +256,7 @@ def test_a_version_that_was_deleted_after_its_registration_is_named(store, regis
 
 
 def test_the_run_of_a_decision_holds_it_its_checks_and_the_measurement(store, register, contest, tmp_path):
-    from components.metrics.comparison import StoredMeasurement, compare_bundles
+    from image_finder.components.metrics.comparison import StoredMeasurement, compare_bundles
 
     contest(register(FAIR))
     found = contest(register(GOOD))

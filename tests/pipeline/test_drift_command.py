@@ -8,15 +8,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from components.app.cli import main
-from components.configs import DriftConfig, EmbeddingConfig
-from components.drift.data_folder import read_files
-from components.drift.reference import TrainedOn, write_reference
-from components.drift.sample import Sampler
-from components.storage import sha256_of_file
-from model_registry import names
-from model_registry.lineage import Lineage
-from model_registry.registry import Evidence, Registry
+from image_finder.components.app.cli import main
+from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.drift.data_folder import read_files
+from image_finder.components.drift.reference import TrainedOn, write_reference
+from image_finder.components.drift.sample import Sampler
+from image_finder.components.storage import sha256_of_file
+from image_finder.model_registry import names
+from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.registry import Evidence, Registry
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
 

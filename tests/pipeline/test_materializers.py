@@ -11,12 +11,12 @@ from zenml.artifact_stores.local_artifact_store import LocalArtifactStoreConfig
 from zenml.enums import StackComponentType
 from zenml.materializers.materializer_registry import materializer_registry
 
-from components.bundle.bundle import Bundle
-from components.errors import StorageError
-from components.index.index import VectorIndex
-from components.records.data import ExpectationResult, ValidationReport
-from components.records.retrieval import RetrievalReport
-from steps.materializers import (
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.errors import StorageError
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.records.data import ExpectationResult, ValidationReport
+from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.steps.materializers import (
     BundleMaterializer,
     IndexMaterializer,
     RecordMaterializer,

@@ -18,27 +18,33 @@ from click.testing import CliRunner
 from PIL import Image
 from starlette.testclient import TestClient
 
-from components.app.api.application import create_app
-from components.app.api.settings import Settings
-from components.app.cli import main
-from components.configs import EmbeddingConfig, EvaluationConfig, GalleryConfig, PromotionConfig, SplitConfig
-from components.evaluation.bundle_recall import measure_bundle
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
-from components.index.index import VectorIndex
-from components.index.publish import bundle_in_force, publish
-from components.metrics.comparison import StoredMeasurement
-from components.metrics.retrieval import EvaluatedOn
-from components.records.data import DatasetManifest, ValidationReport
-from components.records.export import ParityReport
-from components.search.finder import Finder
-from components.storage import sha256_of_file
-from components.training.trainer import CaptionedImages
-from model_registry import lineage, names, tracking
-from model_registry.aliases import Operations
-from model_registry.decision import Candidate, hold_contest
-from model_registry.registry import Evidence, Registry
-from model_registry.rule import Grounds
+from image_finder.components.app.api.application import create_app
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.cli import main
+from image_finder.components.configs import (
+    EmbeddingConfig,
+    EvaluationConfig,
+    GalleryConfig,
+    PromotionConfig,
+    SplitConfig,
+)
+from image_finder.components.evaluation.bundle_recall import measure_bundle
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.index.publish import bundle_in_force, publish
+from image_finder.components.metrics.comparison import StoredMeasurement
+from image_finder.components.metrics.retrieval import EvaluatedOn
+from image_finder.components.records.data import DatasetManifest, ValidationReport
+from image_finder.components.records.export import ParityReport
+from image_finder.components.search.finder import Finder
+from image_finder.components.storage import sha256_of_file
+from image_finder.components.training.trainer import CaptionedImages
+from image_finder.model_registry import lineage, names, tracking
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.decision import Candidate, hold_contest
+from image_finder.model_registry.registry import Evidence, Registry
+from image_finder.model_registry.rule import Grounds
 from tests.support.checkout import CHECKOUT
 
 MODEL = "finder"
@@ -383,7 +389,7 @@ def test_history_of_a_damaged_ledger_prints_the_rest_and_fails(place):
 ALONE = """
 import sys
 sys.modules.update(dict.fromkeys(("mlflow", "zenml", "torch", "pandas")))  # importing one of them fails
-from components.app.cli import main
+from image_finder.components.app.cli import main
 for arguments in (["index", sys.argv[1], "--bundle", "got"], ["search", "dog", "-k", "1", "--json"]):
     main(arguments, standalone_mode=False)
 """

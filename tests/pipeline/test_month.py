@@ -24,8 +24,8 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from components.demo.data_set import compose_demo
-from components.index.index import VectorIndex
+from image_finder.components.demo.data_set import compose_demo
+from image_finder.components.index.index import VectorIndex
 from tests.pipeline.scheduled import Scheduled
 from tests.pipeline.small_trunk import write_text_trunk
 from tests.support.checkout import CHECKOUT
@@ -150,7 +150,7 @@ def started_by(unit):
     command = next(line for line in unit.splitlines() if line.startswith("ExecStart=:"))
     words = shlex.split(command.removeprefix("ExecStart=:"))
     first = words.index("pipeline")
-    assert "image-finder" in words[0] or "components.app.cli" in words[:first]
+    assert "image-finder" in words[0] or "image_finder" in words[:first]
     return words[first:]
 
 
@@ -184,7 +184,7 @@ def searching(home, folder):
     """`image-finder serve` on the home's index, and somebody who searches all the time."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_"))}
     log = folder / "serve.jsonl"
-    command = [sys.executable, "-m", "components.app.cli", "serve", "--index", str(home / "index"), "--port", "0"]
+    command = [sys.executable, "-m", "image_finder", "serve", "--index", str(home / "index"), "--port", "0"]
     with (
         log.open("w") as stream,
         subprocess.Popen(

@@ -16,12 +16,12 @@ import yaml
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
-from components.errors import BusyError, ConfigError, StorageError
-from components.storage import hash_directory
-from model_registry.aliases import Operations
-from model_registry.registry import Registry
-from pipelines import moved_home as moved
-from pipelines.stores import EXPERIMENT_NAME, Home
+from image_finder.components.errors import BusyError, ConfigError, StorageError
+from image_finder.components.storage import hash_directory
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.registry import Registry
+from image_finder.pipelines import moved_home as moved
+from image_finder.pipelines.stores import EXPERIMENT_NAME, Home
 
 MODEL = "finder"
 STORE = Path("zenml", "stores", "default_zen_store", "zenml.db")

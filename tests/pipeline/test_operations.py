@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import BusyError, ConfigError
-from components.records.promotion import PromotionDecision
-from model_registry import names
-from model_registry.aliases import Operations
-from model_registry.ledger.ledger import Event
-from model_registry.ledger.store import LedgerStore
-from model_registry.registry import Registry
+from image_finder.components.errors import BusyError, ConfigError
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.model_registry import names
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.ledger.ledger import Event
+from image_finder.model_registry.ledger.store import LedgerStore
+from image_finder.model_registry.registry import Registry
 from tests.support.checkout import CHECKOUT
 
 CHILDREN = Path(__file__).with_name("registry_children.py")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from components.bundle.bundle import Bundle
-from components.drift.report import DriftReport
-from components.index.index import VectorIndex
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.drift.report import DriftReport
+from image_finder.components.index.index import VectorIndex
 from tests.pipeline.small_trunk import write_text_trunk
 from tests.support.checkout import CHECKOUT
 
@@ -43,7 +43,7 @@ def run(*words, home, cwd="/", check=True):
         key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))
     }
     done = subprocess.run(
-        [sys.executable, "-m", "components.app.cli", *map(str, words), "--home", str(home)],
+        [sys.executable, "-m", "image_finder", *map(str, words), "--home", str(home)],
         cwd=cwd,
         env={**environment, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
@@ -94,7 +94,7 @@ def test_search_answers_from_the_published_index(trained):
         [
             sys.executable,
             "-m",
-            "components.app.cli",
+            "image_finder",
             "search",
             "a dog",
             "--index",
@@ -261,7 +261,7 @@ def test_an_indexing_on_a_full_disk_is_one_line_changes_nothing_and_succeeds_lat
     root, home, _, _ = trained
     disk = tmp_path / "disk"
     disk.mkdir()
-    program = [sys.executable, "-m", "components.app.cli", "pipeline", "run", "indexing", "--home", disk / "home"]
+    program = [sys.executable, "-m", "image_finder", "pipeline", "run", "indexing", "--home", disk / "home"]
     shown = f"cat {disk}/home/index/CURRENT; mount -o remount,size=4g {disk}"
     run_it = " ".join(map(str, [*program, "--config", root / "indexing.yaml"]))
     script = f"{run_it} && exit 3; {shown}; {run_it}"

@@ -13,6 +13,7 @@ import pytest
 from tests.support.checkout import CHECKOUT
 
 pytestmark = pytest.mark.slow
+_CACHES = shutil.ignore_patterns("__pycache__")
 
 
 class Sandbox:
@@ -21,8 +22,8 @@ class Sandbox:
     def __init__(self, root: Path) -> None:
         self.checkout, self.home, self.elsewhere = root / "checkout", root / "home", root / "elsewhere"
         self.elsewhere.mkdir()
-        for package in ("components", "model_registry", "steps", "pipelines"):
-            shutil.copytree(CHECKOUT / package, self.checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for package in (".typing", "components", "infra/package", "model_registry", "steps", "pipelines"):
+            shutil.copytree(CHECKOUT / package, self.checkout / package, symlinks=True, ignore=_CACHES)
         (self.checkout / "tests" / "pipeline").mkdir(parents=True)
         shutil.copy(CHECKOUT / "tests" / "pipeline" / "scratch.py", self.checkout / "tests" / "pipeline")
 
@@ -32,7 +33,11 @@ class Sandbox:
         done = subprocess.run(
             [sys.executable, self.checkout / "tests" / "pipeline" / "scratch.py", self.home, *arguments],
             cwd=self.elsewhere,
-            env={**kept, "PYTHONPATH": str(self.checkout), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1"},
+            env={
+                **kept,
+                "PYTHONPATH": f"{self.checkout / '.typing'}{os.pathsep}{self.checkout}",
+                "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -62,13 +67,13 @@ def test_first_run_needs_nothing_but_a_home(first, sandbox):
 def test_sources_and_materializers_are_known_by_name(first):
     result, _ = first
     assert {(step["type"], step["module"]) for step in result["steps"].values()} == {
-        ("SourceType.USER", "tests.pipeline.scratch")
+        ("SourceType.UNKNOWN", "tests.pipeline.scratch")
     }
     outputs = result["steps"]["make_parts"]["outputs"]
     assert {name: output["materializer"] for name, output in outputs.items()} == {
         "folder": "tests.pipeline.scratch.FolderMaterializer",
-        "interval": "steps.materializers.RecordMaterializer",
-        "table": "steps.materializers.TableMaterializer",
+        "interval": "image_finder.steps.materializers.RecordMaterializer",
+        "table": "image_finder.steps.materializers.TableMaterializer",
     }
     assert all(output["hash"] for output in outputs.values())
     assert outputs["folder"]["metadata"]["kind"] == "scratch"

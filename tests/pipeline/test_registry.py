@@ -12,11 +12,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from components.bundle.bundle import FORMAT_VERSION
-from components.errors import BundleError, ConfigError
-from components.records.calibration import ScoreCalibration
-from model_registry import tracking
-from model_registry.registry import Evidence, Lineage, Registry
+from image_finder.components.bundle.bundle import FORMAT_VERSION
+from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.model_registry import tracking
+from image_finder.model_registry.registry import Evidence, Lineage, Registry
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
 

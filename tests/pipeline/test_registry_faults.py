@@ -11,14 +11,14 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from components.bundle.bundle import MANIFEST, Bundle, BundleManifest
-from components.errors import BundleError, ConfigError, StorageError
-from components.storage import sha256_of_file
-from model_registry import names
-from model_registry.aliases import Operations
-from model_registry.lineage import Lineage
-from model_registry.registry import Evidence, Registry
-from model_registry.registry_errors import shown_address
+from image_finder.components.bundle.bundle import MANIFEST, Bundle, BundleManifest
+from image_finder.components.errors import BundleError, ConfigError, StorageError
+from image_finder.components.storage import sha256_of_file
+from image_finder.model_registry import names
+from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.registry import Evidence, Registry
+from image_finder.model_registry.registry_errors import shown_address
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
 

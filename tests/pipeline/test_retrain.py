@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from components.index.index import VectorIndex
+from image_finder.components.index.index import VectorIndex
 from tests.pipeline.kube_api import cluster
 from tests.pipeline.scheduled import Scheduled
 from tests.pipeline.small_trunk import write_text_trunk

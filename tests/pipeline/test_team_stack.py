@@ -167,7 +167,7 @@ class Team:
 
     def run(self, person, *words, check=True):
         done = subprocess.run(
-            [sys.executable, "-m", "components.app.cli", *map(str, words), "--home", str(self.root / person)],
+            [sys.executable, "-m", "image_finder", *map(str, words), "--home", str(self.root / person)],
             cwd="/",
             env={
                 **clean_environment(),
@@ -268,7 +268,7 @@ def test_both_runs_are_whole_in_postgresql(trained):
 
 
 def test_each_version_gives_back_the_bundle_that_was_registered(trained, tmp_path):
-    from model_registry.registry import Registry
+    from image_finder.model_registry.registry import Registry
 
     team, _, outcomes = trained
     registry = Registry(team.mlflow)
@@ -281,7 +281,7 @@ def test_each_version_gives_back_the_bundle_that_was_registered(trained, tmp_pat
 
 
 def test_whoever_was_second_was_compared_with_the_first_and_the_aliases_say_so(trained):
-    from model_registry.registry import Registry
+    from image_finder.model_registry.registry import Registry
 
     team, _, outcomes = trained
     registry = Registry(team.mlflow)

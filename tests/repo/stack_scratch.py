@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
-from pipelines import run_config
-from pipelines.stacks import stacks
-from pipelines.stores import Home, prepare
+from image_finder.pipelines import run_config
+from image_finder.pipelines.stacks import stacks
+from image_finder.pipelines.stores import Home, prepare
 
 HOME = Home.resolve(Path(sys.argv[1]))
 SETTINGS = {
@@ -56,9 +56,9 @@ def snapshot_of(name, fingerprint):
     import yaml
 
     if name == "training":
-        from pipelines.training import finder_training as pipeline
+        from image_finder.pipelines.training import finder_training as pipeline
     else:
-        from pipelines.indexing import finder_indexing as pipeline
+        from image_finder.pipelines.indexing import finder_indexing as pipeline
     values = run_config.load(name, "cluster")
     configs = {key: config.model_dump(mode="json") for key, config in run_config.checked(name, values).items()}
     values = run_config.filled({**values, "parameters": {**configs, fingerprint: "0"}})
@@ -109,7 +109,7 @@ def workflow(snapshot):
     """What would be uploaded to Kubeflow Pipelines, compiled by its SDK: specification and platform of the pipeline."""
     import yaml
 
-    from pipelines.stacks.kubeflow import FinderKubeflowOrchestrator
+    from image_finder.pipelines.stacks.kubeflow import FinderKubeflowOrchestrator
 
     uploaded = []
 

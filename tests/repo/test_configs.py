@@ -5,20 +5,20 @@ from datetime import date
 
 import pytest
 
-from components.configs import PartConfig, RegistryConfig, SplitConfig, TrainingParameters
-from components.errors import ConfigError
-from components.hub import require_pinned
-from pipelines import run_config
+from image_finder.components.configs import PartConfig, RegistryConfig, SplitConfig, TrainingParameters
+from image_finder.components.errors import ConfigError
+from image_finder.components.hub import require_pinned
+from image_finder.pipelines import run_config
 
 SHIPPED = sorted(run_config.configs_folder().glob("*.yaml"))
 
 
 def pipeline_of(name):
     if name == "training":
-        from pipelines.training import finder_training
+        from image_finder.pipelines.training import finder_training
 
         return finder_training
-    from pipelines.indexing import finder_indexing
+    from image_finder.pipelines.indexing import finder_indexing
 
     return finder_indexing
 
@@ -58,8 +58,8 @@ def test_every_key_of_a_shipped_configuration_is_known(path, tmp_path):
     ],
 )
 def test_a_repository_without_a_commit_is_refused_before_a_run_starts(changes, message, tmp_path):
-    from pipelines.runs import run_training
-    from pipelines.stores import Home
+    from image_finder.pipelines.runs import run_training
+    from image_finder.pipelines.stores import Home
 
     values = run_config.override(run_config.load("training", "gpu"), changes)
     with pytest.raises(ConfigError, match=message):

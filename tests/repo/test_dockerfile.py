@@ -6,7 +6,7 @@ import tomllib
 import pytest
 from click.testing import CliRunner
 
-from components.app.commands.serve_command import serve
+from image_finder.components.app.commands.serve_command import serve
 from tests.support.checkout import CHECKOUT
 
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great-expectations", "datasets")

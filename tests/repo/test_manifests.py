@@ -13,11 +13,11 @@ import yaml
 from compose_pydantic.models import ComposeSpecification
 from pydantic import ValidationError
 
-from components.app.api import operation_routes as operations
-from components.app.cli import main
-from components.app.commands.serve_command import TOKEN_VARIABLE
-from pipelines import run_config
-from pipelines.scheduling.alerts import ADDRESSES_VARIABLE
+from image_finder.components.app.api import operation_routes as operations
+from image_finder.components.app.cli import main
+from image_finder.components.app.commands.serve_command import TOKEN_VARIABLE
+from image_finder.pipelines import run_config
+from image_finder.pipelines.scheduling.alerts import ADDRESSES_VARIABLE
 from tests.support.checkout import CHECKOUT
 
 FOLDER = CHECKOUT / "infra" / "kubernetes"
@@ -367,7 +367,7 @@ def test_what_the_library_is_indexed_from_and_served_from_lies_at_the_same_paths
 
 
 def test_jobs_have_a_time_zone_and_never_overlap():
-    from pipelines.scheduling.cron_expression import CronExpression
+    from image_finder.pipelines.scheduling.cron_expression import CronExpression
 
     for job in of_kind("CronJob").values():
         assert job["spec"]["timeZone"] == "Etc/UTC"
@@ -376,7 +376,7 @@ def test_jobs_have_a_time_zone_and_never_overlap():
 
 
 def test_accounts_and_volumes_of_the_cluster_stack_are_those_of_the_manifests():
-    from pipelines.stacks import stacks
+    from image_finder.pipelines.stacks import stacks
 
     orchestrator = stacks.load("kubernetes").components["orchestrator"].configuration
     accounts = of_kind("ServiceAccount")

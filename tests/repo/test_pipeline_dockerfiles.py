@@ -5,8 +5,8 @@ import tomllib
 
 import pytest
 
-from components import telemetry
-from model_registry import lineage
+from image_finder.components import telemetry
+from image_finder.model_registry import lineage
 from tests.support.checkout import CHECKOUT
 
 EXTRAS = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -50,8 +50,8 @@ def test_packages_are_pinned_and_installed_before_any_of_our_code_is_there(name)
     assert re.search(r"pip install -c infra/constraints.txt '?\"?\.\[", install)
     copied = " ".join(of(first, "COPY")).split()
     assert not {"components", "steps", "pipelines", "model_registry"} & set(copied)
-    stub = re.search(r"mkdir ([a-z_ ]+?) +&&", install)[1].split()
-    assert sorted(stub) == sorted(pattern.rstrip("*") for pattern in SETUPTOOLS["packages"]["find"]["include"])
+    stub = re.search(r"mkdir -p ([a-z_/ ]+?) +&&", install)[1].split()
+    assert sorted(stub) == sorted(SETUPTOOLS["package-dir"].values())
     assert "pip uninstall -y text-guided-image-finder" in install
 
 
@@ -105,7 +105,7 @@ def test_the_pipeline_image_records_the_commit_where_lineage_reads_it():
     _, code, last = stages_of("pipeline")
     (build,) = [command for command in of(code, "RUN") if "pip wheel" in command]
     assert build.startswith(f'echo "$CODE_VERSION" > {lineage.RECORDED} && ')
-    assert lineage.RECORDED.name in SETUPTOOLS["package-data"][lineage.RECORDED.parent.name]
+    assert lineage.RECORDED.name in SETUPTOOLS["package-data"][f"image_finder.{lineage.RECORDED.parent.name}"]
     for stage in (code, last):
         assert of(stage, "ARG") == ["CODE_VERSION="]  # of the late layers: another commit installs no package anew
     assert of(last, "LABEL") == ["org.opencontainers.image.revision=$CODE_VERSION"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import run_config
+from image_finder.pipelines import run_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 COMMANDS = dict(

@@ -11,10 +11,10 @@ import kubernetes_validate
 import pytest
 from click.testing import CliRunner
 
-from components.errors import ConfigError
-from pipelines import run_config
-from pipelines.commands.stack_commands import stack
-from pipelines.stacks import stacks
+from image_finder.components.errors import ConfigError
+from image_finder.pipelines import run_config
+from image_finder.pipelines.commands.stack_commands import stack
+from image_finder.pipelines.stacks import stacks
 from tests.support.checkout import CHECKOUT
 
 SHIPPED = sorted(path.stem for path in stacks.stacks_folder().glob("*.yaml"))
@@ -50,7 +50,7 @@ def test_every_setting_of_a_shipped_stack_is_known_to_its_flavour(name):
     from zenml.integrations.mlflow.flavors import MLFlowExperimentTrackerFlavor
     from zenml.integrations.s3.flavors import S3ArtifactStoreFlavor
 
-    from pipelines.stacks.kubeflow import FinderKubeflowFlavor
+    from image_finder.pipelines.stacks.kubeflow import FinderKubeflowFlavor
 
     flavours = {
         ("orchestrator", "kubeflow_finder"): FinderKubeflowFlavor,

@@ -5,14 +5,14 @@ import os
 
 from starlette.testclient import TestClient
 
-from components.app.api.application import create_app
-from components.app.api.settings import Settings
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
-from components.index.index import VectorIndex
-from components.index.publish import publish
-from components.search.finder import Finder
+from image_finder.components.app.api.application import create_app
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.index.publish import publish
+from image_finder.components.search.finder import Finder
 
 
 def publish_album(folder, bundle, place):

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.encoders.loss import LogitScale
-from components.features.content_cache import ContentCache
-from components.training.trainer import (
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from image_finder.components.encoders.loss import LogitScale
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.training.trainer import (
     CaptionedImages,
     FeatureSettings,
     extract_features,

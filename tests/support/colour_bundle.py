@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from components.bundle.bundle import (
+from image_finder.components.bundle.bundle import (
     FORMAT_VERSION,
     IMAGE_ENCODER,
     PREPROCESS,
@@ -19,10 +19,10 @@ from components.bundle.bundle import (
     BundleManifest,
     write_manifest,
 )
-from components.captions.vocabulary import Vocabulary
-from components.images.preprocess import Preprocess
-from components.records.calibration import MATCH_FEATURES, MatchModel, MatchModels, ScoreCalibration
-from components.storage import hash_directory
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.records.calibration import MATCH_FEATURES, MatchModel, MatchModels, ScoreCalibration
+from image_finder.components.storage import hash_directory
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.errors import FinderError
-from components.training.distributed.ranks import ALONE, Place, joined
-from components.training.epoch_plan import plan_epoch, share_of_batch
-from components.training.loop import _PlannedBatches, _Run
-from components.training.trainer import FeatureSettings, paired_set, train_checkpoint, untrained
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from image_finder.components.errors import FinderError
+from image_finder.components.training.distributed.ranks import ALONE, Place, joined
+from image_finder.components.training.epoch_plan import plan_epoch, share_of_batch
+from image_finder.components.training.loop import _PlannedBatches, _Run
+from image_finder.components.training.trainer import FeatureSettings, paired_set, train_checkpoint, untrained
 from tests.support import children
 
 

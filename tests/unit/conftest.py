@@ -21,7 +21,7 @@ def tiny_text_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
-    from components.captions.tokens import packaged_tokenizer_json
+    from image_finder.components.captions.tokens import packaged_tokenizer_json
 
     folder = tmp_path_factory.mktemp("hub") / "tiny-distilbert"
     torch.manual_seed(7)
@@ -54,8 +54,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """36 coloured shapes with 3 captions each: a CaptionedImages."""
     import pandas as pd
 
-    from components.storage import sha256_of_file
-    from components.training.trainer import CaptionedImages
+    from image_finder.components.storage import sha256_of_file
+    from image_finder.components.training.trainer import CaptionedImages
 
     root = tmp_path_factory.mktemp("scenes")
     captions, images = [], []
@@ -84,8 +84,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def tiny_assembled(tiny_model: dict[str, Any]) -> Any:
     """The tiny dual encoder, drawn anew for each test with seed 0."""
-    from components.configs import ModelConfig
-    from components.training.trainer import untrained
+    from image_finder.components.configs import ModelConfig
+    from image_finder.components.training.trainer import untrained
 
     return untrained(ModelConfig.parse(tiny_model), 0)
 

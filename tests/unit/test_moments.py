@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from components.index.index import ITEM_SCHEMA
-from components.moments import local, start_of_day
-from components.records.search import Facets
-from components.search.filters import allowed_rows, facets
-from components.search.query import Filters
+from image_finder.components.index.index import ITEM_SCHEMA
+from image_finder.components.moments import local, start_of_day
+from image_finder.components.records.search import Facets
+from image_finder.components.search.filters import allowed_rows, facets
+from image_finder.components.search.query import Filters
 from tests.support.checkout import CHECKOUT
 
 
@@ -120,7 +120,7 @@ def test_search_and_the_api_answer_by_the_time_zone_of_the_machine(tmp_path, col
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "IMAGE_FINDER_HOME": str(tmp_path / "home")}
 
     def run(*arguments, zone="UTC"):
-        command = [sys.executable, "-m", "components.app.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "image_finder", *map(str, arguments)]
         done = subprocess.run(
             command,
             cwd=CHECKOUT,

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.errors import DataError, StorageError
-from components.storage import (
+from image_finder.components.errors import DataError, StorageError
+from image_finder.components.storage import (
     disk_full,
     hash_directory,
     new_directory,
@@ -134,8 +134,8 @@ def test_when_nothing_more_can_be_written_the_old_artefact_stays_and_one_line_sa
     program = f"""
 import resource, sys
 from pathlib import Path
-from components.errors import StorageError
-from components.storage import new_directory
+from image_finder.components.errors import StorageError
+from image_finder.components.storage import new_directory
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     with new_directory(Path(sys.argv[1])) as folder:
@@ -197,7 +197,7 @@ def test_a_folder_that_may_not_be_written_to_is_a_one_line_error(tmp_path):
     program = """
 import os, sys
 from pathlib import Path
-from components.storage import new_directory
+from image_finder.components.storage import new_directory
 if os.getuid() == 0:
     os.setuid(65534)
 try:

@@ -8,19 +8,19 @@ import time
 
 import pytest
 
-from components.library.library import Library
-from components.storage import new_directory, new_file, write_text_atomically
-from components.temporaries import process_directory, remove_leftovers, scratch_directory
+from image_finder.components.library.library import Library
+from image_finder.components.storage import new_directory, new_file, write_text_atomically
+from image_finder.components.temporaries import process_directory, remove_leftovers, scratch_directory
 from tests.support.checkout import CHECKOUT
 
 WRITER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import pyarrow as pa
-from components.app.api.thumbnails import _keep
-from components.captions.coco2017 import _write_parquet_atomically
-from components.storage import new_directory, write_bytes_atomically
-from components.temporaries import temporary_directory
+from image_finder.components.app.api.thumbnails import _keep
+from image_finder.components.captions.coco2017 import _write_parquet_atomically
+from image_finder.components.storage import new_directory, write_bytes_atomically
+from image_finder.components.temporaries import temporary_directory
 
 home, kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
 table = pa.table({"x": list(range(1000))})
@@ -75,7 +75,9 @@ def test_after_kills_at_random_instants_one_writer_leaves_its_files_alone(tmp_pa
 
 
 def test_a_living_writer_keeps_its_temporaries(tmp_path):
-    program = "import sys; from pathlib import Path\nfrom components.storage import new_directory, new_file\n"
+    program = (
+        "import sys; from pathlib import Path\nfrom image_finder.components.storage import new_directory, new_file\n"
+    )
     program += "for path in map(Path, sys.argv[1:]):\n    with new_file(path): pass\n"
     with (
         new_file(tmp_path / "a") as stream,
@@ -101,7 +103,7 @@ def test_a_directory_whose_writer_was_killed_between_two_renames_is_put_back(tmp
     program = """
 import os, signal, sys
 from pathlib import Path
-from components.storage import new_directory, write_bytes_atomically
+from image_finder.components.storage import new_directory, write_bytes_atomically
 renames = []
 
 def kill(event, arguments):
@@ -122,7 +124,7 @@ with new_directory(Path(sys.argv[1])) as folder:
 
 def test_what_a_process_made_for_itself_goes_with_it_or_with_the_next_one(tmp_path):
     program = (
-        "import os, signal, sys; from pathlib import Path\nfrom components.temporaries import process_directory\n"
+        "import os, signal, sys; from pathlib import Path\nfrom image_finder.components.temporaries import process_directory\n"
         "(process_directory(Path(sys.argv[1])) / 'x').touch()\nprint(len(os.listdir(sys.argv[1])), flush=True)\n"
     )
     assert python(program, tmp_path).stdout == "1\n"

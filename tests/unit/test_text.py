@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from components.text import aligned, one_line, shown_path, visible
+from image_finder.components.text import aligned, one_line, shown_path, visible
 
 PLAIN = ("/a/two  blanks.jpg", "/a/nfd e\u0301 日本 \N{FAMILY} \u202fPM.jpg", '/a/it\'s \\ "q" $x.jpg', "/a\\nb")
 ODD = (

@@ -9,36 +9,36 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from components.app.api import (
+from image_finder.components.app.api import (
     explanation_routes as explanations,
 )
-from components.app.api import (
+from image_finder.components.app.api import (
     image_routes as images,
 )
-from components.app.api import (
+from image_finder.components.app.api import (
     label_routes as labels,
 )
-from components.app.api import (
+from image_finder.components.app.api import (
     operation_routes as operations,
 )
-from components.app.api import (
+from image_finder.components.app.api import (
     search_routes as search,
 )
-from components.app.api.batches import SearchLine
-from components.app.api.error_responses import add_fault_handlers
-from components.app.api.explainer import Explainer
-from components.app.api.head_requests import HeadAsGet
-from components.app.api.limits import Load, Workers
-from components.app.api.live_finder import LiveFinder
-from components.app.api.metrics import Metrics
-from components.app.api.request_bodies import BodyReader
-from components.app.api.security import SafeHeaders, Security
-from components.app.api.server_logs import RequestLog
-from components.app.api.server_state import State
-from components.app.api.settings import Settings
-from components.app.api.thumbnails import Views
-from components.app.watcher import Watching
-from components.search.finder import Finder
+from image_finder.components.app.api.batches import SearchLine
+from image_finder.components.app.api.error_responses import add_fault_handlers
+from image_finder.components.app.api.explainer import Explainer
+from image_finder.components.app.api.head_requests import HeadAsGet
+from image_finder.components.app.api.limits import Load, Workers
+from image_finder.components.app.api.live_finder import LiveFinder
+from image_finder.components.app.api.metrics import Metrics
+from image_finder.components.app.api.request_bodies import BodyReader
+from image_finder.components.app.api.security import SafeHeaders, Security
+from image_finder.components.app.api.server_logs import RequestLog
+from image_finder.components.app.api.server_state import State
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.api.thumbnails import Views
+from image_finder.components.app.watcher import Watching
+from image_finder.components.search.finder import Finder
 
 WEB = Path(__file__).resolve().parents[1] / "web"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # the page and its parts change with the version; their ETags tell

@@ -4,16 +4,16 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from components.app.api.error_responses import not_found
-from components.app.api.limits import Batcher, Load
-from components.app.api.live_finder import LiveFinder
-from components.app.api.metrics import Metrics
-from components.app.api.response_models import SearchAnswer
-from components.app.api.settings import Settings
-from components.app.error_boundary import EMPTY_LIBRARY
-from components.errors import QueryError
-from components.search.engine import SearchEngine
-from components.search.query import Query
+from image_finder.components.app.api.error_responses import not_found
+from image_finder.components.app.api.limits import Batcher, Load
+from image_finder.components.app.api.live_finder import LiveFinder
+from image_finder.components.app.api.metrics import Metrics
+from image_finder.components.app.api.response_models import SearchAnswer
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.error_boundary import EMPTY_LIBRARY
+from image_finder.components.errors import QueryError
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.query import Query
 
 
 class Asked(NamedTuple):

@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from components.app.api.response_models import ErrorAnswer
-from components.configs import fault_message
-from components.errors import FinderError, ImageError, QueryError
+from image_finder.components.app.api.response_models import ErrorAnswer
+from image_finder.components.configs import fault_message
+from image_finder.components.errors import FinderError, ImageError, QueryError
 
 logger = logging.getLogger(__name__)
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "not_an_image"}

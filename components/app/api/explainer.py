@@ -8,17 +8,17 @@ from typing import NamedTuple
 from PIL import Image
 from starlette.requests import Request
 
-from components.app.api.disconnects import while_connected
-from components.app.api.limits import Load, Workers
-from components.app.api.original_files import gone, open_original
-from components.app.api.settings import Settings
-from components.app.api.thumbnails import VIEW_PX, jpeg, read_original
-from components.errors import ImageError
-from components.images.images import load_for_display
-from components.search.contributions import Contributions, contributions
-from components.search.engine import SearchEngine
-from components.search.explain import explain_pooling, heat_overlay
-from components.search.query import Query
+from image_finder.components.app.api.disconnects import while_connected
+from image_finder.components.app.api.limits import Load, Workers
+from image_finder.components.app.api.original_files import gone, open_original
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.api.thumbnails import VIEW_PX, jpeg, read_original
+from image_finder.components.errors import ImageError
+from image_finder.components.images.images import load_for_display
+from image_finder.components.search.contributions import Contributions, contributions
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.explain import explain_pooling, heat_overlay
+from image_finder.components.search.query import Query
 
 _VERSION = 1  # of how they are made
 _KEPT = 4096  # contributions: 200 bytes each

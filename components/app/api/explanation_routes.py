@@ -4,15 +4,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from components.app.api.batches import require_known, row_of
-from components.app.api.error_responses import errors
-from components.app.api.image_routes import PRIVATE
-from components.app.api.request_bodies import body_document
-from components.app.api.request_models import ExplanationBody, ExplanationParameters
-from components.app.api.search_routes import require_decodable, term_values
-from components.app.api.server_state import Server, State
-from components.app.api.settings import PREFIX
-from components.search.query import Query as Question
+from image_finder.components.app.api.batches import require_known, row_of
+from image_finder.components.app.api.error_responses import errors
+from image_finder.components.app.api.image_routes import PRIVATE
+from image_finder.components.app.api.request_bodies import body_document
+from image_finder.components.app.api.request_models import ExplanationBody, ExplanationParameters
+from image_finder.components.app.api.search_routes import require_decodable, term_values
+from image_finder.components.app.api.server_state import Server, State
+from image_finder.components.app.api.settings import PREFIX
+from image_finder.components.search.query import Query as Question
 
 router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
 PEAK = "X-Peak-Contribution"

@@ -8,15 +8,15 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from components.app.api.batches import row_of
-from components.app.api.disconnects import while_connected
-from components.app.api.error_responses import errors
-from components.app.api.head_requests import is_head
-from components.app.api.original_files import media_type, open_original
-from components.app.api.response_models import ImageAnswer
-from components.app.api.server_state import Server, State
-from components.app.api.settings import PREFIX
-from components.app.api.thumbnails import SIZES_PX, VIEW_PX, at_least
+from image_finder.components.app.api.batches import row_of
+from image_finder.components.app.api.disconnects import while_connected
+from image_finder.components.app.api.error_responses import errors
+from image_finder.components.app.api.head_requests import is_head
+from image_finder.components.app.api.original_files import media_type, open_original
+from image_finder.components.app.api.response_models import ImageAnswer
+from image_finder.components.app.api.server_state import Server, State
+from image_finder.components.app.api.settings import PREFIX
+from image_finder.components.app.api.thumbnails import SIZES_PX, VIEW_PX, at_least
 
 router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
 Identity = Annotated[str, Path(max_length=64, description="id of an image of the index")]

@@ -2,17 +2,17 @@
 
 from fastapi import APIRouter, Request, Response
 
-from components.app.api.disconnects import while_connected
-from components.app.api.error_responses import Fault, errors
-from components.app.api.original_files import gone, open_original
-from components.app.api.request_bodies import body_document
-from components.app.api.request_models import LabelsBody
-from components.app.api.response_models import LabelAnswer, LabelsAnswer
-from components.app.api.search_routes import require_decodable
-from components.app.api.server_state import Server, State
-from components.app.api.settings import PREFIX
-from components.errors import ImageError
-from components.search.engine import SearchEngine
+from image_finder.components.app.api.disconnects import while_connected
+from image_finder.components.app.api.error_responses import Fault, errors
+from image_finder.components.app.api.original_files import gone, open_original
+from image_finder.components.app.api.request_bodies import body_document
+from image_finder.components.app.api.request_models import LabelsBody
+from image_finder.components.app.api.response_models import LabelAnswer, LabelsAnswer
+from image_finder.components.app.api.search_routes import require_decodable
+from image_finder.components.app.api.server_state import Server, State
+from image_finder.components.app.api.settings import PREFIX
+from image_finder.components.errors import ImageError
+from image_finder.components.search.engine import SearchEngine
 
 router = APIRouter(prefix=PREFIX, tags=["labels"])
 
@@ -37,7 +37,7 @@ async def labels(request: Request, server: Server) -> Response:
 
 
 def _labelled(server: State, engine: SearchEngine, wanted: LabelsBody, upload: bytes | None) -> LabelsAnswer:
-    from components.search.labels import classify
+    from image_finder.components.search.labels import classify
 
     if upload is not None:
         require_decodable(upload, server.settings.max_upload_pixels)

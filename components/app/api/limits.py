@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from components.app.api.error_responses import Fault, busy
-from components.cancellation import cancellable
+from image_finder.components.app.api.error_responses import Fault, busy
+from image_finder.components.cancellation import cancellable
 
 _Answer = TypeVar("_Answer")
 _Question = TypeVar("_Question")

@@ -5,15 +5,15 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from components.app.api.error_responses import not_ready
-from components.app.api.metrics import Metrics
-from components.app.champion_index import pending_change
-from components.app.watcher import Watching
-from components.errors import FinderError
+from image_finder.components.app.api.error_responses import not_ready
+from image_finder.components.app.api.metrics import Metrics
+from image_finder.components.app.champion_index import pending_change
+from image_finder.components.app.watcher import Watching
+from image_finder.components.errors import FinderError
 
 if TYPE_CHECKING:
-    from components.search.engine import SearchEngine
-    from components.search.finder import Finder
+    from image_finder.components.search.engine import SearchEngine
+    from image_finder.components.search.finder import Finder
 
 logger = logging.getLogger(__name__)
 _WARM_UP = "an image"

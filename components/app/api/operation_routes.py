@@ -5,13 +5,13 @@ from importlib import metadata
 
 from fastapi import APIRouter, Request, Response
 
-from components.app.api.error_responses import errors
-from components.app.api.request_models import MAX_LABELS
-from components.app.api.response_models import BundleInfo, FacetsAnswer, HealthAnswer, InfoAnswer
-from components.app.api.security import COOKIE, session_value
-from components.app.api.server_state import Server, State
-from components.app.api.settings import PREFIX
-from components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS
+from image_finder.components.app.api.error_responses import errors
+from image_finder.components.app.api.request_models import MAX_LABELS
+from image_finder.components.app.api.response_models import BundleInfo, FacetsAnswer, HealthAnswer, InfoAnswer
+from image_finder.components.app.api.security import COOKIE, session_value
+from image_finder.components.app.api.server_state import Server, State
+from image_finder.components.app.api.settings import PREFIX
+from image_finder.components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS
 
 router = APIRouter(prefix=PREFIX, tags=["operation"])
 root = APIRouter(tags=["operation"])  # not below /api: where load balancers and Prometheus look

@@ -5,10 +5,10 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from components.app.api.batches import row_of
-from components.app.api.error_responses import Fault
-from components.errors import FinderError
-from components.search.engine import SearchEngine
+from image_finder.components.app.api.batches import row_of
+from image_finder.components.app.api.error_responses import Fault
+from image_finder.components.errors import FinderError
+from image_finder.components.search.engine import SearchEngine
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _SIGNATURES = (

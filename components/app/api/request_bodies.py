@@ -15,10 +15,10 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from components.app.api.error_responses import Fault, shape_fault
-from components.app.api.limits import Load
-from components.app.api.settings import Settings
-from components.search.query import MAX_TERMS
+from image_finder.components.app.api.error_responses import Fault, shape_fault
+from image_finder.components.app.api.limits import Load
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.search.query import MAX_TERMS
 
 QUERY_PART = "query"
 _MAX_QUERY_BYTES = 256 * 1024

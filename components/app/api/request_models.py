@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS, NEGATIVE_WEIGHT, Filters
+from image_finder.components.search.query import (
+    MAX_HITS,
+    MAX_QUERY_CHARACTERS,
+    MAX_REACH,
+    MAX_TERMS,
+    NEGATIVE_WEIGHT,
+    Filters,
+)
 
 MAX_LABELS = 100
 # Told, not checked: the query's own words for it are better than those of a schema.

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from components.records.search import Facets, IndexedImage, SearchResult
+from image_finder.components.records.search import Facets, IndexedImage, SearchResult
 
 # JSON Schema's "date-time" (RFC 3339) demands a zone, which cameras do not write.
 _LocalTime = Annotated[datetime, WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$"})]

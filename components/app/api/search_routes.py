@@ -5,16 +5,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from components.app.api.batches import Answered, Asked
-from components.app.api.disconnects import while_connected
-from components.app.api.error_responses import Fault, errors
-from components.app.api.request_bodies import Body, body_document
-from components.app.api.request_models import SearchBody, SearchParameters, WantedTerm
-from components.app.api.response_models import SearchAnswer
-from components.app.api.server_state import Server, State
-from components.app.api.settings import PREFIX
-from components.images.images import image_size
-from components.search.query import Query as Question
+from image_finder.components.app.api.batches import Answered, Asked
+from image_finder.components.app.api.disconnects import while_connected
+from image_finder.components.app.api.error_responses import Fault, errors
+from image_finder.components.app.api.request_bodies import Body, body_document
+from image_finder.components.app.api.request_models import SearchBody, SearchParameters, WantedTerm
+from image_finder.components.app.api.response_models import SearchAnswer
+from image_finder.components.app.api.server_state import Server, State
+from image_finder.components.app.api.settings import PREFIX
+from image_finder.components.images.images import image_size
+from image_finder.components.search.query import Query as Question
 
 router = APIRouter(prefix=PREFIX, tags=["search"])
 _JSON = "application/json"

@@ -10,9 +10,9 @@ from http.cookies import CookieError, SimpleCookie
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from components.app.api.error_responses import Fault, fault_response
-from components.app.api.settings import Settings, is_loopback
-from components.app.api.token_attempts import Attempts
+from image_finder.components.app.api.error_responses import Fault, fault_response
+from image_finder.components.app.api.settings import Settings, is_loopback
+from image_finder.components.app.api.token_attempts import Attempts
 
 COOKIE = "image_finder_session"
 # The page, its parts, the description of the API and the two health checks tell nothing of the images.

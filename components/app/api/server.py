@@ -12,11 +12,11 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from components.app.api.application import create_app
-from components.app.api.settings import Settings
-from components.app.watcher import Watching
-from components.errors import ConfigError
-from components.search.finder import Finder
+from image_finder.components.app.api.application import create_app
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.watcher import Watching
+from image_finder.components.errors import ConfigError
+from image_finder.components.search.finder import Finder
 
 _HEAD_BYTES = 32 * 1024
 _HEAD_S = 10.0  # for a head, and for the rest of a body that no route has read

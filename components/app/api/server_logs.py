@@ -12,8 +12,8 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from components.app.api.error_responses import fault_of, fault_response
-from components.app.api.metrics import Metrics
+from image_finder.components.app.api.error_responses import fault_of, fault_response
+from image_finder.components.app.api.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 REQUEST_ID = "X-Request-ID"
@@ -39,10 +39,10 @@ def configure_logging(stream: TextIO = sys.stderr, level: int = logging.INFO) ->
     handler.setFormatter(
         JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names, json_ensure_ascii=False)
     )
-    for name in ("components", "uvicorn.error", "asyncio", "py.warnings"):
+    for name in ("image_finder", "uvicorn.error", "asyncio", "py.warnings"):
         named = logging.getLogger(name)
         named.handlers, named.propagate = [handler], False
-        named.setLevel(level if name == "components" else logging.WARNING)
+        named.setLevel(level if name == "image_finder" else logging.WARNING)
     logging.captureWarnings(True)
 
 

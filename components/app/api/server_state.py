@@ -5,14 +5,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from components.app.api.batches import SearchLine
-from components.app.api.explainer import Explainer
-from components.app.api.limits import Workers
-from components.app.api.live_finder import LiveFinder
-from components.app.api.metrics import Metrics
-from components.app.api.request_bodies import BodyReader
-from components.app.api.settings import Settings
-from components.app.api.thumbnails import Views
+from image_finder.components.app.api.batches import SearchLine
+from image_finder.components.app.api.explainer import Explainer
+from image_finder.components.app.api.limits import Workers
+from image_finder.components.app.api.live_finder import LiveFinder
+from image_finder.components.app.api.metrics import Metrics
+from image_finder.components.app.api.request_bodies import BodyReader
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.api.thumbnails import Views
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from components.configs import Config
+from image_finder.components.configs import Config
 
 PREFIX = "/api/v1"
 _SHORTEST_TOKEN = 16

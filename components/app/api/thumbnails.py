@@ -9,11 +9,11 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from components.app.api.original_files import gone, open_original
-from components.errors import ImageError
-from components.images.images import load_for_display
-from components.search.engine import SearchEngine
-from components.temporaries import temporary_file
+from image_finder.components.app.api.original_files import gone, open_original
+from image_finder.components.errors import ImageError
+from image_finder.components.images.images import load_for_display
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.temporaries import temporary_file
 
 SIZES_PX = (160, 320, 480, 640, 960)
 VIEW_PX = 1600

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from components.app.error_boundary import shown_to_user
-from components.home import default_index, home_root
-from components.text import aligned, shown_path, visible
+from image_finder.components.app.error_boundary import shown_to_user
+from image_finder.components.home import default_index, home_root
+from image_finder.components.text import aligned, shown_path, visible
 
 if TYPE_CHECKING:
-    from components.bundle.bundle import Bundle
-    from components.search.labels import LabelScore
+    from image_finder.components.bundle.bundle import Bundle
+    from image_finder.components.search.labels import LabelScore
 
     Answer = tuple[Path, list[LabelScore] | str]  # labels, or why the image cannot be read
 
@@ -71,7 +71,7 @@ def classify(
 
 
 def _labels(labels: str | None, path: Path | None) -> list[str]:
-    from components.errors import QueryError
+    from image_finder.components.errors import QueryError
 
     given = labels.split(",") if labels is not None else []
     if path is not None:
@@ -84,11 +84,11 @@ def _labels(labels: str | None, path: Path | None) -> list[str]:
 
 def _bundle(path: Path | None) -> "Bundle":
     """The named bundle, else the one that was published last, else that of the index that is searched, else the starter."""
-    from components.app.starter_bundle import starter_bundle
-    from components.bundle.bundle import Bundle
-    from components.index.generations import is_published_root
-    from components.index.index import VectorIndex
-    from components.index.publish import default_bundle
+    from image_finder.components.app.starter_bundle import starter_bundle
+    from image_finder.components.bundle.bundle import Bundle
+    from image_finder.components.index.generations import is_published_root
+    from image_finder.components.index.index import VectorIndex
+    from image_finder.components.index.publish import default_bundle
 
     if path is None:
         path = default_bundle(home_root() / "bundles")
@@ -104,9 +104,9 @@ def _answers(bundle: "Bundle", images: tuple[Path, ...], labels: list[str]) -> I
     """The answer for each image, in order; a batch is in memory at a time."""
     import numpy as np
 
-    from components.bundle.encoder import OnnxEncoder
-    from components.errors import ImageError
-    from components.search.labels import Labels
+    from image_finder.components.bundle.encoder import OnnxEncoder
+    from image_finder.components.errors import ImageError
+    from image_finder.components.search.labels import Labels
 
     encoder = OnnxEncoder(bundle, device="cpu")
     known = Labels(encoder, labels)

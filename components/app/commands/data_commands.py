@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from components.app.error_boundary import shown_to_user
-from components.text import aligned, shown_path, visible
+from image_finder.components.app.error_boundary import shown_to_user
+from image_finder.components.text import aligned, shown_path, visible
 
 if TYPE_CHECKING:
-    from components.captions.download import FetchReport
-    from components.records.data import ValidationReport
+    from image_finder.components.captions.download import FetchReport
+    from image_finder.components.records.data import ValidationReport
 
 _LISTED_FAILURES = 100
 
@@ -77,8 +77,8 @@ def fetch(
     exit code is then 1. The commit of the table is kept in DIR/huggingface/revision.txt: later calls use it.
     """
     with shown_to_user():
-        from components.captions import coco2017  # here, so that --help needs neither pyarrow nor httpx
-        from components.captions.download import FetchConfig, fetch_images
+        from image_finder.components.captions import coco2017  # here, so that --help needs neither pyarrow nor httpx
+        from image_finder.components.captions.download import FetchConfig, fetch_images
 
         if table and revision:
             raise click.UsageError("--table is read as it is: leave --revision out")
@@ -104,9 +104,9 @@ def check(root: Path, *, max_quarantined: float, html: Path | None, as_json: boo
     DIR holds annotations/captions_{train,val,test}*.json (COCO) or huggingface/*.parquet, and folders of images.
     The exit code is 1 when the data would be refused.
     """
-    from components.storage import write_text_atomically
-    from components.validation import check as data_check
-    from components.validation.expectations import report_html, require_valid
+    from image_finder.components.storage import write_text_atomically
+    from image_finder.components.validation import check as data_check
+    from image_finder.components.validation.expectations import report_html, require_valid
 
     report = data_check.check_folder(root, max_quarantined_share=max_quarantined)
     if html:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, get_arg
 
 import click
 
-from components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from components.home import default_library, home_root
-from components.text import shown_path, visible
+from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
+from image_finder.components.home import default_library, home_root
+from image_finder.components.text import shown_path, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from components.library.indexer import IndexOptions, IndexSummary
-    from components.library.library import Library
-    from components.library.watch import Due
+    from image_finder.components.library.indexer import IndexOptions, IndexSummary
+    from image_finder.components.library.library import Library
+    from image_finder.components.library.watch import Due
 
 _LISTED_FAILURES = 20
 _FOLDER = click.Path(path_type=Path)
@@ -95,10 +95,10 @@ def index(**options: Unpack[_Options]) -> None:
     at least half of the 20 or more images of a folder's tree are missing at once.
     """
     with shown_to_user():
-        from components.app.starter_bundle import starter_bundle
-        from components.configs import EmbeddingConfig, IndexTierConfig
-        from components.library.indexer import IndexOptions, update
-        from components.library.library import Library
+        from image_finder.components.app.starter_bundle import starter_bundle
+        from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
+        from image_finder.components.library.indexer import IndexOptions, update
+        from image_finder.components.library.library import Library
 
         # Rows are tuples, a hundred thousand and more, in no cycles: the collector would go over them again and again.
         gc.set_threshold(100_000, 20, 20)
@@ -125,9 +125,9 @@ def _watch(library: "Library", chosen: "IndexOptions", options: _Options) -> Non
     """Update now and whenever something changed, until Ctrl-C or SIGTERM. A later update that fails is tried again."""
     from dataclasses import replace
 
-    from components.library.bundles import published_ns
-    from components.library.indexer import update
-    from components.library.watch import FolderWatch, View, view_of
+    from image_finder.components.library.bundles import published_ns
+    from image_finder.components.library.indexer import update
+    from image_finder.components.library.watch import FolderWatch, View, view_of
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: _interrupt(stop))
@@ -159,8 +159,8 @@ def _watch(library: "Library", chosen: "IndexOptions", options: _Options) -> Non
 def _keep_updating(
     library: "Library", options: "IndexOptions", causes: "Iterable[Due]", warnings: "_Warnings", *, as_json: bool
 ) -> None:
-    from components.errors import FinderError
-    from components.library.indexer import update
+    from image_finder.components.errors import FinderError
+    from image_finder.components.library.indexer import update
 
     for due in causes:
         warnings.next_update()
@@ -219,7 +219,7 @@ def summary_text(summary: "IndexSummary") -> str:
     if not summary.images:
         lines.append(_nothing_found(summary))
     if summary.unsupported:
-        from components.library.unsupported import unsupported_text
+        from image_finder.components.library.unsupported import unsupported_text
 
         lines.append(f"Not supported: {unsupported_text(summary.unsupported)}")
     if summary.links_outside:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from components.home import default_index, default_library, home_root
-from components.text import shown_path, visible
+from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
+from image_finder.components.home import default_index, default_library, home_root
+from image_finder.components.text import shown_path, visible
 
 _LISTED_FAILURES = 20
 _FOLDER = click.Path(path_type=Path)
@@ -24,8 +24,8 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
     if library and index_path:
         raise click.UsageError("--library and --index exclude each other")
     with shown_to_user():
-        from components.app.champion_index import pending_change
-        from components.search.library_info import index_info
+        from image_finder.components.app.champion_index import pending_change
+        from image_finder.components.search.library_info import index_info
 
         if index_path is None and library is None and not (default_library() / "index").is_dir():
             index_path = default_index().path

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import click
 
-from components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from components.home import default_index
-from components.text import shown_path, visible
+from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
+from image_finder.components.home import default_index
+from image_finder.components.text import shown_path, visible
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from components.records.search import Hit, SearchResult
-    from components.search.finder import Finder
-    from components.search.query import Query
+    from image_finder.components.records.search import Hit, SearchResult
+    from image_finder.components.search.finder import Finder
+    from image_finder.components.search.query import Query
 
 _WEIGHTED = re.compile(r"(.*)\^(\d+\.?\d*|\.\d+)", re.DOTALL)
 _ONE_FILE = {".jpg", ".jpeg", ".png"}
@@ -122,7 +122,7 @@ def search(words: tuple[str, ...], **options: Unpack[_Options]) -> None:
     Instead of TEXT or besides it, --image and --like name images. All that is wanted counts together.
     """
     with shown_to_user():
-        from components.search.finder import Finder  # here, so that --help needs no numpy
+        from image_finder.components.search.finder import Finder  # here, so that --help needs no numpy
 
         query = _query(words, options)
         finder = Finder.open(_place(options), bundle=options["bundle_path"])
@@ -156,7 +156,7 @@ def _place(options: _Options) -> Path:
 
 
 def _query(words: tuple[str, ...], options: _Options) -> "Query":
-    from components.search.query import NEGATIVE_WEIGHT, Query
+    from image_finder.components.search.query import NEGATIVE_WEIGHT, Query
 
     text = " ".join(words)
     others = [
@@ -195,7 +195,7 @@ def _with_labels(query: "Query", finder: "Finder") -> "Query":
 
 def _term(kind: str, text: str) -> dict[str, Any]:
     """A term of a text, a file or an id, with the weight that may stand behind it."""
-    from components.search.search_options import image_bytes
+    from image_finder.components.search.search_options import image_bytes
 
     found = None if kind == "image" and Path(text).exists() else _WEIGHTED.fullmatch(text)
     what = found[1] if found else text
@@ -204,7 +204,7 @@ def _term(kind: str, text: str) -> dict[str, Any]:
 
 
 def _show(result: "SearchResult") -> None:
-    from components.app.tables import hits_table
+    from image_finder.components.app.tables import hits_table
 
     if not result.hits:
         return
@@ -250,8 +250,8 @@ def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], tu
     """Write the overlays of the hits: of the first to a file, or of all to a folder."""
     import io
 
-    from components.errors import ImageError
-    from components.storage import write_bytes_atomically
+    from image_finder.components.errors import ImageError
+    from image_finder.components.storage import write_bytes_atomically
 
     single = path.suffix.lower() in _ONE_FILE and not path.is_dir()
     n_written, n_plain = 0, 0

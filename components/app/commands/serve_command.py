@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from components.app.commands.index_command import RESCAN_S, RESCAN_VARIABLE
-from components.app.error_boundary import shown_to_user
-from components.app.token_file import read_token
-from components.errors import ConfigError
-from components.home import default_index, default_library
+from image_finder.components.app.commands.index_command import RESCAN_S, RESCAN_VARIABLE
+from image_finder.components.app.error_boundary import shown_to_user
+from image_finder.components.app.token_file import read_token
+from image_finder.components.errors import ConfigError
+from image_finder.components.home import default_index, default_library
 
 if TYPE_CHECKING:
-    from components.search.finder import Finder
+    from image_finder.components.search.finder import Finder
 
 TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 
@@ -72,11 +72,11 @@ def serve(
     reports "polling" where the system does not report changes and the folders are looked through at intervals.
     """
     with shown_to_user():
-        from components.app.api.server import run
-        from components.app.api.server_logs import configure_logging
-        from components.app.api.settings import Settings
-        from components.app.watcher import Watcher, Watching
-        from components.search.finder import Finder
+        from image_finder.components.app.api.server import run
+        from image_finder.components.app.api.server_logs import configure_logging
+        from image_finder.components.app.api.settings import Settings
+        from image_finder.components.app.watcher import Watcher, Watching
+        from image_finder.components.search.finder import Finder
 
         if library and index_path:
             raise ConfigError("--library and --index are both given, one of them is searched; leave the other out")

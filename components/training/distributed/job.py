@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from components import errors
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig, first_fault
-from components.errors import ConfigError, FinderError, ProcessError, StorageError
-from components.records.base import Record
-from components.records.training import EpochRecord
-from components.storage import write_errors, write_text_atomically
+from image_finder.components import errors
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig, first_fault
+from image_finder.components.errors import ConfigError, FinderError, ProcessError, StorageError
+from image_finder.components.records.base import Record
+from image_finder.components.records.training import EpochRecord
+from image_finder.components.storage import write_errors, write_text_atomically
 
 if TYPE_CHECKING:
-    from components.training.trainer import CaptionedImages, FeatureSettings
+    from image_finder.components.training.trainer import CaptionedImages, FeatureSettings
 
 _PARTS = ("train", "val")
 _JOB, _EPOCHS, _FAILURE, _LOCK = "job.json", "epochs.jsonl", "failure.json", "running.lock"
@@ -52,7 +52,7 @@ class Job(Record):
 
 
 class Failure(Record):
-    """Why a process, or the whole, ended. error: name of a class of components.errors; "" for any other."""
+    """Why a process, or the whole, ended. error: name of a class of image_finder.components.errors; "" for any other."""
 
     error: str
     message: str
@@ -112,7 +112,7 @@ def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages
     """The train and val tables of a job."""
     import pandas as pd
 
-    from components.training.trainer import CaptionedImages
+    from image_finder.components.training.trainer import CaptionedImages
 
     train, val = (
         CaptionedImages(
@@ -127,7 +127,7 @@ def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages
 
 def feature_settings(job: Job) -> "FeatureSettings":
     """Where the job's features are cached and how they are computed."""
-    from components.training.trainer import FeatureSettings
+    from image_finder.components.training.trainer import FeatureSettings
 
     return FeatureSettings(job.cache_dir, job.embedding, job.progress)
 

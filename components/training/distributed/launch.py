@@ -1,6 +1,6 @@
 """Launcher: starts the processes of a training job on one host with torch's elastic launcher, and says why they ended.
 
-    python -m components.training.distributed.launch JOB [--within SECONDS]
+    python -m image_finder.components.training.distributed.launch JOB [--within SECONDS]
 
 The training step runs it on its own host. With training.hosts above 1 this command is run on each other host as well,
 once, before the step or after it: it waits until JOB is there and the step's host answers at training.rendezvous, which
@@ -31,11 +31,11 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from components.configs import TrainingConfig
-from components.errors import ConfigError, FinderError, ProcessError, StorageError
-from components.training.distributed import job as jobs
-from components.training.distributed.job import Failure, Job
-from components.training.distributed.lifeline import when_stdin_ends
+from image_finder.components.configs import TrainingConfig
+from image_finder.components.errors import ConfigError, FinderError, ProcessError, StorageError
+from image_finder.components.training.distributed import job as jobs
+from image_finder.components.training.distributed.job import Failure, Job
+from image_finder.components.training.distributed.lifeline import when_stdin_ends
 
 _GATHER_S = 900  # for all hosts to be there
 _LOOK_EVERY_S = 1.0
@@ -130,7 +130,7 @@ def launch(folder: Path, config: TrainingConfig, *, attached: bool) -> None:
     options = ["--attached"] if attached else []
     try:
         elastic_launch(torch_config, sys.executable)(
-            "-m", "components.training.distributed.worker", str(folder), *options
+            "-m", "image_finder.components.training.distributed.worker", str(folder), *options
         )
     except ChildFailedError as error:
         raise cause(error.failures, jobs.failures(folder)).as_error() from error

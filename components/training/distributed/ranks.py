@@ -16,8 +16,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional
 
-from components.configs import TrainingConfig
-from components.errors import ConfigError, ProcessError
+from image_finder.components.configs import TrainingConfig
+from image_finder.components.errors import ConfigError, ProcessError
 
 # Whoever waits for rank 0's validation or features waits on a connection that breaks when rank 0 dies, and under a
 # launcher that then ends all: this limit only has to be longer than any of both takes.

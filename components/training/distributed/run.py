@@ -1,26 +1,25 @@
 """Training in as many processes as the config says, on one host or several; the caller's process only waits.
 
-One process: this one. Several: a launcher is started (components.training.distributed.launch), which starts the processes
-(components.training.distributed.worker), and their epochs and their failure are told here. Nothing of it outlives this process.
+One process: this one. Several: a launcher is started (image_finder.components.training.distributed.launch), which starts the processes
+(image_finder.components.training.distributed.worker), and their epochs and their failure are told here. Nothing of it outlives this process.
 """
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.configs import ModelConfig, TrainingConfig
-from components.encoders.checkpoint import Checkpoint
-from components.errors import ProcessError
-from components.training import trainer
-from components.training.distributed import job as jobs
-from components.training.distributed.job import Job
-from components.training.distributed.ranks import require_gpus
-from components.training.loop import OnEpoch, pick_device
-from components.training.trainer import CaptionedImages, FeatureSettings
+from image_finder.components.configs import ModelConfig, TrainingConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.errors import ProcessError
+from image_finder.components.training import trainer
+from image_finder.components.training.distributed import job as jobs
+from image_finder.components.training.distributed.job import Job
+from image_finder.components.training.distributed.ranks import require_gpus
+from image_finder.components.training.loop import OnEpoch, pick_device
+from image_finder.components.training.trainer import CaptionedImages, FeatureSettings
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def train_checkpoint(
     )
     with jobs.new_job(job, (train_data, val_data)) as folder:
         if training.hosts > 1:
-            command = f"{sys.executable} -m components.training.distributed.launch {folder}"
+            command = f"{sys.executable} -m image_finder.components.training.distributed.launch {folder}"
             logger.warning("each of the other %d hosts is to run: %s", training.hosts - 1, command)
         _run(folder, on_epoch)
     return Checkpoint.open(path)
@@ -97,13 +96,10 @@ def _run(folder: Path, on_epoch: OnEpoch) -> None:
 @contextmanager
 def _launcher(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """The launcher as a child whose standard input is its lifeline; afterwards it and its processes are gone."""
-    root = str(Path(__file__).resolve().parents[3])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "components.training.distributed.launch", str(folder), "--attached"],
+        [sys.executable, "-m", "image_finder.components.training.distributed.launch", str(folder), "--attached"],
         stdin=subprocess.PIPE,
         stdout=2,  # standard output is for results
-        env={**os.environ, "PYTHONPATH": paths},
         start_new_session=True,  # Ctrl-C ends it by way of this process
     )
     try:

@@ -6,7 +6,7 @@ Only a trunk that learns as a whole needs it; all others keep their pre-trained 
 from timm.layers.norm_act import SyncBatchNormAct, convert_sync_batchnorm
 from torch import Tensor, nn
 
-from components.training.distributed.ranks import summed
+from image_finder.components.training.distributed.ranks import summed
 
 
 def share_batch_norms(model: nn.Module) -> None:

@@ -1,6 +1,6 @@
-"""Worker: one process of a training job, as torch's launcher starts it: python -m components.training.distributed.worker JOB.
+"""Worker: one process of a training job, as torch's launcher starts it: python -m image_finder.components.training.distributed.worker JOB.
 
-The launcher sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. See components.training.distributed.launch.
+The launcher sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. See image_finder.components.training.distributed.launch.
 """
 
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from components.errors import ConfigError, FinderError
-from components.training.distributed import job as jobs
-from components.training.distributed.job import Failure
-from components.training.distributed.lifeline import when_stdin_ends
+from image_finder.components.errors import ConfigError, FinderError
+from image_finder.components.training.distributed import job as jobs
+from image_finder.components.training.distributed.job import Failure
+from image_finder.components.training.distributed.lifeline import when_stdin_ends
 
 
 @click.command()
@@ -39,14 +39,14 @@ def main(folder: Path, *, attached: bool) -> None:
 
 def work(folder: Path, job: jobs.Job) -> None:
     """Join the other processes and train. Raises ConfigError outside of a launcher, and as train_checkpoint does."""
-    from components.training.distributed.ranks import Place, joined
-    from components.training.trainer import train_checkpoint
+    from image_finder.components.training.distributed.ranks import Place, joined
+    from image_finder.components.training.trainer import train_checkpoint
 
     try:
         place = Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     except KeyError as error:
         raise ConfigError(
-            f"{error} is not set: python -m components.training.distributed.launch starts this"
+            f"{error} is not set: python -m image_finder.components.training.distributed.launch starts this"
         ) from error
     train_data, val_data = jobs.read_data(folder, job)
     with joined(place, job.training) as ranks:

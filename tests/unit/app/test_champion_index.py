@@ -5,11 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from components.app.champion_index import NOTE, ChampionNote, indices_of, note_champion, pending_change
-from components.app.cli import main
-from components.index.index import VectorIndex
-from components.index.publish import default_bundle, publish
-from components.storage import write_text_atomically
+from image_finder.components.app.champion_index import NOTE, ChampionNote, indices_of, note_champion, pending_change
+from image_finder.components.app.cli import main
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.index.publish import default_bundle, publish
+from image_finder.components.storage import write_text_atomically
 
 NEWER = "f" * 64
 

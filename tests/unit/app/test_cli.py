@@ -7,9 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from components.app.cli import main
-from components.app.error_boundary import shown_to_user
-from components.errors import QueryError
+from image_finder.components.app.cli import main
+from image_finder.components.app.error_boundary import shown_to_user
+from image_finder.components.errors import QueryError
 from tests.support.checkout import CHECKOUT
 
 
@@ -44,7 +44,7 @@ def test_help_lists_every_command_with_its_first_line():
 
 def test_help_imports_nothing_heavy():
     program = (
-        "import sys\nfrom components.app.cli import main\ntry:\n    main(['--help'])\nfinally:\n    "
+        "import sys\nfrom image_finder.components.app.cli import main\ntry:\n    main(['--help'])\nfinally:\n    "
         "print([n for n in ('torch', 'zenml', 'mlflow', 'pandas', 'onnxruntime', 'numpy') if n in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -68,7 +68,7 @@ def test_an_unknown_command_is_answered_with_what_looks_like_it():
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
-        ("from components.errors import DataError; raise DataError('a  b\\nc')", 1, "Error: a  b\\nc\n"),
+        ("from image_finder.components.errors import DataError; raise DataError('a  b\\nc')", 1, "Error: a  b\\nc\n"),
         ("raise KeyboardInterrupt", 130, "stopped; the same command goes on where it was\n"),
         ("raise ModuleNotFoundError('no', name='torch.nn')", 1, "Error: this command needs torch, which is not installed: pip install 'text-guided-image-finder[pipeline]'\n"),
         ("raise ModuleNotFoundError('no', name='onnxruntime')", 1, "Error: this command needs onnxruntime, which is not installed: pip install 'text-guided-image-finder[search]'\n"),
@@ -86,7 +86,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(tmp_path, monkeypatch, offer
     name = make(tmp_path, monkeypatch, "command_faulty", COMMAND + "raise ZeroDivisionError")
     offer("go", f"{name}:go")
     assert isinstance(CliRunner().invoke(main, ["go"]).exception, ZeroDivisionError)
-    name = make(tmp_path, monkeypatch, "command_own", COMMAND + "import components.absent")
+    name = make(tmp_path, monkeypatch, "command_own", COMMAND + "import image_finder.absent")
     offer("go", f"{name}:go")
     assert isinstance(CliRunner().invoke(main, ["go"]).exception, ModuleNotFoundError)
 

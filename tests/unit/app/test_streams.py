@@ -14,7 +14,7 @@ MISSING = "Error: no index at /nowhere: index.json is missing; build one with 'i
 
 def shell(line, **environment):
     """Exit code, stdout and stderr of a line of bash in which $IF is the command."""
-    command = f"{sys.executable} -m components.app.cli"
+    command = f"{sys.executable} -m image_finder"
     done = subprocess.run(
         ["bash", "-c", line.replace("$IF", command)],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
@@ -49,7 +49,7 @@ def test_a_stream_that_cannot_be_written_ends_a_command_with_its_exit_code(line,
 
 def test_files_never_get_the_number_of_a_closed_stream():
     program = (
-        "import os, click\nfrom components.app.cli import main\n@main.command('probe')\ndef probe():\n"
+        "import os, click\nfrom image_finder.components.app.cli import main\n@main.command('probe')\ndef probe():\n"
         "    opened = os.open('/dev/zero', os.O_RDONLY)\n    os._exit(opened)\n"
         "main.get_command = lambda ctx, name: probe\nmain(['probe'])"
     )

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from components.app.token_file import read_token
-from components.errors import ConfigError
+from image_finder.components.app.token_file import read_token
+from image_finder.components.errors import ConfigError
 
 TOKEN = "correct-horse-battery-staple"
 

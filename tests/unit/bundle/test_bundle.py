@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from components.bundle.bundle import (
+from image_finder.components.bundle.bundle import (
     IMAGE_ENCODER,
     MANIFEST,
     PREPROCESS,
@@ -14,10 +14,10 @@ from components.bundle.bundle import (
     VOCABULARY,
     Bundle,
 )
-from components.captions.vocabulary import Vocabulary
-from components.errors import BundleError
-from components.index.publish import keep_bundle
-from components.storage import sealed, unsealed
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.errors import BundleError
+from image_finder.components.index.publish import keep_bundle
+from image_finder.components.storage import sealed, unsealed
 
 FILES = (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from components.bundle.bundle import IMAGE_ENCODER, Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.bundle.onnx_session import open_session
-from components.errors import BundleError, ConfigError
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.bundle.onnx_session import open_session
+from image_finder.components.errors import BundleError, ConfigError
 
 
 def test_words_and_images_of_one_colour_meet(colour_bundle):

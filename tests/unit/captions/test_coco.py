@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.captions.coco import part_files, read_captions
-from components.captions.splits import split_captions
-from components.configs import DatasetConfig, SplitConfig
-from components.errors import ConfigError, DataError
-from pipelines import run_config
+from image_finder.components.captions.coco import part_files, read_captions
+from image_finder.components.captions.splits import split_captions
+from image_finder.components.configs import DatasetConfig, SplitConfig
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.pipelines import run_config
 
 COLUMNS = {
     "image_id": "int64",

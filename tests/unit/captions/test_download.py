@@ -21,10 +21,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from components.app.commands.data_commands import data
-from components.captions import coco2017
-from components.captions.download import FetchConfig, ImageRequest, fetch_images
-from components.errors import DataError, StorageError
+from image_finder.components.app.commands.data_commands import data
+from image_finder.components.captions import coco2017
+from image_finder.components.captions.download import FetchConfig, ImageRequest, fetch_images
+from image_finder.components.errors import DataError, StorageError
 from tests.support.checkout import CHECKOUT
 from tests.support.hub_server import hub_server
 
@@ -599,7 +599,7 @@ def test_table_of_the_hub_is_read_by_its_name_and_split(server, tmp_path, monkey
 
 
 def test_hub_out_of_reach_is_one_line_that_names_the_way_out(tmp_path):
-    program = "from components.app.commands.data_commands import data; data()"
+    program = "from image_finder.components.app.commands.data_commands import data; data()"
     arguments = ["fetch", "coco2017", "--split", "train", "--to", tmp_path / "coco"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", program, *arguments]
@@ -615,10 +615,10 @@ FETCHES = """
 import sys
 from pathlib import Path
 from click.testing import CliRunner
-from components.app.commands.data_commands import data
-from components.configs import DatasetConfig
-from components.captions.coco import read_captions
-from components.errors import FinderError
+from image_finder.components.app.commands.data_commands import data
+from image_finder.components.configs import DatasetConfig
+from image_finder.components.captions.coco import read_captions
+from image_finder.components.errors import FinderError
 sys.stdin.readline()
 for options in (["--limit", "2"], [], ["--revision", "b" * 40]):
     done = CliRunner().invoke(data, ["fetch", "coco2017", "--split", "validation", "--to", "coco", "--json", *options])
@@ -706,7 +706,7 @@ def test_stopped_run_leaves_whole_images_and_parts_and_goes_on_from_them(server,
     table = write_parquet(tmp_path / "table.parquet", requests)
     folder = tmp_path / "coco" / "val2017"
     arguments = ["fetch", "coco2017", "--split", "validation", "--to", tmp_path / "coco", "--table", table]
-    program = "from components.app.commands.data_commands import data; data()"
+    program = "from image_finder.components.app.commands.data_commands import data; data()"
     command = [sys.executable, "-c", program, *arguments, "--workers", "2", "--timeout", "120"]
     process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     halves = {folder / f"{image_id}.jpg.part": len(jpeg(image_id)) // 2 for image_id in (11, 12)}

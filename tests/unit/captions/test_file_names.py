@@ -4,8 +4,8 @@ import unicodedata
 
 import pytest
 
-from components.captions.file_names import ImageNames, leads_out, plain_name
-from components.errors import DataError
+from image_finder.components.captions.file_names import ImageNames, leads_out, plain_name
+from image_finder.components.errors import DataError
 
 NFD = unicodedata.normalize("NFD", "käfer.jpg")
 

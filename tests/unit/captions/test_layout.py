@@ -1,7 +1,7 @@
 import pytest
 
-from components.captions.layout import detect_layout
-from components.errors import DataError
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.errors import DataError
 
 
 def make(root, *names):

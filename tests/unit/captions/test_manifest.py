@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.captions.coco import read_captions
-from components.captions.manifest import build_manifest, inspect_images, quick_fingerprint
-from components.configs import DatasetConfig, PartConfig
-from components.errors import StorageError
+from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.manifest import build_manifest, inspect_images, quick_fingerprint
+from image_finder.components.configs import DatasetConfig, PartConfig
+from image_finder.components.errors import StorageError
 
 PARTS = {
     part: {"annotations": f"annotations/captions_{part}2017.json", "images": f"{part}2017"} for part in ("train", "val")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.captions.splits import split_captions
-from components.configs import SplitConfig
-from components.errors import DataError
+from image_finder.components.captions.splits import split_captions
+from image_finder.components.configs import SplitConfig
+from image_finder.components.errors import DataError
 
 
 def captions_of(image_ids, part="train", per_image=2, first_caption=0):

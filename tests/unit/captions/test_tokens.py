@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from components.captions.tokens import Tokenizer, packaged_tokenizer_json
-from components.errors import BundleError
+from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
+from image_finder.components.errors import BundleError
 
 START, END = 101, 102
 

@@ -1,6 +1,6 @@
 import pytest
 
-from components.captions.vocabulary import Vocabulary
+from image_finder.components.captions.vocabulary import Vocabulary
 
 CAPTIONS = [
     "A dog's ball, and a T-shirt.",

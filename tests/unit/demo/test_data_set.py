@@ -6,13 +6,13 @@ import pytest
 import resvg_py
 from PIL import Image
 
-from components.demo import data_set as demo
-from components.demo.backgrounds import BACKGROUNDS
-from components.demo.data_set import compose_demo, draw_scene
-from components.demo.objects import Noun, all_things, with_article
-from components.demo.scenes import Group, Scene, distinct_scenes, five_captions
-from components.errors import ConfigError, DataError
-from components.storage import hash_directory
+from image_finder.components.demo import data_set as demo
+from image_finder.components.demo.backgrounds import BACKGROUNDS
+from image_finder.components.demo.data_set import compose_demo, draw_scene
+from image_finder.components.demo.objects import Noun, all_things, with_article
+from image_finder.components.demo.scenes import Group, Scene, distinct_scenes, five_captions
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.storage import hash_directory
 
 IMAGES = 24
 

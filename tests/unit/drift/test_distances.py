@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from components.drift import distances
-from components.drift.caption_words import (
+from image_finder.components.drift import distances
+from image_finder.components.drift.caption_words import (
     commonest_words,
     image_words,
     images_with_word,
@@ -17,7 +17,7 @@ from components.drift.caption_words import (
     unseen_shares,
     word_frequencies,
 )
-from components.drift.divisions import compare_with_chance
+from image_finder.components.drift.divisions import compare_with_chance
 
 
 def of_division(statistic, n_first, n_second):

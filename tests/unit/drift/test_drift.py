@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.configs import DriftConfig, EmbeddingConfig
-from components.drift.drift import Compared, report_drift
-from components.drift.reference import DriftReference, TrainedOn, write_reference
-from components.drift.report import require_no_drift, verdict
-from components.drift.report_page import drift_figure, report_html
-from components.drift.sample import CaptionedFile, Sampler
-from components.errors import ConfigError, DataError, QualityError, StorageError
-from components.storage import sha256_of_bytes, sha256_of_file
+from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.drift.drift import Compared, report_drift
+from image_finder.components.drift.reference import DriftReference, TrainedOn, write_reference
+from image_finder.components.drift.report import require_no_drift, verdict
+from image_finder.components.drift.report_page import drift_figure, report_html
+from image_finder.components.drift.sample import CaptionedFile, Sampler
+from image_finder.components.errors import ConfigError, DataError, QualityError, StorageError
+from image_finder.components.storage import sha256_of_bytes, sha256_of_file
 
 SMALL = {"reference_images": 90, "compared_images": 60, "min_images": 20}
 SENTENCES = ("a {} thing on paper", "there is one {} thing", "a {} thing on the {} table")

@@ -9,11 +9,11 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from components.app.api.server_logs import configure_logging
-from components.configs import DriftConfig
-from components.drift.drift import report_drift
-from components.drift.search_log import find_logs, read_log
-from components.errors import DataError
+from image_finder.components.app.api.server_logs import configure_logging
+from image_finder.components.configs import DriftConfig
+from image_finder.components.drift.drift import report_drift
+from image_finder.components.drift.search_log import find_logs, read_log
+from image_finder.components.errors import DataError
 
 TODAY = date(2026, 11, 24)
 
@@ -22,7 +22,7 @@ def line(day, matched, **changes):
     facts = {
         "time": f"{day} 09:30:00,123",
         "level": "INFO",
-        "logger": "components.app.api.server_logs",
+        "logger": "image_finder.components.app.api.server_logs",
         "message": "request",
         "request_id": "0123456789abcdef",
         "method": "GET",
@@ -48,7 +48,7 @@ def write_days(path, shares, *, queries=100):
 @pytest.fixture
 def log_stream():
     """The server's own logging into a text; afterwards the loggers are as before."""
-    names = ("components", "uvicorn.error", "asyncio", "py.warnings")
+    names = ("image_finder", "uvicorn.error", "asyncio", "py.warnings")
     before = [(logging.getLogger(name), vars(logging.getLogger(name)).copy()) for name in names]
     stream = io.StringIO()
     configure_logging(stream)

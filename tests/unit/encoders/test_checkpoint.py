@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from components.configs import ModelConfig
-from components.encoders import checkpoint as module
-from components.encoders.checkpoint import Checkpoint, CheckpointManifest, save_checkpoint
-from components.errors import BundleError
-from components.storage import sha256_of_file
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders import checkpoint as module
+from image_finder.components.encoders.checkpoint import Checkpoint, CheckpointManifest, save_checkpoint
+from image_finder.components.errors import BundleError
+from image_finder.components.storage import sha256_of_file
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from components.configs import ModelConfig
-from components.encoders.dual_encoder import assemble
-from components.errors import ConfigError
-from components.training.trainer import untrained
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.dual_encoder import assemble
+from image_finder.components.errors import ConfigError
+from image_finder.components.training.trainer import untrained
 
 
 def test_logits_are_scaled_cosines(tiny_assembled, pixels):

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from components.configs import HubConfig, ModelConfig
-from components.encoders.hubness import SCALE, HubCorrection, lifted_texts, plain_vectors
-from components.training.trainer import untrained
+from image_finder.components.configs import HubConfig, ModelConfig
+from image_finder.components.encoders.hubness import SCALE, HubCorrection, lifted_texts, plain_vectors
+from image_finder.components.training.trainer import untrained
 
 DIM = 16
 

@@ -6,9 +6,9 @@ import timm
 import torch
 from PIL import Image
 
-from components.configs import ModelConfig
-from components.encoders.image_tower import ImageTower
-from components.errors import ConfigError
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.image_tower import ImageTower
+from image_finder.components.errors import ConfigError
 
 LOOKS = ("whole", "mirrored", "centre")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

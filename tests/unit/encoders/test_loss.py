@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from components.encoders.loss import LogitScale, contrastive_loss
+from image_finder.components.encoders.loss import LogitScale, contrastive_loss
 
 
 def test_with_one_caption_each_it_is_clips_symmetric_cross_entropy():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
-from components.configs import ModelConfig
-from components.encoders.text_tower import TextTower
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.text_tower import TextTower
 
 
 def trunk(kind):

@@ -10,8 +10,8 @@ import pytest
 import timm
 import torch
 
-from components.configs import ImageTowerConfig, TextTowerConfig
-from components.encoders.weights import (
+from image_finder.components.configs import ImageTowerConfig, TextTowerConfig
+from image_finder.components.encoders.weights import (
     load_image_trunk,
     load_text_trunk,
     load_tokenizer_json,
@@ -19,8 +19,8 @@ from components.encoders.weights import (
     text_trunk_from_json,
     text_trunk_json,
 )
-from components.errors import ConfigError, DataError
-from components.images.preprocess import Preprocess
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.images.preprocess import Preprocess
 from tests.support.checkout import CHECKOUT
 
 PINNED, NEWER, ABSENT = "a" * 40, "b" * 40, "c" * 40
@@ -100,7 +100,7 @@ def test_weights_that_no_package_holds_are_refused():
 
 
 def test_the_packaged_text_trunk_puts_like_sentences_together():
-    from components.captions.tokens import Tokenizer
+    from image_finder.components.captions.tokens import Tokenizer
 
     trunk = load_text_trunk(TextTowerConfig())
     tokens = Tokenizer(load_tokenizer_json(TextTowerConfig()), 64)(
@@ -131,7 +131,7 @@ def test_a_hub_trunk_is_served_from_a_local_folder_with_its_weights_and_tokenize
         ],
         state["embeddings.word_embeddings.weight"],
     )
-    from components.captions.tokens import Tokenizer, packaged_tokenizer_json
+    from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
 
     texts = ["A man's dog, running!", ""]
     ours = Tokenizer(load_tokenizer_json(config), 16)(texts)
@@ -162,9 +162,9 @@ def test_a_text_trunk_of_another_family_is_refused(tmp_path):
 HUB = """
 import sys
 from pathlib import Path
-from components.configs import ImageTowerConfig, TextTowerConfig
-from components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json, state_sha256
-from components.errors import FinderError
+from image_finder.components.configs import ImageTowerConfig, TextTowerConfig
+from image_finder.components.encoders.weights import load_image_trunk, load_text_trunk, load_tokenizer_json, state_sha256
+from image_finder.components.errors import FinderError
 for revision in sys.argv[1:]:
     image = ImageTowerConfig(trunk="test_efficientnet", weights="hub", revision=revision)
     text = TextTowerConfig(trunk="someone/tiny", weights="hub", revision=revision)

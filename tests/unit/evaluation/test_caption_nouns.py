@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.evaluation.caption_nouns import is_right, single_words, things_named, things_shown
+from image_finder.components.evaluation.caption_nouns import is_right, single_words, things_named, things_shown
 
 
 @pytest.mark.parametrize(

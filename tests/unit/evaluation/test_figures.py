@@ -9,16 +9,21 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from components.errors import DataError, StorageError
-from components.evaluation.figures import (
+from image_finder.components.errors import DataError, StorageError
+from image_finder.components.evaluation.figures import (
     query_examples,
     recall_curve,
     save_png,
     similarity_heat_map,
     training_curves,
 )
-from components.metrics.retrieval import QueryExamples, first_match_ranks, pick_examples, random_recall_at_k
-from components.records.training import EpochRecord
+from image_finder.components.metrics.retrieval import (
+    QueryExamples,
+    first_match_ranks,
+    pick_examples,
+    random_recall_at_k,
+)
+from image_finder.components.records.training import EpochRecord
 from tests.support.checkout import CHECKOUT
 
 GREEN = "#1a9641"
@@ -199,7 +204,7 @@ def test_figures_can_be_drawn_in_a_thread(tmp_path):
 
 
 def test_importing_figures_leaves_pyplot_alone():
-    code = "import sys, components.evaluation.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, image_finder.components.evaluation.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=CHECKOUT).returncode == 0
 
 

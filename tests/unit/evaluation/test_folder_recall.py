@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from components.app.cli import main
-from components.configs import EvaluationConfig
-from components.errors import DataError
-from components.evaluation.folder_recall import measure_on_folder
+from image_finder.components.app.cli import main
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.errors import DataError
+from image_finder.components.evaluation.folder_recall import measure_on_folder
 
 CONFIG = EvaluationConfig(bootstrap_samples=100)
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250), "white": (250, 250, 250)}

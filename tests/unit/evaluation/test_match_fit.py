@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from components.captions.vocabulary import Vocabulary
-from components.evaluation.caption_nouns import single_words, things_named
-from components.evaluation.match_fit import MIN_PRECISION, fit_matches
-from components.search.matching import background, count_good, match_features, model_for, query_words
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.evaluation.caption_nouns import single_words, things_named
+from image_finder.components.evaluation.match_fit import MIN_PRECISION, fit_matches
+from image_finder.components.search.matching import background, count_good, match_features, model_for, query_words
 
 WORDS = single_words()
 DIM = 256

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.bundle.onnx_session import open_session
-from components.captions.vocabulary import Vocabulary
-from components.configs import ExportConfig, ModelConfig
-from components.encoders import checkpoint as checkpoints
-from components.encoders.checkpoint import CheckpointManifest, save_checkpoint
-from components.encoders.onnx_graph import export_module
-from components.errors import BundleError
-from components.export.exporter import export_bundle, quantise_text_tower
-from components.training.trainer import untrained
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.bundle.onnx_session import open_session
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import ExportConfig, ModelConfig
+from image_finder.components.encoders import checkpoint as checkpoints
+from image_finder.components.encoders.checkpoint import CheckpointManifest, save_checkpoint
+from image_finder.components.encoders.onnx_graph import export_module
+from image_finder.components.errors import BundleError
+from image_finder.components.export.exporter import export_bundle, quantise_text_tower
+from image_finder.components.training.trainer import untrained
 
 TEXTS = ["a dog", "", "two children in red coats play in the deep snow near a frozen lake", "one", "a red circle"]
 VOCABULARY = Vocabulary.of(["a dog", "a red dog", "a red circle"])

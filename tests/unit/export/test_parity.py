@@ -5,16 +5,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from components.bundle.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.configs import EmbeddingConfig, ExportConfig, ModelConfig
-from components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, save_checkpoint
-from components.errors import QualityError
-from components.export.exporter import export_bundle
-from components.export.parity import measure_parity, require_parity
-from components.records.export import ParityReport
-from components.storage import sha256_of_file
-from components.training.trainer import FeatureSettings, checkpoint_vectors, untrained
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.configs import EmbeddingConfig, ExportConfig, ModelConfig
+from image_finder.components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, save_checkpoint
+from image_finder.components.errors import QualityError
+from image_finder.components.export.exporter import export_bundle
+from image_finder.components.export.parity import measure_parity, require_parity
+from image_finder.components.records.export import ParityReport
+from image_finder.components.storage import sha256_of_file
+from image_finder.components.training.trainer import FeatureSettings, checkpoint_vectors, untrained
 
 CONFIG = ExportConfig(parity_images=20)
 

@@ -7,21 +7,26 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
-from components import starter as box
-from components.app import starter_bundle as starter
-from components.app.commands.classify_command import classify
-from components.app.commands.index_command import index
-from components.app.commands.info_command import info
-from components.app.commands.search_command import search
-from components.bundle.bundle import Bundle
-from components.bundle.encoder import OnnxEncoder
-from components.captions.vocabulary import Vocabulary
-from components.configs import ModelConfig
-from components.encoders.checkpoint import FORMAT_VERSION, CheckpointManifest, model_tensors, save_checkpoint
-from components.errors import BundleError, ConfigError
-from components.export.starter_packing import export_starter, pack_starter, restored
-from components.records.calibration import N_QUANTILES, ScoreCalibration
-from components.training.trainer import untrained
+from image_finder.components import starter as box
+from image_finder.components.app import starter_bundle as starter
+from image_finder.components.app.commands.classify_command import classify
+from image_finder.components.app.commands.index_command import index
+from image_finder.components.app.commands.info_command import info
+from image_finder.components.app.commands.search_command import search
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.checkpoint import (
+    FORMAT_VERSION,
+    CheckpointManifest,
+    model_tensors,
+    save_checkpoint,
+)
+from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.export.starter_packing import export_starter, pack_starter, restored
+from image_finder.components.records.calibration import N_QUANTILES, ScoreCalibration
+from image_finder.components.training.trainer import untrained
 
 PACKAGED = {
     "image": {"trained_stages": 1, "pool_width": 32, "pool_heads": 4, "input_px": 96},
@@ -246,7 +251,7 @@ def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path, alb
 def test_without_torch_the_way_out_is_told(home, monkeypatch, tmp_path):
     import sys
 
-    monkeypatch.setitem(sys.modules, "components.export.starter_packing", None)
+    monkeypatch.setitem(sys.modules, "image_finder.components.export.starter_packing", None)
     with pytest.raises(BundleError, match=r"\[starter\]"):
         starter.starter_bundle()
 

@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from components.errors import StorageError
-from components.features.content_cache import ContentCache
+from image_finder.components.errors import StorageError
+from image_finder.components.features.content_cache import ContentCache
 
 
 def opened(folder, width=5, maker="m"):

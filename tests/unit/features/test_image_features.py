@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from components.configs import EmbeddingConfig, ModelConfig
-from components.errors import DataError
-from components.features import frozen_trunk as features
-from components.features.frozen_trunk import (
+from image_finder.components.configs import EmbeddingConfig, ModelConfig
+from image_finder.components.errors import DataError
+from image_finder.components.features import frozen_trunk as features
+from image_finder.components.features.frozen_trunk import (
     extract_image_features,
     extract_text_features,
     image_features_cache,
     text_features_cache,
 )
-from components.storage import sha256_of_file
-from components.training.sources import (
+from image_finder.components.storage import sha256_of_file
+from image_finder.components.training.sources import (
     CachedImages,
     CachedTexts,
     DecodedImages,
@@ -25,7 +25,7 @@ from components.training.sources import (
     embed_all,
     embed_rows,
 )
-from components.training.trainer import CaptionedImages, FeatureSettings, extract_features, untrained
+from image_finder.components.training.trainer import CaptionedImages, FeatureSettings, extract_features, untrained
 
 CPU = EmbeddingConfig(device="cpu", batch_images=8)
 
@@ -93,7 +93,7 @@ def test_cached_text_features_are_torchs_to_half_precision(tiny_assembled, tmp_p
     texts = ["a dog", "two dogs play in the deep snow " * 3, "", "a dog", "naïve 鳥"]
     cache = text_features_cache(tiny_assembled, tmp_path)
     extract_text_features(tiny_assembled, texts, cache, CPU)
-    from components.features.text_features import text_keys
+    from image_finder.components.features.text_features import text_keys
 
     rows = np.array([4, 0, 1, 2, 3])
     cached = CachedTexts(cache, text_keys(texts))
@@ -112,7 +112,7 @@ def test_vectors_come_in_the_order_asked_for_whatever_is_read_first(tiny_assembl
     texts = ["two dogs play in the deep snow " * 3, "a dog", "a man rides a horse", "a dog", "red", "a cat on a mat"]
     cache = text_features_cache(tiny_assembled, tmp_path)
     extract_text_features(tiny_assembled, texts, cache, CPU)
-    from components.features.text_features import text_keys
+    from image_finder.components.features.text_features import text_keys
 
     source = CachedTexts(cache, text_keys(texts)) if stored else TokenisedTexts(texts, tiny_assembled.tokenizer)
     paths = [scenes.root / "100.png", scenes.root / "101.png", scenes.root / "102.png"]

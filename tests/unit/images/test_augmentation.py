@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.errors import ImageError
-from components.images.augmentation import View
-from components.images.preprocess import Preprocess
+from image_finder.components.errors import ImageError
+from image_finder.components.images.augmentation import View
+from image_finder.components.images.preprocess import Preprocess
 
 PREPROCESS = Preprocess(input_px=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

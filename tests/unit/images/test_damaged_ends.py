@@ -11,15 +11,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageCms, PngImagePlugin
 
-from components.app.cli import main
-from components.captions.manifest import inspect_images
-from components.configs import EmbeddingConfig
-from components.errors import ImageError
-from components.images.augmentation import View
-from components.images.cut_jpeg import completed
-from components.images.images import load_for_display, load_rgb, read_exif, with_image
-from components.images.preprocess import Preprocess
-from components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
+from image_finder.components.app.cli import main
+from image_finder.components.captions.manifest import inspect_images
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import ImageError
+from image_finder.components.images.augmentation import View
+from image_finder.components.images.cut_jpeg import completed
+from image_finder.components.images.images import load_for_display, load_rgb, read_exif, with_image
+from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
 
 KINDS = {
     "baseline": {},

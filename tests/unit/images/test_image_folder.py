@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import ConfigError, DataError
-from components.images.image_folder import ImageFolder, shown_uri, uri_below
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.images.image_folder import ImageFolder, shown_uri, uri_below
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
 
 
 @pytest.fixture

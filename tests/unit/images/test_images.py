@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from components.errors import DataError, ImageError
-from components.images import images
-from components.images.images import find_images, image_size, load_for_display, load_rgb
+from image_finder.components.errors import DataError, ImageError
+from image_finder.components.images import images
+from image_finder.components.images.images import find_images, image_size, load_for_display, load_rgb
 from tests.support.checkout import CHECKOUT
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -513,7 +513,7 @@ def test_every_real_photograph_decodes_whole_and_smaller(shared_data):
 
 def test_module_imports_neither_pandas_nor_torch_nor_pi_heif():
     code = (
-        "import sys; import components.images.images; "
+        "import sys; import image_finder.components.images.images; "
         "sys.exit(any(name in sys.modules for name in ('pandas', 'torch', 'pyarrow', 'pi_heif')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path.cwd()).returncode == 0

@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from components import moments
-from components.app.cli import main
-from components.captions.manifest import inspect_images
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import ImageError
-from components.images import images, preprocess
-from components.images.exif import image_facts
-from components.images.image_folder import ImageFolder
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
+from image_finder.components import moments
+from image_finder.components.app.cli import main
+from image_finder.components.captions.manifest import inspect_images
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.errors import ImageError
+from image_finder.components.images import images, preprocess
+from image_finder.components.images.exif import image_facts
+from image_finder.components.images.image_folder import ImageFolder
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
 
 # What a disk may report: ext4 keeps the years 1901 to 2446, other file systems every number of 64 bits.
 YEAR_2300, YEAR_1901, BEFORE_1970 = 10_413_792_000, -2_147_483_648, -1

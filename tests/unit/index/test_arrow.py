@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.index.arrow import bools, moment_scalar, number_scalar, numbers, text_scalar
+from image_finder.components.index.arrow import bools, moment_scalar, number_scalar, numbers, text_scalar
 from tests.support.checkout import CHECKOUT
 
 
@@ -53,7 +53,7 @@ def test_pandas_stays_out():
     program = (
         "import sys, numpy as np, pyarrow as pa, pyarrow.compute as pc\n"
         "from datetime import datetime\n"
-        "from components.index.arrow import *\n"
+        "from image_finder.components.index.arrow import *\n"
         "texts = pa.chunked_array([pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(bytes(8)), pa.py_buffer(b'')])])\n"
         "assert bools(pc.equal(texts, text_scalar(''))).tolist() == [True]\n"
         "moment_scalar(datetime(2024, 1, 1)), number_scalar(3, pa.int32())\n"

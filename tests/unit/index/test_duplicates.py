@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.index.duplicates import NEAR_BITS, NEAR_COSINE, fold
+from image_finder.components.index.duplicates import NEAR_BITS, NEAR_COSINE, fold
 
 
 def plainly_folded(hashes, vectors):

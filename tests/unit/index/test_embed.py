@@ -10,13 +10,13 @@ from datetime import UTC
 import numpy as np
 import pytest
 
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import DataError, QualityError, StorageError
-from components.index.embed import embed_gallery
-from components.index.gallery import Gallery, read_gallery
-from components.index.index import VectorIndex, item_id
-from components.index.vector_cache import vector_cache
-from components.storage import hash_directory, sha256_of_file
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.errors import DataError, QualityError, StorageError
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import Gallery, read_gallery
+from image_finder.components.index.index import VectorIndex, item_id
+from image_finder.components.index.vector_cache import vector_cache
+from image_finder.components.storage import hash_directory, sha256_of_file
 from tests.support.checkout import CHECKOUT
 
 CONFIG = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
@@ -25,12 +25,12 @@ CONFIG = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
 CHILD = """
 import os, resource, signal, sys
 from pathlib import Path
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import FinderError
-from components.features.content_cache import ContentCache
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.errors import FinderError
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
 bundle, images, index, cache, hurt, much = sys.argv[1:]
 if hurt == "kill":
     append, left = ContentCache.append, [int(much)]

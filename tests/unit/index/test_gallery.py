@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from components.configs import GalleryConfig
-from components.errors import ConfigError, DataError
-from components.index.gallery import read_gallery
+from image_finder.components.configs import GalleryConfig
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.index.gallery import read_gallery
 
 
 def write_annotations(path, images, annotations):

@@ -1,7 +1,13 @@
 import pytest
 
-from components.errors import StorageError
-from components.index.generations import POINTER, current_generation, is_published_root, new_generation, point_to
+from image_finder.components.errors import StorageError
+from image_finder.components.index.generations import (
+    POINTER,
+    current_generation,
+    is_published_root,
+    new_generation,
+    point_to,
+)
 
 
 def write(root, text):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import BundleError, IndexMismatchError, QueryError, StorageError
-from components.index import exact
-from components.index.index import (
+from image_finder.components.errors import BundleError, IndexMismatchError, QueryError, StorageError
+from image_finder.components.index import exact
+from image_finder.components.index.index import (
     FORMAT_VERSION,
     ITEM_SCHEMA,
     ITEMS,
@@ -22,7 +22,7 @@ from components.index.index import (
     read_manifest,
     write_index,
 )
-from components.storage import sealed, unsealed
+from image_finder.components.storage import sealed, unsealed
 
 
 def manifest_of(count, dim, **values):

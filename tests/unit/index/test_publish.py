@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from components.errors import StorageError
-from components.index.generations import POINTER, generations
-from components.index.index import MANIFEST, VECTORS, VectorIndex, is_sealed
-from components.index.publish import bundle_in_force, default_bundle, restore
-from components.storage import unsealed
+from image_finder.components.errors import StorageError
+from image_finder.components.index.generations import POINTER, generations
+from image_finder.components.index.index import MANIFEST, VECTORS, VectorIndex, is_sealed
+from image_finder.components.index.publish import bundle_in_force, default_bundle, restore
+from image_finder.components.storage import unsealed
 
 
 @pytest.fixture

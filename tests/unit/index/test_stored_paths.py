@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from components.configs import EmbeddingConfig
-from components.errors import BundleError
-from components.index import stored_paths
-from components.index.generations import current_generation
-from components.index.index import VectorIndex, read_manifest
-from components.library.catalog import Catalog
-from components.library.indexer import IndexOptions, update
-from components.library.library import Library
-from components.search.engine import SearchEngine
-from components.search.finder import Finder
-from components.search.library_info import index_info
-from components.storage import hash_directory
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import BundleError
+from image_finder.components.index import stored_paths
+from image_finder.components.index.generations import current_generation
+from image_finder.components.index.index import VectorIndex, read_manifest
+from image_finder.components.library.catalog import Catalog
+from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.library import Library
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.finder import Finder
+from image_finder.components.search.library_info import index_info
+from image_finder.components.storage import hash_directory
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
-from components.errors import ConfigError, QualityError
-from components.index import tiers
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
-from components.index.index import (
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
+from image_finder.components.errors import ConfigError, QualityError
+from image_finder.components.index import tiers
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.index import (
     APPROXIMATE,
     FORMAT_VERSION,
     ITEM_SCHEMA,
@@ -30,15 +30,15 @@ from components.index.index import (
     VectorIndex,
     write_index,
 )
-from components.index.measuring_queries import measuring_texts
-from components.index.publish import publish
-from components.index.tier_building import add_tier
-from components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, lists_for, reach_for, tier_for
-from components.library.indexer import IndexOptions, update
-from components.library.library import Library
-from components.search.engine import SearchEngine
-from components.search.query import Query
-from components.storage import sealed
+from image_finder.components.index.measuring_queries import measuring_texts
+from image_finder.components.index.publish import publish
+from image_finder.components.index.tier_building import add_tier
+from image_finder.components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, lists_for, reach_for, tier_for
+from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.library import Library
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.query import Query
+from image_finder.components.storage import sealed
 from tests.support.checkout import CHECKOUT
 
 KINDS = ("hnsw", "ivfpq")
@@ -407,9 +407,9 @@ def test_a_full_disk_is_one_line(folders, tmp_path):
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from components.errors import StorageError
-from components.index.approximate import write_approximate
-from components.index.tiers import Hnsw
+from image_finder.components.errors import StorageError
+from image_finder.components.index.approximate import write_approximate
+from image_finder.components.index.tiers import Hnsw
 import faiss
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -435,9 +435,9 @@ def test_an_index_of_less_than_a_million_rows_needs_no_faiss(folders, tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from components.configs import IndexTierConfig
-from components.index.index import VectorIndex
-from components.index.tier_building import add_tier
+from image_finder.components.configs import IndexTierConfig
+from image_finder.components.index.index import VectorIndex
+from image_finder.components.index.tier_building import add_tier
 folder = Path(sys.argv[1])
 index = VectorIndex.open(folder)
 assert add_tier(folder, index.manifest, IndexTierConfig(), None) == index.manifest

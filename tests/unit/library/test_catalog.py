@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.errors import StorageError
-from components.library.catalog import Catalog, FileRow
+from image_finder.components.errors import StorageError
+from image_finder.components.library.catalog import Catalog, FileRow
 
 
 def row(path=b"a.jpg", folder=1, **changes):

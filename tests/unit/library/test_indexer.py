@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.configs import EmbeddingConfig
-from components.errors import BundleError, DataError, StorageError
-from components.index.index import VectorIndex, is_sealed, item_id
-from components.library.bundles import published_ns
-from components.library.indexer import IndexOptions, update
-from components.library.library import Library
-from components.library.scan import scan_folders
-from components.library.watch import FolderWatch, view_of
-from components.storage import unsealed
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import BundleError, DataError, StorageError
+from image_finder.components.index.index import VectorIndex, is_sealed, item_id
+from image_finder.components.library.bundles import published_ns
+from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.library import Library
+from image_finder.components.library.scan import scan_folders
+from image_finder.components.library.watch import FolderWatch, view_of
+from image_finder.components.storage import unsealed
 from tests.support.checkout import CHECKOUT
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
@@ -549,7 +549,7 @@ def test_two_runs_at_once_are_refused_at_once_with_the_holders_name(home, paint)
 
 def test_a_file_that_goes_while_it_is_indexed_is_no_failure(home, paint, monkeypatch):
     fill(home, paint, 4)
-    from components.library import indexer
+    from image_finder.components.library import indexer
 
     whole = indexer.scan_folders
 
@@ -571,9 +571,9 @@ def test_a_file_that_goes_while_it_is_indexed_is_no_failure(home, paint, monkeyp
 RUNNER = """
 import os, signal, sys
 from pathlib import Path
-from components.configs import EmbeddingConfig
-from components.library.indexer import IndexOptions, update
-from components.library.library import Library
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.library import Library
 
 images, bundle, *runs = sys.argv[1:]
 for run in runs:  # LIBRARY:N, to be killed at the N-th touch of a file of the library; 0: never
@@ -661,7 +661,7 @@ def test_a_library_that_cannot_be_written_is_one_line(home, paint, tmp_path):
 
 
 def test_unused_vectors_are_dropped_once_they_are_most(home, paint, monkeypatch):
-    from components.library import vectors
+    from image_finder.components.library import vectors
 
     monkeypatch.setattr(vectors, "_WORTH_IT", 3)
     fill(home, paint, 12)

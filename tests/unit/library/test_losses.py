@@ -11,11 +11,11 @@ from collections import Counter
 import pytest
 from click.testing import CliRunner
 
-from components.app.cli import main
-from components.library.catalog import FileRow
-from components.library.losses import Arrivals, Memory, kept_losses, remembered
-from components.library.mounts import mount_point, mounted_at, remote_mount
-from components.library.scan import Scan
+from image_finder.components.app.cli import main
+from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.losses import Arrivals, Memory, kept_losses, remembered
+from image_finder.components.library.mounts import mount_point, mounted_at, remote_mount
+from image_finder.components.library.scan import Scan
 from tests.support.checkout import CHECKOUT
 
 
@@ -121,7 +121,7 @@ def test_a_hidden_entry_does_not_make_an_emptied_source_present(index, paint, tm
 DISKS = """
 import contextlib, io, json, os, subprocess, sys
 from pathlib import Path
-from components.app.cli import main
+from image_finder.components.app.cli import main
 
 photos, bundle, source = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 nas, kept = photos / "nas", photos.parent / "kept"

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from components.library import watch
-from components.library.scan import scan_folders
-from components.library.watch import FolderWatch, view_of
+from image_finder.components.library import watch
+from image_finder.components.library.scan import scan_folders
+from image_finder.components.library.watch import FolderWatch, view_of
 from tests.support.checkout import CHECKOUT
 
 WATCH = """
 import json, os, sys, threading
 from pathlib import Path
-from components.library.scan import scan_folders
-from components.library import watch as watching
-from components.library.watch import FolderWatch, view_of
+from image_finder.components.library.scan import scan_folders
+from image_finder.components.library import watch as watching
+from image_finder.components.library.watch import FolderWatch, view_of
 
 watching._QUIET_MS = 50
 folder, limit, value = Path(sys.argv[1]), *sys.argv[2:]

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.errors import DataError
-from components.metrics.calibration import calibrate_scores
-from components.metrics.retrieval import EvaluatedOn
-from components.records.calibration import ScoreCalibration
+from image_finder.components.errors import DataError
+from image_finder.components.metrics.calibration import calibrate_scores
+from image_finder.components.metrics.retrieval import EvaluatedOn
+from image_finder.components.records.calibration import ScoreCalibration
 
 IDENTITY = EvaluatedOn(dataset="d", data_version="v", split="val")
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.captions.vocabulary import Vocabulary
-from components.configs import SLICES, EvaluationConfig, RegistryConfig
-from components.errors import DataError
-from components.metrics.comparison import MeasuredBundle, StoredMeasurement, compare_bundles, compare_ranks
-from components.metrics.retrieval import EvaluatedOn, MatchRanks, report_ranks
-from components.metrics.slices import caption_slices
-from components.records.export import BundleMeasurement
-from components.records.retrieval import Interval
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import SLICES, EvaluationConfig, RegistryConfig
+from image_finder.components.errors import DataError
+from image_finder.components.metrics.comparison import MeasuredBundle, StoredMeasurement, compare_bundles, compare_ranks
+from image_finder.components.metrics.retrieval import EvaluatedOn, MatchRanks, report_ranks
+from image_finder.components.metrics.slices import caption_slices
+from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.retrieval import Interval
 
 KS = (1, 5, 10)
 

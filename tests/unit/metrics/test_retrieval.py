@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.configs import EvaluationConfig
-from components.errors import ConfigError, DataError, QualityError
-from components.metrics.retrieval import (
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.errors import ConfigError, DataError, QualityError
+from image_finder.components.metrics.retrieval import (
     EvaluatedOn,
     bootstrap_recalls,
     evaluate_retrieval,
@@ -23,7 +23,7 @@ from components.metrics.retrieval import (
     report_ranks,
     require_quality,
 )
-from components.records.retrieval import RetrievalReport
+from image_finder.components.records.retrieval import RetrievalReport
 
 IDENTITY = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
 CONFIG = EvaluationConfig(ks=(1, 2, 3), bootstrap_samples=200)

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.captions.vocabulary import Vocabulary
-from components.configs import EvaluationConfig
-from components.errors import DataError
-from components.metrics.retrieval import EvaluatedOn, evaluate_retrieval
-from components.metrics.slices import caption_slices
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import EvaluationConfig
+from image_finder.components.errors import DataError
+from image_finder.components.metrics.retrieval import EvaluatedOn, evaluate_retrieval
+from image_finder.components.metrics.slices import caption_slices
 
 
 def table(rows):

@@ -2,14 +2,14 @@ import re
 
 import pytest
 
-from components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
-from components.records.calibration import MatchModel, MatchModels, ScoreCalibration
-from components.records.data import DatasetManifest, ValidationReport
-from components.records.export import BundleMeasurement
-from components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
-from model_registry.card import CardFacts, model_card
-from model_registry.lineage import Lineage
-from pipelines.packing import starter_card
+from image_finder.components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
+from image_finder.components.records.calibration import MatchModel, MatchModels, ScoreCalibration
+from image_finder.components.records.data import DatasetManifest, ValidationReport
+from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
+from image_finder.model_registry.card import CardFacts, model_card
+from image_finder.model_registry.lineage import Lineage
+from image_finder.pipelines.packing import starter_card
 
 
 def facts(**changes):

@@ -2,11 +2,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from components.records.promotion import Comparison
-from components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
-from model_registry.comparison_text import Side, compare_text, history_text
-from model_registry.ledger.ledger import FIRST, Event, Head, seal
-from model_registry.registry import RegisteredVersion
+from image_finder.components.records.promotion import Comparison
+from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
+from image_finder.model_registry.comparison_text import Side, compare_text, history_text
+from image_finder.model_registry.ledger.ledger import FIRST, Event, Head, seal
+from image_finder.model_registry.registry import RegisteredVersion
 
 
 def side(version, recall, **changes):

@@ -6,10 +6,21 @@ from itertools import pairwise
 
 import pytest
 
-from components.records.promotion import PromotionCheck, PromotionDecision
-from components.records.retrieval import Interval
-from model_registry.ledger.ledger import FIRST, FORMAT, Event, Head, Stored, display, of_decision, seal, title, verify
-from model_registry.ledger.state import rollback_in_force, state_of
+from image_finder.components.records.promotion import PromotionCheck, PromotionDecision
+from image_finder.components.records.retrieval import Interval
+from image_finder.model_registry.ledger.ledger import (
+    FIRST,
+    FORMAT,
+    Event,
+    Head,
+    Stored,
+    display,
+    of_decision,
+    seal,
+    title,
+    verify,
+)
+from image_finder.model_registry.ledger.state import rollback_in_force, state_of
 
 START = datetime(2026, 1, 5, 3, 0, 0, 123000, tzinfo=UTC)
 
@@ -173,7 +184,7 @@ def test_a_clock_that_jumps_back_changes_neither_order_nor_soundness():
 def test_a_field_of_a_newer_version_is_passed_over_and_hashed_all_the_same(five):
     import json
 
-    from components.storage import sha256_of_bytes
+    from image_finder.components.storage import sha256_of_bytes
 
     entries, _ = five
     newer = json.dumps({**json.loads(entries[0].text), "format": FORMAT + 1, "mood": "good"})

@@ -1,7 +1,7 @@
 import subprocess
 
-from components.configs import DatasetConfig, ModelConfig, SplitConfig, TrainingConfig
-from model_registry import lineage
+from image_finder.components.configs import DatasetConfig, ModelConfig, SplitConfig, TrainingConfig
+from image_finder.model_registry import lineage
 
 
 def demo(**changes):

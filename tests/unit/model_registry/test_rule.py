@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.configs import PromotionConfig, RegistryConfig
-from components.errors import ConfigError
-from components.records.data import ExpectationResult, ValidationReport
-from components.records.export import BundleMeasurement, ParityReport
-from components.records.promotion import Comparison, PromotionDecision, SliceDifference
-from components.records.retrieval import DirectionReport, Interval, RetrievalReport
-from model_registry.rule import Contender, Grounds, Rollback, decide
-from pipelines.report_text import decision_text
+from image_finder.components.configs import PromotionConfig, RegistryConfig
+from image_finder.components.errors import ConfigError
+from image_finder.components.records.data import ExpectationResult, ValidationReport
+from image_finder.components.records.export import BundleMeasurement, ParityReport
+from image_finder.components.records.promotion import Comparison, PromotionDecision, SliceDifference
+from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport
+from image_finder.model_registry.rule import Contender, Grounds, Rollback, decide
+from image_finder.pipelines.report_text import decision_text
 
 NO_NUMBERS = [math.nan, math.inf, -math.inf]
 CONFIG = PromotionConfig(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StorageError
-from pipelines.stores import Home, _make_folders, prepare, tracking_uri
+from image_finder.components.errors import StorageError
+from image_finder.pipelines.stores import Home, _make_folders, prepare, tracking_uri
 from tests.support.checkout import CHECKOUT
 
 
@@ -40,7 +40,7 @@ def mode_of(path):
 
 
 def index(images, bundle, *options, home):
-    line = [sys.executable, "-m", "components.app.cli", "index", images, "--bundle", bundle.path, *options]
+    line = [sys.executable, "-m", "image_finder", "index", images, "--bundle", bundle.path, *options]
     environment = {**os.environ, "IMAGE_FINDER_HOME": str(home)}
     checkout = CHECKOUT
     subprocess.run(line, env=environment, cwd=checkout, umask=0o022, capture_output=True, timeout=120, check=True)

@@ -18,16 +18,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components.bundle.bundle import IMAGE_ENCODER, MANIFEST, Bundle
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import ConfigError, DataError, StorageError
-from components.index.embed import embed_gallery
-from components.index.gallery import Gallery, GalleryItem, read_gallery
-from components.scaling import ray_embed
-from components.scaling.engines import embedding_engine
-from components.scaling.ray_session import QUIET
-from components.storage import hash_directory, sha256_of_file
-from pipelines import run_config
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, MANIFEST, Bundle
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.errors import ConfigError, DataError, StorageError
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import Gallery, GalleryItem, read_gallery
+from image_finder.components.scaling import ray_embed
+from image_finder.components.scaling.engines import embedding_engine
+from image_finder.components.scaling.ray_session import QUIET
+from image_finder.components.storage import hash_directory, sha256_of_file
+from image_finder.pipelines import run_config
 from tests.support.checkout import CHECKOUT
 
 pytestmark = pytest.mark.slow
@@ -310,11 +310,11 @@ def test_a_node_lost_in_the_middle_is_done_without(colour_bundle, folder, on_ray
 CHILD = """
 import json, sys
 from pathlib import Path
-from components.bundle.bundle import Bundle
-from components.configs import EmbeddingConfig
-from components.scaling.engines import embedding_engine
-from components.scaling.ray_session import QUIET
-from components.index.gallery import Gallery, GalleryItem
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.scaling.engines import embedding_engine
+from image_finder.components.scaling.ray_session import QUIET
+from image_finder.components.index.gallery import Gallery, GalleryItem
 bundle, images, place = map(Path, sys.argv[1:4])
 items = tuple(GalleryItem(Path(name), ()) for name in json.loads(sys.argv[4]))
 config = EmbeddingConfig(device="cpu", engine="ray", ray_actors=1, ray_shard_images=10)
@@ -377,7 +377,7 @@ def test_without_ray_the_extra_is_named(colour_bundle, folder, tmp_path, monkeyp
 def test_both_engines_make_the_tier_of_the_indexing_configuration(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "components.index.embed.add_tier", lambda _, manifest, config, __: asked.append(config) or manifest
+        "image_finder.components.index.embed.add_tier", lambda _, manifest, config, __: asked.append(config) or manifest
     )
     yaml = tmp_path / "own.yaml"
     yaml.write_text("parameters: {gallery: {}, embedding: {tier: {kind: hnsw, memory_budget_mb: 7}}}\n")

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.configs import EmbeddingConfig
-from components.errors import BundleError, StorageError
-from components.index.vector_cache import vector_maker
-from components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
-from components.scaling.shards import Shards
-from components.storage import sha256_of_file
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import BundleError, StorageError
+from image_finder.components.index.vector_cache import vector_maker
+from image_finder.components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
+from image_finder.components.scaling.shards import Shards
+from image_finder.components.storage import sha256_of_file
 
 CONFIG = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
 COLOURS = {"red.png": (255, 0, 0), "green.png": (0, 255, 0), "blue.png": (0, 0, 255)}

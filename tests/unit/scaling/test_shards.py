@@ -4,9 +4,9 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from components.errors import StorageError
-from components.images.exif import ImageFacts
-from components.scaling.shards import ShardRows, Shards, shard_name
+from image_finder.components.errors import StorageError
+from image_finder.components.images.exif import ImageFacts
+from image_finder.components.scaling.shards import ShardRows, Shards, shard_name
 
 DIM = 3
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components import cancellation
-from components.bundle.encoder import OnnxEncoder
-from components.search.contributions import _DESIGN, GRID, Contributions, contributions
+from image_finder.components import cancellation
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.search.contributions import _DESIGN, GRID, Contributions, contributions
 
 PX = 28  # four pixels a region
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.captions.vocabulary import Vocabulary
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import BundleError, DataError, ImageError, IndexMismatchError, QueryError
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
-from components.search.engine import SearchEngine
-from components.search.query import NEGATIVE_WEIGHT, Query, Term
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.errors import BundleError, DataError, ImageError, IndexMismatchError, QueryError
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.query import NEGATIVE_WEIGHT, Query, Term
 
 RED_TO_BLUE = [(255 - 25 * step, 20, 25 * step) for step in range(11)]
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from components.bundle.encoder import OnnxEncoder
-from components.errors import ImageError
-from components.search.explain import HEAT, explain, explain_pooling, heat_overlay
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.errors import ImageError
+from image_finder.components.search.explain import HEAT, explain, explain_pooling, heat_overlay
 from tests.support.checkout import CHECKOUT
 
 SPOT = np.zeros((7, 7), np.float32)

@@ -8,16 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.errors import BundleError, FinderError, ImageError, IndexMismatchError, QueryError, StorageError
-from components.images.images import load_rgb, upright_rgb
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
-from components.index.generations import current_generation
-from components.index.index import VECTORS
-from components.index.publish import publish
-from components.search.finder import Finder
-from components.search.query import Query
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.errors import (
+    BundleError,
+    FinderError,
+    ImageError,
+    IndexMismatchError,
+    QueryError,
+    StorageError,
+)
+from image_finder.components.images.images import load_rgb, upright_rgb
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.generations import current_generation
+from image_finder.components.index.index import VECTORS
+from image_finder.components.index.publish import publish
+from image_finder.components.search.finder import Finder
+from image_finder.components.search.query import Query
 
 SHADES = [(255 - 25 * step, 20, 25 * step) for step in range(11)]  # red to blue
 CONFIG = EmbeddingConfig(device="cpu", threads=1)

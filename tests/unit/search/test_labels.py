@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.bundle.encoder import OnnxEncoder
-from components.errors import QueryError
-from components.search.labels import MAX_LABELS, Labels, checked_labels, classify
-from components.search.prompts import TEMPLATES, expand, prompts_of
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.errors import QueryError
+from image_finder.components.search.labels import MAX_LABELS, Labels, checked_labels, classify
+from image_finder.components.search.prompts import TEMPLATES, expand, prompts_of
 
 PLAIN = ("{}",)
 

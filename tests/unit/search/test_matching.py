@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from components.captions.vocabulary import Vocabulary, content_words
-from components.records.calibration import MATCH_FEATURES, MatchModel, MatchModels
-from components.search.matching import (
+from image_finder.components.captions.vocabulary import Vocabulary, content_words
+from image_finder.components.records.calibration import MATCH_FEATURES, MatchModel, MatchModels
+from image_finder.components.search.matching import (
     background,
     count_good,
     match_features,

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.captions.vocabulary import Vocabulary
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
-from components.search import negation
-from components.search.engine import SearchEngine
-from components.search.negation import GROUPS, Group, group_of, lowered
-from components.search.query import NEGATIVE_WEIGHT, Query
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.search import negation
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.negation import GROUPS, Group, group_of, lowered
+from image_finder.components.search.query import NEGATIVE_WEIGHT, Query
 
 SHADES = {
     "red": (220, 20, 20),

@@ -1,8 +1,8 @@
 import sys
 from importlib import import_module
 
-from model_registry import lineage
-from steps._cache import CODE_AWARE, code_hash, hash_sources
+from image_finder.model_registry import lineage
+from image_finder.steps._cache import CODE_AWARE, code_hash, hash_sources
 
 
 def test_hash_follows_content_names_and_new_files_but_not_other_files(tmp_path):
@@ -21,8 +21,8 @@ def test_hash_follows_content_names_and_new_files_but_not_other_files(tmp_path):
 
 def test_hash_does_not_depend_on_the_current_folder(tmp_path, monkeypatch):
     here = code_hash()
-    (tmp_path / "components").mkdir()
-    (tmp_path / "components" / "decoy.py").write_text("")
+    (tmp_path / "image_finder" / "components").mkdir(parents=True)
+    (tmp_path / "image_finder" / "components" / "decoy.py").write_text("")
     monkeypatch.chdir(tmp_path)
     assert code_hash() == here
 

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from components.errors import ConfigError
-from steps import _workspace
+from image_finder.components.errors import ConfigError
+from image_finder.steps import _workspace
 
 
 def test_what_an_earlier_version_left_is_removed_a_day_later(tmp_path, monkeypatch):

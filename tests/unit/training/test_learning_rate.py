@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from components.training.learning_rate import rate_factor
+from image_finder.components.training.learning_rate import rate_factor
 
 
 @pytest.mark.parametrize(

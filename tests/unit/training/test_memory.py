@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from components.training.memory import freed_memory_kept
+from image_finder.components.training.memory import freed_memory_kept
 
 _BLOCK = 16 << 20  # numbers of four bytes: 64 MB, which glibc maps anew each time
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.encoders.checkpoint import Checkpoint
-from components.errors import StorageError
-from components.training import resume
-from components.training.resume import Progress
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.errors import StorageError
+from image_finder.components.training import resume
+from image_finder.components.training.resume import Progress
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def progress(record, n, best):
 
 @pytest.fixture
 def record():
-    from components.records.training import EpochRecord
+    from image_finder.components.records.training import EpochRecord
 
     return EpochRecord(
         epoch=1,

@@ -8,12 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.errors import ConfigError, DataError
-from components.training import trainer
-from components.training.epoch_plan import batches_of_epoch
-from components.training.loop import _moving_average, _Run, pick_device
-from components.training.trainer import CaptionedImages, FeatureSettings, checkpoint_vectors, train_checkpoint
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.training import trainer
+from image_finder.components.training.epoch_plan import batches_of_epoch
+from image_finder.components.training.loop import _moving_average, _Run, pick_device
+from image_finder.components.training.trainer import (
+    CaptionedImages,
+    FeatureSettings,
+    checkpoint_vectors,
+    train_checkpoint,
+)
 
 
 @pytest.fixture(scope="module")

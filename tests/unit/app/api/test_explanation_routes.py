@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.app.api.explanation_routes import PEAK
+from image_finder.components.app.api.explanation_routes import PEAK
 
 GREY, RED, BLUE = (128, 128, 128), (250, 20, 20), (20, 20, 250)
 

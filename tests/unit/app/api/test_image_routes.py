@@ -8,10 +8,10 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from components.app.api.error_responses import Fault
-from components.app.api.image_routes import attachment
-from components.app.api.original_files import open_original
-from components.search.finder import Finder
+from image_finder.components.app.api.error_responses import Fault
+from image_finder.components.app.api.image_routes import attachment
+from image_finder.components.app.api.original_files import open_original
+from image_finder.components.search.finder import Finder
 
 VIEWS = ("thumbnail", "view", "original", "explanation?q=red")
 

@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 
-from components.app.api.application import create_app
-from components.app.api.error_responses import Fault
-from components.app.api.limits import Batcher, Load, Workers
-from components.app.api.settings import Settings
-from components.cancellation import Cancelled
-from components.errors import StorageError
-from components.search.finder import Finder
+from image_finder.components.app.api.application import create_app
+from image_finder.components.app.api.error_responses import Fault
+from image_finder.components.app.api.limits import Batcher, Load, Workers
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.cancellation import Cancelled
+from image_finder.components.errors import StorageError
+from image_finder.components.search.finder import Finder
 
 
 class Held:

@@ -7,14 +7,14 @@ import time
 import pytest
 from starlette.testclient import TestClient
 
-from components.app.api.application import create_app
-from components.app.api.server_logs import configure_logging
-from components.app.api.settings import Settings
-from components.app.watcher import Watching
-from components.errors import StorageError
-from components.index.generations import POINTER, current_generation
-from components.search.finder import Finder
-from components.storage import write_text_atomically
+from image_finder.components.app.api.application import create_app
+from image_finder.components.app.api.server_logs import configure_logging
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.watcher import Watching
+from image_finder.components.errors import StorageError
+from image_finder.components.index.generations import POINTER, current_generation
+from image_finder.components.search.finder import Finder
+from image_finder.components.storage import write_text_atomically
 
 
 def until(condition):
@@ -74,7 +74,7 @@ def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, c
 
 
 def test_a_newer_index_that_is_damaged_leaves_the_old_one_in_force(album_tools, colour_bundle, paint, place, caplog):
-    caplog.set_level(logging.INFO, "components")
+    caplog.set_level(logging.INFO, "image_finder")
     with album_tools.serving(place / "index") as client:
         assert client.get("/health/ready").json() == client.get("/health/ready").json() | {
             "status": "ready",
@@ -181,13 +181,13 @@ def test_requests_are_counted_by_the_template_of_their_route(api):
 
 @pytest.fixture
 def kept_loggers():
-    names = ("components", "uvicorn.error", "asyncio", "py.warnings")
+    names = ("image_finder", "uvicorn.error", "asyncio", "py.warnings")
     before = {name: (*vars(logging.getLogger(name)).items(),) for name in names}
     yield
     logging.captureWarnings(False)
     for name, values in before.items():
         vars(logging.getLogger(name)).update(values)
-    logging.getLogger("components").manager._clear_cache()
+    logging.getLogger("image_finder").manager._clear_cache()
 
 
 def test_a_log_line_is_one_json_object(album_tools, place, capsys, kept_loggers):

@@ -6,9 +6,9 @@ import time
 import pytest
 from starlette.testclient import TestClient
 
-from components.app.api.security import COOKIE, session_value
-from components.app.api.settings import Settings
-from components.errors import ConfigError
+from image_finder.components.app.api.security import COOKIE, session_value
+from image_finder.components.app.api.settings import Settings
+from image_finder.components.errors import ConfigError
 
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -216,12 +216,12 @@ def test_the_log_holds_neither_token_nor_query(guarded, caplog):
     assert routes[-2:] == ["/api/v1/search", "unmatched"]
     assert TOKEN not in told
     assert "secretive" not in "".join(
-        str(vars(record)) for record in caplog.records if record.name.startswith("components")
+        str(vars(record)) for record in caplog.records if record.name.startswith("image_finder")
     )
 
 
 def test_the_log_holds_queries_when_that_is_asked_for(album_tools, album, caplog):
-    caplog.set_level(logging.INFO, "components")
+    caplog.set_level(logging.INFO, "image_finder")
     with album_tools.serving(album / "index", log_queries=True) as client:
         client.get("/api/v1/search?q=secretive")
     assert [record.query for record in caplog.records if record.message == "request"] == [["secretive"]]

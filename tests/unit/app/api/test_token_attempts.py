@@ -1,7 +1,7 @@
 import pytest
 
-from components.app.api import token_attempts as attempts
-from components.app.api.token_attempts import Attempts
+from image_finder.components.app.api import token_attempts as attempts
+from image_finder.components.app.api.token_attempts import Attempts
 
 
 class Clock:

@@ -7,12 +7,12 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from components.app import starter_bundle as starter
-from components.app.commands.classify_command import classify
-from components.bundle.bundle import MANIFEST, SCORES
-from components.index.generations import POINTER
-from components.index.publish import keep_bundle
-from components.storage import unsealed
+from image_finder.components.app import starter_bundle as starter
+from image_finder.components.app.commands.classify_command import classify
+from image_finder.components.bundle.bundle import MANIFEST, SCORES
+from image_finder.components.index.generations import POINTER
+from image_finder.components.index.publish import keep_bundle
+from image_finder.components.storage import unsealed
 from tests.support.checkout import CHECKOUT
 
 LABELS = "red,green,blue"
@@ -140,7 +140,7 @@ def test_a_bundle_of_the_first_format_says_what_to_do(paint, tmp_path, colour_bu
 
 def test_the_installed_command_stays_light_and_its_help_needs_no_numpy(paint, tmp_path, colour_bundle):
     runner = (
-        "import sys\nfrom components.app.cli import main\n"
+        "import sys\nfrom image_finder.components.app.cli import main\n"
         "try:\n    main(prog_name='image-finder')\nfinally:\n"
         "    print([name for name in ('torch', 'pandas', 'zenml', 'mlflow', 'numpy') if name in sys.modules])"
     )

@@ -10,10 +10,10 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from components.app import starter_bundle as starter
-from components.app.cli import main
-from components.app.commands.index_command import _Warnings
-from components.library.library import Library
+from image_finder.components.app import starter_bundle as starter
+from image_finder.components.app.cli import main
+from image_finder.components.app.commands.index_command import _Warnings
+from image_finder.components.library.library import Library
 from tests.support.checkout import CHECKOUT
 
 
@@ -196,7 +196,7 @@ def test_info_of_a_library_whose_bundle_is_gone_still_answers(place, tmp_path):
 
 def test_help_of_both_has_examples_and_imports_nothing_heavy():
     program = (
-        "import sys\nfrom components.app.commands.index_command import index\nfrom components.app.commands.info_command import info\n"
+        "import sys\nfrom image_finder.components.app.commands.index_command import index\nfrom image_finder.components.app.commands.info_command import info\n"
         "print([n for n in ('numpy', 'onnxruntime', 'pyarrow', 'watchfiles', 'PIL') if n in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -221,7 +221,7 @@ def test_watch_indexes_what_comes_and_ends_when_it_is_told_to(place, tmp_path, p
     command = [
         sys.executable,
         "-m",
-        "components.app.cli",
+        "image_finder",
         "index",
         str(images),
         "--bundle",

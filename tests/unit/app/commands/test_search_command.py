@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from components.app.commands.search_command import search
-from components.captions.vocabulary import Vocabulary
-from components.configs import EmbeddingConfig, GalleryConfig
-from components.index.embed import embed_gallery
-from components.index.gallery import read_gallery
-from components.index.index import item_id
-from components.index.publish import publish
-from components.storage import sha256_of_file
+from image_finder.components.app.commands.search_command import search
+from image_finder.components.captions.vocabulary import Vocabulary
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.index.embed import embed_gallery
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.index import item_id
+from image_finder.components.index.publish import publish
+from image_finder.components.storage import sha256_of_file
 from tests.support.checkout import CHECKOUT
 
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations", "onnx", "sklearn")
@@ -25,7 +25,7 @@ HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_ex
 # Runs the command line and then tells on stderr which heavy modules it took along.
 RUNNER = f"""
 import sys
-from components.app.cli import main
+from image_finder.components.app.cli import main
 try:
     main(prog_name="image-finder")
 finally:
@@ -431,7 +431,7 @@ def test_a_closed_pipe_is_quiet(home):
 )
 def test_results_that_cannot_be_written_end_a_search_without_a_traceback(home, stdout, code, said):
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m components.app.cli search green -k 1 {stdout}"],
+        ["bash", "-c", f"{sys.executable} -m image_finder search green -k 1 {stdout}"],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "IMAGE_FINDER_HOME": str(home)},
         capture_output=True,
         text=True,

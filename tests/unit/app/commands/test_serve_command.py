@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from components.app import watcher
-from components.app.api import server
+from image_finder.components.app import watcher
+from image_finder.components.app.api import server
 from tests.support.checkout import CHECKOUT
 
 TOKEN = "correct-horse-battery-staple"
@@ -59,7 +59,7 @@ class Served:
 def command(*words, **variables):
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("IMAGE_FINDER")}
-    line = [sys.executable, "-m", "components.app.cli", *map(str, words)]
+    line = [sys.executable, "-m", "image_finder", *map(str, words)]
     return {"args": line, "env": {**kept, "PYTHONPATH": path, **variables}, "cwd": "/"}
 
 
@@ -392,7 +392,7 @@ def wait_for(condition):
 
 
 def test_a_watcher_that_fails_is_tried_again_after_growing_pauses_until_it_watches(tmp_path, monkeypatch, caplog):
-    caplog.set_level("INFO", "components.app.watcher")
+    caplog.set_level("INFO", "image_finder.components.app.watcher")
     program = """
 if runs < 4:
     sys.exit("Error: no room")

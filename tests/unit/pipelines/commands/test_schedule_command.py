@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from components.errors import ConfigError, DataError
-from pipelines.commands.operate_commands import BUSY, schedule
-from pipelines.scheduling import schedule as schedules
-from pipelines.scheduling.environment_file import CARRIED
+from image_finder.components.errors import ConfigError, DataError
+from image_finder.pipelines.commands.operate_commands import BUSY, schedule
+from image_finder.pipelines.scheduling import schedule as schedules
+from image_finder.pipelines.scheduling.environment_file import CARRIED
 
 WEEKLY = ("--cron", "30 3 * * MON", "--zone", "Europe/Zurich", "--training", "demo")
 

@@ -9,12 +9,12 @@ import pytest
 from apprise.plugins.slack import NotifySlack
 from click.testing import CliRunner
 
-from components.drift.report import DriftReport, DriftRow
-from components.errors import ConfigError
-from components.records.promotion import PromotionDecision
-from pipelines.commands.operate_commands import alert as alert_command
-from pipelines.scheduling.alerts import Alert, AlertSettings, deliver, notify, scrub, shown
-from pipelines.scheduling.retrain import RetrainOutcome, alert_of
+from image_finder.components.drift.report import DriftReport, DriftRow
+from image_finder.components.errors import ConfigError
+from image_finder.components.records.promotion import PromotionDecision
+from image_finder.pipelines.commands.operate_commands import alert as alert_command
+from image_finder.pipelines.scheduling.alerts import Alert, AlertSettings, deliver, notify, scrub, shown
+from image_finder.pipelines.scheduling.retrain import RetrainOutcome, alert_of
 from tests.support.checkout import CHECKOUT
 from tests.support.receivers import dripping_receiver, http_receiver, smtp_receiver
 
@@ -146,7 +146,7 @@ def test_settings_are_checked_when_a_schedule_is_made():
 
 def test_a_receiver_that_never_ends_its_answer_holds_up_neither_the_alert_nor_the_end_of_the_process():
     program = (
-        "from pipelines.scheduling.alerts import *; import sys\n"
+        "from image_finder.pipelines.scheduling.alerts import *; import sys\n"
         "alert = Alert('title', 'text', 'failure')\n"
         "print(deliver(alert, sys.argv[1:], environment={}, deadline_s=0.3)[0].reason)"
     )

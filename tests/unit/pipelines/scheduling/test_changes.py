@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.scheduling.changes import Fingerprints, Known, compare
+from image_finder.pipelines.scheduling.changes import Fingerprints, Known, compare
 
 NOW = Fingerprints(data_fingerprint="d", code_sha256="c", config_sha256="f", environment_sha256="e")
 TAGS = {"data_fingerprint": "d", "code_sha256": "c", "config_sha256": "f", "environment_sha256": "e", "other": "x"}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import ConfigError
-from pipelines.scheduling.cron_expression import CronExpression, parse_zone
+from image_finder.components.errors import ConfigError
+from image_finder.pipelines.scheduling.cron_expression import CronExpression, parse_zone
 
 ZURICH = ZoneInfo("Europe/Zurich")
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import ConfigError, StorageError
-from pipelines.scheduling import environment_file
+from image_finder.components.errors import ConfigError, StorageError
+from image_finder.pipelines.scheduling import environment_file
 
 AWKWARD = "x \"y\" $HOME `id` \\ 100% #c 's' é ; & | ( ) ! ~ "
 

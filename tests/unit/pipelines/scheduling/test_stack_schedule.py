@@ -4,11 +4,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from components.errors import ConfigError
-from pipelines import run_config
-from pipelines.scheduling.cron_expression import CronExpression
-from pipelines.scheduling.schedule import Timing
-from pipelines.scheduling.stack_schedule import expression_for, scheduled
+from image_finder.components.errors import ConfigError
+from image_finder.pipelines import run_config
+from image_finder.pipelines.scheduling.cron_expression import CronExpression
+from image_finder.pipelines.scheduling.schedule import Timing
+from image_finder.pipelines.scheduling.stack_schedule import expression_for, scheduled
 
 UTC, ZURICH = ZoneInfo("UTC"), ZoneInfo("Europe/Zurich")
 WEEKLY = CronExpression.parse("30 3 * * MON")
@@ -37,7 +37,7 @@ def test_a_scheduled_pipeline_looks_at_its_data_each_time_and_tells_how_it_ended
     values = scheduled(pipeline, given)
     assert values["parameters"][fingerprint] == ""
     assert values["steps"][reads]["enable_cache"] is False
-    assert values["steps"][last]["success_hook_source"] == "pipelines.scheduling.alerts.run_succeeded"
+    assert values["steps"][last]["success_hook_source"] == "image_finder.pipelines.scheduling.alerts.run_succeeded"
     cron_job = values["settings"]["orchestrator.kubernetes"]
     assert (cron_job["concurrency_policy"], cron_job["starting_deadline_seconds"]) == ("Forbid", 3600)
     assert cron_job["pod_settings"] == given["settings"]["orchestrator.kubernetes"]["pod_settings"]

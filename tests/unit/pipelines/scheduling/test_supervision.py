@@ -6,14 +6,14 @@ import weakref
 
 import pytest
 
-from pipelines.commands.operate_commands import _unexpected
-from pipelines.scheduling import supervision
-from pipelines.scheduling.supervision import Ended
+from image_finder.pipelines.commands.operate_commands import _unexpected
+from image_finder.pipelines.scheduling import supervision
+from image_finder.pipelines.scheduling.supervision import Ended
 from tests.support.checkout import CHECKOUT
 
 WORK = """
 import os, signal, sys, time, weakref
-from pipelines.scheduling.supervision import Terminated, go_on_in_child
+from image_finder.pipelines.scheduling.supervision import Terminated, go_on_in_child
 
 def lose():
     '''A signal that comes while a weak reference's callback runs.'''

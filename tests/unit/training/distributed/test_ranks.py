@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from components.configs import TrainingConfig
-from components.encoders.checkpoint import Checkpoint
-from components.encoders.loss import contrastive_loss, contrastive_share
-from components.errors import ConfigError
-from components.training.distributed.ranks import ALONE, Place, Ranks, joined
-from components.training.epoch_plan import plan_epoch, share_of_batch
+from image_finder.components.configs import TrainingConfig
+from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.encoders.loss import contrastive_loss, contrastive_share
+from image_finder.components.errors import ConfigError
+from image_finder.components.training.distributed.ranks import ALONE, Place, Ranks, joined
+from image_finder.components.training.epoch_plan import plan_epoch, share_of_batch
 from tests.support.checkout import CHECKOUT
 
 # float32 has 24 bits; a gradient here is a sum of some thousand products

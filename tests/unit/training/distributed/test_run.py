@@ -13,15 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from components.errors import ConfigError, DataError, ProcessError, StorageError
-from components.records.training import EpochRecord
-from components.training import trainer
-from components.training.distributed import job as jobs
-from components.training.distributed.job import Failure
-from components.training.distributed.launch import awaited, cause
-from components.training.distributed.run import train_checkpoint
-from components.training.trainer import FeatureSettings
+from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
+from image_finder.components.errors import ConfigError, DataError, ProcessError, StorageError
+from image_finder.components.records.training import EpochRecord
+from image_finder.components.training import trainer
+from image_finder.components.training.distributed import job as jobs
+from image_finder.components.training.distributed.job import Failure
+from image_finder.components.training.distributed.launch import awaited, cause
+from image_finder.components.training.distributed.run import train_checkpoint
+from image_finder.components.training.trainer import FeatureSettings
 from tests.support.checkout import CHECKOUT
 
 # Loaded by every Python that starts with this folder on its path: kills process 1 of the first attempt in mid-training.
@@ -137,7 +137,14 @@ def train_on_one_host(scenes, tiny_model, folder):
 def test_two_hosts_whose_launchers_start_at_different_times_train_as_one_does(scenes, tiny_model, tmp_path, free_port):
     before = descendants()
     folder = tmp_path / "two" / "training-jobs" / f"job-localhost-{free_port}"
-    command = [sys.executable, "-m", "components.training.distributed.launch", str(folder), "--within", "60"]
+    command = [
+        sys.executable,
+        "-m",
+        "image_finder.components.training.distributed.launch",
+        str(folder),
+        "--within",
+        "60",
+    ]
     other = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     checkpoint = train_checkpoint(
         scenes,
@@ -187,8 +194,8 @@ def test_more_processes_than_gpus_are_refused(scenes, tiny_model, tmp_path, monk
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tiny_assembled):
-    from components.training.distributed.ranks import Ranks
-    from components.training.loop import _require_shares
+    from image_finder.components.training.distributed.ranks import Ranks
+    from image_finder.components.training.loop import _require_shares
 
     config = TrainingConfig(processes=4, batch_images=4)
     _require_shares(8, config, Ranks(0, 4))

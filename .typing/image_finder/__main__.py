@@ -1,0 +1,1 @@
+../../infra/package/__main__.py
