@@ -24,13 +24,13 @@ from image_finder.pipelines.stores import Home, existing_registry
 _REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
 
 
-class Desk(NamedTuple):
+class RegisteredModel(NamedTuple):
     """A home, the registry that belongs to it and one of its models."""
 
-    place: Home
+    home: Home
     uri: str
     operations: Operations
-    model: str
+    name: str
 
     @property
     def registry(self) -> Registry:
@@ -39,8 +39,8 @@ class Desk(NamedTuple):
 
     def side(self, version_or_alias: str) -> Side:
         """A version with its report."""
-        version = self.registry.version(self.model, version_or_alias)
-        return Side(version, self.registry.report_of(self.model, version.version))
+        version = self.registry.version(self.name, version_or_alias)
+        return Side(version, self.registry.report_of(self.name, version.version))
 
 
 class Change(NamedTuple):
@@ -52,7 +52,7 @@ class Change(NamedTuple):
     index_text: str  # what searches answer with now, in words
 
 
-def open_desk(home: Path | None, mlflow_uri: str | None, model: str | None) -> Desk:
+def open_model(home: Path | None, mlflow_uri: str | None, model: str | None) -> RegisteredModel:
     """The registry in use and a model of it: the named one, the usual one, or the only one. Raises ConfigError."""
     place = Home.resolve(home)
     uri = existing_registry(place, mlflow_uri)
@@ -60,18 +60,18 @@ def open_desk(home: Path | None, mlflow_uri: str | None, model: str | None) -> D
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.filterwarnings("ignore", module=r"mlflow\.")
     registry = Registry.existing(uri)
-    return Desk(place, uri, Operations(registry, home=place.root), _chosen(registry, model))
+    return RegisteredModel(place, uri, Operations(registry, home=place.root), _chosen(registry, model))
 
 
-def promote(desk: Desk, version_or_alias: str, *, force: bool, reason: str) -> Change:
+def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, reason: str) -> Change:
     """Make a version champion if the rule or a person says so, and bring its index. Raises QualityError, ConfigError.
 
     A version that is champion already only gets its index.
     """
-    operations, model = desk.operations, desk.model
+    operations, model = registered.operations, registered.name
     with operations.exclusive(model):
         operations.reconcile(model)
-        version = desk.registry.version(model, version_or_alias).version
+        version = registered.registry.version(model, version_or_alias).version
         before = operations.standing(model).version
         decision = None
         if version != before:
@@ -87,40 +87,40 @@ def promote(desk: Desk, version_or_alias: str, *, force: bool, reason: str) -> C
                     f'same: image-finder models promote {version} --force --reason "..."'
                 )
             operations.move_champion(model, version, reason="", decision=decision)
-    return Change(version, before, decision, _bring_index(desk, version))
+    return Change(version, before, decision, _update_index(registered, version))
 
 
-def rollback(desk: Desk, *, reason: str) -> Change:
+def rollback(registered: RegisteredModel, *, reason: str) -> Change:
     """Make the previous version champion again, and bring its index. Raises ConfigError when there is none.
 
     When the last thing that happened was a rollback whose index is not in force here yet (it was interrupted, or done on
     another machine), only the index is brought.
     """
-    operations, model = desk.operations, desk.model
+    operations, model = registered.operations, registered.name
     with operations.exclusive(model):
         operations.reconcile(model)
         before = version = operations.standing(model).version
-        if before is None or not _rolled_back_to(desk, before) or not _index_is_of_another(desk, before):
+        if before is None or not _rolled_back_to(registered, before) or not _index_is_of_another(registered, before):
             version = operations.rollback(model, reason=reason).to_version
     assert version is not None, "a rollback names its version"
-    return Change(version, before, None, _bring_index(desk, version))  # an indexing run takes the lock itself
+    return Change(version, before, None, _update_index(registered, version))  # an indexing run takes the lock itself
 
 
-def pending(desk: Desk) -> list[str]:
+def pending(registered: RegisteredModel) -> list[str]:
     """What completes a change of the champion whose indices in the home are missing, a sentence an index."""
-    champion = desk.registry.champion_version(desk.model)
+    champion = registered.registry.champion_version(registered.name)
     if champion is None:
         return []
-    note = desk.operations.champion_note(desk.model, champion)
-    found = [pending_change(index, note=note) for index in indices_of(desk.place.root)]
+    note = registered.operations.champion_note(registered.name, champion)
+    found = [pending_change(index, note=note) for index in indices_of(registered.home.root)]
     return [each.text() for each in found if each is not None]
 
 
-def fetch(desk: Desk, version_or_alias: str, to: Path) -> Bundle:
+def fetch(registered: RegisteredModel, version_or_alias: str, to: Path) -> Bundle:
     """Bring a bundle to a folder that is not there yet, whole or not at all, every hash verified. Raises ConfigError."""
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} exists already: name a folder that does not")
-    return desk.registry.download_bundle(desk.model, version_or_alias, to)
+    return registered.registry.download_bundle(registered.name, version_or_alias, to)
 
 
 def _chosen(registry: Registry, model: str | None) -> str:
@@ -137,39 +137,39 @@ def _chosen(registry: Registry, model: str | None) -> str:
     raise ConfigError(f"{wanted} at {where}: name one of {', '.join(known)} with --model")
 
 
-def _rolled_back_to(desk: Desk, version: str) -> bool:
-    entries = desk.operations.history(desk.model).entries
+def _rolled_back_to(registered: RegisteredModel, version: str) -> bool:
+    entries = registered.operations.history(registered.name).entries
     moves = [entry for entry in entries if entry.kind in {"moved", "forced", "rollback"}]
     return bool(moves) and moves[-1].kind == "rollback" and moves[-1].to_version == version
 
 
-def _index_is_of_another(desk: Desk, version: str) -> bool:
-    now = bundle_in_force(desk.place.index_dir)
-    return bool(now) and now != desk.registry.version(desk.model, version).tags.get(names.BUNDLE_SHA256)
+def _index_is_of_another(registered: RegisteredModel, version: str) -> bool:
+    now = bundle_in_force(registered.home.index_dir)
+    return bool(now) and now != registered.registry.version(registered.name, version).tags.get(names.BUNDLE_SHA256)
 
 
-def _bring_index(desk: Desk, version: str) -> str:
+def _update_index(registered: RegisteredModel, version: str) -> str:
     """Put the index of a version in force: the one that is kept, else a new one. Searches answer throughout."""
-    home, registry = desk.place, desk.registry
+    home, registry = registered.home, registered.registry
     if not is_published_root(home.index_dir):
         return f"no index in {home.root}"
-    if not _index_is_of_another(desk, version):
+    if not _index_is_of_another(registered, version):
         return f"the index in {home.index_dir} is of version {version}"
-    before = registry.version_of_bundle(desk.model, bundle_in_force(home.index_dir))
-    desk.operations.note_champion(desk.model, version)
+    before = registry.version_of_bundle(registered.name, bundle_in_force(home.index_dir))
+    registered.operations.note_champion(registered.name, version)
     try:
-        bundle = _bundle(desk, version)
+        bundle = _bundle(registered, version)
         if (restored := restore(bundle, bundles=home.bundles_dir, target=home.index_dir)) is not None:
             told = f"{restored.manifest.count:,} images in {home.index_dir}, kept from before"
             event = Event(kind="index", from_version=before, to_version=version, reasons=(told,))
-            desk.operations.record(desk.model, event)
+            registered.operations.record(registered.name, event)
             return f"searches answer with version {version} again: {told}"
         from image_finder.pipelines.scheduling.retrain import reindex
 
-        manifest = reindex(home, desk.uri, model_name=desk.model)
+        manifest = reindex(home, registered.uri, model_name=registered.name)
     except FinderError as error:
         raise type(error)(
-            f"version {version} of '{desk.model}' is champion, but searches still answer with the index of version "
+            f"version {version} of '{registered.name}' is champion, but searches still answer with the index of version "
             f"{before or '?'}: {error}; run the same command again"
         ) from error
     if manifest is None:
@@ -180,13 +180,13 @@ def _bring_index(desk: Desk, version: str) -> str:
     return f"searches answer with version {version}: {manifest.count:,} images indexed"
 
 
-def _bundle(desk: Desk, version: str) -> Bundle:
+def _bundle(registered: RegisteredModel, version: str) -> Bundle:
     """The copy in the home if it is whole, which needs no artefact store; else the registered one."""
-    sha256 = desk.registry.version(desk.model, version).tags.get(names.BUNDLE_SHA256, "")
+    sha256 = registered.registry.version(registered.name, version).tags.get(names.BUNDLE_SHA256, "")
     try:
-        bundle = Bundle.open(desk.place.bundles_dir / sha256[:16])
+        bundle = Bundle.open(registered.home.bundles_dir / sha256[:16])
         if bundle.sha256 == sha256:
             return bundle
     except BundleError:
         pass
-    return desk.registry.download_bundle(desk.model, version, desk.place.bundles_dir / sha256[:16])
+    return registered.registry.download_bundle(registered.name, version, registered.home.bundles_dir / sha256[:16])

@@ -21,7 +21,7 @@ from image_finder.components.storage import new_directory
 from image_finder.components.temporaries import scratch_directory
 from image_finder.components.text import shown_path
 from image_finder.model_registry.card import recall_table
-from image_finder.pipelines.model_operations import Desk
+from image_finder.pipelines.model_operations import RegisteredModel
 from image_finder.pipelines.stores import connect
 
 _MB = 1e6
@@ -54,7 +54,12 @@ class Packed(NamedTuple):
 
 
 def pack(
-    desk: Desk, version_or_alias: str, to: Path, *, measure_on: Sequence[Path] = (), max_mb: float = MAX_MB
+    registered: RegisteredModel,
+    version_or_alias: str,
+    to: Path,
+    *,
+    measure_on: Sequence[Path] = (),
+    max_mb: float = MAX_MB,
 ) -> Packed:
     """Write a version's own weights, manifest and card to a folder, whole or not at all. max_mb: of the weights.
 
@@ -63,8 +68,8 @@ def pack(
     ConfigError if the run that trained the version is not known here or its heads alone are larger, BundleError,
     DataError, StorageError.
     """
-    version = desk.registry.version(desk.model, version_or_alias).version
-    trained = _trained(desk, version)
+    version = registered.registry.version(registered.name, version_or_alias).version
+    trained = _trained(registered, version)
     with scratch_directory() as folder:
         packed, bundle_path = Path(folder) / "packed", Path(folder) / "bundle"
         manifest = pack_starter(
@@ -76,7 +81,8 @@ def pack(
             parts = [read_part(each, None).data for each in measure_on]
             manifest = with_matches(packed, calibrate_matches(OnnxEncoder(bundle), trained.vocabulary, parts))
         (packed / CARD).write_text(
-            starter_card(desk.registry.card_of(desk.model, version), manifest.dataset, measured), encoding="utf-8"
+            starter_card(registered.registry.card_of(registered.name, version), manifest.dataset, measured),
+            encoding="utf-8",
         )
         with new_directory(to) as target:
             shutil.copytree(packed, target, dirs_exist_ok=True)
@@ -102,9 +108,9 @@ class _Trained(NamedTuple):
     vocabulary: Vocabulary
 
 
-def _trained(desk: Desk, version: str) -> _Trained:
-    lineage = desk.registry.lineage_of(desk.model, version)
-    client = connect(desk.place)
+def _trained(registered: RegisteredModel, version: str) -> _Trained:
+    lineage = registered.registry.lineage_of(registered.name, version)
+    client = connect(registered.home)
     try:
         run = client.get_pipeline_run(lineage.run_name if lineage else "", allow_name_prefix_match=False)
         steps = ("split_captions", "train_dual_encoder", "evaluate_retrieval")
@@ -114,7 +120,7 @@ def _trained(desk: Desk, version: str) -> _Trained:
         )
     except KeyError as error:
         raise ConfigError(
-            f"the run that trained version {version} of '{desk.model}' is not in {desk.place.root}: pack where it ran"
+            f"the run that trained version {version} of '{registered.name}' is not in {registered.home.root}: pack where it ran"
         ) from error
     return _Trained(checkpoint, scores, Vocabulary.of(captions["caption"]))
 

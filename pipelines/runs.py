@@ -115,7 +115,7 @@ def exclusive(home: Home, mlflow_uri: str | None) -> Iterator[str]:
 def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expression: str) -> None:
     """Have the orchestrator of the active stack start a pipeline again and again, with alerts of a step that fails.
 
-    values: with all parameters, see unread_parameters. Raises ConfigError.
+    values: with all parameters, see scheduled_parameters. Raises ConfigError.
     """
     from zenml.config.schedule import Schedule
 
@@ -130,7 +130,7 @@ def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expre
     )
 
 
-def unread_parameters(kind: PipelineName, values: Values) -> dict[str, Any]:
+def scheduled_parameters(kind: PipelineName, values: Values) -> dict[str, Any]:
     """All parameters of a run whose data are looked at when it runs, maybe on another machine. Raises ConfigError."""
     fingerprint = {"training": "data_fingerprint", "indexing": "gallery_fingerprint"}[kind]
     return {**_plain(checked(kind, values)), fingerprint: ""}

@@ -7,7 +7,7 @@ import click
 
 from image_finder.components.records.base import PartName
 from image_finder.components.temporaries import scratch_directory
-from image_finder.pipelines.commands.home_option import home_option, mlflow_option
+from image_finder.pipelines.commands.options import home_option, mlflow_option
 
 if TYPE_CHECKING:
     from image_finder.components.configs import DriftConfig

@@ -49,20 +49,22 @@ def list_command(
     from image_finder.components.errors import ConfigError
     from image_finder.model_registry import names
     from image_finder.model_registry.comparison_text import versions_table
-    from image_finder.pipelines.model_operations import open_desk, pending
+    from image_finder.pipelines.model_operations import open_model, pending
 
-    desk = open_desk(home, mlflow_uri, model)
-    versions = desk.registry.versions(desk.model)
+    registered = open_model(home, mlflow_uri, model)
+    versions = registered.registry.versions(registered.name)
     if data is not None:
         known = sorted({each.tags.get(names.DATA_VERSION, "") for each in versions})
         versions = [each for each in versions if each.tags.get(names.DATA_VERSION, "").startswith(data)]
         if not versions:
-            raise ConfigError(f"no version of '{desk.model}' was trained on data {data}; known are {', '.join(known)}")
+            raise ConfigError(
+                f"no version of '{registered.name}' was trained on data {data}; known are {', '.join(known)}"
+            )
     if as_json:
         _print_json([each.model_dump(mode="json") for each in versions])
     else:
         click.echo(versions_table(versions))
-    for note in pending(desk):
+    for note in pending(registered):
         click.echo(note, err=True)
 
 
@@ -75,34 +77,34 @@ def show(
 ) -> None:
     """Show where a version (number or alias) comes from, what was measured, and what the ledger says of it."""
     from image_finder.model_registry.comparison_text import history_text, origin_table
-    from image_finder.pipelines.model_operations import open_desk
+    from image_finder.pipelines.model_operations import open_model
     from image_finder.pipelines.report_text import retrieval_table
 
-    desk = open_desk(home, mlflow_uri, model)
-    found = desk.registry.version(desk.model, version)
+    registered = open_model(home, mlflow_uri, model)
+    found = registered.registry.version(registered.name, version)
     if card:
-        click.echo(desk.registry.card_of(desk.model, found.version))
+        click.echo(registered.registry.card_of(registered.name, found.version))
         return
-    report = desk.registry.report_of(desk.model, found.version)
+    report = registered.registry.report_of(registered.name, found.version)
     entries = [
         entry
-        for entry in desk.operations.history(desk.model).entries
+        for entry in registered.operations.history(registered.name).entries
         if found.version in {entry.from_version, entry.to_version}
     ]
     if as_json:
-        registry = desk.registry
+        registry = registered.registry
         records = {
             "version": found,
             "report": report,
-            "lineage": registry.lineage_of(desk.model, found.version),
-            "manifest": registry.manifest_of(desk.model, found.version),
-            "validation": registry.validation_of(desk.model, found.version),
+            "lineage": registry.lineage_of(registered.name, found.version),
+            "manifest": registry.manifest_of(registered.name, found.version),
+            "validation": registry.validation_of(registered.name, found.version),
         }
         shown = {key: record.model_dump(mode="json") if record else None for key, record in records.items()}
         _print_json({**shown, "ledger": [entry.model_dump(mode="json") for entry in entries]})
         return
     aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
-    click.echo(f"{desk.model} version {found.version}{aliases}, registered {found.created:%Y-%m-%d %H:%M} UTC")
+    click.echo(f"{registered.name} version {found.version}{aliases}, registered {found.created:%Y-%m-%d %H:%M} UTC")
     click.echo(f"{origin_table(found)}\n\n{retrieval_table(report)}")
     if entries:
         click.echo(f"\n{history_text(entries)}")
@@ -120,11 +122,11 @@ def compare(
     """Print the reports of two versions side by side, with intervals and differences."""
     from image_finder.model_registry.comparison_text import compare_text
     from image_finder.model_registry.stored_decision import paired
-    from image_finder.pipelines.model_operations import open_desk
+    from image_finder.pipelines.model_operations import open_model
 
-    desk = open_desk(home, mlflow_uri, model)
-    sides = desk.side(first), desk.side(second)
-    comparison = paired(desk.registry, desk.model, sides[0].version.version, sides[1].version.version)
+    registered = open_model(home, mlflow_uri, model)
+    sides = registered.side(first), registered.side(second)
+    comparison = paired(registered.registry, registered.name, sides[0].version.version, sides[1].version.version)
     if as_json:
         values = {
             name: {"version": side.version.model_dump(mode="json"), "report": side.report.model_dump(mode="json")}
@@ -159,11 +161,11 @@ def promote(
 
     if force and not reason.strip():
         raise click.UsageError("--force needs --reason: it is kept in the ledger")
-    desk = model_operations.open_desk(home, mlflow_uri, model)
-    change = model_operations.promote(desk, version, force=force, reason=reason.strip())
+    registered = model_operations.open_model(home, mlflow_uri, model)
+    change = model_operations.promote(registered, version, force=force, reason=reason.strip())
     if not as_json and change.decision and change.decision.checks:
         click.echo(checks_table(change.decision.checks))
-    _print_change(desk.model, change, as_json=as_json)
+    _print_change(registered.name, change, as_json=as_json)
 
 
 @models.command(epilog='\b\nExample:\n  image-finder models rollback --reason "version 8 fails on street signs"')
@@ -173,9 +175,9 @@ def rollback(*, reason: str, home: Path | None, mlflow_uri: str | None, model: s
     """Make the previous version champion again, its model and its index."""
     from image_finder.pipelines import model_operations
 
-    desk = model_operations.open_desk(home, mlflow_uri, model)
-    change = model_operations.rollback(desk, reason=reason.strip() or "no reason given")
-    _print_change(desk.model, change, as_json=as_json)
+    registered = model_operations.open_model(home, mlflow_uri, model)
+    change = model_operations.rollback(registered, reason=reason.strip() or "no reason given")
+    _print_change(registered.name, change, as_json=as_json)
 
 
 @models.command(
@@ -189,11 +191,11 @@ def rollback(*, reason: str, home: Path | None, mlflow_uri: str | None, model: s
 def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, model: str | None, as_json: bool) -> None:
     """Print and verify the ledger: every decision, promotion and rollback. Exits with 1 when it was tampered with."""
     from image_finder.model_registry.comparison_text import history_text
-    from image_finder.pipelines.model_operations import open_desk, pending
+    from image_finder.pipelines.model_operations import open_model, pending
 
-    desk = open_desk(home, mlflow_uri, model)
-    notes = pending(desk)
-    found = desk.operations.history(desk.model)
+    registered = open_model(home, mlflow_uri, model)
+    notes = pending(registered)
+    found = registered.operations.history(registered.name)
     faults = [fault.text for fault in found.faults]
     last = found.entries[-1] if found.entries else None
     if anchor is not None and anchor not in {f"{entry.n}:{entry.sha256}" for entry in found.entries}:
@@ -201,7 +203,7 @@ def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, mo
     if as_json:
         _print_json(
             {
-                "model": desk.model,
+                "model": registered.name,
                 "entries": [entry.model_dump(mode="json") for entry in found.entries],
                 "faults": faults,
                 "notes": [*found.notes, *notes],
@@ -216,11 +218,11 @@ def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, mo
         for fault in faults:
             click.echo(f"DAMAGED: {fault}", err=True)
         raise click.ClickException(
-            f"the ledger of '{desk.model}' is damaged in {len(faults)} places; what is printed is what can be trusted. "
+            f"the ledger of '{registered.name}' is damaged in {len(faults)} places; what is printed is what can be trusted. "
             "Compare with an exported ledger or restore the registry's backup; new entries can be appended"
         )
     if not found.entries:
-        click.echo(f"the ledger of '{desk.model}' is empty", err=True)
+        click.echo(f"the ledger of '{registered.name}' is empty", err=True)
 
 
 @models.command(
@@ -235,14 +237,16 @@ def fetch(
     """Bring the bundle of a version to a folder, whole or not at all, and verify it. It needs no registry afterwards."""
     from image_finder.pipelines import model_operations
 
-    desk = model_operations.open_desk(home, mlflow_uri, model)
-    found = desk.registry.version(desk.model, version)
-    bundle = model_operations.fetch(desk, found.version, to)
+    registered = model_operations.open_model(home, mlflow_uri, model)
+    found = registered.registry.version(registered.name, version)
+    bundle = model_operations.fetch(registered, found.version, to)
     if as_json:
-        _print_json({"model": desk.model, "version": found.version, "path": str(bundle.path), "sha256": bundle.sha256})
+        _print_json(
+            {"model": registered.name, "version": found.version, "path": str(bundle.path), "sha256": bundle.sha256}
+        )
         return
     click.echo(
-        f"{desk.model} version {found.version} in {shown_path(bundle.path)}, {len(bundle.manifest.files_sha256)} files verified"
+        f"{registered.name} version {found.version} in {shown_path(bundle.path)}, {len(bundle.manifest.files_sha256)} files verified"
     )
     click.echo(f"search with it: image-finder index IMAGES --bundle {shlex.quote(str(bundle.path))}", err=True)
 
@@ -337,10 +341,10 @@ def pack(
     in each --measure-on.
     """
     from image_finder.pipelines import packing
-    from image_finder.pipelines.model_operations import open_desk
+    from image_finder.pipelines.model_operations import open_model
 
     packed = packing.pack(
-        open_desk(home, mlflow_uri, model), version, to.resolve(), measure_on=measure_on, max_mb=max_mb
+        open_model(home, mlflow_uri, model), version, to.resolve(), measure_on=measure_on, max_mb=max_mb
     )
     if as_json:
         _print_json(

@@ -12,8 +12,8 @@ import click
 
 from image_finder.components.app.tables import hits_table
 from image_finder.components.text import shown_path, visible
-from image_finder.pipelines.commands import operate_commands
-from image_finder.pipelines.commands.home_option import home_option, mlflow_option
+from image_finder.pipelines.commands import schedule_commands
+from image_finder.pipelines.commands.options import home_option, mlflow_option
 from image_finder.pipelines.run_config import PipelineName
 
 _EXAMPLE_SEARCHES = ("a fox in the forest", "a penguin on the snow", "two slices of pizza")
@@ -54,9 +54,9 @@ def pipeline() -> None:
     """Run the training and the indexing pipeline, once or on a schedule."""
 
 
-pipeline.add_command(operate_commands.retrain)
-pipeline.add_command(operate_commands.schedule)
-pipeline.add_command(operate_commands.alert)
+pipeline.add_command(schedule_commands.retrain)
+pipeline.add_command(schedule_commands.schedule)
+pipeline.add_command(schedule_commands.alert)
 
 
 @pipeline.command(
@@ -146,7 +146,7 @@ def _train(values: dict[str, Any], place: Any, mlflow_uri: str | None, *, as_jso
         click.echo(report_text.retrieval_table(outcome.report))
         click.echo(report_text.parity_text(outcome.parity))
         click.echo(report_text.decision_text(outcome.decision, outcome.model_name))
-    index = retrain.bring_index(outcome.model_name, place, mlflow_uri)
+    index = retrain.update_index(outcome.model_name, place, mlflow_uri)
     if as_json:
         records = {"report": outcome.report, "parity": outcome.parity, "decision": outcome.decision, "index": index}
         shown = {key: record.model_dump(mode="json") if record else None for key, record in records.items()}

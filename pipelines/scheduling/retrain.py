@@ -31,7 +31,7 @@ _DECIDED = {"decision", "moved", "forced", "rollback", "outside"}  # entries tha
 _LOCK_WAIT_S = 20.0  # for a note in the ledger of a process that is being stopped; systemd kills it after 90 s
 
 
-class Source(NamedTuple):
+class PipelineInput(NamedTuple):
     """A configuration, and the folder it is to read; None: the folder that the configuration names."""
 
     config: str  # name or file
@@ -51,8 +51,8 @@ class RetrainOutcome(Record):
     index: IndexManifest | None = None  # the one that was made; None: the one in force stays
 
 
-def retrain_and_tell(
-    training: Source, indexing: Source | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
+def retrain_and_alert(
+    training: PipelineInput, indexing: PipelineInput | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
 ) -> RetrainOutcome:
     """Retrain, and alert people of how it ended. Raises what retrain raises.
 
@@ -71,7 +71,7 @@ def retrain_and_tell(
     return outcome
 
 
-def tell_of_end(reason: str, training: Source, *, home: Home, mlflow_uri: str | None) -> None:
+def report_killed(reason: str, training: PipelineInput, *, home: Home, mlflow_uri: str | None) -> None:
     """Note in the ledger, and alert people, that a retraining was ended from outside; its process is no more."""
     notify(Alert(f"{_subject()} failed", f"{reason}\nhome: {home.root}", "failure"))
     try:
@@ -100,7 +100,7 @@ def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
 
 
 def retrain(
-    training: Source, indexing: Source | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
+    training: PipelineInput, indexing: PipelineInput | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
 ) -> RetrainOutcome:
     """Train, decide and index the new champion; with if_changed only when data, code, configuration or packages changed.
 
@@ -142,7 +142,7 @@ def reindex(home: Home, mlflow_uri: str | None, *, model_name: str | None = None
         return runs.run_indexing(values, home, uri)
 
 
-def bring_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest | None:
+def update_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest | None:
     """Index the images of the last indexing run with a model's champion when searches here answer with another bundle.
 
     None when nothing was done: also without an index in this home, or when that run was of another model. Raises
@@ -154,7 +154,7 @@ def bring_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest 
         return _index_champion(None, name, home, uri)
 
 
-def load(pipeline: PipelineName, source: Source) -> Values:
+def load(pipeline: PipelineName, source: PipelineInput) -> Values:
     """The configuration of a pipeline on a folder, checked as a whole. Raises ConfigError, DataError."""
     if source.folder is not None and not source.folder.is_dir():
         raise ConfigError(f"the folder {source.folder} for {pipeline} does not exist or cannot be read")
@@ -173,7 +173,7 @@ def _model_name(values: Values) -> str:
     return RegistryConfig.parse(values["parameters"].get("registry") or {}).model_name
 
 
-def _gallery_of(name: str, indexing: Source) -> Values:
+def _gallery_of(name: str, indexing: PipelineInput) -> Values:
     """The configuration of an indexing with a model. Raises ConfigError when it names another one."""
     values = load("indexing", indexing)
     registry = values["parameters"].get("registry") or {}
@@ -249,7 +249,7 @@ def _last_indexing() -> Values | None:
 
 @contextmanager
 def _recorded(name: str, uri: str) -> Iterator[None]:
-    """Note in the ledger that a run failed; of one that is ended from outside `tell_of_end` does."""
+    """Note in the ledger that a run failed; of one that is ended from outside `report_killed` does."""
     try:
         yield
     except Exception as error:

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 from image_finder.components.errors import ConfigError
 from image_finder.pipelines import runs
 from image_finder.pipelines.run_config import PipelineName, Values
-from image_finder.pipelines.scheduling.retrain import Source, load
-from image_finder.pipelines.scheduling.schedule import Schedule, Timing, describe
+from image_finder.pipelines.scheduling.machine_schedule import Schedule, Timing, describe
+from image_finder.pipelines.scheduling.retrain import PipelineInput, load
 from image_finder.pipelines.stores import Home, prepare
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ _READS = {"training": "ingest_captions", "indexing": "embed_gallery"}
 _LAST = {"training": "promote_bundle", "indexing": "publish_index"}
 
 
-class StackPlan(NamedTuple):
+class StackSchedule(NamedTuple):
     """What is scheduled, when, and under which name in the ZenML store."""
 
     pipeline: PipelineName
-    source: Source
+    source: PipelineInput
     when: Timing
     name: str
     cluster_zone: ZoneInfo  # of Kubeflow's controller
     replace: bool
 
 
-def create(plan: StackPlan, home: Home, mlflow_uri: str | None, *, now: datetime) -> Schedule:
+def create(plan: StackSchedule, home: Home, mlflow_uri: str | None, *, now: datetime) -> Schedule:
     """Make the schedule on the active stack. Raises ConfigError, of a stack without schedules too."""
     values = load(plan.pipeline, plan.source)
     prepare(home, mlflow_uri=mlflow_uri)
@@ -70,7 +70,7 @@ def expression_for(flavor: str, when: Timing, cluster_zone: ZoneInfo) -> str:
 
 def scheduled(pipeline: PipelineName, values: Values) -> Values:
     """The configuration as an orchestrator shall run it again and again, with alerts of failure and of success."""
-    parameters = runs.unread_parameters(pipeline, values)
+    parameters = runs.scheduled_parameters(pipeline, values)
     steps = {name: dict(step) for name, step in (values.get("steps") or {}).items()}
     steps.setdefault(_READS[pipeline], {}).setdefault("enable_cache", False)
     steps.setdefault(_LAST[pipeline], {}).setdefault(
@@ -95,7 +95,7 @@ def _require_schedulable(stack: str, orchestrator: "BaseOrchestrator") -> str:
     )
 
 
-def _make_room(client: "Client", orchestrator: "BaseOrchestrator", plan: StackPlan) -> None:
+def _make_room(client: "Client", orchestrator: "BaseOrchestrator", plan: StackSchedule) -> None:
     """Remove a schedule of that name if it is to be replaced."""
     found = client.list_schedules(name=plan.name).items
     if not found:
@@ -110,7 +110,7 @@ def _make_room(client: "Client", orchestrator: "BaseOrchestrator", plan: StackPl
     client.delete_schedule(found[0].id)
 
 
-def _submit(client: "Client", plan: StackPlan, values: Values, expression: str) -> None:
+def _submit(client: "Client", plan: StackSchedule, values: Values, expression: str) -> None:
     """Hand the schedule over. Raises ConfigError when the orchestrator does not take it; ZenML keeps no trace of it then."""
     from urllib3.exceptions import HTTPError
     from zenml.exceptions import ZenMLBaseException
@@ -124,7 +124,7 @@ def _submit(client: "Client", plan: StackPlan, values: Values, expression: str) 
         raise ConfigError(f"schedule '{plan.name}' could not be made: {reason}") from error
 
 
-def _set_zone(client: "Client", orchestrator: Any, plan: StackPlan) -> None:  # noqa: ANN401 - needs extra kubernetes
+def _set_zone(client: "Client", orchestrator: Any, plan: StackSchedule) -> None:  # noqa: ANN401 - needs extra kubernetes
     """Set the CronJob's time zone, or take the schedule back: without one it would run by the cluster's clock."""
     from kubernetes.client import ApiException, BatchV1Api
 

@@ -29,7 +29,7 @@ class Ended(NamedTuple):
     asked: bool
 
 
-def go_on_in_child(*, grace_s: int = _GRACE_S) -> Ended | None:
+def supervise(*, grace_s: int = _GRACE_S) -> Ended | None:
     """None in the child, in which SIGTERM raises Terminated; in the parent, once it has ended, how the child ended.
 
     SIGTERM to the parent is passed on, and a child that has not ended grace_s seconds later is killed. When the parent

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from image_finder.components.errors import ConfigError, DataError
-from image_finder.pipelines.commands.operate_commands import BUSY, schedule
-from image_finder.pipelines.scheduling import schedule as schedules
+from image_finder.pipelines.commands.schedule_commands import BUSY, schedule
+from image_finder.pipelines.scheduling import machine_schedule
 from image_finder.pipelines.scheduling.environment_file import CARRIED
 
 WEEKLY = ("--cron", "30 3 * * MON", "--zone", "Europe/Zurich", "--training", "demo")
@@ -113,11 +113,13 @@ def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path):
 
 
 def test_crontab_is_written_in_the_zone_of_the_machine_alone(run, tmp_path, monkeypatch):
-    zone = next(Path(folder, "Europe/Zurich") for folder in schedules.TZPATH if Path(folder, "Europe/Zurich").is_file())
+    zone = next(
+        Path(folder, "Europe/Zurich") for folder in machine_schedule.TZPATH if Path(folder, "Europe/Zurich").is_file()
+    )
     (tmp_path / "zoneinfo" / "Europe").mkdir(parents=True)
     (tmp_path / "zoneinfo" / "Europe" / "Zurich").write_bytes(zone.read_bytes())
     (tmp_path / "localtime").symlink_to(tmp_path / "zoneinfo" / "Europe" / "Zurich")
-    monkeypatch.setattr(schedules, "_LOCALTIME", tmp_path / "localtime")
+    monkeypatch.setattr(machine_schedule, "_LOCALTIME", tmp_path / "localtime")
     result = run(*WEEKLY, "--on", "crontab")
     assert result.exit_code == 0, result.output
     text = (tmp_path / "home" / "schedule" / "crontab").read_text()

@@ -7,7 +7,7 @@ import pytest
 from image_finder.components.errors import ConfigError
 from image_finder.pipelines import run_config
 from image_finder.pipelines.scheduling.cron_expression import CronExpression
-from image_finder.pipelines.scheduling.schedule import Timing
+from image_finder.pipelines.scheduling.machine_schedule import Timing
 from image_finder.pipelines.scheduling.stack_schedule import expression_for, scheduled
 
 UTC, ZURICH = ZoneInfo("UTC"), ZoneInfo("Europe/Zurich")

@@ -6,14 +6,14 @@ import weakref
 
 import pytest
 
-from image_finder.pipelines.commands.operate_commands import _unexpected
+from image_finder.pipelines.commands.schedule_commands import _unexpected
 from image_finder.pipelines.scheduling import supervision
 from image_finder.pipelines.scheduling.supervision import Ended
 from tests.support.checkout import CHECKOUT
 
 WORK = """
 import os, signal, sys, time, weakref
-from image_finder.pipelines.scheduling.supervision import Terminated, go_on_in_child
+from image_finder.pipelines.scheduling.supervision import Terminated, supervise
 
 def lose():
     '''A signal that comes while a weak reference's callback runs.'''
@@ -23,7 +23,7 @@ def lose():
     del thing
     return kept
 
-ended = go_on_in_child(grace_s=1)
+ended = supervise(grace_s=1)
 if ended is not None:
     print("parent", *ended, flush=True)
     sys.exit()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from image_finder.components.errors import BusyError, ConfigError
-from image_finder.pipelines.commands.home_option import home_option, mlflow_option
-from image_finder.pipelines.scheduling.supervision import TERMINATED, Ended, Terminated, go_on_in_child
+from image_finder.pipelines.commands.options import home_option, mlflow_option
+from image_finder.pipelines.scheduling.supervision import TERMINATED, Ended, Terminated, supervise
 
 if TYPE_CHECKING:
-    from image_finder.pipelines.scheduling.retrain import RetrainOutcome, Source
-    from image_finder.pipelines.scheduling.schedule import Schedule
+    from image_finder.pipelines.scheduling.machine_schedule import Schedule
+    from image_finder.pipelines.scheduling.retrain import PipelineInput, RetrainOutcome
 
 BUSY = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _TOLD = {0, 1, BUSY, TERMINATED}  # exit codes of runs that sent their alerts themselves
@@ -69,21 +69,21 @@ def retrain(
     if training is None:
         raise click.UsageError("Missing option '--training'.")
     _load_environment(environment)
-    ended = go_on_in_child()
-    from image_finder.pipelines.scheduling.retrain import retrain_and_tell, tell_of_end
+    ended = supervise()
+    from image_finder.pipelines.scheduling.retrain import report_killed, retrain_and_alert
     from image_finder.pipelines.stores import Home
 
-    source, place = _source(training, data), Home.resolve(home)
+    given, place = _input(training, data), Home.resolve(home)
     if ended is not None:
         if told := _unexpected(ended):
-            tell_of_end(told, source, home=place, mlflow_uri=mlflow_uri)
+            report_killed(told, given, home=place, mlflow_uri=mlflow_uri)
             click.echo(f"Error: {told}", err=True)
             raise click.exceptions.Exit(TERMINATED if ended.asked or ended.code == TERMINATED else 1)
         raise click.exceptions.Exit(ended.code)
     try:
-        outcome = retrain_and_tell(
-            source,
-            _source(indexing or "local", gallery) if indexing or gallery else None,
+        outcome = retrain_and_alert(
+            given,
+            _input(indexing or "local", gallery) if indexing or gallery else None,
             if_changed=if_changed,
             home=place,
             mlflow_uri=mlflow_uri,
@@ -154,7 +154,7 @@ def schedule(
     without --training). Secrets go to the file `environment`, which only its owner can read, never into a unit.
     """
     from image_finder.pipelines.scheduling.cron_expression import CronExpression, parse_zone
-    from image_finder.pipelines.scheduling.schedule import (
+    from image_finder.pipelines.scheduling.machine_schedule import (
         Retraining,
         Timing,
         describe,
@@ -169,22 +169,22 @@ def schedule(
     now = datetime.now(UTC)
     notes: list[str] = []
     if kind == "stack":
-        from image_finder.pipelines.scheduling.stack_schedule import StackPlan, create
+        from image_finder.pipelines.scheduling.stack_schedule import StackSchedule, create
 
         if (training is None) == (indexing is None):
             raise click.UsageError("--on stack schedules one pipeline: give either --training or --indexing")
         pipeline: Literal["training", "indexing"] = "training" if training else "indexing"
-        source = _source(training, data) if training else _source(indexing or "", gallery)
-        plan = StackPlan(
-            pipeline, source, when, name or f"image-finder {pipeline}", parse_zone(cluster_zone), replace=replace
+        given = _input(training, data) if training else _input(indexing or "", gallery)
+        plan = StackSchedule(
+            pipeline, given, when, name or f"image-finder {pipeline}", parse_zone(cluster_zone), replace=replace
         )
         made = describe("stack", when, now=now) if dry_run else create(plan, place, mlflow_uri, now=now)
     else:
         if training is None:
             raise click.UsageError("Missing option '--training'.")
         what = Retraining(
-            _source(training, data),
-            _source(indexing or "local", gallery) if indexing or gallery else None,
+            _input(training, data),
+            _input(indexing or "local", gallery) if indexing or gallery else None,
             if_changed=not always,
             home=place,
         )
@@ -236,10 +236,10 @@ def _service_end() -> int | str:
     return f"{os.environ.get('MONITOR_SERVICE_RESULT', 'an unknown result')} {status}".strip()
 
 
-def _source(config: str, folder: Path | None) -> "Source":
-    from image_finder.pipelines.scheduling.retrain import Source
+def _input(config: str, folder: Path | None) -> "PipelineInput":
+    from image_finder.pipelines.scheduling.retrain import PipelineInput
 
-    return Source(config, folder.resolve() if folder else None)
+    return PipelineInput(config, folder.resolve() if folder else None)
 
 
 def _load_environment(path: Path | None) -> None:

@@ -16,7 +16,7 @@ from image_finder.pipelines import run_config
 from image_finder.pipelines.scheduling import environment_file
 from image_finder.pipelines.scheduling.alerts import AlertSettings
 from image_finder.pipelines.scheduling.cron_expression import CronExpression, MissingTime
-from image_finder.pipelines.scheduling.retrain import Source, load
+from image_finder.pipelines.scheduling.retrain import PipelineInput, load
 from image_finder.pipelines.scheduling.schedule_files import Job, crontab_entry, systemd_units
 from image_finder.pipelines.stores import Home
 
@@ -35,8 +35,8 @@ class Timing(NamedTuple):
 class Retraining(NamedTuple):
     """What: the arguments of `pipeline retrain`."""
 
-    training: Source
-    indexing: Source | None
+    training: PipelineInput
+    indexing: PipelineInput | None
     if_changed: bool
     home: Home
 
