@@ -31,6 +31,11 @@ def one_line(message: object) -> str:
     return " ".join(line.strip() for line in str(message).splitlines() if line.strip())
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 image", "2,000 images". plural: where it is not the noun with an s."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows as text columns, left-aligned, two spaces apart; a cell keeps its blanks, and control characters are visible."""
     cells = [[visible(cell) for cell in row] for row in rows]

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from image_finder.components.text import aligned, one_line, shown_path, visible
+from image_finder.components.text import aligned, counted, one_line, shown_path, visible
 
 PLAIN = ("/a/two  blanks.jpg", "/a/nfd e\u0301 日本 \N{FAMILY} \u202fPM.jpg", '/a/it\'s \\ "q" $x.jpg', "/a\\nb")
 ODD = (
@@ -43,3 +43,8 @@ def test_tables_keep_blanks_and_one_line_a_row():
 def test_one_line_joins_lines_and_keeps_the_blanks_of_each():
     assert one_line("cannot read '/a  b/c':\n\n    no space  \n") == "cannot read '/a  b/c': no space"
     assert visible("two  blanks\rand\u2028more") == r"two  blanks\rand\u2028more"
+
+
+def test_a_count_has_the_right_plural():
+    assert [counted(n, "image") for n in (0, 1, 2, 1000)] == ["0 images", "1 image", "2 images", "1,000 images"]
+    assert counted(2, "query", "queries") == "2 queries"
