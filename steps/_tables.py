@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.records.data import DatasetManifest
-from image_finder.components.training.trainer import CaptionedImages, FeatureSettings
+from image_finder.components.training.trainer import FeatureSettings
 from image_finder.steps._workspace import cache_dir
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
 from image_finder.components.bundle.onnx_session import device_of
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.images.preprocess import Pixels
 from image_finder.components.metrics.comparison import MeasuredBundle
@@ -21,7 +22,6 @@ from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_r
 from image_finder.components.metrics.slices import caption_slices
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.storage import sha256_of_bytes
-from image_finder.components.training.trainer import CaptionedImages
 
 _BATCH_IMAGES = 32
 _TIMED = 25  # single encodings; their median moves little when another program takes the machine for a moment

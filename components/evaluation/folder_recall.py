@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.coco import read_captions
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.captions.manifest import build_manifest, inspect_images
@@ -14,7 +15,6 @@ from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.metrics.retrieval import EvaluatedOn
 from image_finder.components.records.base import PartName
 from image_finder.components.records.export import BundleMeasurement
-from image_finder.components.training.trainer import CaptionedImages
 from image_finder.components.validation.expectations import valid_captions, validate_captions
 
 _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first

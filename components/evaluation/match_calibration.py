@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.evaluation.bundle_recall import image_vectors
 from image_finder.components.evaluation.match_fit import fit_matches
 from image_finder.components.records.calibration import MatchModels
 from image_finder.components.search.engine import query_vectors
-from image_finder.components.training.trainer import CaptionedImages
 
 _MAX_IMAGES = 2000  # of each data set; bounds the time of an export
 

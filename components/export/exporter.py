@@ -31,7 +31,7 @@ from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.storage import hash_directory, new_directory
 
 if TYPE_CHECKING:
-    from image_finder.components.training.trainer import CaptionedImages
+    from image_finder.components.captions.captioned import CaptionedImages
 
 
 def export_bundle(

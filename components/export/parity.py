@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.configs import ExportConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
@@ -17,7 +18,6 @@ from image_finder.components.encoders.dual_encoder import Assembled
 from image_finder.components.errors import QualityError
 from image_finder.components.metrics.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
 from image_finder.components.records.export import ParityCase, ParityReport
-from image_finder.components.training.trainer import CaptionedImages
 
 Vectors = NDArray[np.float32]
 Tower = Literal["image", "text"]

@@ -1,13 +1,13 @@
 """Trainer: captions tables to a checkpoint, and a checkpoint's vectors of a table; the whole of training on a bare machine."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
 from image_finder.components.encoders.dual_encoder import Assembled, DualEncoder, assemble
@@ -43,41 +43,7 @@ _FINISHED = "finished"
 _EMBEDDED = 256  # looks at images, or captions, a batch
 _BANKED_CAPTIONS, _MEAN_IMAGES = 20_000, 2_000  # of the training part, that a hub correction is learned from
 _RUNNING_ONLY = {"rendezvous", "restarts", "wait_s"}  # say how a training runs, not what comes out
-_CODE_FOLDERS = ("data", "encoders", "evaluation", "export", "features", "training")
-
-
-@dataclass(frozen=True)
-class CaptionedImages:
-    """A captions table with the images table it refers to and the folder file names are relative to."""
-
-    captions: pd.DataFrame
-    images: pd.DataFrame
-    root: Path
-
-    def first_captions(self, count: int | None) -> "CaptionedImages":
-        """The same images with their first `count` captions by id; all of them for None."""
-        if count is None:
-            return self
-        kept = self.captions.sort_values("caption_id", kind="stable").groupby("image_id").head(count)
-        return replace(self, captions=self.captions.loc[kept.index.sort_values()].reset_index(drop=True))
-
-    def image_ids(self) -> IntArray:
-        """Ids of the captioned images, ascending: the row order of everything computed from this."""
-        return np.sort(self.captions["image_id"].unique())
-
-    def image_of_caption(self) -> IntArray:
-        """(n_captions,) row of each caption's image in image_ids."""
-        return np.searchsorted(self.image_ids(), self.captions["image_id"].to_numpy())
-
-    def image_rows(self) -> pd.DataFrame:
-        """The images table in the order of image_ids. Raises DataError if an image is absent or unreadable."""
-        rows = self.images.drop_duplicates("image_id").set_index("image_id").reindex(self.image_ids())
-        faulty = rows.index[(rows["sha256"].isna()) | (rows["sha256"] == "")]
-        if len(faulty):
-            raise DataError(
-                f"{len(faulty)} captioned images are absent or unreadable, first id {faulty[0]}; validate the captions first"
-            )
-        return rows
+_CODE_FOLDERS = ("captions", "encoders", "features", "images", "metrics", "training")
 
 
 @dataclass(frozen=True)

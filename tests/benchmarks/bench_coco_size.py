@@ -99,6 +99,7 @@ def anonymous_mb() -> float:
 
 def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     """Seconds of each part of a training on the first `count` images, and the process's peak memory."""
+    from image_finder.components.captions.captioned import CaptionedImages
     from image_finder.components.captions.coco import read_captions
     from image_finder.components.captions.manifest import build_manifest, inspect_images
     from image_finder.components.captions.splits import split_captions
@@ -113,7 +114,6 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     )
     from image_finder.components.metrics.retrieval import first_match_ranks
     from image_finder.components.training.trainer import (
-        CaptionedImages,
         FeatureSettings,
         checkpoint_vectors,
         extract_features,

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.coco import read_captions
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.captions.manifest import inspect_images
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.training.loop import train
 from image_finder.components.training.sources import DecodedImages, PairedSet, TokenisedTexts
-from image_finder.components.training.trainer import CaptionedImages, FeatureSettings, paired_set, untrained
+from image_finder.components.training.trainer import FeatureSettings, paired_set, untrained
 
 
 def main() -> None:

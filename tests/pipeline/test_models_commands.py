@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 from image_finder.components.app.api.application import create_app
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.cli import main
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import (
     EmbeddingConfig,
     EvaluationConfig,
@@ -39,7 +40,6 @@ from image_finder.components.records.data import DatasetManifest, ValidationRepo
 from image_finder.components.records.export import ParityReport
 from image_finder.components.search.finder import Finder
 from image_finder.components.storage import sha256_of_file
-from image_finder.components.training.trainer import CaptionedImages
 from image_finder.model_registry import lineage, names, tracking
 from image_finder.model_registry.aliases import Operations
 from image_finder.model_registry.decision import Candidate, hold_contest

@@ -14,15 +14,11 @@ from pathlib import Path
 import pandas as pd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.encoders.loss import LogitScale
 from image_finder.components.features.content_cache import ContentCache
-from image_finder.components.training.trainer import (
-    CaptionedImages,
-    FeatureSettings,
-    extract_features,
-    train_checkpoint,
-)
+from image_finder.components.training.trainer import FeatureSettings, extract_features, train_checkpoint
 
 
 def die() -> None:

@@ -54,8 +54,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """36 coloured shapes with 3 captions each: a CaptionedImages."""
     import pandas as pd
 
+    from image_finder.components.captions.captioned import CaptionedImages
     from image_finder.components.storage import sha256_of_file
-    from image_finder.components.training.trainer import CaptionedImages
 
     root = tmp_path_factory.mktemp("scenes")
     captions, images = [], []

@@ -32,7 +32,8 @@ from image_finder.components.records.training import EpochRecord
 from image_finder.components.storage import write_errors, write_text_atomically
 
 if TYPE_CHECKING:
-    from image_finder.components.training.trainer import CaptionedImages, FeatureSettings
+    from image_finder.components.captions.captioned import CaptionedImages
+    from image_finder.components.training.trainer import FeatureSettings
 
 _PARTS = ("train", "val")
 _JOB, _EPOCHS, _FAILURE, _LOCK = "job.json", "epochs.jsonl", "failure.json", "running.lock"
@@ -112,7 +113,7 @@ def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages
     """The train and val tables of a job."""
     import pandas as pd
 
-    from image_finder.components.training.trainer import CaptionedImages
+    from image_finder.components.captions.captioned import CaptionedImages
 
     train, val = (
         CaptionedImages(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import ModelConfig, TrainingConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.errors import ProcessError
@@ -19,7 +20,7 @@ from image_finder.components.training.distributed import job as jobs
 from image_finder.components.training.distributed.job import Job
 from image_finder.components.training.distributed.ranks import require_gpus
 from image_finder.components.training.loop import OnEpoch, pick_device
-from image_finder.components.training.trainer import CaptionedImages, FeatureSettings
+from image_finder.components.training.trainer import FeatureSettings
 
 logger = logging.getLogger(__name__)
 

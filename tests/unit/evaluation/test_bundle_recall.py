@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.errors import BundleError, DataError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
@@ -15,7 +16,6 @@ from image_finder.components.metrics.comparison import compare_bundles
 from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks
 from image_finder.components.records.retrieval import Interval
 from image_finder.components.storage import sha256_of_file
-from image_finder.components.training.trainer import CaptionedImages
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "white": (250, 250, 250)}
 CONFIG = EvaluationConfig(ks=(1, 2, 10), bootstrap_samples=100)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig
 from image_finder.components.errors import DataError
 from image_finder.components.features import frozen_trunk as features
@@ -25,7 +26,7 @@ from image_finder.components.training.sources import (
     embed_all,
     embed_rows,
 )
-from image_finder.components.training.trainer import CaptionedImages, FeatureSettings, extract_features, untrained
+from image_finder.components.training.trainer import FeatureSettings, extract_features, untrained
 
 CPU = EmbeddingConfig(device="cpu", batch_images=8)
 

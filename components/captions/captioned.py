@@ -1,0 +1,46 @@
+"""Captioned images: the captions table of a part with its images, as trained on and measured; opens no image."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from image_finder.components.errors import DataError
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """A captions table, the table of its images, and the folder that file names are relative to."""
+
+    captions: pd.DataFrame
+    images: pd.DataFrame
+    root: Path
+
+    def first_captions(self, count: int | None) -> "CaptionedImages":
+        """The same images with their first `count` captions by id; all captions for None."""
+        if count is None:
+            return self
+        kept = self.captions.sort_values("caption_id", kind="stable").groupby("image_id").head(count)
+        return replace(self, captions=self.captions.loc[kept.index.sort_values()].reset_index(drop=True))
+
+    def image_ids(self) -> IntArray:
+        """Ids of the captioned images, ascending: the row order of everything computed from them."""
+        return np.sort(self.captions["image_id"].unique())
+
+    def image_of_caption(self) -> IntArray:
+        """Row of each caption's image in image_ids: (n_captions,)."""
+        return np.searchsorted(self.image_ids(), self.captions["image_id"].to_numpy())
+
+    def image_rows(self) -> pd.DataFrame:
+        """The images table in the order of image_ids. Raises DataError if an image is absent or unreadable."""
+        rows = self.images.drop_duplicates("image_id").set_index("image_id").reindex(self.image_ids())
+        faulty = rows.index[(rows["sha256"].isna()) | (rows["sha256"] == "")]
+        if len(faulty):
+            raise DataError(
+                f"{len(faulty)} captioned images are absent or unreadable, first id {faulty[0]}; validate the captions first"
+            )
+        return rows
