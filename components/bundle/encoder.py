@@ -10,12 +10,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from image_finder.components import cancellation
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
 from image_finder.components.bundle.onnx_session import Device, open_session, throughput_lanes
 from image_finder.components.captions.tokens import Tokens
 from image_finder.components.images.preprocess import Pixels
-
-Vectors = NDArray[np.float32]
 
 
 class OnnxEncoder:

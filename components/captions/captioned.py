@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from image_finder.components.arrays import IntArray
 from image_finder.components.errors import DataError
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 
+from image_finder.components.arrays import IntArray
 from image_finder.components.errors import BundleError, DataError
 
-IntArray = NDArray[np.int64]
 _COUNTED = 1024  # texts at a time
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from image_finder.components.drift.distances import FloatRows
+from image_finder.components.arrays import FloatMatrix
 from image_finder.components.drift.divisions import Values
 
 LONGEST = 200  # words; a longer caption counts as one of so many
@@ -52,7 +52,7 @@ def commonest_words(images: Iterable[ImageWords], count: int) -> list[str]:
     return sorted(total, key=lambda word: (-total[word], word))[:count]
 
 
-def word_frequencies(images: Sequence[ImageWords], words: Sequence[str]) -> FloatRows:
+def word_frequencies(images: Sequence[ImageWords], words: Sequence[str]) -> FloatMatrix:
     """Shares of these words and, last, of all others by image: (images, words + 1), rows sum to 1.
 
     An image whose captions hold no word at all has all its share in the last column.

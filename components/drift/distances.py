@@ -6,9 +6,8 @@ Every function returns a Statistic: (divisions, items) of ones and zeros to one 
 import numpy as np
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import FloatMatrix, Vectors
 from image_finder.components.drift.divisions import Sides, Statistic, Values
-
-FloatRows = NDArray[np.float32]
 
 
 def wasserstein(values: Values) -> Statistic:
@@ -37,7 +36,7 @@ def wasserstein_of_counts(histograms: Values) -> Statistic:
     return of
 
 
-def jensen_shannon(frequencies: FloatRows) -> Statistic:
+def jensen_shannon(frequencies: FloatMatrix) -> Statistic:
     """Jensen-Shannon divergence in bits, 0 to 1, of one distribution an item, (items, words), rows sum to 1."""
 
     def of(sides: Sides) -> Values:
@@ -72,7 +71,7 @@ def rise_of_share(counts: Values, totals: Values) -> Statistic:
     return of
 
 
-def energy(vectors: FloatRows) -> Statistic:
+def energy(vectors: Vectors) -> Statistic:
     """Energy distance as a share of its largest value, of unit vectors (items, dim).
 
     (2 E|X-Y| - E|X-X'| - E|Y-Y'|) / 2 E|X-Y|, 0 for equal populations, 1 for two single points (Szekely and Rizzo,

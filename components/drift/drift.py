@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from image_finder.components.arrays import FloatMatrix
 from image_finder.components.configs import DRIFT_ROWS, DriftConfig
 from image_finder.components.drift import distances
 from image_finder.components.drift.caption_words import (
@@ -31,7 +32,6 @@ from image_finder.components.drift.caption_words import (
     unseen_shares,
     word_frequencies,
 )
-from image_finder.components.drift.distances import FloatRows
 from image_finder.components.drift.divisions import Chance, Statistic, compare_with_chance
 from image_finder.components.drift.reference import DriftReference
 from image_finder.components.drift.report import DriftOrigin, DriftReport, DriftRow
@@ -294,7 +294,7 @@ def _lengths_text(images: Sequence[ImageWords]) -> str:
     return f"{np.mean(lengths):.1f} \u00b1 {np.std(lengths):.1f}"
 
 
-def _moved_words(shares: FloatRows, n_before: int, words: Sequence[str]) -> str:
+def _moved_words(shares: FloatMatrix, n_before: int, words: Sequence[str]) -> str:
     """The words whose share rose and fell most."""
     rise = shares[n_before:].mean(axis=0)[:-1] - shares[:n_before].mean(axis=0)[:-1]
     order = np.argsort(rise, kind="stable")

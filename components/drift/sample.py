@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
 from image_finder.components.bundle.onnx_session import throughput_lanes
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
 from image_finder.components.drift.caption_words import ImageWords, image_words
-from image_finder.components.drift.distances import FloatRows
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.image_features import ImageKeys, cache_images
 from image_finder.components.images.images import image_size
@@ -51,7 +51,7 @@ class ImageSample:
     where they are not kept.
     """
 
-    vectors: FloatRows
+    vectors: Vectors
     sizes_px: NDArray[np.int32]
     brightness: NDArray[np.float32]
     words: tuple[ImageWords, ...]
@@ -159,7 +159,7 @@ class Sampler:
             title="drift" if self._progress else "",
         )
 
-    def _rows(self, contents: Sequence[str]) -> FloatRows:
+    def _rows(self, contents: Sequence[str]) -> Vectors:
         places, _ = self._cache.places(contents)
         return np.array(self._cache.rows[places], np.float32)
 

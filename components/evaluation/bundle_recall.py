@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.bundle.onnx_session import device_of
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig

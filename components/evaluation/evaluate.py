@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
@@ -21,7 +22,6 @@ from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_r
 from image_finder.components.metrics.slices import caption_slices
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.retrieval import RetrievalReport
-from image_finder.components.training.sources import Vectors
 from image_finder.components.training.trainer import FeatureSettings, checkpoint_vectors
 
 _THUMBNAIL_PX = 224

@@ -22,9 +22,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 
+from image_finder.components.arrays import FloatMatrix
 from image_finder.components.errors import DataError
 from image_finder.components.metrics.retrieval import (
-    FloatMatrix,
     MatchRanks,
     QueryExample,
     QueryExamples,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.arrays import Vectors
+from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.evaluation.bundle_recall import image_vectors

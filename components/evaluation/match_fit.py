@@ -16,6 +16,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from image_finder.components.arrays import Mask, Rows, Vectors
 from image_finder.components.captions.vocabulary import Vocabulary, content_words, word_forms
 from image_finder.components.evaluation.caption_nouns import is_right, single_words, things_named, things_shown
 from image_finder.components.records.calibration import MatchModel, MatchModels
@@ -42,9 +43,6 @@ _MIN_RIGHT = 8  # right images of a word; the precision of fewer is left to chan
 _MIN_GOOD = 10  # hits above a threshold, for the same reason
 _MIN_QUERIES = 40
 
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 EncodeQueries = Callable[[Sequence[str]], Vectors]
 
 
@@ -60,11 +58,11 @@ class _Hits(NamedTuple):
     """Hits of many searches, (n, ...) each; start: row of the first hit of the same search."""
 
     features: NDArray[np.float64]
-    right: Flags
+    right: Mask
     query: Rows
     group: Rows
     gallery: Rows
-    absent: Flags
+    absent: Mask
     start: Rows
 
 
@@ -189,7 +187,7 @@ def _hits_of(search: _Search, query: _Query, vector: Vectors, numbers: tuple[int
     return found
 
 
-def _hits(cosines: NDArray[np.float64], right: Flags, words: QueryWords, labels: tuple[int, int, int, bool]) -> _Hits:
+def _hits(cosines: NDArray[np.float64], right: Mask, words: QueryWords, labels: tuple[int, int, int, bool]) -> _Hits:
     best = np.argsort(-cosines, kind="stable")[:_DEPTH]
     ranks = np.arange(1.0, len(best) + 1)
     features = match_features(cosines[best], ranks, len(cosines), background(cosines), words)
@@ -246,7 +244,7 @@ def _least_probability(hits: _Hits, chances: NDArray[np.float64], max_absent: fl
     return None
 
 
-def _holds(hits: _Hits, good: Flags, here: Flags, max_absent: float) -> bool:
+def _holds(hits: _Hits, good: Mask, here: Mask, max_absent: float) -> bool:
     """Whether the promise is kept in one gallery, nearly: few hits are good there."""
     present, absent = here & ~hits.absent, here & hits.absent
     n_good = np.count_nonzero(good & present)
@@ -254,12 +252,12 @@ def _holds(hits: _Hits, good: Flags, here: Flags, max_absent: float) -> bool:
     return precise and _n_queries(hits, good & absent) <= 1.5 * max_absent * _n_queries(hits, absent)
 
 
-def _n_queries(hits: _Hits, rows: Flags) -> int:
+def _n_queries(hits: _Hits, rows: Mask) -> int:
     return len(np.unique(hits.query[rows]))
 
 
-def _leading(hits: _Hits, good: Flags) -> Flags:
+def _leading(hits: _Hits, good: Mask) -> Mask:
     """Good hits that no other hit of their search precedes; the hits of a search are adjacent, best first."""
     failures = np.concatenate([[0], np.cumsum(~good)])
-    leading: Flags = failures[1:] == failures[hits.start]
+    leading: Mask = failures[1:] == failures[hits.start]
     return leading

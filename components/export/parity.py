@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.captioned import CaptionedImages
@@ -19,7 +20,6 @@ from image_finder.components.errors import QualityError
 from image_finder.components.metrics.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
 from image_finder.components.records.export import ParityCase, ParityReport
 
-Vectors = NDArray[np.float32]
 Tower = Literal["image", "text"]
 
 BATCHES = (1, 3, 8)  # an export that fixed its batch, or mixes rows of one, shows here

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from image_finder.components.arrays import Mask, Rows, Vectors
 from image_finder.components.errors import ConfigError, StorageError
-from image_finder.components.index.exact import Mask, Rows, Vectors
 from image_finder.components.index.tiers import Hnsw, IvfPq, exact_is_cheaper, reach_for
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import EmbeddingConfig
@@ -18,7 +19,6 @@ from image_finder.components.features.image_features import unreadable
 from image_finder.components.images.exif import ImageFacts, image_facts
 from image_finder.components.images.image_folder import ImageFolder
 from image_finder.components.index.duplicates import Hashes
-from image_finder.components.index.exact import Vectors
 from image_finder.components.index.gallery import Gallery, GalleryItem
 from image_finder.components.index.index import (
     FORMAT_VERSION,

@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from image_finder.components.arrays import Mask, Rows, Vectors
 
 # 8 MB. One query takes all of COCO in one call: between two calls the threads of BLAS wait for each other.
 _PRODUCTS_A_CALL = 1 << 21
 _SIFTED_ROWS = 8_192
 _EXACT_ROWS = 4_096
 _ROUNDING = 1e-5  # float32 products of a unit row and a unit query of 512 components are off by some 1e-7
-
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 
 class Neighbours(NamedTuple):

@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from image_finder.components.arrays import Mask, Rows, Vectors
 from image_finder.components.configs import first_fault
 from image_finder.components.errors import BundleError, ConfigError, IndexMismatchError, QueryError, StorageError
 from image_finder.components.index import exact, stored_paths
 from image_finder.components.index.approximate import Approximate
 from image_finder.components.index.arrow import bools, text_scalar
-from image_finder.components.index.exact import Mask, Neighbours, Rows, Vectors
+from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.generations import current_generation, is_published_root
 from image_finder.components.index.tiers import Parameters
 from image_finder.components.records.base import Record

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import IndexTierConfig
 from image_finder.components.errors import ConfigError, QualityError
 from image_finder.components.index import exact
 from image_finder.components.index.approximate import Approximate, is_installed, library_version, write_approximate
-from image_finder.components.index.exact import Neighbours, Vectors
+from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.index import (
     APPROXIMATE,
     ApproximateFacts,

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
-from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.bundle.onnx_session import Lanes, throughput_lanes
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache

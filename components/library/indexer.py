@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from image_finder.components.arrays import Rows
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
 from image_finder.components.errors import StorageError
@@ -40,7 +41,7 @@ from image_finder.components.library.reading import PUBLISHED, Reader
 from image_finder.components.library.recovery import lost_rows
 from image_finder.components.library.scan import Scan, scan_folders
 from image_finder.components.library.unsupported import by_kind
-from image_finder.components.library.update_plan import Plan, Rows, make_plan
+from image_finder.components.library.update_plan import Plan, make_plan
 from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
 from image_finder.components.records.base import Record
 

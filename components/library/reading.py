@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from image_finder.components.arrays import Rows
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import ImageError
@@ -17,7 +18,6 @@ from image_finder.components.images.exif import image_facts
 from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder
 from image_finder.components.library.catalog import Catalog, FileRow
 from image_finder.components.library.scan import Scan
-from image_finder.components.library.update_plan import Rows
 from image_finder.components.moments import is_exact
 
 PUBLISHED = "published"  # setting: name of the generation that holds what the catalogue says, "" if none does

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from image_finder.components.arrays import Rows
 from image_finder.components.errors import StorageError
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.library.catalog import FileRow
 from image_finder.components.library.library import Library
 from image_finder.components.library.scan import Scan
-from image_finder.components.library.update_plan import Rows
 
 
 def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int], *, incomplete: bool) -> Rows:

@@ -7,15 +7,9 @@ it readable: how true pairs of caption and image score, and how the best hit sco
 import numpy as np
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import FloatMatrix, IntVector
 from image_finder.components.errors import DataError
-from image_finder.components.metrics.retrieval import (
-    TILE_SCORES,
-    EvaluatedOn,
-    FloatMatrix,
-    IntVector,
-    checked_vectors,
-    chunks,
-)
+from image_finder.components.metrics.retrieval import TILE_SCORES, EvaluatedOn, checked_vectors, chunks
 from image_finder.components.records.calibration import N_QUANTILES, ScoreCalibration
 
 _MISSED = 0.05  # share of answerable queries that the threshold calls unanswered

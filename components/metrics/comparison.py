@@ -12,16 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import IntVector, Mask
 from image_finder.components.configs.slices import DIRECTION
 from image_finder.components.errors import DataError
-from image_finder.components.metrics.retrieval import (
-    BoolVector,
-    IntVector,
-    MatchRanks,
-    bootstrap_recalls,
-    percentile_interval,
-    slice_groups,
-)
+from image_finder.components.metrics.retrieval import MatchRanks, bootstrap_recalls, percentile_interval, slice_groups
 from image_finder.components.records.base import Record
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.records.promotion import Comparison, SliceDifference
@@ -132,7 +126,7 @@ def compare_ranks(
 
 def _hits(ranks: IntVector, ks: Sequence[int]) -> NDArray[np.int64]:
     """(n_queries,) number of cut-offs that a query's rank is within."""
-    within: BoolVector = ranks[:, None] <= np.asarray(ks)
+    within: Mask = ranks[:, None] <= np.asarray(ks)
     hits: NDArray[np.int64] = np.count_nonzero(within, axis=1)
     return hits
 

@@ -12,20 +12,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import FloatMatrix, FloatVector, IntVector, Mask
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.errors import ConfigError, DataError, QualityError
 from image_finder.components.records.base import PartName, Record
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
-
-FloatMatrix = NDArray[np.floating[Any]]
-IntVector = NDArray[np.integer[Any]]
-FloatVector = NDArray[np.floating[Any]]
-BoolVector = NDArray[np.bool_]
 
 UNIT_TOLERANCE = 1e-3  # float16 rows of 512 components stay within it, rows that nobody normalised do not
 TILE_SCORES = 4_000_000  # scores held at a time: 32 MB in float64 and 16 MB in float32
@@ -337,7 +332,7 @@ class _Measures:
 
 
 def _measure(
-    ranks: MatchRanks, ks: tuple[int, ...], members_of_group: list[BoolVector], config: EvaluationConfig
+    ranks: MatchRanks, ks: tuple[int, ...], members_of_group: list[Mask], config: EvaluationConfig
 ) -> _Measures:
     """Recalls and intervals of both directions and all groups from one bootstrap, ks side by side for each."""
     n_captioned = len(ranks.captioned_images)
@@ -368,7 +363,7 @@ def _measure(
     )
 
 
-def _per_image(image: IntVector, n_captioned: int, weights: BoolVector | None = None) -> NDArray[np.float64]:
+def _per_image(image: IntVector, n_captioned: int, weights: Mask | None = None) -> NDArray[np.float64]:
     counts = np.bincount(image, weights=weights, minlength=n_captioned)
     return counts.astype(np.float64)
 
@@ -384,7 +379,7 @@ def _direction(measured: _Measured, ranks: IntVector, gallery_size: int, n_right
     )
 
 
-def slice_groups(slices: Mapping[str, Sequence[str]], n_captions: int) -> Iterator[tuple[str, str, BoolVector]]:
+def slice_groups(slices: Mapping[str, Sequence[str]], n_captions: int) -> Iterator[tuple[str, str, Mask]]:
     """Name, value and members of every group, values in natural order ("9-13 words" before "14 words or more").
 
     Raises DataError for labels that do not fit the captions.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.errors import StorageError
 from image_finder.components.images.exif import ImageFacts
 from image_finder.components.images.image_folder import is_uri, shown_uri, uri_below
@@ -22,7 +22,6 @@ from image_finder.components.storage import sha256_of_bytes, write_bytes_atomica
 
 logger = logging.getLogger(__name__)
 
-Vectors = NDArray[np.float32]
 
 _ENDING = ".parquet"
 _FACTS = pa.schema(

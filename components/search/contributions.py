@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_finder.components import cancellation
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.images.preprocess import Pixels
-from image_finder.components.index.exact import Vectors
 
 GRID = 7
 _REGIONS = GRID * GRID

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_finder.components import cancellation
+from image_finder.components.arrays import Rows, Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import DataError
 from image_finder.components.index.arrow import numbers
 from image_finder.components.index.duplicates import Hashes, fold
-from image_finder.components.index.exact import Neighbours, Rows, Vectors
+from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.moments import local
 from image_finder.components.records.search import Facets, Hit, IndexedImage, SearchResult, TruncatedText

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.images.images import load_for_display
-from image_finder.components.index.exact import Vectors
 from image_finder.components.search.contributions import Contributions, contributions
 
 Shares = NDArray[np.float32]

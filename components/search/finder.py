@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Unpack
 import numpy as np
 from PIL import Image
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle, BundleManifest
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import FinderError, StorageError
 from image_finder.components.images.images import upright_rgb
 from image_finder.components.images.preprocess import Pixels
-from image_finder.components.index.exact import Vectors
 from image_finder.components.index.generations import POINTER, is_published_root
 from image_finder.components.index.index import IndexManifest, VectorIndex
 from image_finder.components.records.search import Facets, IndexedImage, SearchResult

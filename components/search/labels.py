@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from image_finder.components.bundle.encoder import OnnxEncoder, Vectors
+from image_finder.components.arrays import Vectors
+from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import QueryError
 from image_finder.components.images.preprocess import Pixels
 from image_finder.components.records.base import Record

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.captions.vocabulary import words_of
-from image_finder.components.index.exact import Vectors
 
 
 class Group(NamedTuple):

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
+from image_finder.components.arrays import IntArray
 
 
 class BatchPlan(NamedTuple):

@@ -6,17 +6,15 @@ from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from image_finder.components.arrays import IntArray, Vectors
 from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.encoders.dual_encoder import DualEncoder
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.augmentation import View
 from image_finder.components.images.preprocess import Preprocess
 
-IntArray = NDArray[np.int64]
-Vectors = NDArray[np.float32]
 _CPU = torch.device("cpu")
 
 

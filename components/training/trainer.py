@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from image_finder.components.arrays import IntArray, Vectors
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
@@ -30,11 +31,9 @@ from image_finder.components.training.sources import (
     CachedTexts,
     DecodedImages,
     ImageSource,
-    IntArray,
     PairedSet,
     TextSource,
     TokenisedTexts,
-    Vectors,
     embed_all,
     embed_rows,
 )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pandas import DataFrame
 
+from image_finder.components.arrays import IntArray
 from image_finder.components.configs import ValidationConfig
 from image_finder.components.errors import DataError, QualityError
 from image_finder.components.records.data import DatasetManifest, ExpectationResult, ValidationReport
@@ -24,7 +24,6 @@ from image_finder.components.validation.report_page import report_html
 
 __all__ = ["report_html", "require_valid", "valid_captions", "validate_captions"]
 
-IntArray = npt.NDArray[np.int64]
 _MAX_EXAMPLES = 5
 _MAX_EXAMPLE_CHARACTERS = 80
 

@@ -20,8 +20,8 @@ from statistics import fmean
 
 import numpy as np
 from measuring import show
-from numpy.typing import NDArray
 
+from image_finder.components.arrays import Mask
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.finder import Finder
 from image_finder.components.search.query import NEGATIVE_WEIGHT, Query
@@ -165,7 +165,6 @@ PAIRS = (
     ("a dog", ("dog",), "water", "water"),
     ("a woman", ("woman",), "a man", "man"),
 )
-Mask = NDArray[np.bool_]
 
 
 def captions_of(folders: list[Path]) -> dict[str, list[str]]:

@@ -34,11 +34,11 @@ import numpy as np
 import pyarrow as pa
 from measuring import seconds_of, show
 
+from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
-from image_finder.components.index.exact import Vectors
 from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.index import (
     FORMAT_VERSION,

@@ -1,0 +1,15 @@
+"""Array types of the whole project; each function states the shapes of its own."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]  # embeddings: (n, embedding_dim), rows of unit length unless a docstring says otherwise
+IntArray = NDArray[np.int64]
+Rows = NDArray[np.int64]  # row numbers
+Mask = NDArray[np.bool_]
+
+FloatMatrix = NDArray[np.floating[Any]]
+FloatVector = NDArray[np.floating[Any]]
+IntVector = NDArray[np.integer[Any]]
