@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from image_finder.components.configs.base import Config
 from image_finder.components.configs.slices import slice_fault
+from image_finder.components.former_names import SliceName
 
 
 class EvaluationConfig(Config):
@@ -66,7 +67,7 @@ class PromotionConfig(Config):
     slice_allowance: float = Field(
         0.05, ge=0, le=1, description="largest fall of a slice's recall, mean over all k, against the champion"
     )
-    slice_allowances: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+    slice_allowances: dict[SliceName, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict,
         description="other allowances by 'slice' or 'slice: value', e.g. 'caption length: 1-8 words'; shares, 0 to 1",
     )

@@ -46,6 +46,7 @@ _ARRAYS = {
     "contents": np.uint64,
 }
 _FILES = {_VOCABULARY, *(f"{name}.npy" for name in _ARRAYS)}
+_FORMER_FILES = {"pictures_of_word.npy": "images_of_word.npy"}
 
 
 class DriftManifest(Record):
@@ -115,6 +116,7 @@ class DriftReference:
         """Use DriftReference.open."""
         self.path = path
         self.manifest = manifest
+        self._stored_name = {_FORMER_FILES.get(name, name): name for name in manifest.files_sha256}
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -131,7 +133,7 @@ class DriftReference:
                 f"drift reference {path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; "
                 "train again with this version"
             )
-        if differing := set(manifest.files_sha256) ^ _FILES:
+        if differing := {_FORMER_FILES.get(name, name) for name in manifest.files_sha256} ^ _FILES:
             raise StorageError(f"{manifest_path} does not list a reference's files: {', '.join(sorted(differing))}")
         for name, expected in manifest.files_sha256.items():
             if not (path / name).is_file() or sha256_of_file(path / name) != expected:
@@ -175,7 +177,7 @@ class DriftReference:
         return words
 
     def _array(self, name: str) -> NDArray[Any]:
-        array: NDArray[Any] = np.load(self.path / f"{name}.npy", allow_pickle=False)
+        array: NDArray[Any] = np.load(self.path / self._stored_name[f"{name}.npy"], allow_pickle=False)
         return array
 
 

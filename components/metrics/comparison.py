@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from image_finder.components.arrays import IntVector, Mask
 from image_finder.components.configs.slices import DIRECTION
 from image_finder.components.errors import DataError
+from image_finder.components.former_names import SliceName
 from image_finder.components.metrics.retrieval import MatchRanks, bootstrap_recalls, percentile_interval, slice_groups
 from image_finder.components.records.base import Record
 from image_finder.components.records.export import BundleMeasurement
@@ -36,7 +37,7 @@ class StoredMeasurement(Record):
     image_of_caption: tuple[int, ...]
     text_to_image: tuple[int, ...]
     image_to_text: tuple[int, ...]
-    slices: dict[str, tuple[str, ...]]
+    slices: dict[SliceName, tuple[SliceName, ...]]
 
     @classmethod
     def of(cls, measured: MeasuredBundle) -> "StoredMeasurement":

@@ -4,6 +4,7 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
+from image_finder.components.former_names import SliceName
 from image_finder.components.records.base import Record
 from image_finder.components.records.retrieval import Interval
 
@@ -11,8 +12,8 @@ from image_finder.components.records.retrieval import Interval
 class SliceDifference(Record):
     """Candidate minus champion on one slice: recall averaged over all k, a share; below zero it fell."""
 
-    slice: str
-    value: str
+    slice: SliceName
+    value: SliceName
     n_queries: int
     difference: float
     interval: Interval

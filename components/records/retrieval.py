@@ -1,5 +1,6 @@
 """Records of a retrieval measurement."""
 
+from image_finder.components.former_names import SliceName
 from image_finder.components.records.base import PartName, Record
 
 
@@ -24,8 +25,8 @@ class DirectionReport(Record):
 class SliceReport(Record):
     """Text-to-image recall of the captions in one slice, searched in the whole gallery."""
 
-    slice: str
-    value: str
+    slice: SliceName
+    value: SliceName
     n_queries: int
     recall: dict[int, float]
     interval: dict[int, Interval]

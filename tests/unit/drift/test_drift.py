@@ -1,5 +1,8 @@
 """Drift of images and captions, with a model whose vectors are known: an image's vector is its mean colour."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +90,20 @@ def test_a_reference_reads_back_what_was_drawn(reference, sampler, training, col
     assert reference.manifest.bundle_sha256 == colour_bundle.sha256
     assert all(content in reference.contents for content in drawn.contents)
     assert "f" * 64 not in reference.contents
+
+
+def test_a_reference_that_was_stored_under_former_names_is_read(reference, tmp_path):
+    former = tmp_path / "reference"
+    shutil.copytree(reference.path, former)
+    (former / "images_of_word.npy").rename(former / "pictures_of_word.npy")
+    manifest = json.loads((former / "reference.json").read_text(encoding="utf-8"))
+    manifest["n_training_pictures"] = manifest.pop("n_training_images")
+    manifest["n_pictures"] = manifest.pop("n_images")
+    manifest["files_sha256"]["pictures_of_word.npy"] = manifest["files_sha256"].pop("images_of_word.npy")
+    (former / "reference.json").write_text(json.dumps(manifest), encoding="utf-8")
+    opened = DriftReference.open(former)
+    assert opened.images_of_word == reference.images_of_word
+    assert opened.manifest.n_training_images == 120
 
 
 def test_brightness_is_the_luma_of_the_pixels(sampler, place):

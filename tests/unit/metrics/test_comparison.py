@@ -153,35 +153,61 @@ def test_ranks_of_other_captions_or_another_gallery_cannot_be_paired():
         compared(candidate, dataclasses.replace(champion, n_images=41))
 
 
+def alternating(first, second, ranks):
+    return [first if row % 2 else second for row in range(ranks.n_captions)]
+
+
+def measured_bundle(ranks, config, identity, slices):
+    measurement = BundleMeasurement(
+        report=report_ranks(ranks, config=config, identity=identity, slices=slices),
+        text_ms=1.0,
+        image_ms=1.0,
+        bundle_mb=1.0,
+        embedding_dim=8,
+        device="cpu",
+        threads=1,
+        test_sha256="t",
+        code_sha256="c",
+    )
+    return MeasuredBundle(measurement, ranks, slices)
+
+
 def test_a_measurement_that_was_stored_compares_as_it_did():
     pair = drawn_pair(3, better=0.2)
     config = EvaluationConfig(ks=KS, bootstrap_samples=200, seed=4)
     identity = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
-    slices = {"caption length": ["1-8 words", "9-13 words"] * pair[0].n_captions}
-    slices = {name: labels[: pair[0].n_captions] for name, labels in slices.items()}
-    measured = [
-        MeasuredBundle(
-            BundleMeasurement(
-                report=report_ranks(ranks, config=config, identity=identity, slices=slices),
-                text_ms=1.0,
-                image_ms=1.0,
-                bundle_mb=1.0,
-                embedding_dim=8,
-                device="cpu",
-                threads=1,
-                test_sha256="t",
-                code_sha256="c",
-            ),
-            ranks,
-            slices,
-        )
-        for ranks in pair
-    ]
+    slices = {"caption length": alternating("1-8 words", "9-13 words", pair[0])}
+    measured = [measured_bundle(ranks, config, identity, slices) for ranks in pair]
     stored = [
         StoredMeasurement.model_validate_json(StoredMeasurement.of(each).model_dump_json()).measured()
         for each in measured
     ]
     assert compare_bundles(*stored) == compare_bundles(*measured) == compared(*pair, slices=slices, samples=200, seed=4)
+
+
+def test_slices_that_were_stored_under_former_names_are_paired_with_the_current_ones():
+    pair = drawn_pair(3, better=0.2)
+    config = EvaluationConfig(ks=KS, bootstrap_samples=100)
+    identity = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
+    slices = {
+        "image shape": alternating("portrait", "square", pair[0]),
+        "captions of the image": alternating("1-4", "5", pair[0]),
+    }
+    stored = StoredMeasurement.of(measured_bundle(pair[0], config, identity, slices))
+    former = stored.model_dump_json().replace("image shape", "picture shape")
+    former = former.replace("captions of the image", "captions of the picture")
+    assert StoredMeasurement.model_validate_json(former) == stored
+    found = compared(*pair, slices=slices)
+    former = found.model_dump_json().replace("text to image", "text to picture")
+    former = former.replace("image to text", "picture to text").replace("image shape", "picture shape")
+    assert type(found).model_validate_json(former) == found
+    allowances = {"picture shape: portrait": 0.1, "direction: text to picture": 0.2, "captions of the picture": 0.3}
+    parsed = RegistryConfig.parse({"promotion": {"slice_allowances": allowances}})
+    assert parsed.promotion.slice_allowances == {
+        "image shape: portrait": 0.1,
+        "direction: text to image": 0.2,
+        "captions of the image": 0.3,
+    }
 
 
 def test_every_slice_that_is_measured_can_be_given_an_allowance():
