@@ -30,10 +30,12 @@ _ROUNDING = 1e-6  # of scores: in float32 an image's cosine with itself comes ou
 
 
 class EncodedQuery(NamedTuple):
-    """A query as vectors. ranking: what images are ranked by; wanted: (dim,) unit; own: rows of the very images."""
+    """A query as vectors. ranking, terms: (dim,), the query with and without its `not` terms, terms of unit
+    length; own: rows of the images that the query consists of.
+    """
 
     ranking: Vectors
-    wanted: Vectors
+    terms: Vectors
     own: Rows
 
 
@@ -72,7 +74,7 @@ class SearchEngine:
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
         """The vectors of queries. Raises QueryError for an unknown id, ImageError for one that cannot be decoded."""
         terms = [term for query in queries for term in query.terms]
-        terms += [term for query in queries for term in query.negatives if _group(term) is None]
+        terms += [term for query in queries for term in query.not_terms if _group(term) is None]
         texts = query_vectors(self.encoder, {require_text(term.text) for term in terms if term.text is not None})
         return [self._encoded(query, texts) for query in queries]
 
@@ -123,17 +125,15 @@ class SearchEngine:
         return filters.folder_label(self.index.items, self.index.manifest.roots, name)
 
     def _encoded(self, query: Query, texts: dict[str, Vectors]) -> EncodedQuery:
-        wanted_terms = [self._term(term, texts) for term in query.terms]
-        weighted = [
-            vector * np.float32(term.weight) for term, (vector, _) in zip(query.terms, wanted_terms, strict=True)
-        ]
-        wanted = wanted_terms[0][0] if len(weighted) == 1 else _unit(np.sum(weighted, axis=0))
-        alone = len(weighted) == 1 and not query.negatives
-        ranking = lowered(wanted, [self._unwanted(term, texts) for term in query.negatives])
-        return EncodedQuery(ranking, wanted, wanted_terms[0][1] if alone else np.empty(0, np.int64))
+        found = [self._term(term, texts) for term in query.terms]
+        weighted = [vector * np.float32(term.weight) for term, (vector, _) in zip(query.terms, found, strict=True)]
+        terms = found[0][0] if len(found) == 1 else _unit(np.sum(weighted, axis=0))
+        ranking = lowered(terms, [self._not_term(term, texts) for term in query.not_terms])
+        is_one_image = len(found) == 1 and not query.not_terms
+        return EncodedQuery(ranking, terms, found[0][1] if is_one_image else np.empty(0, np.int64))
 
-    def _unwanted(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, float]:
-        """Unit vector and weight of an unwanted term; those of its group if it names one."""
+    def _not_term(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, float]:
+        """Unit vector and weight of a `not` term; those of its group if it names one."""
         group = _group(term)
         if group is None:
             return self._term(term, texts)[0], term.weight
@@ -162,7 +162,9 @@ class SearchEngine:
         if query.min_score is not None:
             enough = scores >= query.min_score - _ROUNDING
             rows, scores = rows[enough], scores[enough]
-        shown_by = fold(self._hashes[rows], self.index.vectors[rows]) if query.fold else np.arange(len(rows))
+        shown_by = (
+            fold(self._hashes[rows], self.index.vectors[rows]) if query.duplicates == "fold" else np.arange(len(rows))
+        )
         return _Ranked(rows, scores, shown_by)
 
     def _own_first(self, encoded: EncodedQuery, near: Neighbours, mask: NDArray[np.bool_] | None) -> Neighbours:
@@ -178,7 +180,7 @@ class SearchEngine:
         shown = np.flatnonzero(ranked.shown_by == np.arange(len(ranked.rows)))
         page = shown[query.offset : query.offset + query.k]
         of_texts = all(term.text is not None for term in query.terms)
-        best = self._cosines(encoded.wanted, ranked.rows[shown[:_JUDGED]]).max(initial=-1)
+        best = self._cosines(encoded.terms, ranked.rows[shown[:_JUDGED]]).max(initial=-1)
         n_good = self._count_good(query, encoded, ranked.rows[: page[-1] + 1 if len(page) else 0], candidates)
         items = self.index.items_at(ranked.rows[page])
         hits = tuple(
@@ -196,8 +198,8 @@ class SearchEngine:
             candidates=candidates,
             more=len(shown) > query.offset + query.k,
             matches_well=self._matches_well(query, best, n_good) if of_texts else None,
-            unmet=self.vocabulary.unmet(" ".join(_texts(query))) if self.vocabulary else (),
-            truncated=tuple(cut for text in _texts(query) if (cut := self._truncated(text)) is not None),
+            unmet=self.vocabulary.unmet(" ".join(query.texts)) if self.vocabulary else (),
+            truncated=tuple(cut for text in query.texts if (cut := self._truncated(text)) is not None),
         )
 
     def _count_good(self, query: Query, encoded: EncodedQuery, rows: Rows, candidates: int) -> int | None:
@@ -212,9 +214,9 @@ class SearchEngine:
         model = matching.model_for(models, words)
         if model is None:
             return None
-        unrelated = matching.background((self._sample @ encoded.wanted).astype(np.float64))
+        unrelated = matching.background((self._sample @ encoded.terms).astype(np.float64))
         ranks = np.arange(1.0, len(rows) + 1)
-        cosines = self._cosines(encoded.wanted, rows)
+        cosines = self._cosines(encoded.terms, rows)
         return matching.count_good(model, matching.match_features(cosines, ranks, candidates, unrelated, words))
 
     def _matches_well(self, query: Query, best: float, n_good: int | None) -> bool:
@@ -283,10 +285,6 @@ class _Ranked(NamedTuple):
         return np.flatnonzero((self.shown_by == place) & (np.arange(len(self.rows)) != place))
 
 
-def _texts(query: Query) -> list[str]:
-    return [term.text for term in (*query.terms, *query.negatives) if term.text is not None]
-
-
 def _group(term: Term) -> Group | None:
     return None if term.text is None else group_of(require_text(term.text))
 
@@ -298,7 +296,7 @@ def _ends_below(scores: Vectors, min_score: float | None) -> bool:
 
 def _first_depth(query: Query) -> int:
     reach = query.offset + query.k + 1  # one more than is shown, to know whether there is a next page
-    return 2 * reach + 16 if query.fold else reach
+    return 2 * reach + 16 if query.duplicates == "fold" else reach
 
 
 def _unit(vector: Vectors) -> Vectors:

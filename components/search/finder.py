@@ -6,7 +6,7 @@
     finder = Finder.open("~/.local/share/image-finder/library")
     for hit in finder.search("a dog running on the beach", k=5, since="2024-06-01").hits:
         print(f"{hit.score:.2f} {hit.uri}")
-    more = finder.search(images=Path("beach.jpg"), unwanted="people")
+    more = finder.search(images=Path("beach.jpg"), not_terms="people")
     finder.explain(more.hits[0].id, "a dog").overlay.save("why.jpg")
 
 An image is a Path, the bytes of a file or a Pillow image; where it is said, also the id of a hit, a str.
@@ -87,12 +87,12 @@ class Finder:
 
     # Searching
 
-    def search(self, wanted: str | Query | None = None, **options: Unpack[SearchOptions]) -> SearchResult:
+    def search(self, query: str | Query | None = None, **options: Unpack[SearchOptions]) -> SearchResult:
         """Images that fit a text, other images (`images=`, `like=`) or both, best first.
 
         Raises QueryError for what cannot be asked, ImageError for an image that cannot be read.
         """
-        return self.engine.search(query_of(wanted, options))
+        return self.engine.search(query_of(query, options))
 
     def search_many(self, queries: Sequence[str | Query]) -> list[SearchResult]:
         """Answers to several queries, with one pass over the vectors. Raises QueryError, ImageError."""
@@ -101,7 +101,7 @@ class Finder:
     def encode_text(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors of texts as a search for them uses them: (n, dim) float32. Raises QueryError."""
         engine = self.engine
-        vectors = [encoded.wanted for encoded in engine.encode([Query.of_text(text) for text in texts])]
+        vectors = [encoded.terms for encoded in engine.encode([Query.of_text(text) for text in texts])]
         return np.stack(vectors) if vectors else np.empty((0, engine.encoder.embedding_dim), np.float32)
 
     def encode_images(self, images: Sequence[ImageSource]) -> Vectors:
@@ -123,19 +123,19 @@ class Finder:
     def explain(
         self,
         image: ImageSource | str,
-        wanted: str | Query | None = None,
+        query: str | Query | None = None,
         *,
         at_most_px: int = 1600,
         **options: Unpack[SearchOptions],
     ) -> Explanation:
         """Which regions of an image, or the image with an id, raise its score for a query; its overlay shows them.
 
-        The query is given as for `search`; what it excludes (`unwanted=`, negatives) is no part of the explanation.
+        The query is given as for `search`; its `not` terms are no part of the explanation.
         Raises QueryError, ImageError.
         """
         engine = self.engine
-        (encoded,) = engine.encode([query_of(wanted, options)])
-        return explain(engine.encoder, _readable(engine, image), encoded.wanted, at_most_px=at_most_px)
+        (encoded,) = engine.encode([query_of(query, options)])
+        return explain(engine.encoder, _readable(engine, image), encoded.terms, at_most_px=at_most_px)
 
     def explain_pooling(self, image: ImageSource | str, *, at_most_px: int = 1600) -> Image.Image:
         """Overlay of the attention pooling's weights, which are equal for every query; a view for experts.

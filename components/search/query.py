@@ -1,13 +1,14 @@
-"""Query: what is looked for, as a person may say it in the shell, over HTTP or on the page; knows nothing of indexes.
+"""Query: the search request that command line, HTTP API, page and programs share; knows nothing of indexes.
 
-The score of an image x is x . unit(sum w_i p_i), with unit vectors p of the wanted terms: a cosine. Unwanted terms lower
-it, see image_finder.components.search.negation.
+The score of an image x is x . unit(sum w_i p_i), with unit vectors p_i of the terms: a cosine. The terms of `not` lower
+it, see components/search/negation.py.
 """
 
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from image_finder.components.configs import first_fault
 from image_finder.components.errors import QueryError
@@ -16,15 +17,17 @@ from image_finder.components.records.base import Record
 MAX_QUERY_CHARACTERS = 1000
 MAX_TERMS = 16
 MAX_HITS = 500
-MAX_REACH = 5000  # offset + k: a person who has turned so many pages asks something else
-# The largest weight that keeps the wanted images among the first 20, to within 0.1: of 14.8, with 3.3 unwanted ones, 14.7
-# and 1.5 remain; with 0.5 15.0 and 1.8, with 0.8 14.2 and 1.2. Mean of 397 pairs: bench_negation.py --choosing.
-NEGATIVE_WEIGHT = 0.65
+MAX_REACH = 5000  # offset + k: after so many pages a more precise query finds more
+# The largest weight that keeps the images of the query among the first 20, to within 0.1. Of 14.8, and 3.3 that show the
+# `not` term, 14.7 and 1.5 remain; with 0.5 15.0 and 1.8, with 0.8 14.2 and 1.2. Mean of 397 pairs: bench_negation.py --choosing.
+NOT_WEIGHT = 0.65
 EXAMPLE = "'a dog running on the beach'"
+
+Duplicates = Literal["fold", "show"]
 
 
 class Term(Record):
-    """One thing that is wanted or not: exactly one of a text, an image's bytes, the id of an image in the index."""
+    """One part of a query: exactly one of a text, an image's bytes, the id of an indexed image."""
 
     text: str | None = None
     image: bytes | None = Field(None, repr=False)
@@ -38,10 +41,16 @@ class Term(Record):
         return self
 
 
-class Filters(Record):
-    """Which images are looked at; all that are given must hold."""
+class NotTerm(Term):
+    """A term that lowers the rank of images that show it."""
 
-    folders: tuple[str, ...] = Field((), max_length=64, description="labels of folders; what lies below them counts")
+    weight: float = Field(NOT_WEIGHT, gt=0, le=10)
+
+
+class Filters(Record):
+    """Conditions that an image must meet, all of them, to be a hit."""
+
+    folders: tuple[str, ...] = Field((), max_length=64, description="labels of folders; subfolders are included")
     since: date | None = Field(
         None,
         description="first day; of the capture (EXIF, the camera's local time), else of the file's last change in the time zone of the machine that searches",
@@ -60,24 +69,30 @@ class Filters(Record):
 
 
 class Query(Record):
-    """A whole question. Build it with Query.parse or Query.of_text, whose errors are fit to be shown."""
+    """A search request. Query.parse, Query.of_text and Query.of_terms raise errors that can be shown to users."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     terms: tuple[Term, ...] = Field(min_length=1, max_length=MAX_TERMS)
-    negatives: tuple[Term, ...] = Field((), max_length=MAX_TERMS)
+    not_terms: tuple[NotTerm, ...] = Field((), max_length=MAX_TERMS, validation_alias="not")
     filters: Filters = Filters()
     k: int = Field(20, ge=1, le=MAX_HITS, description="hits on a page")
     offset: int = Field(0, ge=0, le=MAX_REACH, description="hits before the page")
-    min_score: float | None = Field(None, ge=-100, le=100)
-    fold: bool = Field(True, description="show one of several near-duplicates")
+    min_score: float | None = Field(None, ge=-100, le=100, description="lowest score of a hit")
+    duplicates: Duplicates = Field("fold", description="fold: show one of several near-duplicates; show: show each")
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:
         if self.offset + self.k > MAX_REACH:
             raise ValueError(f"offset ({self.offset}) and k ({self.k}) must not add up to more than {MAX_REACH}")
-        for term in (*self.terms, *self.negatives):
-            if term.text is not None:
-                require_text(term.text)
+        for text in self.texts:
+            require_text(text)
         return self
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of all terms, those of `not` last."""
+        return tuple(term.text for term in (*self.terms, *self.not_terms) if term.text is not None)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -85,29 +100,34 @@ class Query(Record):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise QueryError(_told(error)) from error
+            if error.errors(include_url=False)[0]["loc"] == ("terms",):
+                raise QueryError(
+                    f"the query is empty; give a text, an image or the id of an image, e.g. {EXAMPLE}"
+                ) from error
+            raise QueryError(f"query: {first_fault(error)}") from error
 
     @classmethod
-    def of_text(cls, text: str, *, unwanted: tuple[str, ...] = (), **values: object) -> Self:
+    def of_terms(
+        cls, terms: Iterable[Mapping[str, object]], not_terms: Iterable[Mapping[str, object]] = (), **options: object
+    ) -> Self:
+        """Build from the plain values of terms; options: other fields, those of `filters` beside them. Raises QueryError."""
+        filters = {name: options.pop(name) for name in Filters.model_fields if name in options}
+        return cls.parse({"terms": [*terms], "not": [*not_terms], "filters": filters, **options})
+
+    @classmethod
+    def of_text(cls, text: str, *, not_terms: Iterable[str] = (), **options: object) -> Self:
         """A query of one text. Raises QueryError."""
-        negatives = [{"text": each, "weight": NEGATIVE_WEIGHT} for each in unwanted]
-        return cls.parse({"terms": [{"text": text}], "negatives": negatives, **values})
+        return cls.of_terms([{"text": text}], [{"text": each} for each in not_terms], **options)
 
 
 def require_text(text: str) -> str:
-    """The text as a tokenizer can read it. Raises QueryError if it is empty or too long.
+    """The stripped text, encodable as UTF-8. Raises QueryError if it is empty or too long.
 
-    Halves of characters reach a program from a terminal of another encoding; tokenizers refuse them.
+    A terminal with another encoding passes lone surrogates, which tokenizers refuse.
     """
     text = text.encode("utf-8", "replace").decode().strip()
     if not text:
-        raise QueryError(f"the query is empty; say what the image shows, e.g. {EXAMPLE}")
+        raise QueryError(f"the query is empty; describe the image, e.g. {EXAMPLE}")
     if len(text) > MAX_QUERY_CHARACTERS:
-        raise QueryError(f"the query has {len(text)} characters, at most {MAX_QUERY_CHARACTERS} are read; shorten it")
+        raise QueryError(f"the query has {len(text)} characters, the limit is {MAX_QUERY_CHARACTERS}; shorten it")
     return text
-
-
-def _told(error: ValidationError) -> str:
-    if error.errors(include_url=False)[0]["loc"] == ("terms",):
-        return f"the query is empty; name a text, an image or the id of an image, e.g. {EXAMPLE}"
-    return f"query: {first_fault(error)}"

@@ -1,4 +1,4 @@
-"""Search options: a question as keyword arguments, for programs; reads the images that are named and decodes none."""
+"""Search options: queries as keyword arguments, for programs; reads image files, decodes none."""
 
 import io
 from collections.abc import Sequence
@@ -10,26 +10,28 @@ from PIL import Image
 
 from image_finder.components.errors import ImageError, QueryError
 from image_finder.components.images.images import image_size, upright_rgb
-from image_finder.components.search.query import NEGATIVE_WEIGHT, Filters, Query
+from image_finder.components.search.query import Duplicates, Query
 
 ImageSource: TypeAlias = Path | bytes | Image.Image
-_LISTS = ("unwanted", "images", "like", "folders", "cameras")
+_LISTS = ("not_terms", "images", "like", "folders", "cameras")
 
 
 class SearchOptions(TypedDict, total=False):
-    """What a search can be told besides its text; the words are those of the command line and of HTTP.
+    """Options of a search. A list of one may be given as its item.
 
-    k: hits on a page (20, at most 500); offset: hits before it. unwanted: texts that lower the rank of images that show
-    them; none is removed. images, like: images to search by, with the text or instead of it, like by the ids that hits have. folders (labels; Finder.folder_label
-    has that of a path), since, until (days, included), cameras, min_px (shorter side), orientation, has_gps: filters.
-    min_score: lowest score. fold: False shows each of several near-duplicates. A list of one may be given as that one.
+    k: hits on a page (20, at most 500); offset: hits before the page; min_score: lowest score.
+    not_terms: texts that lower the rank of images that show them; none is removed.
+    images, like: images to search by, with or without a text; like: ids of hits.
+    duplicates: "fold" (default) shows one of several near-duplicates, "show" each.
+    Filters: folders (labels, see Finder.folder_label), since, until (days, included), cameras, min_px (shorter side),
+    orientation, has_gps.
     """
 
     k: int
     offset: int
     min_score: float | None
-    fold: bool
-    unwanted: Sequence[str] | str
+    duplicates: Duplicates
+    not_terms: Sequence[str] | str
     images: Sequence[ImageSource] | ImageSource
     like: Sequence[str] | str
     folders: Sequence[str] | str
@@ -41,27 +43,25 @@ class SearchOptions(TypedDict, total=False):
     has_gps: bool | None
 
 
-def query_of(wanted: str | Query | None, options: SearchOptions) -> Query:
-    """The query that a text and options ask. Raises QueryError, ImageError for an image that cannot be read."""
-    if isinstance(wanted, Query):
+def query_of(query: str | Query | None, options: SearchOptions) -> Query:
+    """The query of a text and options. Raises QueryError, ImageError for an image that cannot be read."""
+    if isinstance(query, Query):
         if options:
             raise QueryError(f"a Query holds its own options, {', '.join(options)} cannot be added; set them in it")
-        return wanted
+        return query
     values: dict[str, Any] = dict(options)
     for name in _LISTS:
         values[name] = _several(values.get(name, ()))
-    terms: list[dict[str, object]] = [] if wanted is None else [{"text": wanted}]
+    terms: list[dict[str, object]] = [] if query is None else [{"text": query}]
     terms += [{"image": image_bytes(each)} for each in values.pop("images")]
     terms += [{"like": each} for each in values.pop("like")]
-    negatives = [{"text": each, "weight": NEGATIVE_WEIGHT} for each in values.pop("unwanted")]
-    filters = {name: values.pop(name) for name in Filters.model_fields if name in values}
-    return Query.parse({"terms": terms, "negatives": negatives, "filters": filters, **values})
+    return Query.of_terms(terms, [{"text": each} for each in values.pop("not_terms")], **values)
 
 
 def image_bytes(image: ImageSource) -> bytes:
-    """The bytes of an image's file; those of a Pillow image are a PNG. Raises ImageError.
+    """The bytes of an image's file; a Pillow image is encoded as PNG. Raises ImageError.
 
-    The header is looked at first, so that a pipe, a folder or a film of many GB is refused and not read.
+    Checks the header first, so that a pipe, a folder or a film of many GB is refused before it is read.
     """
     if isinstance(image, Image.Image):
         stream = io.BytesIO()
@@ -72,7 +72,7 @@ def image_bytes(image: ImageSource) -> bytes:
     image_size(image)
     try:
         return image.read_bytes()
-    except OSError as error:  # it has gone since
+    except OSError as error:  # removed meanwhile
         raise ImageError(f"{image}: {error.strerror}") from error
 
 

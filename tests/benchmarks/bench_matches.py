@@ -113,7 +113,7 @@ def answers(finder: Finder, captions: dict[str, list[str]], n_captions: int) -> 
 
 
 def answer(finder: Finder, kind: str, text: str, right: set[str], own: str) -> Answer:
-    hits = finder.search(Query.parse({"terms": [{"text": text}], "k": DEPTH, "fold": False})).hits
+    hits = finder.search(Query.parse({"terms": [{"text": text}], "k": DEPTH, "duplicates": "show"})).hits
     good = np.array([hit.good is True for hit in hits])
     of_right = np.array([Path(hit.name).name in right for hit in hits])
     is_own = np.array([Path(hit.name).name == own for hit in hits])

@@ -24,11 +24,11 @@ from measuring import show
 from image_finder.components.arrays import Mask
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.finder import Finder
-from image_finder.components.search.query import NEGATIVE_WEIGHT, Query
+from image_finder.components.search.query import NOT_WEIGHT, Query
 
 K = 20
 MIN_WANTED, MIN_BOTH, MIN_SHARE = 25, 6, 0.06  # images of a pair for --choosing
-WEIGHTS = (0.5, NEGATIVE_WEIGHT, 0.8, 0.95)
+WEIGHTS = (0.5, NOT_WEIGHT, 0.8, 0.95)
 
 # Phrases that name something else than their words do.
 PHRASES = re.compile(
@@ -189,10 +189,10 @@ def shown_things(names: list[str], captions: dict[str, list[str]]) -> dict[str, 
     }
 
 
-def first_hits(engine: SearchEngine, text: str, unwanted: str = "", weight: float = NEGATIVE_WEIGHT) -> list[str]:
+def first_hits(engine: SearchEngine, text: str, not_text: str = "", weight: float = NOT_WEIGHT) -> list[str]:
     """File names of the first K hits."""
-    negatives = [{"text": unwanted, "weight": weight}] if unwanted else []
-    query = Query.parse({"terms": [{"text": text}], "negatives": negatives, "k": K})
+    not_terms = [{"text": not_text, "weight": weight}] if not_text else []
+    query = Query.parse({"terms": [{"text": text}], "not": not_terms, "k": K})
     return [hit.name for hit in engine.search(query).hits]
 
 

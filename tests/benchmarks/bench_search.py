@@ -80,7 +80,7 @@ def rounds_of(engine: SearchEngine, options: argparse.Namespace) -> dict[str, li
     encoded = engine.encode(queries)
     batch_vectors = np.stack([each.ranking for each in engine.encode(batch)])
     filtered = [query.model_copy(update={"filters": FILTER}) for query in queries]
-    unfolded = [query.model_copy(update={"fold": False}) for query in queries]
+    unfolded = [query.model_copy(update={"duplicates": "show"}) for query in queries]
     times: dict[str, list[float]] = {}
 
     def each(name, work, items, per=1):

@@ -124,7 +124,7 @@ def _name(case, identity):
         body["id"] = identity
     if "image" in body and body is not case.body:
         body["image"] = "image"
-    for term in [*_list(body.get("terms")), *_list(body.get("negatives"))]:
+    for term in [*_list(body.get("terms")), *_list(body.get("not"))]:
         if isinstance(term, dict):
             term.update({name: value for name, value in {"like": identity, "image": "image"}.items() if name in term})
 

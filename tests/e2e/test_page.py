@@ -143,7 +143,7 @@ def test_near_duplicates_are_folded_and_shown_on_demand(open_page):
     page.get_by_role("button", name="Show duplicates").click()
     expect(page.locator(".copies-badge")).to_have_count(0)
     assert set(names(page)[:2]) == {"red.jpg", "red copy.jpg"}
-    assert "all=true" in page.url
+    assert "duplicates=show" in page.url
 
 
 def test_nothing_that_matches_well_is_said_quietly(open_page):

@@ -99,9 +99,9 @@ def published(wheel, tmp_path_factory):
 
 def test_the_installed_wheel_trains_indexes_and_searches(published):
     finder, index = published
-    hits = json.loads(run(finder, "search", "a dog on the beach", "--index", index, "-k", "5", "--all", "--json"))[
-        "hits"
-    ]
+    hits = json.loads(
+        run(finder, "search", "a dog on the beach", "--index", index, "-k", "5", "--duplicates", "show", "--json")
+    )["hits"]
     assert [hit["rank"] for hit in hits] == [1, 2, 3, 4, 5]
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 

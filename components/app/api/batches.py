@@ -92,7 +92,7 @@ class SearchLine:
 def require_known(engine: SearchEngine, queries: Sequence[Query]) -> None:
     """Raises Fault 404 if a query names an image that is not in the index."""
     for query in queries:
-        for term in (*query.terms, *query.negatives):
+        for term in (*query.terms, *query.not_terms):
             if term.like is not None:
                 row_of(engine, term.like)
 

@@ -57,7 +57,7 @@ class Explainer:
     def _made(self, engine: SearchEngine, identity: str, query: Query | None, known: str) -> Explained:
         with open_original(engine, identity) as stream:
             data = read_original(stream, self._max_bytes)
-        vector = engine.encode([query])[0].wanted if query else None
+        vector = engine.encode([query])[0].terms if query else None
         content = hashlib.sha256(data).hexdigest()
         place = (engine.encoder.bundle.sha256, content, b"" if vector is None else vector.tobytes())
         key = hashlib.sha256(repr((_VERSION, *place)).encode()).hexdigest()[:32]

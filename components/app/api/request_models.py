@@ -10,8 +10,10 @@ from image_finder.components.search.query import (
     MAX_QUERY_CHARACTERS,
     MAX_REACH,
     MAX_TERMS,
-    NEGATIVE_WEIGHT,
+    NOT_WEIGHT,
+    Duplicates,
     Filters,
+    Query,
 )
 
 MAX_LABELS = 100
@@ -34,14 +36,14 @@ class _Asked(BaseModel):
 class SearchParameters(_Asked):
     """What GET /search takes; lists by repeating the parameter."""
 
-    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts that are wanted, each a term of its own")
-    unwanted: list[_Text] = Field(
+    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts, each a separate term")
+    not_terms: list[_Text] = Field(
         [],
         alias="not",
         max_length=MAX_TERMS,
         description="texts that lower the rank of images that show them; no image is removed",
     )
-    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of images that are wanted")
+    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of images to search by")
     folder: list[str] = Field(
         [], max_length=64, description="labels of folders, see /facets; what is below counts, an unknown one is refused"
     )
@@ -54,24 +56,20 @@ class SearchParameters(_Asked):
     min_score: float | None = Field(None, ge=-100, le=100)
     k: int = Field(20, ge=1, le=MAX_HITS, description="hits on a page")
     offset: int = Field(0, ge=0, le=MAX_REACH, description="hits before the page")
-    all: bool = Field(False, description="show near-duplicates, which are folded otherwise")
+    duplicates: Duplicates = Field("fold", description="fold: show one of several near-duplicates; show: show each")
 
-    def values(self) -> dict[str, object]:
-        """The same as Query.parse takes it."""
-        return {
-            "terms": [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)],
-            "negatives": [{"text": text, "weight": NEGATIVE_WEIGHT} for text in self.unwanted],
-            "filters": {
-                **self.model_dump(include={"since", "until", "min_px", "orientation", "has_gps"}),
-                "folders": self.folder,
-                "cameras": self.camera,
-            },
-            **self.model_dump(include={"k", "offset", "min_score"}),
-            "fold": not self.all,
-        }
+    def query(self) -> Query:
+        """The query of these parameters. Raises QueryError."""
+        return Query.of_terms(
+            [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)],
+            [{"text": text} for text in self.not_terms],
+            folders=self.folder,
+            cameras=self.camera,
+            **self.model_dump(exclude={"q", "like", "not_terms", "folder", "camera"}),
+        )
 
 
-class WantedTerm(_Asked):
+class QueryTerm(_Asked):
     """Exactly one of text, like and image; null counts as left out."""
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("text", "like", "image"))
@@ -81,11 +79,11 @@ class WantedTerm(_Asked):
     weight: float = Field(1.0, gt=0, le=10, allow_inf_nan=False)
 
 
-class UnwantedTerm(WantedTerm):
+class NotTerm(QueryTerm):
     """Exactly one of text, like and image; null counts as left out. Images that show it rank lower; none is removed."""
 
     weight: float = Field(
-        NEGATIVE_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="share of its cosine that lowers the score"
+        NOT_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="share of its cosine that lowers the score"
     )
 
 
@@ -93,15 +91,18 @@ class SearchBody(_Asked):
     """What POST /search takes."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # told, not checked: see _Text
-    terms: list[WantedTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
-    negatives: list[UnwantedTerm] = Field(
-        [], max_length=MAX_TERMS, description="terms that lower the rank of images that show them; no image is removed"
+    terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
+    not_terms: list[NotTerm] = Field(
+        [],
+        alias="not",
+        max_length=MAX_TERMS,
+        description="terms that lower the rank of images that show them; no image is removed",
     )
     filters: Filters = Filters()
     k: int = Field(20, ge=1, le=MAX_HITS)
     offset: int = Field(0, ge=0, le=MAX_REACH)
     min_score: float | None = Field(None, ge=-100, le=100)
-    fold: bool = True
+    duplicates: Duplicates = "fold"
 
 
 class ExplanationParameters(_Asked):
@@ -122,7 +123,7 @@ class ExplanationBody(_Asked):
     """What POST /images/{id}/explanation takes."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # described, not checked: see _Text
-    terms: list[WantedTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
+    terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
 
 
 class LabelsBody(_Asked):

@@ -9,7 +9,7 @@ from image_finder.components.app.api.batches import Answered, Asked
 from image_finder.components.app.api.disconnects import while_connected
 from image_finder.components.app.api.error_responses import Fault, errors
 from image_finder.components.app.api.request_bodies import Body, body_document
-from image_finder.components.app.api.request_models import SearchBody, SearchParameters, WantedTerm
+from image_finder.components.app.api.request_models import QueryTerm, SearchBody, SearchParameters
 from image_finder.components.app.api.response_models import SearchAnswer
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
@@ -24,9 +24,9 @@ _JSON = "application/json"
 async def search(parameters: Annotated[SearchParameters, Query()], request: Request, server: Server) -> Response:
     """Search by texts (q), without others (not), by images of the index (like), under filters.
 
-    All that is wanted counts alike. Weights, uploaded images, and images that are not wanted go by POST.
+    All terms have equal weight. POST also takes weights, uploaded images and images in `not`.
     """
-    return await _answer(server, request, Question.parse(parameters.values()))
+    return await _answer(server, request, parameters.query())
 
 
 @router.post(
@@ -41,10 +41,10 @@ async def search_with_uploads(request: Request, server: Server) -> Response:
     JSON alone, or multipart/form-data with that JSON in the part `query` and the images in parts of their own.
     """
     async with server.bodies.read(request) as body:
-        wanted = body.parsed(SearchBody)
-        values = wanted.model_dump(exclude={"terms", "negatives"})
-        values["terms"] = [term_values(term, body) for term in wanted.terms]
-        values["negatives"] = [term_values(term, body) for term in wanted.negatives]
+        given = body.parsed(SearchBody)
+        values = given.model_dump(exclude={"terms", "not_terms"})
+        values["terms"] = [term_values(term, body) for term in given.terms]
+        values["not"] = [term_values(term, body) for term in given.not_terms]
         return await _answer(server, request, Question.parse(values))
 
 
@@ -55,7 +55,7 @@ def require_decodable(image: bytes, max_pixels: int) -> None:
         raise Fault(413, "too_large", f"the image has {width} x {height} pixels, the limit is {max_pixels:,} pixels")
 
 
-def term_values(term: WantedTerm, body: Body) -> dict[str, object]:
+def term_values(term: QueryTerm, body: Body) -> dict[str, object]:
     """A term as Query.parse takes it. Raises Fault 422 if its part was not sent."""
     values = term.model_dump(exclude_none=True)
     if term.image is not None:
@@ -64,7 +64,7 @@ def term_values(term: WantedTerm, body: Body) -> dict[str, object]:
 
 
 async def _answer(server: State, request: Request, query: Question) -> Response:
-    uploads = [term.image for term in (*query.terms, *query.negatives) if term.image is not None]
+    uploads = [term.image for term in (*query.terms, *query.not_terms) if term.image is not None]
     request.state.log = {}
     if server.settings.log_queries:
         texts = [term.text for term in query.terms if term.text is not None]

@@ -32,7 +32,7 @@ class _Options(TypedDict):
     also: tuple[str, ...]
     images: tuple[str, ...]
     like: tuple[str, ...]
-    unwanted: tuple[str, ...]
+    not_terms: tuple[str, ...]
     folders: tuple[str, ...]
     since: datetime | None
     until: datetime | None
@@ -43,7 +43,7 @@ class _Options(TypedDict):
     min_score: float | None
     k: int
     page: int
-    unfolded: bool
+    duplicates: Literal["fold", "show"]
     explanations: Path | None
     explain_kind: Literal["query", "attention"]
     library: Path | None
@@ -67,7 +67,7 @@ class _Options(TypedDict):
 @click.option("--like", multiple=True, metavar="ID", help="An image of the index that is wanted.")
 @click.option(
     "--not",
-    "unwanted",
+    "not_terms",
     multiple=True,
     metavar="TEXT",
     help="Rank images that show TEXT lower (repeatable). They are not removed: some may remain among the first hits.",
@@ -93,7 +93,13 @@ class _Options(TypedDict):
 @click.option("--min-score", type=float, metavar="SCORE", help="Only with at least this score.")
 @click.option("-k", "k", type=int, default=10, show_default=True, help="How many images to show, at most 500.")
 @click.option("--page", type=click.IntRange(min=1), default=1, metavar="N", help="The N-th page of k images.")
-@click.option("--all", "unfolded", is_flag=True, help="Show each of several near-duplicates.")
+@click.option(
+    "--duplicates",
+    type=click.Choice(["fold", "show"]),
+    default="fold",
+    show_default=True,
+    help="Show one of several near-duplicates (fold) or each (show).",
+)
 @click.option(
     "--explain",
     "explanations",
@@ -156,7 +162,7 @@ def _place(options: _Options) -> Path:
 
 
 def _query(words: tuple[str, ...], options: _Options) -> "Query":
-    from image_finder.components.search.query import NEGATIVE_WEIGHT, Query
+    from image_finder.components.search.query import Query
 
     text = " ".join(words)
     others = [
@@ -166,24 +172,21 @@ def _query(words: tuple[str, ...], options: _Options) -> "Query":
     ]
     # Alone, a text needs no weight, so a ^2 at its end is meant.
     first = [_term("text", text) if others else {"text": text}] if words else []
-    days = {"since": options["since"], "until": options["until"]}
-    return Query.parse(
-        {
-            "terms": [*first, *others],
-            "negatives": [{"weight": NEGATIVE_WEIGHT, **_term("text", each)} for each in options["unwanted"]],
-            "filters": {
-                **{name: day.date() if day else None for name, day in days.items()},
-                "folders": options["folders"],
-                "cameras": options["cameras"],
-                "min_px": options["min_px"],
-                "orientation": options["orientation"],
-                "has_gps": options["has_gps"],
-            },
-            "k": options["k"],
-            "offset": (options["page"] - 1) * options["k"],
-            "min_score": options["min_score"],
-            "fold": not options["unfolded"],
-        }
+    since, until = options["since"], options["until"]
+    return Query.of_terms(
+        [*first, *others],
+        [_term("text", each) for each in options["not_terms"]],
+        since=since and since.date(),
+        until=until and until.date(),
+        folders=options["folders"],
+        cameras=options["cameras"],
+        min_px=options["min_px"],
+        orientation=options["orientation"],
+        has_gps=options["has_gps"],
+        k=options["k"],
+        offset=(options["page"] - 1) * options["k"],
+        min_score=options["min_score"],
+        duplicates=options["duplicates"],
     )
 
 

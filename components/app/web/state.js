@@ -72,7 +72,7 @@ export function toAddress(state, view = "") {
   put("orientation", state.orientation);
   put("has_gps", state.hasGps);
   put("min_score", state.minScore);
-  if (state.all) put("all", "true");
+  if (state.all) put("duplicates", "show");
   put("view", view);
   const words = address.toString();
   return words ? `?${words}` : location.pathname;
@@ -98,7 +98,7 @@ export function fromAddress(words) {
     orientation: fitting("orientation", (value) => ORIENTATIONS.includes(value)),
     hasGps: fitting("has_gps", (value) => value === "true" || value === "false"),
     minScore: fitting("min_score", number(-1, 1)),
-    all: address.get("all") === "true",
+    all: address.get("duplicates") === "show",
   };
 }
 
@@ -116,8 +116,8 @@ export function toQuery(state, k, offset) {
   if (text) terms.push({ text, weight: both ? 1 - share : 1 });
   if (state.like) terms.push({ like: state.like, weight: both ? share : 1 });
   if (state.upload) terms.push({ image: "image", weight: both ? share : 1 });
-  const query = { terms, filters: toFilters(state), k, offset, fold: !state.all };
-  query.negatives = negatives(state).map((word) => ({ text: word }));
+  const query = { terms, filters: toFilters(state), k, offset, duplicates: state.all ? "show" : "fold" };
+  query.not = negatives(state).map((word) => ({ text: word }));
   if (state.minScore) query.min_score = Number(state.minScore);
   return query;
 }

@@ -498,11 +498,11 @@ def engines(tmp_path_factory, colour_bundle):
 QUESTIONS = (
     {"terms": [{"text": "red"}], "k": 20},
     {"terms": [{"text": "red"}], "k": 20, "offset": 20},
-    {"terms": [{"text": "yellow"}], "negatives": [{"text": "red", "weight": 0.5}], "k": 10},
-    {"terms": [{"text": "white"}], "negatives": [{"text": "red"}, {"text": "green", "weight": 0.3}], "k": 10},
+    {"terms": [{"text": "yellow"}], "not": [{"text": "red", "weight": 0.5}], "k": 10},
+    {"terms": [{"text": "white"}], "not": [{"text": "red"}, {"text": "green", "weight": 0.3}], "k": 10},
     {"terms": [{"text": "blue"}], "k": 10, "filters": {"folders": ["part3"]}},
     {"terms": [{"text": "green"}], "k": 50, "min_score": 0.9},
-    {"terms": [{"like": f"{77:016x}"}], "k": 10, "fold": False},
+    {"terms": [{"like": f"{77:016x}"}], "k": 10, "duplicates": "show"},
     {"terms": [{"text": "white"}], "k": 500},
 )
 
@@ -535,14 +535,16 @@ def test_questions_keep_their_meaning_on_every_tier(engines):
 def test_an_image_of_the_index_finds_itself_first_on_every_tier(engines):
     for engine in engines:
         for row in range(0, COUNT, 250):
-            question = Query.parse({"terms": [{"like": f"{row:016x}"}], "fold": False, "k": 3})
+            question = Query.parse({"terms": [{"like": f"{row:016x}"}], "duplicates": "show", "k": 3})
             assert engine.search(question).hits[0].id == f"{row:016x}"
 
 
 def test_pages_follow_each_other_on_every_tier(engines):
     for engine in engines:
-        whole = [hit.id for hit in engine.search(Query.of_text("red", k=24, fold=False)).hits]
-        pages = [engine.search(Query.of_text("red", k=8, offset=offset, fold=False)).hits for offset in (0, 8, 16)]
+        whole = [hit.id for hit in engine.search(Query.of_text("red", k=24, duplicates="show")).hits]
+        pages = [
+            engine.search(Query.of_text("red", k=8, offset=offset, duplicates="show")).hits for offset in (0, 8, 16)
+        ]
         assert [hit.id for page in pages for hit in page] == whole
 
 

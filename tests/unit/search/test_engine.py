@@ -12,7 +12,7 @@ from image_finder.components.errors import BundleError, DataError, ImageError, I
 from image_finder.components.index.embed import embed_gallery
 from image_finder.components.index.gallery import read_gallery
 from image_finder.components.search.engine import SearchEngine
-from image_finder.components.search.query import NEGATIVE_WEIGHT, Query, Term
+from image_finder.components.search.query import NOT_WEIGHT, NotTerm, Query, Term
 
 RED_TO_BLUE = [(255 - 25 * step, 20, 25 * step) for step in range(11)]
 
@@ -69,7 +69,7 @@ def test_more_hits_than_images_give_all_images_once(colours):
     [
         ("", 1, "the query is empty"),
         (" \n\t", 1, "the query is empty"),
-        ("x" * 1001, 1, "has 1001 characters, at most 1000"),
+        ("x" * 1001, 1, "has 1001 characters, the limit is 1000"),
         ("red", 0, "k: Input should be greater than or equal to 1, got 0"),
         ("red", -3, "got -3"),
         ("red", 501, "got 501"),
@@ -107,16 +107,16 @@ def reds(tmp_path, paint, write_colour_bundle, good_from):
 
 
 def test_good_matches_come_first_and_on_every_page_alike(reds):
-    whole = reds.search(Query.of_text("red", k=12, fold=False))
+    whole = reds.search(Query.of_text("red", k=12, duplicates="show"))
     assert [hit.good for hit in whole.hits] == [True] * 5 + [False] * 7
-    pages = [reds.search(Query.of_text("red", k=3, offset=3 * page, fold=False)) for page in range(4)]
+    pages = [reds.search(Query.of_text("red", k=3, offset=3 * page, duplicates="show")) for page in range(4)]
     assert [hit for page in pages for hit in page.hits] == list(whole.hits)
     assert whole.matches_well
 
 
 def test_a_claim_is_made_only_where_it_is_justified(reds):
     def good(**values):
-        return {hit.good for hit in reds.search(Query.parse({"k": 3, "fold": False, **values})).hits}
+        return {hit.good for hit in reds.search(Query.parse({"k": 3, "duplicates": "show", **values})).hits}
 
     assert good(terms=[{"text": "red"}]) == {True}
     for text in ("1234", "猫", "the", "red kangaroo"):  # no word met, or one that is not known well
@@ -127,8 +127,8 @@ def test_a_claim_is_made_only_where_it_is_justified(reds):
     assert good(terms=[{"text": "red"}], filters={"min_px": 1000}) == set()
 
 
-def test_labels_follow_the_ranking_where_unwanted_terms_change_it(reds):
-    hits = reds.search(Query.of_text("red", unwanted=("red",), k=60, fold=False)).hits
+def test_labels_follow_the_ranking_where_not_terms_change_it(reds):
+    hits = reds.search(Query.of_text("red", not_terms=("red",), k=60, duplicates="show")).hits
     labels = [hit.good for hit in hits]
     assert labels == sorted(labels, reverse=True)
 
@@ -138,7 +138,7 @@ def test_the_part_of_a_text_that_the_model_does_not_read_is_named(shades):
     (cut,) = shades.search(text).truncated
     assert (cut.used, cut.unused) == ("red green blue white red green blue white", "yellow  green")
     assert shades.search("red green blue white red green blue white").truncated == ()
-    long = Query(terms=[Term(text="red"), Term(text=text)], negatives=[Term(text=text)])
+    long = Query(terms=[Term(text="red"), Term(text=text)], not_terms=[NotTerm(text=text)])
     assert shades.search(long).truncated == (cut, cut)
 
 
@@ -149,7 +149,7 @@ def test_words_that_the_model_has_not_met_are_named(tmp_path, paint, write_colou
     assert engine.search("a red kangaroo").unmet == ("kangaroo",)
     image = (tmp_path / "images" / "red.png").read_bytes()
     parts = [Term(text="a red"), Term(image=image)]
-    assert engine.search(Query(terms=parts, negatives=[Term(text="Zebras")])).unmet == ("Zebras",)
+    assert engine.search(Query(terms=parts, not_terms=[NotTerm(text="Zebras")])).unmet == ("Zebras",)
     assert engine.search(Query(terms=[Term(image=image)])).unmet == ()
 
 
@@ -157,17 +157,17 @@ def test_where_it_is_not_known_what_was_met_nothing_is_said(shades):
     assert shades.search("a kangaroo").unmet == ()
 
 
-def test_an_unwanted_term_turns_the_order_round(shades):
+def test_a_not_term_reverses_the_order(shades):
     assert names(shades.search("red"))[:3] == ["00.png", "01.png", "02.png"]
     both = Query.of_text("red and blue together", k=11)
-    without_red = Query.of_text("red and blue together", unwanted=("red",), k=11)
+    without_red = Query.of_text("red and blue together", not_terms=("red",), k=11)
     assert names(shades.search(both))[0] == "05.png"
     assert names(shades.search(without_red))[0] in ("08.png", "09.png", "10.png")
     score = {hit.name: hit.score for hit in shades.search(without_red).hits}
-    wanted, unwanted = (
+    terms, not_terms = (
         {hit.name: hit.score for hit in shades.search(text, 11).hits} for text in ("red and blue together", "red")
     )
-    assert score["03.png"] == pytest.approx(wanted["03.png"] - NEGATIVE_WEIGHT * unwanted["03.png"], abs=1e-5)
+    assert score["03.png"] == pytest.approx(terms["03.png"] - NOT_WEIGHT * not_terms["03.png"], abs=1e-5)
 
 
 def test_weights_move_a_mixed_query_from_one_term_to_the_other(shades):
@@ -186,9 +186,9 @@ def test_an_image_finds_itself_first_also_among_its_copies(shades, tmp_path, col
     for name in ("00 copy.png", "zz copy.png"):
         shutil.copy(source, tmp_path / "album" / name)
     engine = SearchEngine.open(index_of(tmp_path / "album", colour_bundle, tmp_path))
-    everything = engine.search(Query.parse({"terms": [{"text": "red"}], "fold": False})).hits
+    everything = engine.search(Query.parse({"terms": [{"text": "red"}], "duplicates": "show"})).hits
     identity = next(hit.id for hit in everything if hit.name == "03.png")
-    own = engine.search(Query.parse({"terms": [{"like": identity}], "fold": False}))
+    own = engine.search(Query.parse({"terms": [{"like": identity}], "duplicates": "show"}))
     assert (own.hits[0].id, own.hits[0].score) == (identity, pytest.approx(1))
     upload = engine.search(Query.parse({"terms": [{"image": source.read_bytes()}]}))
     assert upload.hits[0].sha256 == own.hits[0].sha256
@@ -221,24 +221,25 @@ def test_near_duplicates_are_folded_into_the_best_and_shown_when_asked(shades, t
     assert len(folded.hits[0].duplicates) == 30
     assert names(folded)[1:] == ["01.png", "02.png"]
     assert folded.more
-    assert len([name for name in names(engine.search(Query.of_text("red", k=31, fold=False))) if "again" in name]) == 30
+    assert (
+        len([name for name in names(engine.search(Query.of_text("red", k=31, duplicates="show"))) if "again" in name])
+        == 30
+    )
 
 
 def test_filters_leave_k_hits_when_there_are_k(shades):
-    deep = shades.search(Query.of_text("red", k=5, filters={"folders": ["album/cold/"]}))
+    deep = shades.search(Query.of_text("red", k=5, folders=["album/cold/"]))
     assert names(deep) == ["06.png", "07.png", "08.png", "09.png", "10.png"]
     assert deep.candidates == 5
-    upright = shades.search(Query.of_text("red", filters={"orientation": "portrait"}))
+    upright = shades.search(Query.of_text("red", orientation="portrait"))
     assert all(hit.height_px > hit.width_px for hit in upright.hits)
-    assert (
-        upright.candidates + shades.search(Query.of_text("red", filters={"orientation": "landscape"})).candidates == 11
-    )
-    assert shades.search(Query.of_text("red", filters={"min_px": 33})).candidates == 0
-    assert shades.search(Query.of_text("red", filters={"has_gps": False})).candidates == 11
-    assert shades.search(Query.of_text("red", filters={"has_gps": True})).candidates == 0
+    assert upright.candidates + shades.search(Query.of_text("red", orientation="landscape")).candidates == 11
+    assert shades.search(Query.of_text("red", min_px=33)).candidates == 0
+    assert shades.search(Query.of_text("red", has_gps=False)).candidates == 11
+    assert shades.search(Query.of_text("red", has_gps=True)).candidates == 0
     today = datetime.now(UTC).date()
-    assert shades.search(Query.of_text("red", filters={"since": today.replace(year=today.year - 1)})).candidates == 11
-    assert shades.search(Query.of_text("red", filters={"until": date(1999, 1, 1)})).candidates == 0
+    assert shades.search(Query.of_text("red", since=today.replace(year=today.year - 1))).candidates == 11
+    assert shades.search(Query.of_text("red", until=date(1999, 1, 1))).candidates == 0
 
 
 @pytest.mark.parametrize("folder", ["album/col", "albu", "", "/", "ALBUM", "album/cold/deep/er"])
@@ -246,7 +247,7 @@ def test_a_folder_that_is_not_in_the_index_is_refused_with_the_names_of_some_tha
     wanted = [["album/warm", folder], [folder]]
     for folders in wanted:
         with pytest.raises(QueryError) as caught:
-            shades.search(Query.of_text("red", filters={"folders": folders}))
+            shades.search(Query.of_text("red", folders=folders))
         assert str(caught.value) == (
             f"the index has no folder {folder!r}; it has 'album', 'album/warm', 'album/cold/deep'"
         )
@@ -257,7 +258,7 @@ def test_of_many_folders_the_outermost_are_named(tmp_path, paint, colour_bundle)
         paint(tmp_path / "many" / f"{number:02d}" / "a.png", (number * 20, 0, 0))
     engine = SearchEngine.open(index_of(tmp_path / "many", colour_bundle, tmp_path))
     with pytest.raises(QueryError, match=r"it has 'many', 'many/00', 'many/01', 'many/02', 'many/03' and 8 more$"):
-        engine.search(Query.of_text("red", filters={"folders": ["x" * 10_000]}))
+        engine.search(Query.of_text("red", folders=["x" * 10_000]))
 
 
 def test_a_folder_has_one_label_whether_it_is_named_by_it_or_by_its_path(shades, tmp_path, monkeypatch):
@@ -295,7 +296,7 @@ def test_several_queries_at_once_are_answered_like_one_by_one(shades):
     queries = [
         Query.of_text("red", k=2),
         Query.of_text("a very blue thing", k=5, offset=2),
-        Query.of_text("red", unwanted=("blue",), filters={"folders": ["album/cold"]}),
+        Query.of_text("red", not_terms=("blue",), folders=["album/cold"]),
         Query.of_text("blue", min_score=2),
     ]
     for one, many in zip([shades.search(query) for query in queries], shades.search_many(queries), strict=True):

@@ -119,10 +119,10 @@ def test_a_bundle_that_made_another_index_is_refused(library, write_colour_bundl
 
 def test_options_are_those_of_a_query(finder):
     assert names(finder.search("red", k=3, folders="album/cold")) == ["06.png", "07.png", "08.png"]
-    assert names(finder.search("red", k=2, offset=1, fold=False)) == ["01.png", "02.png"]
+    assert names(finder.search("red", k=2, offset=1, duplicates="show")) == ["01.png", "02.png"]
     both = "red and blue together"
     assert names(finder.search(both, k=1)) == ["05.png"]
-    assert names(finder.search(both, k=1, unwanted="red"))[0] in ("08.png", "09.png", "10.png")
+    assert names(finder.search(both, k=1, not_terms="red"))[0] in ("08.png", "09.png", "10.png")
     assert finder.search("red", min_score=1.1).hits == ()
     assert finder.search("red", until=date(1999, 1, 1)).candidates == 0
     assert finder.search("red", since="1999-01-01", orientation="landscape", has_gps=False).candidates == 11
@@ -149,7 +149,7 @@ def test_a_query_goes_through_as_it_is_and_takes_no_options(finder):
 @pytest.mark.parametrize(
     ("wanted", "options", "message"),
     [
-        (None, {}, "the query is empty; name a text, an image or the id"),
+        (None, {}, "the query is empty; give a text, an image or the id"),
         ("", {}, "the query is empty"),
         ("red", {"k": 0}, "k: Input should be greater than or equal to 1"),
         ("red", {"hits": 3}, "hits: "),
@@ -158,7 +158,7 @@ def test_a_query_goes_through_as_it_is_and_takes_no_options(finder):
         ("red", {"orientation": "round"}, "filters.orientation"),
         ("red", {"offset": 4999}, "must not add up to more than 5000"),
         (None, {"like": "nope"}, "no image has the id 'nope'"),
-        ("red", {"unwanted": ["blue"] * 17}, "negatives"),
+        ("red", {"not_terms": ["blue"] * 17}, "not"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(finder, wanted, options, message):
@@ -174,8 +174,8 @@ OPTIONS = st.fixed_dictionaries(
         "k": st.integers(-2, 600),
         "offset": st.integers(-2, 6000),
         "min_score": st.floats() | st.none(),
-        "fold": st.booleans(),
-        "unwanted": st.lists(WORDS, max_size=3) | WORDS,
+        "duplicates": st.sampled_from(["fold", "show"]),
+        "not_terms": st.lists(WORDS, max_size=3) | WORDS,
         "like": st.lists(WORDS, max_size=2),
         "folders": st.lists(WORDS, max_size=3),
         "cameras": st.lists(WORDS, max_size=3),
@@ -208,14 +208,14 @@ def test_any_question_has_an_answer_or_is_refused_in_one_line(finder, wanted, op
 
 @settings(max_examples=30, deadline=None)
 @given(
-    wanted=st.sampled_from(["red", "blue", "red and blue", "white", "green"]),
-    unwanted=st.sampled_from([(), ("red",), ("blue", "green")]),
+    query=st.sampled_from(["red", "blue", "red and blue", "white", "green"]),
+    not_terms=st.sampled_from([(), ("red",), ("blue", "green")]),
     k=st.integers(1, 6),
-    fold=st.booleans(),
+    duplicates=st.sampled_from(["fold", "show"]),
 )
-def test_pages_hold_every_image_once_in_the_order_of_one_large_page(finder, wanted, unwanted, k, fold):
-    whole = finder.search(wanted, unwanted=unwanted, k=50, fold=fold)
-    pages = [finder.search(wanted, unwanted=unwanted, k=k, offset=at, fold=fold) for at in range(0, 12, k)]
+def test_pages_hold_every_image_once_in_the_order_of_one_large_page(finder, query, not_terms, k, duplicates):
+    whole = finder.search(query, not_terms=not_terms, k=50, duplicates=duplicates)
+    pages = [finder.search(query, not_terms=not_terms, k=k, offset=at, duplicates=duplicates) for at in range(0, 12, k)]
     assert [hit.id for page in pages for hit in page.hits] == [hit.id for hit in whole.hits]
     assert len({hit.id for hit in whole.hits}) == len(whole.hits) == 11
     assert [page.more for page in pages] == [at + k < 11 for at in range(0, 12, k)]
@@ -232,17 +232,17 @@ def test_each_image_finds_itself_first(finder, library):
         assert finder.search(like=first.id, k=1).hits[0].id == first.id
 
 
-@pytest.mark.parametrize("fold", [True, False])
-def test_an_image_finds_itself_first_among_more_equal_ones_than_are_shown(tmp_path, colour_bundle, fold):
+@pytest.mark.parametrize("duplicates", ["fold", "show"])
+def test_an_image_finds_itself_first_among_more_equal_ones_than_are_shown(tmp_path, colour_bundle, duplicates):
     paint_shade(tmp_path / "album" / "00.png", 0)
     for number in range(1, 30):
         shutil.copy(tmp_path / "album" / "00.png", tmp_path / "album" / f"{number:02d}.png")
     publish_album(tmp_path / "album", colour_bundle, tmp_path)
     finder = Finder.open(tmp_path)
-    for hit in finder.search("red", k=30, fold=False).hits:
-        own = finder.search(like=hit.id, k=1, fold=fold)
-        assert (own.hits[0].id, own.more) == (hit.id, not fold)
-        assert finder.search(like=hit.id, k=1, fold=fold, has_gps=True).hits == ()
+    for hit in finder.search("red", k=30, duplicates="show").hits:
+        own = finder.search(like=hit.id, k=1, duplicates=duplicates)
+        assert (own.hits[0].id, own.more) == (hit.id, duplicates == "show")
+        assert finder.search(like=hit.id, k=1, duplicates=duplicates, has_gps=True).hits == ()
 
 
 def test_a_pillow_image_is_searched_like_its_file(finder, library):
@@ -341,7 +341,7 @@ def test_an_image_is_explained_for_the_query_it_was_found_by(finder, library, tm
     assert (
         marked("red") == marked(Query.of_text("red")) == marked(images=library / "album/warm/00.png") == (True, False)
     )
-    assert marked("blue") == marked("blue", unwanted="red") == (False, True)
+    assert marked("blue") == marked("blue", not_terms="red") == (False, True)
     assert marked(like=finder.search("blue", k=1).hits[0].id) == (False, True)
     assert marked("blue", like=finder.search("red", k=1).hits[0].id) == (False, False), "a mixture that neither raises"
     overlay = finder.explain(path, "red").overlay

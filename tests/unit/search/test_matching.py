@@ -86,7 +86,7 @@ def test_features_are_in_the_order_of_the_record(vocabulary):
 
 def test_no_hit_is_good_below_one_that_is_not(vocabulary):
     words, unrelated = query_words("a dog", vocabulary), background(np.linspace(0, 1, 101))
-    cosines = np.array([0.9, 0.4, 0.8])  # as an order that unwanted terms have changed
+    cosines = np.array([0.9, 0.4, 0.8])  # as in an order that `not` terms have changed
     features = match_features(cosines, np.arange(1.0, 4), 1000, unrelated, words)
     judge = model(cosine=10, intercept=-5)
     assert (probabilities(judge, features) >= 0.5).tolist() == [True, False, True]

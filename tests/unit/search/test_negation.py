@@ -9,7 +9,7 @@ from image_finder.components.index.gallery import read_gallery
 from image_finder.components.search import negation
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.negation import GROUPS, Group, group_of, lowered
-from image_finder.components.search.query import NEGATIVE_WEIGHT, Query
+from image_finder.components.search.query import NOT_WEIGHT, Query
 
 SHADES = {
     "red": (220, 20, 20),
@@ -44,10 +44,10 @@ def warm(monkeypatch):
     return group
 
 
-def scores(engine, text, *unwanted, **weights):
-    negatives = [{"text": each, "weight": NEGATIVE_WEIGHT} for each in unwanted]
-    negatives += [{"text": each, "weight": weight} for each, weight in weights.items()]
-    result = engine.search(Query.parse({"terms": [{"text": text}], "negatives": negatives, "fold": False}))
+def scores(engine, text, *not_texts, **weights):
+    not_terms = [{"text": each} for each in not_texts]
+    not_terms += [{"text": each, "weight": weight} for each, weight in weights.items()]
+    result = engine.search(Query.parse({"terms": [{"text": text}], "not": not_terms, "duplicates": "show"}))
     return {hit.name.removesuffix(".png"): hit.score for hit in result.hits}
 
 
@@ -72,13 +72,13 @@ def test_every_word_belongs_to_one_group_and_is_found():
         assert all(text == text.strip().lower() for text in group.terms)
 
 
-def test_one_unwanted_term_takes_its_weight_times_its_score_away():
-    wanted, unwanted = np.array([0.9, 0.5, 0.1], np.float32), np.array([0.8, 0.0, -0.2], np.float32)
-    np.testing.assert_allclose(lowered(wanted, [(unwanted, 0.5)]), [0.5, 0.5, 0.2], atol=1e-6)
-    assert lowered(wanted, []) is wanted
+def test_one_not_term_subtracts_its_weight_times_its_score():
+    terms, not_terms = np.array([0.9, 0.5, 0.1], np.float32), np.array([0.8, 0.0, -0.2], np.float32)
+    np.testing.assert_allclose(lowered(terms, [(not_terms, 0.5)]), [0.5, 0.5, 0.2], atol=1e-6)
+    assert lowered(terms, []) is terms
 
 
-def test_several_unwanted_terms_count_less_each_and_more_together():
+def test_several_not_terms_count_less_each_and_more_together():
     wanted = np.zeros(2, np.float32)
     first, second = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
     both = lowered(wanted, [(first, 0.6), (second, 0.6)])
@@ -91,8 +91,9 @@ def test_several_unwanted_terms_count_less_each_and_more_together():
 
 def test_lowered_vectors_give_lowered_scores():
     rng = np.random.default_rng(0)
-    images, wanted, *unwanted = rng.standard_normal((5, 7, 8)).astype(np.float32)
-    terms = [(wanted[0], 1.0), *((each[0], weight) for each, weight in zip(unwanted, (0.65, 0.3, 2.0), strict=True))]
+    images, query, *not_terms = rng.standard_normal((5, 7, 8)).astype(np.float32)
+    weights = (1.0, 0.65, 0.3, 2.0)
+    terms = [(each[0], weight) for each, weight in zip((query, *not_terms), weights, strict=True)]
     of_vectors = images @ lowered(terms[0][0], terms[1:])
     of_scores = lowered(images @ terms[0][0], [(images @ vector, weight) for vector, weight in terms[1:]])
     np.testing.assert_allclose(of_vectors, of_scores, atol=1e-4)
@@ -107,7 +108,7 @@ def test_a_group_lowers_the_images_of_all_its_terms(engine, warm):
     length = np.sqrt(2 + np.sqrt(2))  # of the sum of two unit vectors 45 degrees apart
     for name, score in without.items():
         mean = (red[name] + yellow[name]) / length
-        assert score == pytest.approx(plain[name] - 1.2 * NEGATIVE_WEIGHT * mean, abs=0.01)
+        assert score == pytest.approx(plain[name] - 1.2 * NOT_WEIGHT * mean, abs=0.01)
 
 
 def test_a_weight_scales_the_effect_of_a_group(engine, warm):
@@ -117,17 +118,17 @@ def test_a_weight_scales_the_effect_of_a_group(engine, warm):
 
 
 def test_whether_anything_matches_is_judged_by_the_wanted_part(engine):
-    without = engine.search(Query.of_text("yellow", unwanted=("warm", "blue")))
+    without = engine.search(Query.of_text("yellow", not_terms=("warm", "blue")))
     assert without.matches_well is engine.search(Query.of_text("yellow")).matches_well
     assert without.unmet == ("yellow", "blue"), "the words are those of the query, not those of the group"
 
 
-def test_a_query_with_unwanted_terms_is_answered_alike_in_any_company(engine, warm):
+def test_a_query_with_not_terms_has_the_same_answer_alone_and_in_a_batch(engine, warm):
     queries = [
-        Query.of_text("white", unwanted=("warm",)),
+        Query.of_text("white", not_terms=("warm",)),
         Query.of_text("white"),
-        Query.of_text("blue", unwanted=("a warm", "green")),
-        Query.of_text("white", unwanted=("green", "blue", "warm")),
+        Query.of_text("blue", not_terms=("a warm", "green")),
+        Query.of_text("white", not_terms=("green", "blue", "warm")),
     ]
     alone = [SearchEngine(engine.index, engine.encoder).search(query) for query in queries]
     assert engine.search_many(queries) == alone
@@ -139,15 +140,15 @@ def test_the_terms_of_a_group_are_encoded_once(engine, warm, monkeypatch):
     encode_text = engine.encoder.encode_text
     monkeypatch.setattr(engine.encoder, "encode_text", lambda texts: encoded.extend(texts) or encode_text(texts))
     for _ in range(3):
-        engine.search(Query.of_text("white and blue", unwanted=("warm",)))
+        engine.search(Query.of_text("white and blue", not_terms=("warm",)))
     assert encoded.count("red") == 1
     assert encoded.count("white and blue") == 3
 
 
-def test_images_and_ids_can_be_unwanted(engine):
+def test_not_terms_can_be_images_and_ids(engine):
     identity = next(hit.id for hit in engine.search("red").hits if hit.name == "red.png")
     stream = engine.image_path(identity).read_bytes()
-    by_text = engine.search(Query.parse({"terms": [{"text": "white"}], "negatives": [{"text": "red"}], "fold": False}))
+    by_text = engine.search(Query.parse({"terms": [{"text": "white"}], "not": [{"text": "red"}], "duplicates": "show"}))
     for term in ({"like": identity}, {"image": stream}):
-        found = engine.search(Query.parse({"terms": [{"text": "white"}], "negatives": [term], "fold": False}))
+        found = engine.search(Query.parse({"terms": [{"text": "white"}], "not": [term], "duplicates": "show"}))
         assert found.hits[-1].name == by_text.hits[-1].name == "red.png"

@@ -37,7 +37,7 @@ def newest(place):
 
 
 def names(client):
-    return [hit["name"] for hit in client.get("/api/v1/search?q=blue&all=true").json()["hits"]]
+    return [hit["name"] for hit in client.get("/api/v1/search?q=blue&duplicates=show").json()["hits"]]
 
 
 def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, colour_bundle, paint, place):

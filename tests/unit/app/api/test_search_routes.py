@@ -44,14 +44,14 @@ def test_a_text_finds_its_image_first(api, colour):
     assert set(answer.json()["took_ms"]) == {"wait", "encode", "rank", "total"}
 
 
-def test_an_unwanted_text_pushes_its_images_back(api):
-    for unwanted, kept in (("red", "green"), ("green", "red")):
-        answer = names(api.get("/api/v1/search", params={"q": "yellow", "not": unwanted}))
-        assert answer.index(f"{kept}.png") < answer.index(f"{unwanted}.png")
+def test_a_not_text_lowers_the_rank_of_its_images(api):
+    for lowered, kept in (("red", "green"), ("green", "red")):
+        answer = names(api.get("/api/v1/search", params={"q": "yellow", "not": lowered}))
+        assert answer.index(f"{kept}.png") < answer.index(f"{lowered}.png")
 
 
-def test_both_forms_of_a_search_give_an_unwanted_text_the_same_weight(api):
-    body = {"terms": [{"text": "white"}], "negatives": [{"text": "red"}]}
+def test_both_forms_of_a_search_give_a_not_text_the_same_weight(api):
+    body = {"terms": [{"text": "white"}], "not": [{"text": "red"}]}
     posted, got = api.post("/api/v1/search", json=body), api.get("/api/v1/search", params={"q": "white", "not": "red"})
     assert [(hit["name"], hit["score"]) for hit in posted.json()["hits"]] == [
         (hit["name"], hit["score"]) for hit in got.json()["hits"]
@@ -139,7 +139,7 @@ def test_texts_and_images_are_weighed_together(api):
 
 
 def test_json_alone_is_enough_without_uploads(api):
-    body = {"terms": [{"text": "red"}], "negatives": [{"text": "yellow"}], "filters": {"folders": ["images"]}, "k": 1}
+    body = {"terms": [{"text": "red"}], "not": [{"text": "yellow"}], "filters": {"folders": ["images"]}, "k": 1}
     assert names(api.post("/api/v1/search", json=body)) == ["red.png"]
 
 

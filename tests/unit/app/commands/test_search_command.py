@@ -115,7 +115,7 @@ def test_a_search_prints_an_aligned_table_and_stays_light(home):
 @pytest.mark.parametrize("how", ["--image", "--like"])
 def test_a_search_by_image_stays_light_too(home, how):
     wanted = str(home / "images" / "blue.png") if how == "--image" else id_of(home, "blue")
-    done = run(home, "search", how, wanted, "--all", "-k", "3")
+    done = run(home, "search", how, wanted, "--duplicates", "show", "-k", "3")
     assert (done.returncode, done.stderr) == (0, "heavy:\n")
     heading, first, *_ = done.stdout.splitlines()
     assert heading.split() == ["rank", "score", "id", "image", "caption"]
@@ -156,22 +156,22 @@ def test_words_without_quotes_are_one_query(home):
 
 def test_everything_that_is_wanted_counts_together(home):
     image, identity = str(home / "images" / "blue.png"), id_of(home, "green")
-    assert names(home, "red", "--image", image, "--all")[2] == "green"
-    assert names(home, "red", "--like", identity, "--all")[2] == "blue"
-    assert names(home, "--also", "red", "--also", "green", "--all")[2] == "blue"
-    assert names(home, "--like", identity, "--image", image, "--all")[2] == "red"
+    assert names(home, "red", "--image", image, "--duplicates", "show")[2] == "green"
+    assert names(home, "red", "--like", identity, "--duplicates", "show")[2] == "blue"
+    assert names(home, "--also", "red", "--also", "green", "--duplicates", "show")[2] == "blue"
+    assert names(home, "--like", identity, "--image", image, "--duplicates", "show")[2] == "red"
 
 
 def test_a_weight_stands_behind_a_text_an_image_or_an_id(home):
     image, identity = str(home / "images" / "blue.png"), id_of(home, "green")
-    order = ["red^3", "--image", f"{image}^2", "--like", f"{identity}^1", "--all"]
+    order = ["red^3", "--image", f"{image}^2", "--like", f"{identity}^1", "--duplicates", "show"]
     assert names(home, *order) == ["red", "blue", "green"]
-    assert names(home, "red", "--image", f"{image}^2.5", "--like", f"{identity}^.5", "--all") == [
+    assert names(home, "red", "--image", f"{image}^2.5", "--like", f"{identity}^.5", "--duplicates", "show") == [
         "blue",
         "red",
         "green",
     ]
-    assert names(home, "red", "--also", "blue^2", "--all")[0] == "blue"
+    assert names(home, "red", "--also", "blue^2", "--duplicates", "show")[0] == "blue"
 
 
 def test_a_file_whose_name_ends_like_a_weight_is_that_file(home, tmp_path):
@@ -181,7 +181,7 @@ def test_a_file_whose_name_ends_like_a_weight_is_that_file(home, tmp_path):
 
 
 def test_what_is_not_wanted_sinks_by_its_weight(home):
-    every = ("red and green and blue", "--all")
+    every = ("red and green and blue", "--duplicates", "show")
     assert names(home, *every, "--not", "red", "--not", "green^0.1") == ["blue", "green", "red"]
     assert names(home, *every, "--not", "blue^0.4", "--not", "green^0.8") == ["red", "blue", "green"]
 
@@ -209,7 +209,7 @@ def test_a_folder_is_named_by_its_label_or_by_its_path(home, monkeypatch):
     monkeypatch.chdir(home)
     for folder in ("images", "./images/", str(home / "images"), f"{home}/twins/../images"):
         assert len(names(home, "red", "--folder", folder)) == 3
-    assert len(names(home / "twins", "red", "--all", "--folder", str(home / "twins" / "images"))) == 3
+    assert len(names(home / "twins", "red", "--duplicates", "show", "--folder", str(home / "twins" / "images"))) == 3
     code, _, talk = ask(home, "red", "--folder", str(home / "twins" / "images"))
     assert (code, talk) == (
         1,
@@ -222,9 +222,9 @@ def test_an_image_has_the_smallest_score_of_one(home):
 
 
 def test_pages_follow_each_other(home):
-    pages = [names(home, "red", "--all", "-k", "1", "--page", str(page)) for page in (1, 2, 3)]
-    assert [page[0] for page in pages] == names(home, "red", "--all")
-    assert ask(home, "red", "--all", "-k", "1", "--page", "3")[2] == []
+    pages = [names(home, "red", "--duplicates", "show", "-k", "1", "--page", str(page)) for page in (1, 2, 3)]
+    assert [page[0] for page in pages] == names(home, "red", "--duplicates", "show")
+    assert ask(home, "red", "--duplicates", "show", "-k", "1", "--page", "3")[2] == []
 
 
 def test_near_duplicates_are_one_line_that_counts_them(home):
@@ -232,7 +232,7 @@ def test_near_duplicates_are_one_line_that_counts_them(home):
     folded = ask(home / "twins", "red")[1].splitlines()
     assert len(folded) == 3
     assert folded[1].split()[4:6] == ["+1", "similar"]
-    assert len(ask(home / "twins", "red", "--all")[1].splitlines()) == 4
+    assert len(ask(home / "twins", "red", "--duplicates", "show")[1].splitlines()) == 4
 
 
 def test_a_person_is_told_which_words_the_model_has_not_met(tmp_path, write_colour_bundle):
@@ -258,11 +258,11 @@ def test_a_query_longer_than_the_model_reads_says_which_words_were_used(home):
 
 
 def test_one_divider_parts_good_matches_from_less_certain_ones(album_of_reds):
-    printed = ask(album_of_reds, "a red one", "-k", "6", "--all")[1].splitlines()
+    printed = ask(album_of_reds, "a red one", "-k", "6", "--duplicates", "show")[1].splitlines()
     assert [line for line in printed if not line[0].isdigit()][1:] == ["Good matches", "Less certain"]
     assert (printed[1], printed[7]) == ("Good matches", "Less certain")
-    assert "Less certain" not in ask(album_of_reds, "a red one", "-k", "2", "--all")[1]
-    code, printed, talk = ask(album_of_reds, "1234", "-k", "3", "--all")
+    assert "Less certain" not in ask(album_of_reds, "a red one", "-k", "2", "--duplicates", "show")[1]
+    code, printed, talk = ask(album_of_reds, "1234", "-k", "3", "--duplicates", "show")
     assert (code, printed.splitlines()[1]) == (0, "Less certain")
     assert "Good matches" not in printed
     assert talk == ["no good match; these are the closest images", "more with --page 2"]
@@ -354,7 +354,7 @@ def test_the_index_published_last_is_searched_and_told(home, tmp_path):
     ("arguments", "code", "message"),
     [
         (["  "], 1, "Error: the query is empty"),
-        ([], 1, "Error: the query is empty; name a text, an image or the id of an image"),
+        ([], 1, "Error: the query is empty; give a text, an image or the id of an image"),
         (["red", "-k", "0"], 1, "Error: query: k: Input should be greater than or equal to 1, got 0"),
         (["red", "-k", "-3", "--page", "2"], 1, "Error: query: k: Input should be greater than or equal to 1"),
         (
