@@ -8,10 +8,9 @@ from zenml import log_metadata, step
 from image_finder.components.configs import EmbeddingConfig, EvaluationConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.evaluation.evaluate import evaluate_checkpoint
-from image_finder.components.metrics.retrieval import EvaluatedOn
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.data import DatasetManifest
-from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.components.records.retrieval import EvaluatedOn, RetrievalReport
 from image_finder.model_registry import tracking
 from image_finder.steps._cache import CODE_AWARE
 from image_finder.steps._tables import feature_settings, with_images

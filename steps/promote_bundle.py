@@ -10,11 +10,11 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EvaluationConfig, RegistryConfig
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.metrics.comparison import StoredMeasurement
-from image_finder.components.metrics.retrieval import EvaluatedOn
 from image_finder.components.records.base import PartName
 from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.model_registry import tracking
 from image_finder.model_registry.aliases import Operations
 from image_finder.model_registry.decision import Candidate, hold_contest

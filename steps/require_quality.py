@@ -3,7 +3,7 @@
 from zenml import step
 
 from image_finder.components.configs import EvaluationConfig
-from image_finder.components.metrics import retrieval
+from image_finder.components.metrics import recall
 from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.steps._cache import CODE_AWARE
 
@@ -11,4 +11,4 @@ from image_finder.steps._cache import CODE_AWARE
 @step(cache_policy=CODE_AWARE)
 def require_quality(report: RetrievalReport, config: EvaluationConfig) -> None:
     """Stop the run with the measured recall when it is below its floors."""
-    retrieval.require_quality(report, config)
+    recall.require_quality(report, config)

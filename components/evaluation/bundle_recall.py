@@ -19,9 +19,11 @@ from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.images.preprocess import Pixels
 from image_finder.components.metrics.comparison import MeasuredBundle
-from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.metrics.recall import report_ranks
 from image_finder.components.metrics.slices import caption_slices
 from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.storage import sha256_of_bytes
 
 _BATCH_IMAGES = 32

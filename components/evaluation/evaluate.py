@@ -18,10 +18,12 @@ from image_finder.components.evaluation.figures import (
 )
 from image_finder.components.images.images import load_rgb
 from image_finder.components.metrics.calibration import calibrate_scores
-from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks, pick_examples, report_ranks
+from image_finder.components.metrics.examples import pick_examples
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.metrics.recall import report_ranks
 from image_finder.components.metrics.slices import caption_slices
 from image_finder.components.records.calibration import ScoreCalibration
-from image_finder.components.records.retrieval import RetrievalReport
+from image_finder.components.records.retrieval import EvaluatedOn, RetrievalReport
 from image_finder.components.training.trainer import FeatureSettings, checkpoint_vectors
 
 _THUMBNAIL_PX = 224

@@ -24,13 +24,9 @@ from PIL import Image
 
 from image_finder.components.arrays import FloatMatrix
 from image_finder.components.errors import DataError
-from image_finder.components.metrics.retrieval import (
-    MatchRanks,
-    QueryExample,
-    QueryExamples,
-    random_recall_at_k,
-    recall_at_k,
-)
+from image_finder.components.metrics.examples import QueryExample, QueryExamples
+from image_finder.components.metrics.ranks import MatchRanks
+from image_finder.components.metrics.recall import random_recall_at_k, recall_at_k
 from image_finder.components.records.training import EpochRecord
 from image_finder.components.storage import write_bytes_atomically
 

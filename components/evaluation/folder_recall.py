@@ -12,9 +12,9 @@ from image_finder.components.captions.tokens import Tokenizer, packaged_tokenize
 from image_finder.components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
 from image_finder.components.errors import DataError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
-from image_finder.components.metrics.retrieval import EvaluatedOn
 from image_finder.components.records.base import PartName
 from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.validation.expectations import valid_captions, validate_captions
 
 _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first

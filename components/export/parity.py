@@ -17,7 +17,8 @@ from image_finder.components.configs import ExportConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.encoders.dual_encoder import Assembled
 from image_finder.components.errors import QualityError
-from image_finder.components.metrics.retrieval import UNIT_TOLERANCE, first_match_ranks, recall_at_k
+from image_finder.components.metrics.ranks import UNIT_TOLERANCE, first_match_ranks
+from image_finder.components.metrics.recall import recall_at_k
 from image_finder.components.records.export import ParityCase, ParityReport
 
 Tower = Literal["image", "text"]

@@ -1,7 +1,7 @@
-"""Calibration of scores: what cosines of a model mean, from pairs it was not trained on; knows nothing of models or files.
+"""Calibration of scores: what a model's cosines mean, from pairs it was not trained on; knows nothing of models or files.
 
-A cosine alone tells a person nothing: with one model true pairs lie around 0.3, with another around 0.6. Two facts make
-it readable: how true pairs of caption and image score, and how the best hit scores when there is something to find.
+A cosine alone means little: true pairs lie around 0.3 with one model and around 0.6 with another. Two facts make it
+readable: how true pairs of caption and image score, and how the best hit scores when the gallery has a right one.
 """
 
 import numpy as np
@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from image_finder.components.arrays import FloatMatrix, IntVector
 from image_finder.components.errors import DataError
-from image_finder.components.metrics.retrieval import TILE_SCORES, EvaluatedOn, checked_vectors, chunks
+from image_finder.components.metrics.ranks import checked_vectors, chunks
 from image_finder.components.records.calibration import N_QUANTILES, ScoreCalibration
+from image_finder.components.records.retrieval import EvaluatedOn
 
-_MISSED = 0.05  # share of answerable queries that the threshold calls unanswered
-_DECIMALS = 6  # what float32 cosines hold
+_MISSED = 0.05  # share of answerable queries whose best hit falls below the threshold
+_DECIMALS = 6  # precision of float32 cosines
 
 
 def calibrate_scores(
@@ -27,19 +28,15 @@ def calibrate_scores(
 ) -> ScoreCalibration:
     """Quantiles of the cosines of true pairs, and the 5 % quantile of every caption's best cosine in the gallery.
 
-    Arguments as in `first_match_ranks`, never more than 4 million cosines at a time; logit_scale: the model's factor
-    before a softmax, above 0. Captions are taken as they are, without prompt templates. Raises DataError.
+    Arguments as in `first_match_ranks`; logit_scale: the model's factor before the softmax, above 0. Captions are used
+    without prompt templates. Raises DataError.
     """
     images, texts, owners = checked_vectors(image_embeddings, text_embeddings, image_of_caption)
     if not (np.isfinite(logit_scale) and logit_scale > 0):
-        raise DataError(
-            f"logit_scale is {logit_scale}, expected a finite number above 0: the model's training diverged"
-        )
-    if chunk_rows is not None and chunk_rows < 1:
-        raise DataError(f"chunk_rows is {chunk_rows}, expected at least 1")
+        raise DataError(f"logit_scale is {logit_scale}, expected a finite number above 0: the training diverged")
     gallery = images.astype(np.float64)  # in float32 a sum depends on the shape of its chunk
     own, best = np.empty(len(texts), np.float32), np.empty(len(texts), np.float32)
-    for part in chunks(len(texts), chunk_rows or max(1, TILE_SCORES // len(images))):
+    for part in chunks(len(texts), len(images), chunk_rows):
         scores = (texts[part].astype(np.float64) @ gallery.T).astype(np.float32)
         own[part] = scores[np.arange(len(scores)), owners[part]]
         best[part] = scores.max(axis=1)

@@ -1,9 +1,8 @@
-"""Comparison: two models' ranks on the same queries to a gain with its interval; knows nothing of models or images.
+"""Comparison: two models' ranks on the same queries in, the gain with its interval out; knows nothing of models or images.
 
-Both models answered the same queries, so the differences are taken query by query and resampled as such: what makes a
-query hard is hard for both and falls out, and the interval of the gain is much narrower than the two models' own
-intervals would let one think. Images are what is drawn, with all their captions and both directions at once, as in
-`bootstrap_recalls`.
+Differences are taken query by query and then resampled: what makes a query hard is hard for both models and cancels out,
+so the interval of the gain is much narrower than the two models' own intervals suggest. Images are resampled with all
+their captions and both directions at once, as in `bootstrap_recalls`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +15,16 @@ from image_finder.components.arrays import IntVector, Mask
 from image_finder.components.configs.slices import DIRECTION
 from image_finder.components.errors import DataError
 from image_finder.components.former_names import SliceName
-from image_finder.components.metrics.retrieval import MatchRanks, bootstrap_recalls, percentile_interval, slice_groups
+from image_finder.components.metrics.bootstrap import bootstrap_recalls, per_image, percentile_interval, row_of_caption
+from image_finder.components.metrics.ranks import MatchRanks
+from image_finder.components.metrics.slices import slice_groups
 from image_finder.components.records.base import Record
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.records.promotion import Comparison, SliceDifference
 
 
 class MeasuredBundle(NamedTuple):
-    """A measurement, and what a paired comparison needs beside it. slices: by name one label for each caption."""
+    """A measurement with the ranks and slices of a paired comparison. slices: for each name one label per caption."""
 
     measurement: BundleMeasurement
     ranks: MatchRanks
@@ -31,7 +32,7 @@ class MeasuredBundle(NamedTuple):
 
 
 class StoredMeasurement(Record):
-    """The same as JSON, to be compared on another day; ranks without their margins, which no comparison reads."""
+    """A MeasuredBundle as JSON, without the margins, which no comparison reads."""
 
     measurement: BundleMeasurement
     image_of_caption: tuple[int, ...]
@@ -41,7 +42,7 @@ class StoredMeasurement(Record):
 
     @classmethod
     def of(cls, measured: MeasuredBundle) -> "StoredMeasurement":
-        """What is kept of a measurement."""
+        """Copy a measurement for storage."""
         return cls(
             measurement=measured.measurement,
             image_of_caption=tuple(measured.ranks.image_of_caption.tolist()),
@@ -51,7 +52,7 @@ class StoredMeasurement(Record):
         )
 
     def measured(self) -> MeasuredBundle:
-        """What was kept, its margins NaN."""
+        """Restore the measurement; its margins are NaN."""
         owners = np.array(self.image_of_caption, np.int64)
         ranks = MatchRanks(
             n_images=self.measurement.report.n_images,
@@ -64,21 +65,21 @@ class StoredMeasurement(Record):
         return MeasuredBundle(self.measurement, ranks, self.slices)
 
 
-def compare_bundles(candidate: MeasuredBundle, champion: MeasuredBundle) -> Comparison:
-    """Candidate minus champion, by the cut-offs and draws of the candidate's report. Raises DataError as compare_ranks."""
-    report = candidate.measurement.report
+def compare_bundles(challenger: MeasuredBundle, champion: MeasuredBundle) -> Comparison:
+    """Compare with the cut-offs, bootstrap samples and seed of the challenger's report. Raises DataError."""
+    report = challenger.measurement.report
     return compare_ranks(
-        candidate.ranks,
+        challenger.ranks,
         champion.ranks,
         sorted(report.text_to_image.recall),
-        slices=candidate.slices,
+        slices=challenger.slices,
         samples=report.bootstrap_samples,
         seed=report.seed,
     )
 
 
 def compare_ranks(
-    candidate: MatchRanks,
+    challenger: MatchRanks,
     champion: MatchRanks,
     ks: Sequence[int],
     *,
@@ -86,27 +87,27 @@ def compare_ranks(
     samples: int,
     seed: int,
 ) -> Comparison:
-    """Candidate minus champion: mean recall over both directions and all ks, and the mean over ks of every slice.
+    """Challenger minus champion: mean recall over both directions and all ks, and the mean over ks of every slice.
 
-    slices: by name one label for each caption, "" for none; the two directions are slices too, so that a fall in one
-    cannot hide behind a rise in the other. Equal ranks give exactly 0. Raises DataError unless both were asked the
-    same captions in a gallery of the same images.
+    slices: for each name one label per caption, "" for none. Both directions are slices too, so that a loss in one
+    cannot hide behind a gain in the other. Equal ranks give exactly 0. Raises DataError unless both models were
+    measured on the same captions and images.
     """
-    _require_same_queries(candidate, champion)
-    n_captioned = len(candidate.captioned_images)
-    row_of_caption = np.searchsorted(candidate.captioned_images, candidate.image_of_caption)
-    to_image = _hits(candidate.text_to_image, ks) - _hits(champion.text_to_image, ks)
-    to_text = _hits(candidate.image_to_text, ks) - _hits(champion.image_to_text, ks)
-    named: list[tuple[str, str]] = [(DIRECTION.name, value) for value in DIRECTION.values]
-    asked: list[tuple[IntVector, IntVector]] = [(to_image, row_of_caption), (to_text, np.arange(n_captioned))]
-    for name, value, members in slice_groups(slices, candidate.n_captions):
-        named.append((name, value))
-        asked.append((to_image[members], row_of_caption[members]))
-    changes = np.stack([_sums(image, n_captioned, weights) for weights, image in asked], axis=1)
-    # A query of k cut-offs is k questions: sums of whole numbers stay exact until the one division.
-    questions = np.stack([_sums(image, n_captioned) for _, image in asked], axis=1) * len(ks)
-    differences = changes.sum(axis=0) / questions.sum(axis=0)
-    draws = bootstrap_recalls(changes, questions, samples=samples, seed=seed)
+    _require_same_queries(challenger, champion)
+    n_captioned = len(challenger.captioned_images)
+    rows = row_of_caption(challenger)
+    to_image = _hits(challenger.text_to_image, ks) - _hits(champion.text_to_image, ks)
+    to_text = _hits(challenger.image_to_text, ks) - _hits(champion.image_to_text, ks)
+    names = [(DIRECTION.name, value) for value in DIRECTION.values]
+    changes_of = [(to_image, rows), (to_text, np.arange(n_captioned))]
+    for name, value, members in slice_groups(slices, challenger.n_captions):
+        names.append((name, value))
+        changes_of.append((to_image[members], rows[members]))
+    changes = np.stack([per_image(image, n_captioned, change) for change, image in changes_of], axis=1)
+    # Hits are counted over all k, so each query has len(ks) trials; sums of integers stay exact until the one division.
+    trials = np.stack([per_image(image, n_captioned) for _, image in changes_of], axis=1) * len(ks)
+    differences = changes.sum(axis=0) / trials.sum(axis=0)
+    draws = bootstrap_recalls(changes, trials, samples=samples, seed=seed)
     return Comparison(
         gain=float(differences[:2].mean()),
         interval=percentile_interval(draws[:, :2].mean(axis=1)),
@@ -114,11 +115,11 @@ def compare_ranks(
             SliceDifference(
                 slice=name,
                 value=value,
-                n_queries=len(asked[column][0]),
+                n_queries=len(changes_of[column][0]),
                 difference=float(differences[column]),
                 interval=percentile_interval(draws[:, column]),
             )
-            for column, (name, value) in enumerate(named)
+            for column, (name, value) in enumerate(names)
         ),
         n_images=n_captioned,
         bootstrap_samples=samples,
@@ -126,22 +127,17 @@ def compare_ranks(
 
 
 def _hits(ranks: IntVector, ks: Sequence[int]) -> NDArray[np.int64]:
-    """(n_queries,) number of cut-offs that a query's rank is within."""
+    """(n_queries,) number of cut-offs within which each query has its right item."""
     within: Mask = ranks[:, None] <= np.asarray(ks)
     hits: NDArray[np.int64] = np.count_nonzero(within, axis=1)
     return hits
 
 
-def _sums(image: IntVector, n_captioned: int, weights: IntVector | None = None) -> NDArray[np.float64]:
-    """(n_captioned,) sum of the weights, or number, of each image's queries."""
-    return np.bincount(image, weights=weights, minlength=n_captioned).astype(np.float64)
-
-
-def _require_same_queries(candidate: MatchRanks, champion: MatchRanks) -> None:
-    if candidate.n_images != champion.n_images or not np.array_equal(
-        candidate.image_of_caption, champion.image_of_caption
+def _require_same_queries(challenger: MatchRanks, champion: MatchRanks) -> None:
+    if challenger.n_images != champion.n_images or not np.array_equal(
+        challenger.image_of_caption, champion.image_of_caption
     ):
         raise DataError(
-            f"ranks of {candidate.n_captions} captions among {candidate.n_images} images cannot be paired with those of "
-            f"{champion.n_captions} among {champion.n_images}: measure both models on the same captions and images"
+            f"ranks of {challenger.n_captions} captions among {challenger.n_images} images cannot be paired with those "
+            f"of {champion.n_captions} among {champion.n_images}: measure both models on the same captions and images"
         )

@@ -32,12 +32,17 @@ class SliceReport(Record):
     interval: dict[int, Interval]
 
 
-class RetrievalReport(Record):
-    """Hit-rate recall@k (1 if any right item is among the k nearest) in both directions."""
+class EvaluatedOn(Record):
+    """Data that a report was measured on."""
 
     dataset: str
     data_version: str
     split: PartName
+
+
+class RetrievalReport(EvaluatedOn):
+    """Hit-rate recall@k (1 if any right item is among the k nearest) in both directions."""
+
     n_images: int
     n_captions: int
     text_to_image: DirectionReport

@@ -24,7 +24,8 @@ from image_finder.components.configs import TrainingConfig
 from image_finder.components.encoders.dual_encoder import DualEncoder
 from image_finder.components.encoders.loss import contrastive_loss, contrastive_share
 from image_finder.components.errors import ConfigError, DataError, StorageError
-from image_finder.components.metrics.retrieval import first_match_ranks, named_recalls
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.metrics.recall import named_recalls
 from image_finder.components.records.training import EpochRecord
 from image_finder.components.training import resume
 from image_finder.components.training.distributed.ranks import ALONE, Ranks

@@ -112,7 +112,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
         TrainingConfig,
         ValidationConfig,
     )
-    from image_finder.components.metrics.retrieval import first_match_ranks
+    from image_finder.components.metrics.ranks import first_match_ranks
     from image_finder.components.training.trainer import (
         FeatureSettings,
         checkpoint_vectors,

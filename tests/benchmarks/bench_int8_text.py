@@ -20,7 +20,8 @@ from image_finder.components.bundle.bundle import TEXT_ENCODER, Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.evaluation.folder_recall import read_part
 from image_finder.components.export.exporter import quantise_text_tower
-from image_finder.components.metrics.retrieval import first_match_ranks, named_recalls
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.metrics.recall import named_recalls
 
 KS = (1, 5, 10)
 CALL = 16

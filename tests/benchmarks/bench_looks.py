@@ -21,7 +21,8 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders.image_tower import looked_at
 from image_finder.components.evaluation.folder_recall import read_part
-from image_finder.components.metrics.retrieval import first_match_ranks, named_recalls
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.metrics.recall import named_recalls
 
 KS = (1, 5, 10)
 BATCH = 16

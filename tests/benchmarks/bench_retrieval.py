@@ -12,7 +12,9 @@ import time
 import numpy as np
 
 from image_finder.components.configs import EvaluationConfig
-from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks, report_ranks
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.metrics.recall import report_ranks
+from image_finder.components.records.retrieval import EvaluatedOn
 
 
 def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:

@@ -15,10 +15,10 @@ from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig, PromotionConfig
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
-from image_finder.components.metrics.retrieval import EvaluatedOn
 from image_finder.components.records.data import ValidationReport
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names, tracking
 from image_finder.model_registry.aliases import Operations

@@ -35,9 +35,9 @@ from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import bundle_in_force, publish
 from image_finder.components.metrics.comparison import StoredMeasurement
-from image_finder.components.metrics.retrieval import EvaluatedOn
 from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.records.export import ParityReport
+from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.search.finder import Finder
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import lineage, names, tracking

@@ -13,8 +13,8 @@ from image_finder.components.configs import EvaluationConfig
 from image_finder.components.errors import BundleError, DataError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.metrics.comparison import compare_bundles
-from image_finder.components.metrics.retrieval import EvaluatedOn, first_match_ranks
-from image_finder.components.records.retrieval import Interval
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.records.retrieval import EvaluatedOn, Interval
 from image_finder.components.storage import sha256_of_file
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "white": (250, 250, 250)}

@@ -17,12 +17,9 @@ from image_finder.components.evaluation.figures import (
     similarity_heat_map,
     training_curves,
 )
-from image_finder.components.metrics.retrieval import (
-    QueryExamples,
-    first_match_ranks,
-    pick_examples,
-    random_recall_at_k,
-)
+from image_finder.components.metrics.examples import QueryExamples, pick_examples
+from image_finder.components.metrics.ranks import first_match_ranks
+from image_finder.components.metrics.recall import random_recall_at_k
 from image_finder.components.records.training import EpochRecord
 from tests.support.checkout import CHECKOUT
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from image_finder.components.errors import DataError
 from image_finder.components.metrics.calibration import calibrate_scores
-from image_finder.components.metrics.retrieval import EvaluatedOn
 from image_finder.components.records.calibration import ScoreCalibration
+from image_finder.components.records.retrieval import EvaluatedOn
 
 IDENTITY = EvaluatedOn(dataset="d", data_version="v", split="val")
 
@@ -67,7 +67,7 @@ def test_size_of_chunks_and_order_of_captions_change_nothing(seed, n_images, n_c
         ({"logit_scale": math.inf}, "logit_scale is inf"),
         ({"logit_scale": math.nan}, "logit_scale is nan"),
         ({"chunk_rows": 0}, "chunk_rows is 0"),
-        ({"owners": [0, 2]}, "image_of_caption goes from 0 to 2, expected rows 0 to 1"),
+        ({"owners": [0, 2]}, "image_of_caption ranges from 0 to 2, expected rows 0 to 1"),
         ({"texts": [[1, 1], [1, 0]]}, "normalise the rows"),
     ],
 )

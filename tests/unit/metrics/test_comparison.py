@@ -12,10 +12,11 @@ from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import SLICES, EvaluationConfig, RegistryConfig
 from image_finder.components.errors import DataError
 from image_finder.components.metrics.comparison import MeasuredBundle, StoredMeasurement, compare_bundles, compare_ranks
-from image_finder.components.metrics.retrieval import EvaluatedOn, MatchRanks, report_ranks
+from image_finder.components.metrics.ranks import MatchRanks
+from image_finder.components.metrics.recall import report_ranks
 from image_finder.components.metrics.slices import caption_slices
 from image_finder.components.records.export import BundleMeasurement
-from image_finder.components.records.retrieval import Interval
+from image_finder.components.records.retrieval import EvaluatedOn, Interval
 
 KS = (1, 5, 10)
 

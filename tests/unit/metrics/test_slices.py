@@ -9,8 +9,9 @@ import pytest
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.errors import DataError
-from image_finder.components.metrics.retrieval import EvaluatedOn, evaluate_retrieval
 from image_finder.components.metrics.slices import caption_slices
+from image_finder.components.records.retrieval import EvaluatedOn
+from tests.support.retrieval import evaluate_retrieval
 
 
 def table(rows):
