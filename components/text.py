@@ -26,9 +26,20 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return "$'" + visible(text.replace("\\", r"\\").replace("'", r"\'")) + "'"
 
 
-def one_line(message: object) -> str:
-    """The lines of a message joined by blanks; blanks within a line stay, as they may belong to a path."""
-    return " ".join(line.strip() for line in str(message).splitlines() if line.strip())
+def one_line(message: object, limit: int = 300) -> str:
+    """A message in one line of at most `limit` characters; for an exception without a message, the name of its type.
+
+    Blanks within a line stay, since they may belong to a path.
+    """
+    text = " ".join(line.strip() for line in str(message).splitlines() if line.strip())
+    if not text and isinstance(message, BaseException):
+        text = type(message).__name__
+    return shortened(text, limit)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Text of at most `limit` characters; a longer one ends in "..."."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:

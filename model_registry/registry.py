@@ -263,8 +263,9 @@ class Registry:
             address = f"{source}/artifacts/{artifact}"
             return Path(download_artifacts(artifact_uri=address, dst_path=str(to), tracking_uri=self.tracking_uri))
         except (MlflowException, OSError) as error:
-            reason = one_line(error)[:300]
-            raise BundleError(f"{artifact} of {name} version {version_or_alias} cannot be fetched: {reason}") from error
+            raise BundleError(
+                f"{artifact} of {name} version {version_or_alias} cannot be fetched: {one_line(error)}"
+            ) from error
 
     def _record(self, name: str, version_or_alias: str, artifact: str, kind: type[_Rec]) -> _Rec:
         with scratch_directory() as folder:

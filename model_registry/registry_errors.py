@@ -83,15 +83,15 @@ def guarded(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_
 
 def registry_error(error: Exception, address: str) -> StorageError:
     """One line for an error of the store at this address."""
-    told = one_line(_BESIDES.sub("", str(error)))
+    told = one_line(_BESIDES.sub("", str(error)) or type(error).__name__)
     lowered = told.lower()
     place = f"the registry at {shown_address(address)}"
     if isinstance(error, OSError) and error.errno in _FULL:
         lowered = "no space left"
     for signs, advice in _KNOWN:
         if any(sign in lowered for sign in signs):
-            return StorageError(f"{place} {advice} ({told[:200]})")
-    return StorageError(f"{place} failed: {told[:300] or type(error).__name__}")
+            return StorageError(f"{place} {advice} ({told})")
+    return StorageError(f"{place} failed: {told}")
 
 
 def is_answer(error: MlflowException) -> bool:

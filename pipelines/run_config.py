@@ -29,6 +29,7 @@ from image_finder.components.configs import (
     ValidationConfig,
 )
 from image_finder.components.errors import ConfigError
+from image_finder.components.text import one_line
 
 PipelineName = Literal["training", "indexing"]
 Values = dict[str, Any]
@@ -65,7 +66,7 @@ def load(pipeline: PipelineName, name_or_file: str) -> Values:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(values, dict) or not isinstance(values.get("parameters"), dict):
         raise ConfigError(f"{path} must be a mapping with the key 'parameters', see {configs_folder()}")
     return values

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.components.home import HOME_VARIABLE, home_root
 from image_finder.components.storage import make_private, write_errors
+from image_finder.components.text import one_line
 from image_finder.pipelines import moved_home as moved
 
 if TYPE_CHECKING:
@@ -138,9 +139,8 @@ def connect(home: Home) -> "Client":
     except Exception as error:
         if not has_server():
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(
-            f"ZenML server {os.environ['ZENML_STORE_URL']} cannot be used: {reason}; "
+            f"ZenML server {os.environ['ZENML_STORE_URL']} cannot be used: {one_line(error)}; "
             "check ZENML_STORE_URL and ZENML_STORE_API_KEY, or unset them to use the home's own store"
         ) from error
     return client
@@ -313,5 +313,4 @@ def _ensure_experiment(home: Home, uri: str) -> None:
         if client.get_experiment_by_name(EXPERIMENT_NAME) is None:
             client.create_experiment(EXPERIMENT_NAME, artifact_location=location)
     except MlflowException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"MLflow at {uri} cannot be used: {reason}; check MLFLOW_TRACKING_URI") from error
+        raise ConfigError(f"MLflow at {uri} cannot be used: {one_line(error)}; check MLFLOW_TRACKING_URI") from error

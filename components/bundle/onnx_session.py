@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import onnxruntime as ort
 
 from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.text import one_line
 
 Device = Literal["auto", "cpu", "cuda"]
 _ERRORS_ONLY = 3
@@ -49,8 +50,7 @@ def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> o
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         if isinstance(error, ConfigError):
             raise
-        reason = str(error).strip().splitlines()[0]
-        raise BundleError(f"cannot open ONNX graph {model}: {reason}; restore or export it again") from error
+        raise BundleError(f"cannot open ONNX graph {model}: {one_line(error)}; restore or export it again") from error
 
 
 def device_of(device: Device = "auto") -> Literal["cpu", "cuda"]:

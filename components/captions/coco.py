@@ -27,6 +27,7 @@ from image_finder.components.configs import DatasetConfig
 from image_finder.components.errors import DataError
 from image_finder.components.hub import dataset_revision
 from image_finder.components.records.base import PartName
+from image_finder.components.text import one_line, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +252,7 @@ def _read_parquet(path: Path) -> pa.Table:
         _require_columns(found, str(path))
         return pq.read_table(path, columns=list(_TABLE_COLUMNS))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+        raise DataError(f"{path}: not a readable Parquet file ({one_line(error)})") from error
 
 
 def _load_hub_table(config: DatasetConfig, file: PartFile, cache: Path | None) -> pa.Table:
@@ -263,7 +264,7 @@ def _load_hub_table(config: DatasetConfig, file: PartFile, cache: Path | None) -
         rows = datasets.load_dataset(name, split=file.hub_split, cache_dir=folder, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"cannot load {file.place} of {name}: {_first_line(error)}; check name, split and network, or fetch its "
+            f"cannot load {file.place} of {name}: {one_line(error)}; check name, split and network, or fetch its "
             "Parquet files and leave hub_dataset out"
         ) from error
     _require_columns(rows.column_names, f"{name}, {file.place}")
@@ -354,7 +355,9 @@ def _licenses(values: Sequence[Any], place: str, known: dict[str, int]) -> npt.N
     texts = {value: value.strip().casefold() for value in values if isinstance(value, str)}
     ids = {value: int(text) if text.isdecimal() else known.get(text, 0) for value, text in texts.items()}
     if unknown := sorted(value for value, number in ids.items() if number == 0 and texts[value] not in {"", "0"}):
-        logger.warning("%s: %r has no id in the list of licences and counts as unknown", place, unknown[0][:80])
+        logger.warning(
+            "%s: %r has no id in the list of licences and counts as unknown", place, shortened(unknown[0], 80)
+        )
     return _integers([ids[value] if isinstance(value, str) else value for value in values], place)
 
 
@@ -381,7 +384,7 @@ def _refuse_first(values: Iterable[Any], wanted: type, place: str) -> NoReturn:
         if wanted is int and isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_FLOAT:
             continue
         if isinstance(value, bool) or not isinstance(value, (wanted, np.integer) if wanted is int else wanted):
-            raise DataError(f"{place}: entry {position} must be {wanted.__name__}, found {repr(value)[:80]}")
+            raise DataError(f"{place}: entry {position} must be {wanted.__name__}, found {shortened(repr(value), 80)}")
     raise DataError(f"{place}: a value does not fit into 64 bits")
 
 
@@ -393,7 +396,3 @@ def _count(ids: Iterable[Any], noun: str) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)[:12]) or "nothing"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

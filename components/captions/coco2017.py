@@ -60,7 +60,7 @@ def pinned_revision(root: Path, revision: str | None = None) -> str:
     except FileNotFoundError:
         return revision or _newest_revision()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {_one_line(error)}; fetch to another folder") from error
+        raise DataError(f"cannot read {path}: {one_line(error)}; fetch to another folder") from error
     if revision not in (None, recorded):
         raise DataError(
             f"the tables in {root} come from commit {recorded} of {HUB_DATASET}, not {revision}; "
@@ -84,7 +84,7 @@ def read_table(
     try:
         rows = _tidied(raw.select(SCHEMA.names), _folder_of(split)).cast(SCHEMA).sort_by("image_id")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{where} has a column of another type: {_one_line(error)}; expected {SCHEMA.names}") from error
+        raise DataError(f"{where} has a column of another type: {one_line(error)}; expected {SCHEMA.names}") from error
     _check_rows(rows, where)
     return rows if limit is None else rows.slice(0, limit)
 
@@ -140,7 +140,7 @@ def _newest_revision() -> str:
         return str(HfApi().dataset_info(HUB_DATASET, timeout=_HUB_S).sha)
     except (OSError, httpx.HTTPError) as error:
         raise DataError(
-            f"cannot ask the Hugging Face hub for the newest commit of {HUB_DATASET}: {_one_line(error)}; "
+            f"cannot ask the Hugging Face hub for the newest commit of {HUB_DATASET}: {one_line(error)}; "
             "check the network, or give a local copy of the table with --table"
         ) from error
 
@@ -153,7 +153,7 @@ def _read_hub(split: Split, revision: str | None) -> pa.Table:
         table: pa.Table = loaded.with_format("arrow")[:]
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"cannot read the {split} split of {HUB_DATASET} from the Hugging Face hub: {_one_line(error)}; "
+            f"cannot read the {split} split of {HUB_DATASET} from the Hugging Face hub: {one_line(error)}; "
             "check the network, or give a local copy of the table with --table"
         ) from error
     return table
@@ -163,7 +163,7 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"cannot read {path} as a Parquet table: {_one_line(error)}") from error
+        raise DataError(f"cannot read {path} as a Parquet table: {one_line(error)}") from error
 
 
 def _tidied(rows: pa.Table, folder: str) -> pa.Table:
@@ -197,7 +197,3 @@ def _write_parquet_atomically(path: Path, rows: pa.Table) -> None:
 
 def _folder_of(split: Split) -> str:
     return "train2017" if split == "train" else "val2017"
-
-
-def _one_line(error: Exception) -> str:
-    return one_line(error) or type(error).__name__

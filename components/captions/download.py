@@ -198,9 +198,9 @@ class _Run:
         except TimeoutError as error:
             raise _TransientError(f"not whole within {self.config.attempt_s:g} s") from error
         except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
-            raise _TransientError(f"connection failed: {_one_line(error)}") from error
+            raise _TransientError(f"connection failed: {one_line(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _FinalError(f"cannot be asked for: {_one_line(error)}") from error
+            raise _FinalError(f"cannot be asked for: {one_line(error)}") from error
         await asyncio.to_thread(_put_in_place, part, target, receipt)
 
     async def _receive(self, client: httpx.AsyncClient, url: str, part: Path) -> _Receipt:
@@ -266,7 +266,7 @@ def _url_fault(url: str) -> str:
     try:
         parsed = urlsplit(url)
     except ValueError as error:
-        return f"address {url!r} is malformed: {_one_line(error)}"
+        return f"address {url!r} is malformed: {one_line(error)}"
     if parsed.scheme not in ("http", "https") or not parsed.hostname:
         return f"address {url!r} is not an http or https URL"
     return ""
@@ -333,16 +333,12 @@ def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
         load_rgb(part)
     except ImageError as error:
         _remove(part)
-        reason = _one_line(error).removeprefix(f"{part}: ")
+        reason = one_line(error).removeprefix(f"{part}: ")
         raise _FinalError(reason) if receipt == "proven" else _TransientError(reason) from error
     with write_errors(target):
         with part.open("rb") as stream:
             os.fsync(stream.fileno())  # a later call trusts the name alone, after a power cut too
         part.replace(target)
-
-
-def _one_line(error: Exception) -> str:
-    return one_line(error) or type(error).__name__
 
 
 @contextlib.contextmanager

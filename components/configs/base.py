@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from image_finder.components.errors import ConfigError
 from image_finder.components.former_names import AcceptsFormerNames
+from image_finder.components.text import shortened
 
 _OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a record or list, not of one value
 
@@ -39,9 +40,8 @@ def first_fault(error: ValidationError) -> str:
     value = fault["input"]
     whole = fault["type"] in _OF_WHOLE and isinstance(value, dict | list | tuple | BaseModel)
     shown = repr(value) if isinstance(value, str | bytes | dict | list | tuple) else str(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{f'{key}: ' if key else ''}{fault_message(fault)}{'' if whole else f', got {shown}'}{more}"
+    return f"{f'{key}: ' if key else ''}{fault_message(fault)}{'' if whole else f', got {shortened(shown, 80)}'}{more}"
 
 
 def fault_message(fault: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from image_finder.components.images.preprocess import Preprocess
 from image_finder.components.records.base import Record
 from image_finder.components.records.training import EpochRecord
 from image_finder.components.storage import hash_directory, new_directory, sha256_of_file
+from image_finder.components.text import one_line
 
 FORMAT_VERSION = 2
 MANIFEST = "checkpoint.json"
@@ -113,7 +114,7 @@ class Checkpoint:
         try:
             model.load_state_dict(load_file(self.path / "model.safetensors"), strict=True)
         except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise BundleError(f"checkpoint {self.path} does not fit its config: {reason}; train again") from error
         return Assembled(model.eval(), preprocess, tokenizer)
 

@@ -18,6 +18,7 @@ from image_finder.components.captions.tokens import packaged_tokenizer_json
 from image_finder.components.configs import ImageTowerConfig, TextTowerConfig
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.hub import PACKAGED_TEXT, image_repository, image_revision, text_revision
+from image_finder.components.text import one_line
 
 _PACKAGED_IMAGE = {
     "tf_efficientnet_lite0": (
@@ -76,7 +77,7 @@ def load_image_trunk(config: ImageTowerConfig, *, pretrained: bool = True) -> Im
         trunk = cast("EfficientNet", timm.create_model(config.trunk, pretrained=from_hub, **source))
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"cannot fetch weights of {config.trunk} from the hub: {_first_line(error)}; {_HUB_HINT}"
+            f"cannot fetch weights of {config.trunk} from the hub: {one_line(error)}; {_HUB_HINT}"
         ) from error
     if pretrained and config.weights == "packaged":
         trunk.load_state_dict(_packaged_image_state(config.trunk, trunk), strict=True)
@@ -99,7 +100,7 @@ def load_text_trunk(config: TextTowerConfig) -> PreTrainedModel:
         else:
             model = AutoModel.from_config(**options)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the text trunk '{config.trunk}': {_first_line(error)}; {_HUB_HINT}") from error
+        raise DataError(f"cannot load the text trunk '{config.trunk}': {one_line(error)}; {_HUB_HINT}") from error
     return cast("PreTrainedModel", model.eval())
 
 
@@ -127,7 +128,7 @@ def load_tokenizer_json(config: TextTowerConfig) -> str:
             config.trunk, revision=revision, trust_remote_code=False, use_fast=True
         )
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the tokenizer of '{config.trunk}': {_first_line(error)}; {_HUB_HINT}") from error
+        raise DataError(f"cannot load the tokenizer of '{config.trunk}': {one_line(error)}; {_HUB_HINT}") from error
     return cast("str", tokenizer.backend_tokenizer.to_str())
 
 
@@ -211,7 +212,3 @@ def _text_source(config: TextTowerConfig) -> str:
 def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:
     red, green, blue = values
     return (float(red), float(green), float(blue))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -37,6 +37,7 @@ from image_finder.components.records.calibration import MatchModels, ScoreCalibr
 from image_finder.components.starter import MANIFEST, MAX_MB, WEIGHTS
 from image_finder.components.storage import new_directory, sha256_of_file, write_bytes_atomically
 from image_finder.components.temporaries import scratch_directory
+from image_finder.components.text import one_line
 
 STARTER_FORMAT = 3
 _MB = 1e6
@@ -137,7 +138,7 @@ def export_starter(source: Path, path: Path) -> Bundle:
         own = restored(load_file(source / WEIGHTS), model_tensors(assembled.model))
         found = assembled.model.load_state_dict(own, strict=False)
     except (SafetensorError, RuntimeError, OSError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise BundleError(f"{source / WEIGHTS} does not fit its configuration: {reason}; install again") from error
     if found.unexpected_keys:
         raise BundleError(f"{source / WEIGHTS} holds {found.unexpected_keys[0]}, which the model lacks; install again")

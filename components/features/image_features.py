@@ -20,6 +20,7 @@ from image_finder.components.errors import ImageError
 from image_finder.components.images.images import read_image
 from image_finder.components.images.preprocess import Pixels
 from image_finder.components.storage import sha256_of_bytes
+from image_finder.components.text import one_line
 
 Infer = Callable[[Pixels], NDArray[Any]]
 ReadFile = Callable[[Path], bytes]  # raises ImageError, OSError
@@ -167,7 +168,7 @@ def unreadable(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "cannot be read: not enough memory"
     # Errors of object stores carry no number of the system's, only a text.
-    return f"cannot be read: {error.strerror or ' '.join(str(error).split())[:200]}"
+    return f"cannot be read: {error.strerror or one_line(error)}"
 
 
 @contextlib.contextmanager

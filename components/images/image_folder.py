@@ -14,6 +14,7 @@ from image_finder.components.images.images import (
 )
 from image_finder.components.moments import modified_s
 from image_finder.components.storage import sha256_of_lines
+from image_finder.components.text import one_line
 
 
 class FileState(NamedTuple):
@@ -82,7 +83,7 @@ class ImageFolder:
             found = self._files.get_file_info(fs.FileSelector(self._base, recursive=True))
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise DataError(
-                f"gallery: {self.shown_place} cannot be listed: {_first_line(error)}; check the URI"
+                f"gallery: {self.shown_place} cannot be listed: {one_line(error)}; check the URI"
             ) from error
         base = PurePosixPath(self._base)
         files = {PurePosixPath(info.path).relative_to(base): info for info in found if info.type == fs.FileType.File}
@@ -118,10 +119,6 @@ def _open_uri(uri: str) -> tuple[Any, str]:
         files, base = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, ImportError) as error:
         raise DataError(
-            f"{shown_uri(uri)}: no file system for it: {_first_line(error)}; pyarrow knows file, s3, gs, abfs and hdfs"
+            f"{shown_uri(uri)}: no file system for it: {one_line(error)}; pyarrow knows file, s3, gs, abfs and hdfs"
         ) from error
     return files, base
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -28,7 +28,7 @@ from image_finder.components.images.cut_jpeg import MOST_MISSING, completed, end
 from image_finder.components.images.heif import open_heif
 from image_finder.components.images.png_metadata import SIGNATURE as PNG_SIGNATURE
 from image_finder.components.images.png_metadata import without_large_metadata
-from image_finder.components.text import shown_path
+from image_finder.components.text import one_line, shown_path
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -444,10 +444,10 @@ def _reason(error: Exception) -> str:
         return "not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = " ".join(str(error).split()).strip('"')
+    text = one_line(error).strip('"')
     if isinstance(error, _Refusal):
         return text
-    return f"cannot be decoded: {text[:200] or type(error).__name__}"
+    return f"cannot be decoded: {text}"
 
 
 class _QuietPillow:

@@ -16,6 +16,7 @@ import numpy as np
 from image_finder.components.arrays import Mask, Rows, Vectors
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.components.index.tiers import Hnsw, IvfPq, exact_is_cheaper, reach_for
+from image_finder.components.text import one_line
 
 if TYPE_CHECKING:
     import faiss
@@ -180,4 +181,4 @@ def _faiss() -> Any:  # noqa: ANN401
 
 def _reason(error: RuntimeError) -> str:
     """FAISS says where it failed, at length, and then why."""
-    return " ".join(str(error).split())[-160:]
+    return one_line(error, 5000)[-160:]

@@ -11,7 +11,7 @@ from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.images.image_folder import ImageFolder, uri_below
 from image_finder.components.images.images import find_images
-from image_finder.components.text import shown_path
+from image_finder.components.text import one_line, shown_path
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +115,7 @@ def _load_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"gallery: {path} cannot be read: {error.strerror}; check annotations") from error
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"gallery: {path} is not JSON: {reason}; restore or fetch it again") from error
+        raise DataError(f"gallery: {path} is not JSON: {one_line(error)}; restore or fetch it again") from error
     if not isinstance(content, dict):
         raise DataError(
             f"{path}: a {type(content).__name__} at the top, expected an object with images and annotations"

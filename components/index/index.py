@@ -138,8 +138,7 @@ class VectorIndex:
                 items = stored.read(use_threads=False).cast(ITEM_SCHEMA)
             pa.default_memory_pool().release_unused()  # what the reader kept: as much again as the items
         except Exception as error:  # numpy and pyarrow raise whatever their parsers meet
-            reason = one_line(error)[:200]
-            raise _corrupted(path, reason or type(error).__name__) from error
+            raise _corrupted(path, one_line(error)) from error
         if vectors.dtype != np.float32:
             raise _corrupted(path, f"vectors are {vectors.dtype}, expected float32")
         if vectors.shape != (manifest.count, manifest.embedding_dim) or items.num_rows != manifest.count:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from image_finder.components.errors import StorageError
+from image_finder.components.text import one_line
 
 SCHEMA_VERSION = 1
 _BUSY_S = 10.0
@@ -228,7 +229,7 @@ def _check(connection: sqlite3.Connection, path: Path, *, may_create: bool) -> N
         raise sqlite3.DatabaseError(f"version {version}, expected {SCHEMA_VERSION}")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(verdict).split()))
+        raise sqlite3.DatabaseError(one_line(verdict))
     for statement in (_FILES, _FOLDERS, _SETTINGS):  # a table or column that is missing
         connection.execute(f"{statement} LIMIT 0")
 

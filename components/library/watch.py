@@ -20,6 +20,7 @@ from image_finder.components.library.ignore import IGNORE_FILE
 from image_finder.components.library.library import shown
 from image_finder.components.library.mounts import mounted_at, remote_mount
 from image_finder.components.library.scan import Scan, scan_folders
+from image_finder.components.text import one_line
 
 Cause = Literal["start", "images", "folders", "bundle", "interval"]
 _LOOK_S = (
@@ -214,7 +215,7 @@ def _reason_and_remedy(error: str) -> tuple[str, str]:
     if "os error 24" in error:
         reason = "the system cannot watch the folders: no inotify instance is left"
         return reason, "; to raise the limit: sudo sysctl fs.inotify.max_user_instances=1024"
-    return f"the system cannot watch the folders: {' '.join(error.split())}", ""
+    return f"the system cannot watch the folders: {one_line(error)}", ""
 
 
 def _ticks(stop: threading.Event, seconds: float) -> Iterator[set[object]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from image_finder.components.errors import ConfigError, FinderError, StorageError
 from image_finder.components.temporaries import temporary_directory
+from image_finder.components.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,7 @@ def worker_was_lost(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """The line of an error of Ray that says most: its first one, or that of the error behind it."""
     *_, last = _behind(error)
-    lines = [" ".join(line.split()) for line in str(last).splitlines()]
-    text = next((line for line in lines if line), type(last).__name__)
-    return text[:300]
+    return one_line(str(last).strip().partition("\n")[0] or type(last).__name__)
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

@@ -19,6 +19,7 @@ from image_finder.components.images.exif import ImageFacts
 from image_finder.components.images.image_folder import is_uri, shown_uri, uri_below
 from image_finder.components.index.duplicates import Hashes
 from image_finder.components.storage import sha256_of_bytes, write_bytes_atomically, write_errors
+from image_finder.components.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -190,4 +191,4 @@ def _matrix(column: pa.ChunkedArray, dim: int) -> Vectors:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return one_line(error)

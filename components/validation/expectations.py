@@ -19,6 +19,7 @@ from image_finder.components.arrays import IntArray
 from image_finder.components.configs import ValidationConfig
 from image_finder.components.errors import DataError, QualityError
 from image_finder.components.records.data import DatasetManifest, ExpectationResult, ValidationReport
+from image_finder.components.text import one_line, shortened
 from image_finder.components.validation import facts, rules
 from image_finder.components.validation.report_page import report_html
 
@@ -231,7 +232,7 @@ def _check(name: str, frame: DataFrame, stated: list[rules.Rule]) -> list[_Outco
 def _outcome(rule: rules.Rule, measured: Any, frame: DataFrame) -> _Outcome:  # noqa: ANN401 # GX's own result class
     values = measured.result
     if not values:  # GX swallows what its metrics raise
-        raise DataError(f"expectation {rule.name} could not be evaluated: {str(measured.exception_info)[:400]}")
+        raise DataError(f"expectation {rule.name} could not be evaluated: {one_line(measured.exception_info)}")
     rows = np.asarray(values.get("unexpected_index_list") or [], dtype=np.int64)
     if "element_count" in values:
         n_checked = int(values["element_count"]) - int(values.get("missing_count", 0))
@@ -262,6 +263,4 @@ def _filled(template: str, frame: DataFrame, row: int) -> str:
 
 
 def _clipped(value: object) -> object:
-    if isinstance(value, str) and len(value) > _MAX_EXAMPLE_CHARACTERS:
-        return value[: _MAX_EXAMPLE_CHARACTERS - 3] + "..."
-    return value
+    return shortened(value, _MAX_EXAMPLE_CHARACTERS) if isinstance(value, str) else value

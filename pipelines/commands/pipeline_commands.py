@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from image_finder.components.app.tables import hits_table
+from image_finder.components.search.hits_table import hits_table
 from image_finder.components.text import shown_path, visible
 from image_finder.pipelines.commands import schedule_commands
 from image_finder.pipelines.commands.options import home_option, mlflow_option

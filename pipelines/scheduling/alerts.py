@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 from urllib.parse import unquote, urlsplit
 
 from image_finder.components.errors import ConfigError
+from image_finder.components.text import one_line
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -199,7 +200,7 @@ class _Reasons(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line."""
-        self.of_thread[threading.get_ident()] = " ".join(record.getMessage().split())
+        self.of_thread[threading.get_ident()] = one_line(record.getMessage())
 
 
 _reasons = _Reasons()

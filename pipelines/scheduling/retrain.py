@@ -279,7 +279,7 @@ def _record(
 def _reason(error: BaseException) -> str:
     if isinstance(error, FinderError):
         return str(error)
-    text = one_line(error)
+    text = one_line(str(error))
     return f"{type(error).__name__}: {text}; the log holds its traceback" if text else type(error).__name__
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from image_finder.components.errors import ConfigError
+from image_finder.components.text import one_line
 from image_finder.pipelines import runs
 from image_finder.pipelines.run_config import PipelineName, Values
 from image_finder.pipelines.scheduling.machine_schedule import Schedule, Timing, describe
@@ -120,7 +121,7 @@ def _submit(client: "Client", plan: StackSchedule, values: Values, expression: s
     except (ZenMLBaseException, HTTPError, OSError, RuntimeError, ValueError) as error:
         with suppress(Exception):  # there may be none; the reason is what matters
             client.zen_store.delete_schedule(client.get_schedule(plan.name).id, soft=False)
-        reason = " ".join(str(error).split())[:500]
+        reason = one_line(error)
         raise ConfigError(f"schedule '{plan.name}' could not be made: {reason}") from error
 
 

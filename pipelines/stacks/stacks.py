@@ -16,6 +16,7 @@ from pydantic import Field
 from image_finder.components.configs import Config
 from image_finder.components.errors import ConfigError
 from image_finder.components.records.base import Record
+from image_finder.components.text import one_line
 from image_finder.pipelines.stores import STACK_NAME, Home, connect, prepare
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def load(name_or_file: str) -> StackConfig:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must be a mapping with the key 'components', see infra/stacks/team.yaml")
     return StackConfig.parse(values)
@@ -205,7 +206,7 @@ def apply(stack: StackConfig, client: "Client", *, store: str) -> StackPlan:
     except EntityExistsError as error:
         raise ConfigError(f"stack {stack.name} was made by someone else just now: run the command again") from error
     except (ValueError, ImportError) as error:  # the flavour refuses its settings
-        raise ConfigError(f"stack {stack.name} cannot be made: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"stack {stack.name} cannot be made: {one_line(error)}") from error
     client.activate_stack(client.get_stack(stack.name, allow_name_prefix_match=False).id)
     if client.active_stack_model.name != stack.name:
         raise ConfigError(

@@ -45,6 +45,13 @@ def test_one_line_joins_lines_and_keeps_the_blanks_of_each():
     assert visible("two  blanks\rand\u2028more") == r"two  blanks\rand\u2028more"
 
 
+def test_one_line_names_the_type_of_an_exception_without_a_message_and_shortens_a_long_one():
+    assert one_line(TimeoutError()) == "TimeoutError"
+    assert one_line("") == ""
+    assert one_line("x" * 300) == "x" * 300
+    assert one_line(ValueError("x" * 301)) == "x" * 297 + "..."
+
+
 def test_a_count_has_the_right_plural():
     assert [counted(n, "image") for n in (0, 1, 2, 1000)] == ["0 images", "1 image", "2 images", "1,000 images"]
     assert counted(2, "query", "queries") == "2 queries"

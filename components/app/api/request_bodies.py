@@ -19,6 +19,7 @@ from image_finder.components.app.api.error_responses import Fault, shape_fault
 from image_finder.components.app.api.limits import Load
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.search.query import MAX_TERMS
+from image_finder.components.text import one_line
 
 QUERY_PART = "query"
 _MAX_QUERY_BYTES = 256 * 1024
@@ -138,7 +139,7 @@ async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
         form = await parser.parse()
         contents = {name: await _content(value) for name, value in form.multi_items()}
     except (MultiPartException, FormParserError, ValueError, LookupError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         if reason.startswith("Part exceeded maximum size"):
             what = f"the part {QUERY_PART!r} has more than {_MAX_QUERY_BYTES:,} bytes"
             raise Fault(413, "too_large", what) from None

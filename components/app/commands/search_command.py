@@ -207,7 +207,7 @@ def _term(kind: str, text: str) -> dict[str, Any]:
 
 
 def _show(result: "SearchResult") -> None:
-    from image_finder.components.app.tables import hits_table
+    from image_finder.components.search.hits_table import hits_table
 
     if not result.hits:
         return

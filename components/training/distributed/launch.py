@@ -33,6 +33,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from image_finder.components.configs import TrainingConfig
 from image_finder.components.errors import ConfigError, FinderError, ProcessError, StorageError
+from image_finder.components.text import one_line
 from image_finder.components.training.distributed import job as jobs
 from image_finder.components.training.distributed.job import Failure, Job
 from image_finder.components.training.distributed.lifeline import when_stdin_ends
@@ -135,7 +136,7 @@ def launch(folder: Path, config: TrainingConfig, *, attached: bool) -> None:
     except ChildFailedError as error:
         raise cause(error.failures, jobs.failures(folder)).as_error() from error
     except RendezvousError as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise ProcessError(
             f"the {config.hosts} hosts of training.hosts did not meet at {config.rendezvous}: {reason}; it must name "
             f"the host of the training step, and the launcher must be started on each other within {_GATHER_S} s"

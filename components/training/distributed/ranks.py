@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from image_finder.components.configs import TrainingConfig
 from image_finder.components.errors import ConfigError, ProcessError
+from image_finder.components.text import one_line
 
 # Whoever waits for rank 0's validation or features waits on a connection that breaks when rank 0 dies, and under a
 # launcher that then ends all: this limit only has to be longer than any of both takes.
@@ -215,5 +216,5 @@ def _connection() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # its subclasses too: DistBackendError, DistNetworkError
-        reason = " ".join(str(error).split()).split(". ")[0][:200]
+        reason = one_line(error).split(". ")[0]
         raise ProcessError(f"the connection to the other processes broke or one fell silent: {reason}") from error

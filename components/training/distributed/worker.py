@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from image_finder.components.errors import ConfigError, FinderError
+from image_finder.components.text import one_line
 from image_finder.components.training.distributed import job as jobs
 from image_finder.components.training.distributed.job import Failure
 from image_finder.components.training.distributed.lifeline import when_stdin_ends
@@ -33,8 +34,7 @@ def main(folder: Path, *, attached: bool) -> None:
         _fail(folder, Failure(error=type(error).__name__, message=str(error), rank=rank))
     except Exception as error:  # noqa: BLE001 - whatever it was, the launcher is to say it
         traceback.print_exc()
-        what = " ".join(str(error).split())[:300]
-        _fail(folder, Failure(error="", message=f"{type(error).__name__}: {what}", rank=rank))
+        _fail(folder, Failure(error="", message=f"{type(error).__name__}: {one_line(error)}", rank=rank))
 
 
 def work(folder: Path, job: jobs.Job) -> None:

@@ -1,11 +1,11 @@
-"""Tables: hits as aligned text."""
+"""Hits as a text table, for terminals."""
 
 from collections.abc import Sequence
 
 from image_finder.components.records.search import Hit
 from image_finder.components.text import aligned, shown_path
 
-_LEFT_OUT_IF_EMPTY = {"similar", "caption"}
+_OPTIONAL = {"similar", "caption"}
 
 
 def hits_table(hits: Sequence[Hit]) -> str:
@@ -18,5 +18,5 @@ def hits_table(hits: Sequence[Hit]) -> str:
         "similar": [f"+{len(hit.duplicates)} similar" if hit.duplicates else "" for hit in hits],
         "caption": [" ".join(hit.captions[0].split()) if hit.captions else "" for hit in hits],
     }
-    told = {name: cells for name, cells in columns.items() if any(cells) or name not in _LEFT_OUT_IF_EMPTY}
-    return aligned([list(told), *zip(*told.values(), strict=True)])
+    shown = {name: cells for name, cells in columns.items() if any(cells) or name not in _OPTIONAL}
+    return aligned([list(shown), *zip(*shown.values(), strict=True)])
