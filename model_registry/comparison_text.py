@@ -80,7 +80,7 @@ def compare_text(first: Side, second: Side, paired: Comparison | None) -> str:
     elif paired is None:
         parts.append(
             "Intervals are of each version alone. They were not measured query by query with the same code, so the "
-            "difference has no interval: a training run measures candidate and champion together."
+            "difference has no interval: a training run measures challenger and champion together."
         )
     else:
         low, high = 100 * paired.interval.low, 100 * paired.interval.high

@@ -1,6 +1,6 @@
-"""Contest: a candidate against the champion in force, measured alike and decided under the model's lock."""
+"""Decision: applies the promotion rule to a challenger and the champion, with fresh or stored measurements of both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,99 +8,221 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import PromotionConfig
 from image_finder.components.errors import ConfigError, FinderError
 from image_finder.components.metrics.comparison import MeasuredBundle, compare_bundles
-from image_finder.components.records.promotion import PromotionDecision
-from image_finder.model_registry.aliases import Operations, Standing
+from image_finder.components.records.promotion import Comparison, PromotionCheck, PromotionDecision
+from image_finder.model_registry import names
+from image_finder.model_registry.ledger.ledger import LedgerEntry
+from image_finder.model_registry.promotions import ChampionStatus, Promotions
 from image_finder.model_registry.registry import Registry
-from image_finder.model_registry.rule import Contender, Grounds, decide
+from image_finder.model_registry.rule import MeasuredVersion, Reports, decide
 
 Measure = Callable[[Bundle], MeasuredBundle]
+Measurements = tuple[MeasuredBundle | None, MeasuredBundle | None]  # of challenger and champion
+
+_MEAN_RECALLS = ("challenger_mean_recall", "candidate_mean_recall")  # the second in ledgers of earlier versions
 
 
-class Candidate(NamedTuple):
-    """A registered version of a model, with its bundle at hand."""
+class Challenger(NamedTuple):
+    """A registered version of a model and its bundle."""
 
     model: str
     version: str
     bundle: Bundle
 
 
-class Contest(NamedTuple):
-    """What was decided and measured. Nothing is measured of a version that is champion already."""
+class MeasuredDecision(NamedTuple):
+    """A decision and its measurements. A challenger that is champion already is not measured."""
 
     decision: PromotionDecision
-    candidate: MeasuredBundle | None
+    challenger: MeasuredBundle | None
     champion: MeasuredBundle | None
 
 
-def hold_contest(
-    operations: Operations,
-    candidate: Candidate,
+def measure_and_decide(
+    promotions: Promotions,
+    challenger: Challenger,
     measure: Measure,
     *,
-    grounds: Grounds,
+    reports: Reports,
     config: PromotionConfig,
     folder: Path,
-) -> Contest:
-    """Measure candidate and champion alike, decide, record, and move the alias if the rule says so.
+) -> MeasuredDecision:
+    """Measure challenger and champion alike, decide, record the decision, and promote if it says so.
 
-    The model is locked from reading the champion to moving the alias: of two runs that finish together one waits, and
-    then compares with what the other left. measure must do the same to either bundle. folder: where the champion's
-    bundle is put. A champion that cannot be fetched or measured is kept; an error of the candidate's own is raised.
-    Raises ConfigError for a version that is not registered any more.
+    The model is locked throughout: of two runs that finish together, the second is compared with the champion that the
+    first leaves. measure must treat both bundles equally. folder: for the champion's bundle. A champion that cannot be
+    fetched or measured is kept; an error while measuring the challenger is raised. Raises ConfigError if the version was
+    deleted.
     """
-    with operations.exclusive(candidate.model):
-        if not operations.registry.has_version(candidate.model, candidate.version):
+    model, version = challenger.model, challenger.version
+    with promotions.exclusive(model):
+        if not promotions.registry.has_version(model, version):
             raise ConfigError(
-                f"version {candidate.version} of '{candidate.model}' was deleted after it was registered: give the step "
+                f"version {version} of '{model}' was deleted after it was registered: give the step "
                 "register_bundle 'enable_cache: false' below 'steps' in the configuration, and run again"
             )
-        operations.reconcile(candidate.model)
-        contest = _contest(operations, candidate, measure, grounds, config, folder)
-        operations.record(candidate.model, contest.decision)
-        if contest.decision.promoted:
-            operations.move_champion(
-                candidate.model,
-                candidate.version,
-                reason="; ".join(contest.decision.reasons),
-                decision=contest.decision,
-            )
-    return contest
+        promotions.reconcile(model)
+        champion, ours, theirs = promotions.champion(model), None, None
+        if champion.version != version:
+            ours = measure(challenger.bundle)
+            champion, theirs = _measure_champion(promotions.registry, model, champion, measure, folder)
+        decision = _decide(promotions, (model, version), champion, (ours, theirs), reports=reports, config=config)
+        promotions.record(model, decision)
+        if decision.promoted:
+            promotions.move_champion(model, version, reason="; ".join(decision.reasons), decision=decision)
+    return MeasuredDecision(decision, ours, theirs)
 
 
-def _contest(
-    operations: Operations,
-    candidate: Candidate,
-    measure: Measure,
-    grounds: Grounds,
-    config: PromotionConfig,
-    folder: Path,
-) -> Contest:
-    standing = operations.standing(candidate.model)
-    if standing.version == candidate.version:
-        same = Contender(candidate.version, None)
-        return Contest(decide(same, same, None, grounds=grounds, config=config), None, None)
-    ours = measure(candidate.bundle)
-    champion, theirs = _champion(operations.registry, candidate.model, standing, measure, folder)
-    decision = decide(
-        Contender(
-            candidate.version, ours.measurement, rollback=operations.rollback_of(candidate.model, candidate.version)
-        ),
+def decide_from_stored(promotions: Promotions, model: str, version: str) -> PromotionDecision:
+    """Decide from the ledger or from the measurements that training runs stored; measures and records nothing.
+
+    A decision to promote this version over the current champion that is in the ledger holds unless the version was
+    rolled back later. Otherwise the stored measurements are compared if both were made on the same test by the same code.
+    Raises ConfigError saying what to run if neither exists; a version that was rolled back is rejected without them.
+    """
+    champion, registry = promotions.champion(model), promotions.registry
+    rolled_back = promotions.rollback_of(model, version) is not None
+    if not rolled_back and not champion.fault:
+        earlier = _earlier_decision(promotions.history(model).entries, version, champion.version)
+        if earlier is not None:
+            return earlier
+    measured: Measurements = (None, None)
+    try:
+        measured = _stored_measurements(registry, model, version, champion)
+    except ConfigError:
+        if not rolled_back:
+            raise
+    return _decide(
+        promotions,
+        (model, version),
         champion,
-        None if theirs is None else compare_bundles(ours, theirs),
-        grounds=grounds,
+        measured,
+        reports=Reports(registry.validation_of(model, version), registry.parity_of(model, version)),
+        config=_own_config(registry, model, version),
+    )
+
+
+def forced_decision(promotions: Promotions, model: str, version: str, reason: str) -> PromotionDecision:
+    """A person's decision to promote a version, with the rule's result if stored measurements allow one."""
+    try:
+        by_rule = decide_from_stored(promotions, model, version)
+    except ConfigError as error:
+        mean_recall = promotions.registry.version(model, version).tags.get(names.MEAN_RECALL)
+        by_rule = PromotionDecision(
+            promoted=False,
+            challenger_version=version,
+            champion_version=promotions.champion(model).version,
+            reasons=(str(error),),
+            checks=(),
+            challenger_mean_recall=None if mean_recall is None else float(mean_recall),
+            champion_mean_recall=None,
+            gain=None,
+            gain_interval=None,
+        )
+    rule = "by the rule it would have been promoted" if by_rule.promoted else "by the rule it would not have been"
+    reasons = (f"forced: {reason}", f"{rule}: {'; '.join(by_rule.reasons)}")
+    return by_rule.model_copy(update={"promoted": True, "forced": True, "reasons": reasons})
+
+
+def compare_stored(registry: Registry, model: str, first: str, second: str) -> Comparison | None:
+    """Compare two versions query by query; None unless both were measured on the same test by the same code."""
+    ours, theirs = _stored(registry, model, first), _stored(registry, model, second)
+    return compare_bundles(ours, theirs) if ours and theirs and _same_test(ours, theirs) else None
+
+
+def _decide(
+    promotions: Promotions,
+    challenger: tuple[str, str],
+    champion: ChampionStatus,
+    measured: Measurements,
+    *,
+    reports: Reports,
+    config: PromotionConfig,
+) -> PromotionDecision:
+    (model, version), (ours, theirs) = challenger, measured
+    replaced = None
+    if champion.version or champion.fault:
+        replaced = MeasuredVersion(champion.version or "", theirs.measurement if theirs else None, champion.fault)
+    return decide(
+        MeasuredVersion(version, ours.measurement if ours else None, rollback=promotions.rollback_of(model, version)),
+        replaced,
+        compare_bundles(ours, theirs) if ours and theirs else None,
+        reports=reports,
         config=config,
     )
-    return Contest(decision, ours, theirs)
 
 
-def _champion(
-    registry: Registry, model: str, standing: Standing, measure: Measure, folder: Path
-) -> tuple[Contender | None, MeasuredBundle | None]:
-    """The champion and its measurement; None only if there never was one."""
-    if standing.version is None:
-        return (Contender("", None, standing.fault) if standing.fault else None), None
+def _measure_champion(
+    registry: Registry, model: str, champion: ChampionStatus, measure: Measure, folder: Path
+) -> tuple[ChampionStatus, MeasuredBundle | None]:
+    if champion.version is None:
+        return champion, None
     try:
-        measured = measure(registry.download_bundle(model, standing.version, folder / f"version-{standing.version}"))
+        return champion, measure(
+            registry.download_bundle(model, champion.version, folder / f"version-{champion.version}")
+        )
     except FinderError as error:
-        return Contender(standing.version, None, str(error)), None
-    return Contender(standing.version, measured.measurement), measured
+        return champion.model_copy(update={"fault": str(error)}), None
+
+
+def _earlier_decision(entries: Sequence[LedgerEntry], version: str, champion: str | None) -> PromotionDecision | None:
+    """The newest decision of the rule to promote version over champion."""
+    for entry in reversed(entries):
+        numbers = entry.measurements
+        if (entry.kind, entry.to_version, entry.from_version) != ("decision", version, champion):
+            continue
+        if numbers.get("promoted") and not numbers.get("forced"):
+            found = {name: value for name, value in numbers.items() if isinstance(value, float)}
+            return PromotionDecision(
+                promoted=True,
+                challenger_version=version,
+                champion_version=champion,
+                reasons=(f"decided before, entry {entry.n} of {entry.at[:10]}: {'; '.join(entry.reasons)}",),
+                checks=tuple(PromotionCheck.model_validate(check) for check in entry.checks),
+                challenger_mean_recall=next((found[name] for name in _MEAN_RECALLS if name in found), None),
+                champion_mean_recall=found.get("champion_mean_recall"),
+                gain=found.get("gain"),
+                gain_interval=None,
+            )
+    return None
+
+
+def _stored_measurements(registry: Registry, model: str, version: str, champion: ChampionStatus) -> Measurements:
+    """Raises ConfigError if the two versions cannot be compared."""
+    found = []
+    for each in (version, *([champion.version] if champion.version else [])):
+        measured = _stored(registry, model, each)
+        if measured is None:
+            raise ConfigError(f"no run stored a measurement of version {each}: {_what_to_run(each)}")
+        found.append(measured)
+    if len(found) == 1:
+        return found[0], None
+    if not _same_test(*found):
+        raise ConfigError(
+            f"versions {version} and {champion.version} were not measured on the same test by the same code: "
+            + _what_to_run(version)
+        )
+    return found[0], found[1]
+
+
+def _stored(registry: Registry, model: str, version: str) -> MeasuredBundle | None:
+    stored = registry.measurement_of(model, version)
+    return None if stored is None else stored.measured()
+
+
+def _same_test(ours: MeasuredBundle, theirs: MeasuredBundle) -> bool:
+    mine, other = ours.measurement, theirs.measurement
+    return (mine.test_sha256, mine.code_sha256) == (other.test_sha256, other.code_sha256)
+
+
+def _own_config(registry: Registry, model: str, version: str) -> PromotionConfig:
+    """The limits of the run that registered the version."""
+    lineage = registry.lineage_of(model, version)
+    values = (lineage.configs.get("registry") or {}).get("promotion") if lineage else None
+    return PromotionConfig.parse(values or {})
+
+
+def _what_to_run(version: str) -> str:
+    return (
+        "run 'image-finder pipeline run training' with the version's configuration and data again, which only compares; "
+        f"or 'image-finder models promote {version} --force --reason \"...\"'"
+    )

@@ -170,7 +170,7 @@ class Registry:
         return self._find(name, version) is not None
 
     def champion_version(self, name: str) -> str | None:
-        """Number of the champion, None before the first promotion and when it has gone; see Operations.standing."""
+        """Number of the champion, None before the first promotion and when it has gone; see Promotions.standing."""
         found = self._find(name, names.CHAMPION)
         return None if found is None else str(found.version)
 

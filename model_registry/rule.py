@@ -1,11 +1,11 @@
-"""Promotion rule: whether a candidate becomes champion, from measurements alone; knows nothing of any registry.
+"""Promotion rule: whether a challenger becomes champion, from measurements alone; knows nothing of any registry.
 
-A candidate is promoted only if every check passes. Without a champion these are that it was not rolled back, the data
+A challenger is promoted only if every check passes. Without a champion these are that it was not rolled back, the data
 validation and the floors; with one, both must have been measured on the same test by the same code, the gain must reach
 its margin, its 95 % paired interval must exclude a loss, and no slice may fall by more than its allowance. What was not
 measured (None, NaN) passes nothing.
 
-A rollback says what no measurement does: whoever went back saw something wrong. Measured again the candidate would win
+A rollback says what no measurement does: whoever went back saw something wrong. Measured again the challenger would win
 again, so it needs a person to bring it back.
 
 "Excludes a loss" means that the low end of the two-sided 95 % interval is at least 0: a model that is no better passes
@@ -39,7 +39,7 @@ class Rollback:
 
 
 @dataclass(frozen=True)
-class Contender:
+class MeasuredVersion:
     """A registered version with what was measured of its bundle; None if that could not be done, fault says why.
 
     A champion that has gone has the version "". rollback: of the version, or of another one that is the same bundle.
@@ -52,35 +52,35 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Grounds:
-    """What else a candidate rests on; None is a report that is missing."""
+class Reports:
+    """What else a challenger rests on; None is a report that is missing."""
 
     validation: ValidationReport | None  # of the data it was trained on and measured with
     parity: ParityReport | None  # of its export
 
 
 def decide(
-    candidate: Contender,
-    champion: Contender | None,
+    challenger: MeasuredVersion,
+    champion: MeasuredVersion | None,
     comparison: Comparison | None,
     *,
-    grounds: Grounds,
+    reports: Reports,
     config: PromotionConfig,
 ) -> PromotionDecision:
     """Check every rule of the module's docstring. comparison: of the two measurements; None without both.
 
-    A champion that could not be measured is kept: nothing shows that the candidate is better. A version is not promoted
+    A champion that could not be measured is kept: nothing shows that the challenger is better. A version is not promoted
     over itself.
     """
-    checks = tuple(_checks(candidate, champion, comparison, grounds, config))
+    checks = tuple(_checks(challenger, champion, comparison, reports, config))
     promoted = all(check.passed for check in checks)
     return PromotionDecision(
         promoted=promoted,
-        candidate_version=candidate.version,
+        challenger_version=challenger.version,
         champion_version=None if champion is None else champion.version or None,
-        reasons=_why(candidate, champion, comparison, len(checks)) if promoted else tuple(_why_not(checks)),
+        reasons=_why(challenger, champion, comparison, len(checks)) if promoted else tuple(_why_not(checks)),
         checks=checks,
-        candidate_mean_recall=_mean_recall(candidate),
+        challenger_mean_recall=_mean_recall(challenger),
         champion_mean_recall=None if champion is None else _mean_recall(champion),
         gain=None if comparison is None else _number(comparison.gain),
         gain_interval=comparison.interval if comparison is not None and _is_ordered(comparison) else None,
@@ -88,56 +88,56 @@ def decide(
 
 
 def _checks(
-    candidate: Contender,
-    champion: Contender | None,
+    challenger: MeasuredVersion,
+    champion: MeasuredVersion | None,
     comparison: Comparison | None,
-    grounds: Grounds,
+    reports: Reports,
     config: PromotionConfig,
 ) -> Iterator[PromotionCheck]:
-    if champion is not None and champion.version == candidate.version:
-        detail = f"version {candidate.version} is champion already"
+    if champion is not None and champion.version == challenger.version:
+        detail = f"version {challenger.version} is champion already"
         yield _check(_NEW_VERSION, None, "another one than the champion", passed=False, detail=detail)
         return
-    yield _not_rolled_back(candidate)
-    if candidate.rollback is not None and candidate.measurement is None:
+    yield _not_rolled_back(challenger)
+    if challenger.rollback is not None and challenger.measurement is None:
         return  # refused already; that nothing was measured would be told by each of the others
-    yield _valid_data(candidate, grounds.validation)
-    yield _measured("candidate measured", candidate)
-    yield from _floors(candidate.measurement, grounds.parity, config)
+    yield _valid_data(challenger, reports.validation)
+    yield _measured("challenger measured", challenger)
+    yield from _floors(challenger.measurement, reports.parity, config)
     if champion is None:
         return
     # Of one that has gone, its fault says what can be done.
-    yield _measured("champion measured", champion, _advice(candidate) if champion.version else "")
+    yield _measured("champion measured", champion, _advice(challenger) if champion.version else "")
     if champion.measurement is not None:
-        yield _same_test(candidate.measurement, champion.measurement, comparison)
-        yield from _gains(candidate, champion, comparison, config.min_gain)
+        yield _same_test(challenger.measurement, champion.measurement, comparison)
+        yield from _gains(challenger, champion, comparison, config.min_gain)
         for difference in comparison.slices if comparison is not None else ():
             yield _slice(difference, config)
 
 
-# Rules about the candidate alone
+# Rules about the challenger alone
 
 
-def _not_rolled_back(candidate: Contender) -> PromotionCheck:
-    found = candidate.rollback
+def _not_rolled_back(challenger: MeasuredVersion) -> PromotionCheck:
+    found = challenger.rollback
     detail = ""
     if found is not None:
-        bundle = "" if found.version == candidate.version else ", which is the same bundle,"
+        bundle = "" if found.version == challenger.version else ", which is the same bundle,"
         detail = (
             f"ledger entry {found.entry} went back from version {found.version}{bundle} for this reason: {found.reason}; "
-            f"a person may bring it back: image-finder models promote {candidate.version} --force"
+            f"a person may bring it back: image-finder models promote {challenger.version} --force"
         )
     return _check(_ROLLBACKS, float(found is not None), "none that holds", passed=found is None, detail=detail)
 
 
-def _valid_data(candidate: Contender, validation: ValidationReport | None) -> PromotionCheck:
-    if validation is None or candidate.measurement is None:
+def _valid_data(challenger: MeasuredVersion, validation: ValidationReport | None) -> PromotionCheck:
+    if validation is None or challenger.measurement is None:
         missing = "no validation report" if validation is None else "no measurement says which data version it is for"
         return _check("data validation", None, "a report without a failed expectation", passed=False, detail=missing)
     share, limit = validation.quarantined_share, validation.max_quarantined_share
     failed = [each.name for each in validation.expectations if each.severity == "error" and not each.success]
     faults = [f"failed: {', '.join(failed)}"] if failed else [] if validation.success else ["the report says failed"]
-    if (measured := candidate.measurement.report.data_version) != validation.data_version:
+    if (measured := challenger.measurement.report.data_version) != validation.data_version:
         faults.append(f"data version {validation.data_version} was validated, {measured} was measured")
     return _check(
         "data validation",
@@ -148,7 +148,7 @@ def _valid_data(candidate: Contender, validation: ValidationReport | None) -> Pr
     )
 
 
-def _measured(name: str, contender: Contender, advice: str = "") -> PromotionCheck:
+def _measured(name: str, contender: MeasuredVersion, advice: str = "") -> PromotionCheck:
     faults = [contender.fault or "not measured"]
     if contender.measurement is not None:
         faults = list(_no_shares(contender.measurement.report))
@@ -193,23 +193,23 @@ def _parity(parity: ParityReport | None, floor: float) -> PromotionCheck:
     return check.model_copy(update={"passed": False, "detail": f"the gate of the export: {'; '.join(parity.reasons)}"})
 
 
-# Rules about candidate and champion
+# Rules about challenger and champion
 
 
-def _advice(candidate: Contender) -> str:
+def _advice(challenger: MeasuredVersion) -> str:
     return (
         "the champion is kept; to replace it all the same: "
-        f'image-finder models promote {candidate.version} --force --reason "..."'
+        f'image-finder models promote {challenger.version} --force --reason "..."'
     )
 
 
 def _same_test(
-    candidate: BundleMeasurement | None, champion: BundleMeasurement, comparison: Comparison | None
+    challenger: BundleMeasurement | None, champion: BundleMeasurement, comparison: Comparison | None
 ) -> PromotionCheck:
-    faults = ["the candidate was not measured"]
-    if candidate is not None:
-        faults = list(_differences(candidate, champion))
-        difference = candidate.report.mean_recall - champion.report.mean_recall
+    faults = ["the challenger was not measured"]
+    if challenger is not None:
+        faults = list(_differences(challenger, champion))
+        difference = challenger.report.mean_recall - champion.report.mean_recall
         if not faults and comparison is not None and not abs(comparison.gain - difference) <= 1e-9:
             faults = [f"the comparison's gain is {comparison.gain:+.4f}, the measurements differ by {difference:+.4f}"]
     return _check(
@@ -221,20 +221,20 @@ def _same_test(
     )
 
 
-def _differences(candidate: BundleMeasurement, champion: BundleMeasurement) -> Iterator[str]:
-    ours, theirs = candidate.report, champion.report
+def _differences(challenger: BundleMeasurement, champion: BundleMeasurement) -> Iterator[str]:
+    ours, theirs = challenger.report, champion.report
     pairs = {
         "data version": (ours.data_version, theirs.data_version),
         "split": (ours.split, theirs.split),
         "images": (ours.n_images, theirs.n_images),
         "captions": (ours.n_captions, theirs.n_captions),
         "k": (_ks(ours), _ks(theirs)),
-        "test": (candidate.test_sha256[:12], champion.test_sha256[:12]),
-        "code": (candidate.code_sha256[:12], champion.code_sha256[:12]),
+        "test": (challenger.test_sha256[:12], champion.test_sha256[:12]),
+        "code": (challenger.code_sha256[:12], champion.code_sha256[:12]),
     }
     for name, (mine, other) in pairs.items():
         if mine != other:
-            yield f"{name}: {mine} of the candidate, {other} of the champion"
+            yield f"{name}: {mine} of the challenger, {other} of the champion"
         elif mine == "":
             yield f"{name}: not known of either"
 
@@ -244,10 +244,10 @@ def _ks(report: RetrievalReport) -> str:
 
 
 def _gains(
-    candidate: Contender, champion: Contender, comparison: Comparison | None, min_gain: float
+    challenger: MeasuredVersion, champion: MeasuredVersion, comparison: Comparison | None, min_gain: float
 ) -> Iterator[PromotionCheck]:
     gain = None if comparison is None else comparison.gain
-    means = f"{_shown(_mean_recall(candidate))} against {_shown(_mean_recall(champion))} of version {champion.version}"
+    means = f"{_shown(_mean_recall(challenger))} against {_shown(_mean_recall(champion))} of version {champion.version}"
     check = _at_least("gain", gain, min_gain, detail=f"mean recall {means}")
     if min_gain == 0:
         check = check.model_copy(update={"required": "above 0.0000"})
@@ -304,7 +304,7 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _mean_recall(contender: Contender) -> float | None:
+def _mean_recall(contender: MeasuredVersion) -> float | None:
     return None if contender.measurement is None else _number(contender.measurement.report.mean_recall)
 
 
@@ -318,9 +318,9 @@ def _shown(value: float | None) -> str:
 
 
 def _why(
-    candidate: Contender, champion: Contender | None, comparison: Comparison | None, n_checks: int
+    challenger: MeasuredVersion, champion: MeasuredVersion | None, comparison: Comparison | None, n_checks: int
 ) -> tuple[str, ...]:
-    mean = f"mean recall {_shown(_mean_recall(candidate))}"
+    mean = f"mean recall {_shown(_mean_recall(challenger))}"
     if champion is None or comparison is None:
         return (f"first champion: {mean}, nothing to compare with; all {n_checks} checks passed",)
     low, high = comparison.interval.low, comparison.interval.high

@@ -131,10 +131,10 @@ def log_scores(scores: ScoreCalibration) -> None:
     log_record(scores, "reports/scores.json")
 
 
-def log_promotion(decision: PromotionDecision, candidate: Record | None, *, version_run: str | None) -> None:
-    """Log what the checks measured as metrics `promotion.<check>`, the decision as JSON, and the candidate's measurement.
+def log_promotion(decision: PromotionDecision, challenger: Record | None, *, version_run: str | None) -> None:
+    """Log what the checks measured as metrics `promotion.<check>`, the decision as JSON, and the challenger's measurement.
 
-    candidate: a StoredMeasurement; None when the version was champion already. Its file is one line: ranks are many. It
+    challenger: a StoredMeasurement; None when the version was champion already. Its file is one line: ranks are many. It
     goes to the run that registered the version, which is an earlier one when that was stopped before it decided.
     """
     run_id()
@@ -143,9 +143,9 @@ def log_promotion(decision: PromotionDecision, candidate: Record | None, *, vers
     values["promotion.promoted"] = float(decision.promoted)
     _log_metrics({name: value for name, value in values.items() if value is not None}, 0)
     log_record(decision, "reports/promotion.json")
-    if candidate is not None:
+    if challenger is not None:
         where = version_run or run_id()
-        mlflow.MlflowClient().log_text(where, candidate.model_dump_json(), names.MEASURED_ARTIFACT)
+        mlflow.MlflowClient().log_text(where, challenger.model_dump_json(), names.MEASURED_ARTIFACT)
 
 
 def log_drift(report: DriftReport) -> None:

@@ -13,12 +13,12 @@ from image_finder.components.index.generations import is_published_root
 from image_finder.components.index.publish import bundle_in_force, restore
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.model_registry import names
-from image_finder.model_registry.aliases import Operations
 from image_finder.model_registry.comparison_text import Side
+from image_finder.model_registry.decision import decide_from_stored, forced_decision
 from image_finder.model_registry.ledger.ledger import Event
+from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import limit_waiting, shown_address
-from image_finder.model_registry.stored_decision import decide_from_store, forced
 from image_finder.pipelines.stores import Home, existing_registry
 
 _REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
@@ -29,13 +29,13 @@ class RegisteredModel(NamedTuple):
 
     home: Home
     uri: str
-    operations: Operations
+    promotions: Promotions
     name: str
 
     @property
     def registry(self) -> Registry:
         """The registry."""
-        return self.operations.registry
+        return self.promotions.registry
 
     def side(self, version_or_alias: str) -> Side:
         """A version with its report."""
@@ -60,7 +60,7 @@ def open_model(home: Path | None, mlflow_uri: str | None, model: str | None) -> 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.filterwarnings("ignore", module=r"mlflow\.")
     registry = Registry.existing(uri)
-    return RegisteredModel(place, uri, Operations(registry, home=place.root), _chosen(registry, model))
+    return RegisteredModel(place, uri, Promotions(registry, home=place.root), _chosen(registry, model))
 
 
 def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, reason: str) -> Change:
@@ -68,25 +68,27 @@ def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, 
 
     A version that is champion already only gets its index.
     """
-    operations, model = registered.operations, registered.name
-    with operations.exclusive(model):
-        operations.reconcile(model)
+    promotions, model = registered.promotions, registered.name
+    with promotions.exclusive(model):
+        promotions.reconcile(model)
         version = registered.registry.version(model, version_or_alias).version
-        before = operations.standing(model).version
+        before = promotions.champion(model).version
         decision = None
         if version != before:
             decision = (
-                forced(operations, model, version, reason) if force else decide_from_store(operations, model, version)
+                forced_decision(promotions, model, version, reason)
+                if force
+                else decide_from_stored(promotions, model, version)
             )
             if reason and not force:
                 decision = decision.model_copy(update={"reasons": (*decision.reasons, f"asked for: {reason}")})
-            operations.record(model, decision)
+            promotions.record(model, decision)
             if not decision.promoted:
                 raise QualityError(
                     f"version {version} of '{model}' is not promoted: {'; '.join(decision.reasons)}; to promote it all the "
                     f'same: image-finder models promote {version} --force --reason "..."'
                 )
-            operations.move_champion(model, version, reason="", decision=decision)
+            promotions.move_champion(model, version, reason="", decision=decision)
     return Change(version, before, decision, _update_index(registered, version))
 
 
@@ -96,12 +98,12 @@ def rollback(registered: RegisteredModel, *, reason: str) -> Change:
     When the last thing that happened was a rollback whose index is not in force here yet (it was interrupted, or done on
     another machine), only the index is brought.
     """
-    operations, model = registered.operations, registered.name
-    with operations.exclusive(model):
-        operations.reconcile(model)
-        before = version = operations.standing(model).version
+    promotions, model = registered.promotions, registered.name
+    with promotions.exclusive(model):
+        promotions.reconcile(model)
+        before = version = promotions.champion(model).version
         if before is None or not _rolled_back_to(registered, before) or not _index_is_of_another(registered, before):
-            version = operations.rollback(model, reason=reason).to_version
+            version = promotions.rollback(model, reason=reason).to_version
     assert version is not None, "a rollback names its version"
     return Change(version, before, None, _update_index(registered, version))  # an indexing run takes the lock itself
 
@@ -111,7 +113,7 @@ def pending(registered: RegisteredModel) -> list[str]:
     champion = registered.registry.champion_version(registered.name)
     if champion is None:
         return []
-    note = registered.operations.champion_note(registered.name, champion)
+    note = registered.promotions.champion_note(registered.name, champion)
     found = [pending_change(index, note=note) for index in indices_of(registered.home.root)]
     return [each.text() for each in found if each is not None]
 
@@ -138,7 +140,7 @@ def _chosen(registry: Registry, model: str | None) -> str:
 
 
 def _rolled_back_to(registered: RegisteredModel, version: str) -> bool:
-    entries = registered.operations.history(registered.name).entries
+    entries = registered.promotions.history(registered.name).entries
     moves = [entry for entry in entries if entry.kind in {"moved", "forced", "rollback"}]
     return bool(moves) and moves[-1].kind == "rollback" and moves[-1].to_version == version
 
@@ -156,13 +158,13 @@ def _update_index(registered: RegisteredModel, version: str) -> str:
     if not _index_is_of_another(registered, version):
         return f"the index in {home.index_dir} is of version {version}"
     before = registry.version_of_bundle(registered.name, bundle_in_force(home.index_dir))
-    registered.operations.note_champion(registered.name, version)
+    registered.promotions.note_champion(registered.name, version)
     try:
         bundle = _bundle(registered, version)
         if (restored := restore(bundle, bundles=home.bundles_dir, target=home.index_dir)) is not None:
             told = f"{restored.manifest.count:,} images in {home.index_dir}, kept from before"
             event = Event(kind="index", from_version=before, to_version=version, reasons=(told,))
-            registered.operations.record(registered.name, event)
+            registered.promotions.record(registered.name, event)
             return f"searches answer with version {version} again: {told}"
         from image_finder.pipelines.scheduling.retrain import reindex
 

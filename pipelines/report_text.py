@@ -42,11 +42,11 @@ def measurement_text(measurement: BundleMeasurement) -> str:
 
 def decision_text(decision: PromotionDecision, model_name: str) -> str:
     """The verdict and its reasons, then what every check measured and required."""
-    stays = decision.candidate_version == decision.champion_version
+    stays = decision.challenger_version == decision.champion_version
     verdict = "is the new champion" if decision.promoted else "stays champion" if stays else "was not promoted"
     if decision.promoted and decision.forced:
         verdict += " by force"
-    text = f"{model_name} version {decision.candidate_version} {verdict}: {'; '.join(decision.reasons)}"
+    text = f"{model_name} version {decision.challenger_version} {verdict}: {'; '.join(decision.reasons)}"
     return text if stays else f"{text}\n{checks_table(decision.checks)}"
 
 

@@ -16,10 +16,10 @@ from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.model_registry import tracking
-from image_finder.model_registry.aliases import Operations
-from image_finder.model_registry.decision import Candidate, hold_contest
+from image_finder.model_registry.decision import Challenger, measure_and_decide
+from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import RegisteredVersion
-from image_finder.model_registry.rule import Grounds
+from image_finder.model_registry.rule import Reports
 from image_finder.steps._cache import code_hash
 from image_finder.steps._tables import with_images
 from image_finder.steps._workspace import home, scratch_dir
@@ -38,7 +38,7 @@ def promote_bundle(
     evaluation: EvaluationConfig,
     config: RegistryConfig,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
-    """Measure candidate and champion on test, or on val without one, and move the alias when every check passes.
+    """Measure challenger and champion on test, or on val without one, and move the alias when every check passes.
 
     Never cached: the registry may have changed.
     """
@@ -51,17 +51,17 @@ def promote_bundle(
         identity=EvaluatedOn(dataset=manifest.name, data_version=manifest.version, split=split),
         code_sha256=code_hash(),
     )
-    contest = hold_contest(
-        Operations.of_step(home=home()),
-        Candidate(registered.name, registered.version, bundle),
+    made = measure_and_decide(
+        Promotions.of_step(home=home()),
+        Challenger(registered.name, registered.version, bundle),
         measure,
-        grounds=Grounds(validated, parity),
+        reports=Reports(validated, parity),
         config=config.promotion,
         folder=scratch_dir(),
     )
-    measured = None if contest.candidate is None else StoredMeasurement.of(contest.candidate)
-    tracking.log_promotion(contest.decision, measured, version_run=registered.run_id)
-    if contest.champion is not None:
-        tracking.log_record(contest.champion.measurement, f"reports/champion_{split}.json")
-    log_metadata({"promoted": contest.decision.promoted, "reasons": " | ".join(contest.decision.reasons)})
-    return contest.decision
+    measured = None if made.challenger is None else StoredMeasurement.of(made.challenger)
+    tracking.log_promotion(made.decision, measured, version_run=registered.run_id)
+    if made.champion is not None:
+        tracking.log_record(made.champion.measurement, f"reports/champion_{split}.json")
+    log_metadata({"promoted": made.decision.promoted, "reasons": " | ".join(made.decision.reasons)})
+    return made.decision

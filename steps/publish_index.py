@@ -10,8 +10,8 @@ from image_finder.components.errors import ConfigError
 from image_finder.components.index.index import IndexManifest, VectorIndex
 from image_finder.components.index.publish import bundle_in_force, publish
 from image_finder.model_registry import names
-from image_finder.model_registry.aliases import Operations
 from image_finder.model_registry.ledger.ledger import Event
+from image_finder.model_registry.promotions import Promotions
 from image_finder.steps._workspace import home
 
 
@@ -23,24 +23,24 @@ def publish_index(
 
     Never cached: the home may have been changed by hand.
     """
-    operations, model, target = Operations.of_step(home=home()), config.model_name, home() / "index"
-    with operations.exclusive(model):
-        standing = operations.standing(model)
+    promotions, model, target = Promotions.of_step(home=home()), config.model_name, home() / "index"
+    with promotions.exclusive(model):
+        standing = promotions.champion(model)
         if standing.version is None:
             raise ConfigError(standing.fault or f"model '{model}' has no champion any more; nothing was published")
-        champion = operations.registry.version(model, standing.version)
+        champion = promotions.registry.version(model, standing.version)
         if champion.tags.get(names.BUNDLE_SHA256) != bundle.sha256:
             raise ConfigError(
                 f"version {champion.version} became champion of '{model}' while the index of another one was made; that "
                 "index was not published: run 'image-finder pipeline run indexing' again"
             )
-        operations.note_champion(model, champion.version)  # it may have been moved elsewhere
+        promotions.note_champion(model, champion.version)  # it may have been moved elsewhere
         before = bundle_in_force(target)
         published = publish(index, bundle, bundles=home() / "bundles", target=target)
         if before != bundle.sha256:
-            old = operations.registry.version_of_bundle(model, before) if before else None
+            old = promotions.registry.version_of_bundle(model, before) if before else None
             told = f"{published.manifest.count} images in {target}"
             event = Event(kind="index", from_version=old, to_version=champion.version, reasons=(told,))
-            operations.record(model, event)
+            promotions.record(model, event)
     log_metadata({"path": str(published.path), "images": published.manifest.count})
     return published.manifest

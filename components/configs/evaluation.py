@@ -45,7 +45,7 @@ class ExportConfig(Config):
 
 
 class PromotionConfig(Config):
-    """What a candidate must reach to become champion; recalls and gains are shares, 0.01 is one point.
+    """What a challenger must reach to become champion; recalls and gains are shares, 0.01 is one point.
 
     The limits of latency and size keep a bundle fit for a laptop; they are wide enough for a busy machine of two cores.
     """

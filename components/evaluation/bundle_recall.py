@@ -1,6 +1,6 @@
 """Bundle measurement: recall, latency and size of an exported model on a table, as it would serve.
 
-Candidate and champion are measured by this one function on the same table, so that they differ in nothing else.
+Challenger and champion are measured by this one function on the same table, so that they differ in nothing else.
 """
 
 import os

@@ -10,7 +10,7 @@ from image_finder.components.records.retrieval import Interval
 
 
 class SliceDifference(Record):
-    """Candidate minus champion on one slice: recall averaged over all k, a share; below zero it fell."""
+    """Challenger minus champion on one slice: recall averaged over all k, a share; below zero it fell."""
 
     slice: SliceName
     value: SliceName
@@ -20,7 +20,7 @@ class SliceDifference(Record):
 
 
 class Comparison(Record):
-    """Candidate minus champion on the same queries: mean recall over both directions and all k, and every slice."""
+    """Challenger minus champion on the same queries: mean recall over both directions and all k, and every slice."""
 
     former_names: ClassVar = {"n_pictures": "n_images"}
 
@@ -42,14 +42,19 @@ class PromotionCheck(Record):
 
 
 class PromotionDecision(Record):
-    """Whether a candidate becomes champion, and why. Not forced, it is promoted only if every check passed."""
+    """Whether a challenger becomes champion, and why. Not forced, it is promoted only if every check passed."""
+
+    former_names: ClassVar = {
+        "candidate_version": "challenger_version",
+        "candidate_mean_recall": "challenger_mean_recall",
+    }
 
     promoted: bool
-    candidate_version: str
+    challenger_version: str
     champion_version: str | None  # before the decision
     reasons: tuple[str, ...]
     checks: tuple[PromotionCheck, ...]
-    candidate_mean_recall: float | None  # None where it was not measured; NaN could not be read back from JSON
+    challenger_mean_recall: float | None  # None where it was not measured; NaN could not be read back from JSON
     champion_mean_recall: float | None
     gain: float | None
     gain_interval: Interval | None

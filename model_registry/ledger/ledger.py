@@ -137,7 +137,7 @@ def of_decision(decision: PromotionDecision, **changes: Any) -> Event:  # noqa: 
     """The event of a decision, with its numbers and checks."""
     interval = decision.gain_interval
     numbers: dict[str, float | None] = {
-        "candidate_mean_recall": decision.candidate_mean_recall,
+        "challenger_mean_recall": decision.challenger_mean_recall,
         "champion_mean_recall": decision.champion_mean_recall,
         "gain": decision.gain,
         "gain_low": None if interval is None else interval.low,
@@ -148,7 +148,7 @@ def of_decision(decision: PromotionDecision, **changes: Any) -> Event:  # noqa: 
     event = Event(
         kind="decision",
         from_version=decision.champion_version,
-        to_version=decision.candidate_version,
+        to_version=decision.challenger_version,
         reasons=decision.reasons,
         measurements={name: _number(value) for name, value in numbers.items()},
         checks=tuple(

@@ -48,7 +48,7 @@ def state_of(entries: Sequence[LedgerEntry]) -> LedgerState:
     return state
 
 
-def rollback_in_force(entries: Sequence[LedgerEntry], versions: AbstractSet[str]) -> LedgerEntry | None:
+def current_rollback(entries: Sequence[LedgerEntry], versions: AbstractSet[str]) -> LedgerEntry | None:
     """The rollback that went back from one of these versions, if no later entry makes one of them champion or replaces it."""
     for entry in reversed(entries):
         if entry.kind not in _MOVES and (entry.kind, entry.alias) != ("outside", names.CHAMPION):

@@ -88,7 +88,7 @@ def show(
     report = registered.registry.report_of(registered.name, found.version)
     entries = [
         entry
-        for entry in registered.operations.history(registered.name).entries
+        for entry in registered.promotions.history(registered.name).entries
         if found.version in {entry.from_version, entry.to_version}
     ]
     if as_json:
@@ -121,12 +121,14 @@ def compare(
 ) -> None:
     """Print the reports of two versions side by side, with intervals and differences."""
     from image_finder.model_registry.comparison_text import compare_text
-    from image_finder.model_registry.stored_decision import paired
+    from image_finder.model_registry.decision import compare_stored
     from image_finder.pipelines.model_operations import open_model
 
     registered = open_model(home, mlflow_uri, model)
     sides = registered.side(first), registered.side(second)
-    comparison = paired(registered.registry, registered.name, sides[0].version.version, sides[1].version.version)
+    comparison = compare_stored(
+        registered.registry, registered.name, sides[0].version.version, sides[1].version.version
+    )
     if as_json:
         values = {
             name: {"version": side.version.model_dump(mode="json"), "report": side.report.model_dump(mode="json")}
@@ -195,7 +197,7 @@ def history(*, anchor: str | None, home: Path | None, mlflow_uri: str | None, mo
 
     registered = open_model(home, mlflow_uri, model)
     notes = pending(registered)
-    found = registered.operations.history(registered.name)
+    found = registered.promotions.history(registered.name)
     faults = [fault.text for fault in found.faults]
     last = found.entries[-1] if found.entries else None
     if anchor is not None and anchor not in {f"{entry.n}:{entry.sha256}" for entry in found.entries}:

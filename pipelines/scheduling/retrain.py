@@ -201,11 +201,11 @@ def _changes(values: Values, home: Home, uri: str) -> Changes:
 
 def _known(uri: str, name: str) -> list[Known]:
     """All versions, newest first; decided are those about which the ledger holds a verdict, or that were moved by hand."""
-    from image_finder.model_registry.aliases import Operations
+    from image_finder.model_registry.promotions import Promotions
     from image_finder.model_registry.registry import Registry
 
     registry = Registry(uri)
-    decided = {entry.to_version for entry in Operations(registry).history(name).entries if entry.kind in _DECIDED}
+    decided = {entry.to_version for entry in Promotions(registry).history(name).entries if entry.kind in _DECIDED}
     return [Known(each.version, each.tags, each.version in decided) for each in registry.versions(name)]
 
 
@@ -264,14 +264,14 @@ def _record(
 
     wait_s: for the model's lock at the most; None: as long as a comparison may take.
     """
-    from image_finder.model_registry.aliases import Operations
     from image_finder.model_registry.ledger.ledger import Event
+    from image_finder.model_registry.promotions import Promotions
     from image_finder.model_registry.registry import Registry
 
     try:
-        operations = Operations(Registry(uri))
-        with nullcontext() if wait_s is None else operations.exclusive(name, wait_s=wait_s):
-            operations.record(name, Event(kind=kind, reasons=(reason,)))
+        promotions = Promotions(Registry(uri))
+        with nullcontext() if wait_s is None else promotions.exclusive(name, wait_s=wait_s):
+            promotions.record(name, Event(kind=kind, reasons=(reason,)))
     except FinderError as error:
         logger.warning("the ledger of %s could not be written: %s", name, error)
 
@@ -287,4 +287,4 @@ def _result(outcome: RetrainOutcome) -> str:
     if outcome.decision is None:
         return "nothing changed"
     told = "is champion" if outcome.status == "promoted" else "was not promoted"
-    return f"version {outcome.decision.candidate_version} {told}"
+    return f"version {outcome.decision.challenger_version} {told}"

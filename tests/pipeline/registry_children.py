@@ -14,8 +14,8 @@ from pathlib import Path
 import mlflow
 
 from image_finder.model_registry import names
-from image_finder.model_registry.aliases import Operations
 from image_finder.model_registry.ledger.ledger import Event, title
+from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_lock import StoreLock
 
@@ -68,17 +68,17 @@ def run(work):
 
 
 def with_versions(uri, model, n):
-    """A model with n versions that are nothing but numbers; returns operations."""
+    """A model with n versions that are nothing but numbers; returns promotions."""
     registry = Registry(uri)
     registry.ensure_model(model)
     for _ in range(n):
         registry.client.create_model_version(model, "file:///nowhere", tags={names.DATA_VERSION: "d" * 12})
-    return Operations(registry, actor="ann@lab")
+    return Promotions(registry, actor="ann@lab")
 
 
-def seen(operations, model):
-    found = operations.history(model)
-    aliases = operations.registry.aliases(model)
+def seen(promotions, model):
+    found = promotions.history(model)
+    aliases = promotions.registry.aliases(model)
     return {
         "aliases": {name: aliases.get(name) for name in (names.CHAMPION, names.PREVIOUS, names.CHALLENGER)},
         "story": [title(entry) for entry in found.entries],
@@ -93,18 +93,18 @@ def crash(uri):
     model, told = "crash", []
 
     def promote(tell, n):
-        operations = Operations(Registry(uri), actor="cleo@lab")
+        promotions = Promotions(Registry(uri), actor="cleo@lab")
         if n == 1:
             with_versions(uri, model, 3)
         else:
-            before = seen(operations, model)
-            operations.reconcile(model)
-            tell({"before": before, "after": seen(operations, model)})
+            before = seen(promotions, model)
+            promotions.reconcile(model)
+            tell({"before": before, "after": seen(promotions, model)})
         for version in ("1", "2"):
-            operations.move_champion(model, version, reason="better")
+            promotions.move_champion(model, version, reason="better")
         registry = Registry(uri)
         registry.client = Dying(registry.client, n)
-        Operations(registry, actor="bob@lab").move_champion(model, "3", reason="best")
+        Promotions(registry, actor="bob@lab").move_champion(model, "3", reason="best")
 
     for n in range(1, 40):
         code, looked = run(lambda tell, n=n: promote(tell, n))
@@ -122,18 +122,18 @@ def race(uri):
     start = time.monotonic() + 1.5
 
     def promote(tell, version):
-        operations = Operations(Registry(uri), actor=f"run of {version}")
+        promotions = Promotions(Registry(uri), actor=f"run of {version}")
         time.sleep(max(0.0, start - time.monotonic()))
-        with operations.exclusive("race", wait_s=60):
-            champion = operations.standing("race").version
+        with promotions.exclusive("race", wait_s=60):
+            champion = promotions.champion("race").version
             time.sleep(0.3)  # a comparison takes its time: without the lock both would have read version 1
-            operations.record("race", Event(kind="decision", from_version=champion, to_version=version))
-            operations.move_champion("race", version, reason="better")
+            promotions.record("race", Event(kind="decision", from_version=champion, to_version=version))
+            promotions.move_champion("race", version, reason="better")
         tell(champion)
 
     children = [fork(lambda tell, version=version: promote(tell, version)) for version in ("2", "3")]
     compared = [ended(*child) for child in children]
-    _, state = run(lambda tell: tell(seen(Operations(Registry(uri)), "race")))
+    _, state = run(lambda tell: tell(seen(Promotions(Registry(uri)), "race")))
     return {"compared": compared, **state}
 
 

@@ -41,10 +41,10 @@ from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.search.finder import Finder
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import lineage, names, tracking
-from image_finder.model_registry.aliases import Operations
-from image_finder.model_registry.decision import Candidate, hold_contest
+from image_finder.model_registry.decision import Challenger, measure_and_decide
+from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Evidence, Registry
-from image_finder.model_registry.rule import Grounds
+from image_finder.model_registry.rule import Reports
 from tests.support.checkout import CHECKOUT
 
 MODEL = "finder"
@@ -89,7 +89,7 @@ class Place:
         shutil.copyfile(template, self.home / "mlflow.db")
         self.root, self.images = root, draw_images(root / "images")
         self.write_bundle = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["write_tiny_bundle"]
-        self.operations = Operations(Registry(self.uri), actor="run of the test", home=self.home)
+        self.promotions = Promotions(Registry(self.uri), actor="run of the test", home=self.home)
         self.bundles = {}
 
     def train(self, tables):
@@ -111,13 +111,13 @@ class Place:
                 report=measured.measurement.report, card=f"# Card {version}", manifest=MANIFEST, validation=VALIDATION
             )
             registered = Registry.of_step().register_bundle(bundle, MODEL, origin, evidence)
-        hold_contest(
-            self.operations,
-            Candidate(MODEL, registered.version, bundle),
+        measure_and_decide(
+            self.promotions,
+            Challenger(MODEL, registered.version, bundle),
             self.measured,
-            grounds=Grounds(VALIDATION, PARITY),
+            reports=Reports(VALIDATION, PARITY),
             config=PromotionConfig(min_mean_recall=0.1),
-            folder=self.root / f"contest{version}",
+            folder=self.root / f"comparison{version}",
         )
 
     def measured(self, bundle):
@@ -145,14 +145,14 @@ class Place:
         return done.exit_code, done.stdout, done.stderr
 
     def champion(self):
-        return self.operations.registry.aliases(MODEL).get(names.CHAMPION)
+        return self.promotions.registry.aliases(MODEL).get(names.CHAMPION)
 
     def searched_with(self):
         """The version that searches answer with."""
-        return self.operations.registry.version_of_bundle(MODEL, bundle_in_force(self.home / "index"))
+        return self.promotions.registry.version_of_bundle(MODEL, bundle_in_force(self.home / "index"))
 
     def told(self):
-        return [entry.kind for entry in self.operations.history(MODEL).entries]
+        return [entry.kind for entry in self.promotions.history(MODEL).entries]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def place(mlflow_template, tmp_path_factory):
     before, folder = mlflow.get_tracking_uri(), Path.cwd()
     os.chdir(root)
     made = Place(root, mlflow_template)
-    client = made.operations.registry.client
+    client = made.promotions.registry.client
     experiment = client.create_experiment("image-finder", (made.home / "mlartifacts").as_uri())
     mlflow.set_tracking_uri(made.uri)
     mlflow.set_experiment(experiment_id=experiment)
@@ -227,7 +227,7 @@ def test_compare_stands_both_reports_side_by_side_with_intervals_and_the_paired_
     code, out, _ = place.run("compare", "champion", "previous")
     assert code == 0
     assert out.splitlines()[0].split() == ["version", "2", "version", "1", "difference"]
-    good, fair = (place.operations.registry.report_of(MODEL, version) for version in "21")
+    good, fair = (place.promotions.registry.report_of(MODEL, version) for version in "21")
     line = next(line for line in out.splitlines() if line.startswith("mean recall"))
     assert f"{100 * good.mean_recall:.1f} % [{100 * good.mean_recall_interval.low:.1f}, " in line
     assert line.endswith(f"{100 * (good.mean_recall - fair.mean_recall):+.1f}")
@@ -247,7 +247,7 @@ def test_a_worse_version_is_not_promoted_without_force_and_the_refusal_is_on_rec
     assert "image-finder models promote 3 --force --reason" in err
     assert (place.champion(), place.searched_with()) == ("2", "2")
     assert place.told() == [*before, "decision"]
-    assert place.operations.history(MODEL).entries[-1].reasons[-1] == "asked for: I like it"
+    assert place.promotions.history(MODEL).entries[-1].reasons[-1] == "asked for: I like it"
     code, _, err = place.run("promote", "3", "--force")
     assert code == 2
     assert "--force needs --reason" in err
@@ -260,7 +260,7 @@ def test_a_rollback_brings_back_model_and_index_and_only_a_person_undoes_it(plac
     assert "searches answer with version 1 again: 17 images" in out.splitlines()[1]
     assert (place.champion(), place.searched_with()) == ("1", "1")
     assert place.told()[-3:] == ["moving", "rollback", "index"]
-    entry = place.operations.history(MODEL).entries[-2]
+    entry = place.promotions.history(MODEL).entries[-2]
     code, _, err = place.run("promote", "2")
     assert code == 1
     assert f"ledger entry {entry.n} went back from version 2 for this reason: wrong colours" in err
@@ -287,7 +287,7 @@ def test_a_promotion_by_an_old_verdict_brings_model_and_index(place):
 
 
 def test_a_rollback_that_was_stopped_before_its_index_is_finished_and_not_turned_around(place):
-    place.operations.rollback(MODEL, reason="wrong colours")
+    place.promotions.rollback(MODEL, reason="wrong colours")
     assert (place.champion(), place.searched_with()) == ("1", "2")
     code, out, _ = place.run("rollback")
     assert code == 0
@@ -299,7 +299,7 @@ def test_a_rollback_that_was_stopped_before_its_index_is_finished_and_not_turned
 
 def test_until_the_champion_has_its_index_every_surface_names_the_command_that_completes_it(place, monkeypatch):
     monkeypatch.setenv("IMAGE_FINDER_HOME", str(place.home))
-    place.operations.rollback(MODEL, reason="wrong colours")  # as a command that is killed before it brings the index
+    place.promotions.rollback(MODEL, reason="wrong colours")  # as a command that is killed before it brings the index
     command = "models promote 1 --model finder"
     text = f"The current index belongs to version 2; version 1 is champion. Complete with: image-finder {command}"
     app = create_app(lambda: Finder.open(place.home / "index", threads=1), Settings.parse({"refresh_s": 0.02}))
@@ -338,7 +338,7 @@ def test_a_home_that_was_moved_shows_fetches_and_rolls_back_without_the_original
     assert caplog.messages == [f"Home moved from {place.home} to {moved}: stored paths updated"]
     index = VectorIndex.open(moved / "index")
     assert Path(index.manifest.bundle_uri).parent == moved / "bundles"
-    assert place.operations.registry.version_of_bundle(MODEL, index.manifest.bundle_sha256) == "1"
+    assert place.promotions.registry.version_of_bundle(MODEL, index.manifest.bundle_sha256) == "1"
     assert (place.champion(), place.searched_with()) == ("2", "2")  # in the original
 
 
@@ -348,7 +348,7 @@ def test_a_forced_promotion_says_what_the_rule_says_and_can_be_rolled_back(place
     assert "FAILED" in out
     assert f"no index in {tmp_path}" in out
     assert place.champion() == "3"
-    entry = place.operations.history(MODEL).entries[-1]
+    entry = place.promotions.history(MODEL).entries[-1]
     assert (entry.kind, entry.from_version, entry.to_version) == ("forced", "2", "3")
     assert entry.reasons[0] == "forced: a fair is on"
     assert entry.reasons[1].startswith("by the rule it would not have been: ")
@@ -360,7 +360,7 @@ def test_a_forced_promotion_says_what_the_rule_says_and_can_be_rolled_back(place
 def test_history_tells_the_story_verifies_it_and_holds_it_against_an_anchor(place):
     code, out, err = place.run("history")
     assert (code, err) == (0, "")
-    entries = place.operations.history(MODEL).entries
+    entries = place.promotions.history(MODEL).entries
     assert f"{len(entries)} entries, anchor {entries[-1].n}:{entries[-1].sha256}" in out
     assert "v1 promoted, the first champion" in out
     exported = json.loads(place.run("history", "--json")[1])
@@ -372,7 +372,7 @@ def test_history_tells_the_story_verifies_it_and_holds_it_against_an_anchor(plac
 
 
 def test_history_of_a_damaged_ledger_prints_the_rest_and_fails(place):
-    client = place.operations.registry.client
+    client = place.promotions.registry.client
     experiment = client.get_experiment_by_name(f"{MODEL} ledger").experiment_id
     (run,) = client.search_runs([experiment], "tags.n = '00000002'")
     text = run.data.tags["entry"]
@@ -422,7 +422,7 @@ def test_a_fetched_bundle_is_whole_and_searches_with_no_registry_in_reach(place,
 
 
 def test_a_damaged_artefact_is_not_fetched(place, tmp_path):
-    source = place.operations.registry.client.get_model_version_download_uri(MODEL, "3").removeprefix("file://")
+    source = place.promotions.registry.client.get_model_version_download_uri(MODEL, "3").removeprefix("file://")
     path = Path(source) / "artifacts" / "bundle" / "tokenizer.json"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])

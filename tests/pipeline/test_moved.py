@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from image_finder.components.errors import BusyError, ConfigError, StorageError
 from image_finder.components.storage import hash_directory
-from image_finder.model_registry.aliases import Operations
+from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.pipelines import moved_home as moved
 from image_finder.pipelines.stores import EXPERIMENT_NAME, Home
@@ -37,10 +37,10 @@ def home(mlflow_template, tmp_path):
     experiment = client.create_experiment(EXPERIMENT_NAME, made.mlflow_artifacts.as_uri())
     run = client.create_run(experiment).info
     client.log_text(run.run_id, "whole", "reports/report.txt")
-    operations = Operations(Registry(made.mlflow_uri))
-    operations.registry.ensure_model(MODEL)
+    promotions = Promotions(Registry(made.mlflow_uri))
+    promotions.registry.ensure_model(MODEL)
     client.create_model_version(MODEL, f"{run.artifact_uri}/model", run.run_id)
-    operations.move_champion(MODEL, "1", reason="the first")
+    promotions.move_champion(MODEL, "1", reason="the first")
     write_zenml(made)
     return made
 
@@ -94,13 +94,13 @@ def require_adopted(home, former):
 
 
 def test_a_renamed_home_is_adopted_once_with_one_line_and_its_ledger_stays_valid(home, caplog):
-    before = Operations(Registry(home.mlflow_uri)).history(MODEL).entries
+    before = Promotions(Registry(home.mlflow_uri)).history(MODEL).entries
     second = rename(home)
     for _ in range(2):
         moved.adopt(second)
     assert caplog.messages == [f"Home moved from {home.root} to {second.root}: stored paths updated"]
     require_adopted(second, home)
-    history = Operations(Registry(second.mlflow_uri)).history(MODEL)
+    history = Promotions(Registry(second.mlflow_uri)).history(MODEL)
     assert (history.entries, history.faults) == (before, ())
 
 

@@ -177,12 +177,12 @@ def test_a_champion_measured_on_other_data_is_measured_again_before_it_is_compar
     )
     decision = json.loads(run(*words, home=home).stdout)["decision"]
     assert decision["champion_version"] == "1"
-    assert decision["candidate_version"] == "2"
+    assert decision["challenger_version"] == "2"
     assert 0 < decision["champion_mean_recall"] <= 1
     checks = {check["name"]: check for check in decision["checks"]}
     assert checks["same test"]["passed"]
     assert checks["champion measured"]["measured"] == decision["champion_mean_recall"]
-    gain = decision["candidate_mean_recall"] - decision["champion_mean_recall"]
+    gain = decision["challenger_mean_recall"] - decision["champion_mean_recall"]
     assert decision["gain"] == pytest.approx(gain, abs=1e-9)
     assert decision["gain_interval"]["low"] <= decision["gain"] <= decision["gain_interval"]["high"]
     assert decision["promoted"] == all(check["passed"] for check in decision["checks"])

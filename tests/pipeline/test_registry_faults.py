@@ -15,8 +15,8 @@ from image_finder.components.bundle.bundle import MANIFEST, Bundle, BundleManife
 from image_finder.components.errors import BundleError, ConfigError, StorageError
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names
-from image_finder.model_registry.aliases import Operations
 from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Evidence, Registry
 from image_finder.model_registry.registry_errors import shown_address
 
@@ -33,21 +33,21 @@ def impatient(monkeypatch):
 def store(mlflow_template, tmp_path):
     """A registry with a model of two versions, champion version 1."""
     shutil.copyfile(mlflow_template, tmp_path / "mlflow.db")
-    operations = Operations(Registry(f"sqlite:///{tmp_path}/mlflow.db"))
-    operations.registry.ensure_model("finder")
+    promotions = Promotions(Registry(f"sqlite:///{tmp_path}/mlflow.db"))
+    promotions.registry.ensure_model("finder")
     for _ in range(2):
-        operations.registry.client.create_model_version("finder", "file:///nowhere")
-    operations.move_champion("finder", "1", reason="the first")
+        promotions.registry.client.create_model_version("finder", "file:///nowhere")
+    promotions.move_champion("finder", "1", reason="the first")
     return tmp_path / "mlflow.db"
 
 
-def every_call(operations):
+def every_call(promotions):
     """What commands and steps ask of a registry."""
     return (
-        lambda: operations.registry.versions("finder"),
-        lambda: operations.standing("finder"),
-        lambda: operations.history("finder"),
-        lambda: operations.move_champion("finder", "2", reason="better"),
+        lambda: promotions.registry.versions("finder"),
+        lambda: promotions.champion("finder"),
+        lambda: promotions.history("finder"),
+        lambda: promotions.move_champion("finder", "2", reason="better"),
     )
 
 
@@ -55,8 +55,8 @@ def test_a_registry_that_is_away_is_one_line_with_its_address(impatient):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    operations = Operations(Registry(address))
-    for call in every_call(operations):
+    promotions = Promotions(Registry(address))
+    for call in every_call(promotions):
         with pytest.raises(StorageError) as raised:
             call()
         assert f"the registry at {address} cannot be reached; nothing was changed: start it" in str(raised.value)
@@ -69,11 +69,11 @@ def test_a_registry_that_never_answers_is_given_up_in_time(impatient):
         thread = threading.Thread(target=lambda: held.extend(silent.accept() for _ in range(2)), daemon=True)
         thread.start()
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        operations = Operations(Registry(address))
+        promotions = Promotions(Registry(address))
         with pytest.raises(StorageError, match="did not answer in time; nothing was changed: run again later"):
-            operations.standing("finder")
+            promotions.champion("finder")
         with pytest.raises(StorageError, match="did not answer in time"):
-            operations.move_champion("finder", "2", reason="better")
+            promotions.move_champion("finder", "2", reason="better")
         thread.join()
         for connection, _ in held:
             connection.close()
@@ -100,12 +100,12 @@ def test_a_server_that_is_no_mlflow_is_told_from_one_without_models(impatient):
 
 
 def test_a_read_only_registry_still_reads_and_says_why_it_does_not_write(store):
-    operations = Operations(Registry(f"sqlite:///file:{store}?mode=ro&uri=true"))
-    assert operations.standing("finder").version == "1"
-    assert operations.history("finder").faults == ()
+    promotions = Promotions(Registry(f"sqlite:///file:{store}?mode=ro&uri=true"))
+    assert promotions.champion("finder").version == "1"
+    assert promotions.history("finder").faults == ()
     with pytest.raises(StorageError, match="is read-only; nothing was changed: ask for write access"):
-        operations.move_champion("finder", "2", reason="better")
-    assert operations.standing("finder").version == "1"
+        promotions.move_champion("finder", "2", reason="better")
+    assert promotions.champion("finder").version == "1"
 
 
 def test_a_registry_whose_file_is_damaged_or_absent_is_one_line(tmp_path):
@@ -168,13 +168,13 @@ def test_a_full_disk_at_registration_leaves_no_half_version(store, tiny_bundle, 
 
 
 def test_a_full_disk_at_a_promotion_leaves_the_champion(store):
-    operations = Operations(Registry(f"sqlite:///{store}"))
+    promotions = Promotions(Registry(f"sqlite:///{store}"))
     with largest_file(100 << 10), pytest.raises(StorageError, match="no space left"):
-        operations.move_champion("finder", "2", reason="better")
-    assert operations.standing("finder").version == "1"
-    assert operations.history("finder").faults == ()
-    operations.move_champion("finder", "2", reason="better")
-    assert operations.standing("finder").version == "2"
+        promotions.move_champion("finder", "2", reason="better")
+    assert promotions.champion("finder").version == "1"
+    assert promotions.history("finder").faults == ()
+    promotions.move_champion("finder", "2", reason="better")
+    assert promotions.champion("finder").version == "2"
 
 
 def test_a_fetch_on_a_full_disk_leaves_nothing(store, tiny_bundle, report, monkeypatch):

@@ -84,7 +84,7 @@ def test_the_first_retraining_trains_promotes_indexes_and_tells(scheduled, first
     outcome, alert = first
     assert outcome["status"] == "promoted"
     assert outcome["changes"]["since"] is None
-    assert outcome["decision"]["candidate_version"] == str(scheduled.champion.version) == "1"
+    assert outcome["decision"]["challenger_version"] == str(scheduled.champion.version) == "1"
     assert outcome["index"]["count"] == 40
     index = VectorIndex.open(scheduled.home / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
@@ -178,7 +178,7 @@ def test_a_retraining_that_is_ended_tells_so_and_the_next_one_does_its_work(sche
     assert done["code"] == 0, done["err"][-4000:]
     outcome = json.loads(done["out"])
     assert outcome["changes"] == {"since": "1", "what": ["configuration"], "undecided": False}
-    assert outcome["decision"]["candidate_version"] == "2"
+    assert outcome["decision"]["challenger_version"] == "2"
     index = VectorIndex.open(scheduled.home / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
 

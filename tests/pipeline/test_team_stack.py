@@ -264,7 +264,7 @@ def test_both_runs_are_whole_in_postgresql(trained):
             assert [step for (step,) in cursor.fetchall()] == [1, 2]
         cursor.execute("select value from params where key = 'training.seed' order by value")
         assert [seed for (seed,) in cursor.fetchall()] == ["1", "2"]
-    assert {outcome["decision"]["candidate_version"] for outcome in outcomes} == {"1", "2"}
+    assert {outcome["decision"]["challenger_version"] for outcome in outcomes} == {"1", "2"}
 
 
 def test_each_version_gives_back_the_bundle_that_was_registered(trained, tmp_path):
@@ -273,7 +273,7 @@ def test_each_version_gives_back_the_bundle_that_was_registered(trained, tmp_pat
     team, _, outcomes = trained
     registry = Registry(team.mlflow)
     for outcome in outcomes:
-        version = outcome["decision"]["candidate_version"]
+        version = outcome["decision"]["challenger_version"]
         bundle = registry.download_bundle("image-finder", version, tmp_path / version)
         assert registry.version("image-finder", version).tags["bundle_sha256"] == bundle.sha256
         report = registry.report_of("image-finder", version)
@@ -289,8 +289,8 @@ def test_whoever_was_second_was_compared_with_the_first_and_the_aliases_say_so(t
     first = decisions.pop(None)  # exactly one found no champion
     assert first["promoted"]
     ((champion, second),) = decisions.items()
-    assert champion == first["candidate_version"]
-    winner = second["candidate_version"] if second["promoted"] else champion
+    assert champion == first["challenger_version"]
+    winner = second["challenger_version"] if second["promoted"] else champion
     assert registry.version("image-finder", "champion").version == winner
     assert registry.version("image-finder", "challenger").version == "2"
 

@@ -49,7 +49,7 @@ def drawn_pair(seed, n_images=40, better=0.0):
     return tuple(ranks_of(owners, drawn(owners, shift), drawn(captioned, shift), n_images) for shift in (better, 0.0))
 
 
-def by_brute_force(candidate, champion, ks, samples, seed):
+def by_brute_force(challenger, champion, ks, samples, seed):
     """Gain and interval, query by query and draw by draw."""
 
     def mean_recall(ranks, images):
@@ -62,39 +62,39 @@ def by_brute_force(candidate, champion, ks, samples, seed):
             recalls.append(sum(own) / len(own))
         return sum(recalls) / len(recalls)
 
-    images = candidate.captioned_images
+    images = challenger.captioned_images
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(samples):
         drawn = images[rng.integers(len(images), size=len(images))]
-        draws.append(mean_recall(candidate, drawn) - mean_recall(champion, drawn))
+        draws.append(mean_recall(challenger, drawn) - mean_recall(champion, drawn))
     low, high = np.percentile(draws, [2.5, 97.5])
-    return mean_recall(candidate, images) - mean_recall(champion, images), low, high
+    return mean_recall(challenger, images) - mean_recall(champion, images), low, high
 
 
-def compared(candidate, champion, ks=KS, *, slices=None, samples=300, seed=0):
-    return compare_ranks(candidate, champion, ks, slices=slices or {}, samples=samples, seed=seed)
+def compared(challenger, champion, ks=KS, *, slices=None, samples=300, seed=0):
+    return compare_ranks(challenger, champion, ks, slices=slices or {}, samples=samples, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_gain_and_interval_are_those_of_a_resampling_of_images_done_by_hand(seed):
-    candidate, champion = drawn_pair(seed, n_images=15, better=0.3)
-    found = compared(candidate, champion, samples=100, seed=seed)
-    gain, low, high = by_brute_force(candidate, champion, KS, 100, seed)
+    challenger, champion = drawn_pair(seed, n_images=15, better=0.3)
+    found = compared(challenger, champion, samples=100, seed=seed)
+    gain, low, high = by_brute_force(challenger, champion, KS, 100, seed)
     assert found.gain == pytest.approx(gain, abs=1e-12)
     assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-12)
-    assert (found.n_images, found.bootstrap_samples) == (len(candidate.captioned_images), 100)
+    assert (found.n_images, found.bootstrap_samples) == (len(challenger.captioned_images), 100)
 
 
 def test_differences_of_a_hand_worked_table():
-    # Images 0, 1, 2 with captions 0 | 1, 2 | 3. Hits at 1 and 5, candidate minus champion, caption by caption:
+    # Images 0, 1, 2 with captions 0 | 1, 2 | 3. Hits at 1 and 5, challenger minus champion, caption by caption:
     # rank 1 against 3: +1, 0; 9 against 2: 0, -1; 4 against 4: 0, 0; 5 against 6: 0, +1. Sum 1 of 8 questions.
     # Images: 1 against 1, 2 against 9 (0, +1), 7 against 1 (-1, -1). Sum -1 of 6.
     owners = [0, 1, 1, 2]
-    candidate = ranks_of(owners, [1, 9, 4, 5], [1, 2, 7])
+    challenger = ranks_of(owners, [1, 9, 4, 5], [1, 2, 7])
     champion = ranks_of(owners, [3, 2, 4, 6], [1, 9, 1])
     slices = {"caption length": ["short", "short", "long", ""], "license": ["", "", "", "license 1"]}
-    found = compared(candidate, champion, (1, 5), slices=slices)
+    found = compared(challenger, champion, (1, 5), slices=slices)
     assert found.gain == pytest.approx((1 / 8 - 1 / 6) / 2)
     assert [(each.slice, each.value, each.n_queries, each.difference) for each in found.slices] == [
         ("direction", "text to image", 4, 1 / 8),
@@ -128,8 +128,8 @@ def test_a_model_compared_with_itself_differs_by_exactly_nothing():
 
 
 def test_the_paired_interval_is_narrower_than_that_of_either_model_alone():
-    candidate, champion = drawn_pair(1, n_images=300, better=0.2)
-    found = compared(candidate, champion)
+    challenger, champion = drawn_pair(1, n_images=300, better=0.2)
+    found = compared(challenger, champion)
     identity = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
     alone = report_ranks(champion, config=EvaluationConfig(ks=KS, bootstrap_samples=300), identity=identity)
     width = alone.mean_recall_interval.high - alone.mean_recall_interval.low
@@ -146,12 +146,12 @@ def test_on_300_images_a_gain_of_seven_points_is_beyond_chance_and_models_alike_
 
 
 def test_ranks_of_other_captions_or_another_gallery_cannot_be_paired():
-    candidate, champion = drawn_pair(2)
+    challenger, champion = drawn_pair(2)
     other = ranks_of(champion.image_of_caption[::-1], champion.text_to_image, champion.image_to_text, 40)
     with pytest.raises(DataError, match="cannot be paired"):
-        compared(candidate, other)
+        compared(challenger, other)
     with pytest.raises(DataError, match="among 40 images cannot be paired with those of .* among 41"):
-        compared(candidate, dataclasses.replace(champion, n_images=41))
+        compared(challenger, dataclasses.replace(champion, n_images=41))
 
 
 def alternating(first, second, ranks):

@@ -20,7 +20,7 @@ from image_finder.model_registry.ledger.ledger import (
     title,
     verify,
 )
-from image_finder.model_registry.ledger.state import rollback_in_force, state_of
+from image_finder.model_registry.ledger.state import current_rollback, state_of
 
 START = datetime(2026, 1, 5, 3, 0, 0, 123000, tzinfo=UTC)
 
@@ -198,11 +198,11 @@ def test_the_format_of_an_entry_is_frozen():
     """Text and display of format 1 are in ledgers out there: a change of either needs a new FORMAT."""
     decision = PromotionDecision(
         promoted=True,
-        candidate_version="7",
+        challenger_version="7",
         champion_version="5",
         reasons=("gain +0.0120",),
         checks=(PromotionCheck(name="gain", measured=0.012, required="at least 0.0000", passed=True, detail="d"),),
-        candidate_mean_recall=0.542,
+        challenger_mean_recall=0.542,
         champion_mean_recall=0.53,
         gain=0.012,
         gain_interval=Interval(low=0.001, high=0.023),
@@ -214,7 +214,7 @@ def test_the_format_of_an_entry_is_frozen():
         '{"actor":"run training-x (abc)","alias":"champion","at":"2026-01-05T03:00:00.123+00:00","checks":[{"detail":"d",'
         '"measured":0.012,"name":"gain","passed":true,"required":"at least 0.0000"}],"code_version":"c0de",'
         '"data_version":"0123456789ab","format":1,"from_version":"5","kind":"decision","measurements":'
-        '{"candidate_mean_recall":0.542,"champion_mean_recall":0.53,"gain":0.012,"gain_high":0.023,"gain_low":0.001,'
+        '{"challenger_mean_recall":0.542,"champion_mean_recall":0.53,"gain":0.012,"gain_high":0.023,"gain_low":0.001,'
         '"promoted":1.0},"model":"finder","n":12,"previous_sha256":"' + "a" * 64 + '","reasons":["gain +0.0120"],'
         '"to_version":"7"}'
     )
@@ -231,7 +231,7 @@ def test_the_format_of_an_entry_is_frozen():
         "mlflow.note.content": (
             "**0012 v7 is to be promoted over v5, gain +1.2 points**, 2026-01-05T03:00:00.123+00:00 by run training-x (abc)\n"
             "- gain +0.0120\n\n| rule | measured | required | passed |\n| --- | --- | --- | --- |\n"
-            "| gain | 0.012 | at least 0.0000 | yes |\n\n- candidate_mean_recall: 0.542\n- champion_mean_recall: 0.53\n"
+            "| gain | 0.012 | at least 0.0000 | yes |\n\n- challenger_mean_recall: 0.542\n- champion_mean_recall: 0.53\n"
             "- gain: 0.012\n- gain_high: 0.023\n- gain_low: 0.001\n- promoted: 1"
         ),
     }
@@ -239,11 +239,11 @@ def test_the_format_of_an_entry_is_frozen():
 
 def test_numbers_that_are_none_are_kept_as_text():
     decision = PromotionDecision.model_construct(
-        promoted=False, candidate_version="2", champion_version=None, reasons=(), checks=(), forced=False,
-        candidate_mean_recall=math.nan, champion_mean_recall=None, gain=math.inf, gain_interval=None,
+        promoted=False, challenger_version="2", champion_version=None, reasons=(), checks=(), forced=False,
+        challenger_mean_recall=math.nan, champion_mean_recall=None, gain=math.inf, gain_interval=None,
     )  # fmt: skip
     assert of_decision(decision).measurements == {
-        "candidate_mean_recall": "nan", "champion_mean_recall": None, "gain": "inf", "gain_low": None,
+        "challenger_mean_recall": "nan", "champion_mean_recall": None, "gain": "inf", "gain_low": None,
         "gain_high": None, "promoted": 0.0,
     }  # fmt: skip
 
@@ -286,8 +286,8 @@ ROLLED_BACK = (
 )
 def test_a_rollback_holds_whatever_happens_to_other_versions_and_aliases(later):
     entries, _ = chain(*ROLLED_BACK, *later)
-    assert rollback_in_force(entries, {"2"}) == rollback_in_force(entries, {"2", "3"}) == entries[2]
-    assert rollback_in_force(entries, {"1"}) is rollback_in_force(entries, {"3"}) is None
+    assert current_rollback(entries, {"2"}) == current_rollback(entries, {"2", "3"}) == entries[2]
+    assert current_rollback(entries, {"1"}) is current_rollback(entries, {"3"}) is None
 
 
 @pytest.mark.parametrize("kind", ["rollback", "forced", "outside"])
@@ -296,13 +296,13 @@ def test_a_rollback_is_over_once_the_version_or_an_equal_one_is_champion_again(k
     replaced = Event(kind="moved", from_version="2", to_version="3")
     for events in ((back,), (back, replaced)):
         entries, _ = chain(*ROLLED_BACK, *events)
-        assert rollback_in_force(entries, {"2"}) is rollback_in_force(entries, {"2", "5"}) is None
+        assert current_rollback(entries, {"2"}) is current_rollback(entries, {"2", "5"}) is None
     entries, _ = chain(*ROLLED_BACK, back, Event(kind="rollback", from_version="2", to_version="1"))
-    assert rollback_in_force(entries, {"2"}) == entries[4]
+    assert current_rollback(entries, {"2"}) == entries[4]
 
 
 def test_of_equal_bundles_the_last_move_counts():
     entries, _ = chain(*ROLLED_BACK, Event(kind="forced", from_version="1", to_version="3"))
-    assert rollback_in_force(entries, {"2", "3"}) is None
+    assert current_rollback(entries, {"2", "3"}) is None
     entries, _ = chain(*ROLLED_BACK[:2], Event(kind="rollback", from_version="2", to_version="1"))
-    assert rollback_in_force(entries, {"1", "2"}) is None  # back to the same bundle
+    assert current_rollback(entries, {"1", "2"}) is None  # back to the same bundle

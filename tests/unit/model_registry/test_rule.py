@@ -14,7 +14,7 @@ from image_finder.components.records.data import ExpectationResult, ValidationRe
 from image_finder.components.records.export import BundleMeasurement, ParityReport
 from image_finder.components.records.promotion import Comparison, PromotionDecision, SliceDifference
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport
-from image_finder.model_registry.rule import Contender, Grounds, Rollback, decide
+from image_finder.model_registry.rule import MeasuredVersion, Reports, Rollback, decide
 from image_finder.pipelines.report_text import decision_text
 
 NO_NUMBERS = [math.nan, math.inf, -math.inf]
@@ -119,39 +119,39 @@ def parity(min_cosine=0.9999, *, passed=True):
     )
 
 
-GROUNDS = Grounds(validation(), parity())
+REPORTS = Reports(validation(), parity())
 _UNSET = object()
 
 
-def decision(ours=_UNSET, theirs=_UNSET, compared=_UNSET, *, grounds=GROUNDS, config=CONFIG):
-    """Candidate 2 against champion 1; by default better by 10 points in everything."""
+def decision(ours=_UNSET, theirs=_UNSET, compared=_UNSET, *, reports=REPORTS, config=CONFIG):
+    """Challenger 2 against champion 1; by default better by 10 points in everything."""
     ours = measurement(0.6) if ours is _UNSET else ours
     theirs = measurement(0.5) if theirs is _UNSET else theirs
     if compared is _UNSET:
         compared = comparison(ours.report.mean_recall - theirs.report.mean_recall) if ours and theirs else None
-    return decide(Contender("2", ours), Contender("1", theirs), compared, grounds=grounds, config=config)
+    return decide(MeasuredVersion("2", ours), MeasuredVersion("1", theirs), compared, reports=reports, config=config)
 
 
-def first(ours=_UNSET, *, grounds=GROUNDS, config=CONFIG):
-    """Candidate 2 where there is no champion yet."""
+def first(ours=_UNSET, *, reports=REPORTS, config=CONFIG):
+    """Challenger 2 where there is no champion yet."""
     ours = measurement() if ours is _UNSET else ours
-    return decide(Contender("2", ours), None, None, grounds=grounds, config=config)
+    return decide(MeasuredVersion("2", ours), None, None, reports=reports, config=config)
 
 
 def failed(found):
     return [check.name for check in found.checks if not check.passed]
 
 
-def test_a_better_candidate_is_promoted_and_every_rule_says_what_it_measured_and_requires():
+def test_a_better_challenger_is_promoted_and_every_rule_says_what_it_measured_and_requires():
     found = decision(compared=comparison(0.1, slices=(slice_of(0.1),)))
     assert found.promoted
-    assert (found.candidate_version, found.champion_version) == ("2", "1")
-    assert (found.candidate_mean_recall, found.champion_mean_recall, found.gain) == (0.6, 0.5, 0.1)
+    assert (found.challenger_version, found.champion_version) == ("2", "1")
+    assert (found.challenger_mean_recall, found.champion_mean_recall, found.gain) == (0.6, 0.5, 0.1)
     assert found.gain_interval == Interval(low=0.001, high=0.2)
     assert [(check.name, check.measured, check.required) for check in found.checks] == [
         ("rollbacks", 0.0, "none that holds"),
         ("data validation", 0.0, "at most 0.0200 quarantined, no failed expectation, same data version"),
-        ("candidate measured", 0.6, "every recall between 0 and 1"),
+        ("challenger measured", 0.6, "every recall between 0 and 1"),
         ("mean recall", 0.6, "at least 0.3000"),
         ("recall@10", 0.6, "at least 0.4000"),
         ("parity", 0.9999, "at least 0.9900"),
@@ -169,7 +169,7 @@ def test_a_better_candidate_is_promoted_and_every_rule_says_what_it_measured_and
     )
 
 
-def test_the_first_candidate_needs_the_floors_and_the_validation_only():
+def test_the_first_challenger_needs_the_floors_and_the_validation_only():
     found = first()
     assert found.promoted
     assert found.champion_version is found.champion_mean_recall is found.gain is None
@@ -184,12 +184,12 @@ UNDER, OVER = -1e-9, 1e-9
 def test_floors_hold_at_and_above_them_only(off, passes, has_champion):
     decided = decision if has_champion else first
     cases = {
-        "mean recall": (measurement(0.3 + off), GROUNDS),
-        "recall@10": (measurement(0.6, 0.4 + off), GROUNDS),
-        "parity": (measurement(0.6), Grounds(validation(), parity(0.99 + off))),
+        "mean recall": (measurement(0.3 + off), REPORTS),
+        "recall@10": (measurement(0.6, 0.4 + off), REPORTS),
+        "parity": (measurement(0.6), Reports(validation(), parity(0.99 + off))),
     }
-    for name, (ours, grounds) in cases.items():
-        found = decided(ours, grounds=grounds, config=CONFIG.model_copy(update={"min_gain": 0.0}))
+    for name, (ours, reports) in cases.items():
+        found = decided(ours, reports=reports, config=CONFIG.model_copy(update={"min_gain": 0.0}))
         assert (name in failed(found)) is not passes
         if not passes:
             assert not found.promoted
@@ -300,8 +300,8 @@ def test_an_allowance_for_an_unknown_slice_is_refused():
 )
 def test_data_that_did_not_pass_validation_promote_nothing(report_of_data, words):
     for found in (
-        decision(grounds=Grounds(report_of_data, parity())),
-        first(grounds=Grounds(report_of_data, parity())),
+        decision(reports=Reports(report_of_data, parity())),
+        first(reports=Reports(report_of_data, parity())),
     ):
         assert failed(found) == ["data validation"]
         assert words in found.reasons[0]
@@ -309,25 +309,25 @@ def test_data_that_did_not_pass_validation_promote_nothing(report_of_data, words
 
 @pytest.mark.parametrize(("quarantined", "promoted"), [(19, True), (20, True), (21, False)])
 def test_quarantine_holds_at_and_below_its_limit_only(quarantined, promoted):
-    assert first(grounds=Grounds(validation(quarantined), parity())).promoted is promoted
+    assert first(reports=Reports(validation(quarantined), parity())).promoted is promoted
 
 
 def test_an_export_that_failed_its_gate_is_not_promoted_however_near_its_cosine():
-    found = first(grounds=Grounds(validation(), parity(1.0, passed=False)))
+    found = first(reports=Reports(validation(), parity(1.0, passed=False)))
     assert failed(found) == ["parity"]
     assert "the gate of the export: cosine of one text is 0.2" in found.reasons[0]
-    assert failed(first(grounds=Grounds(validation(), None))) == ["parity"]
+    assert failed(first(reports=Reports(validation(), None))) == ["parity"]
 
 
 @pytest.mark.parametrize(
     ("theirs", "words"),
     [
-        (measurement(of_report={"data_version": "bbb"}), "data version: aaa of the candidate, bbb of the champion"),
-        (measurement(of_report={"split": "val"}), "split: test of the candidate, val of the champion"),
-        (measurement(of_report={"n_images": 301}), "images: 300 of the candidate, 301 of the champion"),
-        (measurement(of_report={"n_captions": 1501}), "captions: 1500 of the candidate, 1501 of the champion"),
-        (measurement(test_sha256="u" * 64), "test: tttttttttttt of the candidate, uuuuuuuuuuuu of the champion"),
-        (measurement(code_sha256="d" * 64), "code: cccccccccccc of the candidate, dddddddddddd of the champion"),
+        (measurement(of_report={"data_version": "bbb"}), "data version: aaa of the challenger, bbb of the champion"),
+        (measurement(of_report={"split": "val"}), "split: test of the challenger, val of the champion"),
+        (measurement(of_report={"n_images": 301}), "images: 300 of the challenger, 301 of the champion"),
+        (measurement(of_report={"n_captions": 1501}), "captions: 1500 of the challenger, 1501 of the champion"),
+        (measurement(test_sha256="u" * 64), "test: tttttttttttt of the challenger, uuuuuuuuuuuu of the champion"),
+        (measurement(code_sha256="d" * 64), "code: cccccccccccc of the challenger, dddddddddddd of the champion"),
     ],
 )
 def test_measurements_of_different_tests_or_code_are_not_compared(theirs, words):
@@ -352,8 +352,8 @@ def test_another_embedding_size_hinders_nothing():
 
 
 def test_a_champion_that_cannot_be_measured_is_kept_and_the_way_out_is_named():
-    champion = Contender("1", None, "bundle of finder version 1 cannot be fetched: no such file")
-    found = decide(Contender("2", measurement(0.9)), champion, None, grounds=GROUNDS, config=CONFIG)
+    champion = MeasuredVersion("1", None, "bundle of finder version 1 cannot be fetched: no such file")
+    found = decide(MeasuredVersion("2", measurement(0.9)), champion, None, reports=REPORTS, config=CONFIG)
     assert not found.promoted
     assert found.champion_version == "1"
     assert failed(found) == ["champion measured"]
@@ -363,25 +363,25 @@ def test_a_champion_that_cannot_be_measured_is_kept_and_the_way_out_is_named():
 
 
 def test_a_champion_that_has_gone_is_not_taken_for_none():
-    champion = Contender("", None, "version 1 was champion and has been deleted")
-    found = decide(Contender("2", measurement(0.9)), champion, None, grounds=GROUNDS, config=CONFIG)
+    champion = MeasuredVersion("", None, "version 1 was champion and has been deleted")
+    found = decide(MeasuredVersion("2", measurement(0.9)), champion, None, reports=REPORTS, config=CONFIG)
     assert not found.promoted
     assert found.champion_version is None
     assert "version 1 was champion and has been deleted" in found.reasons[0]
 
 
 def test_a_version_is_not_promoted_over_itself():
-    same = Contender("1", measurement())
-    found = decide(same, same, comparison(0.5), grounds=GROUNDS, config=CONFIG)
+    same = MeasuredVersion("1", measurement())
+    found = decide(same, same, comparison(0.5), reports=REPORTS, config=CONFIG)
     assert not found.promoted
     assert found.reasons == ("version 1 is champion already",)
 
 
 @pytest.mark.parametrize(("version", "which"), [("2", ""), ("4", ", which is the same bundle,")])
-@pytest.mark.parametrize("champion", [Contender("1", measurement(0.5)), None])
+@pytest.mark.parametrize("champion", [MeasuredVersion("1", measurement(0.5)), None])
 def test_what_was_rolled_back_is_not_promoted_however_well_it_does(version, which, champion):
-    candidate = Contender("2", measurement(0.9), rollback=Rollback(12, version, "wrong colours"))
-    found = decide(candidate, champion, comparison(0.4) if champion else None, grounds=GROUNDS, config=CONFIG)
+    challenger = MeasuredVersion("2", measurement(0.9), rollback=Rollback(12, version, "wrong colours"))
+    found = decide(challenger, champion, comparison(0.4) if champion else None, reports=REPORTS, config=CONFIG)
     assert not found.promoted
     assert failed(found) == ["rollbacks"]
     told = f"ledger entry 12 went back from version {version}{which} for this reason: wrong colours; a person may bring it back"
@@ -391,13 +391,13 @@ def test_what_was_rolled_back_is_not_promoted_however_well_it_does(version, whic
 
 
 def test_what_was_rolled_back_needs_no_measurement_to_be_refused():
-    candidate = Contender("2", None, rollback=Rollback(12, "2", "wrong colours"))
-    found = decide(candidate, Contender("1", None), None, grounds=GROUNDS, config=CONFIG)
+    challenger = MeasuredVersion("2", None, rollback=Rollback(12, "2", "wrong colours"))
+    found = decide(challenger, MeasuredVersion("1", None), None, reports=REPORTS, config=CONFIG)
     assert [(check.name, check.passed) for check in found.checks] == [("rollbacks", False)]
 
 
-def test_a_candidate_without_measurement_passes_nothing_that_was_to_be_measured():
-    unmeasured = {"data validation", "candidate measured", "mean recall", "recall@10", "text latency"}
+def test_a_challenger_without_measurement_passes_nothing_that_was_to_be_measured():
+    unmeasured = {"data validation", "challenger measured", "mean recall", "recall@10", "text latency"}
     assert unmeasured | {"image latency", "bundle size"} == set(failed(first(None)))
     assert {*unmeasured, "same test", "gain", "gain interval"} < set(failed(decision(None)))
 
@@ -413,7 +413,7 @@ def test_recall_at_10_must_be_among_the_cut_offs():
 
 
 def _without(value, config):
-    """Every place of a decision's grounds that holds a number, with that number made `value`."""
+    """Every place of a decision's reports that holds a number, with that number made `value`."""
     alone, against = partial(first, config=config), partial(decision, config=config)
     yield against(measurement(value), compared=comparison(0.1))
     yield alone(measurement(value))
@@ -427,7 +427,7 @@ def _without(value, config):
     for field in ("text_ms", "image_ms", "bundle_mb"):
         yield alone(measurement(**{field: value}))
         yield against(measurement(0.6, **{field: value}))
-    yield alone(grounds=Grounds(validation(), parity(value)))
+    yield alone(reports=Reports(validation(), parity(value)))
     yield against(compared=comparison(value))
     yield against(compared=comparison(0.1, low=value))
     yield against(compared=comparison(0.1, high=value))
@@ -474,7 +474,7 @@ def test_nothing_is_promoted_with_a_failed_check_and_everything_without_one(data
     compared = data.draw(st.one_of(st.none(), st.builds(comparison, st.just(gain), gains, gains, st.just(slices))))
     quarantined, cosine = data.draw(st.integers(0, 40)), data.draw(shares)
     flags = data.draw(st.lists(st.booleans(), min_size=2, max_size=2))
-    grounds = Grounds(validation(quarantined, success=flags[0]), parity(cosine, passed=flags[1]))
+    reports = Reports(validation(quarantined, success=flags[0]), parity(cosine, passed=flags[1]))
     kept, tiny = data.draw(st.booleans()), 1e-12
 
     alone = (
@@ -499,9 +499,9 @@ def test_nothing_is_promoted_with_a_failed_check_and_everything_without_one(data
         and all(math.isfinite(each.difference) for each in slices)
         and all(each.difference >= -0.05 - tiny for each in slices if each.n_queries >= 100)
     )
-    found = decision(ours, theirs if kept else None, compared if kept else None, grounds=grounds)
+    found = decision(ours, theirs if kept else None, compared if kept else None, reports=reports)
     assert found.promoted == (not failed(found)) == (alone and better and kept)
-    assert first(ours, grounds=grounds).promoted == alone
+    assert first(ours, reports=reports).promoted == alone
     assert bool(found.reasons)
 
 
@@ -520,6 +520,6 @@ def test_the_terminal_shows_the_verdict_and_a_line_a_check():
     assert lines[1].split() == ["check", "measured", "required"]
     assert [line.split()[0] for line in lines[2:]].count("FAILED") == 1
     assert lines[8].split()[:7] == ["FAILED", "text", "latency", "33", "at", "most", "20"]
-    same = Contender("1", None)
-    stays = decision_text(decide(same, same, None, grounds=GROUNDS, config=CONFIG), "finder")
+    same = MeasuredVersion("1", None)
+    stays = decision_text(decide(same, same, None, reports=REPORTS, config=CONFIG), "finder")
     assert stays == "finder version 1 stays champion: version 1 is champion already"

@@ -72,8 +72,8 @@ def test_a_retraining_whose_data_drifted_is_a_warning_that_names_what(drifted, k
         n_unreadable=0, rows=rows, permutations=99, false_alarm_rate=0.01, seed=0,
     )  # fmt: skip
     decision = PromotionDecision(
-        promoted=False, candidate_version="3", champion_version="2", reasons=("gain 0.0000",), checks=(),
-        candidate_mean_recall=0.5, champion_mean_recall=0.5, gain=0.0, gain_interval=None,
+        promoted=False, challenger_version="3", champion_version="2", reasons=("gain 0.0000",), checks=(),
+        challenger_mean_recall=0.5, champion_mean_recall=0.5, gain=0.0, gain_interval=None,
     )  # fmt: skip
     outcome = RetrainOutcome(status="kept", model_name="finder", changes=None, decision=decision, drift=report)
     alert = alert_of(outcome, "retraining")

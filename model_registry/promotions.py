@@ -1,4 +1,4 @@
-"""Operations: moves the aliases of a registered model so that every move is on record and none is left half done.
+"""Promotions: moves the aliases of a registered model so that every move is on record and none is left half done.
 
 A move of the champion is: an entry "moving", previous := the old champion, champion := the new one, an entry "moved". Each
 is one transaction, so there is a champion at any instant, and after a stop between two of them `reconcile` finishes it.
@@ -19,7 +19,7 @@ from image_finder.components.records.base import Record
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.model_registry import names
 from image_finder.model_registry.ledger.ledger import Event, Kind, LedgerEntry, LedgerFault, of_decision, title
-from image_finder.model_registry.ledger.state import LedgerState, rollback_in_force, state_of
+from image_finder.model_registry.ledger.state import LedgerState, current_rollback, state_of
 from image_finder.model_registry.ledger.store import LedgerStore
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import guarded, registry_error
@@ -29,7 +29,7 @@ from image_finder.model_registry.rule import Rollback
 _WAIT_S = 3600.0  # a comparison on the largest test set takes minutes
 
 
-class Standing(Record):
+class ChampionStatus(Record):
     """Which version is champion. `fault` says what is wrong when there should be one: it was deleted by hand, say."""
 
     version: str | None  # None: there never was a champion, or (with a fault) it has gone
@@ -44,7 +44,7 @@ class History(Record):
     notes: tuple[str, ...] = ()
 
 
-class Operations:
+class Promotions:
     """Promotion, rollback and their ledger at one registry. Not for several threads at once."""
 
     def __init__(self, registry: Registry, *, actor: str | None = None, home: Path | None = None) -> None:
@@ -82,16 +82,16 @@ class Operations:
             stack.callback(self._held.pop, model)
             yield
 
-    def standing(self, model: str) -> Standing:
+    def champion(self, model: str) -> ChampionStatus:
         """The champion, or why there is none although there should be: a step must not take that for "no champion yet"."""
         version = self.registry.aliases(model).get(names.CHAMPION)
         if version is not None and self.registry.has_version(model, version):
-            return Standing(version=version)
+            return ChampionStatus(version=version)
         entries = self._read(model)
         last = next((each for each in reversed(entries) if each.alias == names.CHAMPION and each.to_version), None)
         known = state_of(entries)
         if version is None and not known.had_champion:
-            return Standing(version=None)
+            return ChampionStatus(version=None)
         lost = version or known.last_champion or "?"
         place = "" if last is None else f" (ledger entry {last.n})"
         back = (
@@ -99,7 +99,7 @@ class Operations:
             if known.previous and known.previous != lost and self.registry.has_version(model, known.previous)
             else ""
         )
-        return Standing(
+        return ChampionStatus(
             version=None,
             fault=f"champion version {lost} of '{model}'{place} has gone: it or its alias was removed by hand; {back}"
             '`image-finder models promote V --force --reason "..."` makes another one champion',
@@ -187,7 +187,7 @@ class Operations:
         """
         sha256 = self.registry.version(model, version).tags.get(names.BUNDLE_SHA256)
         equal = {each.version for each in self.registry.versions(model) if each.tags.get(names.BUNDLE_SHA256) == sha256}
-        entry = rollback_in_force(self._read(model), {version, *(equal if sha256 else ())})
+        entry = current_rollback(self._read(model), {version, *(equal if sha256 else ())})
         if entry is None or entry.from_version is None:
             return None
         return Rollback(entry.n, entry.from_version, "; ".join(entry.reasons))
@@ -217,7 +217,7 @@ class Operations:
     ) -> LedgerEntry:
         self.reconcile(model)
         version = self.registry.version(model, version).version
-        old = self.standing(model).version
+        old = self.champion(model).version
         if version == old:
             about = [each for each in self._read(model) if each.alias == names.CHAMPION and each.to_version == version]
             return about[-1]

@@ -1,4 +1,4 @@
-"""A candidate against the champion in force: real registry and ledger over SQLite, real bundles of two tiny towers."""
+"""A challenger against the current champion: real registry and ledger over SQLite, real bundles of two tiny towers."""
 
 import math
 import shutil
@@ -21,11 +21,11 @@ from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names, tracking
-from image_finder.model_registry.aliases import Operations
-from image_finder.model_registry.decision import Candidate, hold_contest
+from image_finder.model_registry.decision import Challenger, measure_and_decide
 from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Evidence, Registry
-from image_finder.model_registry.rule import Grounds
+from image_finder.model_registry.rule import Reports
 
 MODEL = "finder"
 WORDS = 16
@@ -34,7 +34,7 @@ GOOD_IN_3D = {"words": ((0, 1, 0), (0, 0, 1)), "colours": ((0, 1, 0), (0, 0, 1),
 FAIR = {"words": ((1, 0), (0.25, 1))}  # of "dog" and "cat" mixed, it reads too much dog
 BAD = {"words": ((0, 1), (1, 0))}
 CONFIG = PromotionConfig(min_mean_recall=0.1)
-GROUNDS = Grounds(
+REPORTS = Reports(
     ValidationReport(
         dataset="scratch",
         data_version="0123456789ab",
@@ -114,19 +114,19 @@ def register(store, make_bundle, report):
         lineage = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
         with mlflow.start_run():
             found = Registry.of_step().register_bundle(bundle, MODEL, lineage, Evidence(report=report, card="# Card"))
-        return Candidate(MODEL, found.version, bundle)
+        return Challenger(MODEL, found.version, bundle)
 
     return registered
 
 
 @pytest.fixture
-def contest(store, measure, tmp_path):
-    """Holds a contest and returns its outcome."""
+def compare(store, measure, tmp_path):
+    """Compares a challenger with the champion and returns decision and measurements."""
 
-    def held(candidate, *, measure=measure, config=CONFIG):
-        operations = Operations(Registry(store), actor="test")
-        return hold_contest(
-            operations, candidate, measure, grounds=GROUNDS, config=config, folder=tmp_path / f"v{candidate.version}"
+    def held(challenger, *, measure=measure, config=CONFIG):
+        promotions = Promotions(Registry(store), actor="test")
+        return measure_and_decide(
+            promotions, challenger, measure, reports=REPORTS, config=config, folder=tmp_path / f"v{challenger.version}"
         )
 
     return held
@@ -137,64 +137,64 @@ def champion(store):
 
 
 def kinds(store):
-    return [entry.kind for entry in Operations(Registry(store), actor="test").history(MODEL).entries]
+    return [entry.kind for entry in Promotions(Registry(store), actor="test").history(MODEL).entries]
 
 
 def failed(decision):
     return [check.name for check in decision.checks if not check.passed]
 
 
-def test_better_ones_take_over_whatever_their_width_and_equal_or_worse_ones_do_not(store, register, contest):
-    first = contest(register(FAIR))
+def test_better_ones_take_over_whatever_their_width_and_equal_or_worse_ones_do_not(store, register, compare):
+    first = compare(register(FAIR))
     assert first.decision.promoted
     assert first.champion is None
     assert champion(store) == "1"
-    same = contest(register(FAIR)).decision
+    same = compare(register(FAIR)).decision
     assert (same.gain, same.promoted) == (0.0, False)
     assert failed(same) == ["gain"]
-    wider = contest(register(GOOD_IN_3D))
+    wider = compare(register(GOOD_IN_3D))
     assert wider.decision.promoted
-    assert (wider.candidate.measurement.embedding_dim, wider.champion.measurement.embedding_dim) == (3, 2)
-    assert wider.decision.candidate_mean_recall == 1.0
+    assert (wider.challenger.measurement.embedding_dim, wider.champion.measurement.embedding_dim) == (3, 2)
+    assert wider.decision.challenger_mean_recall == 1.0
     assert wider.decision.gain == pytest.approx(1.0 - wider.decision.champion_mean_recall)
     assert wider.decision.gain > 0.1
     assert Registry(store).aliases(MODEL) == {"challenger": "3", "champion": "3", "previous": "1"}
-    worse = contest(register(BAD)).decision
+    worse = compare(register(BAD)).decision
     assert not worse.promoted
     assert failed(worse) == ["gain", "gain interval"]
     assert worse.champion_version == champion(store) == "3"
-    assert contest(Candidate(MODEL, "3", None)).decision.reasons == ("version 3 is champion already",)
+    assert compare(Challenger(MODEL, "3", None)).decision.reasons == ("version 3 is champion already",)
     decisions = [kind for kind in kinds(store) if kind in {"decision", "moved"}]
     assert decisions == ["decision", "moved", "decision", "decision", "moved", "decision", "decision"]
 
 
-def test_a_version_that_was_rolled_back_and_its_equals_do_not_win_again(store, register, contest):
-    contest(register(FAIR))
+def test_a_version_that_was_rolled_back_and_its_equals_do_not_win_again(store, register, compare):
+    compare(register(FAIR))
     rolled_back = register(GOOD)
-    assert contest(rolled_back).decision.promoted
-    operations = Operations(Registry(store), actor="ann@lab")
-    entry = operations.rollback(MODEL, reason="wrong colours")
-    again, equal = contest(rolled_back).decision, contest(register(GOOD)).decision
+    assert compare(rolled_back).decision.promoted
+    promotions = Promotions(Registry(store), actor="ann@lab")
+    entry = promotions.rollback(MODEL, reason="wrong colours")
+    again, equal = compare(rolled_back).decision, compare(register(GOOD)).decision
     assert failed(again) == failed(equal) == ["rollbacks"]
     assert again.gain == equal.gain > 0.1
     assert f"ledger entry {entry.n} went back from version 2 for this reason: wrong colours" in again.reasons[0]
     assert f"ledger entry {entry.n} went back from version 2, which is the same bundle" in equal.reasons[0]
     assert champion(store) == "1"
-    assert contest(register(GOOD_IN_3D)).decision.promoted
-    operations.rollback(MODEL, reason="too wide")
-    operations.move_champion(MODEL, "2", reason="the colours were right")
-    assert failed(contest(Candidate(MODEL, "3", rolled_back.bundle)).decision) == ["gain"]
+    assert compare(register(GOOD_IN_3D)).decision.promoted
+    promotions.rollback(MODEL, reason="too wide")
+    promotions.move_champion(MODEL, "2", reason="the colours were right")
+    assert failed(compare(Challenger(MODEL, "3", rolled_back.bundle)).decision) == ["gain"]
 
 
-def test_a_first_candidate_below_a_floor_leaves_the_model_without_a_champion(store, register, contest):
-    found = contest(register(BAD), config=PromotionConfig(min_mean_recall=0.9)).decision
+def test_a_first_challenger_below_a_floor_leaves_the_model_without_a_champion(store, register, compare):
+    found = compare(register(BAD), config=PromotionConfig(min_mean_recall=0.9)).decision
     assert failed(found) == ["mean recall"]
     assert champion(store) is None
 
 
 @pytest.mark.parametrize("damage", ["files removed", "files changed", "version deleted"])
-def test_a_champion_that_cannot_be_loaded_is_kept_until_somebody_forces_it(store, register, contest, tmp_path, damage):
-    contest(register(FAIR))
+def test_a_champion_that_cannot_be_loaded_is_kept_until_somebody_forces_it(store, register, compare, tmp_path, damage):
+    compare(register(FAIR))
     if damage == "version deleted":
         mlflow.MlflowClient(tracking_uri=store, registry_uri=store).delete_model_version(MODEL, "1")
     (tokenizer,) = (tmp_path / "art").rglob("tokenizer.json")
@@ -203,7 +203,7 @@ def test_a_champion_that_cannot_be_loaded_is_kept_until_somebody_forces_it(store
     elif damage == "files changed":
         tokenizer.write_text(tokenizer.read_text() + " ")
     before = Registry(store).aliases(MODEL)
-    found = contest(register(GOOD)).decision
+    found = compare(register(GOOD)).decision
     assert failed(found) == ["champion measured"]
     version = "V" if damage == "version deleted" else "2"
     assert f'image-finder models promote {version} --force --reason "..."' in found.reasons[0]
@@ -211,8 +211,8 @@ def test_a_champion_that_cannot_be_loaded_is_kept_until_somebody_forces_it(store
     assert after.get("champion") == before.get("champion")
 
 
-def test_of_two_contests_at_once_one_waits_and_compares_with_what_the_other_left(store, register, contest, measure):
-    contest(register(BAD))
+def test_of_two_comparisons_at_once_one_waits_and_compares_with_what_the_other_left(store, register, compare, measure):
+    compare(register(BAD))
     fair, good = register(FAIR), register(GOOD)
     inside, outcome = threading.Event(), {}
 
@@ -224,11 +224,11 @@ def test_of_two_contests_at_once_one_waits_and_compares_with_what_the_other_left
 
     def second():
         inside.wait(60)
-        outcome["second"] = contest(fair).decision
+        outcome["second"] = compare(fair).decision
 
     waiting = threading.Thread(target=second)
     waiting.start()
-    outcome["first"] = contest(good, measure=measured_slowly).decision
+    outcome["first"] = compare(good, measure=measured_slowly).decision
     waiting.join(60)
     assert outcome["waited"]
     assert (outcome["first"].champion_version, outcome["first"].promoted) == ("1", True)
@@ -236,33 +236,33 @@ def test_of_two_contests_at_once_one_waits_and_compares_with_what_the_other_left
     assert champion(store) == "3"
 
 
-def test_a_candidate_that_cannot_be_measured_stops_the_run_and_frees_the_model(store, register, contest):
-    contest(register(FAIR))
-    candidate = register(GOOD)
-    (candidate.bundle.path / "text_encoder.onnx").write_bytes(b"no graph")
+def test_a_challenger_that_cannot_be_measured_stops_the_run_and_frees_the_model(store, register, compare):
+    compare(register(FAIR))
+    challenger = register(GOOD)
+    (challenger.bundle.path / "text_encoder.onnx").write_bytes(b"no graph")
     before = kinds(store)
     with pytest.raises(BundleError, match="cannot open ONNX graph"):
-        contest(candidate)
+        compare(challenger)
     assert champion(store) == "1"
     assert kinds(store) == [*before, "registered"]
-    assert contest(register(GOOD)).decision.promoted
+    assert compare(register(GOOD)).decision.promoted
 
 
-def test_a_version_that_was_deleted_after_its_registration_is_named(store, register, contest):
-    candidate = register(GOOD)
+def test_a_version_that_was_deleted_after_its_registration_is_named(store, register, compare):
+    challenger = register(GOOD)
     mlflow.MlflowClient(tracking_uri=store, registry_uri=store).delete_model_version(MODEL, "1")
     with pytest.raises(ConfigError, match="version 1 of 'finder' was deleted after it was registered"):
-        contest(candidate)
+        compare(challenger)
 
 
-def test_the_run_of_a_decision_holds_it_its_checks_and_the_measurement(store, register, contest, tmp_path):
+def test_the_run_of_a_decision_holds_it_its_checks_and_the_measurement(store, register, compare, tmp_path):
     from image_finder.components.metrics.comparison import StoredMeasurement, compare_bundles
 
-    contest(register(FAIR))
-    found = contest(register(GOOD))
+    compare(register(FAIR))
+    found = compare(register(GOOD))
     mlflow.set_tracking_uri(store)
     with mlflow.start_run() as run:
-        tracking.log_promotion(found.decision, StoredMeasurement.of(found.candidate), version_run=None)
+        tracking.log_promotion(found.decision, StoredMeasurement.of(found.challenger), version_run=None)
     metrics = mlflow.get_run(run.info.run_id).data.metrics
     assert metrics["promotion.promoted"] == 1.0
     assert metrics["promotion.recall_10"] == 1.0
