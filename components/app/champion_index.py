@@ -1,7 +1,7 @@
-"""Champion: whether a published index belongs to the version that is champion; knows nothing of a registry.
+"""Champion and index: whether a published index belongs to the champion version; needs no registry.
 
 <home>/champion.json names the champion of each model and the bundles of its versions. It is written before the champion
-changes, so that code without a registry can state that the index of the new champion is still missing.
+changes, so that `info` and the server can report that the new champion's index is still missing.
 """
 
 import shlex
@@ -22,7 +22,7 @@ _INDEX, _LIBRARY, _BUNDLES = "index", "library", "bundles"
 
 
 class ChampionNote(Record):
-    """The champion of a model. bundles: SHA-256 of the bundle of each version."""
+    """Champion of a model. bundles: version -> SHA-256 of its bundle."""
 
     model: str
     version: str
@@ -38,10 +38,10 @@ class PendingChange(Record):
     home: Path
     index_version: str
     champion_version: str
-    commands: tuple[str, ...]  # what completes the change, in their order
+    commands: tuple[str, ...]  # that complete the change, in order
 
     def text(self, *, with_home: bool = True) -> str:
-        """One sentence with the command. with_home: name the home if it is not the usual one; it is a path."""
+        """A message with the commands. with_home: include the path of the home if it is not the default."""
         variable = f"{HOME_VARIABLE}={shlex.quote(str(self.home))} "
         prefix = variable if with_home and self.home != home_root() else ""
         commands = " && ".join(f"{prefix}image-finder {command}" for command in self.commands)
@@ -52,22 +52,22 @@ class PendingChange(Record):
 
 
 def indices_of(home: Path) -> list[Path]:
-    """The published indices of a home: that of the pipelines, and that of its library."""
+    """Published indices of a home: the pipelines' and the library's."""
     return [index for index in (home / _INDEX, home / _LIBRARY / _INDEX) if is_published_root(index)]
 
 
 def note_champion(home: Path, note: ChampionNote) -> None:
-    """Write which version is champion, or is about to be, if an index in the home can belong to it. Raises StorageError."""
+    """Record the current or coming champion if the home has a published index. Raises StorageError."""
     if indices_of(home):
         notes = {**_read(home), note.model: note}
         write_bytes_atomically(home / NOTE, _Notes.dump_json(notes, indent=2))
 
 
 def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote | None = None) -> PendingChange | None:
-    """What is still to be done for a published index to belong to the champion; None if nothing is, or it is unknown.
+    """The unfinished change of champion for a published index; None if there is none or the versions are unknown.
 
-    bundle: SHA-256 of the bundle the index was made with; None looks. note: the champion as the registry names it; None
-    takes champion.json of the index's home.
+    bundle: SHA-256 of the index's bundle; read from the index by default. note: the champion according to the registry;
+    by default that of champion.json.
     """
     home = _home_of(index)
     bundle = bundle_in_force(index) if bundle is None else bundle
@@ -94,7 +94,7 @@ def _commands(index: Path, home: Path, note: ChampionNote, champion: str) -> tup
     except StorageError:
         default = None
     if default is not None and default.name == champion[:16]:
-        return ("index",)  # it takes the bundle that was published last
+        return ("index",)  # uses the newest published bundle
     if is_published_root(home / _INDEX):
         return (promote, "index")
     folder = f"version-{note.version}"
@@ -108,5 +108,5 @@ def _home_of(index: Path) -> Path:
 def _read(home: Path) -> dict[str, ChampionNote]:
     try:
         return _Notes.validate_json((home / NOTE).read_bytes())
-    except (OSError, ValidationError):  # absent, or damaged: the registry knows, and the next change writes it again
+    except (OSError, ValidationError):  # absent or damaged: the next promotion rewrites it
         return {}

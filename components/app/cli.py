@@ -1,4 +1,4 @@
-"""Command line `image-finder`: finds its commands by entry point and imports one only when it is called."""
+"""Command line `image-finder`: loads each command from its entry point when it is called."""
 
 import difflib
 from importlib import metadata
@@ -7,29 +7,29 @@ from typing import Any
 import click
 
 from image_finder.components.app.error_boundary import shown_to_user
-from image_finder.components.app.streams import guarded_streams
+from image_finder.components.app.standard_streams import guarded_streams
 
 DISTRIBUTION = "text-guided-image-finder"
 _ENTRY_POINTS = "image_finder.commands"
 
 
 class CommandsByEntryPoint(click.Group):
-    """A group whose commands are the entry points of `image_finder.commands`, of this package and of others.
+    """Command group whose commands are the entry points of `image_finder.commands`, from any installed package.
 
-    A command's module must be cheap to import: the help of the group imports all of them for their first lines.
+    Modules of commands must import quickly: the help of the group imports all of them.
     """
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click declares it
-        """Run the command line as click does, with standard streams that may be full or closed."""
+        """Run the command line; standard streams may be full or closed."""
         with guarded_streams():
             return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, sorted."""
+        """Sorted names of all commands."""
         return sorted({point.name for point in metadata.entry_points(group=_ENTRY_POINTS)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if there is none of that name. Raises ClickException if a package is missing."""
+        """Import a command; None if unknown. Raises ClickException if a package is missing."""
         for point in metadata.entry_points(group=_ENTRY_POINTS, name=cmd_name):
             with shown_to_user():
                 command = point.load()
@@ -38,7 +38,7 @@ class CommandsByEntryPoint(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each command's name and first line; one that cannot be imported says what it needs."""
+        """List all commands; one that cannot be imported shows what it needs."""
         rows = []
         for name in self.list_commands(ctx):
             try:
@@ -52,17 +52,17 @@ class CommandsByEntryPoint(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command args begin with; an unknown one is answered with those that look like it."""
+        """Find the command that args start with. For an unknown one, suggests similar names."""
         name = args[0]
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
         known = self.list_commands(ctx)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
         raise click.UsageError(f"no command '{name}': {hint}", ctx)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; what a user can cause or meet is one line on stderr."""
+        """Run the command within the error boundary."""
         with shown_to_user():
             return super().invoke(ctx)
 
@@ -74,4 +74,4 @@ class CommandsByEntryPoint(click.Group):
 )
 @click.version_option(package_name=DISTRIBUTION, prog_name="image-finder")
 def main() -> None:
-    """Find images with a sentence, and train, export and publish the model that does it."""
+    """Find images by describing them; train and publish the model."""

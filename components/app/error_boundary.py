@@ -1,4 +1,4 @@
-"""Rim: what a user can cause or meet becomes one line on stderr and an exit code, once and for every command."""
+"""Error boundary of the command line: expected errors become one line on stderr and an exit code."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from image_finder.components.errors import FinderError
 from image_finder.components.home import home_root
 from image_finder.components.text import visible
 
-EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # on every surface
-_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # also on the page
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 _EXTRA_OF_MODULE = {
     "onnxruntime": "search",
     **dict.fromkeys(
@@ -25,8 +25,9 @@ _EXTRA_OF_MODULE = {
 
 @contextlib.contextmanager
 def shown_to_user() -> Iterator[None]:
-    """Translate errors for the command line: a FinderError, a package that is not installed and a full disk exit
-    with 1, Ctrl-C with 130. Everything else is a fault of the program and keeps its traceback.
+    """Translate errors into exit codes: 1 for a FinderError, a missing package or a full disk, 130 for Ctrl-C.
+
+    Any other exception is a bug and keeps its traceback.
     """
     try:
         yield
@@ -42,10 +43,10 @@ def shown_to_user() -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except KeyboardInterrupt as error:
-        click.echo("stopped; the same command goes on where it was", err=True)
+        click.echo("stopped; run the same command again to resume", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error
     except Exception as error:
-        from image_finder.components.storage import disk_full  # nearly never, and every command begins with this module
+        from image_finder.components.storage import disk_full  # rarely needed; keeps start-up fast
 
         if (full := disk_full(error, home_root())) is None:
             raise

@@ -1,4 +1,4 @@
-"""The starter model as a bundle: put together at the first use of this home, kept for all later ones."""
+"""Starter bundle: exports the packaged model to the home on first use and reuses it afterwards."""
 
 from pathlib import Path
 
@@ -13,39 +13,35 @@ from image_finder.components.storage import make_private, sha256_of_file, write_
 
 
 def starter_bundle() -> Bundle:
-    """The bundle of the packaged model; says in a line that it is used. Raises BundleError, DataError, StorageError."""
+    """Return the bundle of the packaged model and say so on stderr. Raises BundleError, DataError, StorageError."""
     if not (FOLDER / MANIFEST).is_file():
-        raise BundleError("this installation holds no starter model; name one with --bundle, or train one")
+        raise BundleError("this installation has no starter model; name a model with --bundle, or train one")
     path = home_root() / "bundles" / f"starter-{sha256_of_file(FOLDER / MANIFEST)[:16]}"
-    bundle = _kept(path)
-    if bundle is None:
-        click.echo(
-            "no model of your own yet: the starter model is put together, once, in about half a minute", err=True
-        )
-        bundle = _put_together(path)
-    else:
-        click.echo("no model of your own yet: the starter model is used", err=True)
-    return bundle
+    if (bundle := _existing(path)) is not None:
+        click.echo("using the starter model (details: image-finder info)", err=True)
+        return bundle
+    click.echo("preparing the starter model (once, about half a minute)", err=True)
+    return _export(path)
 
 
-def _put_together(path: Path) -> Bundle:
+def _export(path: Path) -> Bundle:
     with write_errors(path):
         make_private(path.parent)
-    with FileLock(path.with_suffix(".lock")):  # who comes second waits, and finds it done
-        if (bundle := _kept(path)) is not None:
+    with FileLock(path.with_suffix(".lock")):  # a second process waits and finds the result
+        if (bundle := _existing(path)) is not None:
             return bundle
         try:
             from image_finder.components.export.starter_packing import export_starter
         except ModuleNotFoundError as error:
             raise BundleError(
-                f"the starter model is put together with {error.name}, which is not installed: pip install "
-                "'text-guided-image-finder[starter]', or name a bundle with --bundle"
+                f"preparing the starter model needs {error.name}, which is not installed: pip install "
+                "'text-guided-image-finder[starter]', or name a model with --bundle"
             ) from error
         return export_starter(FOLDER, path)
 
 
-def _kept(path: Path) -> Bundle | None:
-    """The bundle of an earlier use; None if there is none, or only a damaged one, which is replaced."""
+def _existing(path: Path) -> Bundle | None:
+    """The bundle of an earlier run; None if absent or damaged (it is then replaced)."""
     try:
         return Bundle.open(path)
     except BundleError:

@@ -1,4 +1,4 @@
-"""Token file: the secret that requests must carry, in a file that other accounts cannot read."""
+"""Token file: reads the access token from a file that other accounts cannot read."""
 
 import os
 import shlex
@@ -12,29 +12,29 @@ _GROUP = stat.S_IRWXG
 
 
 def read_token(path: Path) -> str:
-    """The token in a file, which may be a link or a pipe. Raises ConfigError.
+    """Read the token; the file may be a link or a pipe. Raises ConfigError.
 
-    Nobody but the owner may have access to a file of this account. A file of another account, such as a secret that
-    Kubernetes mounts as root with the pod's fsGroup, may be readable by a group: this process reads it that way.
+    A file of this account must be accessible to its owner only. A file of another account may be readable by a group:
+    Kubernetes mounts secrets as root with the pod's fsGroup.
     """
     try:
         with path.open(encoding="utf-8") as stream:
             _require_private(path, os.fstat(stream.fileno()))
             token = stream.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {path} cannot be read as text; check it") from error
+        raise ConfigError(f"could not read --token-file {path} as text") from error
     if not token:
-        written = f"(umask 077; openssl rand -hex 24 > {shlex.quote(str(path))})"
-        raise ConfigError(f"--token-file {path} is empty; write a token into it, e.g. by '{written}'")
+        command = f"(umask 077; openssl rand -hex 24 > {shlex.quote(str(path))})"
+        raise ConfigError(f"--token-file {path} is empty; create a token with: {command}")
     return token
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:
     if os.name != "posix":
-        return  # modes say nothing there
+        return  # file modes have no meaning there
     is_own = status.st_uid == os.geteuid()
     if status.st_mode & (_OTHERS | _GROUP if is_own else _OTHERS):
         raise ConfigError(
-            f"--token-file {path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}): run chmod 600 "
-            f"{shlex.quote(str(path))}; for a mounted secret set its mode to 0440"
+            f"--token-file {path} is readable by others (mode {stat.S_IMODE(status.st_mode):04o}). Run: chmod 600 "
+            f"{shlex.quote(str(path))} (for a mounted secret, set mode 0440)"
         )

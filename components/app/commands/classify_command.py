@@ -1,4 +1,4 @@
-"""Command `image-finder classify`: which of some labels fit images best."""
+"""Command `image-finder classify`: ranks given labels by how well they fit images."""
 
 import json
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ import click
 
 from image_finder.components.app.error_boundary import shown_to_user
 from image_finder.components.home import default_index, home_root
-from image_finder.components.text import aligned, shown_path, visible
+from image_finder.components.text import aligned, counted, shown_path, visible
 
 if TYPE_CHECKING:
     from image_finder.components.bundle.bundle import Bundle
     from image_finder.components.search.labels import LabelScore
 
-    Answer = tuple[Path, list[LabelScore] | str]  # labels, or why the image cannot be read
+    Answer = tuple[Path, list[LabelScore] | str]  # labels, or why the image could not be read
 
 _IMAGES_A_CALL = 16
 
@@ -26,20 +26,20 @@ _IMAGES_A_CALL = 16
     "  image-finder classify *.jpg --labels-file labels.txt --top 1 --json"
 )
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
-@click.option("--labels", metavar="A,B,...", help="What the images may show, with commas between.")
+@click.option("--labels", metavar="A,B,...", help="Labels to compare, separated by commas.")
 @click.option(
     "--labels-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A file with one label on each line, in addition to --labels or instead.",
+    help="File with one label per line, added to --labels.",
 )
 @click.option(
     "--bundle",
     "bundle_path",
     type=click.Path(path_type=Path),
-    help="Folder of the model.  [default: the published one, else the starter]",
+    help="Folder of the model.  [default: the newest bundle, else the starter model]",
 )
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many labels to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with an object for each image.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels to show per image.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per image.")
 def classify(
     images: tuple[Path, ...],
     *,
@@ -49,41 +49,41 @@ def classify(
     top: int,
     as_json: bool,
 ) -> None:
-    """Show the labels that fit each IMAGE best, with their probabilities.
+    """Show which of some labels fit each image best.
 
-    The probabilities share out 1 among the labels given, so they say which fits better, not that one fits at all: add
-    what else it may be. The score is the cosine, as in a search.
+    The probabilities of the given labels add up to 1: they compare the labels, but do not say that any of them is right.
+    Include likely alternatives. The score is a cosine, as in a search.
     """
     with shown_to_user():
-        given = _labels(labels, labels_file)
+        names = _labels(labels, labels_file)
         answers = []
-        for answer in _answers(_bundle(bundle_path), images, given):
+        for answer in _answers(_bundle(bundle_path), images, names):
             answers.append(answer)
             if isinstance(answer[1], str):
                 click.echo(answer[1], err=True)
-        broken = sum(isinstance(found, str) for _, found in answers)
+        n_failed = sum(isinstance(found, str) for _, found in answers)
         if as_json:
             click.echo(_as_json(answers, top))
-        elif broken < len(answers):
+        elif n_failed < len(answers):
             click.echo(_as_table(answers, top))
-        if broken:
-            raise click.ClickException(f"{broken} of {len(answers)} images cannot be read")
+        if n_failed:
+            raise click.ClickException(f"could not read {n_failed} of {counted(len(answers), 'image')}")
 
 
 def _labels(labels: str | None, path: Path | None) -> list[str]:
     from image_finder.components.errors import QueryError
 
-    given = labels.split(",") if labels is not None else []
+    names = labels.split(",") if labels is not None else []
     if path is not None:
         try:
-            given += [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            names += [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise QueryError(f"labels of {path} cannot be read as UTF-8 text: {error}") from error
-    return given
+            raise QueryError(f"could not read labels from {path} as UTF-8 text: {error}") from error
+    return names
 
 
 def _bundle(path: Path | None) -> "Bundle":
-    """The named bundle, else the one that was published last, else that of the index that is searched, else the starter."""
+    """The bundle at path, else the newest published one, else that of the current index, else the starter model."""
     from image_finder.components.app.starter_bundle import starter_bundle
     from image_finder.components.bundle.bundle import Bundle
     from image_finder.components.index.generations import is_published_root
@@ -101,7 +101,7 @@ def _bundle(path: Path | None) -> "Bundle":
 
 
 def _answers(bundle: "Bundle", images: tuple[Path, ...], labels: list[str]) -> Iterator["Answer"]:
-    """The answer for each image, in order; a batch is in memory at a time."""
+    """Answers in the order of images, one batch in memory at a time."""
     import numpy as np
 
     from image_finder.components.bundle.encoder import OnnxEncoder
@@ -113,24 +113,24 @@ def _answers(bundle: "Bundle", images: tuple[Path, ...], labels: list[str]) -> I
     for start in range(0, len(images), _IMAGES_A_CALL):
         batch = images[start : start + _IMAGES_A_CALL]
         pixels, faults = [], {}
-        for place, path in enumerate(batch):
+        for position, path in enumerate(batch):
             try:
                 pixels.append(encoder.preprocess.load(path))
             except ImageError as error:
-                faults[place] = visible(str(error))
-        found = iter(known.score(encoder.encode_image(np.stack(pixels))) if pixels else [])
-        for place, path in enumerate(batch):
-            yield path, faults[place] if place in faults else next(found)
+                faults[position] = visible(str(error))
+        scored = iter(known.score(encoder.encode_image(np.stack(pixels))) if pixels else [])
+        for position, path in enumerate(batch):
+            yield path, faults[position] if position in faults else next(scored)
 
 
 def _as_json(answers: "list[Answer]", top: int) -> str:
-    told = [
+    objects = [
         {"image": str(path), "error": found}
         if isinstance(found, str)
         else {"image": str(path), "labels": [each.model_dump() for each in found[:top]]}
         for path, found in answers
     ]
-    return json.dumps(told, indent=2)  # ASCII: a file name may hold what no terminal can print
+    return json.dumps(objects, indent=2)  # ASCII: file names may hold unprintable characters
 
 
 def _as_table(answers: "list[Answer]", top: int) -> str:

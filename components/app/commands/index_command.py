@@ -1,4 +1,4 @@
-"""Command `image-finder index`: folders of images into a library that can be searched, and keeps it fresh."""
+"""Command `image-finder index`: adds folders of images to the library and keeps it up to date."""
 
 import gc
 import signal
@@ -10,7 +10,7 @@ import click
 
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
 from image_finder.components.home import default_library, home_root
-from image_finder.components.text import shown_path, visible
+from image_finder.components.text import counted, shown_path, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,7 @@ _LISTED_FAILURES = 20
 _FOLDER = click.Path(path_type=Path)
 TIER_VARIABLE = "IMAGE_FINDER_TIER"
 RESCAN_VARIABLE = "IMAGE_FINDER_RESCAN_S"
-RESCAN_S = 600.0  # looking through 100,000 unchanged images takes about 4 s
+RESCAN_S = 600.0  # a scan of 100,000 unchanged images takes about 4 s
 Tier: TypeAlias = Literal["auto", "exact", "hnsw", "ivfpq"]
 
 
@@ -42,18 +42,18 @@ class _Options(TypedDict):
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  image-finder index ~/Images /mnt/photos     add folders, or bring them up to date\n"
-    "  image-finder index                            bring all folders of the library up to date\n"
-    "  image-finder index --watch                    and keep them so until Ctrl-C\n"
-    "  image-finder index --forget /mnt/photos       leave a folder out from now on\n"
-    "  image-finder index --prune                    images that were kept are gone for good"
+    "  image-finder index ~/Pictures /mnt/photos    add folders, or update them\n"
+    "  image-finder index                           update all folders of the library\n"
+    "  image-finder index --watch                   update whenever files change, until Ctrl-C\n"
+    "  image-finder index --forget /mnt/photos      remove a folder from the library\n"
+    "  image-finder index --prune                   remove missing images that were kept"
 )
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=_FOLDER)
 @click.option("--library", type=_FOLDER, help="Folder of the library.  [default: library in the home]")
 @click.option(
     "--bundle",
     type=_FOLDER,
-    help="Folder of the model.  [default: the one published last, else the library's own, else the starter]",
+    help="Folder of the model.  [default: the newest bundle, else the library's, else the starter model]",
 )
 @click.option("--forget", multiple=True, type=_FOLDER, metavar="DIR", help="Remove a folder from the library.")
 @click.option(
@@ -63,14 +63,16 @@ class _Options(TypedDict):
     show_default=True,
     envvar=TIER_VARIABLE,
     show_envvar=True,
-    help="Compare every image of the library with a query (exact), or those an approximate file names (extra `faiss`); "
-    "auto: exact up to a million. Less than 4,096 are always compared.",
+    help="How vectors are searched. exact compares the query with every image; hnsw and ivfpq use an approximate index "
+    "(extra `faiss`); auto is exact up to a million images. Fewer than 4,096 images are always compared exactly.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done; read no image, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @click.option(
-    "--prune", is_flag=True, help="Also remove images that are kept because a disk is away or most are missing."
+    "--prune",
+    is_flag=True,
+    help="Remove missing images at once. Without it, they are kept while their disk is not mounted or most are missing.",
 )
-@click.option("--watch", "watching", is_flag=True, help="Go on until stopped: index what changes, as it changes.")
+@click.option("--watch", "watching", is_flag=True, help="Keep running and index changes as they happen.")
 @click.option(
     "--rescan-s",
     type=click.FloatRange(min=1),
@@ -79,20 +81,18 @@ class _Options(TypedDict):
     envvar=RESCAN_VARIABLE,
     show_envvar=True,
     metavar="SECONDS",
-    help="With --watch: look through all folders after so many seconds, whatever the system reports.",
+    help="Seconds between full scans with --watch. They find changes that the system does not report.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the summary as JSON, with every failure; a line an update."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON. With --watch: one line per update.")
 def index(**options: Unpack[_Options]) -> None:
-    """Index the images below each DIR, so that `image-finder search` finds them.
+    """Index folders of images so that they can be searched.
 
-    Unchanged files cost a look at their size and time; only new content is embedded. Stopped at any moment, the same
-    command goes on where it was. Left out are hidden files and folders, folders of the system (recycle bins, thumbnails
-    of disk stations, node_modules), links, and what files named .finderignore say, in the form of .gitignore.
+    Only new or changed images are embedded. An interrupted run resumes where it left off. Skipped are hidden files and
+    folders, system folders (recycle bins, NAS thumbnails, node_modules), links, and paths listed in .finderignore
+    files, which have the syntax of .gitignore.
 
-    Images that are gone leave the index, with two exceptions until --prune: the disk that held them is not mounted, or
-    at least half of the 20 or more images of a folder's tree are missing at once.
+    Deleted images leave the index, with two exceptions until --prune: their disk is not mounted, or at least half of a
+    folder's images (20 or more) are missing at once.
     """
     with shown_to_user():
         from image_finder.components.app.starter_bundle import starter_bundle
@@ -100,10 +100,10 @@ def index(**options: Unpack[_Options]) -> None:
         from image_finder.components.library.indexer import IndexOptions, update
         from image_finder.components.library.library import Library
 
-        # Rows are tuples, a hundred thousand and more, in no cycles: the collector would go over them again and again.
+        # 100,000 or more row tuples without cycles: the collector would traverse them over and over.
         gc.set_threshold(100_000, 20, 20)
         library = Library(options["library"] or default_library())
-        chosen = IndexOptions(
+        settings = IndexOptions(
             config=EmbeddingConfig(tier=IndexTierConfig(kind=options["tier"])),
             bundle=options["bundle"],
             default_bundles=home_root() / "bundles",
@@ -115,14 +115,14 @@ def index(**options: Unpack[_Options]) -> None:
         if options["dry_run"] and options["watching"]:
             raise click.UsageError("--dry-run and --watch exclude each other")
         if options["watching"]:
-            _watch(library, chosen, options)
+            _watch(library, settings, options)
             return
-        summary = update(library, options["folders"], chosen, forget=options["forget"], warn=_warn)
-        click.echo(summary.model_dump_json() if options["as_json"] else summary_text(summary))
+        summary = update(library, options["folders"], settings, forget=options["forget"], warn=_warn)
+        _print(summary, as_json=options["as_json"])
 
 
-def _watch(library: "Library", chosen: "IndexOptions", options: _Options) -> None:
-    """Update now and whenever something changed, until Ctrl-C or SIGTERM. A later update that fails is tried again."""
+def _watch(library: "Library", settings: "IndexOptions", options: _Options) -> None:
+    """Update now and after each change, until Ctrl-C or SIGTERM. Later updates that fail are repeated."""
     from dataclasses import replace
 
     from image_finder.components.library.bundles import published_ns
@@ -133,10 +133,10 @@ def _watch(library: "Library", chosen: "IndexOptions", options: _Options) -> Non
     signal.signal(signal.SIGTERM, lambda *_: _interrupt(stop))
     seen = [View()]
     warnings = _Warnings()
-    chosen = replace(chosen, on_scan=lambda scan: seen.__setitem__(0, view_of(scan)))
-    summary = update(library, options["folders"], chosen, forget=options["forget"], warn=warnings.warn)
-    click.echo(summary.model_dump_json() if options["as_json"] else summary_text(summary))
-    bundles = chosen.default_bundles
+    settings = replace(settings, on_scan=lambda scan: seen.__setitem__(0, view_of(scan)))
+    summary = update(library, options["folders"], settings, forget=options["forget"], warn=warnings.warn)
+    _print(summary, as_json=options["as_json"])
+    bundles = settings.default_bundles
     watch = FolderWatch(
         [Path(folder) for folder in summary.folders],
         leave_out=library.root,
@@ -146,18 +146,17 @@ def _watch(library: "Library", chosen: "IndexOptions", options: _Options) -> Non
         warn=_warn,
         rescan_s=options["rescan_s"],
     )
-    n = len(summary.folders)
-    click.echo(f"watching {n} folder{'' if n == 1 else 's'}; stop with Ctrl-C", err=True)
-    # A bundle named at the start was adopted then: from now on a newer default one takes its place.
-    again = replace(chosen, bundle=None, prune=False)
+    click.echo(f"watching {counted(len(summary.folders), 'folder')}; stop with Ctrl-C", err=True)
+    # The first update adopted --bundle; later updates use a newer default bundle.
+    later = replace(settings, bundle=None, prune=False)
     try:
-        _keep_updating(library, again, watch.causes(), warnings, as_json=options["as_json"])
+        _keep_updating(library, later, watch.causes(), warnings, as_json=options["as_json"])
     except KeyboardInterrupt:
-        click.echo("stopped; what was indexed is kept", err=True)
+        click.echo("stopped; everything indexed so far is kept", err=True)
 
 
 def _keep_updating(
-    library: "Library", options: "IndexOptions", causes: "Iterable[Due]", warnings: "_Warnings", *, as_json: bool
+    library: "Library", settings: "IndexOptions", causes: "Iterable[Due]", warnings: "_Warnings", *, as_json: bool
 ) -> None:
     from image_finder.components.errors import FinderError
     from image_finder.components.library.indexer import update
@@ -165,19 +164,23 @@ def _keep_updating(
     for due in causes:
         warnings.next_update()
         try:
-            summary = update(library, [], options, warn=warnings.warn)
+            summary = update(library, [], settings, warn=warnings.warn)
         except FinderError as error:
-            warnings.warn(f"{error}; tried again later")
+            warnings.warn(f"{error}; will retry")
             continue
         if as_json:
             watching: Literal["events", "polling"] = "polling" if due.polling else "events"
-            click.echo(summary.model_copy(update={"watching": watching}).model_dump_json())
-        elif summary.published or due.cause not in {"start", "interval"}:
-            click.echo(summary_text(summary))
+            summary = summary.model_copy(update={"watching": watching})
+        if as_json or summary.published or due.cause not in {"start", "interval"}:
+            _print(summary, as_json=as_json)
+
+
+def _print(summary: "IndexSummary", *, as_json: bool) -> None:
+    click.echo(summary.model_dump_json() if as_json else summary_text(summary))
 
 
 class _Warnings:
-    """Prints a message once, until an update comes without it."""
+    """Prints a message once, and again only after an update without it."""
 
     def __init__(self) -> None:
         self._before: set[str] = set()
@@ -202,19 +205,19 @@ def _warn(message: str) -> None:
 
 
 def summary_text(summary: "IndexSummary") -> str:
-    """A summary for people: a line of counts, what was left out, up to 20 failures."""
-    counts = [
-        f"{getattr(summary, name):,} {name}"
-        for name in ("added", "changed", "moved", "copied", "removed", "vanished", "unchanged")
-        if getattr(summary, name) or name == "unchanged"
-    ]
+    """A summary for people: counts, skipped files, and up to 20 failures."""
     if summary.dry_run:
-        lines = [f"would be done: {', '.join(counts)} (new files that are copies are told when they are read)"]
+        lines = [_planned(summary)]
     else:
+        counts = [
+            f"{getattr(summary, name):,} {name}"
+            for name in ("added", "changed", "moved", "copied", "removed", "vanished", "unchanged")
+            if getattr(summary, name) or name == "unchanged"
+        ]
         state = "" if summary.published else ", index unchanged"
         lines = [
             f"{', '.join(counts)}; {summary.embedded:,} embedded in {summary.seconds:,.1f} s",
-            f"{summary.images:,} images can be searched in {shown_path(summary.library)}{state}",
+            f"{counted(summary.images, 'image')} searchable in {shown_path(summary.library)}{state}",
         ]
     if not summary.images:
         lines.append(_nothing_found(summary))
@@ -223,28 +226,37 @@ def summary_text(summary: "IndexSummary") -> str:
 
         lines.append(f"Not supported: {unsupported_text(summary.unsupported)}")
     if summary.links_outside:
-        lines.append(f"{summary.links_outside:,} links lead out of the folders and were not followed")
-    lines += [f"not looked at: {each}" for each in _some(summary.unreadable)]
+        lines.append(f"Skipped {counted(summary.links_outside, 'link')} to paths outside the folders")
+    lines += [f"Not scanned: {each}" for each in _first(summary.unreadable)]
     if summary.cut:
-        images = "1 image is" if len(summary.cut) == 1 else f"{len(summary.cut):,} images are"
-        lines.append(f"{images} damaged at the end and indexed as far as readable:")
-        lines += [f"  {each}" for each in _some(summary.cut)]
+        lines.append(f"{counted(len(summary.cut), 'image')} truncated, indexed as far as readable:")
+        lines += [f"  {each}" for each in _first(summary.cut)]
     if summary.failed:
-        lines.append(f"{len(summary.failed):,} files cannot be read as images:")
-        lines += [f"  {each}" for each in _some(summary.failed)]
+        lines.append(f"{counted(len(summary.failed), 'file')} could not be read:")
+        lines += [f"  {each}" for each in _first(summary.failed)]
         if (more := len(summary.failed) - _LISTED_FAILURES) > 0:
             lines.append(f"  and {more:,} more; --json lists them all")
     if summary.still_failing:
-        lines.append(f"{summary.still_failing:,} broken files did not change and were not tried again; see info --json")
+        skipped = counted(summary.still_failing, "unreadable file")
+        lines.append(f"Skipped {skipped} (unchanged since the last attempt); see: image-finder info --json")
     return "\n".join(lines)
+
+
+def _planned(summary: "IndexSummary") -> str:
+    verbs = {"added": "add", "changed": "update", "moved": "move", "copied": "copy", "removed": "remove"}
+    planned = [
+        f"{verb} {counted(getattr(summary, name), 'image')}" for name, verb in verbs.items() if getattr(summary, name)
+    ]
+    note = " (copies are detected while reading)" if summary.added else ""
+    return f"Would {', '.join(planned) or 'change nothing'}; {summary.unchanged:,} unchanged{note}"
 
 
 def _nothing_found(summary: "IndexSummary") -> str:
     folders = ", ".join(map(shown_path, summary.folders))
     if summary.dry_run:
-        return f"no images found in {folders}"
+        return f"No images found in {folders}"
     return f"The library is empty: no readable images in {folders}" if folders else EMPTY_LIBRARY
 
 
-def _some(reasons: dict[str, str]) -> list[str]:
+def _first(reasons: dict[str, str]) -> list[str]:
     return [f"{shown_path(path)}: {visible(reason)}" for path, reason in list(reasons.items())[:_LISTED_FAILURES]]

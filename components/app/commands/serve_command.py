@@ -1,4 +1,4 @@
-"""Command `image-finder serve`: search over HTTP and on a web page."""
+"""Command `image-finder serve`: the HTTP API and the web page."""
 
 import contextlib
 import os
@@ -28,21 +28,27 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 @click.option(
     "--library",
     type=click.Path(path_type=Path),
-    help="Library to search.  [default: what was indexed last in the home, see IMAGE_FINDER_HOME]",
+    help="Library to search.  [default: the newest index in the home, see IMAGE_FINDER_HOME]",
 )
-@click.option("--index", "index_path", type=click.Path(path_type=Path), help="Index to search instead of a library.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: the index's own]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need a token.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
+@click.option("--index", "index_path", type=click.Path(path_type=Path), help="Index to search, instead of a library.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: that of the index]")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on. Others than the default need a token."
+)
+@click.option(
+    "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one."
+)
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"File, mode 600, with the token that requests must carry.  [default: {TOKEN_VARIABLE}, else none]",
+    help=f"File with the access token, mode 600.  [default: {TOKEN_VARIABLE}, else no token]",
 )
-@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name this server is called by.")
-@click.option("--show-paths", is_flag=True, help="Answers carry the images' paths on this machine.")
-@click.option("--log-queries", is_flag=True, help="The log says what is searched for.")
-@click.option("--keep-fresh", is_flag=True, help="Watch the library's folders and index what changes.")
+@click.option(
+    "--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Host header to accept (repeatable)."
+)
+@click.option("--show-paths", is_flag=True, help="Include file paths in API answers.")
+@click.option("--log-queries", is_flag=True, help="Write search texts to the log.")
+@click.option("--keep-fresh", is_flag=True, help="Watch the library's folders and index changes.")
 @click.option(
     "--rescan-s",
     type=click.FloatRange(min=1),
@@ -51,9 +57,11 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
     envvar=RESCAN_VARIABLE,
     show_envvar=True,
     metavar="SECONDS",
-    help="With --keep-fresh: look through all folders after so many seconds.",
+    help="Seconds between full scans with --keep-fresh.",
 )
-@click.option("--threads", default=0, type=click.IntRange(0, 1024), help="Of the model.  [default: one a core]")
+@click.option(
+    "--threads", default=0, type=click.IntRange(0, 1024), help="CPU threads for the model.  [default: one per core]"
+)
 def serve(
     *,
     library: Path | None,
@@ -65,11 +73,11 @@ def serve(
     threads: int,
     **values: object,
 ) -> None:
-    """Answer searches over HTTP and show the web page, until stopped with Ctrl-C or SIGTERM.
+    """Serve searches over HTTP and on a web page.
 
-    A newer index is taken into use as soon as it is published. The log goes to stderr, a JSON object a line. With
-    --keep-fresh, /health/ready reports "stale" while the folders are not watched, and the watcher is started again; it
-    reports "polling" where the system does not report changes and the folders are looked through at intervals.
+    Runs until Ctrl-C or SIGTERM. A new index is used as soon as it is published. The log goes to stderr, one JSON object
+    per line. With --keep-fresh, /health/ready reports "stale" while the folders are not watched (the watcher restarts
+    automatically) and "polling" where the system reports no changes and folders are scanned at intervals instead.
     """
     with shown_to_user():
         from image_finder.components.app.api.server import run
@@ -79,25 +87,25 @@ def serve(
         from image_finder.components.search.finder import Finder
 
         if library and index_path:
-            raise ConfigError("--library and --index are both given, one of them is searched; leave the other out")
+            raise ConfigError("--library and --index exclude each other")
         if keep_fresh and index_path:
-            raise ConfigError("--keep-fresh watches the folders of a library, --index names none; give --library")
+            raise ConfigError("--keep-fresh needs --library, not --index")
         if keep_fresh:
             library = library or default_library()
-        place = index_path or library or default_index().path
-        if place == default_library() / "index":
+        path = index_path or library or default_index().path
+        if path == default_library() / "index":
             library = default_library()
         thumbnails = library / "thumbnails" if library else None
         token = read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
         settings = Settings.parse({**values, "token": token, "thumbnails_path": thumbnails})
 
-        # Nothing to search is one clear line now, not a server that answers 503; unless it is just being indexed.
-        opened = None if keep_fresh else Finder.open(place, bundle=bundle, threads=threads)
+        # Without an index, fail now instead of answering 503, unless --keep-fresh is about to build one.
+        opened = None if keep_fresh else Finder.open(path, bundle=bundle, threads=threads)
 
         def source() -> "Finder":
-            return opened or Finder.open(place, bundle=bundle, threads=threads)
+            return opened or Finder.open(path, bundle=bundle, threads=threads)
 
         configure_logging()
-        watcher = Watcher.of(library, rescan_s=rescan_s) if keep_fresh and library else None
+        watcher = Watcher.of_library(library, rescan_s=rescan_s) if keep_fresh and library else None
         with watcher or contextlib.nullcontext():
             run(source, settings, watching=watcher.state if watcher else Watching)

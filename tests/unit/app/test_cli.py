@@ -62,14 +62,14 @@ def test_an_unknown_command_is_answered_with_what_looks_like_it():
     result = CliRunner().invoke(main, ["serch", "dog"])
     assert result.exit_code == 2
     assert "no command 'serch': did you mean search" in result.stderr
-    assert "there are classify, data," in CliRunner().invoke(main, ["xyzzy"]).stderr
+    assert "choose from classify, data," in CliRunner().invoke(main, ["xyzzy"]).stderr
 
 
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
         ("from image_finder.components.errors import DataError; raise DataError('a  b\\nc')", 1, "Error: a  b\\nc\n"),
-        ("raise KeyboardInterrupt", 130, "stopped; the same command goes on where it was\n"),
+        ("raise KeyboardInterrupt", 130, "stopped; run the same command again to resume\n"),
         ("raise ModuleNotFoundError('no', name='torch.nn')", 1, "Error: this command needs torch, which is not installed: pip install 'text-guided-image-finder[pipeline]'\n"),
         ("raise ModuleNotFoundError('no', name='onnxruntime')", 1, "Error: this command needs onnxruntime, which is not installed: pip install 'text-guided-image-finder[search]'\n"),
         ("raise ModuleNotFoundError('no', name='pandas')", 1, "Error: this command needs pandas, which is not installed: pip install 'text-guided-image-finder[data]'\n"),

@@ -28,7 +28,7 @@ def test_a_token_file_that_others_can_read_or_change_is_refused_in_one_line_with
     token_file.chmod(mode)
     with pytest.raises(ConfigError) as caught:
         read_token(token_file)
-    assert f"can be read by others (mode {mode:04o}): run chmod 600 '{token_file}'" in str(caught.value)
+    assert f"is readable by others (mode {mode:04o}). Run: chmod 600 '{token_file}'" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert TOKEN not in str(caught.value)
 
@@ -37,7 +37,7 @@ def test_a_link_is_judged_by_the_file_it_names(token_file, tmp_path):
     (tmp_path / "link").symlink_to(token_file)  # whose own mode is 0777
     assert read_token(tmp_path / "link") == TOKEN
     token_file.chmod(0o644)
-    with pytest.raises(ConfigError, match="can be read by others"):
+    with pytest.raises(ConfigError, match="is readable by others"):
         read_token(tmp_path / "link")
 
 
@@ -46,7 +46,7 @@ def test_a_mounted_secret_of_another_account_may_be_readable_by_a_group_but_not_
     token_file.chmod(0o440)
     assert read_token(token_file) == TOKEN
     token_file.chmod(0o444)
-    with pytest.raises(ConfigError, match="for a mounted secret set its mode to 0440"):
+    with pytest.raises(ConfigError, match="for a mounted secret, set mode 0440"):
         read_token(token_file)
 
 
@@ -61,7 +61,7 @@ def test_a_token_can_come_through_a_pipe():
 
 
 def test_an_empty_or_binary_token_file_is_refused(token_file):
-    for content, message in ((b" \n", "is empty"), (b"\xff\xfe", "cannot be read as text")):
+    for content, message in ((b" \n", "is empty"), (b"\xff\xfe", "could not read")):
         token_file.write_bytes(content)
         with pytest.raises(ConfigError, match=message):
             read_token(token_file)

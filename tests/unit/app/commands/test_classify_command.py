@@ -66,13 +66,13 @@ def test_broken_images_are_named_and_the_others_answered(images, tmp_path, colou
     first, second, last = done.stderr.splitlines()
     assert first.startswith(f"{broken}: ")
     assert second.startswith(f"{gone}: ")
-    assert last == "Error: 2 of 23 images cannot be read"
+    assert last == "Error: could not read 2 of 23 images"
 
 
 def test_only_broken_images_print_no_empty_table(tmp_path, colour_bundle):
     done = run(tmp_path, "--labels", LABELS, "--bundle", colour_bundle.path)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [f"{tmp_path}: not a regular file", "Error: 1 of 1 images cannot be read"]
+    assert done.stderr.splitlines() == [f"{tmp_path}: not a regular file", "Error: could not read 1 of 1 image"]
 
 
 def test_labels_come_from_a_file_and_the_option_together(paint, tmp_path, colour_bundle):
@@ -92,7 +92,7 @@ def test_labels_come_from_a_file_and_the_option_together(paint, tmp_path, colour
         (["--labels", "red"], "Error: 1 label is given, at least 2 are needed"),
         (["--labels", "red,,blue"], "Error: label 2 of 3 is empty"),
         (["--labels", "red,RED"], "Error: labels 1 and 2 are both 'RED'"),
-        (["--labels-file", "{tmp}/binary"], "Error: labels of {tmp}/binary cannot be read as UTF-8 text"),
+        (["--labels-file", "{tmp}/binary"], "Error: could not read labels from {tmp}/binary as UTF-8 text"),
         (["--labels", LABELS, "--bundle", "/nowhere"], "Error: no bundle at /nowhere"),
     ],
 )
@@ -107,11 +107,11 @@ def test_what_a_user_gets_wrong_is_one_line(paint, tmp_path, colour_bundle, word
 
 
 def test_the_published_bundle_is_taken_unless_one_is_named(home, paint, tmp_path, colour_bundle, monkeypatch):
-    monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")  # else the starter is put together
+    monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")  # otherwise the starter model is exported
     path = paint(tmp_path / "a.png", "red")
     done = run(path, "--labels", LABELS)
     assert done.exit_code == 1
-    assert done.stderr == "Error: this installation holds no starter model; name one with --bundle, or train one\n"
+    assert done.stderr == "Error: this installation has no starter model; name a model with --bundle, or train one\n"
     kept = keep_bundle(colour_bundle, home / "bundles")
     (home / "bundles" / POINTER).write_text(kept.name + "\n")
     assert run(path, "--labels", LABELS, "--top", 1).stdout.split()[-3] == "red"

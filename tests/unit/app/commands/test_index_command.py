@@ -39,13 +39,13 @@ def test_index_says_what_it_did_and_which_files_it_could_not_read(place, tmp_pat
     images, bundle = place
     lines = invoke("index", images, "--bundle", bundle).stdout.splitlines()
     assert lines[0].startswith("2 added, 0 unchanged; 2 embedded in ")
-    assert lines[1] == f"2 images can be searched in {tmp_path}/home/library"
-    assert lines[2] == "1 files cannot be read as images:"
+    assert lines[1] == f"2 images searchable in {tmp_path}/home/library"
+    assert lines[2] == "1 file could not be read:"
     assert lines[3].startswith(f"  {images}/broken.jpg: not an image")
     again = invoke("index").stdout.splitlines()
     assert again[0].startswith("2 unchanged; 0 embedded")
     assert again[1].endswith(", index unchanged")
-    assert again[2].startswith("1 broken files did not change")
+    assert again[2].startswith("Skipped 1 unreadable file (unchanged")
 
 
 def test_many_failures_are_listed_up_to_twenty_and_json_has_all(place):
@@ -61,7 +61,9 @@ def test_many_failures_are_listed_up_to_twenty_and_json_has_all(place):
 
 def test_a_dry_run_writes_nothing(place, tmp_path):
     images, _ = place
-    assert invoke("index", images, "--dry-run").stdout.startswith("would be done: 3 added, 0 unchanged")
+    assert invoke("index", images, "--dry-run").stdout.startswith(
+        "Would add 3 images; 0 unchanged (copies are detected while reading)"
+    )
     assert not (tmp_path / "home").exists()
     assert "exclude each other" in invoke("index", images, "--dry-run", "--watch", code=2).stderr
 
@@ -82,7 +84,7 @@ def test_an_empty_library_says_that_it_is_empty(place, tmp_path, album_tools):
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "film.mkv").write_bytes(b"x")
-    assert f"no images found in {empty}" in invoke("index", empty, "--dry-run").stdout.splitlines()
+    assert f"No images found in {empty}" in invoke("index", empty, "--dry-run").stdout.splitlines()
     lines = invoke("index", empty, "--bundle", bundle).stdout.splitlines()
     assert lines[2:] == [f"The library is empty: no readable images in {empty}", "Not supported: 1 video (.mkv)"]
     told = "The library is empty. Run: image-finder index FOLDER"
@@ -103,7 +105,7 @@ def test_a_folder_whose_ignore_file_cannot_be_read_is_named_and_left_out(place):
     (images / "in" / ".finderignore").write_text("red.png", encoding="utf-16-le")
     lines = invoke("index", images, "--bundle", bundle).stdout.splitlines()
     assert lines[0].startswith("1 added")
-    assert f"not looked at: {images}/in: its .finderignore is no text in UTF-8; save it as UTF-8" in lines
+    assert f"Not scanned: {images}/in: its .finderignore is no text in UTF-8; save it as UTF-8" in lines
 
 
 def test_faults_are_one_line(place, tmp_path, monkeypatch):
@@ -143,11 +145,11 @@ def test_info_tells_what_can_be_searched_and_that_a_newer_bundle_came(place, tmp
     newer.path.rename(defaults / newer.sha256[:16])
     (defaults / "CURRENT").write_text(newer.sha256[:16])
     text = invoke("info", "--index", tmp_path / "home" / "library" / "index").stdout
-    assert f"a newer bundle was published: {newer.sha256[:16]}; image-finder index takes it" in text
+    assert f"A newer bundle is available: {newer.sha256[:16]}. Use it with: image-finder index" in text
     changed = invoke("index")
     assert "the bundle changed from" in changed.stderr
     assert "2 embedded" in changed.stdout
-    assert "newer bundle" not in invoke("info").stdout
+    assert "newer bundle is" not in invoke("info").stdout
 
 
 def test_info_gives_the_labels_by_which_folders_can_be_searched(place, tmp_path, paint):
@@ -239,6 +241,6 @@ def test_watch_indexes_what_comes_and_ends_when_it_is_told_to(place, tmp_path, p
         assert (summary["added"], summary["watching"]) == (1, "events")
         child.send_signal(how)
         _, stderr = child.communicate(timeout=30)
-    assert "stopped; what was indexed is kept" in stderr
+    assert "stopped; everything indexed so far is kept" in stderr
     assert "Traceback" not in stderr
     assert child.returncode == 0

@@ -142,12 +142,12 @@ def test_a_port_in_use_is_told_in_one_line(album):
     [
         (
             ("--host", "0.0.0.0"),
-            "Error: Settings: host (0.0.0.0) can be reached from other machines, so a token is needed",
+            "Error: Settings: --host 0.0.0.0 is reachable from other machines, so a token is required",
         ),
         (("--host", "no.such.name.invalid", "--token-file", "TOKEN"), "cannot listen on no.such.name.invalid"),
         (("--token-file", "EMPTY"), "is empty"),
-        (("--token-file", "OPEN"), "can be read by others (mode 0644): run chmod 600 "),
-        (("--library", "EMPTY"), "both"),
+        (("--token-file", "OPEN"), "is readable by others (mode 0644). Run: chmod 600 "),
+        (("--library", "EMPTY"), "exclude each other"),
         (("--keep-fresh",), "--library"),
     ],
 )
@@ -360,8 +360,8 @@ def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp
         assert served.stop() == 0
     logged = [json.loads(line) for line in served.said if line.startswith("{")]
     (told,) = [line["message"] for line in logged if line["level"] == "ERROR"]
-    assert told.startswith("the folders are not watched: the watcher ended with -9 (watching 1 folder;")
-    assert told.endswith("; tried again in 1 s")
+    assert told.startswith("folders are not watched: the watcher exited with -9 (watching 1 folder;")
+    assert told.endswith("; restarting in 1 s")
 
 
 def children_of(process):
@@ -401,13 +401,13 @@ time.sleep(60)
 """
     with watcher_of(program, tmp_path, monkeypatch) as watched:
         wait_for(lambda: watched.failure)
-        assert watched.failure == "the folders are not watched: the watcher ended with 1 (Error: no room)"
+        assert watched.failure == "folders are not watched: the watcher exited with 1 (Error: no room)"
         wait_for(lambda: watched.failure is None)
         began = time.monotonic()
     assert time.monotonic() - began < 10, "it is ended, not waited for"
-    pauses = [told.rpartition("tried again in ")[2] for told in told_by(caplog, "ERROR")]
+    pauses = [told.rpartition("restarting in ")[2] for told in told_by(caplog, "ERROR")]
     assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
-    assert told_by(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders indexed"]
+    assert told_by(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders updated"]
     indexed = caplog.records[-1]
     assert (indexed.added, indexed.images, indexed.failed) == (2, 7, 1)
 
@@ -423,7 +423,7 @@ time.sleep(60)
         wait_for(lambda: watched.state() == watcher.Watching(None, "polling"))
     with watcher_of(program, tmp_path, monkeypatch, rescan_s=0.05) as watched:
         wait_for(lambda: watched.failure)
-        assert watched.state().failure == "no update of the folders has finished for 3 rescan intervals of 0.05 s"
+        assert watched.state().failure == "no update has finished within 3 rescan intervals of 0.05 s"
         assert watched.state().how == ""
 
 
@@ -440,5 +440,5 @@ def test_a_watcher_that_cannot_be_started_is_a_failure_too(monkeypatch, caplog):
     monkeypatch.setattr(watcher, "_SETTLE_S", 0)
     with watcher.Watcher(["/no/such/program"], pause_s=20) as watched:
         wait_for(lambda: watched.failure)
-        assert watched.failure.endswith("the watcher cannot be started: No such file or directory")
+        assert watched.failure.endswith("could not start the watcher: No such file or directory")
     assert len(told_by(caplog, "ERROR")) == 1

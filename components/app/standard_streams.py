@@ -1,4 +1,4 @@
-"""Standard streams: a full or closed one ends a command with one line or quietly, never with a traceback."""
+"""Standard streams: a full or closed stream never causes a traceback."""
 
 import contextlib
 import errno
@@ -10,19 +10,19 @@ from typing import TextIO
 
 import click
 
-_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a shell reports of `grep` and others whose reader has gone
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 _FAILED = 1
 
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Replace the standard streams for the rest of the process, and flush standard output at the end.
+    """Replace the standard streams for the rest of the process; flush standard output at the end.
 
-    Standard output that cannot be written: one line on stderr and exit code 1; a pipe without a reader: quietly 141.
-    What standard error does not take is dropped, and the exit code stays. A closed stream (`>&-`) is /dev/null.
+    If standard output cannot be written: one line on stderr and exit code 1; silent exit 141 for a pipe without a
+    reader. Failed writes to standard error are dropped. A closed stream (`>&-`) becomes /dev/null.
     """
     _open_closed_descriptors()
-    # Streams that a caller has replaced (a test, a notebook) are the caller's.
+    # Keep streams that a test or notebook has replaced.
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _guarded(sys.stderr, _Dropping(2, "w", closefd=False))
     if sys.stdout is None or sys.stdout is sys.__stdout__:
@@ -34,16 +34,16 @@ def guarded_streams() -> Iterator[None]:
 
 
 def _open_closed_descriptors() -> None:
-    """Open /dev/null as each of 0, 1 and 2 that is closed: the next file opened would get its number, and output."""
+    """Open /dev/null for closed descriptors 0 to 2; otherwise the next opened file would receive the output."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
 
 
 def _guarded(stream: TextIO | None, raw: io.FileIO) -> TextIO:
-    """A stream over raw with the encoding and buffering of another; characters it cannot encode become escapes."""
+    """Wrap raw with the encoding and buffering of stream; characters that it cannot encode become escapes."""
     if stream is None:
         return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)
     errors = stream.errors if stream.errors not in {None, "strict"} else "backslashreplace"
@@ -57,7 +57,7 @@ def _guarded(stream: TextIO | None, raw: io.FileIO) -> TextIO:
 
 
 class _Dropping(io.FileIO):
-    """A stream that takes whatever is written, and drops what it cannot write."""
+    """Drops what cannot be written."""
 
     def write(self, data: "bytes | memoryview", /) -> int:  # type: ignore[override]
         try:
@@ -67,7 +67,7 @@ class _Dropping(io.FileIO):
 
 
 class _Ending(io.FileIO):
-    """A stream whose first failure ends the program; what is written afterwards is dropped."""
+    """Ends the program on the first failed write; drops later writes."""
 
     failed = False
 
@@ -77,8 +77,8 @@ class _Ending(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            self.failed = True  # what is buffered must not fail again while the interpreter ends
+            self.failed = True  # buffered output must not fail again at interpreter exit
             if error.errno == errno.EPIPE:
                 raise SystemExit(_BROKEN_PIPE) from None
-            click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
+            click.echo(f"Error: could not write to standard output: {error.strerror}", err=True)
             raise SystemExit(_FAILED) from None

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 
-FULL = "Error: standard output cannot be written: No space left on device\n"
+FULL = "Error: could not write to standard output: No space left on device\n"
 MISSING = "Error: no index at /nowhere: index.json is missing; build one with 'image-finder index FOLDER'\n"
 
 
