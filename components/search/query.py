@@ -47,19 +47,28 @@ class NotTerm(Term):
     weight: float = Field(NOT_WEIGHT, gt=0, le=10)
 
 
-class Filters(Record):
-    """Conditions that an image must meet, all of them, to be a hit."""
+class FilterFields(Record):
+    """The fields of Filters, each valid by itself. Command line and HTTP API derive their options from them."""
 
-    folders: tuple[str, ...] = Field((), max_length=64, description="labels of folders; subfolders are included")
+    folders: tuple[str, ...] = Field(
+        (), max_length=64, description="Only images in this folder and its subfolders (repeatable)."
+    )
     since: date | None = Field(
         None,
-        description="first day; of the capture (EXIF, the camera's local time), else of the file's last change in the time zone of the machine that searches",
+        description="Taken on or after this day. The day is that of the capture (EXIF, camera's local time), else of the "
+        "file's last change in the time zone of the machine that searches.",
     )
-    until: date | None = Field(None, description="last day, included")
-    cameras: tuple[str, ...] = Field((), max_length=64, description="parts of camera names, in any case")
-    min_px: int = Field(0, ge=0, le=1_000_000, description="shortest side, pixels")
-    orientation: Literal["landscape", "portrait", "square"] | None = None
-    has_gps: bool | None = None
+    until: date | None = Field(None, description="Taken on or before this day.")
+    cameras: tuple[str, ...] = Field(
+        (), max_length=64, description="Only cameras with this in their name, in any case (repeatable)."
+    )
+    min_px: int = Field(0, ge=0, le=1_000_000, description="Only images with a shorter side of at least N pixels.")
+    orientation: Literal["landscape", "portrait", "square"] | None = Field(None, description="Only this shape.")
+    has_gps: bool | None = Field(None, description="Only images with, or without, a known location.")
+
+
+class Filters(FilterFields):
+    """Conditions that an image must meet, all of them, to be a hit."""
 
     @model_validator(mode="after")
     def _days_are_ordered(self) -> Self:
@@ -68,7 +77,18 @@ class Filters(Record):
         return self
 
 
-class Query(Record):
+class ResultFields(Record):
+    """Which hits are returned. Command line and HTTP API derive their options from these fields."""
+
+    k: int = Field(20, ge=1, le=MAX_HITS, description="Images per page.")
+    offset: int = Field(0, ge=0, le=MAX_REACH, description="Images before the page.")
+    min_score: float | None = Field(None, ge=-100, le=100, description="Only images with at least this score.")
+    duplicates: Duplicates = Field(
+        "fold", description="Near-duplicates: show one image for all of them (fold), or each (show)."
+    )
+
+
+class Query(ResultFields):
     """A search request. Query.parse, Query.of_text and Query.of_terms raise errors that can be shown to users."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -76,10 +96,6 @@ class Query(Record):
     terms: tuple[Term, ...] = Field(min_length=1, max_length=MAX_TERMS)
     not_terms: tuple[NotTerm, ...] = Field((), max_length=MAX_TERMS, validation_alias="not")
     filters: Filters = Filters()
-    k: int = Field(20, ge=1, le=MAX_HITS, description="hits on a page")
-    offset: int = Field(0, ge=0, le=MAX_REACH, description="hits before the page")
-    min_score: float | None = Field(None, ge=-100, le=100, description="lowest score of a hit")
-    duplicates: Duplicates = Field("fold", description="fold: show one of several near-duplicates; show: show each")
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:

@@ -43,8 +43,7 @@ async def explanation(
 
     `kind=attention` shows the weights of the attention pooling instead, which are equal for every query.
     """
-    query = None if parameters.kind == "attention" else Question.parse(parameters.values())
-    return await _explained(server, request, identity, query)
+    return await _explained(server, request, identity, parameters.query())
 
 
 @router.post(

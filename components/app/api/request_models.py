@@ -1,76 +1,58 @@
-"""What the API is asked, as its OpenAPI document tells it."""
+"""Requests of the API. Filters and result options are those of the query model."""
 
-from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
+from image_finder.components.records.base import Record
 from image_finder.components.search.query import (
-    MAX_HITS,
     MAX_QUERY_CHARACTERS,
-    MAX_REACH,
     MAX_TERMS,
     NOT_WEIGHT,
-    Duplicates,
+    FilterFields,
     Filters,
     Query,
+    ResultFields,
 )
 
 MAX_LABELS = 100
-# Told, not checked: the query's own words for it are better than those of a schema.
+# Limits that are documented here and checked by Query, whose messages are better than those of a schema.
 _Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS})]
-# Limits belong to the type beside None, never to the field: pydantic may apply those of a field to None, a TypeError.
-_Identity = Annotated[str, Field(max_length=64, description="id of an image of the index")]
-_PartName = Annotated[str, Field(max_length=64, description="name of the part that holds an uploaded image")]
+_REQUIRES_TERMS = {"required": ["terms"]}
+# Limits belong to the type inside the union: pydantic may apply those of an optional field to None, a TypeError.
+_Identity = Annotated[str, Field(max_length=64, description="id of an indexed image")]
+_PartName = Annotated[str, Field(max_length=64, description="name of the part with an uploaded image")]
+_NOT = "Terms that rank the images that show them lower; no image is removed."
+_PARAMETERS = {"folders": "folder", "cameras": "camera", "not_terms": "not"}
 
 
 def _exactly_one(*names: str) -> dict[str, Any]:
-    """JSON Schema of: one of these fields is a string, the others are null or left out."""
+    """JSON Schema: one of these fields is a string, the others are null or absent."""
     return {"oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]}
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+class _TermParameters(Record):
+    q: list[_Text] = Field([], max_length=MAX_TERMS, description="Texts, each a separate term.")
+    like: list[str] = Field([], max_length=MAX_TERMS, description="Ids of indexed images to search by.")
+
+    def _terms(self) -> list[dict[str, str]]:
+        return [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)]
 
 
-class SearchParameters(_Asked):
-    """What GET /search takes; lists by repeating the parameter."""
+class SearchParameters(_TermParameters, FilterFields, ResultFields):
+    """Parameters of GET /search. Repeat a parameter for a list."""
 
-    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts, each a separate term")
-    not_terms: list[_Text] = Field(
-        [],
-        alias="not",
-        max_length=MAX_TERMS,
-        description="texts that lower the rank of images that show them; no image is removed",
-    )
-    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of images to search by")
-    folder: list[str] = Field(
-        [], max_length=64, description="labels of folders, see /facets; what is below counts, an unknown one is refused"
-    )
-    since: date | None = Field(None, description="first day")
-    until: date | None = Field(None, description="last day, included")
-    camera: list[str] = Field([], max_length=64, description="parts of camera names, in any case")
-    min_px: int = Field(0, ge=0, le=1_000_000, description="shortest side, pixels")
-    orientation: Literal["landscape", "portrait", "square"] | None = None
-    has_gps: bool | None = None
-    min_score: float | None = Field(None, ge=-100, le=100)
-    k: int = Field(20, ge=1, le=MAX_HITS, description="hits on a page")
-    offset: int = Field(0, ge=0, le=MAX_REACH, description="hits before the page")
-    duplicates: Duplicates = Field("fold", description="fold: show one of several near-duplicates; show: show each")
+    model_config = ConfigDict(alias_generator=lambda name: _PARAMETERS.get(name, name))
+    not_terms: list[_Text] = Field([], max_length=MAX_TERMS, description=_NOT)
 
     def query(self) -> Query:
         """The query of these parameters. Raises QueryError."""
-        return Query.of_terms(
-            [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)],
-            [{"text": text} for text in self.not_terms],
-            folders=self.folder,
-            cameras=self.camera,
-            **self.model_dump(exclude={"q", "like", "not_terms", "folder", "camera"}),
-        )
+        options = self.model_dump(exclude={"q", "like", "not_terms"})
+        return Query.of_terms(self._terms(), [{"text": text} for text in self.not_terms], **options)
 
 
-class QueryTerm(_Asked):
-    """Exactly one of text, like and image; null counts as left out."""
+class QueryTerm(Record):
+    """Exactly one of text, like and image; null means absent."""
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("text", "like", "image"))
     text: _Text | None = None
@@ -80,56 +62,45 @@ class QueryTerm(_Asked):
 
 
 class NotTerm(QueryTerm):
-    """Exactly one of text, like and image; null counts as left out. Images that show it rank lower; none is removed."""
+    """Exactly one of text, like and image; null means absent. Images that show it rank lower; none is removed."""
 
     weight: float = Field(
-        NOT_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="share of its cosine that lowers the score"
+        NOT_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="Share of the term's cosine that lowers the score."
     )
 
 
-class SearchBody(_Asked):
-    """What POST /search takes."""
+class SearchBody(ResultFields):
+    """Body of POST /search."""
 
-    model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # told, not checked: see _Text
+    model_config = ConfigDict(json_schema_extra=_REQUIRES_TERMS)
     terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
-    not_terms: list[NotTerm] = Field(
-        [],
-        alias="not",
-        max_length=MAX_TERMS,
-        description="terms that lower the rank of images that show them; no image is removed",
-    )
+    not_terms: list[NotTerm] = Field([], alias="not", max_length=MAX_TERMS, description=_NOT)
     filters: Filters = Filters()
-    k: int = Field(20, ge=1, le=MAX_HITS)
-    offset: int = Field(0, ge=0, le=MAX_REACH)
-    min_score: float | None = Field(None, ge=-100, le=100)
-    duplicates: Duplicates = "fold"
 
 
-class ExplanationParameters(_Asked):
-    """What GET /images/{id}/explanation takes; lists by repeating the parameter."""
+class ExplanationParameters(_TermParameters):
+    """Parameters of GET /images/{id}/explanation. Repeat a parameter for a list."""
 
-    q: list[_Text] = Field([], max_length=MAX_TERMS, description="texts, each a term")
-    like: list[str] = Field([], max_length=MAX_TERMS, description="ids of images of the index")
     kind: Literal["query", "attention"] = Field(
-        "query", description="what raises the score for the query, or the weights of the attention pooling"
+        "query", description="Regions that raise the score (query), or weights of the attention pooling (attention)."
     )
 
-    def values(self) -> dict[str, object]:
-        """The terms as Query.parse takes them."""
-        return {"terms": [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)]}
+    def query(self) -> Query | None:
+        """The query to explain; None for the attention pooling. Raises QueryError."""
+        return None if self.kind == "attention" else Query.of_terms(self._terms())
 
 
-class ExplanationBody(_Asked):
-    """What POST /images/{id}/explanation takes."""
+class ExplanationBody(Record):
+    """Body of POST /images/{id}/explanation."""
 
-    model_config = ConfigDict(json_schema_extra={"required": ["terms"]})  # described, not checked: see _Text
+    model_config = ConfigDict(json_schema_extra=_REQUIRES_TERMS)
     terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
 
 
-class LabelsBody(_Asked):
-    """What POST /labels takes: exactly one of id and image; null counts as left out."""
+class LabelsBody(Record):
+    """Body of POST /labels: exactly one of id and image; null means absent."""
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("id", "image"))
     id: _Identity | None = None
     image: _PartName | None = None
-    labels: list[_Text] = Field(min_length=1, max_length=MAX_LABELS, description="what the image may show")
+    labels: list[_Text] = Field(min_length=1, max_length=MAX_LABELS, description="Labels to compare.")

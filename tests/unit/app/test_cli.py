@@ -39,7 +39,7 @@ def test_help_lists_every_command_with_its_first_line():
     assert result.exit_code == 0
     for name in ("search", "data"):
         assert f"\n  {name} " in result.stdout
-    assert "Show the images that fit TEXT best" in result.stdout
+    assert "Find the images that best match a text or an image" in result.stdout
 
 
 def test_help_imports_nothing_heavy():

@@ -3,6 +3,14 @@
 import json
 import re
 
+import click
+
+from image_finder.components.app.commands.query_options import QUERY_FIELDS
+from image_finder.components.app.commands.search_command import search
+from image_finder.components.search.query import FilterFields, ResultFields
+
+LIMITS = ("minimum", "maximum", "maxItems", "enum", "anyOf", "type")
+
 
 def operations(document):
     for path, methods in document["paths"].items():
@@ -45,7 +53,22 @@ def test_uploads_are_described(api):
 
 def test_what_only_a_post_can_ask_is_told_where_one_would_look_for_it(api):
     told = api.get("/openapi.json").json()["paths"]["/api/v1/search"]["get"]["description"]
-    assert "Weights, uploaded images, and images that are not wanted go by POST." in told
+    assert "POST also takes weights, uploaded images and images in `not`." in told
+
+
+def test_command_line_and_http_offer_every_field_of_a_query_with_its_limits(api):
+    document = api.get("/openapi.json").json()["paths"]["/api/v1/search"]
+    body = document["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    posted = {**body, **body["filters"]["properties"]}
+    got = {each["name"]: each["schema"] for each in document["get"]["parameters"]}
+    options = {option.name: option for option in search.get_params(click.Context(search))}
+    assert set(QUERY_FIELDS) == {*FilterFields.model_fields, *ResultFields.model_fields} - {"offset"}  # --page instead
+    for name in QUERY_FIELDS:
+        parameter = got[{"folders": "folder", "cameras": "camera"}.get(name, name)]
+        assert {key: parameter.get(key) for key in LIMITS} == {key: posted[name].get(key) for key in LIMITS}, name
+        assert options[name].help == posted[name]["description"]
+    assert (options["k"].type.min, options["k"].type.max) == (got["k"]["minimum"], got["k"]["maximum"]) == (1, 500)
+    assert list(options["orientation"].type.choices) == got["orientation"]["anyOf"][0]["enum"]
 
 
 def test_the_limits_of_requests_are_told_with_their_numbers(api):

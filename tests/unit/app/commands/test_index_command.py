@@ -114,7 +114,7 @@ def test_faults_are_one_line(place, tmp_path, monkeypatch):
     for arguments, message in [
         (("index",), "the library has no folders yet"),
         (("index", tmp_path / "nowhere"), "no such folder"),
-        (("index", images), "this installation holds no starter model; name one with --bundle, or train one"),
+        (("index", images), "this installation has no starter model; name a model with --bundle, or train one"),
         (("index", images, "--bundle", tmp_path), "no bundle at"),
         (("index", "--forget", images), "is not a folder of this library"),
         (("info",), "nothing is published at|no index at"),
