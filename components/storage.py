@@ -10,10 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from image_finder.components.errors import StorageError
 from image_finder.components.temporaries import temporary_directory, temporary_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _CHUNK_BYTES = 1 << 20
 _SPACE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -170,6 +173,14 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write bytes to path through a temporary sibling and a rename. Raises StorageError."""
     with new_file(path) as stream:
         stream.write(content)
+
+
+def write_table_atomically(path: Path, table: "pa.Table") -> None:
+    """Write a table to path as Parquet, through a temporary sibling and a rename. Raises StorageError."""
+    import pyarrow.parquet as pq  # here, since most who import this module write no table
+
+    with new_file(path) as stream:
+        pq.write_table(table, stream)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.manifest import build_manifest, inspect_images
 from image_finder.components.configs import DatasetConfig
 from image_finder.components.demo.data_set import compose_demo

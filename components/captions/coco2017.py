@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from image_finder.components.captions.download import ImageRequest
 from image_finder.components.captions.file_names import plain_name
+from image_finder.components.captions.hub_table import read_hub, read_parquet
 from image_finder.components.errors import DataError
-from image_finder.components.storage import new_file, write_text_atomically
+from image_finder.components.storage import write_table_atomically, write_text_atomically
 from image_finder.components.text import one_line
 
 HUB_DATASET = "phiyodr/coco2017"
 REVISION_FILE = "huggingface/revision.txt"  # commit the tables of a folder come from
 Split = Literal["train", "validation"]
 _HUB_S = 20.0
+_OTHERWISE = "give a local copy of the table with --table"
 
 # https://huggingface.co/datasets/phiyodr/coco2017: one row an image, ids[i] is the caption id of captions[i].
 SCHEMA = pa.schema(
@@ -76,13 +77,14 @@ def read_table(
 
     table: local Parquet file with those columns; None: the hub at a commit, through its own cache. Raises DataError.
     """
-    raw = _read_hub(split, revision) if table is None else _read_parquet(table)
-    where = HUB_DATASET if table is None else str(table)
-    missing = [name for name in SCHEMA.names if name not in raw.column_names]
-    if missing:
-        raise DataError(f"{where} has no column {', '.join(missing)}; it must hold {', '.join(SCHEMA.names)}")
+    if table is None:
+        where = HUB_DATASET
+        raw = read_hub(HUB_DATASET, split, revision, SCHEMA.names, otherwise=_OTHERWISE)
+    else:
+        where = str(table)
+        raw = read_parquet(table, SCHEMA.names)
     try:
-        rows = _tidied(raw.select(SCHEMA.names), _folder_of(split)).cast(SCHEMA).sort_by("image_id")
+        rows = _tidied(raw, _folder_of(split)).cast(SCHEMA).sort_by("image_id")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{where} has a column of another type: {one_line(error)}; expected {SCHEMA.names}") from error
     _check_rows(rows, where)
@@ -99,7 +101,7 @@ def write_layouts(rows: pa.Table, root: Path, split: Split, *, revision: str | N
         write_text_atomically(root / REVISION_FILE, f"{revision}\n")
     table_path = root / "huggingface" / f"{split}.parquet"
     captions_path = root / "annotations" / f"captions_{_folder_of(split)}.json"
-    _write_parquet_atomically(table_path, rows)
+    write_table_atomically(table_path, rows)
     write_text_atomically(captions_path, json.dumps(to_coco_captions(rows), ensure_ascii=False))
     return table_path, captions_path
 
@@ -141,29 +143,8 @@ def _newest_revision() -> str:
     except (OSError, httpx.HTTPError) as error:
         raise DataError(
             f"cannot ask the Hugging Face hub for the newest commit of {HUB_DATASET}: {one_line(error)}; "
-            "check the network, or give a local copy of the table with --table"
+            f"check the network, or {_OTHERWISE}"
         ) from error
-
-
-def _read_hub(split: Split, revision: str | None) -> pa.Table:
-    import datasets  # 1.6 s, and of no use when the table is a local file
-
-    try:
-        loaded = datasets.load_dataset(HUB_DATASET, split=split, revision=revision)
-        table: pa.Table = loaded.with_format("arrow")[:]
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"cannot read the {split} split of {HUB_DATASET} from the Hugging Face hub: {one_line(error)}; "
-            "check the network, or give a local copy of the table with --table"
-        ) from error
-    return table
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"cannot read {path} as a Parquet table: {one_line(error)}") from error
 
 
 def _tidied(rows: pa.Table, folder: str) -> pa.Table:
@@ -188,11 +169,6 @@ def _check_rows(rows: pa.Table, where: str) -> None:
         if len(row["ids"]) != len(row["captions"]):
             counts = f"{len(row['ids'])} ids for {len(row['captions'])} captions"
             raise DataError(f"{where}: image {row['image_id']} has {counts}; repair the table")
-
-
-def _write_parquet_atomically(path: Path, rows: pa.Table) -> None:
-    with new_file(path) as stream:
-        pq.write_table(rows, stream)
 
 
 def _folder_of(split: Split) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from image_finder.components.captions.coco import PartFile, part_files
+from image_finder.components.captions.captions_table import PartFile, part_files
 from image_finder.components.captions.file_names import leads_out
 from image_finder.components.configs import DatasetConfig
 from image_finder.components.errors import ImageError
@@ -24,8 +24,8 @@ from image_finder.components.images.images import image_size, load_rgb, read_ima
 from image_finder.components.moments import is_exact, modified_ns
 from image_finder.components.records.base import PartName
 from image_finder.components.records.data import DatasetManifest
-from image_finder.components.storage import new_file, sha256_of_bytes, sha256_of_file, sha256_of_lines
-from image_finder.components.text import shown_path
+from image_finder.components.storage import sha256_of_bytes, sha256_of_file, sha256_of_lines, write_table_atomically
+from image_finder.components.text import one_line, shown_path
 
 logger = logging.getLogger(__name__)
 
@@ -205,8 +205,7 @@ def _read_cache(path: Path) -> dict[str, _Facts]:
             return {}
         columns = [table[field.name].to_pylist() for field in fields(_Facts)]
     except (pa.ArrowException, OSError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        logger.warning("%s is broken and will be made anew: %s", path, reason)
+        logger.warning("%s is damaged and will be rebuilt: %s", path, one_line(error))
         return {}
     return {row[0]: _Facts(*row) for row in zip(*columns, strict=True)}
 
@@ -215,5 +214,4 @@ def _write_cache(path: Path, facts: dict[str, _Facts]) -> None:
     entries = list(facts.values())
     columns = {field.name: [getattr(entry, field.name) for entry in entries] for field in fields(_Facts)}
     table = pa.table(columns).replace_schema_metadata({b"format_version": _CACHE_FORMAT})
-    with new_file(path) as stream:
-        pq.write_table(table, stream)
+    write_table_atomically(path, table)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.configs import DatasetConfig
 from image_finder.components.drift.sample import CaptionedFile, captioned_files

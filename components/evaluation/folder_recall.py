@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.captions.captioned import CaptionedImages
-from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.captions.manifest import build_manifest, inspect_images
 from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json

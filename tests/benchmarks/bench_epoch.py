@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from image_finder.components.captions.captioned import CaptionedImages
-from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.captions.manifest import inspect_images
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig

@@ -137,6 +137,6 @@ def test_search_and_the_api_answer_by_the_time_zone_of_the_machine(tmp_path, col
         ("Asia/Tokyo", {"camera.jpg", "file.png"}, "2024-07-01T00:30:00+09:00"),
         ("America/Los_Angeles", {"camera.jpg"}, "2024-06-30T08:30:00-07:00"),
     ]:
-        found = run("search", "red", "--since", "2024-07-01", "--all", "--json", zone=zone)["hits"]
+        found = run("search", "red", "--since", "2024-07-01", "--duplicates", "show", "--json", zone=zone)["hits"]
         assert {hit["name"] for hit in found} == names
         assert {hit["modified_at"] for hit in found} == {modified_at}

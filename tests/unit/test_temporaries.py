@@ -18,8 +18,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import pyarrow as pa
 from image_finder.components.app.api.thumbnails import _keep
-from image_finder.components.captions.coco2017 import _write_parquet_atomically
-from image_finder.components.storage import new_directory, write_bytes_atomically
+from image_finder.components.storage import new_directory, write_bytes_atomically, write_table_atomically
 from image_finder.components.temporaries import temporary_directory
 
 home, kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
@@ -27,7 +26,7 @@ table = pa.table({"x": list(range(1000))})
 
 def write_all():
     write_bytes_atomically(home / "CURRENT", bytes(100_000))
-    _write_parquet_atomically(home / "rows.parquet", table)
+    write_table_atomically(home / "rows.parquet", table)
     _keep(home / "thumbnails" / "ab" / "abcd.jpg", bytes(10_000))
     for name in ("bundle", "index"):
         with new_directory(home / name) as folder:
@@ -103,7 +102,7 @@ def test_a_directory_whose_writer_was_killed_between_two_renames_is_put_back(tmp
     program = """
 import os, signal, sys
 from pathlib import Path
-from image_finder.components.storage import new_directory, write_bytes_atomically
+from image_finder.components.storage import new_directory, write_bytes_atomically, write_table_atomically
 renames = []
 
 def kill(event, arguments):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.manifest import build_manifest, inspect_images, quick_fingerprint
 from image_finder.components.configs import DatasetConfig, PartConfig
 from image_finder.components.errors import StorageError
@@ -175,7 +175,7 @@ def test_broken_cache_is_made_anew(tmp_path, damage, caplog):
         cache.write_bytes(b"garbage" if damage == "garbage" else whole[:-10])
     pd.testing.assert_frame_equal(inspect_images(table_of("a.jpg"), tmp_path, cache_path=cache), first)
     assert pq.read_table(cache)["sha256"].to_pylist() == first["sha256"].tolist()
-    assert ("will be made anew" in caplog.text) == (damage != "other table")
+    assert ("will be rebuilt" in caplog.text) == (damage != "other table")
 
 
 def test_cache_that_cannot_be_written_is_a_storage_error(tmp_path):

@@ -140,7 +140,7 @@ def test_index_notes_damaged_ends_and_a_gallery_logs_them(tmp_path, monkeypatch,
         f"{images}/cut.jpg",
     ]
     assert any(line.startswith(f"  {images}/half.jpg: cannot be decoded: image file is truncated") for line in lines)
-    found = CliRunner().invoke(main, ["search", "lime", "--all", "--json"])
+    found = CliRunner().invoke(main, ["search", "lime", "--duplicates", "show", "--json"])
     assert {hit["name"] for hit in json.loads(found.stdout)["hits"]} == {"whole.png", "cut.jpg", "copy.jpg"}
     config = EmbeddingConfig(device="cpu", threads=1)
     cache = vector_cache(colour_bundle, tmp_path / "cache")

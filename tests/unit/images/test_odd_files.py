@@ -41,7 +41,9 @@ def run(*arguments, code=0):
 
 def hits(**options):
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    return {hit["name"]: hit for hit in run("search", "red", "-k", 50, "--all", "--json", *arguments)["hits"]}
+    return {
+        hit["name"]: hit for hit in run("search", "red", "-k", 50, "--duplicates", "show", "--json", *arguments)["hits"]
+    }
 
 
 def painted(paint, path, seconds, colour="red"):
@@ -106,7 +108,7 @@ def test_index_and_search_take_odd_names(place, paint, colour_bundle):
     (place / "broken\n\udcff.jpg").write_bytes(b"x")
     summary = run("index", place, "--bundle", colour_bundle.path, "--json")
     assert (summary["added"] + summary["copied"], len(summary["failed"])) == (len(NAMES), 1)
-    found = run("search", "red", "--all", "--json")["hits"]
+    found = run("search", "red", "--duplicates", "show", "--json")["hits"]
     assert {hit["uri"] for hit in found} == {
         os.fsencode(place / name).decode("utf-8", "backslashreplace") for name in NAMES
     }

@@ -80,20 +80,33 @@ def test_full_annotations_of_coco_val_give_the_images_that_are_there(shared_data
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
-        ("[]", "a list at the top"),
-        ("{}", "'images' must be a list"),
-        ('{"images": [3], "annotations": []}', "'images' must be a list"),
-        ('{"images": [{"id": "x", "file_name": "a"}], "annotations": []}', r"images\[0\] must have an integer id"),
-        ('{"images": [{"id": true, "file_name": "a"}], "annotations": []}', r"images\[0\] must have an integer id"),
+        ("{", "not valid JSON"),
+        ("[]", "expected an object with images and annotations, found a list"),
+        ("{}", "no key 'images', so this is no COCO captions file"),
+        ('{"images": 3, "annotations": []}', "'images' must be a list, found a int"),
+        ('{"images": [3], "annotations": []}', r"images\[0\] must be an object, found a int"),
+        (
+            '{"images": [{"id": "x", "file_name": "a"}], "annotations": []}',
+            r"images\[\].id: entry 0 must be int, found 'x'",
+        ),
+        (
+            '{"images": [{"id": true, "file_name": "a"}], "annotations": []}',
+            r"images\[\].id: entry 0 must be int, found True",
+        ),
         ('{"images": [{"id": 1, "file_name": "../a"}], "annotations": []}', "leaves the folder"),
         ('{"images": [{"id": 1, "file_name": "/a"}], "annotations": []}', "leaves the folder"),
         (
             '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}',
-            "image id 1 names two images",
+            r"1 image id \(1\) listed twice with different contents",
         ),
-        ('{"images": [], "annotations": [{"image_id": 7, "caption": "x"}]}', r"annotations\[0\].image_id 7 is not"),
-        ('{"images": [], "annotations": [{"image_id": 7, "caption": 1}]}', r"annotations\[0\] must have"),
+        (
+            '{"images": [], "annotations": [{"image_id": 7, "caption": "x"}]}',
+            r"1 of 1 captions point to 1 image id \(7\) not",
+        ),
+        (
+            '{"images": [], "annotations": [{"image_id": 7, "caption": 1}]}',
+            r"annotations\[\].caption: entry 0 must be str, found 1",
+        ),
         ('{"images": [{"id": 1, "file_name": "a"}], "annotations": []}', "no images in"),
     ],
 )
@@ -110,7 +123,7 @@ def test_missing_root_folder_and_annotations_are_named(tmp_path):
         read_gallery(GalleryConfig())
     with pytest.raises(DataError, match=r"no such folder: .*nowhere"):
         read_gallery(GalleryConfig(root=tmp_path, images="nowhere"))
-    with pytest.raises(DataError, match=r"absent\.json cannot be read"):
+    with pytest.raises(DataError, match=r"absent\.json: no such file; check the data set's root and annotations"):
         read_gallery(GalleryConfig(root=tmp_path, annotations="absent.json"))
     with pytest.raises(DataError, match="no images in"):
         read_gallery(GalleryConfig(root=tmp_path))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from image_finder.components.captions.coco import read_captions
+from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.manifest import build_manifest, inspect_images
 from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
 from image_finder.components.configs import DatasetConfig, PartConfig, ValidationConfig

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from image_finder.components.captions.coco import part_files, read_captions
+from image_finder.components.captions.captions_table import part_files, read_captions
 from image_finder.components.captions.splits import split_captions
 from image_finder.components.configs import DatasetConfig, SplitConfig
 from image_finder.components.errors import ConfigError, DataError
@@ -226,9 +226,7 @@ def test_an_ambiguous_file_name_is_an_error_with_the_file_it_is_in(tmp_path):
     for name in ("a.jpg", "A.jpg"):
         (tmp_path / "train2017" / name).write_bytes(b"x")
     config = coco_at(tmp_path, {"train": ([image(1, file_name="A.JPG")], [annotation(3, 1)])})
-    with pytest.raises(
-        DataError, match=r"train.json: images\[\].file_name: file name 'A.JPG' matches both 'A.jpg' and"
-    ):
+    with pytest.raises(DataError, match=r"train.json: file name 'A.JPG' matches both 'A.jpg' and"):
         read_captions(config)
 
 
@@ -301,7 +299,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 @pytest.mark.parametrize("layout", ["coco", "coco2017_table"])
 def test_missing_file_is_named(tmp_path, layout):
     config = shared_config(tmp_path, layout, {"train": "absent.file"})
-    with pytest.raises(DataError, match=r"absent\.file: no such file; is root right"):
+    with pytest.raises(DataError, match=r"absent\.file: no such file; check the data set's root"):
         read_captions(config)
 
 

@@ -1,0 +1,135 @@
+"""Annotations: images and captions of one file as checked columns; knows neither file formats nor image folders."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_finder.components.arrays import IntArray
+from image_finder.components.errors import DataError
+from image_finder.components.text import counted, shortened
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_IDS = 5
+_EXACT_FLOAT = 2.0**53  # up to it every integer is a float
+
+
+class ImageColumns(NamedTuple):
+    """Images, one a row: (n_images,) each. File names as annotated; 0 if a size or licence is unknown."""
+
+    ids: IntArray
+    file_names: list[str]
+    widths_px: IntArray
+    heights_px: IntArray
+    licenses: IntArray
+
+
+class CaptionColumns(NamedTuple):
+    """Captions, one a row: (n_captions,) each. "" for a caption that is null."""
+
+    image_ids: IntArray
+    ids: IntArray
+    texts: list[str]
+
+
+class Annotations(NamedTuple):
+    """Images, each once, and captions of these images. source: their file or split, for messages."""
+
+    source: str
+    images: ImageColumns
+    captions: CaptionColumns
+
+    @classmethod
+    def checked(cls, source: str, images: ImageColumns, captions: CaptionColumns) -> "Annotations":
+        """Drop images that are listed twice alike.
+
+        Raises DataError if an id is listed with different contents, or a caption belongs to no image.
+        """
+        rows = list(
+            zip(images.ids.tolist(), images.file_names, *(column.tolist() for column in images[2:]), strict=True)
+        )
+        first: dict[int, int] = {}
+        differing = [row[0] for n, row in enumerate(rows) if rows[first.setdefault(row[0], n)] != row]
+        if differing:
+            raise DataError(f"{source}: {counted_ids(differing)} listed twice with different contents")
+        if len(first) < len(rows):
+            kept = list(first.values())
+            ids, names, *numbers = images
+            images = ImageColumns(ids[kept], [names[row] for row in kept], *(column[kept] for column in numbers))
+        orphans = captions.image_ids[~np.isin(captions.image_ids, images.ids)]
+        if len(orphans):
+            n_captions = f"{len(orphans):,} of {len(captions.texts):,} captions"
+            raise DataError(f"{source}: {n_captions} point to {counted_ids(orphans)} not listed under images")
+        return cls(source, images, captions)
+
+
+def integers(values: Sequence[Any] | NDArray[Any], where: str) -> IntArray:
+    """Values as int64; integral floats (640.0) count as integers.
+
+    Raises DataError if any is no integer of 64 bits (NumPy would cut 1.5 and read "1" silently).
+    """
+    try:
+        array = np.asarray(values if len(values) else np.zeros(0, np.int64))
+    except (ValueError, OverflowError):
+        array = np.empty(len(values), object)
+    if array.dtype.kind == "f" and (np.abs(array) <= _EXACT_FLOAT).all() and (array == np.rint(array)).all():
+        array = array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or (array.dtype.kind == "u" and (array > 2**63 - 1).any()):
+        _refuse_first(values, int, where)
+    return array.astype(np.int64)
+
+
+def integers_or_zero(values: Iterable[Any], where: str) -> IntArray:
+    """As integers, with 0 for null."""
+    return integers([0 if value is None else value for value in values], where)
+
+
+def texts(values: list[Any], where: str) -> list[str]:
+    """The values, all of them texts. Raises DataError if one is no text, or cannot be stored as UTF-8."""
+    if not all(isinstance(value, str) for value in values):
+        _refuse_first(values, str, where)
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: a text holds half a surrogate pair ({error.reason}); mend the file") from error
+    return values
+
+
+def texts_or_empty(values: Iterable[Any], where: str) -> list[str]:
+    """As texts, with "" for null."""
+    return texts(["" if value is None else value for value in values], where)
+
+
+def licenses(values: Sequence[Any], where: str, known: dict[str, int]) -> IntArray:
+    """Ids of licences. A text is a known name (`known`: ids by name in lower case), a number, or unknown: 0, and logged."""
+    names = {value: value.strip().casefold() for value in values if isinstance(value, str)}
+    ids = {value: int(name) if name.isdecimal() else known.get(name, 0) for value, name in names.items()}
+    if unknown := sorted(value for value, number in ids.items() if number == 0 and names[value] not in {"", "0"}):
+        shown = shortened(unknown[0], 80)
+        logger.warning("%s: %r has no id in the list of licences and counts as unknown", where, shown)
+    return integers_or_zero([ids[value] if isinstance(value, str) else value for value in values], where)
+
+
+def counted_ids(ids: Iterable[Any]) -> str:
+    """The number of distinct image ids, with the first of them."""
+    distinct = sorted({int(value) for value in ids})
+    shown = ", ".join(map(str, distinct[:_SHOWN_IDS])) + (", ..." if len(distinct) > _SHOWN_IDS else "")
+    return f"{counted(len(distinct), 'image id')} ({shown})"
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first twelve names in alphabetical order, for a message."""
+    return ", ".join(sorted(names)[:12]) or "nothing"
+
+
+def _refuse_first(values: Iterable[Any], expected: type, where: str) -> NoReturn:
+    for position, value in enumerate(values):
+        if expected is int and isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_FLOAT:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (expected, np.integer) if expected is int else expected):
+            found = shortened(repr(value), 80)
+            raise DataError(f"{where}: entry {position} must be {expected.__name__}, found {found}")
+    raise DataError(f"{where}: a value does not fit into 64 bits")
