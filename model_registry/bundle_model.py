@@ -59,12 +59,13 @@ class BundleModel(PythonModel):
                 raise QueryError(f"row {row} needs one of {', '.join(_COLUMNS)}, got {found}")
         vectors = np.empty((len(table), self._encoder.embedding_dim), np.float32)
         text_rows = [row for row, text in enumerate(texts) if text is not None]
-        if text_rows:
-            vectors[text_rows] = self._encoder.encode_text([str(texts[row]) for row in text_rows])
-        for row, (image, path) in enumerate(zip(images, paths, strict=True)):
-            if image is not None or path is not None:
-                source = _bytes_of(image, row) if path is None else self._file_of(str(path), row)
-                vectors[row] = self._encoder.encode_image(self._encoder.preprocess.load(source)[None])[0]
+        vectors[text_rows] = self._encoder.encode_text([str(texts[row]) for row in text_rows])
+        image_rows = [row for row, text in enumerate(texts) if text is None]
+        sources = (
+            _bytes_of(images[row], row) if paths[row] is None else self._file_of(str(paths[row]), row)
+            for row in image_rows
+        )
+        vectors[image_rows] = self._encoder.encode_image(self._encoder.preprocess.load(source) for source in sources)
         return vectors
 
     def _file_of(self, path: str, row: int) -> Path:

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: device, threads and quietness in one place; knows nothing of what a graph computes."""
+"""ONNX Runtime sessions: device, threads and log level; knows nothing of what a graph computes."""
 
 import os
 from pathlib import Path
@@ -13,11 +13,11 @@ Device = Literal["auto", "cpu", "cuda"]
 _ERRORS_ONLY = 3
 _MOST_RUNS = 8
 _IMAGES_A_CALL = 8  # their activations still fit into a core's cache
-_ANY_NUMBER = 1 << 20
+_IMAGES_A_GPU_CALL = 256  # bounds memory; callers mostly pass fewer
 
 
 class Lanes(NamedTuple):
-    """How images are spread: `runs` batches at a time, each on `threads` threads, `images` a call."""
+    """Division of threads: `runs` batches at a time, each on `threads` threads, `images` per call."""
 
     runs: int
     threads: int
@@ -25,29 +25,28 @@ class Lanes(NamedTuple):
 
 
 def throughput_lanes(device: Device = "auto", threads: int = 0) -> Lanes:
-    """Divide threads (0: one a core) for the most images a second.
+    """Divide threads (0: one per core) for the most images per second.
 
-    On two cores two runs of one thread and 8 images each did 195 images/s, one run of two threads and 32 did 178.
-    A GPU is fed by one run at a time, of whatever comes. Raises ConfigError.
+    On two cores, two runs of one thread and 8 images each reached 195 images/s, one run of two threads and 32 images 178.
+    On a GPU one run at a time is fastest. Raises ConfigError.
     """
     total = threads or len(os.sched_getaffinity(0))
     if _providers(device)[0] == "CUDAExecutionProvider":
-        return Lanes(1, total, _ANY_NUMBER)
+        return Lanes(1, total, _IMAGES_A_GPU_CALL)
     runs = max(number for number in range(1, _MOST_RUNS + 1) if total % number == 0)
     return Lanes(runs, total // runs, _IMAGES_A_CALL)
 
 
 def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> ort.InferenceSession:
-    """Open a graph. threads: 0 takes one a core that this process may use. Raises BundleError, ConfigError."""
+    """Open a graph. threads: 0 takes one per core available to this process. Raises BundleError, ConfigError."""
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # Threads that wait in a loop for the next call hold the cores that the pass over the vectors, the decoders and other
-    # programs need now.
+    # Spinning threads would occupy the cores that the pass over the vectors, the decoders and other programs need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(model), options, providers=_providers(device))
-    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+    except Exception as error:  # onnxruntime's exceptions have no other common base
         if isinstance(error, ConfigError):
             raise
         raise BundleError(f"cannot open ONNX graph {model}: {one_line(error)}; restore or export it again") from error
@@ -62,7 +61,7 @@ def _providers(device: Device) -> list[str]:
     available = ort.get_available_providers()
     if device == "cuda" and "CUDAExecutionProvider" not in available:
         raise ConfigError(
-            f"device: cuda was asked for, ONNX Runtime offers {', '.join(available)}; install onnxruntime-gpu or use cpu"
+            f"device is cuda, ONNX Runtime offers {', '.join(available)}; install onnxruntime-gpu or use cpu"
         )
     if device == "cpu" or "CUDAExecutionProvider" not in available or not _gpu_present():
         return ["CPUExecutionProvider"]
@@ -70,5 +69,5 @@ def _providers(device: Device) -> list[str]:
 
 
 def _gpu_present() -> bool:
-    # onnxruntime-gpu lists CUDA on machines that have no device and then logs an error for each session.
+    # onnxruntime-gpu lists CUDA on machines without a device and then logs an error for each session.
     return Path("/proc/driver/nvidia/version").exists()

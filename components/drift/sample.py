@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
-from image_finder.components.bundle.onnx_session import throughput_lanes
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
 from image_finder.components.drift.caption_words import ImageWords, image_words
 from image_finder.components.features.content_cache import ContentCache
@@ -140,11 +139,8 @@ class Sampler:
                 yield file
 
     def _encode(self, paths: Sequence[Path]) -> ImageKeys:
-        lanes = throughput_lanes(self._embedding.device, self._embedding.threads)
-
         def infer(pixels: Pixels) -> NDArray[np.float32]:
-            calls = range(0, len(pixels), lanes.images)
-            vectors = np.concatenate([self._encoder.encode_image(pixels[at : at + lanes.images]) for at in calls])
+            vectors = self._encoder.encode_image(pixels)
             brightness = pixels.mean(axis=(1, 2), dtype=np.float32) @ _LUMA
             return np.concatenate([vectors, brightness[:, None]], axis=1)[:, None, :]
 
@@ -155,7 +151,7 @@ class Sampler:
             self._cache,
             batch=self._embedding.batch_images,
             decode_threads=self._embedding.decode_threads,
-            infer_threads=lanes.runs,
+            infer_threads=self._encoder.lanes.runs,
             title="drift" if self._progress else "",
         )
 

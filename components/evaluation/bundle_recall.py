@@ -6,7 +6,6 @@ Challenger and champion are measured by this one function on the same table, so 
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.bundle.onnx_session import device_of
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig
-from image_finder.components.images.preprocess import Pixels
 from image_finder.components.metrics.comparison import MeasuredBundle
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import report_ranks
@@ -26,7 +24,6 @@ from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.storage import sha256_of_bytes
 
-_BATCH_IMAGES = 32
 _TIMED = 25  # single encodings; their median moves little when another program takes the machine for a moment
 _MB = 1e6
 
@@ -63,26 +60,12 @@ def measure_bundle(
 
 
 def image_vectors(encoder: OnnxEncoder, paths: Sequence[Path]) -> Vectors:
-    """Vectors of the images; while a batch is encoded the next one is decoded."""
-    starts = range(0, len(paths), _BATCH_IMAGES)
-    with ThreadPoolExecutor(1) as decoder:
-        batches = [paths[start : start + _BATCH_IMAGES] for start in starts]
-        ahead = decoder.submit(_pixels, encoder, batches[0])
-        vectors = []
-        for following in [*batches[1:], None]:
-            pixels = ahead.result()
-            if following is not None:
-                ahead = decoder.submit(_pixels, encoder, following)
-            vectors.append(encoder.encode_image(pixels))
-    return np.concatenate(vectors)
-
-
-def _pixels(encoder: OnnxEncoder, paths: Sequence[Path]) -> Pixels:
-    return np.stack([encoder.preprocess.load(path) for path in paths])
+    """Vectors of images; a batch is decoded while the one before is encoded."""
+    return encoder.encode_image(encoder.preprocess.load(path) for path in paths)
 
 
 def _time_images(encoder: OnnxEncoder, paths: Sequence[Path]) -> float:
-    pixels = _pixels(encoder, [paths[row] for row in _sample(len(paths))])
+    pixels = np.stack([encoder.preprocess.load(paths[row]) for row in _sample(len(paths))])
     return _median_ms(lambda row: encoder.encode_image(pixels[row][None]), len(pixels))
 
 

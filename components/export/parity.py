@@ -59,7 +59,7 @@ def measure_parity(checkpoint: Checkpoint, bundle: Bundle, data: CaptionedImages
         cases += _compare_texts(assembled, encoder, name, texts)
 
     torch_texts = _in_batches(lambda part: _torch_texts(assembled, captions[part]), len(captions), _REFERENCE_BATCH)
-    onnx_texts = _in_batches(lambda part: encoder.encode_text(captions[part]), len(captions), _REFERENCE_BATCH)
+    onnx_texts = encoder.encode_text(captions)
     owners = np.searchsorted(ids, of_images["image_id"].to_numpy())
     recalls = _recall(torch_images, torch_texts, owners), _recall(onnx_images, onnx_texts, owners)
     return _judge(cases, recalls, len(paths), config, text_int8=bundle.manifest.text_quantised)

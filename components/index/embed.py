@@ -18,6 +18,7 @@ from image_finder.components.errors import ConfigError, DataError, ImageError, Q
 from image_finder.components.features.image_features import unreadable
 from image_finder.components.images.exif import ImageFacts, image_facts
 from image_finder.components.images.image_folder import ImageFolder
+from image_finder.components.images.preprocess import Pixels
 from image_finder.components.index.duplicates import Hashes
 from image_finder.components.index.gallery import Gallery, GalleryItem
 from image_finder.components.index.index import (
@@ -207,8 +208,7 @@ def _self_check(
     n_images = min(config.self_check_images, len(items))
     sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(len(items), n_images, replace=False))
     encoder = OnnxEncoder(bundle, device=config.device, threads=config.threads)
-    batches = [sample[start : start + config.batch_images] for start in range(0, n_images, config.batch_images)]
-    queries = np.concatenate([_embed_afresh(encoder, folder, [items[row].path for row in batch]) for batch in batches])
+    queries = encoder.encode_image(_pixels(encoder, folder, items[row].path) for row in sample)
     near = index.search(queries, _CHECK_K)
     # The image itself, or one of equal content or vector: then its own score equals the best one.
     own = np.einsum("ij,ij->i", queries, index.vectors[sample], dtype=np.float64)
@@ -223,15 +223,12 @@ def _self_check(
     return SelfCheck(n_images=n_images, found_themselves_first=n_images, recall_at_10=recall)
 
 
-def _embed_afresh(encoder: OnnxEncoder, folder: ImageFolder, paths: Sequence[Path]) -> Vectors:
-    pixels = []
-    for path in paths:
-        try:
-            pixels.append(encoder.preprocess.load(folder.read(path)))
-        except (ImageError, OSError) as error:
-            place = folder.shown(path)
-            raise DataError(f"{place} changed while it was being embedded: {_reason(error)}; run again") from error
-    return encoder.encode_image(np.stack(pixels))
+def _pixels(encoder: OnnxEncoder, folder: ImageFolder, path: Path) -> Pixels:
+    try:
+        return encoder.preprocess.load(folder.read(path))
+    except (ImageError, OSError) as error:
+        place = folder.shown(path)
+        raise DataError(f"{place} changed while it was being embedded: {_reason(error)}; run again") from error
 
 
 def _reason(error: ImageError | OSError) -> str:

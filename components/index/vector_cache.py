@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
-from image_finder.components.bundle.onnx_session import Lanes, throughput_lanes
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.image_features import Entries, ImageKeys, Infer, OnImage, ReadFile, cache_images
@@ -57,16 +56,15 @@ def cache_vectors(
     progress bar, empty for none; on_image, read: see `cache_images`. cut: takes a note by content for each JPEG
     whose end is missing, before on_image is called for it; None: they are logged in one line. Raises StorageError.
     """
-    lanes = throughput_lanes(config.device, config.threads)
     notes = {} if cut is None else cut
     found = cache_images(
         paths,
         _Noting(encoder.preprocess, notes),
-        _rows_of(encoder, lanes),
+        _rows_of(encoder),
         cache,
         batch=config.batch_images,
         decode_threads=config.decode_threads,
-        infer_threads=lanes.runs,
+        infer_threads=encoder.lanes.runs,
         title=title,
         on_image=on_image,
         read=read,
@@ -89,31 +87,19 @@ class _Noting:
         return self._preprocess.load(source, on_cut=lambda note: self._notes.update({sha256_of_bytes(source): note}))
 
 
-def _rows_of(encoder: OnnxEncoder, lanes: Lanes) -> Infer:
-    """What turns pixels (n, px, px, 3) into rows (n, 1, dim + 4). An image's row does not depend on its companions."""
+def _rows_of(encoder: OnnxEncoder) -> Infer:
+    """A function from pixels (n, px, px, 3) to rows (n, 1, dim + 4)."""
 
     def infer(pixels: Pixels) -> NDArray[np.float32]:
-        calls = range(0, len(pixels), lanes.images)
-        vectors = np.concatenate([_encoded(encoder, pixels[at : at + lanes.images]) for at in calls])
         hashes = np.array([difference_hash(each) for each in pixels], np.uint64)
-        return np.concatenate([vectors, _as_columns(hashes)], axis=1)[:, None, :]
+        return np.concatenate([encoder.encode_image(pixels), _as_columns(hashes)], axis=1)[:, None, :]
 
     return infer
 
 
-def _encoded(encoder: OnnxEncoder, pixels: Pixels) -> Vectors:
-    """Vectors of the images of one call, to the bit the same in whatever company on one thread.
-
-    ONNX Runtime takes another way through the products of a call of one image: its vector is off by up to 6e-8.
-    """
-    if len(pixels) == 1:
-        return encoder.encode_image(np.repeat(pixels, 2, axis=0))[:1]
-    return encoder.encode_image(pixels)
-
-
 def throughput_encoder(bundle: Bundle, config: EmbeddingConfig) -> OnnxEncoder:
-    """An encoder for `cache_vectors`: several calls at a time share the threads. Raises ConfigError."""
-    return OnnxEncoder(bundle, device=config.device, threads=throughput_lanes(config.device, config.threads).threads)
+    """An encoder for `cache_vectors`."""
+    return OnnxEncoder(bundle, device=config.device, threads=config.threads, throughput=True)
 
 
 def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, Hashes]:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from image_finder.components import cancellation
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.images.preprocess import Pixels
@@ -22,7 +21,6 @@ _REGIONS = GRID * GRID
 _RUNS = 60  # 59, one less, is prime and 3 modulo 4, so that its quadratic residues make the design
 _LEAST = 0.005  # cosine: a region that adds less changes no order of hits
 _ERRORS = 2  # standard errors that a contribution must exceed to count
-_BATCH = 15  # images at a time: bounds memory, and how long a call runs on after it is cancelled
 
 
 class Contributions(NamedTuple):
@@ -52,17 +50,13 @@ class Contributions(NamedTuple):
 def contributions(encoder: OnnxEncoder, pixels: Pixels, query: Vectors) -> Contributions:
     """Contributions of an image's regions to its cosine with a query, while another half of the image is hidden.
 
-    pixels: (px, px, 3) uint8 as the model reads them. query: (dim,) unit float32. It can be cancelled before each batch
-    (image_finder.components.cancellation).
+    pixels: (px, px, 3) uint8, preprocessed; query: (dim,) unit float32. Can be cancelled, see components/cancellation.py.
     """
     region = np.arange(len(pixels)) * GRID // len(pixels)
     mean_colour = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)  # a blur would leave "red" or "snow" in sight
-    scores = np.empty(_RUNS, np.float64)
-    for start in range(0, _RUNS, _BATCH):
-        cancellation.checkpoint()
-        hidden = _DESIGN[start : start + _BATCH, :_REGIONS].reshape(-1, GRID, GRID)
-        masks = hidden[:, region[:, None], region[None, :], None]
-        scores[start : start + _BATCH] = encoder.encode_image(np.where(masks, mean_colour, pixels)) @ query
+    hidden = _DESIGN[:, :_REGIONS].reshape(-1, GRID, GRID)
+    masks = hidden[:, region[:, None], region[None, :], None]
+    scores = (encoder.encode_image(np.where(masks, mean_colour, pixels)) @ query).astype(np.float64)
     effects = (1.0 - 2.0 * _DESIGN).T @ scores / (_RUNS / 2)
     noise = float(np.sqrt(np.mean(np.square(effects[_REGIONS:]))))
     return Contributions(effects[:_REGIONS].reshape(GRID, GRID).astype(np.float32), noise)

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from image_finder.components.search.labels import LabelScore
 
 _INDEX_FOLDER = "index"
-_IMAGES_A_CALL = 16
 _OPENING_TRIES = 3  # a writer that publishes twice while a generation is being opened takes it away
 _RETRY_S = 10.0  # opening hashes the whole index: one that is damaged is not for every tick of a server
 
@@ -107,11 +106,7 @@ class Finder:
     def encode_images(self, images: Sequence[ImageSource]) -> Vectors:
         """Unit vectors of images as the index holds them: (n, dim) float32. Raises ImageError."""
         encoder = self.engine.encoder
-        vectors = [np.empty((0, encoder.embedding_dim), np.float32)]
-        for start in range(0, len(images), _IMAGES_A_CALL):
-            pixels = [_pixels(encoder, each) for each in images[start : start + _IMAGES_A_CALL]]
-            vectors.append(encoder.encode_image(np.stack(pixels)))
-        return np.concatenate(vectors)
+        return encoder.encode_image(_pixels(encoder, each) for each in images)
 
     def classify(self, image: ImageSource | str, labels: Sequence[str]) -> "list[LabelScore]":
         """How well each of some labels fits an image, or the image with an id. Raises QueryError, ImageError."""

@@ -29,7 +29,6 @@ NOUNS = (
     "a dog,a cat,a clock,a bus,a train,a horse,a pizza,a boat,an umbrella,a toilet,a giraffe,an elephant,a surfboard,a bed,"
     "a bicycle,a bird,a kite,a laptop,a cake,a truck,a bear,a bench,a baby,a bottle,a motorcycle,a sheep,a zebra,a ball"
 )
-_BATCH = 16
 _SQUARES = 8  # a side, of the random quarters
 
 
@@ -85,9 +84,7 @@ def costs(encoder: OnnxEncoder, pixels: np.ndarray, query: np.ndarray, rng: np.r
         for key, mask in masks.items()
     }
     images = [pixels, *hidden.values()]
-    scores = np.concatenate(
-        [encoder.encode_image(np.stack(images[at : at + _BATCH])) @ query for at in range(0, len(images), _BATCH)]
-    )
+    scores = encoder.encode_image(images) @ query
     return {"coloured": found.peak > 0, **dict(zip(hidden, scores[0] - scores[1:], strict=True))}
 
 

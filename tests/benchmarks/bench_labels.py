@@ -27,7 +27,6 @@ WORDS = (
     "airplane,baseball,bear,beach,bed,bicycle,bird,boat,bus,cake,cat,clock,cow,dog,elephant,giraffe,horse,kitchen,"
     "motorcycle,pizza,sheep,skateboard,snow,surfboard,tennis,toilet,train,truck,umbrella,zebra"
 )
-_BATCH = 32
 
 
 def word_of(captions: tuple[str, ...], words: list[str]) -> str | None:
@@ -50,12 +49,7 @@ def main() -> None:
     images = [(gallery.file_of(item), word_of(item.captions, words)) for item in gallery.items]
     labelled = [(path, word) for path, word in images if word is not None]
     encoder = OnnxEncoder(Bundle.open(options.bundle), device="cpu")
-    vectors = np.concatenate(
-        [
-            encoder.encode_image(np.stack([encoder.preprocess.load(path) for path, _ in labelled[at : at + _BATCH]]))
-            for at in range(0, len(labelled), _BATCH)
-        ]
-    )
+    vectors = encoder.encode_image(encoder.preprocess.load(path) for path, _ in labelled)
     counts = Counter(word for _, word in labelled)
     measured: dict[str, object] = {
         "images": len(labelled),

@@ -102,8 +102,6 @@ def _bundle(path: Path | None) -> "Bundle":
 
 def _answers(bundle: "Bundle", images: tuple[Path, ...], labels: list[str]) -> Iterator["Answer"]:
     """Answers in the order of images, one batch in memory at a time."""
-    import numpy as np
-
     from image_finder.components.bundle.encoder import OnnxEncoder
     from image_finder.components.errors import ImageError
     from image_finder.components.search.labels import Labels
@@ -118,7 +116,7 @@ def _answers(bundle: "Bundle", images: tuple[Path, ...], labels: list[str]) -> I
                 pixels.append(encoder.preprocess.load(path))
             except ImageError as error:
                 faults[position] = visible(str(error))
-        scored = iter(known.score(encoder.encode_image(np.stack(pixels))) if pixels else [])
+        scored = iter(known.score(encoder.encode_image(pixels)))
         for position, path in enumerate(batch):
             yield path, faults[position] if position in faults else next(scored)
 

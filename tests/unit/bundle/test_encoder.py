@@ -4,7 +4,7 @@ import pytest
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.bundle.onnx_session import open_session
-from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.errors import BundleError, ConfigError, ImageError
 
 
 def test_words_and_images_of_one_colour_meet(colour_bundle):
@@ -25,6 +25,45 @@ def test_rows_do_not_depend_on_their_batch_nor_on_padding(colour_bundle):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     alone = np.concatenate([encoder.encode_image(image[None]) for image in pixels])
     np.testing.assert_allclose(encoder.encode_image(pixels), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 2, 8, 9, 17, 40])
+def test_any_number_of_images_is_encoded_a_few_at_a_time(colour_bundle, monkeypatch, n_images):
+    encoder = OnnxEncoder(colour_bundle, device="cpu", throughput=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (n_images, 8, 8, 3), dtype=np.uint8)
+    alone = [encoder.encode_image(image[None])[0] for image in pixels]
+    sizes = []
+    encode = encoder._encode_batch
+    monkeypatch.setattr(encoder, "_encode_batch", lambda batch: sizes.append(len(batch)) or encode(batch))
+    for images in (pixels, list(pixels), (image for image in pixels)):
+        np.testing.assert_array_equal(encoder.encode_image(images), np.reshape(alone, (n_images, 3)))
+    assert (sum(sizes), max(sizes, default=0)) == (3 * n_images, min(n_images, 8))
+
+
+def test_images_are_read_one_batch_ahead(colour_bundle, monkeypatch):
+    encoder = OnnxEncoder(colour_bundle, device="cpu")
+    n_read, n_encoded = [], []
+
+    def images():
+        for number in range(40):
+            n_read.append(number)
+            yield np.full((8, 8, 3), number, np.uint8)
+
+    encode = encoder._encode_batch
+
+    def encode_batch(batch):
+        assert len(n_read) <= len(n_encoded) + 2 * 8
+        n_encoded.extend(batch)
+        return encode(batch)
+
+    monkeypatch.setattr(encoder, "_encode_batch", encode_batch)
+    assert encoder.encode_image(images()).shape == (40, 3)
+
+
+def test_an_image_that_cannot_be_read_ends_the_encoding_with_its_error(colour_bundle):
+    encoder = OnnxEncoder(colour_bundle, device="cpu")
+    with pytest.raises(ImageError):
+        encoder.encode_image(encoder.preprocess.load(data) for data in (b"", b""))
 
 
 def test_texts_beyond_the_limit_are_cut_there(colour_bundle):

@@ -243,7 +243,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_index(colour_bundle, folder,
     assert done.stderr.count("\n") == 1
     assert hash_directory(tmp_path / "index") == before
     assert old.manifest.count == 30
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "index", "images"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "images", "index"]
 
 
 def test_damaged_cached_vectors_do_not_become_an_index(colour_bundle, folder, tmp_path):

@@ -29,18 +29,6 @@ RED[5:, 1:3] = True
 BLUE[:2, 5:] = True
 
 
-class Counted:
-    """An encoder that notes how many images each call had."""
-
-    def __init__(self, encoder):
-        self._encoder = encoder
-        self.calls = []
-
-    def encode_image(self, pixels):
-        self.calls.append(len(pixels))
-        return self._encoder.encode_image(pixels)
-
-
 @pytest.mark.parametrize(("text", "marked", "opposed"), [("red", RED, BLUE), ("blue", BLUE, RED)])
 def test_each_query_marks_its_own_region_and_nothing_else(encoder, corners, text, marked, opposed):
     found = contributions(encoder, corners, encoder.encode_text([text])[0])
@@ -70,14 +58,22 @@ def test_a_plain_image_has_no_region_that_raises_its_score(encoder, ground):
     assert (found.peak, found.shares.max()) == (0, 0)
 
 
-def test_images_are_encoded_a_few_at_a_time_until_nobody_waits(encoder, corners):
-    counted = Counted(encoder)
-    contributions(counted, corners, encoder.encode_text(["red"])[0])
-    assert (sum(counted.calls), max(counted.calls)) == (60, 15)
-    counted = Counted(encoder)
-    with pytest.raises(cancellation.Cancelled), cancellation.cancellable(lambda: len(counted.calls) == 2):
-        contributions(counted, corners, np.ones(3, np.float32))
-    assert counted.calls == [15, 15]
+def test_images_are_encoded_a_few_at_a_time_until_the_computation_is_cancelled(encoder, corners, monkeypatch):
+    sizes = []
+    encode = encoder._encode_batch
+
+    def encode_batch(pixels):
+        vectors = encode(pixels)
+        sizes.append(len(pixels))
+        return vectors
+
+    monkeypatch.setattr(encoder, "_encode_batch", encode_batch)
+    contributions(encoder, corners, encoder.encode_text(["red"])[0])
+    assert (sum(sizes), max(sizes)) == (60, 8)
+    sizes.clear()
+    with pytest.raises(cancellation.Cancelled), cancellation.cancellable(lambda: len(sizes) == 2):
+        contributions(encoder, corners, np.ones(3, np.float32))
+    assert sizes == [8, 8]
 
 
 def test_shares_are_what_exceeds_two_standard_errors():

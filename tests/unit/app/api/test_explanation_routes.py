@@ -108,22 +108,22 @@ def test_an_overlay_that_the_client_has_is_not_sent_again(halves):
 
 
 class Watched:
-    """Encodes images as the encoder does; counts the calls, and holds each until it is let go."""
+    """Encodes images as the encoder does; counts the batches, and holds each until it is released."""
 
     def __init__(self, encoder, monkeypatch):
         self.calls = 0
         self.began, self.free = threading.Semaphore(0), threading.Semaphore(0)
         self.held = False
-        encode = encoder.encode_image
+        encode = encoder._encode_batch
 
-        def encode_image(pixels):
+        def encode_batch(pixels):
             self.calls += 1
             self.began.release()
             if self.held:
                 assert self.free.acquire(timeout=20)
             return encode(pixels)
 
-        monkeypatch.setattr(encoder, "encode_image", encode_image)
+        monkeypatch.setattr(encoder, "_encode_batch", encode_batch)
 
 
 @pytest.fixture
