@@ -5,11 +5,10 @@ from typing import Annotated
 import pandas as pd
 from zenml import log_metadata, step
 
-from image_finder.components.captions.captions_table import read_captions
-from image_finder.components.captions.manifest import build_manifest, inspect_images
 from image_finder.components.configs import DatasetConfig
 from image_finder.components.demo.data_set import compose_demo
 from image_finder.components.records.data import DatasetManifest
+from image_finder.components.validation.check import ingest
 from image_finder.steps._cache import CODE_AWARE
 from image_finder.steps._workspace import cache_dir
 
@@ -28,10 +27,7 @@ def ingest_captions(
     """
     if dataset.layout == "demo" and dataset.root is not None:
         compose_demo(dataset.root, n_images=dataset.demo_images, seed=dataset.demo_seed)
-    captions = read_captions(dataset)
-    root = dataset.root or cache_dir() / "images"
-    facts = cache_dir() / "images" / f"{dataset.name}.parquet"
-    images = inspect_images(captions, root, cache_path=facts, progress=True)
-    manifest = build_manifest(captions, images, dataset)
+    folder = cache_dir() / "images"
+    captions, images, manifest = ingest(dataset, dataset.root or folder, cache_path=folder / f"{dataset.name}.parquet")
     log_metadata({"data_version": manifest.version, "images": manifest.n_images, "captions": manifest.n_captions})
     return captions, images, manifest

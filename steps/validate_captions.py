@@ -9,8 +9,8 @@ from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.configs import TextTowerConfig, ValidationConfig
 from image_finder.components.encoders.weights import load_tokenizer_json
 from image_finder.components.records.data import DatasetManifest, ValidationReport
-from image_finder.components.validation.expectations import report_html
-from image_finder.components.validation.expectations import validate_captions as validate
+from image_finder.components.validation.check import IngestedData, validate
+from image_finder.components.validation.report_page import report_html
 from image_finder.model_registry import tracking
 from image_finder.steps._cache import CODE_AWARE
 from image_finder.steps._previous import previous_manifest
@@ -26,14 +26,7 @@ def validate_captions(
 ) -> Annotated[ValidationReport, "validation_report"]:
     """Hold the data against the expectations and against the previous version; a gate of its own decides."""
     tokenizer = Tokenizer(load_tokenizer_json(text), text.max_tokens)
-    report = validate(
-        captions,
-        images,
-        manifest,
-        config,
-        token_counts=tokenizer.count(captions["caption"].tolist()),
-        previous=previous_manifest(manifest),
-    )
+    report = validate(IngestedData(captions, images, manifest), config, tokenizer, previous_manifest(manifest))
     tracking.log_data(manifest)
     tracking.log_record(report, "reports/validation.json")
     tracking.log_page(report_html(report), "reports/validation.html")

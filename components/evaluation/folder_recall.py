@@ -5,20 +5,17 @@ from typing import NamedTuple
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.captions.captioned import CaptionedImages
-from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.layout import detect_layout
-from image_finder.components.captions.manifest import build_manifest, inspect_images
-from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
 from image_finder.components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
 from image_finder.components.errors import DataError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.records.base import PartName
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.records.retrieval import EvaluatedOn
-from image_finder.components.validation.expectations import valid_captions, validate_captions
+from image_finder.components.validation.check import check_folder
+from image_finder.components.validation.expectations import valid_captions
 
 _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first
-_MAX_TOKENS = 64  # counting is not cut by it
 
 
 class FolderMeasurement(NamedTuple):
@@ -58,19 +55,15 @@ def read_part(root: Path, part: PartName | None) -> CaptionedPart:
     """Read, look at and validate one part of a folder of captioned images, as measure_on_folder says."""
     dataset = _only(detect_layout(root), part)
     name = next(iter(dataset.parts))
-    captions = read_captions(dataset)
-    images = inspect_images(captions, root, progress=True)
-    manifest = build_manifest(captions, images, dataset)
-    counts = Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS).count(captions["caption"].tolist())
-    report = validate_captions(captions, images, manifest, ValidationConfig(), token_counts=counts)
-    kept = valid_captions(captions, report)
+    data, report = check_folder(dataset, root, ValidationConfig())
+    kept = valid_captions(data.captions, report)
     if kept.empty:
         raise DataError(
-            f"none of the {len(captions):,} captions of part '{name}' in {root} can be used: "
+            f"none of the {len(data.captions):,} captions of part '{name}' in {root} can be used: "
             "`image-finder data check` tells why"
         )
-    identity = EvaluatedOn(dataset=dataset.name, data_version=manifest.version, split=name)
-    return CaptionedPart(CaptionedImages(kept, images, root), identity, len(captions))
+    identity = EvaluatedOn(dataset=dataset.name, data_version=data.manifest.version, split=name)
+    return CaptionedPart(CaptionedImages(kept, data.images, root), identity, len(data.captions))
 
 
 def _only(dataset: DatasetConfig, part: PartName | None) -> DatasetConfig:

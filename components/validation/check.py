@@ -1,28 +1,45 @@
-"""Data check: a folder of captioned images to its validation report, the way a training sees it."""
+"""Check of a data set: reads the captions, inspects the images, validates both; shared by training, check and measurement."""
 
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
 
 from image_finder.components.captions.captions_table import read_captions
-from image_finder.components.captions.layout import detect_layout
-from image_finder.components.captions.manifest import build_manifest, inspect_images
+from image_finder.components.captions.inspection import inspect_images
+from image_finder.components.captions.manifest import build_manifest
 from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
-from image_finder.components.configs import ValidationConfig
-from image_finder.components.records.data import ValidationReport
+from image_finder.components.configs import DatasetConfig, ValidationConfig
+from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.validation.expectations import validate_captions
 
-_MAX_TOKENS = 64  # of the packaged text tower; counting is not cut by it
+_MAX_TOKENS = 64  # of the packaged text tower; longer captions are counted in full
 
 
-def check_folder(root: Path, *, max_quarantined_share: float, progress: bool = True) -> ValidationReport:
-    """Read, inspect and validate a data set found out from its folder. Captions are counted in the packaged trunk's tokens."""
-    dataset = detect_layout(root)
+class IngestedData(NamedTuple):
+    """The captions table, the images table and the manifest of a data set."""
+
+    captions: pd.DataFrame
+    images: pd.DataFrame
+    manifest: DatasetManifest
+
+
+def ingest(dataset: DatasetConfig, root: Path, *, cache_path: Path | None = None) -> IngestedData:
+    """Read the captions and inspect every image, with a progress bar. root, cache_path: see inspect_images."""
     captions = read_captions(dataset)
-    images = inspect_images(captions, root, progress=progress)
-    tokenizer = Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS)
-    return validate_captions(
-        captions,
-        images,
-        build_manifest(captions, images, dataset),
-        ValidationConfig(max_quarantined_share=max_quarantined_share),
-        token_counts=tokenizer.count(captions["caption"].tolist()),
-    )
+    images = inspect_images(captions, root, cache_path=cache_path, progress=True)
+    return IngestedData(captions, images, build_manifest(captions, images, dataset))
+
+
+def validate(
+    data: IngestedData, config: ValidationConfig, tokenizer: Tokenizer, previous: DatasetManifest | None = None
+) -> ValidationReport:
+    """Validate a data set, its captions counted in tokens. previous: data version to measure changes against."""
+    counts = tokenizer.count(data.captions["caption"].tolist())
+    return validate_captions(*data, config, token_counts=counts, previous=previous)
+
+
+def check_folder(dataset: DatasetConfig, root: Path, config: ValidationConfig) -> tuple[IngestedData, ValidationReport]:
+    """Ingest and validate a data set, its captions counted in tokens of the packaged text trunk."""
+    data = ingest(dataset, root)
+    return data, validate(data, config, Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS))

@@ -21,9 +21,6 @@ from image_finder.components.errors import DataError, QualityError
 from image_finder.components.records.data import DatasetManifest, ExpectationResult, ValidationReport
 from image_finder.components.text import one_line, shortened
 from image_finder.components.validation import facts, rules
-from image_finder.components.validation.report_page import report_html
-
-__all__ = ["report_html", "require_valid", "valid_captions", "validate_captions"]
 
 _MAX_EXAMPLES = 5
 _MAX_EXAMPLE_CHARACTERS = 80

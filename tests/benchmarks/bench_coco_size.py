@@ -101,7 +101,8 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     """Seconds of each part of a training on the first `count` images, and the process's peak memory."""
     from image_finder.components.captions.captioned import CaptionedImages
     from image_finder.components.captions.captions_table import read_captions
-    from image_finder.components.captions.manifest import build_manifest, inspect_images
+    from image_finder.components.captions.inspection import inspect_images
+    from image_finder.components.captions.manifest import build_manifest
     from image_finder.components.captions.splits import split_captions
     from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
     from image_finder.components.configs import (

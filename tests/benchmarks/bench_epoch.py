@@ -14,8 +14,8 @@ import torch
 
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.captions_table import read_captions
+from image_finder.components.captions.inspection import inspect_images
 from image_finder.components.captions.layout import detect_layout
-from image_finder.components.captions.manifest import inspect_images
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.training.loop import train
 from image_finder.components.training.sources import DecodedImages, PairedSet, TokenisedTexts

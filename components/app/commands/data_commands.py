@@ -111,11 +111,15 @@ def check(root: Path, *, max_quarantined: float, html: Path | None, as_json: boo
     DIR holds annotations/captions_{train,val,test}*.json (COCO) or huggingface/*.parquet, and folders of images. The exit
     code is 1 if training would reject the data.
     """
+    from image_finder.components.captions.layout import detect_layout
+    from image_finder.components.configs import ValidationConfig
     from image_finder.components.storage import write_text_atomically
-    from image_finder.components.validation import check as data_check
-    from image_finder.components.validation.expectations import report_html, require_valid
+    from image_finder.components.validation.check import check_folder
+    from image_finder.components.validation.expectations import require_valid
+    from image_finder.components.validation.report_page import report_html
 
-    report = data_check.check_folder(root, max_quarantined_share=max_quarantined)
+    limits = ValidationConfig(max_quarantined_share=max_quarantined)
+    _, report = check_folder(detect_layout(root), root, limits)
     if html:
         write_text_atomically(html, report_html(report))
     click.echo(report.model_dump_json(indent=2) if as_json else _validation_table(report))

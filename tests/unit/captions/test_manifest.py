@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from image_finder.components.captions.captions_table import read_captions
-from image_finder.components.captions.manifest import build_manifest, inspect_images, quick_fingerprint
+from image_finder.components.captions.inspection import inspect_images
+from image_finder.components.captions.manifest import build_manifest, quick_fingerprint
 from image_finder.components.configs import DatasetConfig, PartConfig
 from image_finder.components.errors import StorageError
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageCms, PngImagePlugin
 
 from image_finder.components.app.cli import main
-from image_finder.components.captions.manifest import inspect_images
+from image_finder.components.captions.inspection import inspect_images
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import ImageError
 from image_finder.components.images.augmentation import View

@@ -12,7 +12,7 @@ from PIL import Image
 
 from image_finder.components import moments
 from image_finder.components.app.cli import main
-from image_finder.components.captions.manifest import inspect_images
+from image_finder.components.captions.inspection import inspect_images
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import ImageError
 from image_finder.components.images import images, preprocess

@@ -8,17 +8,14 @@ import pandas as pd
 import pytest
 
 from image_finder.components.captions.captions_table import read_captions
-from image_finder.components.captions.manifest import build_manifest, inspect_images
+from image_finder.components.captions.inspection import inspect_images
+from image_finder.components.captions.manifest import build_manifest
 from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
 from image_finder.components.configs import DatasetConfig, PartConfig, ValidationConfig
 from image_finder.components.errors import DataError, QualityError
 from image_finder.components.records.data import DatasetManifest, ValidationReport
-from image_finder.components.validation.expectations import (
-    report_html,
-    require_valid,
-    valid_captions,
-    validate_captions,
-)
+from image_finder.components.validation.expectations import require_valid, valid_captions, validate_captions
+from image_finder.components.validation.report_page import report_html
 
 LENIENT = ValidationConfig(max_quarantined_share=1.0)
 
@@ -477,7 +474,8 @@ def test_page_shows_verdict_numbers_and_ids():
 
 def test_reading_a_report_does_not_import_great_expectations():
     code = (
-        "import sys; from image_finder.components.validation.expectations import require_valid, valid_captions, report_html;"
+        "import sys, image_finder.components.validation.report_page;"
+        "from image_finder.components.validation.expectations import require_valid, valid_captions;"
         "sys.exit('great_expectations' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
