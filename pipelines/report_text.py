@@ -9,6 +9,11 @@ from image_finder.components.records.retrieval import DirectionReport, Retrieval
 from image_finder.components.text import aligned
 
 
+def training_text(report: RetrievalReport, parity: ParityReport, decision: PromotionDecision, model_name: str) -> str:
+    """What a training run measured and decided."""
+    return "\n".join([retrieval_table(report), parity_text(parity), decision_text(decision, model_name)])
+
+
 def retrieval_table(report: RetrievalReport) -> str:
     """Recall both ways with intervals, denominators and the random baseline."""
     ks = sorted(report.text_to_image.recall)

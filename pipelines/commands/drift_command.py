@@ -1,4 +1,4 @@
-"""Command `image-finder drift`: how far a data set or the searches are from what a registered model was trained on."""
+"""Command `image-finder drift`: how far a data set or the searches are from a model's training data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -7,15 +7,14 @@ import click
 
 from image_finder.components.records.base import PartName
 from image_finder.components.temporaries import scratch_directory
-from image_finder.pipelines.commands.options import home_option, mlflow_option
+from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option
 
 if TYPE_CHECKING:
     from image_finder.components.configs import DriftConfig
     from image_finder.components.drift.drift import Compared
     from image_finder.components.drift.report import DriftReport
 
-DRIFTED = 3  # exit code with --fail; 1 is an error, 2 a wrong call
-_FILE = click.Path(dir_okay=False, path_type=Path)
+DRIFTED = 3  # exit code with --fail; 1 is an error, 2 a usage error
 
 
 @click.command(
@@ -28,27 +27,23 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Captioned images, in a layout that a training reads; or a folder of images.",
+    help="Data set in a layout that training accepts, or a directory of images.",
 )
 @click.option("--part", type=click.Choice(get_args(PartName)), help="Part of the data set.  [default: all]")
 @click.option(
     "--logs",
     multiple=True,
     metavar="FILE",
-    help="Log of `image-finder serve`, .gz too; may be repeated, * and ? allowed.",
+    help="Log of `image-finder serve`, plain or .gz; * and ? are expanded (repeatable).",
 )
 @click.option("--model", default="image-finder", show_default=True, help="Registered model.")
-@click.option("--version", default="champion", show_default=True, metavar="NUMBER|ALIAS", help="Its version.")
+@click.option("--version", default="champion", show_default=True, metavar="NUMBER|ALIAS", help="Version of the model.")
 @click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="A limit or size of DriftConfig; may be repeated.",
+    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Limit or size of DriftConfig (repeatable)."
 )
-@click.option("--html", type=_FILE, help="Write the report as a page.")
-@click.option("--fail", is_flag=True, help=f"Exit with {DRIFTED} when anything drifted.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as an HTML page.")
+@click.option("--fail", is_flag=True, help=f"Exit with {DRIFTED} if anything drifted.")
+@json_option
 @home_option
 @mlflow_option
 def drift(
@@ -65,10 +60,11 @@ def drift(
     home: Path | None,
     mlflow_uri: str | None,
 ) -> None:
-    """Compare a data set with the images the champion was trained on, and look at what was searched in vain.
+    """Compare images and searches with the training data.
 
-    A row drifts when its distance is above a limit, which says what matters, and above what chance does. At most 1,000
-    images are drawn and encoded, whatever the size of the data set; a training compares in the same way.
+    Reports how far a data set is from the images that the champion was trained on, and which searches had no good
+    match. A row drifts if its distance exceeds both its limit and the distance expected by chance. At most 1,000 images
+    are sampled and encoded, as in the training pipeline.
     """
     from image_finder.components.drift.drift import report_drift
     from image_finder.components.drift.report_page import drift_figure, report_html
@@ -81,14 +77,14 @@ def drift(
     config = _config(assignments)
     log = read_log(find_logs(logs)) if logs else None
     with scratch_directory() as folder:
-        found = (
+        compared = (
             None
             if data is None
             else _compared(data, part, (model, version), config, home, mlflow_uri, folder=Path(folder))
         )
-        report = report_drift(found, log, config)
+        report = report_drift(compared, log, config)
         if html:
-            write_text_atomically(html, report_html(report, drift_figure(found) if found else None))
+            write_text_atomically(html, report_html(report, drift_figure(compared) if compared else None))
     click.echo(report.model_dump_json(indent=2) if as_json else _table(report))
     if fail and report.drifted:
         raise click.exceptions.Exit(DRIFTED)
@@ -118,16 +114,15 @@ def _compared(
     from image_finder.model_registry.registry import Registry
     from image_finder.pipelines.stores import Home, existing_registry
 
-    place = Home.resolve(home)
+    stores = Home.resolve(home)
     root = data.resolve()
-    subject = Subject(f"{root.name} {part}" if part else root.name, "", read_files(root, part))
     return compare(
-        Registry.existing(existing_registry(place, mlflow_uri)),
+        Registry.existing(existing_registry(stores, mlflow_uri)),
         registered,
-        subject,
+        Subject(f"{root.name} {part}" if part else root.name, "", read_files(root, part)),
         config,
         embedding=EmbeddingConfig(),
-        cache_dir=place.cache_dir,
+        cache_dir=stores.cache_dir,
         folder=folder,
         progress=True,
     )
@@ -139,10 +134,9 @@ def _table(report: "DriftReport") -> str:
 
     rows: list[tuple[str, ...]] = [("row", "measured", "limit", "chance", "p", "unit", "", "")]
     for row in report.rows:
-        word = "DRIFTED" if row.drifted else "not measured" if row.measured is None else "steady"
+        status = "DRIFTED" if row.drifted else "not measured" if row.measured is None else "steady"
         numbers = (row.measured, row.limit, row.chance, row.p_value)
         texts = ("-" if number is None else f"{number:.3g}" for number in numbers)
-        rows.append((row.what, *texts, row.unit, word, row.detail))
-    told = compared_text(report)
-    subject = [f"{report.dataset}: {told}"] if report.reference else []
+        rows.append((row.what, *texts, row.unit, status, row.detail))
+    subject = [f"{report.dataset}: {compared_text(report)}"] if report.reference else []
     return "\n".join([*subject, aligned(rows), verdict(report)])

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from image_finder.components.app.error_boundary import shown_to_user
 from image_finder.components.text import aligned
+from image_finder.pipelines.commands.options import home_option
 
 if TYPE_CHECKING:
     from image_finder.pipelines.stacks.stacks import StackConfig, StackPlan
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @click.group(epilog="\b\nExample:\n  image-finder stack apply team --dry-run")
 def stack() -> None:
-    """Choose where pipelines run: this machine, a team's servers, Kubernetes or Kubeflow."""
+    """Choose where pipelines run.
+
+    On this machine, with a team's servers, on Kubernetes or on Kubeflow.
+    """
 
 
 @stack.command(
@@ -26,16 +29,11 @@ def stack() -> None:
 )
 @click.argument("name", metavar="local|team|kubernetes|kubeflow|FILE")
 @click.option(
-    "--set", "assignments", multiple=True, metavar="COMPONENT.KEY=VALUE", help="Set one setting; may be repeated."
+    "--set", "assignments", multiple=True, metavar="COMPONENT.KEY=VALUE", help="Set a component's setting (repeatable)."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done and what is missing; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would change and what is missing; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-@click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="IMAGE_FINDER_HOME",
-    help="Folder of all stores and caches.  [default: the user's data folder]",
-)
+@home_option
 @click.option("--mlflow-uri", help="MLflow server or database of the stack `local`.  [default: SQLite in the home]")
 def apply(
     name: str,
@@ -46,29 +44,29 @@ def apply(
     home: Path | None,
     mlflow_uri: str | None,
 ) -> None:
-    """Make the stack NAME of infra/stacks, or bring it up to date, and use it from now on.
+    """Create or update a stack of infra/stacks and activate it.
 
-    All but `local` are kept by the ZenML server at ZENML_STORE_URL. Applied again, it changes what differs only.
+    All stacks except `local` are stored by the ZenML server at ZENML_STORE_URL. Applying a stack again changes only
+    what differs.
     """
-    with shown_to_user():
-        from image_finder.pipelines.stacks import stacks
-        from image_finder.pipelines.stores import Home
+    from image_finder.pipelines.stacks import stacks
+    from image_finder.pipelines.stores import Home
 
-        chosen = stacks.override(stacks.load(name), assignments)
-        place = Home.resolve(home)
-        store = (stacks.store_url() or "a ZenML server") if chosen.server else str(place.root)
-        if dry_run:
-            _say_missing(chosen)
-            # A store of the home is made by looking at it; a server is only asked.
-            client = stacks.open_store(chosen, place, mlflow_uri=None) if chosen.server and stacks.store_url() else None
-            _show(stacks.plan(chosen, client, store=store), as_json=as_json, done=False)
-            return
-        stacks.require_ready(chosen)
-        client = stacks.open_store(chosen, place, mlflow_uri=mlflow_uri)
-        _show(stacks.apply(chosen, client, store=store), as_json=as_json, done=True)
+    chosen = stacks.override(stacks.load(name), assignments)
+    stores = Home.resolve(home)
+    store = (stacks.store_url() or "a ZenML server") if chosen.server else str(stores.root)
+    if dry_run:
+        _print_missing(chosen)
+        # Opening the home's store would create it; a server's store can be read without changing anything.
+        client = stacks.open_store(chosen, stores, mlflow_uri=None) if chosen.server and stacks.store_url() else None
+        _show(stacks.plan(chosen, client, store=store), as_json=as_json, done=False)
+        return
+    stacks.require_ready(chosen)
+    client = stacks.open_store(chosen, stores, mlflow_uri=mlflow_uri)
+    _show(stacks.apply(chosen, client, store=store), as_json=as_json, done=True)
 
 
-def _say_missing(chosen: "StackConfig") -> None:
+def _print_missing(chosen: "StackConfig") -> None:
     from image_finder.pipelines.stacks import stacks
 
     for what, missing in (
@@ -84,16 +82,10 @@ def _show(plan: "StackPlan", *, as_json: bool, done: bool) -> None:
         click.echo(plan.model_dump_json(indent=2))
         return
     rows = [
-        [
-            change.action,
-            change.kind,
-            change.name,
-            change.flavor,
-            " ".join(f"{k}={v}" for k, v in change.settings.items()),
-        ]
-        for change in plan.components
+        [each.action, each.kind, each.name, each.flavor, " ".join(f"{k}={v}" for k, v in each.settings.items())]
+        for each in plan.components
     ]
     click.echo(aligned([["", "component", "name", "flavour", "settings"], *rows]))
-    would = {"create": "would be made", "update": "would be changed", "unchanged": "is as it should be"}[plan.action]
-    outcome = "active now" if done else f"{would}; nothing was changed"
+    would = {"create": "would be created", "update": "would be updated", "unchanged": "is up to date"}[plan.action]
+    outcome = "now active" if done else f"{would}; nothing was changed"
     click.echo(f"stack {plan.name} in {plan.store}: {outcome}")

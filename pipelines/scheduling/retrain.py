@@ -32,10 +32,15 @@ _LOCK_WAIT_S = 20.0  # for a note in the ledger of a process that is being stopp
 
 
 class PipelineInput(NamedTuple):
-    """A configuration, and the folder it is to read; None: the folder that the configuration names."""
+    """A configuration and the directory it reads; None: the directory that the configuration names."""
 
     config: str  # name or file
     folder: Path | None
+
+    @classmethod
+    def of(cls, config: str, folder: Path | None) -> "PipelineInput":
+        """The directory becomes absolute."""
+        return cls(config, folder.resolve() if folder else None)
 
 
 class RetrainOutcome(Record):

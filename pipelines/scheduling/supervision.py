@@ -1,8 +1,8 @@
-"""Supervision: a run goes on in a child process, so that somebody is left to tell of it whatever ends it.
+"""Supervision: runs the work in a child process, so that the parent can report however it ends.
 
-A signal's exception is lost where Python cannot raise (a weak reference's callback, `__del__`), and code that it stops in
-a transaction leaves the store locked to its own process. A parent that only waits knows neither trouble, and sees a
-child that was killed, for want of memory say.
+A signal handler's exception is lost where Python cannot raise (`__del__`, a weak reference's callback), and an
+exception within a transaction leaves the store locked for its own process. A parent that only waits has neither
+problem, and notices a child that was killed, for example because memory ran out.
 """
 
 import ctypes
@@ -13,34 +13,55 @@ from contextlib import suppress
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-TERMINATED = 128 + signal.SIGTERM  # exit code of a child that ended because it was asked to
+TERMINATED = 128 + signal.SIGTERM  # exit code of a child that ended because of SIGTERM
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_GRACE_S = 20  # to end by itself; systemd kills all after 90 s
+_GRACE_S = 20  # between SIGTERM and SIGKILL; systemd kills everything after 90 s
 
 
 class Terminated(BaseException):
-    """The system asked this process to end (SIGTERM): a service was stopped, or took too long. Its parent tells of it."""
+    """Raised in the child on SIGTERM: a service was stopped, or ran too long. The parent reports it."""
 
 
 class Ended(NamedTuple):
-    """How a child ended: its exit code, negative for the signal that killed it, and whether it was asked to."""
+    """How a child ended. code is negative for the signal that killed it."""
 
     code: int
-    asked: bool
+    stop_requested: bool  # SIGTERM was sent to the parent
+
+    @property
+    def failure(self) -> str:
+        """Why the child ended before it could report; "" if it reported itself."""
+        if self._terminated:
+            return "the system ended this run (SIGTERM): it was stopped, or exceeded the time limit of its service"
+        if self.code < 0:
+            name = signal.Signals(-self.code).name
+            return f"this run was killed ({name}); probably out of memory; see `journalctl -k`"
+        return ""
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code for the parent."""
+        if self.failure:
+            return TERMINATED if self.stop_requested or self._terminated else 1
+        return self.code
+
+    @property
+    def _terminated(self) -> bool:
+        return self.code == TERMINATED or (self.stop_requested and self.code < 0)
 
 
 def supervise(*, grace_s: int = _GRACE_S) -> Ended | None:
-    """None in the child, in which SIGTERM raises Terminated; in the parent, once it has ended, how the child ended.
+    """Fork. Returns None in the child; in the parent, waits for the child and returns how it ended.
 
-    SIGTERM to the parent is passed on, and a child that has not ended grace_s seconds later is killed. When the parent
-    is killed, so is the child (on Linux). Ctrl-C reaches both, and is the child's. To be called from the main thread,
-    before anything that does not bear a fork is loaded.
+    In the child SIGTERM raises Terminated. SIGTERM to the parent is passed on, and a child that has not ended grace_s
+    seconds later is killed. If the parent is killed, so is the child (on Linux). Ctrl-C is left to the child. Call it
+    from the main thread, before importing anything that is not fork-safe.
     """
-    child, asked = 0, False
+    child, stop_requested = 0, False
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stop_requested
+        stop_requested = True
         if child:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
@@ -50,7 +71,7 @@ def supervise(*, grace_s: int = _GRACE_S) -> Ended | None:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
 
-    signal.signal(signal.SIGTERM, ask)  # before the fork: none is missed
+    signal.signal(signal.SIGTERM, stop)  # before the fork, so that no signal is missed
     parent = os.getpid()
     child = os.fork()
     if child == 0:
@@ -60,11 +81,11 @@ def supervise(*, grace_s: int = _GRACE_S) -> Ended | None:
         return None
     signal.signal(signal.SIGALRM, kill)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if asked:
-        ask(signal.SIGTERM, None)
+    if stop_requested:
+        stop(signal.SIGTERM, None)
     _, status = os.waitpid(child, 0)
     signal.alarm(0)
-    return Ended(os.waitstatus_to_exitcode(status), asked)
+    return Ended(os.waitstatus_to_exitcode(status), stop_requested)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -72,15 +93,15 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _end_if_terminated(lost: "sys.UnraisableHookArgs") -> None:
-    """Python would go on as if nothing had been: end as a kill does."""
+    """Exit where Python would ignore the exception."""
     if issubclass(lost.exc_type, Terminated):
         os._exit(TERMINATED)
     sys.__unraisablehook__(lost)
 
 
 def _die_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends, at once: a thread that watches would wait for imports."""
+    """Let the kernel kill this process when its parent ends; a watching thread could be blocked by imports."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2)
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != parent:  # the parent ended before the call
             os._exit(TERMINATED)

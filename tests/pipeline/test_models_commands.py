@@ -250,13 +250,13 @@ def test_a_worse_version_is_not_promoted_without_force_and_the_refusal_is_on_rec
     assert place.promotions.history(MODEL).entries[-1].reasons[-1] == "asked for: I like it"
     code, _, err = place.run("promote", "3", "--force")
     assert code == 2
-    assert "--force needs --reason" in err
+    assert "--force requires --reason" in err
 
 
 def test_a_rollback_brings_back_model_and_index_and_only_a_person_undoes_it(place):
     code, out, _ = place.run("rollback", "--reason", "wrong colours")
     assert code == 0
-    assert out.splitlines()[0] == "finder version 1 is champion, version 2 was"
+    assert out.splitlines()[0] == "finder version 1 is now the champion (previous: 2)"
     assert "searches answer with version 1 again: 17 images" in out.splitlines()[1]
     assert (place.champion(), place.searched_with()) == ("1", "1")
     assert place.told()[-3:] == ["moving", "rollback", "index"]
@@ -283,7 +283,7 @@ def test_a_promotion_by_an_old_verdict_brings_model_and_index(place):
     assert change["decision"]["reasons"][0].startswith("decided before, entry ")
     assert (place.champion(), place.searched_with()) == ("2", "2")
     code, out, _ = place.run("promote", "2")
-    assert (code, out.splitlines()[0]) == (0, "finder version 2 is champion already")
+    assert (code, out.splitlines()[0]) == (0, "finder version 2 is already the champion")
 
 
 def test_a_rollback_that_was_stopped_before_its_index_is_finished_and_not_turned_around(place):
@@ -310,7 +310,7 @@ def test_until_the_champion_has_its_index_every_surface_names_the_command_that_c
         shown = CliRunner().invoke(main, ["info", "--index", str(place.home / "index")])
         assert f"pending    {text}" in shown.stdout.splitlines()
         code, out, _ = place.run(*command.split()[1:])
-        assert (code, out.splitlines()[0]) == (0, "finder version 1 is champion already")
+        assert (code, out.splitlines()[0]) == (0, "finder version 1 is already the champion")
         assert (place.champion(), place.searched_with()) == ("1", "1")
         while "pending" in client.get("/health/ready").json():
             time.sleep(0.02)

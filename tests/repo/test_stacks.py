@@ -11,9 +11,9 @@ import kubernetes_validate
 import pytest
 from click.testing import CliRunner
 
+from image_finder.components.app.cli import main
 from image_finder.components.errors import ConfigError
 from image_finder.pipelines import run_config
-from image_finder.pipelines.commands.stack_commands import stack
 from image_finder.pipelines.stacks import stacks
 from tests.support.checkout import CHECKOUT
 
@@ -28,7 +28,7 @@ def no_server(monkeypatch):
 
 
 def told(*words):
-    return CliRunner().invoke(stack, [str(word) for word in words])
+    return CliRunner().invoke(main, ["stack", *map(str, words)])
 
 
 def test_there_is_a_stack_for_one_machine_a_team_kubernetes_and_kubeflow():

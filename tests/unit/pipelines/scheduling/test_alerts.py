@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from image_finder.components.drift.report import DriftReport, DriftRow
 from image_finder.components.errors import ConfigError
 from image_finder.components.records.promotion import PromotionDecision
-from image_finder.pipelines.commands.schedule_commands import alert as alert_command
+from image_finder.pipelines.commands.alert_command import alert as alert_command
 from image_finder.pipelines.scheduling.alerts import Alert, AlertSettings, deliver, notify, scrub, shown
 from image_finder.pipelines.scheduling.retrain import RetrainOutcome, alert_of
 from tests.support.checkout import CHECKOUT
@@ -241,7 +241,7 @@ def test_the_command_tells_of_a_service_that_systemd_killed(receiver, monkeypatc
     monkeypatch.setenv("MONITOR_SERVICE_RESULT", "oom-kill")
     monkeypatch.setenv("MONITOR_EXIT_STATUS", "KILL")
     CliRunner().invoke(alert_command, ["--of-service"])
-    assert posts[0][1]["message"] == "it ended with oom-kill KILL"
+    assert posts[0][1]["message"] == "exit status: oom-kill KILL"
 
 
 def test_no_address_is_written_to_the_log_of_the_run_at_its_most_talkative(receiver, caplog):

@@ -6,7 +6,6 @@ import weakref
 
 import pytest
 
-from image_finder.pipelines.commands.schedule_commands import _unexpected
 from image_finder.pipelines.scheduling import supervision
 from image_finder.pipelines.scheduling.supervision import Ended
 from tests.support.checkout import CHECKOUT
@@ -115,17 +114,17 @@ def test_other_errors_that_python_cannot_raise_are_still_shown(capsys):
 @pytest.mark.parametrize(
     ("ended", "told"),
     [
-        (Ended(0, asked=False), ""),
-        (Ended(0, asked=True), ""),  # it was at its end already
-        (Ended(1, asked=False), ""),  # it told itself
-        (Ended(75, asked=False), ""),
-        (Ended(143, asked=True), "SIGTERM"),
-        (Ended(143, asked=False), "SIGTERM"),  # the child alone was asked
-        (Ended(-9, asked=True), "SIGTERM"),
-        (Ended(-9, asked=False), "SIGKILL"),
-        (Ended(-11, asked=False), "SIGSEGV"),
+        (Ended(0, stop_requested=False), ""),
+        (Ended(0, stop_requested=True), ""),  # it was at its end already
+        (Ended(1, stop_requested=False), ""),  # it told itself
+        (Ended(75, stop_requested=False), ""),
+        (Ended(143, stop_requested=True), "SIGTERM"),
+        (Ended(143, stop_requested=False), "SIGTERM"),  # the child alone was asked
+        (Ended(-9, stop_requested=True), "SIGTERM"),
+        (Ended(-9, stop_requested=False), "SIGKILL"),
+        (Ended(-11, stop_requested=False), "SIGSEGV"),
     ],
 )
 def test_what_could_not_tell_of_itself_is_told_of(ended, told):
-    assert told in _unexpected(ended)
-    assert bool(_unexpected(ended)) == bool(told)
+    assert told in ended.failure
+    assert bool(ended.failure) == bool(told)
