@@ -1,12 +1,13 @@
-# The finder's web page and HTTP API, with the light installation: no torch, no ZenML, no MLflow. With FAISS, so that it
-# builds and reads the approximate files of libraries above a million images.
+# Image for the web page and HTTP API: the light installation without torch, ZenML and MLflow. It includes FAISS for the
+# approximate search of libraries with more than a million images.
 #
 #   docker build -f infra/docker/serve.Dockerfile -t image-finder .
 #   docker run --rm -p 8080:8080 --read-only -e IMAGE_FINDER_TOKEN="$(openssl rand -hex 24)" --user "$(id -u):$(id -g)" \
 #       -v "$HOME/.local/share/image-finder/library:/library" -v "$HOME/Images:$HOME/Images:ro" image-finder
 #
-# The library is made by 'image-finder index'; it names the folders of the images by their absolute paths, so they
-# are mounted where they are outside. Only the account that made it can read it, hence --user. With the library mounted read-only thumbnails are made anew each time.
+# 'image-finder index' creates the library. It stores absolute image paths, so mount the images at the same path as on
+# the host. Only the account that created the library can read it, hence --user. With the library mounted read-only, add
+# :ro to its volume; thumbnails are then created again on each request.
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
@@ -21,9 +22,9 @@ COPY pipelines pipelines
 RUN /opt/image-finder/bin/pip install -c infra/constraints.txt '.[search,faiss]' && /opt/image-finder/bin/pip check
 
 FROM python:3.11-slim
-# HOME is where a library would be kept that no --library names; nothing else is written, /tmp included.
+# HOME holds the library if --library is not given. Nothing else is written, not even /tmp.
 ENV PATH=/opt/image-finder/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/library
-# No program reports to its makers (components/telemetry.py), also where another than image-finder is started.
+# Telemetry is off (components/telemetry.py), also for programs other than image-finder.
 ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN=false GX_ANALYTICS_ENABLED=false \
     RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/ \
     HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \

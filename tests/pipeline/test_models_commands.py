@@ -194,7 +194,7 @@ def test_from_a_data_version_to_its_models_and_back(place):
     ]
     code, _, err = place.run("list", "--data", "ffff")
     assert code == 1
-    assert "no version of 'finder' was trained on data ffff; known are 0123456789ab" in err
+    assert "no version of 'finder' was trained on data ffff; known data versions: 0123456789ab" in err
     code, out, _ = place.run("show", "champion", "--json")
     shown = json.loads(out)
     assert shown["version"]["version"] == "2"

@@ -79,7 +79,7 @@ def test_without_a_token_it_does_not_start(instructions, tmp_path):
     words = re.findall(r'"([^"]*)"', command)[1:]
     refused = CliRunner(env={"IMAGE_FINDER_TOKEN": ""}).invoke(serve, words)
     assert refused.exit_code == 1
-    assert "a token is needed" in refused.output
+    assert "a token is required" in refused.output
 
 
 def test_every_file_it_copies_is_in_the_repository(instructions):

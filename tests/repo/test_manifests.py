@@ -149,7 +149,7 @@ def test_secrets_are_referred_to_never_written_and_the_kustomization_says_how_th
         if "valueFrom" in entry:
             reference = entry["valueFrom"]["secretKeyRef"]
             if reference.get("optional"):
-                assert f"`{reference['name']}` may be left out" in how
+                assert f"`{reference['name']}` is optional" in how
             made = re.search(rf"secret generic {reference['name']} .*", how)
             assert made, reference
             assert f"--from-literal={reference['key']}=" in made[0]
