@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.drift import Compared
+from image_finder.components.drift.captioned_files import CaptionedFile
+from image_finder.components.drift.drift import ComparedSample
 from image_finder.components.drift.reference import DriftReference
-from image_finder.components.drift.sample import CaptionedFile, Sampler
+from image_finder.components.drift.sample import Sampler
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.model_registry import names
 from image_finder.model_registry.registry import Registry
@@ -63,7 +64,7 @@ def compare(
     cache_dir: Path,
     folder: Path,
     progress: bool = False,
-) -> Compared:
+) -> ComparedSample:
     """A sample of subject beside the reference of a model's version or alias (registered), brought below folder.
 
     cache_dir: keeps what was computed of each image. Raises as fetch_reference and Sampler.draw do.
@@ -72,4 +73,4 @@ def compare(
     sampler = Sampler(found.bundle, config, embedding, cache_dir=cache_dir, progress=progress)
     without = found.reference.contents if config.images == "new" else None
     sample = sampler.draw(subject.files, config.compared_images, without=without)
-    return Compared(found.reference, (found.model, found.version), sample, subject.name, subject.version)
+    return ComparedSample(found.reference, (found.model, found.version), sample, subject.name, subject.version)

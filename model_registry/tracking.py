@@ -153,7 +153,7 @@ def log_drift(report: DriftReport) -> None:
     run_id()
     values: dict[str, float] = {"drift.rows_drifted": len(report.drifted)}
     for row in report.rows:
-        name = f"drift.{row.what.replace(' ', '_')}"
+        name = f"drift.{row.name.replace(' ', '_')}"
         if row.measured is not None and row.threshold is not None:
             values.update({name: row.measured, f"{name}_threshold": row.threshold})
     _log_metrics(values, 0)

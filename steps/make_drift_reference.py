@@ -8,8 +8,9 @@ from zenml import log_metadata, step
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.drift.captioned_files import captioned_files
 from image_finder.components.drift.reference import DriftReference, TrainedOn, write_reference
-from image_finder.components.drift.sample import Sampler, captioned_files
+from image_finder.components.drift.sample import Sampler
 from image_finder.components.records.data import DatasetManifest
 from image_finder.steps._cache import CODE_AWARE
 from image_finder.steps._workspace import cache_dir, scratch_dir

@@ -8,10 +8,10 @@ import pandas as pd
 from zenml import log_metadata, step
 
 from image_finder.components.configs import DriftConfig, EmbeddingConfig, RegistryConfig
-from image_finder.components.drift.drift import Compared, report_drift
+from image_finder.components.drift.captioned_files import captioned_files
+from image_finder.components.drift.drift import ComparedSample, report_drift
 from image_finder.components.drift.report import DriftReport, verdict
 from image_finder.components.drift.report_page import drift_figure, report_html
-from image_finder.components.drift.sample import captioned_files
 from image_finder.components.drift.search_log import SearchLog, find_logs, read_log
 from image_finder.components.errors import FinderError
 from image_finder.components.records.data import DatasetManifest
@@ -37,7 +37,7 @@ def measure_drift(
     that is gone must not keep the next one from being trained.
     """
     notes: list[str] = []
-    compared: Compared | None = None
+    compared: ComparedSample | None = None
     log: SearchLog | None = None
     if config.trigger == "off":
         notes.append("drift.trigger is off")

@@ -1,4 +1,4 @@
-"""Words of captions: what is compared of an image's captions, without keeping their text; knows nothing of images."""
+"""Words of captions: word counts and lengths per image, without the text itself; knows nothing of images."""
 
 import re
 from collections import Counter
@@ -8,27 +8,27 @@ from typing import NamedTuple
 import numpy as np
 
 from image_finder.components.arrays import FloatMatrix
-from image_finder.components.drift.divisions import Values
+from image_finder.components.drift.permutation import Values
 
-LONGEST = 200  # words; a longer caption counts as one of so many
+LONGEST = 200  # words; longer captions count as this long
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one word
 
 
 class ImageWords(NamedTuple):
-    """Captions of one image: words in each, and how often each word stands in all of them. Their order is not kept."""
+    """Captions of one image: number of words in each, and count of each word over all of them, without its position."""
 
     lengths: tuple[int, ...]
     counts: Mapping[str, int]
 
 
 def image_words(captions: Sequence[str]) -> ImageWords:
-    """Words of one image's captions, in lower case. Scripts without spaces count as one word a run."""
+    """Words of one image's captions, in lower case. In scripts without spaces, an unbroken run is one word."""
     words = [_WORD.findall(caption.lower()) for caption in captions]
     return ImageWords(tuple(map(len, words)), Counter(word for caption in words for word in caption))
 
 
 def images_with_word(images: Iterable[Sequence[str]]) -> Counter[str]:
-    """By word, the number of images whose captions hold it."""
+    """Number of images whose captions contain each word."""
     found: Counter[str] = Counter()
     for captions in images:
         found.update(image_words(captions).counts.keys())
@@ -36,7 +36,7 @@ def images_with_word(images: Iterable[Sequence[str]]) -> Counter[str]:
 
 
 def length_histograms(images: Sequence[ImageWords]) -> Values:
-    """Distribution of caption lengths by image: (images, LONGEST + 1), rows sum to 1. Every image has captions."""
+    """Distribution of caption lengths per image: (images, LONGEST + 1), rows sum to 1. Every image needs a caption."""
     histograms = np.zeros((len(images), LONGEST + 1))
     for row, image in enumerate(images):
         for length in image.lengths:
@@ -45,7 +45,7 @@ def length_histograms(images: Sequence[ImageWords]) -> Values:
 
 
 def commonest_words(images: Iterable[ImageWords], count: int) -> list[str]:
-    """The count words that stand in most captions; of equally common ones the first by alphabet."""
+    """The `count` most frequent words, ties in alphabetical order."""
     total: Counter[str] = Counter()
     for image in images:
         total.update(image.counts)
@@ -53,11 +53,11 @@ def commonest_words(images: Iterable[ImageWords], count: int) -> list[str]:
 
 
 def word_frequencies(images: Sequence[ImageWords], words: Sequence[str]) -> FloatMatrix:
-    """Shares of these words and, last, of all others by image: (images, words + 1), rows sum to 1.
+    """Shares of these words, and of all others in the last column, per image: (images, words + 1), rows sum to 1.
 
-    An image whose captions hold no word at all has all its share in the last column.
+    An image whose captions contain no word counts fully in the last column.
     """
-    column = {word: place for place, word in enumerate(words)}
+    column = {word: number for number, word in enumerate(words)}
     shares = np.zeros((len(images), len(words) + 1), np.float32)
     for row, image in enumerate(images):
         total = sum(image.counts.values())
@@ -71,14 +71,14 @@ def word_frequencies(images: Sequence[ImageWords], words: Sequence[str]) -> Floa
 def unseen_shares(
     images: Sequence[ImageWords], images_of_word: Mapping[str, int], *, counted_themselves: bool
 ) -> Values:
-    """Share of each image's words that stand in no (other) image of a data set, (images,).
+    """Share of each image's words that occur in no (other) image of a data set, (images,).
 
-    images_of_word: as `images_with_word` gives; counted_themselves: whether these images are among its images,
-    so that a word of theirs alone counts as unseen.
+    images_of_word: result of `images_with_word`. counted_themselves: whether it includes these images; then a word is
+    unseen if only one image has it.
     """
-    least = 2 if counted_themselves else 1
+    min_images = 2 if counted_themselves else 1
     shares = np.zeros(len(images))
     for row, image in enumerate(images):
-        unseen = sum(count for word, count in image.counts.items() if images_of_word.get(word, 0) < least)
+        unseen = sum(count for word, count in image.counts.items() if images_of_word.get(word, 0) < min_images)
         shares[row] = unseen / max(1, sum(image.counts.values()))
     return shares

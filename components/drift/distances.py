@@ -1,17 +1,20 @@
-"""Distances between two samples, computed for many divisions of their items at once; knows nothing of what they are.
+"""Distances between two samples, computed for many divisions of their items at once; knows nothing of the items.
 
-Every function returns a Statistic: (divisions, items) of ones and zeros to one distance a division.
+Every function returns a Statistic: (divisions, items) of ones and zeros in, one distance per division out. SciPy computes
+Wasserstein distances of one division per call (0.5 ms; 999 divisions of 3,000 items take 0.5 s against 0.16 s here) and
+energy distances of scalars only; its permutation test and entropy are used.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from image_finder.components.arrays import FloatMatrix, Vectors
-from image_finder.components.drift.divisions import Sides, Statistic, Values
+from image_finder.components.drift.permutation import Sides, Statistic, Values
 
 
 def wasserstein(values: Values) -> Statistic:
-    """Wasserstein-1 distance of one number an item, (items,), in its unit: how far mass must move on average. Exact."""
+    """Wasserstein-1 distance of one number per item, (items,), in its unit: how far mass moves on average. Exact."""
     order = np.argsort(values, kind="stable")
     gaps = np.diff(values[order])
 
@@ -26,7 +29,7 @@ def wasserstein(values: Values) -> Statistic:
 
 
 def wasserstein_of_counts(histograms: Values) -> Statistic:
-    """The same for a distribution over whole numbers an item, (items, numbers), rows sum to 1."""
+    """Wasserstein-1 distance of one distribution over integers per item, (items, integers), rows sum to 1."""
 
     def of(sides: Sides) -> Values:
         first, second = _means(sides, histograms)
@@ -37,18 +40,22 @@ def wasserstein_of_counts(histograms: Values) -> Statistic:
 
 
 def jensen_shannon(frequencies: FloatMatrix) -> Statistic:
-    """Jensen-Shannon divergence in bits, 0 to 1, of one distribution an item, (items, words), rows sum to 1."""
+    """Jensen-Shannon divergence in bits, 0 to 1, of one distribution per item, (items, words), rows sum to 1."""
 
     def of(sides: Sides) -> Values:
-        first, second = _means(sides, frequencies)
-        middle = (first + second) / 2
-        return _entropy(middle) - (_entropy(first) + _entropy(second)) / 2
+        # A mean can be a rounding error below 0.
+        first, second = (np.maximum(mean, 0) for mean in _means(sides, frequencies))
+        of_middle, of_first, of_second = (
+            stats.entropy(shares, base=2, axis=1) for shares in ((first + second) / 2, first, second)
+        )
+        divergence: Values = of_middle - (of_first + of_second) / 2
+        return divergence
 
     return of
 
 
 def rise_of_mean(values: Values) -> Statistic:
-    """Mean of the second side minus mean of the first, of one number an item, (items,): one-sided."""
+    """Mean of the second side minus mean of the first, of one number per item, (items,): one-sided."""
 
     def of(sides: Sides) -> Values:
         first, second = _means(sides, values[:, None])
@@ -59,7 +66,7 @@ def rise_of_mean(values: Values) -> Statistic:
 
 
 def rise_of_share(counts: Values, totals: Values) -> Statistic:
-    """Share counts / totals over the second side minus that over the first, both (items,): one-sided."""
+    """Share counts / totals of the second side minus that of the first, both (items,): one-sided."""
 
     def of(sides: Sides) -> Values:
         both = np.stack([counts, totals], axis=1)
@@ -72,11 +79,11 @@ def rise_of_share(counts: Values, totals: Values) -> Statistic:
 
 
 def energy(vectors: Vectors) -> Statistic:
-    """Energy distance as a share of its largest value, of unit vectors (items, dim).
+    """Energy distance of unit vectors, (items, dim), as a share of its maximum.
 
-    (2 E|X-Y| - E|X-X'| - E|Y-Y'|) / 2 E|X-Y|, 0 for equal populations, 1 for two single points (Szekely and Rizzo,
-    Energy statistics, 2013); unbiased numerator, so a little below 0 by chance. It sees any difference of the
-    distributions and has no bandwidth to choose. O(items^2 x (dim + divisions)), items^2 x 4 bytes of memory.
+    (2 E|X-Y| - E|X-X'| - E|Y-Y'|) / 2 E|X-Y|: 0 for equal populations, 1 for two distinct points (Szekely and Rizzo,
+    Energy statistics, 2013). The numerator is unbiased, so chance can bring it slightly below 0. It detects every
+    difference of distributions and has no bandwidth. O(items^2 x (dim + divisions)), items^2 x 4 bytes of memory.
     """
     apart = np.sqrt(np.maximum(2 - 2 * (vectors @ vectors.T), 0))
     np.fill_diagonal(apart, 0)
@@ -96,7 +103,7 @@ def energy(vectors: Vectors) -> Statistic:
 
 
 def _sizes(sides: Sides) -> tuple[Values, Values]:
-    """Items on the first and on the second side: (divisions, 1) each."""
+    """Number of items on the first and on the second side: (divisions, 1) each."""
     first: Values = sides.sum(axis=1, dtype=np.float64)[:, None]
     return first, sides.shape[1] - first
 
@@ -106,10 +113,3 @@ def _means(sides: Sides, rows: NDArray[np.floating]) -> tuple[Values, Values]:
     n_first, n_second = _sizes(sides)
     first = (sides @ rows).astype(np.float64)
     return first / n_first, (rows.sum(axis=0, dtype=np.float64) - first) / n_second
-
-
-def _entropy(shares: Values) -> Values:
-    """Bits, (divisions,); shares may be a rounding error below 0."""
-    kept = np.maximum(shares, 1e-300)
-    entropy: Values = -(np.maximum(shares, 0) * np.log2(kept)).sum(axis=1)
-    return entropy

@@ -1,16 +1,16 @@
-"""Drift reference: a directory of what a model's training images were like, made with the model and kept with it.
+"""Drift reference: a directory that describes a model's training images, written with the model and stored beside it.
 
 reference.json       DriftManifest: identity, and the sha256 of every other file
-vectors.npy          (n, dim) float32, unit rows of the sampled images, by this very model
+vectors.npy          (n, dim) float32, unit rows of the sampled images, by this model
 sizes_px.npy         (n, 2) int32, width and height as displayed
 brightness.npy       (n,) float32, mean luma
-lengths.npy          (captions,) int32, words in each caption; lengths_ends.npy: (n,) int64, where an image's end
-words.npy            (entries, 2) int32, word and count; words_ends.npy: (n,) int64, where an image's end
+lengths.npy          (captions,) int32, words in each caption; lengths_ends.npy: (n,) int64, end of each image's entries
+words.npy            (entries, 2) int32, word and count; words_ends.npy: (n,) int64, end of each image's entries
 vocabulary.json      all words of the training captions; word i of words.npy is the i-th
-images_of_word.npy (words,) int32, training images whose captions hold it
+images_of_word.npy   (words,) int32, number of training images whose captions contain the word
 contents.npy         (training images,) uint64, sorted, first 8 bytes of the SHA-256 of each training image
 
-Captions cannot be read back from it: the order of their words is not kept. Nothing is pickled.
+Captions cannot be reconstructed: the order of their words is not stored. Nothing is pickled.
 """
 
 import json
@@ -26,10 +26,12 @@ from pydantic import ValidationError
 
 from image_finder.components.configs import first_fault
 from image_finder.components.drift.caption_words import ImageWords, images_with_word
-from image_finder.components.drift.sample import CaptionedFile, ImageSample, Sampler
+from image_finder.components.drift.captioned_files import CaptionedFile
+from image_finder.components.drift.sample import ImageSample, Sampler
 from image_finder.components.errors import DataError, StorageError
 from image_finder.components.records.base import Record
 from image_finder.components.storage import hash_directory, new_directory, sha256_of_file
+from image_finder.components.text import counted
 
 FORMAT_VERSION = 1
 MANIFEST = "reference.json"
@@ -50,7 +52,7 @@ _FORMER_FILES = {"pictures_of_word.npy": "images_of_word.npy"}
 
 
 class DriftManifest(Record):
-    """Content of reference.json."""
+    """Content of reference.json; the counts of n_images and n_captions are those of the sample."""
 
     former_names: ClassVar = {"n_training_pictures": "n_training_images", "n_pictures": "n_images"}
 
@@ -60,15 +62,15 @@ class DriftManifest(Record):
     data_version: str
     n_training_images: int
     n_training_captions: int
-    n_images: int  # sampled
-    n_captions: int  # of the sampled images
+    n_images: int
+    n_captions: int
     seed: int
     files_sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The images a model was trained on. contents: hex SHA-256 of all of them."""
+    """Training images of a model. contents: hex SHA-256 of all of them."""
 
     dataset: str
     data_version: str
@@ -77,22 +79,22 @@ class TrainedOn:
 
 
 def write_reference(path: Path, sampler: Sampler, trained_on: TrainedOn, *, images: int, seed: int) -> "DriftReference":
-    """Draw up to `images` training images and write what they are like to path, whole or not at all.
+    """Draw up to `images` training images and write their description to path, completely or not at all.
 
-    sampler: of the bundle the reference belongs to, with the same seed. O(images) decodes and encodings, and one pass
-    over all training captions. Raises DataError if no image can be read, StorageError.
+    sampler: of the bundle that the reference belongs to, with the same seed. O(images) decodes and encodings, and one
+    pass over all training captions. Raises DataError if no image can be read, StorageError.
     """
     sample = sampler.draw(trained_on.files, images)
     if not sample.contents:
         raise DataError(
-            f"none of the {len(trained_on.files):,} training images of '{trained_on.dataset}' can be read, so there "
-            "is nothing to compare later data with; check the data set's folder"
+            f"no drift reference: {counted(len(trained_on.files), 'training image')} of '{trained_on.dataset}', none "
+            "readable; check the directory of the data set"
         )
-    seen_in = images_with_word(file.captions for file in trained_on.files)
+    images_of_word = images_with_word(file.captions for file in trained_on.files)
     with new_directory(path) as folder:
-        for name, values in _arrays(sample, dict(seen_in), trained_on.contents).items():
+        for name, values in _arrays(sample, dict(images_of_word), trained_on.contents).items():
             np.save(folder / f"{name}.npy", values.astype(_ARRAYS[name]), allow_pickle=False)
-        (folder / _VOCABULARY).write_text(json.dumps(list(seen_in)), encoding="utf-8")
+        (folder / _VOCABULARY).write_text(json.dumps(list(images_of_word)), encoding="utf-8")
         manifest = DriftManifest(
             format_version=FORMAT_VERSION,
             bundle_sha256=sampler.bundle.sha256,
@@ -113,14 +115,14 @@ class DriftReference:
     """An opened and verified reference."""
 
     def __init__(self, path: Path, manifest: DriftManifest) -> None:
-        """Use DriftReference.open."""
+        """Call DriftReference.open instead."""
         self.path = path
         self.manifest = manifest
         self._stored_name = {_FORMER_FILES.get(name, name): name for name in manifest.files_sha256}
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a directory and compare the hash of every file. Raises StorageError."""
+        """Open a directory and verify the hash of every file. Raises StorageError."""
         manifest_path = path / MANIFEST
         if not manifest_path.is_file():
             raise StorageError(f"no drift reference at {path}: {MANIFEST} is missing; fetch it again")
@@ -137,7 +139,7 @@ class DriftReference:
             raise StorageError(f"{manifest_path} does not list a reference's files: {', '.join(sorted(differing))}")
         for name, expected in manifest.files_sha256.items():
             if not (path / name).is_file() or sha256_of_file(path / name) != expected:
-                raise StorageError(f"drift reference {path} is damaged: {name} is not what was written; fetch it again")
+                raise StorageError(f"drift reference {path} is damaged: {name} has changed; fetch it again")
         return cls(path, manifest)
 
     @cached_property
@@ -162,13 +164,13 @@ class DriftReference:
 
     @cached_property
     def images_of_word(self) -> dict[str, int]:
-        """By word, the training images whose captions hold it."""
+        """Number of training images whose captions contain each word."""
         counts: list[int] = self._array("images_of_word").tolist()
         return dict(zip(self._vocabulary, counts, strict=True))
 
     @cached_property
     def contents(self) -> "Contents":
-        """The contents of all training images."""
+        """Contents of all training images."""
         return Contents(self._array("contents"))
 
     @cached_property
@@ -182,7 +184,7 @@ class DriftReference:
 
 
 class Contents(Collection[str]):
-    """Hex SHA-256 of images, of which 8 bytes each are kept: one in 10^13 others would pass for one of a million."""
+    """Hex SHA-256 of images by their first 8 bytes: one in 10^13 other images would match one of a million."""
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
         """keys: sorted."""
@@ -192,8 +194,8 @@ class Contents(Collection[str]):
         if not isinstance(content, str) or not content:
             return False
         key = np.uint64(int(content[:16], 16))
-        place = int(np.searchsorted(self._keys, key))
-        return place < len(self._keys) and bool(self._keys[place] == key)
+        row = int(np.searchsorted(self._keys, key))
+        return row < len(self._keys) and bool(self._keys[row] == key)
 
     def __iter__(self) -> Iterator[str]:
         return (f"{key:016x}" for key in self._keys.tolist())
@@ -202,8 +204,8 @@ class Contents(Collection[str]):
         return len(self._keys)
 
 
-def _arrays(sample: ImageSample, seen_in: dict[str, int], contents: Collection[str]) -> dict[str, NDArray[Any]]:
-    number = {word: place for place, word in enumerate(seen_in)}
+def _arrays(sample: ImageSample, images_of_word: dict[str, int], contents: Collection[str]) -> dict[str, NDArray[Any]]:
+    number = {word: row for row, word in enumerate(images_of_word)}
     words = [[(number[word], count) for word, count in image.counts.items()] for image in sample.words]
     flat = [entry for entries in words for entry in entries]
     return {
@@ -214,7 +216,7 @@ def _arrays(sample: ImageSample, seen_in: dict[str, int], contents: Collection[s
         "lengths_ends": np.cumsum([len(image.lengths) for image in sample.words]),
         "words": np.array(flat, np.int32).reshape(-1, 2),
         "words_ends": np.cumsum([len(entries) for entries in words]),
-        "images_of_word": np.array(list(seen_in.values()), np.int32),
+        "images_of_word": np.array(list(images_of_word.values()), np.int32),
         "contents": np.array(sorted({int(content[:16], 16) for content in contents if content}), np.uint64),
     }
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from html import escape
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,83 +9,51 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from image_finder.components.drift.divisions import Values
-from image_finder.components.drift.drift import Compared
-from image_finder.components.drift.report import DriftReport, DriftRow, compared_text, verdict
+from image_finder.components.drift.drift import ComparedSample
+from image_finder.components.drift.permutation import Values
+from image_finder.components.drift.report import DriftReport, compared_text, verdict
 from image_finder.components.drift.sample import ImageSample
-from image_finder.components.validation.report_page import STYLE
+from image_finder.components.html_report import render_report
 
-_BEFORE, _NOW, _INK = "#9a9a9a", "#0b62a4", "#222222"
+_TRAINING, _NOW, _INK = "#9a9a9a", "#0b62a4", "#222222"
 _DPI = 110
 _BINS = 30
-_POINTS = 500  # of each side in the map of the vectors
+_POINTS = 500  # per side in the map of the vectors
 
 
 def report_html(report: DriftReport, figure: Figure | None = None) -> str:
-    """A self-contained page (no scripts, nothing loaded) of report and figure; every text of the data is escaped."""
-    title = f"Drift of {escape(report.dataset or 'searches')}"
-    headings = ("Result", "Row", "Measured", "Limit", "Chance", "p", "Detail")
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    rows = "\n".join(map(_row, report.rows))
-    style = "bad" if report.drifted else "good" if report.rows else "warn"
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title>\n<style>\n{STYLE}\nimg {{ max-width: 100%; }}\n</style>\n</head>\n<body>",
-            f"<h1>{title}</h1>",
-            f'<div class="verdict {style}" role="status">\n<strong>{escape(verdict(report))}</strong>',
-            f"<p>{escape(compared_text(report))}</p>\n</div>",
-            f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>',
-            f"<p><small>{escape(_explained(report))}</small></p>",
-            _image(figure) if figure else "",
-            "</body>\n</html>\n",
-        ]
+    """Render the report and its figure as one self-contained page."""
+    return render_report(
+        "drift.html",
+        title=f"Drift of {report.dataset or 'searches'}",
+        report=report,
+        verdict=verdict(report),
+        compared=compared_text(report),
+        figure=_base64_png(figure) if figure else "",
     )
 
 
-def drift_figure(compared: Compared) -> Figure:
-    """Caption lengths, sizes and brightness of both sides as histograms, and both sides' vectors on one plane."""
+def drift_figure(compared: ComparedSample) -> Figure:
+    """Draw histograms of caption length, size and brightness, and the vectors projected on a plane, for both sides."""
     figure = Figure(figsize=(10.9, 6.6), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     before, now = compared.reference.sample, compared.sample
     axes = figure.subplots(2, 2)
-    _histogram(axes[0, 0], _lengths(before), _lengths(now), "words a caption", whole=True)
+    _histogram(axes[0, 0], _lengths(before), _lengths(now), "words per caption", whole=True)
     _histogram(axes[0, 1], _sides(before), _sides(now), "geometric mean of the sides, px (log2)")
     _histogram(axes[1, 0], before.brightness, now.brightness, "brightness, black 0 to white 1")
     _map(axes[1, 1], before, now)
     axes[0, 0].legend(fontsize=8, frameon=False)
     name = compared.name or "the images"
-    figure.suptitle(f"{name} against the training images of {' '.join(compared.origin)}", fontsize=12, color=_INK)
+    figure.suptitle(f"{name} compared with the training images of {' '.join(compared.origin)}", fontsize=12, color=_INK)
     figure.tight_layout()
     return figure
 
 
-def _row(row: DriftRow) -> str:
-    word, style = ("drifted", "bad") if row.drifted else ("not measured", "warn")
-    if row.measured is not None and not row.drifted:
-        word, style = "steady", "good"
-    numbers = (row.measured, row.limit, row.chance, row.p_value)
-    cells = "".join(f'<td class="number">{"" if number is None else f"{number:.3g}"}</td>' for number in numbers)
-    return (
-        f'<tr><td class="word {style}">{word}</td><td class="name">{escape(row.what)}<br><small>{escape(row.unit)}'
-        f'</small></td>{cells}<td class="text">{escape(row.detail)}</td></tr>'
-    )
-
-
-def _explained(report: DriftReport) -> str:
-    return (
-        "A row drifted when it is above its limit, which says what matters, and above what chance does in "
-        f"{report.permutations:,} random re-divisions of the images, at a rate of false alarms of "
-        f"{report.false_alarm_rate:g} for the whole report. Seed {report.seed}."
-    )
-
-
-def _image(figure: Figure) -> str:
+def _base64_png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="Distributions of both sides" src="data:image/png;base64,{data}">'
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _lengths(sample: ImageSample) -> Values:
@@ -105,7 +72,7 @@ def _histogram(
     if len(both):
         low, high = float(both.min()), float(both.max())
         edges = np.arange(low, high + 2) - 0.5 if whole else np.linspace(low - 1e-3, high + 1e-3, _BINS + 1)
-        for values, colour, name in ((before, _BEFORE, "training"), (now, _NOW, "now")):
+        for values, colour, name in ((before, _TRAINING, "training"), (now, _NOW, "now")):
             shares = np.histogram(values, edges)[0] / max(1, len(values))
             axes.stairs(
                 shares, edges, color=colour, label=name, fill=name == "training", alpha=0.7 if name == "now" else 0.4
@@ -114,14 +81,14 @@ def _histogram(
 
 
 def _map(axes: Axes, before: ImageSample, now: ImageSample) -> None:
-    """Both sides on the two directions in which the training vectors vary most."""
+    """Plot both sides on the two principal directions of the training vectors."""
     centre = before.vectors.mean(axis=0)
     _, _, directions = np.linalg.svd(before.vectors - centre, full_matrices=False)
-    for sample, colour in ((before, _BEFORE), (now, _NOW)):
-        places = (sample.vectors[:_POINTS] - centre) @ directions[:2].T
-        if places.shape[1] == 2:
-            axes.scatter(places[:, 0], places[:, 1], s=6, color=colour, alpha=0.6, linewidths=0)
-    _dress(axes, "embeddings: first direction of the training's", "second direction")
+    for sample, colour in ((before, _TRAINING), (now, _NOW)):
+        points = (sample.vectors[:_POINTS] - centre) @ directions[:2].T
+        if points.shape[1] == 2:
+            axes.scatter(points[:, 0], points[:, 1], s=6, color=colour, alpha=0.6, linewidths=0)
+    _dress(axes, "embeddings: first principal direction of the training images", "second direction")
 
 
 def _dress(axes: Axes, x_label: str, y_label: str) -> None:

@@ -1,8 +1,8 @@
-"""Search logs: of `image-finder serve`'s JSON lines, how many text queries nothing matched well, by day.
+"""Search logs: counts by day the text queries without a good match in the JSON lines of `image-finder serve`.
 
-Only whether something matched is read; what was asked is neither needed nor in the log unless --log-queries put it there.
-A page that searches while a person types asks several times for one search, with halves of words too: the shares are for
-comparing one period with another, and their limits are for one's own gallery to choose.
+Only the outcome is read; the queries themselves are logged only with --log-queries. The page searches while a person
+types and sends several queries per search, incomplete words included. So shares serve to compare periods, and their
+limits depend on the library.
 """
 
 import glob
@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from image_finder.components.drift.divisions import Values
+from image_finder.components.drift.permutation import Values
 from image_finder.components.errors import DataError
 
-_MARK = '"matches_well"'  # other lines, most of a log, are not parsed
+_MARK = '"matches_well"'  # lines without it, most of a log, are not parsed
 
 
 @dataclass(frozen=True)
 class SearchLog:
-    """Text queries by day, in order. days: by the log's own clock; unmatched, queries: (days,) each."""
+    """Text queries by day, ascending. days: by the clock of the server; unmatched, queries: (days,) each."""
 
     days: tuple[date, ...]
     unmatched: Values
@@ -33,20 +33,21 @@ class SearchLog:
 
 
 def find_logs(patterns: Sequence[str]) -> list[Path]:
-    """Files by name or pattern (* and ?), each once. Raises DataError for one that finds nothing."""
+    """Files by name or pattern (* and ?), each once. Raises DataError for a pattern without a match."""
     found: dict[Path, None] = {}
     for pattern in patterns:
-        named = [Path(name) for name in sorted(glob.glob(pattern))] or [Path(pattern)]  # noqa: PTH207 - may be absolute
+        named = [Path(name) for name in sorted(glob.glob(pattern))] or [Path(pattern)]  # noqa: PTH207 - patterns can be absolute
         if missing := [path for path in named if not path.is_file()]:
-            raise DataError(f"no search log at {missing[0]}: name the files that 'image-finder serve' wrote on stderr")
+            raise DataError(f"no search log at {missing[0]}: name files with the stderr output of 'image-finder serve'")
         found.update(dict.fromkeys(named))
     return list(found)
 
 
 def read_log(paths: Sequence[Path]) -> SearchLog:
-    """Read logs, .gz ones too, line by line. Lines of others and cut ones are passed over. Raises DataError.
+    """Read logs, also .gz, line by line. Raises DataError.
 
-    A line counts when it tells a search that was answered and whether anything matched its texts well. O(lines).
+    Counts lines of answered searches that state whether a hit matched well. Other lines are skipped, truncated ones are
+    counted as broken. O(lines).
     """
     unmatched: defaultdict[date, int] = defaultdict(int)
     queries: defaultdict[date, int] = defaultdict(int)
@@ -78,11 +79,11 @@ def _lines(path: Path) -> Iterator[str]:
             yield from stream
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"search log {path} cannot be read: {reason}; check the file or leave it out") from error
+        raise DataError(f"search log {path} cannot be read: {reason}; check the file or omit it") from error
 
 
 def _query(line: str) -> tuple[date, bool]:
-    """Day and whether something matched well. Raises ValueError, KeyError, TypeError for any other line."""
+    """Day, and whether a hit matched well. Raises ValueError, KeyError, TypeError for other lines."""
     facts = json.loads(line)
     if facts["message"] != "request" or facts["status"] != 200 or not isinstance(facts["matches_well"], bool):
         raise ValueError("not an answered search")

@@ -11,7 +11,7 @@ from image_finder.pipelines.commands.options import home_option, json_option, ml
 
 if TYPE_CHECKING:
     from image_finder.components.configs import DriftConfig
-    from image_finder.components.drift.drift import Compared
+    from image_finder.components.drift.drift import ComparedSample
     from image_finder.components.drift.report import DriftReport
 
 DRIFTED = 3  # exit code with --fail; 1 is an error, 2 a usage error
@@ -107,9 +107,9 @@ def _compared(
     mlflow_uri: str | None,
     *,
     folder: Path,
-) -> "Compared":
+) -> "ComparedSample":
     from image_finder.components.configs import EmbeddingConfig
-    from image_finder.components.drift.data_folder import read_files
+    from image_finder.components.drift.captioned_files import find_captioned_files
     from image_finder.model_registry.champion_drift import Subject, compare
     from image_finder.model_registry.registry import Registry
     from image_finder.pipelines.stores import Home, existing_registry
@@ -119,7 +119,7 @@ def _compared(
     return compare(
         Registry.existing(existing_registry(stores, mlflow_uri)),
         registered,
-        Subject(f"{root.name} {part}" if part else root.name, "", read_files(root, part)),
+        Subject(f"{root.name} {part}" if part else root.name, "", find_captioned_files(root, part)),
         config,
         embedding=EmbeddingConfig(),
         cache_dir=stores.cache_dir,
@@ -134,9 +134,9 @@ def _table(report: "DriftReport") -> str:
 
     rows: list[tuple[str, ...]] = [("row", "measured", "limit", "chance", "p", "unit", "", "")]
     for row in report.rows:
-        status = "DRIFTED" if row.drifted else "not measured" if row.measured is None else "steady"
+        status = "DRIFTED" if row.drifted else "not measured" if row.measured is None else "no drift"
         numbers = (row.measured, row.limit, row.chance, row.p_value)
         texts = ("-" if number is None else f"{number:.3g}" for number in numbers)
-        rows.append((row.what, *texts, row.unit, status, row.detail))
+        rows.append((row.name, *texts, row.unit, status, row.detail))
     subject = [f"{report.dataset}: {compared_text(report)}"] if report.reference else []
     return "\n".join([*subject, aligned(rows), verdict(report)])

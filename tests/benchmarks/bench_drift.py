@@ -22,8 +22,8 @@ from measuring import show
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.data_folder import read_files
-from image_finder.components.drift.drift import Compared, report_drift
+from image_finder.components.drift.captioned_files import find_captioned_files
+from image_finder.components.drift.drift import ComparedSample, report_drift
 from image_finder.components.drift.reference import Contents, DriftManifest, DriftReference
 from image_finder.components.drift.report import DriftReport
 from image_finder.components.drift.sample import ImageSample, Sampler
@@ -91,7 +91,7 @@ def show_without_drift(sample: ImageSample, bundle: Bundle, options: argparse.Na
     for trained, held_out, run in divisions(sample, options.runs, options.seed):
         config = DriftConfig(seed=run, compared_images=options.compared, min_images=10)
         now = part(held_out, np.arange(min(options.compared, len(held_out.vectors))))
-        compared = Compared(reference_of(trained, bundle), ("", ""), now, "", "")
+        compared = ComparedSample(reference_of(trained, bundle), ("", ""), now, "", "")
         reports.append(report_drift(compared, None, config))
     seconds = (time.perf_counter() - started) / options.runs
     rows = [("row, nothing drifted", "largest", "limit", "above chance", "above limit", "drifted")]
@@ -99,7 +99,7 @@ def show_without_drift(sample: ImageSample, bundle: Bundle, options: argparse.Na
         measured = [row.measured for row in several]
         rows.append(
             (
-                several[0].what,
+                several[0].name,
                 float(max(measured)),
                 several[0].limit,
                 f"{np.mean([row.measured > row.chance for row in several]):.1%}",
@@ -126,9 +126,9 @@ def show_mixed(sample: ImageSample, other: ImageSample, bundle: Bundle, options:
             order = np.random.default_rng([options.seed, run, n_other]).permutation(len(other.vectors))
             kept = part(held_out, np.arange(min(options.compared, len(held_out.vectors)) - n_other))
             now = joined(kept, part(other, np.resize(order, n_other)))
-            compared = Compared(reference_of(trained, bundle), ("", ""), now, "", "")
+            compared = ComparedSample(reference_of(trained, bundle), ("", ""), now, "", "")
             reports.append(report_drift(compared, None, DriftConfig(seed=run)))
-        names = tuple(row.what for row in reports[0].rows)
+        names = tuple(row.name for row in reports[0].rows)
         cells = [
             f"{np.mean([row.measured for row in several]):.3f}{'*' if all(row.drifted for row in several) else ''}"
             for several in zip(*(report.rows for report in reports), strict=True)
@@ -153,7 +153,7 @@ def main() -> None:
     sampler = Sampler(bundle, DriftConfig(), EmbeddingConfig(device="cpu"), cache_dir=options.cache, progress=True)
     samples = []
     for root in (options.root, *options.other):
-        started, files = time.perf_counter(), read_files(root)
+        started, files = time.perf_counter(), find_captioned_files(root)
         samples.append(sampler.draw(files, len(files)))
         print(f"{root.name}: {len(samples[-1].vectors):,} images in {time.perf_counter() - started:.1f} s")
     show_without_drift(samples[0], bundle, options)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from image_finder.components.app.cli import main
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.data_folder import read_files
+from image_finder.components.drift.captioned_files import find_captioned_files
 from image_finder.components.drift.reference import TrainedOn, write_reference
 from image_finder.components.drift.sample import Sampler
 from image_finder.components.storage import sha256_of_file
@@ -68,7 +68,7 @@ def home(place, training, tiny_bundle, report, tmp_path, monkeypatch):
         root.mkdir()
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.create_experiment("scratch", (root / "mlartifacts").as_uri())
-        files = read_files(training, "train")
+        files = find_captioned_files(training, "train")
         sampler = Sampler(
             tiny_bundle, DriftConfig(), EmbeddingConfig(device="cpu", threads=1), cache_dir=tmp_path / "cache"
         )
@@ -95,7 +95,7 @@ def test_data_of_the_same_kind_are_steady_and_a_table_says_what_was_compared(hom
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].startswith(
-        "same train: 80 of 80 images, against 80 of the 80 that finder version 1 was trained on (training, data version"
+        "same train: 80 of 80 images, compared with 80 of the 80 training images of finder version 1 (training, data version"
     )
     assert lines[-1] == "no drift in 7 of 7 rows"
     assert [line.split("  ")[0] for line in lines[2:-1]] == [
@@ -109,9 +109,9 @@ def test_data_of_another_kind_drift_with_an_exit_code_of_their_own_and_a_page(ho
     done = drift(home, "--data", other, "--part", "train", "--json", "--fail", "--html", tmp_path / "drift.html")
     assert done.exit_code == 3, done.output
     report = json.loads(done.stdout)
-    assert {row["what"] for row in report["rows"] if row["drifted"]} == {"vocabulary", "brightness", "embeddings"}
+    assert {row["name"] for row in report["rows"] if row["drifted"]} == {"vocabulary", "brightness", "embeddings"}
     assert report["reference"]["version"] == "1"
-    assert "drifted: vocabulary, brightness, embeddings" in (tmp_path / "drift.html").read_text()
+    assert "Drifted: vocabulary, brightness, embeddings" in (tmp_path / "drift.html").read_text()
     lenient = [word for row in ("embedding", "vocabulary", "brightness") for word in ("--set", f"max_{row}=1")]
     assert drift(home, "--data", other, "--part", "train", "--fail", *lenient).exit_code == 0
     assert drift(home, "--data", other, "--part", "val", "--fail").exit_code == 0
@@ -121,7 +121,7 @@ def test_a_folder_of_images_is_compared_without_captions(home, training):
     done = drift(home, "--data", training / "train", "--json")
     report = json.loads(done.stdout)
     assert report["n_known"] == report["n_compared"] == 80
-    assert [row["what"] for row in report["rows"] if row["measured"] is None] == [
+    assert [row["name"] for row in report["rows"] if row["measured"] is None] == [
         "caption length",
         "vocabulary",
         "new words",
@@ -144,7 +144,7 @@ def test_searches_are_judged_without_any_registry(tmp_path):
         (("--data", "{training}", "--model", "nobody"), "model 'nobody' has no champion yet"),
         (("--data", "{training}", "--version", "7"), "model 'finder' has no version"),
         (("--data", "{training}", "--model", "plain"), "drift_reference of plain version 1 cannot be fetched"),
-        (("--data", "{training}", "--part", "test"), "has no part 'test': it has train, val"),
+        (("--data", "{training}", "--part", "test"), "has no part 'test', only train, val"),
         (("--data", "{training}/annotations"), "holds no captions this can find"),
         (("--data", "{training}", "--set", "max_sise=1"), "DriftConfig: max_sise: Extra inputs are not permitted"),
         (("--logs", "{training}/none.log"), "no search log at"),

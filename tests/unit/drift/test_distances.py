@@ -17,7 +17,7 @@ from image_finder.components.drift.caption_words import (
     unseen_shares,
     word_frequencies,
 )
-from image_finder.components.drift.divisions import compare_with_chance
+from image_finder.components.drift.permutation import compare_with_chance
 
 
 def of_division(statistic, n_first, n_second):

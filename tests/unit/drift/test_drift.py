@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.drift import Compared, report_drift
+from image_finder.components.drift.captioned_files import CaptionedFile
+from image_finder.components.drift.drift import ComparedSample, report_drift
 from image_finder.components.drift.reference import DriftReference, TrainedOn, write_reference
 from image_finder.components.drift.report import require_no_drift, verdict
 from image_finder.components.drift.report_page import drift_figure, report_html
-from image_finder.components.drift.sample import CaptionedFile, Sampler
+from image_finder.components.drift.sample import Sampler
 from image_finder.components.errors import ConfigError, DataError, QualityError, StorageError
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file
 
@@ -69,13 +70,13 @@ def report_of(sampler, reference):
         config = DriftConfig.parse({**SMALL, **values})
         without = reference.contents if config.images == "new" else None
         sample = sampler.draw(files, config.compared_images, without=without)
-        return report_drift(Compared(reference, ("finder", "1"), sample, "now", ""), None, config)
+        return report_drift(ComparedSample(reference, ("finder", "1"), sample, "now", ""), None, config)
 
     return report
 
 
 def rows(report):
-    return {row.what: row for row in report.rows}
+    return {row.name: row for row in report.rows}
 
 
 def test_a_reference_reads_back_what_was_drawn(reference, sampler, training, colour_bundle):
@@ -197,6 +198,16 @@ def test_images_without_captions_are_compared_as_images(report_of, place):
     assert rows(report)["vocabulary"].detail == "0 images with captions, 90 in training, 20 needed"
 
 
+def test_a_report_that_was_stored_under_former_names_is_read(report_of, place):
+    report = report_of(paint_set(place / "former", seed=11))
+    values = json.loads(report.model_dump_json())
+    values["n_pictures"] = values.pop("n_images")
+    values["reference"]["n_pictures"] = values["reference"].pop("n_images")
+    for row in values["rows"]:
+        row["what"] = row.pop("name")
+    assert type(report).model_validate_json(json.dumps(values)) == report
+
+
 def test_images_that_cannot_be_read_are_counted_and_others_drawn_instead(report_of, place):
     files = paint_set(place / "broken", seed=7, count=80)
     for file in files[::4]:
@@ -218,10 +229,10 @@ def test_a_damaged_or_foreign_reference_is_refused(reference, place):
 
     copy = shutil.copytree(reference.path, place / "damaged")
     (copy / "vectors.npy").write_bytes((copy / "vectors.npy").read_bytes()[:-1] + b"\x01")
-    with pytest.raises(StorageError, match=r"vectors.npy is not what was written"):
+    with pytest.raises(StorageError, match=r"vectors.npy has changed"):
         DriftReference.open(copy)
     (copy / "vectors.npy").unlink()
-    with pytest.raises(StorageError, match=r"vectors.npy is not what was written"):
+    with pytest.raises(StorageError, match=r"vectors.npy has changed"):
         DriftReference.open(copy)
     (copy / "reference.json").write_text('{"format_version": "two"}')
     with pytest.raises(StorageError, match=r"reference.json: .*fetch it again"):
@@ -236,7 +247,7 @@ def test_a_damaged_or_foreign_reference_is_refused(reference, place):
 
 def test_a_reference_needs_images_that_can_be_read(sampler, place):
     nothing = TrainedOn("gone", "0", [CaptionedFile("a.png", place / "a.png", ("a",))], [])
-    with pytest.raises(DataError, match="none of the 1 training images of 'gone' can be read"):
+    with pytest.raises(DataError, match="no drift reference: 1 training image of 'gone', none readable"):
         write_reference(place / "none", sampler, nothing, images=50, seed=0)
     assert not (place / "none").exists()
 
@@ -247,19 +258,19 @@ def test_the_gate_stops_a_run_only_if_it_is_told_to(report_of, place):
         require_no_drift(drifted, DriftConfig(trigger=trigger))
     require_no_drift(steady, DriftConfig(trigger="fail"))
     with pytest.raises(
-        QualityError, match=r"now drifted .* brightness 0\.\d+ of white, threshold 0\.\d+ \(mean 0\.\d+"
+        QualityError, match=r"now drifted .* brightness 0\.\d+ \(luma, 0 to 1\), threshold 0\.\d+ \(mean 0\.\d+"
     ):
         require_no_drift(drifted, DriftConfig(trigger="fail"))
 
 
 def test_the_page_shows_every_row_and_escapes_what_came_from_the_data(sampler, reference, place):
     files = paint_set(place / "page", seed=9, sentences=("<script> <script> {}",))
-    compared = Compared(reference, ("finder", "1"), sampler.draw(files, 60), "<b>now", "")
+    compared = ComparedSample(reference, ("finder", "1"), sampler.draw(files, 60), "<b>now", "")
     report = report_drift(compared, None, DriftConfig.parse(SMALL))
     figure = drift_figure(compared)
     assert len(figure.axes) == 4
     page = report_html(report, figure)
-    assert all(row.what in page for row in report.rows)
+    assert all(row.name in page for row in report.rows)
     assert "<script>" not in page
     assert "&lt;b&gt;now" in page
     assert "data:image/png;base64," in page

@@ -114,7 +114,7 @@ def test_a_log_that_is_not_there_or_damaged_is_one_line(tmp_path):
 
 def rows_of(path, **values):
     report = report_drift(None, read_log([path]), DriftConfig.parse(values))
-    return {row.what: row for row in report.rows}, report
+    return {row.name: row for row in report.rows}, report
 
 
 def test_searches_in_vain_that_become_common_drift(tmp_path):
@@ -157,4 +157,4 @@ def test_too_few_queries_are_not_judged(tmp_path):
     assert "99 text queries" in rows["unmatched queries"].detail
     (tmp_path / "empty.log").touch()
     rows, _ = rows_of(tmp_path / "empty.log")
-    assert rows["unmatched queries"].detail == "the log holds no answered text queries"
+    assert rows["unmatched queries"].detail == "the log contains no answered text query"

@@ -341,7 +341,7 @@ def test_empty_tables_are_measured_and_stop_the_run():
     assert (report.n_captions, report.n_valid_captions, report.quarantined_share) == (0, 0, 0.0)
     with pytest.raises(QualityError, match="captions_present: the table holds at least one caption, measured 0"):
         require_valid(report)
-    assert "Refused" in report_html(report)
+    assert "<strong>Failed</strong>" in report_html(report)
 
 
 def test_empty_images_table_quarantines_every_caption():
@@ -464,9 +464,9 @@ def test_page_escapes_what_the_data_says():
 def test_page_shows_verdict_numbers_and_ids():
     captions, images = faulty_tables()
     page = report_html(validate(captions, images, STRICT.model_copy(update={"max_quarantined_share": 0.5})))
-    assert "Refused" in page
-    assert "9 of 29 captions of 10 images are usable." in page
-    assert "20 are quarantined (68.97%, allowed 50%)." in page
+    assert "<strong>Failed</strong>" in page
+    assert "9 of 29 captions of 10 images can be used." in page
+    assert "Quarantined: 20 (68.97%, at most 50% allowed)." in page
     assert "30, 31, 32, 40, 41, 42" in page
     assert page.index("image_missing</code></td>") < page.index("too_many_captions</code></td>")
     assert "Passed" in report_html(validate(captions_table()))
