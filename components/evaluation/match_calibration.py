@@ -11,7 +11,7 @@ from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.evaluation.bundle_recall import image_vectors
 from image_finder.components.evaluation.match_fit import fit_matches
 from image_finder.components.records.calibration import MatchModels
-from image_finder.components.search.engine import query_vectors
+from image_finder.components.search.prompts import text_vectors
 
 _MAX_IMAGES = 2000  # of each data set; bounds the time of an export
 
@@ -34,7 +34,7 @@ def calibrate_matches(
         sources += [number] * len(rows)
 
     def encode(texts: Sequence[str]) -> Vectors:
-        vectors = query_vectors(encoder, texts)
+        vectors = text_vectors(encoder, texts)
         return np.stack([vectors[text] for text in texts])
 
     images = image_vectors(encoder, paths)

@@ -23,7 +23,7 @@ from image_finder.components.configs import first_fault
 from image_finder.components.errors import BundleError, ConfigError, IndexMismatchError, QueryError, StorageError
 from image_finder.components.index import exact, stored_paths
 from image_finder.components.index.approximate import Approximate
-from image_finder.components.index.arrow import bools, text_scalar
+from image_finder.components.index.arrow import bools, number_array, text_scalar
 from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.generations import current_generation, is_published_root
 from image_finder.components.index.tiers import Parameters
@@ -201,9 +201,7 @@ class VectorIndex:
 
     def items_at(self, rows: Rows) -> list[dict[str, Any]]:
         """The items of rows, each by column."""
-        # An array made from a buffer: pa.array() would import pandas, half a second.
-        places = pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
-        return list(self.items.take(places).to_pylist())
+        return list(self.items.take(number_array(rows, pa.int64())).to_pylist())
 
     def item(self, row: int) -> dict[str, Any]:
         """One row of the items, by column."""

@@ -1,10 +1,13 @@
 """Tier building: gives an index that is being written the approximate file it needs, and measures it with texts."""
 
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
@@ -13,6 +16,7 @@ from image_finder.components.configs import IndexTierConfig
 from image_finder.components.errors import ConfigError, QualityError
 from image_finder.components.index import exact
 from image_finder.components.index.approximate import Approximate, is_installed, library_version, write_approximate
+from image_finder.components.index.arrow import number_array
 from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.index import (
     APPROXIMATE,
@@ -21,7 +25,6 @@ from image_finder.components.index.index import (
     VectorIndex,
     write_manifest,
 )
-from image_finder.components.index.measuring_queries import MeasuringTexts, measuring_texts
 from image_finder.components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, reach_for, tier_for
 from image_finder.components.storage import sha256_of_file
 
@@ -31,7 +34,22 @@ _K = 10
 # Float32 sums differ by the order in which they are taken, some 1e-7; a row that scores as the tenth best does is as good.
 _EQUAL_SCORE = 1e-6
 
+_WHO = (
+    *("a brown dog", "two children", "a man in a red shirt", "a black cat", "an old woman in a blue coat"),
+    *("a group of people", "a white horse", "a girl with a yellow ball"),
+)
+_DOES = ("is running", "are sitting", "is playing", "looks at the camera", "is jumping", "stands still")
+_WHERE = ("on the beach", "in the snow", "next to a parked car", "in a kitchen", "on a green lawn", "near a lake")
+_ROWS_A_TEXT = 4  # rows read for each caption: some have no caption, or one that was already drawn
+
 EncodeTexts = Callable[[tuple[str, ...]], Vectors]
+
+
+class MeasuringTexts(NamedTuple):
+    """Distinct texts to measure an approximate index with, and their source."""
+
+    texts: tuple[str, ...]
+    source: Literal["captions", "sentences"]
 
 
 def add_tier(
@@ -136,3 +154,25 @@ def _facts(parameters: Hnsw | IvfPq, recall: float, texts: MeasuringTexts) -> Ap
         n_texts=len(texts.texts),
         made_by=library_version(),
     )
+
+
+def measuring_texts(items: pa.Table, n: int, *, seed: int = 0) -> MeasuringTexts:
+    """Up to n captions of an index's items; generated sentences (at most 288) if there are fewer than n / 2.
+
+    Texts, not images: image and text vectors lie in different regions, so an index that finds an image's neighbours may
+    still miss those of a text. Captions resemble queries, and few of them match an image exactly.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(items.num_rows, min(_ROWS_A_TEXT * n, items.num_rows), replace=False))
+    drawn = items["captions"].take(number_array(rows, pa.int64()))
+    captions = [several[0] for several in drawn.to_pylist() if several]
+    distinct = list(dict.fromkeys(caption for caption in captions if caption.strip()))
+    if len(distinct) >= min(n, items.num_rows) / 2:
+        return MeasuringTexts(_drawn(distinct, n, rng), "captions")
+    return MeasuringTexts(
+        _drawn([" ".join(parts) for parts in itertools.product(_WHO, _DOES, _WHERE)], n, rng), "sentences"
+    )
+
+
+def _drawn(texts: list[str], n: int, rng: np.random.Generator) -> tuple[str, ...]:
+    return tuple(texts[place] for place in rng.permutation(len(texts))[:n])

@@ -1,9 +1,9 @@
-"""Search engine: queries to hits, through a bundle and an index that belong together."""
+"""Search engine: ranks the images of an index for queries, with the bundle that the index was made with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +20,11 @@ from image_finder.components.index.index import VectorIndex
 from image_finder.components.moments import local
 from image_finder.components.records.search import Facets, Hit, IndexedImage, SearchResult, TruncatedText
 from image_finder.components.search import filters, matching
-from image_finder.components.search.negation import Group, group_of, lowered
-from image_finder.components.search.prompts import expand
-from image_finder.components.search.query import Query, Term, require_text
-from image_finder.components.storage import sha256_of_bytes
+from image_finder.components.search.query import Query, require_text
+from image_finder.components.search.query_encoder import EncodedQuery, QueryEncoder
 
-_JUDGED = 10  # hits that are looked at to say whether anything matches well
-_ROUNDING = 1e-6  # of scores: in float32 an image's cosine with itself comes out as 0.9999999
-
-
-class EncodedQuery(NamedTuple):
-    """A query as vectors. ranking, terms: (dim,), the query with and without its `not` terms, terms of unit
-    length; own: rows of the images that the query consists of.
-    """
-
-    ranking: Vectors
-    terms: Vectors
-    own: Rows
+_JUDGED = 10  # leading hits that decide whether anything matches well
+_ROUNDING = 1e-6  # of scores: an image's cosine with itself is 0.9999999 in float32
 
 
 class SearchEngine:
@@ -49,7 +37,7 @@ class SearchEngine:
         self.encoder = encoder
         self.scores = encoder.bundle.scores()
         self.vocabulary = encoder.bundle.vocabulary()
-        self._group_vectors: dict[Group, Vectors] = {}
+        self._query_encoder = QueryEncoder(index, encoder)
 
     @classmethod
     def open(cls, index_path: Path, bundle_path: Path | None = None, *, threads: int = 0) -> "SearchEngine":
@@ -72,11 +60,8 @@ class SearchEngine:
     # The two stages of a search
 
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
-        """The vectors of queries. Raises QueryError for an unknown id, ImageError for one that cannot be decoded."""
-        terms = [term for query in queries for term in query.terms]
-        terms += [term for query in queries for term in query.not_terms if _group(term) is None]
-        texts = query_vectors(self.encoder, {require_text(term.text) for term in terms if term.text is not None})
-        return [self._encoded(query, texts) for query in queries]
+        """Vectors of queries. Raises QueryError for an unknown id, ImageError for an image that cannot be decoded."""
+        return self._query_encoder.encode(queries)
 
     def rank(self, queries: Sequence[Query], encoded: Sequence[EncodedQuery]) -> list[SearchResult]:
         """The hits of encoded queries. Raises QueryError for a folder that is not in the index."""
@@ -84,24 +69,25 @@ class SearchEngine:
         counts = [self.index.manifest.count if mask is None else int(mask.sum()) for mask in masks]
         answers: list[_Ranked | None] = [None] * len(queries)
         depths = [_first_depth(query) for query in queries]
-        while waiting := [place for place, answer in enumerate(answers) if answer is None]:
+        while waiting := [row for row, answer in enumerate(answers) if answer is None]:
             cancellation.checkpoint()
             near = self.index.search(
-                np.stack([encoded[place].ranking for place in waiting]),
-                max(depths[place] for place in waiting),
-                allowed=[masks[place] for place in waiting],
+                np.stack([encoded[each].ranking for each in waiting]),
+                max(depths[each] for each in waiting),
+                allowed=[masks[each] for each in waiting],
             )
-            for place, rows, scores in zip(waiting, near.rows, near.scores, strict=True):
-                found = self._ranked(queries[place], encoded[place], Neighbours(scores, rows), masks[place])
-                # Near-duplicates took more places than was thought: look deeper, unless there is nothing deeper.
-                enough = found.shown > queries[place].offset + queries[place].k
-                if enough or np.sum(rows >= 0) >= counts[place] or _ends_below(scores, queries[place].min_score):
-                    answers[place] = found
-                depths[place] *= 4
+            for each, rows, scores in zip(waiting, near.rows, near.scores, strict=True):
+                query = queries[each]
+                found = self._ranked(query, encoded[each], Neighbours(scores, rows), masks[each])
+                # More near-duplicates than expected: search deeper, unless all allowed images are found.
+                enough = found.shown > query.offset + query.k
+                if enough or np.sum(rows >= 0) >= counts[each] or _ends_below(scores, query.min_score):
+                    answers[each] = found
+                depths[each] *= 4
         done = [answer for answer in answers if answer is not None]
         return [self._result(*each) for each in zip(queries, encoded, done, counts, strict=True)]
 
-    # What is known of the images
+    # Images, and what can be filtered
 
     def image(self, identity: str) -> IndexedImage:
         """One image by its id. Raises QueryError."""
@@ -117,43 +103,12 @@ class SearchEngine:
         return path
 
     def facets(self) -> Facets:
-        """What the filters can choose among."""
+        """Folders, cameras and days of the images."""
         return filters.facets(self.index.items)
 
     def folder_label(self, name: str) -> str:
-        """The label of a folder that is named by it or by a path. Raises QueryError if it holds no image."""
+        """Label of a folder, given its label or a path. Raises QueryError if it holds no image."""
         return filters.folder_label(self.index.items, self.index.manifest.roots, name)
-
-    def _encoded(self, query: Query, texts: dict[str, Vectors]) -> EncodedQuery:
-        found = [self._term(term, texts) for term in query.terms]
-        weighted = [vector * np.float32(term.weight) for term, (vector, _) in zip(query.terms, found, strict=True)]
-        terms = found[0][0] if len(found) == 1 else _unit(np.sum(weighted, axis=0))
-        ranking = lowered(terms, [self._not_term(term, texts) for term in query.not_terms])
-        is_one_image = len(found) == 1 and not query.not_terms
-        return EncodedQuery(ranking, terms, found[0][1] if is_one_image else np.empty(0, np.int64))
-
-    def _not_term(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, float]:
-        """Unit vector and weight of a `not` term; those of its group if it names one."""
-        group = _group(term)
-        if group is None:
-            return self._term(term, texts)[0], term.weight
-        if group not in self._group_vectors:  # encoded once: its terms take as long as several queries
-            vectors = query_vectors(self.encoder, group.terms)
-            self._group_vectors[group] = _unit(np.sum([vectors[text] for text in group.terms], axis=0))
-        return self._group_vectors[group], term.weight * group.strength
-
-    def _term(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, Rows]:
-        """Unit vector of a term, and the rows of the index that are the very image it shows."""
-        if term.text is not None:
-            return texts[require_text(term.text)], np.empty(0, np.int64)
-        if term.like is not None:
-            row = self.index.row_of_id(term.like)
-            return np.array(self.index.vectors[row]), np.array([row])
-        data = cast("bytes", term.image)
-        own = self.index.rows_of_content(sha256_of_bytes(data))
-        if len(own):
-            return np.array(self.index.vectors[own[0]]), own
-        return self.encoder.encode_image(self.encoder.preprocess.load(data)[None])[0], own
 
     def _ranked(
         self, query: Query, encoded: EncodedQuery, near: Neighbours, mask: NDArray[np.bool_] | None
@@ -168,7 +123,7 @@ class SearchEngine:
         return _Ranked(rows, scores, shown_by)
 
     def _own_first(self, encoded: EncodedQuery, near: Neighbours, mask: NDArray[np.bool_] | None) -> Neighbours:
-        """An image finds itself first, also among more equal ones than were looked for: nothing scores higher."""
+        """Puts the query's own image first, even if more equal images than were searched for have the same score."""
         found = near.rows >= 0
         rows, scores = near.rows[found], near.scores[found]
         own = encoded.own if mask is None else encoded.own[mask[encoded.own]]
@@ -220,23 +175,23 @@ class SearchEngine:
         return matching.count_good(model, matching.match_features(cosines, ranks, candidates, unrelated, words))
 
     def _matches_well(self, query: Query, best: float, n_good: int | None) -> bool:
-        """Whether the best hit scores as those of captions that had an answer, and any word of the query is known."""
+        """Whether the best hit scores like right hits of captions, and training knew a word of the query."""
         unknown = self.vocabulary is not None and self.vocabulary.counts is not None and self._words(query) is None
         return bool(n_good) or (best >= self.scores.good_match and not unknown)
 
     def _words(self, query: Query) -> matching.QueryWords | None:
-        assert self.vocabulary is not None, "only asked where there is one"
+        assert self.vocabulary is not None, "called only if there is a vocabulary"
         return matching.query_words(" ".join(term.text for term in query.terms if term.text), self.vocabulary)
 
     @cached_property
     def _sample(self) -> Vectors:
-        """Rows of the index, evenly spread, whose cosines with a text are its background."""
+        """Evenly spaced vectors of the index, whose cosines with a text are its background: (n, dim)."""
         count = self.index.manifest.count
         rows = np.unique(np.linspace(0, count - 1, min(count, matching.SAMPLE_IMAGES)).astype(np.int64))
         return np.array(self.index.vectors[rows])
 
     def _truncated(self, text: str) -> TruncatedText | None:
-        """What the model reads of a text that exceeds its limit; None if it reads all of it."""
+        """The used and unused part of a text above the model's limit; None if all of it is used."""
         text = require_text(text)
         end = self.encoder.tokenizer.read_characters(text)
         return None if end is None else TruncatedText(used=text[:end].rstrip(), unused=text[end:].lstrip())
@@ -260,16 +215,8 @@ class SearchEngine:
         return {"uri": uri, **known, "modified_at": modified_at}
 
 
-def query_vectors(encoder: OnnxEncoder, texts: Iterable[str]) -> dict[str, Vectors]:
-    """Unit vector of each text as a search uses it: of a short one, the mean over its prompts."""
-    prompts = {text: expand(text) for text in texts}
-    flat = sorted({prompt for several in prompts.values() for prompt in several})
-    vectors = dict(zip(flat, encoder.encode_text(flat), strict=True))
-    return {text: _unit(np.sum([vectors[prompt] for prompt in several], axis=0)) for text, several in prompts.items()}
-
-
 class _Ranked(NamedTuple):
-    """Images of one query, best first. shown_by: (n,) place of the image each is folded into, itself if shown."""
+    """Images of one query, best first. shown_by: (n,) position of the image each is folded into, its own if shown."""
 
     rows: Rows
     scores: Vectors
@@ -285,20 +232,11 @@ class _Ranked(NamedTuple):
         return np.flatnonzero((self.shown_by == place) & (np.arange(len(self.rows)) != place))
 
 
-def _group(term: Term) -> Group | None:
-    return None if term.text is None else group_of(require_text(term.text))
-
-
 def _ends_below(scores: Vectors, min_score: float | None) -> bool:
-    """Whether falling scores have come to those that are not wanted."""
+    """Whether the last of descending scores is already below min_score."""
     return min_score is not None and len(scores) > 0 and bool(scores[-1] < min_score - _ROUNDING)
 
 
 def _first_depth(query: Query) -> int:
-    reach = query.offset + query.k + 1  # one more than is shown, to know whether there is a next page
+    reach = query.offset + query.k + 1  # one more than shown, to know whether there is a next page
     return 2 * reach + 16 if query.duplicates == "fold" else reach
-
-
-def _unit(vector: Vectors) -> Vectors:
-    norm = float(np.linalg.norm(vector))
-    return (vector / max(norm, 1e-12)).astype(np.float32)

@@ -1,8 +1,15 @@
-"""Prompts: the sentences a label or a very short text stands for; knows nothing of models.
+"""Prompts: the sentences that stand for a label or a short text, and the vectors of texts.
 
-A model that was trained on sentences reads a lone word badly; the mean of a few sentences that hold it is read well
+A model that was trained on sentences understands a lone word badly, and the mean of a few sentences that contain it well
 (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4).
 """
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from image_finder.components.arrays import Vectors
+from image_finder.components.bundle.encoder import OnnxEncoder
 
 TEMPLATES = ("{}", "a {}", "a photo of a {}", "there is a {} in the picture", "a {} outside")
 _SHORT_WORDS = 2
@@ -14,5 +21,19 @@ def prompts_of(label: str, templates: tuple[str, ...] = TEMPLATES) -> list[str]:
 
 
 def expand(text: str) -> list[str]:
-    """The texts whose mean vector stands for a query: of one or two words its prompts, else the text itself."""
+    """The texts whose mean vector stands for a text: its prompts if it has one or two words, else the text itself."""
     return prompts_of(text) if len(text.split()) <= _SHORT_WORDS else [text]
+
+
+def text_vectors(encoder: OnnxEncoder, texts: Iterable[str]) -> dict[str, Vectors]:
+    """Unit vector of each text as a search uses it, (dim,): for a short text the mean over its prompts."""
+    prompts = {text: expand(text) for text in texts}
+    flat = sorted({prompt for several in prompts.values() for prompt in several})
+    vectors = dict(zip(flat, encoder.encode_text(flat), strict=True))
+    return {text: unit(np.sum([vectors[prompt] for prompt in several], axis=0)) for text, several in prompts.items()}
+
+
+def unit(vector: Vectors) -> Vectors:
+    """The vector with length 1: (dim,) float32."""
+    norm = float(np.linalg.norm(vector))
+    return (vector / max(norm, 1e-12)).astype(np.float32)

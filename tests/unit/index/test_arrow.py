@@ -7,7 +7,15 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_finder.components.index.arrow import bools, moment_scalar, number_scalar, numbers, text_scalar
+from image_finder.components.index.arrow import (
+    bools,
+    moment_scalar,
+    number_array,
+    number_scalar,
+    numbers,
+    text_list_array,
+    text_scalar,
+)
 from tests.support.checkout import CHECKOUT
 
 
@@ -30,7 +38,7 @@ def test_moments_are_those_of_pyarrow(moment):
     assert moment_scalar(moment) == pa.scalar(moment, pa.timestamp("s"))
 
 
-def test_the_first_and_the_last_day_of_the_calendar_can_be_asked_for():
+def test_the_first_and_the_last_day_of_the_calendar_are_representable():
     for day in (date.min, date.max):
         assert moment_scalar(datetime.combine(day, time.min)).as_py().date() == day
 
@@ -49,7 +57,7 @@ def test_numbers_come_out_in_their_order(chunks, start, length):
     assert numbers(values, np.dtype(np.uint64)).tolist() == values.to_pylist()
 
 
-def test_pandas_stays_out():
+def test_pandas_is_not_imported():
     program = (
         "import sys, numpy as np, pyarrow as pa, pyarrow.compute as pc\n"
         "from datetime import datetime\n"
@@ -61,3 +69,17 @@ def test_pandas_stays_out():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.text())))
+def test_lists_of_texts_are_those_of_pyarrow(values):
+    assert text_list_array(values).to_pylist() == values
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-(2**31), 2**31 - 1) | st.none()))
+def test_unknown_numbers_are_null(values):
+    known = np.array([value is not None for value in values], bool)
+    array = number_array(np.array([value or 0 for value in values], np.int32), pa.int32(), known)
+    assert array.to_pylist() == values

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
 from image_finder.components.errors import ConfigError, QualityError
 from image_finder.components.index import tiers
@@ -30,9 +31,8 @@ from image_finder.components.index.index import (
     VectorIndex,
     write_index,
 )
-from image_finder.components.index.measuring_queries import measuring_texts
 from image_finder.components.index.publish import publish
-from image_finder.components.index.tier_building import add_tier
+from image_finder.components.index.tier_building import add_tier, measuring_texts, texts_encoder
 from image_finder.components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, lists_for, reach_for, tier_for
 from image_finder.components.library.indexer import IndexOptions, update
 from image_finder.components.library.library import Library
@@ -597,3 +597,10 @@ def test_a_library_is_published_again_for_another_tier_and_for_a_damaged_file(
     (approximate.path / APPROXIMATE).unlink()
     published, embedded, mended = index("auto")
     assert (published, embedded, mended.manifest.kind, mended.fault) == (True, 0, "exact", "")
+
+
+def test_vectors_of_measuring_texts_are_in_the_order_of_the_texts(colour_bundle):
+    texts = ("yellow", "red", "a white one", "blue", "green", "red and blue")
+    vectors = texts_encoder(colour_bundle)(texts)
+    encoder = OnnxEncoder(colour_bundle, device="cpu")
+    np.testing.assert_array_equal(vectors, np.concatenate([encoder.encode_text([text]) for text in texts]))
