@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from image_finder.components.configs import Config
 from image_finder.components.errors import ImageError, StorageError
-from image_finder.components.images.images import load_rgb
+from image_finder.components.images.decoding import load_rgb
 from image_finder.components.moments import modified_s
 from image_finder.components.records.base import Record
 from image_finder.components.storage import write_errors

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from image_finder.components.captions.file_names import leads_out
 from image_finder.components.errors import ImageError
-from image_finder.components.images.images import image_size, load_rgb, read_image
+from image_finder.components.images.decoding import image_size, load_rgb
+from image_finder.components.images.files import read_image
 from image_finder.components.moments import is_exact, modified_ns
 from image_finder.components.storage import sha256_of_bytes, write_table_atomically
 from image_finder.components.text import one_line, shown_path

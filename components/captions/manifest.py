@@ -7,7 +7,7 @@ import pandas as pd
 
 from image_finder.components.captions.captions_table import PartFile, part_files
 from image_finder.components.configs import DatasetConfig
-from image_finder.components.images.images import walk_files
+from image_finder.components.images.files import walk_files
 from image_finder.components.records.base import PartName
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.storage import sha256_of_file, sha256_of_lines

@@ -9,7 +9,7 @@ from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.configs import DatasetConfig
 from image_finder.components.errors import DataError
-from image_finder.components.images.images import find_images
+from image_finder.components.images.files import find_images
 from image_finder.components.records.base import PartName
 
 _DEMO_CAPTIONS = Path("annotations") / "captions.json"

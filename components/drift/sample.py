@@ -19,7 +19,7 @@ from image_finder.components.drift.caption_words import ImageWords, image_words
 from image_finder.components.drift.captioned_files import CaptionedFile
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.image_features import ImageKeys, cache_images
-from image_finder.components.images.images import image_size
+from image_finder.components.images.decoding import image_size
 from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels
 from image_finder.components.index.vector_cache import throughput_encoder
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file

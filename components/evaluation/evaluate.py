@@ -16,7 +16,7 @@ from image_finder.components.evaluation.figures import (
     similarity_heat_map,
     training_curves,
 )
-from image_finder.components.images.images import load_rgb
+from image_finder.components.images.decoding import load_rgb
 from image_finder.components.metrics.calibration import calibrate_scores
 from image_finder.components.metrics.examples import pick_examples
 from image_finder.components.metrics.ranks import first_match_ranks

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from image_finder.components.errors import ImageError
-from image_finder.components.images.images import read_image
+from image_finder.components.images.files import read_image
 from image_finder.components.images.preprocess import Pixels
 from image_finder.components.storage import sha256_of_bytes
 from image_finder.components.text import one_line

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from image_finder.components.images.images import load_rgb, read_image
+from image_finder.components.images.decoding import load_rgb
+from image_finder.components.images.files import read_image
 from image_finder.components.images.preprocess import Pixels, Preprocess
 
 VIEWS_VERSION = 1  # raise it when the same file, size and number give other pixels

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from image_finder.components.images.images import DECODER_FAULTS, displayed_size, read_exif, with_image
+from image_finder.components.images.decoding import displayed_size, read_exif
+from image_finder.components.images.pillow import DECODER_FAULTS, with_image
 from image_finder.components.records.base import Record
 
 _Tags = Mapping[int, object]

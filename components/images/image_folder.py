@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from image_finder.components.errors import DataError
-from image_finder.components.images.images import (
+from image_finder.components.images.files import (
     IMAGE_ENDINGS,
     find_images,
     read_image,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from image_finder.components.images.images import OnCut, accept_cut, load_rgb
+from image_finder.components.images.decoding import OnCut, accept_cut, load_rgb
 from image_finder.components.records.base import Record
 
 Pixels = NDArray[np.uint8]

@@ -8,8 +8,8 @@ from image_finder.components.captions.coco_json import read_coco_json
 from image_finder.components.captions.file_names import ImageNames, leads_out
 from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import ConfigError, DataError
+from image_finder.components.images.files import find_images
 from image_finder.components.images.image_folder import ImageFolder, uri_below
-from image_finder.components.images.images import find_images
 from image_finder.components.text import shown_path
 
 logger = logging.getLogger(__name__)

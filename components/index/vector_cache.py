@@ -16,7 +16,7 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.image_features import Entries, ImageKeys, Infer, OnImage, ReadFile, cache_images
-from image_finder.components.images.images import read_image
+from image_finder.components.images.files import read_image
 from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels, Preprocess
 from image_finder.components.index.duplicates import Hashes, difference_hash
 from image_finder.components.storage import sha256_of_bytes

@@ -18,7 +18,7 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
 from image_finder.components.errors import StorageError
 from image_finder.components.features.content_cache import ContentCache
-from image_finder.components.images.images import DECODING_VERSION
+from image_finder.components.images.decoding import DECODING_VERSION
 from image_finder.components.index.index import IndexManifest, VectorIndex, is_sealed
 from image_finder.components.index.tiers import tier_for
 from image_finder.components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle

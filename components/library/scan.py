@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from image_finder.components.errors import StorageError
-from image_finder.components.images.images import IMAGE_ENDINGS
+from image_finder.components.images.files import IMAGE_ENDINGS
 from image_finder.components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
 from image_finder.components.library.mounts import mount_point
 from image_finder.components.library.unsupported import KIND_OF_ENDING

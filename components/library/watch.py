@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from watchfiles import Change, watch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from image_finder.components.images.images import IMAGE_ENDINGS
+from image_finder.components.images.files import IMAGE_ENDINGS
 from image_finder.components.library.ignore import IGNORE_FILE
 from image_finder.components.library.library import shown
 from image_finder.components.library.mounts import mounted_at, remote_mount

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.encoder import OnnxEncoder
-from image_finder.components.images.images import load_for_display
+from image_finder.components.images.decoding import load_for_display
 from image_finder.components.search.contributions import Contributions, contributions
 
 Shares = NDArray[np.float32]

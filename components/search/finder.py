@@ -25,7 +25,7 @@ from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle, BundleManifest
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import FinderError, StorageError
-from image_finder.components.images.images import upright_rgb
+from image_finder.components.images.decoding import upright_rgb
 from image_finder.components.images.preprocess import Pixels
 from image_finder.components.index.generations import POINTER, is_published_root
 from image_finder.components.index.index import IndexManifest, VectorIndex

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, cast
 from PIL import Image
 
 from image_finder.components.errors import ImageError, QueryError
-from image_finder.components.images.images import image_size, upright_rgb
+from image_finder.components.images.decoding import image_size, upright_rgb
 from image_finder.components.search.query import Duplicates, Query
 
 ImageSource: TypeAlias = Path | bytes | Image.Image

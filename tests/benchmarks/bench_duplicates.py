@@ -19,7 +19,7 @@ from PIL import Image
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
-from image_finder.components.images.images import load_rgb
+from image_finder.components.images.decoding import load_rgb
 from image_finder.components.index.duplicates import HASH_BITS, NEAR_BITS, NEAR_COSINE, difference_hash
 
 BATCH = 32

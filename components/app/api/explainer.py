@@ -14,7 +14,7 @@ from image_finder.components.app.api.original_files import gone, open_original
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.api.thumbnails import VIEW_PX, jpeg, read_original
 from image_finder.components.errors import ImageError
-from image_finder.components.images.images import load_for_display
+from image_finder.components.images.decoding import load_for_display
 from image_finder.components.search.contributions import Contributions, contributions
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.explain import explain_pooling, heat_overlay

@@ -13,7 +13,7 @@ from image_finder.components.app.api.request_models import QueryTerm, SearchBody
 from image_finder.components.app.api.response_models import SearchAnswer
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
-from image_finder.components.images.images import image_size
+from image_finder.components.images.decoding import image_size
 from image_finder.components.search.query import Query as Question
 
 router = APIRouter(prefix=PREFIX, tags=["search"])

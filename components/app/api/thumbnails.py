@@ -11,7 +11,7 @@ from PIL import Image
 
 from image_finder.components.app.api.original_files import gone, open_original
 from image_finder.components.errors import ImageError
-from image_finder.components.images.images import load_for_display
+from image_finder.components.images.decoding import load_for_display
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.temporaries import temporary_file
 

@@ -17,7 +17,8 @@ from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import ImageError
 from image_finder.components.images.augmentation import View
 from image_finder.components.images.cut_jpeg import completed
-from image_finder.components.images.images import load_for_display, load_rgb, read_exif, with_image
+from image_finder.components.images.decoding import load_for_display, load_rgb, read_exif
+from image_finder.components.images.pillow import with_image
 from image_finder.components.images.preprocess import Preprocess
 from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
 
@@ -134,7 +135,7 @@ def test_index_notes_damaged_ends_and_a_gallery_logs_them(tmp_path, monkeypatch,
     done = CliRunner().invoke(main, ["index", str(images), "--bundle", str(colour_bundle.path)])
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    at = lines.index("2 images are damaged at the end and indexed as far as readable:")
+    at = lines.index("2 images truncated, indexed as far as readable:")
     assert [line.split(": ")[0].strip() for line in lines[at + 1 : at + 3]] == [
         f"{images}/copy.jpg",
         f"{images}/cut.jpg",

@@ -11,8 +11,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from image_finder.components.errors import ImageError
+from image_finder.components.images.decoding import image_size
 from image_finder.components.images.exif import ImageFacts, image_facts
-from image_finder.components.images.images import find_images, image_size
+from image_finder.components.images.files import find_images
 from tests.support.checkout import CHECKOUT
 
 MAKE, MODEL, ORIENTATION, DATE_TIME, ORIGINAL, DIGITIZED = 0x010F, 0x0110, 0x0112, 0x0132, 0x9003, 0x9004

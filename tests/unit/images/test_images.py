@@ -16,8 +16,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from image_finder.components.errors import DataError, ImageError
-from image_finder.components.images import images
-from image_finder.components.images.images import find_images, image_size, load_for_display, load_rgb
+from image_finder.components.images import decoding, files
+from image_finder.components.images.decoding import image_size, load_for_display, load_rgb
+from image_finder.components.images.files import find_images
 from tests.support.checkout import CHECKOUT
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -295,7 +296,7 @@ def test_missing_file_folder_and_pipe_are_refused(tmp_path):
 
 
 def test_oversized_file_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_IMAGE_BYTES", 10)
     with pytest.raises(ImageError, match=r"bytes, the limit is 10 bytes$"):
         load_rgb(encoded(marked()))
 
@@ -456,7 +457,7 @@ def test_large_16_bit_grey_is_scaled_by_one_white_in_all_its_bands(monkeypatch):
     values = np.arange(-500, 1500, dtype=np.int32).reshape(50, 40) * 100  # beyond 16 bits: stretched from end to end
     data = encoded(Image.fromarray(values), "TIFF")
     whole = np.asarray(load_rgb(data))
-    monkeypatch.setattr(images, "_GREY_PIXELS_AT_ONCE", 90)
+    monkeypatch.setattr(decoding, "_GREY_PIXELS_AT_ONCE", 90)
     assert np.array_equal(np.asarray(load_rgb(data)), whole)
     assert (whole[0, 0, 0], whole[-1, -1, 0]) == (0, 255)
 
@@ -513,7 +514,7 @@ def test_every_real_photograph_decodes_whole_and_smaller(shared_data):
 
 def test_module_imports_neither_pandas_nor_torch_nor_pi_heif():
     code = (
-        "import sys; import image_finder.components.images.images; "
+        "import sys; import image_finder.components.images.decoding; "
         "sys.exit(any(name in sys.modules for name in ('pandas', 'torch', 'pyarrow', 'pi_heif')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path.cwd()).returncode == 0

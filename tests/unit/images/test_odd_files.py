@@ -15,7 +15,7 @@ from image_finder.components.app.cli import main
 from image_finder.components.captions.inspection import inspect_images
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import ImageError
-from image_finder.components.images import images, preprocess
+from image_finder.components.images import decoding, files, preprocess
 from image_finder.components.images.exif import image_facts
 from image_finder.components.images.image_folder import ImageFolder
 from image_finder.components.index.embed import embed_gallery
@@ -176,14 +176,14 @@ def test_an_image_that_memory_is_short_for_fails_alone_and_is_tried_again(
         def load(source, **options):
             if source == content:
                 raise MemoryError
-            return images.load_rgb(source, **options)
+            return decoding.load_rgb(source, **options)
 
         def check(n_bytes):
             if n_bytes == len(content):
                 raise MemoryError
 
         if where == "read":
-            short.setattr(images, "_check_limit", check)
+            short.setattr(files, "require_readable_size", check)
         else:
             short.setattr(preprocess, "load_rgb", load)
         summary = run("index", place, "--bundle", colour_bundle.path, "--json")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from image_finder.components.images.images import IMAGE_ENDINGS
+from image_finder.components.images.files import IMAGE_ENDINGS
 from image_finder.components.library.ignore import IgnoreRules
 from image_finder.components.library.scan import Scan, outermost_first, scan_folders
 from image_finder.components.library.unsupported import KIND_OF_ENDING, by_kind, unsupported_text

@@ -17,7 +17,7 @@ from image_finder.components.errors import (
     QueryError,
     StorageError,
 )
-from image_finder.components.images.images import load_rgb, upright_rgb
+from image_finder.components.images.decoding import load_rgb, upright_rgb
 from image_finder.components.index.embed import embed_gallery
 from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.generations import current_generation
