@@ -9,25 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 
 from image_finder.components.captions.layout import detect_layout
-from image_finder.components.configs import (
-    Config,
-    DatasetConfig,
-    DriftConfig,
-    EmbeddingConfig,
-    EvaluationConfig,
-    ExportConfig,
-    GalleryConfig,
-    ModelConfig,
-    RegistryConfig,
-    SplitConfig,
-    TrainingConfig,
-    ValidationConfig,
-)
+from image_finder.components.configs import Config, IndexingParameters, TrainingParameters
 from image_finder.components.errors import ConfigError
 from image_finder.components.text import one_line
 
@@ -36,20 +23,9 @@ Values = dict[str, Any]
 FILE_ENDINGS = {".yaml", ".yml"}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")  # as ZenML writes them
 
-PARAMETERS: Mapping[PipelineName, Mapping[str, type[Config]]] = {
-    "training": {
-        "dataset": DatasetConfig,
-        "validation": ValidationConfig,
-        "split": SplitConfig,
-        "model": ModelConfig,
-        "training": TrainingConfig,
-        "evaluation": EvaluationConfig,
-        "export": ExportConfig,
-        "registry": RegistryConfig,
-        "embedding": EmbeddingConfig,
-        "drift": DriftConfig,
-    },
-    "indexing": {"gallery": GalleryConfig, "registry": RegistryConfig, "embedding": EmbeddingConfig},
+PARAMETERS: Mapping[PipelineName, type[TrainingParameters | IndexingParameters]] = {
+    "training": TrainingParameters,
+    "indexing": IndexingParameters,
 }
 
 
@@ -103,15 +79,16 @@ def with_data(pipeline: PipelineName, values: Values, root: Path | None) -> Valu
 
 def checked(pipeline: PipelineName, values: Values) -> dict[str, Config]:
     """Every parameter of the run as its config, defaults filled in. Raises ConfigError naming the first fault."""
-    known = PARAMETERS[pipeline]
+    known = PARAMETERS[pipeline].model_fields
     given = values["parameters"]
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigError(f"unknown parameter '{unknown[0]}' for {pipeline}: known are {', '.join(known)}")
-    required = {"training": "dataset", "indexing": "gallery"}[pipeline]
+    required = next(name for name, field in known.items() if field.is_required())
     if required not in given:
         raise ConfigError(f"the {pipeline} pipeline needs '{required}': give --data DIR or set {required} in the YAML")
-    return {name: kind.parse(given.get(name) or {}) for name, kind in known.items()}
+    kinds = {name: cast("type[Config]", field.annotation) for name, field in known.items()}
+    return {name: kind.parse(given.get(name) or {}) for name, kind in kinds.items()}
 
 
 def filled(values: Values) -> Values:

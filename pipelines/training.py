@@ -35,24 +35,22 @@ from image_finder.steps.split_captions import split_captions
 from image_finder.steps.train_dual_encoder import train_dual_encoder
 from image_finder.steps.validate_captions import validate_captions
 
-_VALIDATION, _SPLIT, _MODEL, _TRAINING = ValidationConfig(), SplitConfig(), ModelConfig(), TrainingConfig()
-_EVALUATION, _EXPORT, _REGISTRY, _EMBEDDING = EvaluationConfig(), ExportConfig(), RegistryConfig(), EmbeddingConfig()
-_DRIFT = DriftConfig()
+_DEFAULT = TrainingParameters.model_construct()  # all but the data set, which has no default
 
 
 @pipeline(name="finder_training", execution_mode=ExecutionMode.FAIL_FAST)
 def finder_training(
     dataset: DatasetConfig,
     data_fingerprint: str,
-    validation: ValidationConfig = _VALIDATION,
-    split: SplitConfig = _SPLIT,
-    model: ModelConfig = _MODEL,
-    training: TrainingConfig = _TRAINING,
-    evaluation: EvaluationConfig = _EVALUATION,
-    export: ExportConfig = _EXPORT,
-    registry: RegistryConfig = _REGISTRY,
-    embedding: EmbeddingConfig = _EMBEDDING,
-    drift: DriftConfig = _DRIFT,
+    validation: ValidationConfig = _DEFAULT.validation,
+    split: SplitConfig = _DEFAULT.split,
+    model: ModelConfig = _DEFAULT.model,
+    training: TrainingConfig = _DEFAULT.training,
+    evaluation: EvaluationConfig = _DEFAULT.evaluation,
+    export: ExportConfig = _DEFAULT.export,
+    registry: RegistryConfig = _DEFAULT.registry,
+    embedding: EmbeddingConfig = _DEFAULT.embedding,
+    drift: DriftConfig = _DEFAULT.drift,
 ) -> None:
     """Ingest, validate, split, train, evaluate, export, register, promote; each measurement is followed by its gate."""
     captions, images, manifest = ingest_captions(dataset, data_fingerprint)

@@ -9,7 +9,7 @@ from image_finder.components.configs.drift import DRIFT_ROWS, DriftConfig
 from image_finder.components.configs.embedding import EmbeddingConfig, GalleryConfig, IndexTierConfig
 from image_finder.components.configs.evaluation import EvaluationConfig, ExportConfig, PromotionConfig, RegistryConfig
 from image_finder.components.configs.model import HubConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
-from image_finder.components.configs.run import TrainingParameters
+from image_finder.components.configs.run import IndexingParameters, TrainingParameters
 from image_finder.components.configs.slices import SLICES
 from image_finder.components.configs.training import TrainingConfig
 
@@ -26,6 +26,7 @@ __all__ = [
     "HubConfig",
     "ImageTowerConfig",
     "IndexTierConfig",
+    "IndexingParameters",
     "ModelConfig",
     "PartConfig",
     "PromotionConfig",

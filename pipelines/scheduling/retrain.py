@@ -247,7 +247,7 @@ def _last_indexing() -> Values | None:
     )
     for run in found.items:
         given = dict(run.config.parameters or {})
-        kept = {key: given[key] for key in run_config.PARAMETERS["indexing"] if key in given}
+        kept = {key: given[key] for key in run_config.PARAMETERS["indexing"].model_fields if key in given}
         return {"parameters": {**kept, "registry": {"model_name": given["registry"]["model_name"]}}}
     return None
 
