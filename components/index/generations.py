@@ -1,6 +1,6 @@
-"""Published: generations of an artefact behind a pointer, so that a reader finds a whole one at any instant.
+"""Generations of a published artefact behind a pointer, so that readers find a complete one at any time.
 
-<root>/CURRENT               name of the generation in force; replaced atomically
+<root>/CURRENT               name of the current generation; replaced atomically
 <root>/generations/<name>/   name: a running number and 8 random hex digits
 """
 
@@ -10,21 +10,25 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from image_finder.components.errors import StorageError
 from image_finder.components.storage import new_directory, write_errors, write_text_atomically
 
 POINTER = "CURRENT"
 _GENERATIONS = "generations"
-_KEPT = 2  # the one in force and the one before it, which a reader may be opening
+_LIBRARY_INDEX = "index"  # published root of a library's index, below the library
+_KEPT = 2  # the current one and the one before it, which a reader may be opening
+
+Stamp: TypeAlias = tuple[int, int, int] | None
 
 
 @contextlib.contextmanager
 def new_generation(root: Path, *, spare: Callable[[], Collection[str]] = tuple) -> Iterator[Path]:
-    """Yield an empty folder; on success it becomes the generation in force, on failure nothing has changed.
+    """Yield an empty directory that becomes the current generation; on failure nothing changes.
 
-    Writers must take turns; readers need not wait. Generations older than the previous one are removed, but those whose
-    names spare returns. Raises StorageError.
+    Only one writer at a time; readers need not wait. Removes the generations older than the previous one, except those
+    whose names spare returns. Raises StorageError.
     """
     folder = root / _GENERATIONS
     last = max((_number(name) for name in _names(root)), default=0)
@@ -36,7 +40,7 @@ def new_generation(root: Path, *, spare: Callable[[], Collection[str]] = tuple) 
 
 
 def point_to(root: Path, name: str) -> None:
-    """Make a generation that is there the one in force. Raises StorageError."""
+    """Make an existing generation the current one. Raises StorageError."""
     if name not in _names(root):
         raise StorageError(f"{root} has no generation {name!r}; it has {', '.join(_names(root)) or 'none'}")
     write_text_atomically(root / POINTER, name + "\n")
@@ -48,7 +52,7 @@ def is_published_root(path: Path) -> bool:
 
 
 def current_generation(root: Path) -> Path:
-    """Folder of the generation in force. Raises StorageError if there is none."""
+    """Directory of the current generation. Raises StorageError if there is none."""
     pointer = root / POINTER
     try:
         name = pointer.read_text(encoding="utf-8").strip()
@@ -59,13 +63,34 @@ def current_generation(root: Path) -> Path:
     return root / _GENERATIONS / name
 
 
+def published_root(path: Path) -> Path:
+    """The published root of a library, or the path itself."""
+    below = path / _LIBRARY_INDEX
+    return below if is_published_root(below) and not is_published_root(path) else path
+
+
+def resolve(path: Path) -> Path:
+    """Directory of the current generation of a published root or library, or the path itself. Raises StorageError."""
+    root = published_root(path)
+    return current_generation(root) if is_published_root(root) else root
+
+
+def pointer_stamp(root: Path) -> Stamp:
+    """A value that changes with every publication; None if root is not a published root."""
+    try:
+        status = (root / POINTER).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def generations(root: Path) -> list[Path]:
-    """Folders of all generations, newest first."""
+    """Directories of all generations, newest first."""
     return [root / _GENERATIONS / name for name in sorted(_names(root), key=_number, reverse=True)]
 
 
 def _remove_old(root: Path, spared: Collection[str]) -> None:
-    """Remove all but the newest; a reader that has one mapped keeps its pages."""
+    # A reader that has a removed generation mapped keeps its pages.
     current = current_generation(root).name
     older = [name for name in sorted(_names(root), key=_number) if name != current]
     with write_errors(root):
@@ -73,7 +98,7 @@ def _remove_old(root: Path, spared: Collection[str]) -> None:
             if name in spared:
                 continue
             shutil.rmtree(root / _GENERATIONS / name, ignore_errors=True)
-        for entry in os.scandir(root / _GENERATIONS):  # what a killed writer left
+        for entry in os.scandir(root / _GENERATIONS):  # leftovers of a killed writer
             if entry.name.startswith("."):
                 shutil.rmtree(entry.path, ignore_errors=True)
 

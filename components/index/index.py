@@ -25,7 +25,7 @@ from image_finder.components.index import exact, stored_paths
 from image_finder.components.index.approximate import Approximate
 from image_finder.components.index.arrow import bools, number_array, text_scalar
 from image_finder.components.index.exact import Neighbours
-from image_finder.components.index.generations import current_generation, is_published_root
+from image_finder.components.index.generations import pointer_stamp, published_root, resolve
 from image_finder.components.index.tiers import Parameters
 from image_finder.components.records.base import Record
 from image_finder.components.storage import sealed, sha256_of_bytes, sha256_of_file, unsealed
@@ -59,6 +59,7 @@ ITEM_SCHEMA = pa.schema(
     ]
 )
 _UNIT_TOLERANCE = 1e-3
+_OPENING_TRIES = 3  # a writer that publishes twice while a generation is being opened removes it
 _FEW = 1 / 4  # of the rows: up to so many, reading them alone costs less than a pass over all
 
 
@@ -121,14 +122,28 @@ class VectorIndex:
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "VectorIndex":
-        """Open an index: its folder, or a published root whose generation in force is taken.
+        """Open an index: its directory, or the current generation of a published root or library.
 
-        verify: compare the hash of every file (0.5 s a GB); without it every row is compared, as an approximate file
-        that was not verified could give wrong answers. One that is damaged or cannot be read is warned of and not used.
-        Raises StorageError.
+        verify: compare the hash of every file (0.5 s per GB). Without it every row is compared with a query, as an
+        unverified approximate file could give wrong answers; a damaged one is ignored with a warning. Raises
+        StorageError.
         """
-        if is_published_root(path):
-            path = current_generation(path)
+        root = published_root(path)
+        for tries_left in reversed(range(_OPENING_TRIES)):
+            stamp = pointer_stamp(root)
+            try:
+                return cls._open_directory(resolve(root), verify=verify)
+            except OSError as error:
+                fault = StorageError(f"index {root} cannot be read: {error.strerror}; check its permissions")
+                fault.__cause__ = error
+            except StorageError as error:
+                fault = error
+            if not tries_left or pointer_stamp(root) == stamp:
+                break
+        raise fault
+
+    @classmethod
+    def _open_directory(cls, path: Path, *, verify: bool) -> "VectorIndex":
         manifest = read_manifest(path)
         _check_files(path, manifest, verify=verify)
         try:
@@ -304,12 +319,8 @@ def _corrupted(path: Path, reason: str) -> StorageError:
 
 
 def read_manifest(path: Path) -> IndexManifest:
-    """What an index, or the generation in force of a published root, says of itself; looks at nothing else of it.
-
-    Raises StorageError.
-    """
-    if is_published_root(path):
-        path = current_generation(path)
+    """The manifest of an index, or of the current generation of a published root or library. Raises StorageError."""
+    path = resolve(path)
     if not (path / MANIFEST).is_file():
         raise StorageError(f"no index at {path}: {MANIFEST} is missing; build one with 'image-finder index FOLDER'")
     try:

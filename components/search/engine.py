@@ -40,14 +40,20 @@ class SearchEngine:
         self._query_encoder = QueryEncoder(index, encoder)
 
     @classmethod
-    def open(cls, index_path: Path, bundle_path: Path | None = None, *, threads: int = 0) -> "SearchEngine":
-        """Open an index (or published root) and its bundle (None: the one the index names). threads: of ONNX Runtime.
+    def open(
+        cls, path: Path, bundle: Path | None = None, *, threads: int = 0, opened: OnnxEncoder | None = None
+    ) -> "SearchEngine":
+        """Open an index, published root or library, and its bundle.
 
-        Raises StorageError, BundleError, IndexMismatchError.
+        bundle: None takes the index's. threads: for ONNX Runtime, 0: one per core. opened: used again if its bundle is
+        the index's. Raises StorageError, BundleError, IndexMismatchError.
         """
-        index = VectorIndex.open(index_path)
-        bundle = Bundle.open(bundle_path or Path(index.manifest.bundle_uri))
-        return cls(index, OnnxEncoder(bundle, device="cpu", threads=threads))
+        index = VectorIndex.open(path)
+        is_current = opened is not None and opened.bundle.sha256 == index.manifest.bundle_sha256
+        if opened is not None and is_current and (bundle or opened.bundle.path.is_dir()):
+            return cls(index, opened)
+        encoder_bundle = Bundle.open(bundle or Path(index.manifest.bundle_uri))
+        return cls(index, OnnxEncoder(encoder_bundle, device="cpu", threads=threads))
 
     def search(self, query: Query | str, k: int = 20) -> SearchResult:
         """Answer one query; a text alone is a query for its k nearest images. Raises QueryError, ImageError."""

@@ -98,6 +98,14 @@ def test_a_relative_path_and_a_link_lead_to_the_same_files(home, monkeypatch):
     assert read_manifest(home.with_name("link") / "index").roots == (str(home.with_name("link") / "images"),)
 
 
+def test_a_library_its_published_index_and_a_generation_are_opened_alike(home):
+    generation = current_generation(home / "index")
+    for path in (home, home / "index", generation):
+        assert VectorIndex.open(path).path == SearchEngine.open(path, threads=1).index.path == generation
+        assert Finder.open(path, threads=1).generation == generation.name
+        assert read_manifest(path) == read_manifest(generation)
+
+
 def test_uris_of_object_stores_are_stored_as_they_are(tmp_path):
     folder = tmp_path / "index" / "generations" / "00000001-01234567"
     for path in ("s3://bucket/images", "/srv/images"):
