@@ -1,4 +1,4 @@
-"""Champion and index: whether a published index belongs to the champion version; needs no registry.
+"""Whether a published index belongs to the champion version; needs no registry.
 
 <home>/champion.json names the champion of each model and the bundles of its versions. It is written before the champion
 changes, so that `info` and the server can report that the new champion's index is still missing.
@@ -41,7 +41,7 @@ class PendingChange(Record):
     commands: tuple[str, ...]  # that complete the change, in order
 
     def text(self, *, with_home: bool = True) -> str:
-        """A message with the commands. with_home: include the path of the home if it is not the default."""
+        """A message with the commands. with_home: include the path of a non-default home."""
         variable = f"{HOME_VARIABLE}={shlex.quote(str(self.home))} "
         prefix = variable if with_home and self.home != home_root() else ""
         commands = " && ".join(f"{prefix}image-finder {command}" for command in self.commands)
@@ -57,14 +57,14 @@ def indices_of(home: Path) -> list[Path]:
 
 
 def note_champion(home: Path, note: ChampionNote) -> None:
-    """Record the current or coming champion if the home has a published index. Raises StorageError."""
+    """Record the new champion if the home has a published index. Raises StorageError."""
     if indices_of(home):
         notes = {**_read(home), note.model: note}
         write_bytes_atomically(home / NOTE, _Notes.dump_json(notes, indent=2))
 
 
 def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote | None = None) -> PendingChange | None:
-    """The unfinished change of champion for a published index; None if there is none or the versions are unknown.
+    """The unfinished change of champion for a published index; None if there is none.
 
     bundle: SHA-256 of the index's bundle; read from the index by default. note: the champion according to the registry;
     by default that of champion.json.

@@ -14,7 +14,7 @@ _ENTRY_POINTS = "image_finder.commands"
 
 
 class CommandsByEntryPoint(click.Group):
-    """Command group whose commands are the entry points of `image_finder.commands`, from any installed package.
+    """Command group of the entry points `image_finder.commands` of all installed packages.
 
     Modules of commands must import quickly: the help of the group imports all of them.
     """

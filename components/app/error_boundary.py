@@ -1,4 +1,4 @@
-"""Error boundary of the command line: expected errors become one line on stderr and an exit code."""
+"""Error boundary: expected errors become one line on stderr and an exit code."""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _EXTRA_OF_MODULE = {
 
 @contextlib.contextmanager
 def shown_to_user() -> Iterator[None]:
-    """Translate errors into exit codes: 1 for a FinderError, a missing package or a full disk, 130 for Ctrl-C.
+    """Exit with 1 for a FinderError, a missing package or a full disk, 130 for Ctrl-C.
 
     Any other exception is a bug and keeps its traceback.
     """

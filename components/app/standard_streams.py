@@ -16,7 +16,7 @@ _FAILED = 1
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Replace the standard streams for the rest of the process; flush standard output at the end.
+    """Replace the standard streams of the process; flush standard output at the end.
 
     If standard output cannot be written: one line on stderr and exit code 1; silent exit 141 for a pipe without a
     reader. Failed writes to standard error are dropped. A closed stream (`>&-`) becomes /dev/null.
@@ -34,7 +34,7 @@ def guarded_streams() -> Iterator[None]:
 
 
 def _open_closed_descriptors() -> None:
-    """Open /dev/null for closed descriptors 0 to 2; otherwise the next opened file would receive the output."""
+    """Open /dev/null for closed descriptors 0 to 2, or the next file would get the output."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -43,7 +43,7 @@ def _open_closed_descriptors() -> None:
 
 
 def _guarded(stream: TextIO | None, raw: io.FileIO) -> TextIO:
-    """Wrap raw with the encoding and buffering of stream; characters that it cannot encode become escapes."""
+    """Wrap raw with the encoding and buffering of stream; escapes what it cannot encode."""
     if stream is None:
         return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)
     errors = stream.errors if stream.errors not in {None, "strict"} else "backslashreplace"

@@ -1,4 +1,4 @@
-"""Starter bundle: exports the packaged model to the home on first use and reuses it afterwards."""
+"""Starter bundle: exports the packaged model to the home on first use."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from image_finder.components.storage import make_private, sha256_of_file, write_
 
 
 def starter_bundle() -> Bundle:
-    """Return the bundle of the packaged model and say so on stderr. Raises BundleError, DataError, StorageError."""
+    """Bundle of the packaged model; announced on stderr. Raises BundleError, StorageError."""
     if not (FOLDER / MANIFEST).is_file():
         raise BundleError("this installation has no starter model; name a model with --bundle, or train one")
     path = home_root() / "bundles" / f"starter-{sha256_of_file(FOLDER / MANIFEST)[:16]}"

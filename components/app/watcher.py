@@ -1,4 +1,4 @@
-"""Watcher: runs `image-finder index --watch` as a child process and restarts it when it ends."""
+"""Watcher: runs `image-finder index --watch` as a child process and restarts it."""
 
 import contextlib
 import json
@@ -33,10 +33,10 @@ class Watching(NamedTuple):
 
 
 class Watcher:
-    """Context in which `image-finder index --watch` runs; restarts it after growing pauses and logs its output."""
+    """Runs a command while entered; restarts it after growing pauses and logs its output."""
 
     def __init__(self, command: Sequence[str], *, pause_s: float = _PAUSE_S, rescan_s: float = math.inf) -> None:
-        """command: prints one JSON line per update, at least one in rescan_s. pause_s: before the first restart."""
+        """command: prints a JSON line per update, at least every rescan_s."""
         self._ended: str | None = None  # why the last run ended, until an update succeeds
         self._how: Literal["", "events", "polling"] = ""
         self._updated = time.monotonic()

@@ -59,7 +59,7 @@ def served(place: Path, bundle: Path | None, folder: Path) -> Iterator[str]:
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stderr=stream)
     try:
-        while not (found := re.search(r"answers on (http://\S+)", log.read_text(errors="replace"))):
+        while not (found := re.search(r"serving on (http://\S+)", log.read_text(errors="replace"))):
             if process.poll() is not None:
                 raise SystemExit(f"the server did not start: {log.read_text(errors='replace').strip()[-300:]}")
             time.sleep(0.02)

@@ -76,7 +76,7 @@ def image_path(painted_library, name) -> Path:
 def test_a_sentence_shows_the_right_image_first_and_says_how_well_it_fits(open_page):
     page = open_page()
     search(page, "red", "red.jpg")
-    expect(page.get_by_role("status").first).to_have_text(re.compile("40 nearest of 52 images"))
+    expect(page.get_by_role("status").first).to_have_text(re.compile("Top 40 of 52 images"))
     expect(page.get_by_role("button", name=re.compile("^1. red.jpg"))).to_be_visible()
     expect(page.locator("#notice")).to_be_hidden()
 
@@ -122,7 +122,7 @@ def test_a_word_with_a_minus_and_the_field_without_take_away(open_page):
     search(page, "yellow -red", "green.jpg")
     assert "q=yellow&not=red" in page.url
     search(page, "yellow", "yellow.jpg")
-    page.locator("#without").fill("red")
+    page.locator("#not").fill("red")
     expect_first(page, "green.jpg")
 
 
@@ -170,7 +170,7 @@ def test_one_divider_parts_good_matches_from_less_certain_ones(open_page):
 
 def test_a_query_longer_than_the_model_reads_says_which_words_were_used(open_page):
     page = open_page("/?q=red green blue white red green blue white yellow")
-    told = "The query is longer than the model reads: it used “red green blue white red green blue white” and not “yellow”."
+    told = "The query is too long for the model. Used: “red green blue white red green blue white”; ignored: “yellow”."
     expect(page.locator("#notice")).to_contain_text(told)
 
 
@@ -182,7 +182,7 @@ def test_words_that_the_model_has_not_met_are_named(open_page):
     page = open_page()
     page.route("**/api/v1/search*", without_kangaroo)
     search(page, "red", "red.jpg")
-    told = "“kangaroo”, “<b>” never occurred in the training captions; results may be unrelated."
+    told = "The model has never seen the words “kangaroo”, “<b>”; these results are guesses."
     expect(page.locator("#notice")).to_have_text(told)
 
 
@@ -218,7 +218,7 @@ def test_filters_narrow_the_search_and_show_what_is_active(open_page):
     page.get_by_text("Tall", exact=True).click()
     expect_first(page, "yellow.jpg")
     assert names(page) == ["yellow.jpg"]
-    expect(page.get_by_role("status").first).to_have_text("1 nearest of 1 image that pass the filters")
+    expect(page.get_by_role("status").first).to_have_text("Top 1 of 1 image that match the filters")
     expect(page.get_by_role("button", name="Filters, 1 active")).to_be_visible()
     page.get_by_role("button", name="Remove filter: tall").click()
     expect_first(page, "red.jpg")
@@ -256,11 +256,11 @@ def test_folders_are_a_tree_with_counts_and_a_folder_holds_what_is_below(open_pa
     expect_first(page, "blue.jpg")
     page.get_by_role("button", name="Filters").click()
     expect(page.locator("#folders .number").first).to_have_text("52")
-    page.get_by_role("button", name="Folders in images").click()
+    page.get_by_role("button", name="Subfolders of images").click()
     garden = page.locator("#folders li", has=page.locator("> .tree-row .choice-name[title='images/garden']")).last
     expect(garden.locator(".number").first).to_have_text("3")
     garden.get_by_role("checkbox").first.check()
-    expect(page.get_by_role("status").first).to_have_text(re.compile("3 nearest of 3 images"))
+    expect(page.get_by_role("status").first).to_have_text(re.compile("Top 3 of 3 images"))
     assert set(names(page)) == {"red.jpg", "yellow.jpg", "green.jpg"}
     page.get_by_role("button", name="Clear all").click()
     expect_first(page, "blue.jpg")
@@ -284,9 +284,9 @@ def test_a_dropped_image_finds_itself_and_words_steer_it(open_page, painted_libr
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
     expect(page.get_by_text("Drop an image to search by it")).to_be_hidden()
     expect_first(page, "blue.jpg")
-    expect(page.get_by_text("the address cannot carry it")).to_be_visible()
+    expect(page.get_by_text("Not part of the link")).to_be_visible()
     page.locator("#text").fill("green")
-    expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", "image 50 %, words 50 %")
+    expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", "image 50 %, text 50 %")
     page.get_by_role("slider").fill("95")
     expect_first(page, "blue.jpg")
     page.get_by_role("slider").fill("5")
@@ -309,7 +309,7 @@ def test_a_chosen_image_is_searched_by_and_back_leads_to_the_words(open_page, pa
     page = open_page("/?q=red")
     expect_first(page, "red.jpg")
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Search by an image").click()
+        page.get_by_role("button", name="Search by image").click()
     chooser.value.set_files(image_path(painted_library, "town/blue.jpg"))
     page.locator("#text").fill("")
     expect_first(page, "blue.jpg")
@@ -361,7 +361,7 @@ def test_everything_is_reached_by_keys(open_page):
     expect_first(page, second)
     assert re.search(r"like=[0-9a-f]{16}", page.url)
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("f")
     expect(page.locator("#filters")).to_be_visible()
@@ -455,9 +455,7 @@ def test_where_no_region_raises_the_score_the_page_says_so(open_page):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     page.keyboard.press("e")
-    expect(page.locator("#explain-note")).to_have_text(
-        "No region of this image raises its score for “red”, so nothing is coloured."
-    )
+    expect(page.locator("#explain-note")).to_have_text("No region raises the score for “red”, so none is coloured.")
     expect(page.locator("#legend")).to_be_hidden()
 
 
@@ -468,7 +466,7 @@ def test_an_explanation_shows_that_it_is_computed_and_is_called_off(open_page):
     page.locator("button.tile").first.click()
     expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("/view$"))
     page.keyboard.press("e")
-    expect(page.locator("#stage-note")).to_have_text("Finding the regions that raise the score …")
+    expect(page.locator("#stage-note")).to_have_text("Finding regions that raise the score …")
     expect(page.locator("#explain")).to_have_attribute("aria-busy", "true")
     with page.expect_event("requestfailed", lambda request: "/explanation" in request.url):
         page.keyboard.press("e")
@@ -479,11 +477,11 @@ def test_an_explanation_shows_that_it_is_computed_and_is_called_off(open_page):
 
 def test_an_explanation_that_fails_leaves_the_image_and_a_reason(open_page):
     page = open_page("/?q=red")
-    answer = {"error": {"code": "gone", "message": "the file is no longer there", "request_id": "1"}}
+    answer = {"error": {"code": "gone", "message": "the file is missing", "request_id": "1"}}
     page.route(EXPLANATION, lambda route: route.fulfill(status=410, json=answer))
     page.locator("button.tile").first.click()
     page.keyboard.press("e")
-    expect(page.locator("#stage-note")).to_have_text("No explanation: the file is no longer there")
+    expect(page.locator("#stage-note")).to_have_text("Could not explain: The file is missing.")
     expect(page.locator("#explain")).to_have_attribute("aria-pressed", "false")
     expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("/view$"))
 
@@ -529,11 +527,11 @@ def test_the_original_is_downloaded_as_it_is(open_page, painted_library):
 def test_labels_are_weighed_against_each_other(open_page):
     page = open_page("/?q=yellow")
     page.locator("button.tile").first.click()
-    page.get_by_label("Is it a …?").fill("blue")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.get_by_text("Name at least two")).to_be_visible()
-    page.get_by_label("Is it a …?").fill("blue, yellow, blue")
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_label("Compare labels").fill("blue")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("Enter at least two labels")).to_be_visible()
+    page.get_by_label("Compare labels").fill("blue, yellow, blue")
+    page.get_by_role("button", name="Compare").click()
     expect(page.locator(".bar-name")).to_have_text(["yellow", "blue"])
     assert int(page.locator(".label-list .number").first.inner_text().removesuffix(" %")) > 90
 
@@ -552,7 +550,7 @@ def test_an_address_shows_another_person_the_same(open_page):
     expect_first(other, "green.jpg")
     assert names(other) == names(page)
     expect(other.locator("#text")).to_have_value("yellow")
-    expect(other.locator("#without")).to_have_value("red")
+    expect(other.locator("#not")).to_have_value("red")
 
 
 def test_an_address_of_an_image_opens_it(open_page):
@@ -597,7 +595,7 @@ def test_a_server_that_is_gone_is_told_and_asked_again(open_page, serve):
         page = open_page("/?q=red", base=base)
         expect_first(page, "red.jpg")
     page.locator("#text").fill("blue")
-    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("does not respond")
     with serve(port=int(base.rsplit(":", 1)[1])):
         page.get_by_role("button", name="Try again").click()
         expect_first(page, "blue.jpg")
@@ -611,7 +609,7 @@ def test_the_servers_own_words_are_shown(open_page):
 
 def test_a_folder_of_an_old_address_that_has_gone_is_told_and_can_be_left_out(open_page):
     page = open_page("/?q=red&folder=images/sold")
-    expect(page.get_by_role("alert")).to_contain_text("the index has no folder 'images/sold'; it has 'images', ")
+    expect(page.get_by_role("alert")).to_contain_text("The index has no folder 'images/sold'; it has 'images', ")
     expect(page.get_by_role("button", name="Remove filter: images/sold")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     expect_first(page, "red.jpg")
@@ -624,7 +622,7 @@ def test_a_busy_server_is_asked_again_when_it_said(open_page):
     refusals = [{"status": 503, "headers": {"Retry-After": "1"}}, {"status": 429, "headers": {"Retry-After": "1"}}]
     page.route(SEARCH, lambda route: route.fulfill(**refusals.pop()) if refusals else route.continue_())
     page.locator("#text").fill("red")
-    expect(page.locator("#notice")).to_have_text("The finder is busy; trying again in 1 s.")
+    expect(page.locator("#notice")).to_have_text("The server is busy; retrying in 1 s.")
     expect_first(page, "red.jpg")
     expect(page.locator("#notice")).to_be_hidden()
 
@@ -635,7 +633,7 @@ def test_an_image_whose_file_is_gone_keeps_its_place_and_says_so(open_page):
     expect(tile.get_by_text("No preview")).to_be_visible()
     expect(page.locator(".frame.loaded")).to_have_count(3)
     tile.click()
-    expect(page.locator("#stage-note")).to_contain_text("no longer there")
+    expect(page.locator("#stage-note")).to_contain_text("no longer exists")
     expect(page.locator("#viewer-image")).to_be_hidden()
 
 
@@ -643,10 +641,10 @@ def test_a_server_with_a_token_asks_for_it_once(open_page, serve):
     token = "correct horse battery staple"
     with serve(token=token) as base:
         page = open_page("/?q=red", base=base)
-        expect(page.get_by_role("heading", name="This finder asks for a token")).to_be_visible()
+        expect(page.get_by_role("heading", name="Access token required")).to_be_visible()
         page.get_by_role("textbox", name="Token").fill("not this one, which is wrong")
         page.keyboard.press("Enter")
-        expect(page.get_by_text("This token is not the right one.")).to_be_visible()
+        expect(page.get_by_text("Wrong token.")).to_be_visible()
         page.get_by_role("textbox", name="Token").fill(token)
         page.keyboard.press("Enter")
         expect_first(page, "red.jpg")

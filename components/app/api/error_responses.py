@@ -1,4 +1,4 @@
-"""Faults: what goes wrong becomes a status and {"error": {"code", "message", "request_id"}}, once and for every route."""
+"""Errors: a failure becomes a status and {"error": {"code", "message", "request_id"}}."""
 
 import logging
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from image_finder.components.errors import FinderError, ImageError, QueryError
 
 logger = logging.getLogger(__name__)
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "not_an_image"}
-_CLIENT_GONE = 499  # nobody reads it; the log and the metrics do
+_CLIENT_GONE = 499  # for log and metrics only
 
 
-class Fault(Exception):  # noqa: N818 - it is an answer, not a failure of the program
-    """An answer that is not the wanted one. headers go with it, e.g. Retry-After."""
+class Fault(Exception):  # noqa: N818 - an answer, not a failure of the program
+    """An error answer. headers: added to the answer, e.g. Retry-After."""
 
     def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
-        """message: fit to be shown to a person; names no path of the host."""
+        """message: shown to users; must not contain paths of the server."""
         super().__init__(message)
         self.status = status
         self.code = code
@@ -35,13 +35,13 @@ class Fault(Exception):  # noqa: N818 - it is an answer, not a failure of the pr
 
 
 def busy(message: str, *, retry_after_s: int = 1) -> Fault:
-    """503 that says when to come again."""
+    """503 with Retry-After."""
     return Fault(503, "busy", message, headers={"Retry-After": str(retry_after_s)})
 
 
 def not_ready() -> Fault:
-    """503 while there is no index to search."""
-    return Fault(503, "not_ready", "there is no index yet; come again when it is built", headers={"Retry-After": "2"})
+    """503 while there is no index."""
+    return Fault(503, "not_ready", "no index yet; retry when it is built", headers={"Retry-After": "2"})
 
 
 def not_found(message: str) -> Fault:
@@ -50,18 +50,18 @@ def not_found(message: str) -> Fault:
 
 
 def fault_response(scope: Scope, fault: Fault) -> Response:
-    """The answer that tells of a fault."""
+    """The answer for a fault."""
     request_id = scope.get("state", {}).get("request_id", "")
     content = {"error": {"code": fault.code, "message": fault.message, "request_id": request_id}}
     return JSONResponse(content, fault.status, headers=fault.headers)
 
 
 def fault_of(error: Exception) -> Fault:
-    """What to answer for an exception; whatever is not expected is a 500 that tells nothing but that it happened."""
+    """The fault for an exception; unexpected ones become a 500 without details."""
     match error:
         case Fault():
             return error
-        case ImageError():  # of an upload: those of the index are translated where they are opened
+        case ImageError():  # of an upload; indexed images are handled where they are opened
             return Fault(415, "not_an_image", str(error))
         case QueryError():
             return Fault(400, "bad_query", str(error))
@@ -71,17 +71,17 @@ def fault_of(error: Exception) -> Fault:
             code = _CODES.get(error.status_code, "refused")
             return Fault(error.status_code, code, str(error.detail), headers=error.headers)
         case ClientDisconnect():
-            return Fault(_CLIENT_GONE, "client_gone", "the client has gone")
-    return Fault(500, "internal", "something went wrong here; the log of the server tells more")
+            return Fault(_CLIENT_GONE, "client_gone", "the client disconnected")
+    return Fault(500, "internal", "internal error; see the server log")
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What an OpenAPI document says of statuses that are answered in the one form."""
+    """OpenAPI responses for error statuses."""
     return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
 def add_fault_handlers(app: FastAPI) -> None:
-    """Answer every exception of a route in the one form. Tracebacks of what is not expected go to the log."""
+    """Convert every exception of a route to an error answer; log tracebacks of unexpected ones."""
 
     async def answer(request: Request, error: Exception) -> Response:
         fault = fault_of(error)
@@ -93,8 +93,8 @@ def add_fault_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def shape_fault(error: ValidationError) -> Fault:
-    """422 for values that are not of the documented form."""
+def schema_fault(error: ValidationError) -> Fault:
+    """422 for values that do not match the schema."""
     return Fault(422, "bad_request", _first_fault(error))
 
 

@@ -1,4 +1,4 @@
-"""Explainer: makes explanations, one at a time, and keeps the contributions of the latest; knows nothing of routes."""
+"""Explainer: computes explanations one at a time and caches the latest contributions."""
 
 import hashlib
 import threading
@@ -8,9 +8,8 @@ from typing import NamedTuple
 from PIL import Image
 from starlette.requests import Request
 
-from image_finder.components.app.api.disconnects import while_connected
-from image_finder.components.app.api.limits import Load, Workers
-from image_finder.components.app.api.original_files import gone, open_original
+from image_finder.components.app.api.limits import Load, Workers, while_connected
+from image_finder.components.app.api.original_files import UNREADABLE, gone, open_original
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.api.thumbnails import VIEW_PX, jpeg, read_original
 from image_finder.components.errors import ImageError
@@ -20,16 +19,16 @@ from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.explain import explain_pooling, heat_overlay
 from image_finder.components.search.query import Query
 
-_VERSION = 1  # of how they are made
-_KEPT = 4096  # contributions: 200 bytes each
+_VERSION = 1  # of the rendering; part of the ETag
+_CACHED = 4096  # contributions of 200 bytes each
 
 _Key = tuple[str, str, bytes]
 
 
 class Explained(NamedTuple):
-    """key: 32 hex digits, equal only for equal bytes. content: JPEG, None if the client has this key already.
+    """key: ETag, 32 hex digits. content: JPEG; None if the client already has it.
 
-    peak: largest contribution, cosine; 0 if no region raises the score; None if it was not computed.
+    peak: largest contribution, cosine; 0 if no region raises the score; None if not computed.
     """
 
     key: str
@@ -38,45 +37,45 @@ class Explained(NamedTuple):
 
 
 class Explainer:
-    """Makes explanations on a separate thread: 60 encodings each must not delay small images and searches."""
+    """Explains on a separate thread, so that 60 encodings delay no thumbnails and searches."""
 
     def __init__(self, settings: Settings) -> None:
         """settings: limits."""
         self.workers = Workers(Load("explanations", settings.waiting), running=1, timeout_s=settings.timeout_s)
         self._max_bytes = settings.max_original_bytes
-        self._kept = _Kept(_KEPT)
+        self._cache = _Cache(_CACHED)
 
     async def explain(self, engine: SearchEngine, identity: str, query: Query | None, request: Request) -> Explained:
-        """Explanation of an indexed image's score for a query; without one, the weights of the attention pooling.
+        """Explain an indexed image's score for a query, or without query the attention pooling.
 
-        Work stops when the client has gone or the time is over. Raises Fault 404, 410, 503, FinderError.
+        Stops when the client disconnects or the timeout expires. Raises Fault 404, 410, 503, FinderError.
         """
         known = request.headers.get("if-none-match", "")
-        return await while_connected(request, self.workers.run(lambda: self._made(engine, identity, query, known)))
+        return await while_connected(request, self.workers.run(lambda: self._explained(engine, identity, query, known)))
 
-    def _made(self, engine: SearchEngine, identity: str, query: Query | None, known: str) -> Explained:
+    def _explained(self, engine: SearchEngine, identity: str, query: Query | None, known: str) -> Explained:
         with open_original(engine, identity) as stream:
             data = read_original(stream, self._max_bytes)
         vector = engine.encode([query])[0].terms if query else None
         content = hashlib.sha256(data).hexdigest()
-        place = (engine.encoder.bundle.sha256, content, b"" if vector is None else vector.tobytes())
-        key = hashlib.sha256(repr((_VERSION, *place)).encode()).hexdigest()[:32]
+        subject = (engine.encoder.bundle.sha256, content, b"" if vector is None else vector.tobytes())
+        key = hashlib.sha256(repr((_VERSION, *subject)).encode()).hexdigest()[:32]
         if key in known or known.strip() == "*":
             return Explained(key, None, None)
         try:
             if vector is None:
                 return Explained(key, jpeg(explain_pooling(engine.encoder, data, at_most_px=VIEW_PX)), None)
-            found = self._kept.get(place)
+            found = self._cache.get(subject)
             if found is None:
                 found = contributions(engine.encoder, engine.encoder.preprocess.load(data), vector)
-                self._kept.put(place, found)
+                self._cache.put(subject, found)
             return Explained(key, jpeg(_overlay(data, found)), found.peak)
         except ImageError:
-            raise gone("the image's file cannot be read as an image any more") from None
+            raise gone(UNREADABLE) from None
 
 
-class _Kept:
-    """The contributions used last."""
+class _Cache:
+    """Least recently used cache of contributions."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""HEAD requests: answered as GET would be, without the body."""
+"""HEAD requests: answered like GET, without the body."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -8,16 +8,16 @@ _MARK = "head_only"
 
 
 class HeadAsGet:
-    """Layer that lets routes know GET alone."""
+    """Middleware that passes HEAD requests on as GET and drops the body of the answer."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """app: is asked with GET."""
+        """app: receives GET instead of HEAD."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         head = scope["type"] == "http" and scope["method"] == "HEAD"
-        asked = {**scope, "method": "GET", _MARK: True} if head else scope
+        forwarded = {**scope, "method": "GET", _MARK: True} if head else scope
 
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -29,12 +29,12 @@ class HeadAsGet:
             await send(message)
 
         try:
-            await self._app(asked, receive, send_head)
+            await self._app(forwarded, receive, send_head)
         finally:
-            if "route" in asked:  # the log names it
-                scope["route"] = asked["route"]
+            if "route" in forwarded:  # for the log
+                scope["route"] = forwarded["route"]
 
 
 def is_head(request: Request) -> bool:
-    """Whether the body of the answer will be left out, so that it need not be made."""
+    """Whether the answer's body will be dropped."""
     return bool(request.scope.get(_MARK))

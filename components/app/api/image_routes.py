@@ -1,4 +1,4 @@
-"""Routes of images, by their id only: what is known of one, small and large views, the file."""
+"""Routes of images, by id: metadata, thumbnail, larger view and original file."""
 
 import os
 from collections.abc import Iterator
@@ -8,38 +8,38 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from image_finder.components.app.api.batches import row_of
-from image_finder.components.app.api.disconnects import while_connected
 from image_finder.components.app.api.error_responses import errors
 from image_finder.components.app.api.head_requests import is_head
+from image_finder.components.app.api.limits import while_connected
 from image_finder.components.app.api.original_files import media_type, open_original
 from image_finder.components.app.api.response_models import ImageAnswer
+from image_finder.components.app.api.search_queue import require_indexed
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
 from image_finder.components.app.api.thumbnails import SIZES_PX, VIEW_PX, at_least
 
 router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
-Identity = Annotated[str, Path(max_length=64, description="id of an image of the index")]
-Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; the next larger of a few sizes is sent")]
+Identity = Annotated[str, Path(max_length=64, description="id of an indexed image")]
+Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; rounded up to one of a few sizes")]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _JPEG: dict[int | str, dict[str, Any]] = {
     **errors(401, 404, 410, 422, 429, 503),
     200: {"content": {"image/jpeg": _BYTES}, "description": "the image"},
-    304: {"description": "the asker has it already"},
+    304: {"description": "not modified"},
 }
 _FILE: dict[int | str, dict[str, Any]] = {
     **errors(401, 404, 410, 422, 429, 503),
-    200: {"content": {"image/*": _BYTES, "application/octet-stream": _BYTES}, "description": "the file as it is"},
+    200: {"content": {"image/*": _BYTES, "application/octet-stream": _BYTES}, "description": "the unchanged file"},
 }
-PRIVATE = "private, max-age=300"  # no cache that several people share may keep it
+PRIVATE = "private, max-age=300"  # not stored in shared caches
 _CHUNK_BYTES = 256 * 1024
 
 
 @router.get("/{identity}", response_model=ImageAnswer, responses=errors(401, 404, 422, 429, 503))
 async def image(identity: Identity, server: Server) -> Response:
-    """What is known of an image."""
+    """Metadata of an image."""
     engine = server.live.engine
-    row_of(engine, identity)
+    require_indexed(engine, identity)
     answer = ImageAnswer.of(engine.image(identity), show_path=server.settings.show_paths)
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
@@ -58,7 +58,7 @@ async def view(identity: Identity, request: Request, server: Server) -> Response
 
 @router.get("/{identity}/original", response_class=Response, responses=_FILE)
 async def original(identity: Identity, request: Request, server: Server) -> Response:
-    """The file as it is, to be saved."""
+    """The unchanged file, as a download."""
     engine = server.live.engine
     stream = await server.workers.run(lambda: open_original(engine, identity))
     length = os.fstat(stream.fileno()).st_size
@@ -76,7 +76,7 @@ async def original(identity: Identity, request: Request, server: Server) -> Resp
 
 
 def attachment(name: str) -> str:
-    """Content-Disposition for a file's name, whatever characters it has (RFC 6266)."""
+    """Content-Disposition for any file name (RFC 6266)."""
     name = "".join(character if character.isprintable() and character not in "/\\" else "_" for character in name)
     plain = "".join(character if character.isascii() and character not in '"%' else "_" for character in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
@@ -85,16 +85,16 @@ def attachment(name: str) -> str:
 async def _view(server: State, request: Request, identity: str, px: int) -> Response:
     engine = server.live.engine
     known = request.headers.get("if-none-match", "")
-    making = server.workers.run(lambda: server.views.get(engine, identity, px, known=known))
-    made = await while_connected(request, making)
-    headers = {"ETag": f'"{made.key}"', "Cache-Control": PRIVATE}
-    if made.content is None:
+    rendering = server.workers.run(lambda: server.views.get(engine, identity, px, known=known))
+    result = await while_connected(request, rendering)
+    headers = {"ETag": f'"{result.key}"', "Cache-Control": PRIVATE}
+    if result.content is None:
         return Response(status_code=304, headers=headers)
-    return Response(made.content, media_type="image/jpeg", headers=headers)
+    return Response(result.content, media_type="image/jpeg", headers=headers)
 
 
 def _chunks(stream: BinaryIO, length: int) -> Iterator[bytes]:
-    """The file's first `length` bytes, as many as were announced; starlette reads them in a thread."""
+    """The first `length` bytes of the file, as announced; starlette reads them in a thread."""
     with stream:
         while length > 0 and (chunk := stream.read(min(_CHUNK_BYTES, length))):
             length -= len(chunk)

@@ -1,63 +1,64 @@
-"""Limits: some calls run, some wait, more are refused at once; nothing waits longer than its time-out.
+"""Limits: a few calls run, some queue up to a timeout, further ones are refused.
 
-Work that nobody waits for any more, because its request was answered 503 or its client has gone, never begins; if it has
-begun, it ends at its next checkpoint.
+Work whose request timed out or whose client disconnected is cancelled: it never starts, or ends at its next checkpoint.
 """
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
 
 from image_finder.components.app.api.error_responses import Fault, busy
 from image_finder.components.cancellation import cancellable
 
 _Answer = TypeVar("_Answer")
-_Question = TypeVar("_Question")
+_Item = TypeVar("_Item")
 
 
 class Load:
-    """How many calls of one kind wait, and how many were refused. limit: those that may wait."""
+    """Counts of queued and refused calls of one kind."""
 
     def __init__(self, name: str, limit: int) -> None:
-        """name: what waits, for messages and metrics."""
+        """name: kind of call, for messages and metrics. limit: most queued calls."""
         self.name = name
         self.limit = limit
         self.n_waiting = 0
         self.n_refused = 0
 
     def require_room(self) -> None:
-        """Raises Fault 503 when as many wait as may."""
+        """Raises Fault 503 if the queue is full."""
         if self.n_waiting >= self.limit:
-            raise self.refusal(f"{self.n_waiting} {self.name} are waiting already; come again in a moment")
+            raise self.refusal(f"server busy ({self.name} queued: {self.n_waiting}); retry shortly")
 
     def refusal(self, message: str) -> Fault:
-        """A counted 503."""
+        """A 503, counted in n_refused."""
         self.n_refused += 1
         return busy(message)
 
     @contextlib.asynccontextmanager
     async def deadline(self, seconds: float) -> AsyncIterator[None]:
-        """Turn what takes longer into a 503."""
+        """Context that raises Fault 503 after a time."""
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            raise self.refusal(f"{self.name}: no answer within {seconds:g} s; come again in a moment") from None
+            raise self.refusal(f"{self.name}: no answer within {seconds:g} s; retry shortly") from None
 
 
 class Gate:
-    """Lets `running` through at a time."""
+    """A semaphore with a limited queue."""
 
     def __init__(self, load: Load, *, running: int) -> None:
-        """load: counts those before the gate."""
+        """load: counts the queue. running: calls that may hold the semaphore."""
         self._load = load
         self._free = asyncio.Semaphore(running)
 
     async def enter(self) -> None:
-        """Take a place; whoever has it must call leave. Raises Fault 503 when too many wait."""
+        """Acquire; the caller must call leave. Raises Fault 503 if the queue is full."""
         if self._free.locked():
             self._load.require_room()
         self._load.n_waiting += 1
@@ -67,22 +68,22 @@ class Gate:
             self._load.n_waiting -= 1
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Release."""
         self._free.release()
 
 
 class Workers:
-    """Threads for calls that compute. A call keeps its place until its thread has ended, whoever still waits for it."""
+    """Thread pool. A call occupies its slot until its thread ends, even after a timeout."""
 
     def __init__(self, load: Load, *, running: int, timeout_s: float) -> None:
-        """running: threads. timeout_s: of a call, its waiting included."""
+        """running: threads. timeout_s: for a call, including its time in the queue."""
         self.load = load
         self._gate = Gate(load, running=running)
         self._pool = ThreadPoolExecutor(running, thread_name_prefix=load.name)
         self._timeout_s = timeout_s
 
     async def run(self, call: Callable[[], _Answer]) -> _Answer:
-        """Answer of call, made in a thread. Raises Fault 503, and what call raises."""
+        """Run call in a thread. Raises Fault 503, and whatever call raises."""
         loop = asyncio.get_running_loop()
         abandoned = threading.Event()
 
@@ -100,67 +101,67 @@ class Workers:
             abandoned.set()
 
     def close(self) -> None:
-        """End the threads when what they do is done."""
+        """Wait for running calls and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class Batcher(Generic[_Question, _Answer]):
-    """Answers all questions that wait with one call; while that runs, the next ones gather."""
+class Batcher(Generic[_Item, _Answer]):
+    """Processes all queued items with one call; meanwhile the next ones accumulate."""
 
     def __init__(
         self,
         load: Load,
-        answer: Callable[[list[_Question]], Sequence[_Answer | Exception]],
+        process: Callable[[list[_Item]], Sequence[_Answer | Exception]],
         *,
         timeout_s: float,
         running: int = 1,
         largest: int = 32,
     ) -> None:
-        """answer: gets 1 to `largest` questions; gives an answer for each, or an exception. running: such calls."""
+        """process: returns an answer or exception for each of 1 to `largest` items."""
         self.load = load
-        self._answer = answer
+        self._process = process
         self._timeout_s = timeout_s
         self._idle = running
         self._largest = largest
         self._pool = ThreadPoolExecutor(running, thread_name_prefix=load.name)
-        self._line: list[tuple[_Question, asyncio.Future[_Answer]]] = []
+        self._queue: list[tuple[_Item, asyncio.Future[_Answer]]] = []
 
-    async def ask(self, question: _Question) -> _Answer:
-        """The answer to one question. Raises Fault 503, and what was answered as an exception."""
+    async def submit(self, item: _Item) -> _Answer:
+        """The answer for one item. Raises Fault 503, and the exception that process returned for it."""
         if not self._idle:
             self.load.require_room()
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         try:
             async with self.load.deadline(self._timeout_s):
-                self._line.append((question, future))
+                self._queue.append((item, future))
                 self._next()
                 return await future
         finally:
             if future.cancelled():
-                self._next()  # takes it out of the line
+                self._next()  # removes it from the queue
 
     def close(self) -> None:
-        """End the threads when what they do is done."""
+        """Wait for running calls and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _next(self) -> None:
-        """Start a call if a thread is idle and somebody waits."""
-        self._line = [entry for entry in self._line if not entry[1].done()]  # who has given up needs no answer
-        if self._idle and self._line:
-            batch, self._line = self._line[: self._largest], self._line[self._largest :]
+        """Start a call if a thread is idle and items are queued."""
+        self._queue = [entry for entry in self._queue if not entry[1].done()]  # without cancelled requests
+        if self._idle and self._queue:
+            batch, self._queue = self._queue[: self._largest], self._queue[self._largest :]
             self._idle -= 1
             loop = asyncio.get_running_loop()
-            done = self._pool.submit(self._answer_batch, batch)
-            done.add_done_callback(lambda done: _soon(loop, self._hand_out, batch, done))
-        self.load.n_waiting = len(self._line)
+            done = self._pool.submit(self._run, batch)
+            done.add_done_callback(lambda done: _soon(loop, self._deliver, batch, done))
+        self.load.n_waiting = len(self._queue)
 
-    def _answer_batch(self, batch: list[tuple[_Question, asyncio.Future[_Answer]]]) -> Sequence[_Answer | Exception]:
+    def _run(self, batch: list[tuple[_Item, asyncio.Future[_Answer]]]) -> Sequence[_Answer | Exception]:
         with cancellable(lambda: all(future.done() for _, future in batch)):
-            return self._answer([question for question, _ in batch])
+            return self._process([item for item, _ in batch])
 
-    def _hand_out(
+    def _deliver(
         self,
-        batch: list[tuple[_Question, asyncio.Future[_Answer]]],
+        batch: list[tuple[_Item, asyncio.Future[_Answer]]],
         done: "Future[Sequence[_Answer | Exception]]",
     ) -> None:
         self._idle += 1
@@ -176,7 +177,28 @@ class Batcher(Generic[_Question, _Answer]):
                 future.set_result(answer)
 
 
+async def while_connected(request: Request, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Await answer; cancel it and raise ClientDisconnect when the client disconnects.
+
+    The request's body must have been read completely: this function discards the rest of it.
+    """
+    work, disconnected = asyncio.ensure_future(answer), asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({work, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise ClientDisconnect
+    finally:
+        work.cancel()
+        disconnected.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *values: object) -> None:
-    """Have the loop make a call, unless it has ended, when nobody waits for it any more."""
+    """Schedule a call in the loop; does nothing once the loop has ended."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call, *values)

@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' form, in a registry of their own so that several servers may live in one process."""
+"""Prometheus metrics, in a separate registry per server so that a process may run several."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -15,53 +15,53 @@ _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}
 
 
 class Metrics:
-    """What the server counts and times."""
+    """Counters and timers of a server."""
 
     def __init__(self) -> None:
-        """Everything starts at zero."""
+        """All metrics start at zero."""
         self.registry = CollectorRegistry()
         counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
         seconds = partial(histogram, buckets=_SECONDS)
-        self._requests = counter(f"{_PREFIX}requests", "requests answered", ("method", "route", "status"))
-        self._seconds = seconds(f"{_PREFIX}request_seconds", "time to an answer", ("route",))
-        self._stages = seconds(f"{_PREFIX}stage_seconds", "time of a stage of a search", ("stage",))
-        self._batch = histogram(f"{_PREFIX}batch_searches", "searches answered together", buckets=(1, 2, 4, 8, 16, 32))
-        self._swaps = counter(f"{_PREFIX}index_swaps", "newer indexes taken into use")
-        self._failures = counter(f"{_PREFIX}index_failures", "newer indexes that could not be opened")
+        self._requests = counter(f"{_PREFIX}requests", "answered requests", ("method", "route", "status"))
+        self._seconds = seconds(f"{_PREFIX}request_seconds", "time to the answer", ("route",))
+        self._stages = seconds(f"{_PREFIX}stage_seconds", "duration of a search stage", ("stage",))
+        self._batch = histogram(f"{_PREFIX}batch_searches", "searches per batch", buckets=(1, 2, 4, 8, 16, 32))
+        self._swaps = counter(f"{_PREFIX}index_swaps", "new indexes opened")
+        self._failures = counter(f"{_PREFIX}index_failures", "new indexes that could not be opened")
 
     def note_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request. route: its template, so that ids make no new series."""
+        """Count a request. route: template of the path, so that ids create no new series."""
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def note_stages(self, milliseconds: Mapping[str, float]) -> None:
-        """Time the stages of a search."""
+        """Record the durations of a search's stages."""
         for stage, value in milliseconds.items():
             self._stages.labels(stage).observe(value / 1000)
 
     def note_batch(self, searches: int) -> None:
-        """Count searches that were answered by one pass."""
+        """Record the number of searches in a batch."""
         self._batch.observe(searches)
 
     def note_swap(self) -> None:
-        """Count a newer index taken into use."""
+        """Count a newly opened index."""
         self._swaps.inc()
 
     def note_failure(self) -> None:
-        """Count a newer index that could not be opened."""
+        """Count a new index that could not be opened."""
         self._failures.inc()
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """Show a number that is read when the metrics are."""
+        """Add a gauge that is read with the metrics."""
         gauge = Gauge(f"{_PREFIX}{name}", help_text, registry=self.registry)
         gauge.set_function(value)
 
     def watch_loads(self, loads: Iterable[Load]) -> None:
-        """Show who waits and who was refused."""
+        """Add gauges for queued and counters for refused calls."""
         self.registry.register(_Loads(list(loads)))
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text form."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
 
 
@@ -70,7 +70,7 @@ class _Loads(Collector):
         self._loads = loads
 
     def collect(self) -> Iterable[Metric]:
-        waiting = GaugeMetricFamily(f"{_PREFIX}waiting", "calls that wait for a place", labels=("kind",))
+        waiting = GaugeMetricFamily(f"{_PREFIX}waiting", "queued calls", labels=("kind",))
         refused = CounterMetricFamily(f"{_PREFIX}refused", "calls refused with 503", labels=("kind",))
         for load in self._loads:
             waiting.add_metric((load.name,), load.n_waiting)

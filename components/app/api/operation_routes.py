@@ -1,4 +1,4 @@
-"""Routes of operation: what there is to search, sessions of browsers, health and metrics."""
+"""Routes of operation: filter values, server information, sessions, health and metrics."""
 
 import time
 from importlib import metadata
@@ -14,13 +14,13 @@ from image_finder.components.app.api.settings import PREFIX
 from image_finder.components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS
 
 router = APIRouter(prefix=PREFIX, tags=["operation"])
-root = APIRouter(tags=["operation"])  # not below /api: where load balancers and Prometheus look
+root = APIRouter(tags=["operation"])  # outside /api, where load balancers and Prometheus expect them
 _VERSION = metadata.version("text-guided-image-finder")
 
 
 @router.get("/facets", response_model=FacetsAnswer, responses=errors(401, 422, 429, 503))
 async def facets(server: Server) -> Response:
-    """What the filters can choose among."""
+    """Values that the filters accept, with counts."""
     engine = server.live.engine
     answer = await server.workers.run(engine.facets)
     return Response(answer.model_dump_json(), media_type="application/json")
@@ -28,7 +28,7 @@ async def facets(server: Server) -> Response:
 
 @router.get("/info", responses=errors(401, 429, 503))
 async def info(server: Server) -> InfoAnswer:
-    """What is searched, with what, and within which limits."""
+    """Index, model and limits of this server."""
     engine = server.live.engine
     manifest = engine.encoder.bundle.manifest
     facts = manifest.model_dump(
@@ -49,7 +49,7 @@ async def info(server: Server) -> InfoAnswer:
 
 @router.post("/session", status_code=204, responses=errors(401, 429))
 async def session(request: Request, server: Server) -> Response:
-    """Exchange the bearer token for a cookie, so that a page's images are sent to who has the token."""
+    """Exchange the bearer token for a session cookie, with which a page can load images."""
     response = Response(status_code=204)
     token = server.settings.token
     if token is not None:
@@ -67,13 +67,13 @@ async def session(request: Request, server: Server) -> Response:
 
 @root.get("/health/live")
 async def live() -> HealthAnswer:
-    """Whether the process answers at all."""
+    """Whether the process responds."""
     return HealthAnswer(status="live")
 
 
 @root.get("/health/ready", response_model_exclude_none=True, responses=errors(503))
 async def ready(server: Server) -> HealthAnswer:
-    """Whether searches are answered; 503 until there is an index. Also whether the index is that of the champion."""
+    """Whether searches are possible (503 until there is an index) and the index is current."""
     index = server.live.engine.index
     status = "ready" if server.live.failure is None else "stale"
     return HealthAnswer(
@@ -91,7 +91,7 @@ async def ready(server: Server) -> HealthAnswer:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 429)},
 )
 async def metrics(server: Server) -> Response:
-    """Counts and times, in Prometheus' form."""
+    """Metrics in the Prometheus text format."""
     return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -1,12 +1,12 @@
-"""Originals: opens the file of an image of the index, and no other file; knows nothing of HTTP but its refusals."""
+"""Original files: opens the files of indexed images, and no others."""
 
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from image_finder.components.app.api.batches import row_of
 from image_finder.components.app.api.error_responses import Fault
+from image_finder.components.app.api.search_queue import require_indexed
 from image_finder.components.errors import FinderError
 from image_finder.components.search.engine import SearchEngine
 
@@ -25,28 +25,27 @@ _SIGNATURES = (
     (4, b"jP  ", "image/jp2"),
 )
 _UNKNOWN = "application/octet-stream"
+_MISSING = "the image file no longer exists; the next update removes it from the index"
+UNREADABLE = "the file is no longer a readable image"
 
 
-_GONE = "the image's file is no longer there; it leaves the index when that is brought up to date"
-
-
-def gone(message: str = _GONE) -> Fault:
+def gone(message: str = _MISSING) -> Fault:
     """410."""
     return Fault(410, "gone", message)
 
 
 def open_original(engine: SearchEngine, identity: str) -> BinaryIO:
-    """The file of an image, open for reading. Raises Fault 404 for an unknown id, 410 when it cannot be read any more.
+    """Open the file of an image. Raises Fault 404 for an unknown id, 410 for a missing file.
 
-    The path is checked twice: resolved, before it is opened, and by the name under which the system has it open, since
-    a folder on the way may have become a link to elsewhere in between.
+    Checks the path twice, before opening it and through the open descriptor, since a folder of the path may be replaced
+    by a link in between.
     """
-    row_of(engine, identity)
+    require_indexed(engine, identity)
     try:
         path = engine.image_path(identity)
-        # Not through a link that has just taken the file's place; nor waiting for the writer of a named pipe.
+        # O_NOFOLLOW: the file may have become a link. O_NONBLOCK: never wait for the writer of a named pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except (FinderError, OSError, RuntimeError, ValueError):  # RuntimeError: links in a circle
+    except (FinderError, OSError, RuntimeError, ValueError):  # RuntimeError: circular links
         raise gone() from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _inside(engine, path, descriptor):
@@ -58,18 +57,18 @@ def open_original(engine: SearchEngine, identity: str) -> BinaryIO:
 
 
 def media_type(head: bytes) -> str:
-    """Media type of an image's first 16 bytes; never one that a browser runs."""
-    for at, mark, kind in _SIGNATURES:
-        if head[at : at + len(mark)] == mark:
+    """Media type by the first 16 bytes of an image; never one that a browser executes."""
+    for offset, signature, kind in _SIGNATURES:
+        if head[offset : offset + len(signature)] == signature:
             return kind
     return _UNKNOWN
 
 
 def _inside(engine: SearchEngine, path: Path, descriptor: int) -> bool:
-    """Whether an open file lies below one of the folders that were indexed."""
+    """Whether an open file is in one of the indexed folders."""
     if _DESCRIPTORS.is_dir():
         opened = (_DESCRIPTORS / str(descriptor)).readlink()
-    else:  # systems without /proc: the name is resolved anew and must still be the same file
+    else:  # without /proc: resolve the path again; it must still be the same file
         opened = path.resolve()
         if not os.path.samestat(opened.stat(), os.fstat(descriptor)):
             return False

@@ -1,7 +1,7 @@
-"""Bodies: reads what a request brings, within its limits of size and time; decodes no image.
+"""Request bodies: JSON or multipart, read within limits of size and time; decodes no image.
 
-A body that is refused before it was read is not cut off, unless it was too slow: most clients read no answer while they
-send. The server drops what still arrives, for a limited time.
+The connection of a refused body stays open unless it was too slow, as most clients read no answer while they send. The
+server discards the rest of the body for a limited time.
 """
 
 import asyncio
@@ -15,9 +15,11 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from image_finder.components.app.api.error_responses import Fault, shape_fault
+from image_finder.components.app.api.error_responses import Fault, schema_fault
 from image_finder.components.app.api.limits import Load
+from image_finder.components.app.api.request_models import QueryTerm
 from image_finder.components.app.api.settings import Settings
+from image_finder.components.images.decoding import image_size
 from image_finder.components.search.query import MAX_TERMS
 from image_finder.components.text import one_line
 
@@ -28,30 +30,27 @@ _B = TypeVar("_B", bound=BaseModel)
 
 
 class Body(NamedTuple):
-    """query: JSON text. images: content of the other parts by name."""
+    """query: JSON text. images: name -> content of the other parts."""
 
     query: bytes
     images: dict[str, bytes]
 
     def parsed(self, kind: type[_B]) -> _B:
-        """The query as a record. Raises Fault 422."""
+        """The query as a record of that kind. Raises Fault 422."""
         try:
             return kind.model_validate_json(self.query)
         except ValidationError as error:
-            raise shape_fault(error) from None
+            raise schema_fault(error) from None
 
     def image(self, name: str) -> bytes:
-        """Content of a part. Raises Fault 422 if there is no such part."""
+        """Content of a part. Raises Fault 422 if it was not sent."""
         if name not in self.images:
-            raise Fault(422, "bad_request", f"the query names a part {name!r} that was not sent")
+            raise Fault(422, "bad_request", f"part {name!r}, which the query names, was not sent")
         return self.images[name]
 
 
 class BodyReader:
-    """Reads bodies. None waits for another, so that slow ones delay nobody; those that arrive too slowly are refused.
-
-    Uploads count against a limit of memory until their request is answered. JSON alone does not: it is small.
-    """
+    """Reads bodies; refuses slow ones and more uploads than fit into memory."""
 
     def __init__(self, settings: Settings) -> None:
         """settings: limits of size, time and memory."""
@@ -61,10 +60,9 @@ class BodyReader:
 
     @contextlib.asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[Body]:
-        """The body while its request is worked on: JSON, or multipart/form-data with JSON in the part `query`.
+        """The body while its request is processed: JSON, or multipart with JSON in part `query`.
 
-        Raises Fault 408 if it arrives too slowly, 413 if it is too large, 415 and 422 if it is of another form, 503 if
-        other uploads fill the memory.
+        Raises Fault 408 (too slow), 413 (too large), 415 and 422 (wrong format), 503 (too many uploads in memory).
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
@@ -88,8 +86,8 @@ class BodyReader:
             raise Fault(415, "unsupported_media_type", "send application/json or multipart/form-data")
 
     async def _chunks(self, request: Request, limit: int) -> AsyncIterator[bytes]:
-        """The body's bytes as they arrive. Raises Fault 408, 413."""
-        too_large = Fault(413, "too_large", f"the body has more than {limit:,} bytes")
+        """Chunks of the body as they arrive. Raises Fault 408, 413."""
+        too_large = Fault(413, "too_large", f"the body is larger than {limit:,} bytes")
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
             raise too_large
@@ -103,21 +101,21 @@ class BodyReader:
                 raise self._too_slow(n_bytes, clock() - started) from None
             if chunk is None:
                 return
-            n_bytes += len(chunk)  # the declared length may be wrong, and chunked bodies declare none
+            n_bytes += len(chunk)  # the declared length may be wrong or missing
             if n_bytes > limit:
                 raise too_large
             yield chunk
 
     def _time_for(self, n_bytes: int) -> float:
-        """Seconds after which more than these bytes must have arrived."""
+        """Seconds after which more than n_bytes must have arrived."""
         at_least = self._settings.upload_grace_s + n_bytes / self._settings.min_upload_bytes_per_s
         return min(self._settings.upload_timeout_s, at_least)
 
     def _too_slow(self, n_bytes: int, seconds: float) -> Fault:
         limits = self._settings
         message = (
-            f"{n_bytes:,} bytes of the body arrived within {seconds:.1f} s; send at least "
-            f"{limits.min_upload_bytes_per_s:,} bytes/s, and all within {limits.upload_timeout_s:g} s"
+            f"only {n_bytes:,} bytes of the body arrived within {seconds:.1f} s; send at least "
+            f"{limits.min_upload_bytes_per_s:,} bytes/s, and everything within {limits.upload_timeout_s:g} s"
         )
         return Fault(408, "too_slow", message, headers={"Connection": "close"})
 
@@ -129,27 +127,27 @@ class BodyReader:
 async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
     parser = MultiPartParser(
         request.headers,
-        stream,  # type: ignore[arg-type]  # an AsyncGenerator is asked for, an iterator is used
+        stream,  # type: ignore[arg-type]  # declared as AsyncGenerator, used as an iterator
         max_files=_MAX_FILES,
         max_fields=4,
         max_part_size=_MAX_QUERY_BYTES,
     )
-    parser.spool_max_size = 1 << 40  # in memory, which is bounded: the file system may be read-only
+    parser.spool_max_size = 1 << 40  # in memory: the file system may be read-only
     try:
         form = await parser.parse()
         contents = {name: await _content(value) for name, value in form.multi_items()}
     except (MultiPartException, FormParserError, ValueError, LookupError) as error:
         reason = one_line(error)
         if reason.startswith("Part exceeded maximum size"):
-            what = f"the part {QUERY_PART!r} has more than {_MAX_QUERY_BYTES:,} bytes"
-            raise Fault(413, "too_large", what) from None
+            message = f"part {QUERY_PART!r} is larger than {_MAX_QUERY_BYTES:,} bytes"
+            raise Fault(413, "too_large", message) from None
         raise Fault(422, "bad_request", f"the body is not multipart/form-data: {reason}") from None
     finally:
-        for file in parser._files_to_close_on_error:  # noqa: SLF001 - the form lacks a part that does not end
+        for file in parser._files_to_close_on_error:  # noqa: SLF001 - parts that did not end are not in the form
             file.close()
     query = contents.pop(QUERY_PART, None)
     if query is None:
-        raise Fault(422, "bad_request", f"the part {QUERY_PART!r} is missing; it holds the query as JSON")
+        raise Fault(422, "bad_request", f"part {QUERY_PART!r} with the query as JSON is missing")
     return Body(query, contents)
 
 
@@ -157,8 +155,23 @@ async def _content(value: UploadFile | str) -> bytes:
     return value.encode("utf-8", "replace") if isinstance(value, str) else await value.read()
 
 
+def require_decodable(image: bytes, max_pixels: int) -> None:
+    """Check an image without decoding it. Raises ImageError, Fault 413 for too many pixels."""
+    width, height = image_size(image)
+    if width * height > max_pixels:
+        raise Fault(413, "too_large", f"the image has {width} x {height} pixels, the limit is {max_pixels:,}")
+
+
+def term_values(term: QueryTerm, body: Body) -> dict[str, object]:
+    """The values of a term for Query.parse. Raises Fault 422 if its part was not sent."""
+    values = term.model_dump(exclude_none=True)
+    if term.image is not None:
+        values["image"] = body.image(term.image)
+    return values
+
+
 def body_document(body: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI of such a body, for a route that reads it itself."""
+    """OpenAPI of a body that the route reads itself."""
     described = body.model_json_schema()
     schema = _without_references(described, described.pop("$defs", {}))
     parts = {
@@ -172,7 +185,7 @@ def body_document(body: type[BaseModel]) -> dict[str, Any]:
 
 
 def _without_references(schema: object, definitions: dict[str, object]) -> object:
-    """A JSON schema with its definitions put in where they are named: FastAPI gathers those of its own models alone."""
+    """A JSON schema with its definitions inlined: FastAPI collects only those of its own models."""
     if isinstance(schema, list):
         return [_without_references(each, definitions) for each in schema]
     if not isinstance(schema, dict):

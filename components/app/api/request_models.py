@@ -62,7 +62,7 @@ class QueryTerm(Record):
 
 
 class NotTerm(QueryTerm):
-    """Exactly one of text, like and image; null means absent. Images that show it rank lower; none is removed."""
+    """Exactly one of text, like and image; null means absent. Lowers the rank of images."""
 
     weight: float = Field(
         NOT_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="Share of the term's cosine that lowers the score."

@@ -1,4 +1,4 @@
-"""Security: who may ask, under which name, and what a browser may do with the answers."""
+"""Security: access token, allowed hosts and origins, and security headers."""
 
 import hashlib
 import hmac
@@ -13,9 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from image_finder.components.app.api.error_responses import Fault, fault_response
 from image_finder.components.app.api.settings import Settings, is_loopback
 from image_finder.components.app.api.token_attempts import Attempts
+from image_finder.components.text import counted
 
 COOKIE = "image_finder_session"
-# The page, its parts, the description of the API and the two health checks tell nothing of the images.
+# These reveal nothing about the images.
 _OPEN_PATHS = {"/", "/favicon.ico", "/openapi.json", "/health/live", "/health/ready"}
 _OPEN_FOLDER = "/static/"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -37,10 +38,10 @@ _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class SafeHeaders:
-    """Layer that tells browsers what they may do with an answer; outermost, so that refusals and failures have them."""
+    """Middleware that adds security headers; outermost, so that errors have them, too."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """app: whose headers, where it has set them, stay."""
+        """app: its own values of these headers are kept."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,13 +58,13 @@ class SafeHeaders:
 
 
 class Security:
-    """Layer that checks the Host header, the origin and the token."""
+    """Middleware that checks Host header, origin and token."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
-        """settings: token and names."""
+        """settings: token and allowed hosts."""
         self._app = app
         self._token = settings.token.get_secret_value() if settings.token else None
-        self._hosts = _answered_hosts(settings)
+        self._hosts = _allowed_hosts(settings)
         self._attempts = Attempts(burst=settings.token_attempts, interval_s=settings.token_attempt_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,13 +78,13 @@ class Security:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        """Raises Fault 400 for a foreign name (DNS rebinding), 403 for a foreign page, 401 and 429 without the token."""
+        """Raises Fault 400 (unknown host: DNS rebinding), 403 (cross-origin), 401, 429 (token)."""
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
-            raise Fault(400, "unknown_host", "the Host header names another server; see --allow-host")
+            raise Fault(400, "unknown_host", "unknown Host header; allow it with --allow-host")
         origin = headers.get("origin")
         if scope["method"] not in _SAFE_METHODS and origin is not None and origin.partition("://")[2] != host:
-            raise Fault(403, "foreign_origin", "pages of other servers may not ask this one")
+            raise Fault(403, "cross_origin", "cross-origin request refused")
         path = scope["path"]
         if self._token is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return
@@ -94,16 +95,16 @@ class Security:
             self._require_token(headers, self._token, address)
 
     def _require_token(self, headers: Headers, token: str, address: str) -> None:
-        """Raises Fault 401 without the right token, 429 after too many wrong ones of this address."""
+        """Raises Fault 401 without the right token, 429 after too many wrong ones."""
         refused_for_s = self._attempts.refused_for_s(address)
         if _bears(headers, token) and (not refused_for_s or self._attempts.is_trusted(address)):
             self._attempts.note_success(address)
             return
-        if "authorization" not in headers:  # a page that asks for the token, or whose session has ended
+        if "authorization" not in headers:  # the page before sign-in or after its session ended
             raise _unauthorized()
         if refused_for_s:
             seconds = math.ceil(refused_for_s)
-            message = f"too many wrong tokens from this address; retry in {seconds} s"
+            message = f"too many wrong tokens from this address; retry in {counted(seconds, 'second')}"
             raise Fault(429, "too_many_attempts", message, headers={"Retry-After": str(seconds)})
         self._attempts.note_failure(address)
         raise _unauthorized()
@@ -111,11 +112,11 @@ class Security:
 
 def _unauthorized() -> Fault:
     challenge = {"WWW-Authenticate": 'Bearer realm="image-finder"'}
-    return Fault(401, "unauthorized", "this server needs its token", headers=challenge)
+    return Fault(401, "unauthorized", "this server requires an access token", headers=challenge)
 
 
 def session_value(token: str, *, expires: int) -> str:
-    """Content of the session cookie: when it ends (seconds since 1970), signed with the token."""
+    """Value of the session cookie: expiry (seconds since 1970), signed with the token."""
     return f"{expires}.{_signature(token, expires)}"
 
 
@@ -141,8 +142,8 @@ def _signature(token: str, expires: int) -> str:
     return hmac.new(token.encode(), f"image-finder session {expires}".encode(), hashlib.sha256).hexdigest()
 
 
-def _answered_hosts(settings: Settings) -> set[str] | None:
-    """Names that are answered; None: any, since a page that rebinds its name to this server has no token of it."""
+def _allowed_hosts(settings: Settings) -> set[str] | None:
+    """Allowed Host headers; None: any, as a DNS-rebinding page does not have the token."""
     named = {name.lower() for name in settings.allowed_hosts}
     if is_loopback(settings.host):
         return {*_LOOPBACK_NAMES, settings.host.strip("[]"), *named}
@@ -150,6 +151,6 @@ def _answered_hosts(settings: Settings) -> set[str] | None:
 
 
 def _name(host: str) -> str:
-    """Name in a Host header, without its port; "" if it is none."""
+    """Host name without port; "" if malformed."""
     found = _HOST.fullmatch(host)
     return found["name"].strip("[]").lower() if found else ""

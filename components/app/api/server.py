@@ -1,4 +1,4 @@
-"""Server: runs the application on a socket until a signal stops it; running requests are finished first."""
+"""Server: runs the application until a signal stops it, and finishes running requests first."""
 
 import asyncio
 import contextlib
@@ -19,37 +19,37 @@ from image_finder.components.errors import ConfigError
 from image_finder.components.search.finder import Finder
 
 _HEAD_BYTES = 32 * 1024
-_HEAD_S = 10.0  # for a head, and for the rest of a body that no route has read
+_HEAD_S = 10.0  # for a request head, and for the rest of an unread body
 _KEEP_ALIVE_S = 15
-_STOP_S = 30  # for running requests, after a signal
+_STOP_S = 30  # for running requests after a signal
 _BACKLOG = 1024
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that waits for a request's head, and for a body that no route has read, for a limited time only.
+    """HTTP/1.1 with a deadline for request heads and unread bodies.
 
-    uvicorn alone would wait for ever; h11 limits the size of heads. Routes that read a body have deadlines themselves.
+    uvicorn waits for them without limit. h11 limits the size of heads; routes that read a body have their own deadlines.
     """
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the time of the first head."""
+        """Start the deadline of the first head."""
         super().connection_made(transport)
         self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
-        """Stop the time once nothing is overdue; start it with the first bytes of the next head."""
+        """Stop the deadline when a head is complete; start it with the next head."""
         super().data_received(data)
         self._update_deadline()
 
     def on_response_complete(self) -> None:
-        """Start the time of a body that was answered before it was read."""
+        """Start the deadline of a body that was answered unread."""
         super().on_response_complete()
         self._update_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the time."""
+        """Cancel the deadline."""
         self._stop_deadline()
         super().connection_lost(exc)
 
@@ -71,7 +71,7 @@ class PromptProtocol(H11Protocol):
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """Tells when it listens."""
+    """Calls a function once it listens."""
 
     def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
         super().__init__(config)
@@ -83,9 +83,9 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching]) -> None:
-    """Serve until SIGTERM or Ctrl-C. The address is told on stderr once it answers. Raises ConfigError.
+    """Serve until SIGTERM or Ctrl-C; prints the address to stderr. Raises ConfigError.
 
-    watching: how changes of the images are noticed.
+    watching: returns the state of the folder watch.
     """
     with contextlib.closing(_listener(settings)) as listener:
         config = uvicorn.Config(
@@ -103,8 +103,8 @@ def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[
             backlog=_BACKLOG,
         )
         address = address_of(listener)
-        server = _AnnouncingServer(config, lambda: _say(f"image-finder answers on {address} (Ctrl-C stops it)"))
-        # uvicorn raises the signal that stopped it once more when all is done; a stop that was asked for is no failure.
+        server = _AnnouncingServer(config, lambda: _say(f"serving on {address} (stop with Ctrl-C)"))
+        # uvicorn raises the stopping signal again at the end; a requested stop is not a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         server.run(sockets=[listener])
@@ -119,11 +119,11 @@ def address_of(listener: socket.socket) -> str:
 def _listener(settings: Settings) -> socket.socket:
     """A socket bound to the address. Raises ConfigError."""
     try:
-        kind, _, _, _, place = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(kind, socket.SOCK_STREAM)
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(place)
+            listener.bind(address)
             listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
@@ -131,7 +131,7 @@ def _listener(settings: Settings) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ConfigError(
-            f"cannot listen on {settings.host}, port {settings.port}: {reason}; choose another --port (0: any free one)"
+            f"cannot listen on {settings.host}, port {settings.port}: {reason}; choose another --port (0: any free port)"
         ) from error
     return listener
 

@@ -1,4 +1,4 @@
-"""Logs of the server: one JSON object a line on stderr, with the request's id; never a token, never a query unless asked."""
+"""Server log: one JSON object per line; no tokens, queries only with --log-queries."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ _NO_BYTES_SENT = 499
 
 
 class _WithRequestId(logging.Filter):
-    """Gives each record the id of the request it was made in."""
+    """Adds the id of the current request to each record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "request_id") and (request_id := _request_id.get()):
@@ -32,7 +32,7 @@ class _WithRequestId(logging.Filter):
 
 
 def configure_logging(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Send this package's and uvicorn's records to stream as JSON. For the process that serves, not for its tests."""
+    """Write this package's and uvicorn's records to stream as JSON, for the whole process."""
     handler = logging.StreamHandler(stream)
     handler.addFilter(_WithRequestId())
     names = {"asctime": "time", "levelname": "level", "name": "logger", "exc_info": "traceback"}
@@ -47,10 +47,10 @@ def configure_logging(stream: TextIO = sys.stderr, level: int = logging.INFO) ->
 
 
 class RequestLog:
-    """Layer that gives a request its id, times it, writes its line, and answers what nothing else has answered."""
+    """Middleware: assigns ids, logs and times requests, answers unexpected exceptions."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        """metrics: counts each request as well."""
+        """metrics: counts and times requests."""
         self._app = app
         self._metrics = metrics
 
@@ -60,8 +60,8 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        wanted = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = wanted if _SANE_ID.fullmatch(wanted) else secrets.token_hex(8)
+        proposed = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = proposed if _SANE_ID.fullmatch(proposed) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         _request_id.set(request_id)
         status = _NO_BYTES_SENT

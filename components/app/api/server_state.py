@@ -1,35 +1,66 @@
-"""State of one server: what its routes share, made when it starts and ended when it stops."""
+"""State of a server: objects shared by its routes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
-from image_finder.components.app.api.batches import SearchLine
 from image_finder.components.app.api.explainer import Explainer
-from image_finder.components.app.api.limits import Workers
+from image_finder.components.app.api.limits import Load, Workers
 from image_finder.components.app.api.live_finder import LiveFinder
 from image_finder.components.app.api.metrics import Metrics
 from image_finder.components.app.api.request_bodies import BodyReader
+from image_finder.components.app.api.search_queue import SearchQueue
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.api.thumbnails import Views
+from image_finder.components.app.watcher import Watching
+from image_finder.components.search.finder import Finder
 
 
 @dataclass(frozen=True)
 class State:
-    """Parts of a running server."""
+    """Objects shared by the routes of a server. start and stop frame its life."""
 
     settings: Settings
     metrics: Metrics
     live: LiveFinder
-    searches: SearchLine
+    searches: SearchQueue
     workers: Workers
     bodies: BodyReader
     views: Views
     explainer: Explainer
 
+    @classmethod
+    def create(cls, source: Callable[[], Finder], settings: Settings, watching: Callable[[], Watching]) -> Self:
+        """Create the objects and their metrics; starts no thread."""
+        metrics = Metrics()
+        live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
+        searches = SearchQueue(live, metrics, settings)
+        workers = Workers(Load("images", settings.waiting), running=settings.images, timeout_s=settings.timeout_s)
+        bodies = BodyReader(settings)
+        explainer = Explainer(settings)
+        metrics.watch_loads((searches.load, workers.load, explainer.workers.load, bodies.load))
+        metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(bodies.n_bytes))
+        metrics.watch("index_images", "searchable images", lambda: live.images)
+        metrics.watch("index_generation", "number of the current index generation", lambda: live.generation_number)
+        stale = "1 while the index may be outdated"
+        metrics.watch("index_stale", stale, lambda: float(live.failure is not None))
+        views = Views(settings.thumbnails_path, max_bytes=settings.max_original_bytes)
+        return cls(settings, metrics, live, searches, workers, bodies, views, explainer)
 
-async def _state_of(request: Request) -> State:  # async: a plain function would cost a thread at each request
+    def start(self) -> None:
+        """Open the index and check for newer ones."""
+        self.live.start()
+
+    def stop(self) -> None:
+        """End all threads."""
+        self.live.stop()
+        for part in (self.searches, self.workers, self.explainer.workers):
+            part.close()
+
+
+async def _state_of(request: Request) -> State:  # async: a plain function would run in a thread
     state: State = request.app.state.server
     return state
 

@@ -1,8 +1,8 @@
-"""Attempts: how often a client may present a wrong token; knows nothing of HTTP.
+"""Token attempts: limits wrong tokens per client; knows nothing of HTTP.
 
-A client is an address, of IPv6 its first 64 bits, which one subscriber has. Behind a proxy all clients share the proxy's
-address, so a client that has presented the right token once is not refused for wrong ones: nobody can lock the others
-out. Limit attempts at the proxy then.
+A client is an IPv4 address or the first 64 bits of an IPv6 address, which identify a subscriber. Behind a proxy all
+clients share its address. Hence an address that has sent the right token is not locked out by wrong ones; limit attempts
+at the proxy instead.
 """
 
 import ipaddress
@@ -11,33 +11,33 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_MAX_CLIENTS = 10_000  # the least recent ones are forgotten, about 2 MB in all
+_MAX_CLIENTS = 10_000  # least recently used, about 2 MB in all
 
 
 @dataclass
 class _Client:
-    n_failures: float = 0.0  # falls by one each interval
-    at_s: float = 0.0  # when n_failures was right
-    is_trusted: bool = False  # has presented the right token
+    n_failures: float = 0.0  # decreases by one per interval
+    at_s: float = 0.0  # time of n_failures
+    is_trusted: bool = False  # has sent the right token
 
 
 class Attempts:
-    """Counts wrong tokens by client: `burst` at once, then one more each `interval_s`."""
+    """Counts wrong tokens per client: allows `burst` at once, then one per `interval_s`."""
 
     def __init__(self, *, burst: int, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: seconds."""
+        """clock: returns seconds."""
         self._burst = burst
         self._interval_s = interval_s
         self._clock = clock
         self._clients: OrderedDict[str, _Client] = OrderedDict()
 
     def refused_for_s(self, address: str) -> float:
-        """Seconds in which a client's attempts are refused unread; 0 if they are looked at."""
+        """Seconds until the client may try again; 0 if it may now."""
         client = self._client(address)
         return max(0.0, client.n_failures + 1 - self._burst) * self._interval_s
 
     def is_trusted(self, address: str) -> bool:
-        """Whether the client has presented the right token before."""
+        """Whether the client has sent the right token before."""
         return self._client(address).is_trusted
 
     def note_failure(self, address: str) -> None:

@@ -83,7 +83,7 @@ def _labels(labels: str | None, path: Path | None) -> list[str]:
 
 
 def _bundle(path: Path | None) -> "Bundle":
-    """The bundle at path, else the newest published one, else that of the current index, else the starter model."""
+    """Bundle at path, else the newest published one, the current index's, or the starter."""
     from image_finder.components.app.starter_bundle import starter_bundle
     from image_finder.components.bundle.bundle import Bundle
     from image_finder.components.index.generations import is_published_root

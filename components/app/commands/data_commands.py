@@ -137,7 +137,7 @@ def _validation_table(report: "ValidationReport") -> str:
 
 
 def _show_report(report: "FetchReport", folder: Path, *, as_json: bool) -> None:
-    """Print the report to stdout, failures to stderr. Raises ClickException if there are failures."""
+    """Print the report to stdout, failures to stderr. Raises ClickException for failures."""
     if as_json:
         click.echo(report.model_dump_json(indent=2))
     else:

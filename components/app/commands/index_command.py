@@ -1,4 +1,4 @@
-"""Command `image-finder index`: adds folders of images to the library and keeps it up to date."""
+"""Command `image-finder index`: adds folders to the library and keeps it up to date."""
 
 import gc
 import signal
@@ -42,7 +42,7 @@ class _Options(TypedDict):
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  image-finder index ~/Pictures /mnt/photos    add folders, or update them\n"
+    "  image-finder index ~/Photos /mnt/photos      add folders, or update them\n"
     "  image-finder index                           update all folders of the library\n"
     "  image-finder index --watch                   update whenever files change, until Ctrl-C\n"
     "  image-finder index --forget /mnt/photos      remove a folder from the library\n"
@@ -122,7 +122,7 @@ def index(**options: Unpack[_Options]) -> None:
 
 
 def _watch(library: "Library", settings: "IndexOptions", options: _Options) -> None:
-    """Update now and after each change, until Ctrl-C or SIGTERM. Later updates that fail are repeated."""
+    """Update now and after each change, until Ctrl-C or SIGTERM. Retries later updates."""
     from dataclasses import replace
 
     from image_finder.components.library.bundles import published_ns

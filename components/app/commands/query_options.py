@@ -1,4 +1,4 @@
-"""Options of `image-finder search` for the fields of a query: derived from the query model, so that they cannot differ."""
+"""Options of `image-finder search` that are derived from the query model."""
 
 from datetime import date
 from types import NoneType
@@ -42,7 +42,7 @@ class QueryCommand(click.Command):
 
 
 def query_options() -> list[click.Option]:
-    """Options for the filters and the results of a query, with the types, limits and descriptions of its fields."""
+    """Options with the types, limits and descriptions of the query's fields."""
     from image_finder.components.search.query import FilterFields, ResultFields
 
     fields = {**FilterFields.model_fields, **ResultFields.model_fields}

@@ -127,7 +127,7 @@ def _index_path(options: _Options) -> Path:
 
 
 def _query(words: tuple[str, ...], options: _Options, values: Mapping[str, Any]) -> "Query":
-    """The query of the command line. values: all parameters, those of the query's fields included."""
+    """The query of the command line. values: all parameters by name."""
     from image_finder.components.search.query import Query
 
     text = " ".join(words)
@@ -148,7 +148,7 @@ def _query(words: tuple[str, ...], options: _Options, values: Mapping[str, Any])
 
 
 def _with_labels(query: "Query", finder: "Finder") -> "Query":
-    """The query with paths of folders replaced by their labels. Only the command line accepts paths."""
+    """The query with folder paths, which only the command line accepts, as labels."""
     labels = tuple(finder.folder_label(folder) for folder in query.filters.folders)
     return query.model_copy(update={"filters": query.filters.model_copy(update={"folders": labels})})
 

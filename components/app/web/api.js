@@ -1,4 +1,6 @@
-// Talks to /api/v1: one request at a time per caller, refusals retried when the server says when, errors as sentences.
+// Client of /api/v1: retries 429 and 503 after the announced time, turns errors into messages.
+
+import { sentence } from "./words.js";
 
 const API = "/api/v1";
 const MOST_RETRIES = 4;
@@ -11,7 +13,7 @@ export class ApiError extends Error {
   }
 }
 
-// Body of a good answer. onWait(seconds) is called before each retry of a 429 or 503.
+// JSON of a successful answer. onWait(seconds) is called before each retry of a 429 or 503.
 export async function request(path, options) {
   const response = await accepted(path, options);
   return response.status === 204 ? null : response.json();
@@ -34,19 +36,19 @@ async function answer(url, init) {
     return await fetch(url, init);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The finder does not answer. Is “image-finder serve” still running?", { code: "unreachable" });
+    throw new ApiError("The server does not respond. Is “image-finder serve” still running?", { code: "unreachable" });
   }
 }
 
 async function errorOf(response) {
   const body = await response.json().catch(() => ({}));
-  const { message = `The finder answered ${response.status}.`, code = "", request_id: requestId = "" } = body.error ?? {};
-  return new ApiError(message, { status: response.status, code, requestId });
+  const { message = `The server answered with status ${response.status}.`, code = "", request_id: requestId = "" } = body.error ?? {};
+  return new ApiError(sentence(message), { status: response.status, code, requestId });
 }
 
 function secondsToWait(response, retry) {
-  const told = Number(response.headers.get("Retry-After"));
-  return Math.min(told > 0 ? told : 2 ** retry, LONGEST_WAIT_S);
+  const announced = Number(response.headers.get("Retry-After"));
+  return Math.min(announced > 0 ? announced : 2 ** retry, LONGEST_WAIT_S);
 }
 
 function pause(seconds, signal) {
@@ -64,12 +66,12 @@ function pause(seconds, signal) {
   });
 }
 
-// query: what POST /search takes; image: the File its term names, or null.
+// query: body of POST /search; image: File of its image term, or null.
 export function search(query, image, options) {
   return request("/search", { method: "POST", body: formOf(query, image), ...options });
 }
 
-// Which regions raise an image's score for the terms of a search: {blob: overlay, peak: 0 if none does}
+// Regions that raise an image's score for terms: {blob: overlay, peak: 0 if no region does}
 export async function explanation(id, terms, image, options) {
   const path = `/images/${encodeURIComponent(id)}/explanation`;
   const response = await accepted(path, { method: "POST", body: formOf({ terms }, image), ...options });
@@ -101,7 +103,7 @@ export const thumbnailUrl = (id, px) => `${API}/images/${encodeURIComponent(id)}
 export const viewUrl = (id) => `${API}/images/${encodeURIComponent(id)}/view`;
 export const originalUrl = (id) => `${API}/images/${encodeURIComponent(id)}/original`;
 
-// Why an <img> stayed empty: the element itself does not tell. Resolves to "" once the image is there after all.
+// Why an <img> failed to load, which the element does not reveal. Resolves to "" if it loads now.
 export async function reasonOfMissing(url) {
   try {
     for (let retry = 0; retry < MOST_RETRIES; retry++) {
@@ -110,7 +112,7 @@ export async function reasonOfMissing(url) {
       if (response.status !== 429 && response.status !== 503) return (await errorOf(response)).message;
       await pause(secondsToWait(response, retry));
     }
-    return "The finder is busy.";
+    return "The server is busy.";
   } catch (error) {
     return error.message;
   }

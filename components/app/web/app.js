@@ -1,4 +1,4 @@
-// The page: one state, kept in the address; every change goes through change(), every part shows it.
+// The page: one state, mirrored in the URL. Every change goes through change(); all parts render the state.
 
 import { facets, info, thumbnailUrl } from "./api.js";
 import { showKeys, withToken } from "./dialogs.js";
@@ -10,11 +10,11 @@ import { EMPTY, filtersOnly, fromAddress, hasImage, isSearch, splitWords, toAddr
 import { Viewer } from "./viewer.js";
 import { byId, element, images } from "./words.js";
 
-const TYPING_MS = 150; // a pause between letters that is longer than this asks
+const TYPING_MS = 150; // pause in typing after which a search starts
 const EXAMPLES = ["a dog running on the beach", "two cups of coffee", "a street at night", "children playing in snow"];
 
 let state = { ...EMPTY };
-let typing = false; // whether the newest entry of the history was made by typing and still grows
+let typing = false; // whether typing updates the newest history entry instead of adding one
 let generation = null;
 
 const panel = new FilterPanel((part) => change(part));
@@ -30,7 +30,7 @@ const viewer = new Viewer({
   closed: forgetView,
 });
 
-// part: fields of the state. Typing grows one entry of the history, everything else makes a new one.
+// part: changed fields of the state. Typing updates one history entry, other changes add one each.
 function change(part, { whileTyping = false } = {}) {
   state = { ...state, ...part };
   const growing = (whileTyping && typing) || Boolean(history.state?.view);
@@ -43,7 +43,7 @@ function change(part, { whileTyping = false } = {}) {
 function show({ fields }) {
   if (fields) {
     byId("text").value = state.text;
-    byId("without").value = state.without;
+    byId("not").value = state.not;
   }
   const { text } = splitWords(state.text);
   document.title = text ? `${text} – Image Finder` : "Image Finder";
@@ -57,13 +57,13 @@ function showTerm(withWords) {
   if (!hasImage(state)) return;
   byId("term-image").src = upload ? upload.preview : thumbnailUrl(state.like, 160);
   byId("term-title").textContent = upload ? upload.name || "Pasted image" : "More like this image";
-  byId("term-note").textContent = upload ? "Stays in this tab: the address cannot carry it." : "";
+  byId("term-note").textContent = upload ? "Not part of the link; this image stays in your tab." : "";
   byId("mix-field").hidden = !withWords;
   byId("mix").value = state.mix;
-  byId("mix").setAttribute("aria-valuetext", `image ${state.mix} %, words ${100 - state.mix} %`);
+  byId("mix").setAttribute("aria-valuetext", `image ${state.mix} %, text ${100 - state.mix} %`);
 }
 
-// What an explanation is of: the search without what it excludes and without its filters.
+// The explained query: the terms of the search, without `not` and filters.
 function explainedQuery() {
   if (!isSearch(state)) return null;
   const { terms } = toQuery(state, 1, 0);
@@ -91,7 +91,7 @@ function forgetView(index) {
   if (index >= 0) grid.focus(index);
 }
 
-// From the address and, after Back or a reload, from what the history kept besides.
+// Restores the state from the URL or, after Back or a reload, from the history entry.
 function restore() {
   const kept = history.state?.query ?? fromAddress(location.search);
   const lost = kept.upload && !uploadOf(kept.upload);
@@ -103,18 +103,18 @@ function restore() {
   state = next;
   show({ fields: true });
   if (!same || !results.state) results.run(state);
-  if (lost) tell("The image you searched by was kept in the tab only. Drop it again to search by it.");
+  if (lost) notify("The uploaded image was lost when the tab was reloaded. Drop it again to search by it.");
   if (!view) viewer.close();
-  else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => tell(error.message));
+  else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => notify(error.message));
 }
 
-function tell(words) {
+function notify(words) {
   byId("notice").textContent = words;
   byId("notice").hidden = false;
 }
 
 function answered(answer) {
-  if (generation !== null && answer.generation !== generation) loadFacets(); // the index has changed meanwhile
+  if (generation !== null && answer.generation !== generation) loadFacets(); // a new index
   generation = answer.generation;
 }
 
@@ -123,15 +123,16 @@ async function loadFacets() {
     const [found, about] = await Promise.all([withToken(facets), withToken(info)]);
     panel.setFacets(found);
     byId("welcome-count").textContent = found.images
-      ? `${images(found.images)}, found by what they show.`
+      ? `Search ${images(found.images)} by what they show.`
       : "The library is empty. Run: image-finder index FOLDER";
-    byId("footer").textContent = footerWords(found, about);
+    byId("footer").textContent = footerText(found, about);
+    for (const id of ["text", "not"]) byId(id).maxLength = about.limits.query_characters;
   } catch {
-    byId("footer").textContent = ""; // a search says what is wrong; the page works without filters to choose from
+    byId("footer").textContent = ""; // a search reports the error; the page works without filter values
   }
 }
 
-function footerWords(found, about) {
+function footerText(found, about) {
   const parts = [images(found.images)];
   if (about.generation) parts.push(`index ${String(about.generation).split("-")[0].replace(/^0+(?=\d)/u, "")}`);
   parts.push(`${about.bundle.starter ? "starter model" : "model"} ${about.bundle.sha256.slice(0, 8)}`);
@@ -146,8 +147,8 @@ function toggleFilters(open = byId("filters").hidden) {
 
 function listen() {
   byId("text").addEventListener("input", (event) => change({ text: event.target.value }, { whileTyping: true }));
-  byId("without").addEventListener("input", (event) => change({ without: event.target.value }, { whileTyping: true }));
-  for (const id of ["text", "without"]) byId(id).addEventListener("change", () => (typing = false));
+  byId("not").addEventListener("input", (event) => change({ not: event.target.value }, { whileTyping: true }));
+  for (const id of ["text", "not"]) byId(id).addEventListener("change", () => (typing = false));
   byId("text").addEventListener("keydown", (event) => {
     if (event.key !== "ArrowDown" || !grid.hits.length) return;
     event.preventDefault();
@@ -163,7 +164,7 @@ function listen() {
     change({ like: "", upload: "" });
     byId("text").focus();
   });
-  byId("fold").addEventListener("click", () => change({ all: !state.all }));
+  byId("fold").addEventListener("click", () => change({ duplicates: state.duplicates === "show" ? "fold" : "show" }));
   byId("toggle-filters").addEventListener("click", () => toggleFilters());
   byId("close-filters").addEventListener("click", () => {
     toggleFilters(false);
@@ -177,7 +178,7 @@ function listen() {
       viewer.close();
       change({ upload, like: "" });
     },
-    (message) => tell(message),
+    (message) => notify(message),
   );
 }
 

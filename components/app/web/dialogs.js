@@ -1,4 +1,4 @@
-// The list of keys and the question for the token.
+// The help and the token dialog.
 
 import { openSession } from "./api.js";
 import { byId } from "./words.js";
@@ -7,15 +7,15 @@ export function showKeys() {
   if (!byId("keys").open) byId("keys").showModal();
 }
 
-let asking = null;
+let dialogPromise = null;
 
-// Resolves when the server has taken a token; asks again until it does. Several callers share one question.
-export function askToken() {
-  asking ??= new Promise((resolve) => {
+// Resolves when the server accepts a token. Simultaneous callers share one dialog.
+export function requestToken() {
+  dialogPromise ??= new Promise((resolve) => {
     const dialog = byId("token");
     const form = byId("token-form");
     const field = byId("token-text");
-    const stay = (event) => event.preventDefault(); // nothing can be searched without it
+    const stay = (event) => event.preventDefault(); // the page is useless without a token
     dialog.addEventListener("cancel", stay);
     const submit = async (event) => {
       event.preventDefault();
@@ -23,7 +23,7 @@ export function askToken() {
       try {
         await openSession(field.value.trim());
       } catch (error) {
-        byId("token-error").textContent = error.status === 401 ? "This token is not the right one." : error.message;
+        byId("token-error").textContent = error.status === 401 ? "Wrong token." : error.message;
         field.select();
         return;
       }
@@ -31,24 +31,24 @@ export function askToken() {
       form.removeEventListener("submit", submit);
       dialog.removeEventListener("cancel", stay);
       dialog.close();
-      asking = null;
+      dialogPromise = null;
       resolve();
     };
     form.addEventListener("submit", submit);
     dialog.showModal();
     field.focus();
   });
-  return asking;
+  return dialogPromise;
 }
 
-// Answer of `call`, asking for the token as often as the server wants one.
+// Runs `call`, requesting the token whenever the server requires it.
 export async function withToken(call) {
   for (;;) {
     try {
       return await call();
     } catch (error) {
       if (error.status !== 401) throw error;
-      await askToken();
+      await requestToken();
     }
   }
 }

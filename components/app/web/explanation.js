@@ -1,11 +1,11 @@
-// "Explain match": colours the regions of the open image that raise its score for the search.
+// "Explain match": colours the regions of the open image that raise its score.
 
 import { explanation } from "./api.js";
 import { byId } from "./words.js";
 
 export class Explanation {
-  // query(): {terms, image, words} of the search, or null without one; show(url): of the overlay;
-  // restore(): the image as it is; say(words): over the image
+  // query(): {terms, image, words} or null without a search; show(url): shows the overlay;
+  // restore(): shows the image again; say(words): shows a note over the image
   constructor(actions) {
     this.actions = actions;
     this.id = "";
@@ -14,7 +14,7 @@ export class Explanation {
     byId("explain").addEventListener("click", () => this.toggle());
   }
 
-  // Another image, or none (""): its explanation starts hidden.
+  // Switches to another image, or none (""), without explanation.
   reset(id) {
     this.running?.abort();
     this.running = null;
@@ -38,20 +38,20 @@ export class Explanation {
     const running = (this.running = new AbortController());
     const { terms, image, words } = this.actions.query();
     this.#state({ pressed: true, busy: true });
-    this.actions.say("Finding the regions that raise the score …");
+    this.actions.say("Finding regions that raise the score …");
     try {
-      const onWait = (seconds) => this.actions.say(`The finder is busy; trying again in ${Math.ceil(seconds)} s.`);
+      const onWait = (seconds) => this.actions.say(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
       const { blob, peak } = await explanation(this.id, terms, image, { signal: running.signal, onWait });
       if (running.signal.aborted) return;
       this.url = URL.createObjectURL(blob);
-      const none = `No region of this image raises its score for ${words}, so nothing is coloured.`;
+      const none = `No region raises the score for ${words}, so none is coloured.`;
       this.#state({ pressed: true, note: peak > 0 ? `Coloured regions raise the score for ${words}.` : none, legend: peak > 0 });
       this.actions.show(this.url);
     } catch (error) {
       if (running.signal.aborted) return;
       this.reset(this.id);
       this.actions.restore();
-      this.actions.say(`No explanation: ${error.message}`);
+      this.actions.say(`Could not explain: ${error.message}`);
     }
   }
 

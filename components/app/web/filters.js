@@ -1,9 +1,9 @@
-// The filter panel: shows what can be chosen (facets) and what is chosen, and reports changes.
+// The filter panel: shows available and chosen filter values, and reports changes.
 
 import { countFilters, withoutFilters } from "./state.js";
 import { byId, day, element, whole } from "./words.js";
 
-const LONG_LIST = 200; // more folders than a person reads are cut, and the panel says so
+const LONG_LIST = 200; // longer lists are cut
 
 export class FilterPanel {
   // change(part) is called with the fields of the state that were changed
@@ -14,13 +14,13 @@ export class FilterPanel {
     this.open = new Set();
     for (const [id, field] of [["since", "since"], ["until", "until"], ["min_px", "minPx"], ["min_score", "minScore"]]) {
       byId(id).addEventListener("change", (event) => {
-        if (event.target.validity.valid) change({ [field]: event.target.value }); // half a date is not asked for
+        if (event.target.validity.valid) change({ [field]: event.target.value }); // ignores incomplete dates
       });
     }
     for (const [name, field] of [["orientation", "orientation"], ["has_gps", "hasGps"]]) {
       radios(name).forEach((radio) => radio.addEventListener("change", () => change({ [field]: radio.value })));
     }
-    byId("all").addEventListener("change", (event) => change({ all: event.target.checked }));
+    byId("duplicates").addEventListener("change", (event) => change({ duplicates: event.target.checked ? "show" : "fold" }));
     byId("clear-filters").addEventListener("click", () => change(withoutFilters(this.state)));
   }
 
@@ -40,7 +40,7 @@ export class FilterPanel {
     byId("until").value = state.until;
     byId("min_px").value = state.minPx;
     byId("min_score").value = state.minScore;
-    byId("all").checked = state.all;
+    byId("duplicates").checked = state.duplicates === "show";
     radios("orientation").forEach((radio) => (radio.checked = radio.value === state.orientation));
     radios("has_gps").forEach((radio) => (radio.checked = radio.value === state.hasGps));
     this.#showFolders();
@@ -59,7 +59,7 @@ export class FilterPanel {
     keepingFocus(byId("folders"), () => {
       byId("folders").replaceChildren(...roots.map((node) => this.#folder(node, false)));
       const left = this.facets.folders.length - LONG_LIST;
-      if (left > 0) byId("folders").append(element("li", { className: "hint" }, `and ${whole(left)} more folders`));
+      if (left > 0) byId("folders").append(element("li", { className: "hint" }, `and ${whole(left)} more ${left === 1 ? "folder" : "folders"}`));
     });
   }
 
@@ -70,7 +70,7 @@ export class FilterPanel {
     const open = this.open.has(node.label) || this.state.folders.some((label) => label.startsWith(`${node.label}/`));
     if (node.children.length) {
       const twist = element("button", { className: "twist", type: "button", "aria-expanded": String(open) });
-      twist.setAttribute("aria-label", `Folders in ${node.name}`);
+      twist.setAttribute("aria-label", `Subfolders of ${node.name}`);
       twist.dataset.key = `open ${node.label}`;
       twist.addEventListener("click", () => {
         if (open) this.open.delete(node.label);
@@ -80,7 +80,7 @@ export class FilterPanel {
       row.append(twist);
     }
     row.append(choice(node, chosen || inherited, inherited, (checked) => {
-      // what lies below a chosen folder is chosen with it
+      // choosing a folder includes its subfolders
       const kept = this.state.folders.filter((label) => label !== node.label && !label.startsWith(`${node.label}/`));
       this.change({ folders: checked ? [...kept, node.label] : kept });
     }));
@@ -113,7 +113,7 @@ export class FilterPanel {
       ...(state.orientation
         ? [[{ landscape: "wide", portrait: "tall", square: "square" }[state.orientation], { orientation: "" }]]
         : []),
-      ...(state.hasGps ? [[state.hasGps === "true" ? "place known" : "place unknown", { hasGps: "" }]] : []),
+      ...(state.hasGps ? [[state.hasGps === "true" ? "location known" : "location unknown", { hasGps: "" }]] : []),
       ...(state.minPx ? [[`at least ${whole(state.minPx)} px`, { minPx: "" }]] : []),
       ...(state.minScore ? [[`score at least ${state.minScore}`, { minScore: "" }]] : []),
     ];
@@ -139,7 +139,7 @@ function choice(node, checked, disabled, change) {
   return element("label", { className: "check" }, box, name, element("span", { className: "number" }, whole(node.count)));
 }
 
-// [{value: "a/b", count}] -> nodes {label, name, count with all below, children}; parents without images are made.
+// [{value: "a/b", count}] -> tree of {label, name, count including subfolders, children}; adds missing parents.
 function treeOf(folders) {
   const nodes = new Map();
   const roots = [];
@@ -160,7 +160,7 @@ function treeOf(folders) {
   return roots;
 }
 
-// Lists are drawn anew when they change; the keyboard stays where it was.
+// Redraws a list and keeps the keyboard focus.
 function keepingFocus(list, draw) {
   const key = list.contains(document.activeElement) ? document.activeElement.dataset.key : "";
   draw();

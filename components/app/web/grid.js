@@ -1,15 +1,15 @@
-// The results as rows of equal height, in order of rank; knows how to move among them, not what is searched for.
+// The results in rows of equal height, with keyboard navigation; knows nothing of queries.
 
 import { reasonOfMissing, thumbnailUrl } from "./api.js";
 import { byId, element } from "./words.js";
 
 const THUMBNAIL_PX = 480; // a row is about 200 px high and a tile at most 2.2 times as wide
-const EAGER = 8; // about the first screen; the others load when they come near
-const NARROWEST = 0.6; // sides of a tile; longer images are cut to it in the grid, and whole in the viewer
+const EAGER = 8; // images of the first screen; the others load lazily
+const NARROWEST = 0.6; // aspect ratio of a tile; the grid crops longer images
 const WIDEST = 2.2;
 
 export class Grid {
-  // open(index) and more_like(hit) are called for the image that is chosen
+  // open(index): called for the chosen image
   constructor(list, { open }) {
     this.list = list;
     this.open = open;
@@ -43,14 +43,14 @@ export class Grid {
     this.append(hits);
   }
 
-  // The index may have changed between two pages: an image that is shown already is left out.
+  // Skips images already shown: the index may change between two pages.
   append(hits) {
     const known = new Set(this.hits.map((hit) => hit.id));
     const fresh = hits.filter((hit) => !known.has(hit.id));
     for (const hit of fresh) {
       const before = this.hits.at(-1)?.good;
       if (hit.good !== null && hit.good !== before) {
-        // Fills the row above, so that its last images do not grow.
+        // Fills the row above, so that its images do not grow.
         if (this.hits.length) this.list.append(element("li", { className: "filler", "aria-hidden": "true" }));
         this.list.append(dividerOf(hit.good));
       }
@@ -63,16 +63,16 @@ export class Grid {
   skeleton(count) {
     this.hits = [];
     const ratios = [1.5, 1.33, 0.75, 1.5, 1, 1.33, 1.5, 0.75];
-    const blanks = Array.from({ length: count }, (_, place) => {
+    const blanks = Array.from({ length: count }, (_, position) => {
       const blank = element("li", { className: "cell blank", "aria-hidden": "true" });
-      blank.style.setProperty("--ratio", ratios[place % ratios.length]);
+      blank.style.setProperty("--ratio", ratios[position % ratios.length]);
       blank.append(element("span", { className: "frame" }), element("span", { className: "line" }));
       return blank;
     });
     this.list.replaceChildren(...blanks);
   }
 
-  // One stop for Tab; the arrow keys move on from there.
+  // One tab stop for the grid; arrow keys move within it.
   #stop(tile) {
     if (!tile) return;
     this.list.querySelectorAll('button.tile[tabindex="0"]').forEach((other) => (other.tabIndex = -1));
@@ -98,7 +98,7 @@ export class Grid {
   }
 }
 
-// Index of the tile of the next row whose middle is nearest; `here` itself if there is no such row.
+// Index of the horizontally nearest tile in the next row; `here` if there is none.
 function neighbour(tiles, here, direction) {
   const boxes = tiles.map((tile) => tile.getBoundingClientRect());
   const middle = (box) => box.left + box.width / 2;
@@ -111,17 +111,16 @@ function neighbour(tiles, here, direction) {
   return inRow.reduce((best, next) => (distance(next) < distance(best) ? next : best)).index;
 }
 
-// Good matches come first, so there is at most one change.
 function dividerOf(good) {
   return element("li", { className: "divider" }, element("h2", {}, good ? "Good matches" : "Less certain"));
 }
 
-function tileOf(hit, place) {
+function tileOf(hit, position) {
   const ratio = hit.width_px && hit.height_px ? hit.width_px / hit.height_px : 1;
   const cell = element("li", { className: "cell" });
   cell.style.setProperty("--ratio", Math.min(WIDEST, Math.max(NARROWEST, ratio)).toFixed(4));
   const copies = hit.duplicates.length;
-  const image = element("img", { alt: "", decoding: "async", loading: place < EAGER ? "eager" : "lazy" });
+  const image = element("img", { alt: "", decoding: "async", loading: position < EAGER ? "eager" : "lazy" });
   const frame = element("span", { className: "frame" }, image);
   if (copies) frame.append(element("span", { className: "copies-badge" }, `+${copies}`));
   const words = [`${hit.rank}. ${hit.captions[0] ?? hit.name}`];
@@ -138,11 +137,11 @@ function tileOf(hit, place) {
 
 function load(image, frame, url) {
   image.addEventListener("load", () => frame.classList.add("loaded"));
-  let asked = false;
+  let retried = false;
   image.addEventListener("error", async () => {
-    const reason = asked ? "" : await reasonOfMissing(url);
-    if (!reason && !asked) {
-      asked = true;
+    const reason = retried ? "" : await reasonOfMissing(url);
+    if (!reason && !retried) {
+      retried = true;
       image.src = url;
       return;
     }

@@ -1,6 +1,6 @@
-// "Is it a ...?": probabilities of given labels for one image, as bars.
+// "Compare labels": probabilities of given labels for one image, as bars.
 
-import { labels as askLabels } from "./api.js";
+import { labels as compareLabels } from "./api.js";
 import { byId, element } from "./words.js";
 
 export class LabelForm {
@@ -9,31 +9,31 @@ export class LabelForm {
     this.running = null;
     byId("labels").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#ask();
+      this.#compare();
     });
   }
 
-  // Another image: the words stay in the field, the answer goes.
+  // Switches to another image; keeps the labels in the field.
   show(id) {
     this.running?.abort();
     this.id = id;
     this.#say("");
   }
 
-  async #ask() {
+  async #compare() {
     const names = [...new Set(byId("label-text").value.split(",").map((name) => name.trim()).filter(Boolean))];
     if (names.length < 2) {
-      this.#say("Name at least two, with commas between them: they are compared with each other.");
+      this.#say("Enter at least two labels, separated by commas.");
       return;
     }
     this.running?.abort();
     const running = (this.running = new AbortController());
-    this.#say("Asking …");
+    this.#say("Comparing …");
     try {
-      const onWait = (seconds) => this.#say(`The finder is busy; asking again in ${Math.ceil(seconds)} s.`);
-      const answer = await askLabels(this.id, names, { signal: running.signal, onWait });
+      const onWait = (seconds) => this.#say(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
+      const answer = await compareLabels(this.id, names, { signal: running.signal, onWait });
       if (running.signal.aborted) return;
-      this.#say("Shares among these words only; none of them may be right.");
+      this.#say("Percentages compare these labels only; none may be right.");
       byId("label-list").replaceChildren(...answer.labels.map(barOf));
     } catch (error) {
       if (error.name !== "AbortError") this.#say(error.message);

@@ -1,16 +1,16 @@
-// An image to search by: chosen, dropped or pasted. Kept in this tab's memory under a key; never in the address.
+// Images to search by: chosen, dropped or pasted; kept in this tab's memory under a key.
 
 import { byId } from "./words.js";
 
-const HEAVY_BYTES = 1_500_000; // below that, sending it as it is costs less than making it smaller
-const LONGER_SIDE_PX = 1024; // the model looks at 224 to 384 px
+const HEAVY_BYTES = 1_500_000; // smaller files are sent unchanged
+const LONGER_SIDE_PX = 1024; // the model uses 224 to 384 px
 
 const files = new Map();
 
-// {body: Blob to send, name, preview: address for <img>}, or null: after a reload nothing is kept
+// {body: Blob to send, name, preview: URL for <img>}, or null after a reload
 export const uploadOf = (key) => files.get(key) ?? null;
 
-// found(key) for an image; refused(message) for anything else.
+// Calls found(key) for an image, refused(message) for anything else.
 export function watchForImages(found, refused) {
   const take = async (list) => {
     const given = [...list];
@@ -21,10 +21,10 @@ export function watchForImages(found, refused) {
   byId("choose").addEventListener("click", () => byId("file").click());
   byId("file").addEventListener("change", (event) => {
     take(event.target.files);
-    event.target.value = ""; // so that the same file can be chosen again
+    event.target.value = ""; // allows choosing the same file again
   });
   addEventListener("paste", (event) => {
-    if (!event.clipboardData?.files.length) return; // a text goes where the cursor is
+    if (!event.clipboardData?.files.length) return; // text is pasted normally
     event.preventDefault();
     take(event.clipboardData.files);
   });
@@ -34,7 +34,7 @@ export function watchForImages(found, refused) {
 function watchDrops(take) {
   const zone = byId("drop-zone");
   const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  let depth = 0; // entering a child comes before leaving its parent
+  let depth = 0; // dragenter of a child comes before dragleave of its parent
   const show = () => (zone.hidden = depth === 0);
   addEventListener("dragenter", (event) => {
     if (!carriesFiles(event)) return;
@@ -49,7 +49,7 @@ function watchDrops(take) {
   addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
   addEventListener("drop", (event) => {
     if (!carriesFiles(event)) return;
-    event.preventDefault(); // otherwise the browser would leave the page and show the file
+    event.preventDefault(); // otherwise the browser would open the file
     depth = 0;
     show();
     take(event.dataTransfer.files);
@@ -62,7 +62,7 @@ async function keep(file) {
   return key;
 }
 
-// A photograph of 10 MB would be sent with every letter typed. What the browser cannot decode goes as it is.
+// Scales large images down, since each search sends them. Images the browser cannot decode are sent unchanged.
 async function lighter(file) {
   if (file.size < HEAVY_BYTES) return file;
   try {

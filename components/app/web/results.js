@@ -1,17 +1,17 @@
-// Runs searches and shows what came of them: images, nothing, a notice or an error. Only the last question counts.
+// Runs searches and shows their results: images, a notice or an error. A new search cancels the previous one.
 
 import { search } from "./api.js";
 import { withToken } from "./dialogs.js";
 import { uploadOf } from "./query_image.js";
-import { countFilters, isSearch, negatives, toQuery } from "./state.js";
+import { countFilters, isSearch, notTerms, toQuery } from "./state.js";
 import { byId, element, images, whole } from "./words.js";
 
 const PAGE = 40;
-const SELF_LOADING = 4; // pages that come by scrolling; then a button, so that the end of the page can be reached
+const SELF_LOADING = 4; // pages loaded by scrolling; then a button, so that the footer is reachable
 const SKELETONS = 16;
 
 export class Results {
-  // answered(answer): every first page; clearFilters(): asked for by the person
+  // answered(answer): called with every first page; clearFilters(): called by a button
   constructor(grid, actions) {
     this.grid = grid;
     this.actions = actions;
@@ -28,14 +28,14 @@ export class Results {
     near.observe(byId("more"));
   }
 
-  // Answers `state` after delay_ms, unless another run starts before.
+  // Searches for `state` after delay_ms, unless another run starts first.
   run(state, delay_ms = 0) {
     this.running?.abort();
     clearTimeout(this.timer);
     this.state = state;
     this.loadingMore = null;
     if (isSearch(state)) this.timer = setTimeout(() => this.#first(), delay_ms);
-    else this.#rest();
+    else this.#welcome();
   }
 
   loadMore() {
@@ -49,7 +49,7 @@ export class Results {
     byId("welcome").hidden = true;
     if (!this.grid.hits.length && byId("error").hidden && byId("empty").hidden) this.grid.skeleton(SKELETONS);
     try {
-      const answer = await this.#ask(0, running);
+      const answer = await this.#search(0, running);
       if (running.signal.aborted) return;
       this.#clear();
       this.grid.replace(answer.hits);
@@ -70,7 +70,7 @@ export class Results {
     const running = this.running;
     byId("more").textContent = "Loading …";
     try {
-      const answer = await this.#ask(this.received, running);
+      const answer = await this.#search(this.received, running);
       if (running.signal.aborted) return;
       this.grid.append(answer.hits);
       this.pages += 1;
@@ -83,10 +83,10 @@ export class Results {
     }
   }
 
-  #ask(offset, running) {
+  #search(offset, running) {
     const { state } = this;
     const onWait = (seconds) =>
-      !running.signal.aborted && this.#notice(`The finder is busy; trying again in ${Math.ceil(seconds)} s.`);
+      !running.signal.aborted && this.#notice(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
     const call = () =>
       search(toQuery(state, PAGE, offset), uploadOf(state.upload)?.body, { signal: running.signal, onWait });
     return withToken(call);
@@ -97,51 +97,55 @@ export class Results {
     this.hasMore = answer.more && answer.hits.length > 0;
     byId("more").hidden = !this.hasMore;
     const shown = this.grid.hits.length;
-    const within = countFilters(this.state) ? " that pass the filters" : "";
+    const within = countFilters(this.state) ? " that match the filters" : "";
     byId("summary").textContent = shown
-      ? `${whole(shown)} nearest of ${images(answer.candidates)}${within}`
+      ? `Top ${whole(shown)} of ${images(answer.candidates)}${within}`
       : "No images";
     const copies = this.grid.hits.some((hit) => hit.duplicates.length);
-    byId("fold").hidden = !copies && !this.state.all;
-    byId("fold").textContent = this.state.all ? "Fold duplicates" : "Show duplicates";
+    const unfolded = this.state.duplicates === "show";
+    byId("fold").hidden = !copies && !unfolded;
+    byId("fold").textContent = unfolded ? "Fold duplicates" : "Show duplicates";
   }
 
   #judge(answer) {
     if (answer.hits.length) {
       const notices = answer.matches_well === false ? ["No good match; these are the closest images."] : [];
-      const unmet = (answer.unmet ?? []).map((word) => `“${word}”`).join(", ");
-      if (unmet) notices.push(`${unmet} never occurred in the training captions; results may be unrelated.`);
-      for (const { used, unused } of answer.truncated ?? []) {
-        notices.push(`The query is longer than the model reads: it used “${used}” and not “${unused}”.`);
+      const unmet = answer.unmet.map((word) => `“${word}”`);
+      if (unmet.length) {
+        const words = `${unmet.length === 1 ? "the word" : "the words"} ${unmet.join(", ")}`;
+        notices.push(`The model has never seen ${words}; these results are guesses.`);
+      }
+      for (const { used, unused } of answer.truncated) {
+        notices.push(`The query is too long for the model. Used: “${used}”; ignored: “${unused}”.`);
       }
       if (notices.length) this.#notice(notices.join(" "));
     }
-    const total_ms = answer.took_ms?.total ?? Object.values(answer.took_ms ?? {}).reduce((sum, each) => sum + each, 0);
+    const total_ms = answer.took_ms.total;
     byId("took").textContent = total_ms ? `${Math.max(1, Math.round(total_ms))} ms` : "";
     if (answer.hits.length) return;
     const filtered = countFilters(this.state) > 0;
     if (answer.notice || (answer.candidates === 0 && !filtered)) {
       this.#nothing("The library is empty", "Run: image-finder index FOLDER", []);
     } else {
-      const why = answer.candidates === 0 ? "No image passes these filters." : "No image scores high enough.";
+      const why = answer.candidates === 0 ? "No image matches these filters." : "No image reaches the minimum score.";
       this.#nothing("Nothing found", why, filtered ? [["Clear filters", this.actions.clearFilters]] : []);
     }
   }
 
-  // Nothing is searched for: the page as it starts.
-  #rest() {
+  // No search: the start page.
+  #welcome() {
     this.#clear();
     this.grid.replace([]);
     this.#busy(false);
     byId("welcome").hidden = false;
-    if (negatives(this.state).length) this.#notice("Add something to search for: “not” only ranks images lower.");
+    if (notTerms(this.state).length) this.#notice("Add something to search for; “Not” only ranks images lower.");
   }
 
   #fail(error) {
     this.grid.replace([]);
     const again = element("button", { className: "primary", type: "button" }, "Try again");
     again.addEventListener("click", () => this.run(this.state));
-    // A filter may be what is refused, as a folder of an old address that has gone since.
+    // The cause may be a filter, such as a removed folder in an old link.
     const clear = element("button", { className: "quiet", type: "button" }, "Clear filters");
     clear.addEventListener("click", this.actions.clearFilters);
     byId("error").replaceChildren(

@@ -1,11 +1,11 @@
-// What is searched for, as one plain object, and its way to the address and to the API; touches no element.
+// The state of the page as one plain object, and its conversion to the URL and to API requests; touches no element.
 
 export const EMPTY = Object.freeze({
   text: "",
-  without: "",
-  like: "", // id of an image of the index
-  upload: "", // key of an image given by the user: kept in this tab only, an address cannot carry it
-  mix: 50, // weight of the image against the words, 5 to 95
+  not: "", // terms that lower the rank, separated by commas
+  like: "", // id of an indexed image
+  upload: "", // key of an uploaded image; kept in this tab only, not in the URL
+  mix: 50, // weight of the image relative to the text, 5 to 95
   folders: [],
   since: "",
   until: "",
@@ -14,27 +14,27 @@ export const EMPTY = Object.freeze({
   orientation: "",
   hasGps: "",
   minScore: "",
-  all: false,
+  duplicates: "fold", // or "show"
 });
 
 const ORIENTATIONS = ["landscape", "portrait", "square"];
 const ID = /^[0-9a-f]{16}$/;
 const DATE = /^\d{4}-\d{2}-\d{2}$/;
-const NEGATIVE = /(^|\s)-(?:"([^"]+)"|([^\s"-]\S*))/gu;
+const NOT_WORDS = /(^|\s)-(?:"([^"]+)"|([^\s"-]\S*))/gu;
 
-// "beach -people" -> {text: "beach", without: ["people"]}; a hyphen inside a word (t-shirt) is left alone.
+// "beach -people" -> {text: "beach", not: ["people"]}; hyphens inside words (t-shirt) have no effect.
 export function splitWords(text) {
-  const without = [];
-  const kept = text.replace(NEGATIVE, (_, space, quoted, word) => {
-    without.push((quoted ?? word).trim());
+  const not = [];
+  const rest = text.replace(NOT_WORDS, (_, space, quoted, word) => {
+    not.push((quoted ?? word).trim());
     return space;
   });
-  return { text: kept.replace(/\s+/gu, " ").trim(), without: without.filter(Boolean) };
+  return { text: rest.replace(/\s+/gu, " ").trim(), not: not.filter(Boolean) };
 }
 
-export function negatives(state) {
-  const listed = state.without.split(",").map((word) => word.trim()).filter(Boolean);
-  return [...new Set([...splitWords(state.text).without, ...listed])];
+export function notTerms(state) {
+  const listed = state.not.split(",").map((word) => word.trim()).filter(Boolean);
+  return [...new Set([...splitWords(state.text).not, ...listed])];
 }
 
 export const hasImage = (state) => Boolean(state.like || state.upload);
@@ -45,23 +45,23 @@ export function countFilters(state) {
   return state.folders.length + state.cameras.length + single.filter(Boolean).length;
 }
 
-// Filters of `state` with everything else as it was at the start.
+// The filters of `state`; everything else is reset.
 export function filtersOnly(state) {
-  const { folders, since, until, cameras, minPx, orientation, hasGps, minScore, all } = state;
-  return { ...EMPTY, folders, since, until, cameras, minPx, orientation, hasGps, minScore, all };
+  const { folders, since, until, cameras, minPx, orientation, hasGps, minScore, duplicates } = state;
+  return { ...EMPTY, folders, since, until, cameras, minPx, orientation, hasGps, minScore, duplicates };
 }
 
 export function withoutFilters(state) {
-  const { text, without, like, upload, mix, all } = state;
-  return { ...EMPTY, text, without, like, upload, mix, all };
+  const { text, not, like, upload, mix, duplicates } = state;
+  return { ...EMPTY, text, not, like, upload, mix, duplicates };
 }
 
-// The address uses the words of GET /search; `mix` and `view` are the page's own.
+// The URL has the parameters of GET /search, and `mix` and `view` of the page.
 export function toAddress(state, view = "") {
   const address = new URLSearchParams();
   const put = (name, value) => value && address.append(name, value);
   put("q", splitWords(state.text).text);
-  negatives(state).forEach((word) => put("not", word));
+  notTerms(state).forEach((word) => put("not", word));
   put("like", state.like);
   if (hasImage(state) && state.mix !== EMPTY.mix) put("mix", String(state.mix));
   state.folders.forEach((folder) => put("folder", folder));
@@ -72,21 +72,21 @@ export function toAddress(state, view = "") {
   put("orientation", state.orientation);
   put("has_gps", state.hasGps);
   put("min_score", state.minScore);
-  if (state.all) put("duplicates", "show");
+  if (state.duplicates === "show") put("duplicates", "show");
   put("view", view);
   const words = address.toString();
   return words ? `?${words}` : location.pathname;
 }
 
-// An address may come from anybody: whatever is malformed is dropped, so that the page never starts with an error.
+// Malformed parameters are dropped, so that no link starts the page with an error.
 export function fromAddress(words) {
   const address = new URLSearchParams(words);
   const fitting = (name, fits) => (fits(address.get(name) ?? "") ? address.get(name) : "");
   const number = (low, high) => (value) => value.trim() !== "" && Number(value) >= low && Number(value) <= high;
   const mix = Number(address.get("mix") ?? EMPTY.mix);
   return {
-    text: address.getAll("q").join(" "), // one field: several texts, which the API weighs one by one, become one
-    without: address.getAll("not").join(", "),
+    text: address.getAll("q").join(" "), // the page has one field for all texts
+    not: address.getAll("not").join(", "),
     like: fitting("like", (value) => ID.test(value)),
     upload: "",
     mix: mix >= 5 && mix <= 95 ? Math.round(mix / 5) * 5 : EMPTY.mix,
@@ -94,11 +94,11 @@ export function fromAddress(words) {
     since: fitting("since", (value) => DATE.test(value)),
     until: fitting("until", (value) => DATE.test(value)),
     cameras: [...new Set(address.getAll("camera"))],
-    minPx: fitting("min_px", number(1, 100_000)),
+    minPx: fitting("min_px", number(1, 1_000_000)),
     orientation: fitting("orientation", (value) => ORIENTATIONS.includes(value)),
     hasGps: fitting("has_gps", (value) => value === "true" || value === "false"),
     minScore: fitting("min_score", number(-1, 1)),
-    all: address.get("duplicates") === "show",
+    duplicates: address.get("duplicates") === "show" ? "show" : "fold",
   };
 }
 
@@ -107,7 +107,7 @@ export const viewOfAddress = (words) => {
   return ID.test(id) ? id : "";
 };
 
-// What POST /search takes for k results from `offset` on.
+// Body of POST /search for k results after `offset`.
 export function toQuery(state, k, offset) {
   const { text } = splitWords(state.text);
   const both = Boolean(text) && hasImage(state);
@@ -116,8 +116,8 @@ export function toQuery(state, k, offset) {
   if (text) terms.push({ text, weight: both ? 1 - share : 1 });
   if (state.like) terms.push({ like: state.like, weight: both ? share : 1 });
   if (state.upload) terms.push({ image: "image", weight: both ? share : 1 });
-  const query = { terms, filters: toFilters(state), k, offset, duplicates: state.all ? "show" : "fold" };
-  query.not = negatives(state).map((word) => ({ text: word }));
+  const query = { terms, filters: toFilters(state), k, offset, duplicates: state.duplicates };
+  query.not = notTerms(state).map((word) => ({ text: word }));
   if (state.minScore) query.min_score = Number(state.minScore);
   return query;
 }

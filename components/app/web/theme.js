@@ -1,4 +1,4 @@
-// Runs before the first paint (a plain script, not a module), so that a chosen appearance does not flash.
+// Runs before the first paint (a plain script, not a module) to avoid a flash of the wrong theme.
 (() => {
   "use strict";
   const KEY = "image-finder-theme";
@@ -7,7 +7,7 @@
   try {
     chosen = localStorage.getItem(KEY);
   } catch {
-    // storage is switched off: the system's appearance is used and a choice lasts until the page closes
+    // storage is disabled: a choice lasts until the page is closed
   }
   if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
 

@@ -1,12 +1,12 @@
-// One image large, with what is known of it; walks through the results it was opened from.
+// One image in large, with its metadata; steps through the results.
 
 import { originalUrl, image, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
 import { Explanation } from "./explanation.js";
 import { LabelForm } from "./labels.js";
-import { byId, element, fileSize, moment, place, whole } from "./words.js";
+import { byId, coordinates, element, fileSize, moment, whole } from "./words.js";
 
 export class Viewer {
-  // hits(): the results; query(): what they answer, see Explanation; moreLike(id); shown(id): another image is open; closed(index): of the last one, or -1
+  // hits(): the results; query(): see Explanation; moreLike(id); shown(id): after opening; closed(index): last index or -1
   constructor(actions) {
     this.actions = actions;
     this.dialog = byId("viewer");
@@ -40,7 +40,7 @@ export class Viewer {
     this.#show(this.actions.hits()[index]);
   }
 
-  // An image that need not be among the results: of an address, or a near-duplicate.
+  // Opens any image, such as that of a link or a near-duplicate.
   async openId(id) {
     const index = this.actions.hits().findIndex((hit) => hit.id === id);
     if (index >= 0) return this.openAt(index);
@@ -61,7 +61,7 @@ export class Viewer {
 
   moreLike() {
     const { id } = this.hit;
-    this.index = -1; // the results change: there is no tile to go back to
+    this.index = -1; // the results change, so there is no tile to return to
     this.actions.moreLike(id);
     this.close();
   }
@@ -94,11 +94,11 @@ export class Viewer {
     byId("viewer-facts").replaceChildren(...factsOf(hit));
     this.#showCopies(hit);
     this.labels.show(hit.id);
-    // the thumbnail is there already: it stands in, at the right size, until the larger image has come
+    // shows the cached thumbnail at full size until the larger image is loaded
     this.image.width = hit.width_px || 800;
     this.image.height = hit.height_px || 600;
     this.image.style.setProperty("--ratio", String((hit.width_px || 4) / (hit.height_px || 3)));
-    this.image.style.setProperty("--widest", `${Math.min(1600, 2.5 * (hit.width_px || 640))}px`); // a small one stays sharp
+    this.image.style.setProperty("--widest", `${Math.min(1600, 2.5 * (hit.width_px || 640))}px`); // small images stay sharp
     this.image.hidden = false;
     this.image.src = thumbnailUrl(hit.id, 480);
     this.#load(viewUrl(hit.id));
@@ -110,20 +110,20 @@ export class Viewer {
     this.actions.shown(hit.id);
   }
 
-  // Swaps the image only when the new one is decoded, and only if nothing else was asked for since.
+  // Shows an image once it is decoded, unless another one was requested meanwhile.
   async #load(url) {
-    this.wanted = url;
+    this.requested = url;
     this.image.classList.add("coming");
     byId("stage-note").textContent = "";
     const coming = new Image();
     coming.src = url;
-    const there = await coming.decode().then(() => true, () => false);
-    const reason = there ? "" : await reasonOfMissing(url);
-    if (this.wanted !== url) return;
+    const loaded = await coming.decode().then(() => true, () => false);
+    const reason = loaded ? "" : await reasonOfMissing(url);
+    if (this.requested !== url) return;
     this.image.classList.remove("coming");
-    this.image.dataset.shows = there ? url : "";
-    if (there) this.image.src = url;
-    else this.#missing(reason || "The image cannot be shown.");
+    this.image.dataset.shows = loaded ? url : "";
+    if (loaded) this.image.src = url;
+    else this.#missing(reason || "Could not show this image.");
   }
 
   #missing(reason) {
@@ -134,10 +134,10 @@ export class Viewer {
   #showCopies(hit) {
     byId("copies").hidden = hit.duplicates.length === 0;
     byId("copy-list").replaceChildren(
-      ...hit.duplicates.map((id, place) => {
+      ...hit.duplicates.map((id, position) => {
         const image = element("img", { src: thumbnailUrl(id, 160), alt: "", loading: "lazy" });
         const button = element("button", { type: "button" }, image);
-        button.setAttribute("aria-label", `Open near-duplicate ${place + 1}`);
+        button.setAttribute("aria-label", `Open near-duplicate ${position + 1}`);
         button.addEventListener("click", () => this.openId(id).catch((error) => this.#missing(error.message)));
         return element("li", {}, button);
       }),
@@ -155,10 +155,10 @@ function showMatch(hit) {
 function factsOf(hit) {
   const rows = [
     ["Taken", hit.taken_at && moment(hit.taken_at)],
-    ["File from", !hit.taken_at && hit.modified_at && moment(hit.modified_at)], // what the date filter falls back to
+    ["Modified", !hit.taken_at && hit.modified_at && moment(hit.modified_at)], // used by the date filter instead
     ["Camera", hit.camera],
     ["Size", hit.width_px && `${whole(hit.width_px)} × ${whole(hit.height_px)} px, ${fileSize(hit.bytes)}`],
-    ["Place", typeof hit.latitude === "number" && place(hit.latitude, hit.longitude)],
+    ["Location", typeof hit.latitude === "number" && coordinates(hit.latitude, hit.longitude)],
     ["Folder", hit.folder],
   ];
   return rows

@@ -1,6 +1,6 @@
-// Numbers, dates and scores as people read them, and small helpers to build elements.
+// Formatting of numbers and dates, and helpers to build elements.
 
-// The page speaks English; of its kinds, the one the browser prefers orders day and month.
+// The page is in English; the preferred variant determines the date format.
 const LANGUAGE = navigator.languages.find((language) => /^en\b/u.test(language)) ?? "en";
 const WHOLE = new Intl.NumberFormat(LANGUAGE);
 const DAY = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "long", timeZone: "UTC" });
@@ -9,7 +9,7 @@ const MINUTE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "long", timeStyle:
 export const whole = (number) => WHOLE.format(number);
 export const images = (count) => `${whole(count)} ${count === 1 ? "image" : "images"}`;
 
-// A camera's clock has no zone, so the text is shown as it was written: parsed and printed as if it were UTC.
+// Camera times have no time zone: parsed and printed as UTC, so that they appear unchanged.
 export function moment(text) {
   const time = new Date(`${text.replace(/(Z|[+-]\d\d:?\d\d)$/u, "")}Z`);
   return Number.isNaN(time.getTime()) ? text : MINUTE.format(time);
@@ -31,14 +31,17 @@ export function fileSize(bytes) {
   return `${unit && size < 10 ? size.toFixed(1) : Math.round(size)} ${units[unit]}`;
 }
 
-export function place(latitude, longitude) {
+export function coordinates(latitude, longitude) {
   const side = (value, plus, minus) => `${Math.abs(value).toFixed(5)}° ${value < 0 ? minus : plus}`;
   return `${side(latitude, "N", "S")}, ${side(longitude, "E", "W")}`;
 }
 
+// Messages of the API start in lower case and have no full stop.
+export const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/u.test(text) ? "" : "."}`;
+
 export const byId = (id) => document.getElementById(id);
 
-// Element with properties and children. Texts become text nodes: nothing that comes from a server is parsed as HTML.
+// Creates an element. Strings become text nodes: no data from the server is parsed as HTML.
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {

@@ -129,7 +129,7 @@ class Watched:
 @pytest.fixture
 def watched(halves, monkeypatch):
     explainer = halves.app.state.server.explainer
-    monkeypatch.setattr(explainer._kept, "_entries", type(explainer._kept._entries)())
+    monkeypatch.setattr(explainer._cache, "_entries", type(explainer._cache._entries)())
     return Watched(halves.app.state.server.live.engine.encoder, monkeypatch)
 
 
@@ -141,7 +141,7 @@ def test_the_contributions_are_computed_once_an_image_and_query(halves, watched)
     assert (again.content, again.headers[PEAK], watched.calls) == (first.content, first.headers[PEAK], calls)
     halves.get(halves.address, params={"q": "blue"})
     assert watched.calls == 2 * calls
-    kept = halves.app.state.server.explainer._kept
+    kept = halves.app.state.server.explainer._cache
     kept._limit = 1
     halves.get(halves.address, params={"q": "white"})
     assert len(kept._entries) == 1

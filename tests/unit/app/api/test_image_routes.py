@@ -214,7 +214,7 @@ def test_a_file_that_is_exchanged_while_it_is_opened_is_not_read(own, monkeypatc
         return path
 
     monkeypatch.setattr(engine, "image_path", exchanged)
-    with pytest.raises(Fault, match="no longer there") as caught:
+    with pytest.raises(Fault, match="no longer exists") as caught:
         open_original(engine, own.ids["red"])
     assert caught.value.status == 410
 

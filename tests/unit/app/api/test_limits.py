@@ -43,7 +43,7 @@ def test_as_many_calls_run_as_may_others_wait_and_more_are_refused_at_once():
         await asyncio.sleep(0)
         assert load.n_waiting == 2
         started = time.perf_counter()
-        with pytest.raises(Fault, match="2 images are waiting already") as caught:
+        with pytest.raises(Fault, match=r"server busy \(images queued: 2\)") as caught:
             await workers.run(held)
         assert time.perf_counter() - started < 5
         assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
@@ -96,7 +96,7 @@ def test_questions_that_gather_are_answered_by_one_call():
             return [question * 10 for question in questions]
 
         batcher = Batcher(Load("searches", 100), answer, timeout_s=20, largest=4)
-        asked = [asyncio.create_task(batcher.ask(number)) for number in range(7)]
+        asked = [asyncio.create_task(batcher.submit(number)) for number in range(7)]
         await begun(held)
         held.free.set()
         assert await asyncio.gather(*asked) == [0, 10, 20, 30, 40, 50, 60]
@@ -112,7 +112,7 @@ def test_one_question_of_several_fails_alone():
             return [StorageError("odd") if question % 2 else question for question in questions]
 
         batcher = Batcher(Load("searches", 100), answer, timeout_s=20)
-        got = await asyncio.gather(*(batcher.ask(number) for number in range(4)), return_exceptions=True)
+        got = await asyncio.gather(*(batcher.submit(number) for number in range(4)), return_exceptions=True)
         assert [got[0], got[2]] == [0, 2]
         assert [str(got[1]), str(got[3])] == ["odd", "odd"]
         batcher.close()
@@ -126,8 +126,8 @@ def test_a_call_that_fails_as_a_whole_leaves_the_line_working():
             Load("searches", 100), lambda questions: [1 / question for question in questions], timeout_s=20
         )
         with pytest.raises(ZeroDivisionError):
-            await batcher.ask(0)
-        assert await batcher.ask(2) == 0.5
+            await batcher.submit(0)
+        assert await batcher.submit(2) == 0.5
         batcher.close()
 
     asyncio.run(scene())
@@ -144,17 +144,17 @@ def test_who_has_given_up_waiting_is_not_answered_any_more():
 
         load = Load("searches", 1)
         batcher = Batcher(load, answer, timeout_s=20)
-        first = asyncio.create_task(batcher.ask("first"))
+        first = asyncio.create_task(batcher.submit("first"))
         await begun(held)
-        second = asyncio.create_task(batcher.ask("second"))
+        second = asyncio.create_task(batcher.submit("second"))
         await asyncio.sleep(0)
-        with pytest.raises(Fault, match="1 searches are waiting already"):
-            await batcher.ask("third")
+        with pytest.raises(Fault, match=r"server busy \(searches queued: 1\)"):
+            await batcher.submit("third")
         second.cancel()
         await asyncio.wait([second])
         held.free.set()
         assert await first == "first"
-        assert await batcher.ask("fourth") == "fourth"
+        assert await batcher.submit("fourth") == "fourth"
         assert calls == [["first"], ["fourth"]]
         batcher.close()
 
@@ -304,7 +304,7 @@ def test_work_ends_at_its_next_checkpoint_once_its_request_was_answered_503(albu
 
         workers = Workers(Load("images", 1), running=1, timeout_s=0.5)
         batcher = Batcher(Load("searches", 1), lambda _: work(), timeout_s=0.5)
-        for answer in (workers.run(work), batcher.ask("red")):
+        for answer in (workers.run(work), batcher.submit("red")):
             with pytest.raises(Fault, match="no answer within"):
                 await answer
         held.free.set()
@@ -323,7 +323,7 @@ def test_a_client_that_goes_while_its_search_waits_is_not_worked_for(album_tools
         body = [chunk(b'{"terms": [{"text": "red"}]}', more=False), {"type": "http.disconnect"}]
         answered = client.portal.call(partial(answer_of, client.app, body))
         assert answered[::2] == (499, "client_gone")
-        assert server.searches._batcher._line == []
+        assert server.searches._batcher._queue == []
         held.free.set()
         assert occupied.result(20) == "done"
         assert client.get("/api/v1/search?q=red").status_code == 200

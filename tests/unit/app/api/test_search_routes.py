@@ -112,7 +112,7 @@ def test_a_query_of_a_megabyte_is_refused(api):
     assert fault(api.post("/api/v1/search", json=query)) == (413, "too_large")
     in_parts = post(api, query, mine=image((255, 0, 0)))
     assert fault(in_parts) == (413, "too_large")
-    assert in_parts.json()["error"]["message"].startswith("the part 'query' has more than 262,144 bytes")
+    assert in_parts.json()["error"]["message"].startswith("part 'query' is larger than 262,144 bytes")
     as_file = api.post("/api/v1/search", files={"query": ("query.json", json.dumps(query))})
     assert fault(as_file) == (400, "bad_query")
     assert fault(api.post("/api/v1/search", json={"terms": [{"text": "x" * 200_000}]})) == (400, "bad_query")

@@ -155,7 +155,7 @@ def test_pages_of_other_servers_may_not_ask(api):
     body = {"terms": [{"text": "red"}]}
     for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", "["):
         answer = api.post("/api/v1/search", json=body, headers={"Origin": origin})
-        assert refusal(answer) == (403, "foreign_origin")
+        assert refusal(answer) == (403, "cross_origin")
     assert api.post("/api/v1/search", json=body, headers={"Origin": "http://127.0.0.1:8080"}).status_code == 200
     answer = api.options(
         "/api/v1/search", headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}

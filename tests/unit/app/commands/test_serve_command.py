@@ -32,7 +32,7 @@ class Served:
         self.address = ("", 0)
         for line in process.stderr:
             self.said.append(line)
-            if found := re.search(r"answers on http://\[?([0-9a-f.:]+?)\]?:(\d+) ", line):
+            if found := re.search(r"serving on http://\[?([0-9a-f.:]+?)\]?:(\d+) ", line):
                 self.address = (found[1], int(found[2]))
                 break
         self._reader = threading.Thread(target=lambda: self.said.extend(process.stderr))
@@ -331,7 +331,7 @@ def test_kept_fresh_it_finds_new_images_and_leaves_no_process_behind(colour_bund
         assert served.ask("/api/v1/search?q=blue&k=1")[1]["hits"][0]["name"] == "blue.png"
         assert served.stop() == 0
         assert not Path(f"/proc/{child}").exists()
-    assert [line for line in served.said if not line.startswith(("{", "image-finder answers on"))] == []
+    assert [line for line in served.said if not line.startswith(("{", "serving on"))] == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Searches in batches: whatever waits is answered by one pass over the vectors; a query that fails fails alone."""
+"""Search queue: answers all queued queries with one pass over the vectors."""
 
 import time
 from collections.abc import Sequence
@@ -16,55 +16,55 @@ from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.query import Query
 
 
-class Asked(NamedTuple):
-    """A query and the moment it came, by time.perf_counter."""
+class SearchJob(NamedTuple):
+    """A query and the time of its arrival, by time.perf_counter."""
 
     query: Query
     at_s: float
 
 
-class Answered(NamedTuple):
-    """An answer as JSON, and what of it goes into the log."""
+class SearchReply(NamedTuple):
+    """An answer as JSON, and the part of it that is logged."""
 
     body: bytes
     matches_well: bool | None
 
 
-class SearchLine:
-    """Where queries of texts and ids wait. Those with images are answered one by one: decoding takes its time."""
+class SearchQueue:
+    """Queue of queries by text and id. Uploads are decoded elsewhere, as that is slow."""
 
     def __init__(self, live: LiveFinder, metrics: Metrics, settings: Settings) -> None:
-        """settings: limits, and whether paths are shown."""
+        """settings: limits, and whether answers include paths."""
         self.load = Load("searches", settings.waiting)
         self._live = live
         self._metrics = metrics
         self._show_paths = settings.show_paths
-        self._batcher: Batcher[Asked, Answered] = Batcher(
+        self._batcher: Batcher[SearchJob, SearchReply] = Batcher(
             self.load, self.answer, timeout_s=settings.timeout_s, running=settings.searches, largest=settings.batch
         )
 
-    async def ask(self, query: Query) -> Answered:
-        """The answer. Raises Fault, FinderError."""
-        return await self._batcher.ask(Asked(query, time.perf_counter()))
+    async def search(self, query: Query) -> SearchReply:
+        """Answer a query. Raises Fault, FinderError."""
+        return await self._batcher.submit(SearchJob(query, time.perf_counter()))
 
-    def answer(self, asked: Sequence[Asked]) -> list[Answered | Exception]:
-        """The answer to each, or why there is none. Runs in a thread; a newer index in the meantime changes nothing."""
-        self._metrics.note_batch(len(asked))
+    def answer(self, jobs: Sequence[SearchJob]) -> list[SearchReply | Exception]:
+        """The answer to each query, or its exception. All use the same engine."""
+        self._metrics.note_batch(len(jobs))
         try:
-            return self._answer_together(self._live.engine, asked)
-        except Exception as error:  # noqa: BLE001 - one query that fails must not fail those it was answered with
-            if len(asked) > 1:
-                return [self.answer([one])[0] for one in asked]
+            return self._answer_together(self._live.engine, jobs)
+        except Exception as error:  # noqa: BLE001 - a failing query must not affect the others of its batch
+            if len(jobs) > 1:
+                return [self.answer([job])[0] for job in jobs]
             return [error]
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self._batcher.close()
 
-    def _answer_together(self, engine: SearchEngine, asked: Sequence[Asked]) -> list[Answered | Exception]:
-        queries = [each.query for each in asked]
+    def _answer_together(self, engine: SearchEngine, jobs: Sequence[SearchJob]) -> list[SearchReply | Exception]:
+        queries = [job.query for job in jobs]
         started = time.perf_counter()
-        require_known(engine, queries)
+        require_terms_indexed(engine, queries)
         encoded = engine.encode(queries)
         encoded_at = time.perf_counter()
         results = engine.rank(queries, encoded)
@@ -75,32 +75,32 @@ class SearchLine:
             SearchAnswer.of(
                 result,
                 show_paths=self._show_paths,
-                took_ms={"wait": _ms(started - each.at_s), **stages, "total": _ms(time.perf_counter() - each.at_s)},
+                took_ms={"wait": _ms(started - job.at_s), **stages, "total": _ms(time.perf_counter() - job.at_s)},
                 generation=engine.index.path.name,
                 bundle=engine.encoder.bundle.sha256[:16],
                 **notice,
             )
-            for each, result in zip(asked, results, strict=True)
+            for job, result in zip(jobs, results, strict=True)
         ]
-        told: list[Answered | Exception] = [
-            Answered(answer.model_dump_json(exclude_unset=True).encode(), answer.matches_well) for answer in answers
+        replies: list[SearchReply | Exception] = [
+            SearchReply(answer.model_dump_json(exclude_unset=True).encode(), answer.matches_well) for answer in answers
         ]
         self._metrics.note_stages({**stages, "items": _ms(time.perf_counter() - ranked_at)})
-        return told
+        return replies
 
 
-def require_known(engine: SearchEngine, queries: Sequence[Query]) -> None:
-    """Raises Fault 404 if a query names an image that is not in the index."""
+def require_terms_indexed(engine: SearchEngine, queries: Sequence[Query]) -> None:
+    """Raises Fault 404 if a query names an unknown id."""
     for query in queries:
         for term in (*query.terms, *query.not_terms):
             if term.like is not None:
-                row_of(engine, term.like)
+                require_indexed(engine, term.like)
 
 
-def row_of(engine: SearchEngine, identity: str) -> int:
-    """Row of an image. Raises Fault 404."""
+def require_indexed(engine: SearchEngine, identity: str) -> None:
+    """Raises Fault 404 for an unknown id."""
     try:
-        return engine.index.row_of_id(identity)
+        engine.index.row_of_id(identity)
     except QueryError as error:
         raise not_found(str(error)) from None
 
