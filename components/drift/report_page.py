@@ -1,11 +1,9 @@
 """Page and figure of a drift report: records and samples in, HTML text and a matplotlib figure out."""
 
 import base64
-import io
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -13,10 +11,10 @@ from image_finder.components.drift.drift import ComparedSample
 from image_finder.components.drift.permutation import Values
 from image_finder.components.drift.report import DriftReport, compared_text, verdict
 from image_finder.components.drift.sample import ImageSample
+from image_finder.components.evaluation.drawing import INK, label_axes, new_figure, png_bytes
 from image_finder.components.html_report import render_report
 
-_TRAINING, _NOW, _INK = "#9a9a9a", "#0b62a4", "#222222"
-_DPI = 110
+_TRAINING, _NOW = "#9a9a9a", "#0b62a4"
 _BINS = 30
 _POINTS = 500  # per side in the map of the vectors
 
@@ -29,14 +27,13 @@ def report_html(report: DriftReport, figure: Figure | None = None) -> str:
         report=report,
         verdict=verdict(report),
         compared=compared_text(report),
-        figure=_base64_png(figure) if figure else "",
+        figure=base64.b64encode(png_bytes(figure)).decode() if figure else "",
     )
 
 
 def drift_figure(compared: ComparedSample) -> Figure:
     """Draw histograms of caption length, size and brightness, and the vectors projected on a plane, for both sides."""
-    figure = Figure(figsize=(10.9, 6.6), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.9, 6.6)
     before, now = compared.reference.sample, compared.sample
     axes = figure.subplots(2, 2)
     _histogram(axes[0, 0], _lengths(before), _lengths(now), "words per caption", whole=True)
@@ -45,15 +42,9 @@ def drift_figure(compared: ComparedSample) -> Figure:
     _map(axes[1, 1], before, now)
     axes[0, 0].legend(fontsize=8, frameon=False)
     name = compared.name or "the images"
-    figure.suptitle(f"{name} compared with the training images of {' '.join(compared.origin)}", fontsize=12, color=_INK)
+    figure.suptitle(f"{name} compared with the training images of {' '.join(compared.origin)}", fontsize=12, color=INK)
     figure.tight_layout()
     return figure
-
-
-def _base64_png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _lengths(sample: ImageSample) -> Values:
@@ -77,7 +68,7 @@ def _histogram(
             axes.stairs(
                 shares, edges, color=colour, label=name, fill=name == "training", alpha=0.7 if name == "now" else 0.4
             )
-    _dress(axes, label, "share")
+    label_axes(axes, label, "share")
 
 
 def _map(axes: Axes, before: ImageSample, now: ImageSample) -> None:
@@ -88,12 +79,4 @@ def _map(axes: Axes, before: ImageSample, now: ImageSample) -> None:
         points = (sample.vectors[:_POINTS] - centre) @ directions[:2].T
         if points.shape[1] == 2:
             axes.scatter(points[:, 0], points[:, 1], s=6, color=colour, alpha=0.6, linewidths=0)
-    _dress(axes, "embeddings: first principal direction of the training images", "second direction")
-
-
-def _dress(axes: Axes, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, fontsize=9, color=_INK)
-    axes.set_ylabel(y_label, fontsize=9, color=_INK)
-    axes.tick_params(labelsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    label_axes(axes, "embeddings: first principal direction of the training images", "second direction")

@@ -1,6 +1,6 @@
-"""Bundle measurement: recall, latency and size of an exported model on a table, as it would serve.
+"""Bundle measurement: recall, latency and size of an exported model on captioned images, as served.
 
-Challenger and champion are measured by this one function on the same table, so that they differ in nothing else.
+Challenger and champion are measured by the same function on the same images, so that nothing but the model differs.
 """
 
 import os
@@ -24,18 +24,18 @@ from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.storage import sha256_of_bytes
 
-_TIMED = 25  # single encodings; their median moves little when another program takes the machine for a moment
+_TIMED = 25  # encodings; their median is robust against short interruptions by other programs
 _MB = 1e6
 
 
 def measure_bundle(
     bundle: Bundle, data: CaptionedImages, config: EvaluationConfig, *, identity: EvaluatedOn, code_sha256: str
 ) -> MeasuredBundle:
-    """Recall of a bundle's ONNX towers on a table, median time of single encodings, size of its files.
+    """Measure the recall of a bundle's ONNX towers, the median time of one encoding, and the size of its files.
 
-    Vectors come from the device there is, times from the CPU, on which a search runs. An image is timed from its
-    pixels, decoded and resized before: what a file costs beside that depends on the file. code_sha256: hash of the
-    code in use, for the record. Raises DataError, ImageError, BundleError.
+    Recall is measured on the available device, times on the CPU, where searches run. The time of an image excludes
+    decoding and resizing, which depend on the file. code_sha256: hash of the code in use, for the record. Raises
+    DataError, ImageError, BundleError.
     """
     data = data.first_captions(config.captions_per_image)
     device = device_of()
@@ -53,7 +53,7 @@ def measure_bundle(
         embedding_dim=encoder.embedding_dim,
         device=device,
         threads=len(os.sched_getaffinity(0)),
-        test_sha256=_identity(data),
+        test_sha256=_test_sha256(data),
         code_sha256=code_sha256,
     )
     return MeasuredBundle(measurement, ranks, slices)
@@ -70,25 +70,24 @@ def _time_images(encoder: OnnxEncoder, paths: Sequence[Path]) -> float:
 
 
 def _median_ms(encode: Callable[[int], object], n_rows: int) -> float:
-    """Median time of encoding one of n_rows, ms; the first call, which prepares the session, does not count."""
+    """Median time of one call in ms, without the first call, which prepares the session."""
     rows = _sample(n_rows)
     encode(rows[0])
-    taken = []
+    seconds = []
     for row in rows:
         started = time.perf_counter()
         encode(row)
-        taken.append(time.perf_counter() - started)
-    return float(np.median(taken)) * 1000
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds)) * 1000
 
 
 def _sample(n_rows: int) -> list[int]:
-    """At most _TIMED rows, evenly spread."""
     rows: list[int] = np.unique(np.linspace(0, n_rows - 1, _TIMED).round().astype(np.int64)).tolist()
     return rows
 
 
-def _identity(data: CaptionedImages) -> str:
-    """Hash over what is asked: images in their order by content, and each caption with its image's row."""
+def _test_sha256(data: CaptionedImages) -> str:
+    """Hash of the test: the contents of the images in order, and each caption with the row of its image."""
     contents = data.image_rows()["sha256"].tolist()
-    asked = zip(data.image_of_caption().tolist(), data.captions["caption"].tolist(), strict=True)
-    return sha256_of_bytes("\n".join([*contents, *(f"{row} {caption!r}" for row, caption in asked)]).encode())
+    captions = zip(data.image_of_caption().tolist(), data.captions["caption"].tolist(), strict=True)
+    return sha256_of_bytes("\n".join([*contents, *(f"{row} {caption!r}" for row, caption in captions)]).encode())

@@ -1,8 +1,8 @@
-"""Things: what English captions name, so that images can be judged by their captions; knows nothing of models.
+"""Caption nouns: things and colours that English captions name, to judge images by captions; knows nothing of models.
 
-Recall counts the one image a caption belongs to as right; a person who looks for "two dogs on a beach" accepts others.
-Here an image is right for a text if its captions name every thing and colour that the text names. A thing is a group of
-words that may stand for each other. Captions leave much unsaid, so the share of right images is a lower bound.
+Recall counts only a caption's own image as right, but a person who searches for "two dogs on a beach" accepts others.
+Here an image is right for a text if its captions name every thing and colour of the text. A thing is a group of words
+that can replace each other. Captions are silent about much in an image, so the share of right images is a lower bound.
 """
 
 import re
@@ -19,7 +19,7 @@ _MEN = "man men guy male gentleman gentlemen dad father boy businessman"
 _WOMEN = "woman women lady ladies girl female mother mom bride"
 _CHILDREN = "child children kid boy girl toddler baby babies infant youngster son daughter"
 
-# thing: words of a query that name it; further words of a caption that show it
+# thing: words of a query that name it; more words of a caption that show it
 _THINGS: dict[str, tuple[str, str]] = {
     "person": (_PEOPLE, f"{_MEN} {_WOMEN} {_CHILDREN}"),
     "man": ("man men guy gentleman gentlemen male businessman", f"{_MEN} {_PEOPLE}"),
@@ -102,12 +102,12 @@ _COLOURS = frozenset(["red", "blue", "green", "yellow", "orange", "pink", "purpl
 
 
 def things_named(text: str) -> frozenset[str]:
-    """Things and colours that a text asks for."""
-    return frozenset(thing for thing, (asks, _) in _patterns().items() if asks.search(text.casefold()))
+    """Things and colours in a query."""
+    return frozenset(thing for thing, (names, _) in _patterns().items() if names.search(text.casefold()))
 
 
 def things_shown(captions: Iterable[str]) -> frozenset[str]:
-    """Things and colours that the captions of an image show."""
+    """Things and colours in the captions of an image."""
     text = " . ".join(captions).casefold()
     return frozenset(thing for thing, (_, shows) in _patterns().items() if shows.search(text))
 
@@ -115,20 +115,20 @@ def things_shown(captions: Iterable[str]) -> frozenset[str]:
 def is_right(named: frozenset[str], shown: frozenset[str]) -> bool:
     """Whether an image that shows some things is right for a text that names some; False for a text that names none.
 
-    A colour is missed only if the captions name other colours: most captions name none.
+    A missing colour counts only if the captions name other colours, because most captions name none.
     """
-    asked, seen = named & _COLOURS, shown & _COLOURS
-    return bool(named) and named - asked <= shown and (asked <= seen or not seen)
+    colours, shown_colours = named & _COLOURS, shown & _COLOURS
+    return bool(named) and named - colours <= shown and (colours <= shown_colours or not shown_colours)
 
 
 def single_words() -> tuple[str, ...]:
-    """The most usual word of each thing that is not a colour."""
-    return tuple(asks.split()[0] for thing, (asks, _) in _THINGS.items() if thing not in _COLOURS)
+    """The most frequent word of each thing that is not a colour."""
+    return tuple(names.split()[0] for thing, (names, _) in _THINGS.items() if thing not in _COLOURS)
 
 
 @cache
 def _patterns() -> dict[str, tuple[re.Pattern[str], re.Pattern[str]]]:
-    return {thing: (_any_of(asks), _any_of(f"{asks} {shows}")) for thing, (asks, shows) in _THINGS.items()}
+    return {thing: (_any_of(names), _any_of(f"{names} {shows}")) for thing, (names, shows) in _THINGS.items()}
 
 
 def _any_of(words: str) -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint: its vectors of a table to a report and to figures; knows nothing of where they are kept."""
+"""Checkpoint evaluation: recall, score calibration and figures of a checkpoint on a captions table; writes no file."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,8 @@ from image_finder.components.arrays import Vectors
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
-from image_finder.components.evaluation.figures import (
-    query_examples,
-    recall_curve,
-    similarity_heat_map,
-    training_curves,
-)
+from image_finder.components.evaluation.curves import recall_curve, training_curves
+from image_finder.components.evaluation.image_figures import query_examples, similarity_heat_map
 from image_finder.components.images.decoding import load_rgb
 from image_finder.components.metrics.calibration import calibrate_scores
 from image_finder.components.metrics.examples import pick_examples
@@ -30,8 +26,8 @@ _THUMBNAIL_PX = 224
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A report, what its cosines mean, and figures by file name without ending."""
+class CheckpointEvaluation:
+    """figures: by file name without suffix."""
 
     report: RetrievalReport
     scores: ScoreCalibration
@@ -45,8 +41,8 @@ def evaluate_checkpoint(
     *,
     settings: FeatureSettings,
     identity: EvaluatedOn,
-) -> Evaluated:
-    """Score a checkpoint on a table, calibrate its cosines there and draw the figures of every evaluation. Raises DataError."""
+) -> CheckpointEvaluation:
+    """Measure a checkpoint on captioned images, calibrate its scores and draw the figures. Raises DataError."""
     data = data.first_captions(config.captions_per_image)
     images, texts = checkpoint_vectors(checkpoint, data, settings)
     ranks = first_match_ranks(images, texts, data.image_of_caption())
@@ -64,11 +60,11 @@ def evaluate_checkpoint(
         "recall_curve": recall_curve(ranks),
         "training_curves": training_curves(checkpoint.manifest.history),
     }
-    return Evaluated(report, scores, figures)
+    return CheckpointEvaluation(report, scores, figures)
 
 
 def _heat_map(images: Vectors, texts: Vectors, data: CaptionedImages, config: EvaluationConfig) -> Figure:
-    """N images drawn by seed, each with its first caption: the image every evaluation shows first."""
+    """Draw images, chosen by seed, against their first captions."""
     n = min(config.heat_map_pairs, len(images))
     rows = np.sort(np.random.default_rng(config.seed).choice(len(images), n, replace=False))
     owners = data.image_of_caption()

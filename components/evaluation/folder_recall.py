@@ -1,4 +1,4 @@
-"""Folder recall: any bundle on any folder of captioned images, so that a figure can be checked where it is doubted."""
+"""Folder recall: measures any bundle on any directory of captioned images, so that everyone can verify a figure."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +12,15 @@ from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.records.base import PartName
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.records.retrieval import EvaluatedOn
+from image_finder.components.text import counted
 from image_finder.components.validation.check import check_folder
 from image_finder.components.validation.expectations import valid_captions
 
-_PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # what a model was least likely trained on comes first
+_PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # least likely training data first
 
 
 class FolderMeasurement(NamedTuple):
-    """What was measured, and how many of the part's captions were left out: broken ones and those without an image."""
+    """A measurement. n_captions: all captions of the part; n_left_out: invalid ones and those without an image."""
 
     measurement: BundleMeasurement
     n_captions: int
@@ -27,7 +28,7 @@ class FolderMeasurement(NamedTuple):
 
 
 class CaptionedPart(NamedTuple):
-    """A part's images with their valid captions, what it is called, and how many captions it has, broken ones too."""
+    """Images of a part with their valid captions. n_captions: also counts invalid ones."""
 
     data: CaptionedImages
     identity: EvaluatedOn
@@ -35,10 +36,10 @@ class CaptionedPart(NamedTuple):
 
 
 def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config: EvaluationConfig) -> FolderMeasurement:
-    """Measure a bundle on one part of a data set found out from its folder: test, else val, else train, unless named.
+    """Measure a bundle on one part of a data set; by default test, else val, else train.
 
-    The captions are validated as a training's are, with limits that stop nothing: what is broken or has no image is
-    left out and counted. Raises DataError for a folder without captions or without such a part, BundleError.
+    Captions are validated as for training, but never fail the measurement: invalid captions and those without an image
+    are left out and counted. Raises DataError if there are no captions or no such part, BundleError.
     """
     read = read_part(root, part)
     measured = measure_bundle(
@@ -46,21 +47,21 @@ def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config:
         read.data,
         config,
         identity=read.identity,
-        code_sha256="",  # tells whether two registered measurements can be compared; this one is not registered
+        code_sha256="",  # for comparisons of registered measurements only
     )
     return FolderMeasurement(measured.measurement, read.n_captions, read.n_captions - len(read.data.captions))
 
 
 def read_part(root: Path, part: PartName | None) -> CaptionedPart:
-    """Read, look at and validate one part of a folder of captioned images, as measure_on_folder says."""
+    """Read, inspect and validate one part of a directory of captioned images; see measure_on_folder."""
     dataset = _only(detect_layout(root), part)
     name = next(iter(dataset.parts))
     data, report = check_folder(dataset, root, ValidationConfig())
     kept = valid_captions(data.captions, report)
     if kept.empty:
         raise DataError(
-            f"none of the {len(data.captions):,} captions of part '{name}' in {root} can be used: "
-            "`image-finder data check` tells why"
+            f"part '{name}' of {root} has {counted(len(data.captions), 'caption')}, none of them valid; see the reasons "
+            "with: image-finder data check"
         )
     identity = EvaluatedOn(dataset=dataset.name, data_version=data.manifest.version, split=name)
     return CaptionedPart(CaptionedImages(kept, data.images, root), identity, len(data.captions))
@@ -69,5 +70,5 @@ def read_part(root: Path, part: PartName | None) -> CaptionedPart:
 def _only(dataset: DatasetConfig, part: PartName | None) -> DatasetConfig:
     name = part or next(each for each in _PREFERRED if each in dataset.parts)
     if name not in dataset.parts:
-        raise DataError(f"{dataset.root} has no part '{name}': it has {', '.join(dataset.parts)}")
+        raise DataError(f"{dataset.root} has no part '{name}', only {', '.join(dataset.parts)}")
     return dataset.model_copy(update={"parts": {name: dataset.parts[name]}})

@@ -1,4 +1,4 @@
-"""Match calibration: the models of good matches of an exported encoder, measured as it serves."""
+"""Match calibration: encodes captioned images with an exported model and fits its models of good matches."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,15 @@ from image_finder.components.evaluation.match_fit import fit_matches
 from image_finder.components.records.calibration import MatchModels
 from image_finder.components.search.prompts import text_vectors
 
-_MAX_IMAGES = 2000  # of each data set; bounds the time of an export
+_MAX_IMAGES = 2000  # per data set; bounds the time of an export
 
 
 def calibrate_matches(
     encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages], *, seed: int = 0
 ) -> MatchModels:
-    """Encode captioned images that the model was not trained on, and fit (image_finder.components.evaluation.match_fit).
+    """Fit the models of good matches (see match_fit.py) on captioned images that the model was not trained on.
 
-    vocabulary: of the training captions, with counts; parts: one a data set. Raises DataError, ImageError.
+    vocabulary: of the training captions, with counts; parts: one per data set. Raises DataError, ImageError.
     """
     rng = np.random.default_rng(seed)
     paths, captions, sources = [], [], []

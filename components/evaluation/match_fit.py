@@ -1,8 +1,7 @@
-"""Match fit: learns when a hit is a good match, from captioned images that the model was not trained on.
+"""Match fit: learns when a hit is a good match, from captioned images that the model was not trained on; reads no file.
 
-Queries are single words and captions. Each is searched in galleries of several sizes, and once more in each without its
-right images, as if the thing were absent. Captions say which images are right (image_finder.components.evaluation.caption_nouns). Knows
-nothing of files.
+Queries are single words and captions. Each is searched in galleries of several sizes, and again without its right
+images, as if the thing were absent. Captions decide which images are right (caption_nouns.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,25 +28,25 @@ from image_finder.components.search.matching import (
     query_words,
 )
 
-# 0.8 is promised; a library differs from those fitted to. In one gallery the captions of a few words decide.
+# The product promises 0.8; libraries differ from these galleries. In one gallery the captions of a few words decide.
 MIN_PRECISION, MIN_PRECISION_OF_ONE = 0.85, 0.78
-# A caption without its right images is harder than an absent thing: images that differ in one detail remain. So such
-# searches do not take part in the fit for long texts, and their limit is wider.
+# A caption without its right images is harder than an absent thing, because images that differ in one detail remain. So
+# such searches are excluded from the fit for long texts, and their limit is wider.
 MAX_ABSENT_SHORT, MAX_ABSENT_LONG = 0.03, 0.2
 _GALLERIES = (200, 700)
 _CAPTIONS = 800
 _ABSENT_WORDS = 200
-_DEPTH = 25  # hits of a search that take part in the fit: those that people look at
+_DEPTH = 25  # hits per search in the fit: those that people look at
 _FOLDS = 5
-_MIN_RIGHT = 8  # right images of a word; the precision of fewer is left to chance
-_MIN_GOOD = 10  # hits above a threshold, for the same reason
+_MIN_RIGHT = 8  # right images of a word; with fewer, chance decides the precision
+_MIN_GOOD = 10  # hits above a threshold; with fewer, chance decides the precision
 _MIN_QUERIES = 40
 
 EncodeQueries = Callable[[Sequence[str]], Vectors]
 
 
 class _Query(NamedTuple):
-    """A text; own: row of the image that a caption belongs to, else -1; key: texts of one key are never split."""
+    """own: row of the image that a caption belongs to, else -1; key: texts with one key stay in one fold."""
 
     text: str
     own: int
@@ -55,7 +54,7 @@ class _Query(NamedTuple):
 
 
 class _Hits(NamedTuple):
-    """Hits of many searches, (n, ...) each; start: row of the first hit of the same search."""
+    """Hits of many searches, (n, ...) each; start: row of the first hit of the search."""
 
     features: NDArray[np.float64]
     right: Mask
@@ -68,7 +67,7 @@ class _Hits(NamedTuple):
 
 @dataclass(frozen=True)
 class _Search:
-    """Searches among captioned images. images: (n, dim) unit rows; shown: things that each one's captions show."""
+    """Captioned images to search. images: (n, dim) unit rows; shown: things in the captions of each image."""
 
     images: Vectors
     shown: Sequence[frozenset[str]]
@@ -88,9 +87,9 @@ def fit_matches(
 ) -> MatchModels:
     """Fit the models for short and for long texts.
 
-    images: (n, dim) unit rows; captions_of: captions of each; vocabulary: with counts; encode: texts to unit vectors as a
-    search uses them; source_of: number of each image's data set, which is a gallery too. A model is None where there are
-    too few queries, as with captions that are not English, and where no threshold keeps the promised precision.
+    images: (n, dim) unit rows; captions_of: captions of each image; vocabulary: with counts; encode: unit vectors of
+    texts as in a search; source_of: data set number of each image; each data set is a gallery too. A model is None if
+    there are too few queries, as with captions that are not English, or if no threshold reaches the promised precision.
     """
     rng = np.random.default_rng(seed)
     shown = [things_shown(captions) for captions in captions_of]
@@ -108,7 +107,7 @@ def fit_matches(
 
 
 def _known_words(shown: Sequence[frozenset[str]], vocabulary: Vocabulary) -> list[_Query]:
-    """Words of things that some images show, alone and with an article."""
+    """Words of things that enough images show, alone and with an article."""
     queries = []
     for word in single_words():
         named = things_named(word)
@@ -120,9 +119,9 @@ def _known_words(shown: Sequence[frozenset[str]], vocabulary: Vocabulary) -> lis
 def _absent_words(
     captions_of: Sequence[Sequence[str]], vocabulary: Vocabulary, rng: np.random.Generator
 ) -> list[_Query]:
-    """Words that training met and no caption of these images has: whatever they find is wrong."""
-    here = {word for captions in captions_of for caption in captions for word in content_words(caption)}
-    absent = [word for word in vocabulary.words if _known(word, vocabulary) and here.isdisjoint(word_forms(word))]
+    """Words of the training captions that no caption of these images contains: all their hits are wrong."""
+    present = {word for captions in captions_of for caption in captions for word in content_words(caption)}
+    absent = [word for word in vocabulary.words if _known(word, vocabulary) and present.isdisjoint(word_forms(word))]
     return [_Query(absent[row], -1, absent[row]) for row in np.sort(rng.permutation(len(absent))[:_ABSENT_WORDS])]
 
 
@@ -144,7 +143,7 @@ def _known(text: str, vocabulary: Vocabulary) -> QueryWords | None:
 
 
 def _galleries(sources: NDArray[np.int64], rng: np.random.Generator) -> list[Rows]:
-    """Rows of each gallery, ascending: some images, all of them, and those of each data set."""
+    """Rows of each gallery, ascending: random samples, all images, and each data set."""
     n_images = len(sources)
     drawn = [np.sort(rng.choice(n_images, size, replace=False)) for size in _GALLERIES if size < n_images]
     kinds = np.unique(sources)
@@ -169,9 +168,9 @@ def _all_hits(search: _Search, queries: Sequence[_Query]) -> _Hits:
 
 
 def _hits_of(search: _Search, query: _Query, vector: Vectors, numbers: tuple[int, int]) -> list[_Hits]:
-    """The hits of one query in every gallery, with and without its right images."""
+    """Hits of one query in every gallery, with and without its right images."""
     words = query_words(query.text, search.vocabulary)
-    assert words is not None, "only such queries are chosen"
+    assert words is not None, "queries without known words are never drawn"
     named = things_named(query.text)
     right = np.array([is_right(named, each) for each in search.shown])
     if query.own >= 0:
@@ -199,17 +198,19 @@ def _hits(cosines: NDArray[np.float64], right: Mask, words: QueryWords, labels: 
 
 
 def _model(search: _Search, queries: Sequence[_Query], *, fit_absent: bool, max_absent: float) -> MatchModel | None:
-    """The coefficients of all hits, with the least probability that kept the promise on queries left out of a fit."""
+    """Fit all hits, with the lowest threshold that keeps the promised precision in cross-validation."""
     if len(queries) < _MIN_QUERIES or not search.galleries:
         return None
     hits = _all_hits(search, queries)
     fitted = np.flatnonzero(~hits.absent | fit_absent)
     if len(np.unique(hits.right[fitted])) < 2 or len(np.unique(hits.group)) < _FOLDS:
         return None
-    left_out = np.empty(len(hits.right))
+    probabilities = np.empty(len(hits.right))
     for rest, judged in GroupKFold(_FOLDS).split(hits.features, groups=hits.group):
-        left_out[judged] = _regression(hits, np.intersect1d(rest, fitted)).predict_proba(hits.features[judged])[:, 1]
-    chosen = _least_probability(hits, left_out, max_absent)
+        probabilities[judged] = _regression(hits, np.intersect1d(rest, fitted)).predict_proba(hits.features[judged])[
+            :, 1
+        ]
+    chosen = _min_probability(hits, probabilities, max_absent)
     if chosen is None:
         return None
     scaler, regression = (step for _, step in _regression(hits, fitted).steps)
@@ -228,11 +229,11 @@ def _regression(hits: _Hits, rows: Rows) -> Pipeline:
     return model.fit(hits.features[rows], hits.right[rows])
 
 
-def _least_probability(hits: _Hits, chances: NDArray[np.float64], max_absent: float) -> tuple[float, float] | None:
-    """The least probability with the promised precision and share of absent queries; its precision."""
+def _min_probability(hits: _Hits, probabilities: NDArray[np.float64], max_absent: float) -> tuple[float, float] | None:
+    """The lowest probability with the promised precision and share of absent queries, and its precision."""
     galleries = [hits.gallery == gallery for gallery in np.unique(hits.gallery)]
     for least in np.arange(0.3, 0.99, 0.01).round(2).tolist():
-        good = _leading(hits, chances >= least)
+        good = _leading(hits, probabilities >= least)
         if np.count_nonzero(good & ~hits.absent) < _MIN_GOOD:
             return None
         precision = float(hits.right[good & ~hits.absent].mean())
@@ -245,7 +246,7 @@ def _least_probability(hits: _Hits, chances: NDArray[np.float64], max_absent: fl
 
 
 def _holds(hits: _Hits, good: Mask, here: Mask, max_absent: float) -> bool:
-    """Whether the promise is kept in one gallery, nearly: few hits are good there."""
+    """Whether one gallery keeps the promise, with wider limits because few of its hits are good."""
     present, absent = here & ~hits.absent, here & hits.absent
     n_good = np.count_nonzero(good & present)
     precise = n_good < _MIN_GOOD or float(hits.right[good & present].mean()) >= MIN_PRECISION_OF_ONE
@@ -257,7 +258,7 @@ def _n_queries(hits: _Hits, rows: Mask) -> int:
 
 
 def _leading(hits: _Hits, good: Mask) -> Mask:
-    """Good hits that no other hit of their search precedes; the hits of a search are adjacent, best first."""
+    """Good hits before the first hit of their search that is not good; hits of a search are adjacent, best first."""
     failures = np.concatenate([[0], np.cumsum(~good)])
     leading: Mask = failures[1:] == failures[hits.start]
     return leading

@@ -1,5 +1,6 @@
-"""Figures: what stands in them, read back from the figure and its pixels."""
+"""Figures: their content, read back from the figure and its pixels."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -9,14 +10,10 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from image_finder.components.errors import DataError, StorageError
-from image_finder.components.evaluation.figures import (
-    query_examples,
-    recall_curve,
-    save_png,
-    similarity_heat_map,
-    training_curves,
-)
+from image_finder.components.errors import DataError
+from image_finder.components.evaluation.curves import recall_curve, training_curves
+from image_finder.components.evaluation.drawing import png_bytes
+from image_finder.components.evaluation.image_figures import query_examples, similarity_heat_map
 from image_finder.components.metrics.examples import QueryExamples, pick_examples
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import random_recall_at_k
@@ -57,9 +54,8 @@ def texts_of(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def pixels(figure, tmp_path):
-    save_png(figure, tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as image:
+def pixels(figure):
+    with Image.open(io.BytesIO(png_bytes(figure))) as image:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
@@ -72,18 +68,18 @@ def test_heat_map_writes_each_similarity_in_its_cell():
     assert cells == {(0, 0): "0.91", (1, 0): "0.12", (0, 1): "0.00", (1, 1): "0.83"}  # (column, row), no "-0.00"
 
 
-def test_heat_map_shows_thumbnails_and_captions(tmp_path):
+def test_heat_map_shows_thumbnails_and_captions():
     figure = heat_map()
     assert {"a red square", "a blue square"} <= set(texts_of(figure))
-    array = pixels(figure, tmp_path)
+    array = pixels(figure)
     assert share_of_color(array, COLORS[0]) > 0.02
     assert 0.005 < share_of_color(array, COLORS[1]) < share_of_color(array, COLORS[0])  # 90 x 30 keeps its shape
 
 
-def test_dollar_signs_line_breaks_and_unknown_signs_in_captions_are_drawn_as_text(tmp_path):
+def test_dollar_signs_line_breaks_and_unknown_signs_in_captions_are_drawn_as_text():
     figure = heat_map(captions=("Pay $5 and $x_{", "two\nlines \U0001f415 ."))
     assert {"Pay $5 and $x_{", "two lines \ufffd."} <= set(texts_of(figure))
-    save_png(figure, tmp_path / "figure.png")  # neither a formula error nor a glyph warning
+    png_bytes(figure)  # neither a formula error nor a glyph warning
 
 
 def test_long_captions_are_wrapped_and_cut():
@@ -93,9 +89,9 @@ def test_long_captions_are_wrapped_and_cut():
     assert text.endswith("\u2026")
 
 
-def test_heat_map_of_equal_values_and_of_one_pair_can_be_drawn(tmp_path):
-    save_png(heat_map(np.full((2, 2), 0.5)), tmp_path / "equal.png")
-    save_png(similarity_heat_map(np.ones((1, 1)), [thumbnail(0)], ["one"]), tmp_path / "one.png")
+def test_heat_map_of_equal_values_and_of_one_pair_can_be_drawn():
+    png_bytes(heat_map(np.full((2, 2), 0.5)))
+    png_bytes(similarity_heat_map(np.ones((1, 1)), [thumbnail(0)], ["one"]))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +125,7 @@ def test_query_examples_frame_the_own_image_green_wherever_it_stands():
 
 def test_query_examples_refuse_missing_images_and_no_examples():
     _, examples = retrieval_case()
-    with pytest.raises(DataError, match=r"2 of their images missing \(rows \[1, 2\]\)"):
+    with pytest.raises(DataError, match=r"2 thumbnails missing \(rows \[1, 2\]\)"):
         query_examples(examples, {0: thumbnail(0)}, ["a", "b", "c"], gallery_size=3)
     with pytest.raises(DataError, match="0 queries to draw"):
         query_examples(QueryExamples((), ()), {}, [], gallery_size=3)
@@ -166,11 +162,11 @@ def test_training_curves_draw_the_numbers_of_the_history():
     assert [line.get_label() for line in panels["learning rate"].lines] == ["heads", "trunks"]
 
 
-def test_training_curves_leave_out_the_trunk_rate_of_frozen_trunks_and_draw_one_epoch(tmp_path):
+def test_training_curves_leave_out_the_trunk_rate_of_frozen_trunks_and_draw_one_epoch():
     figure = training_curves([epoch(1, trunk_rate=0.0)])
     (rates,) = [axes for axes in figure.axes if axes.get_ylabel() == "learning rate"]
     assert [line.get_label() for line in rates.lines] == ["heads"]
-    save_png(figure, tmp_path / "one.png")
+    png_bytes(figure)
 
 
 def test_training_curves_refuse_an_empty_history():
@@ -178,34 +174,24 @@ def test_training_curves_refuse_an_empty_history():
         training_curves([])
 
 
-def test_equal_figures_give_equal_files_and_none_is_left_half_written(tmp_path):
-    for name in ("a", "b"):
-        save_png(heat_map(), tmp_path / "new" / f"{name}.png")
-    assert (tmp_path / "new" / "a.png").read_bytes() == (tmp_path / "new" / "b.png").read_bytes()
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.png", "b.png"]
+def test_equal_figures_give_equal_bytes():
+    assert png_bytes(heat_map()) == png_bytes(heat_map())
 
 
-def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
-    (tmp_path / "figure.png").mkdir()
-    with pytest.raises(StorageError, match="cannot write"):
-        save_png(heat_map(), tmp_path / "figure.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
-
-
-def test_figures_can_be_drawn_in_a_thread(tmp_path):
-    thread = threading.Thread(target=lambda: save_png(heat_map(), tmp_path / "threaded.png"))
+def test_figures_can_be_drawn_in_a_thread():
+    threaded = []
+    thread = threading.Thread(target=lambda: threaded.append(png_bytes(heat_map())))
     thread.start()
     thread.join()
-    save_png(heat_map(), tmp_path / "plain.png")
-    assert (tmp_path / "threaded.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+    assert threaded == [png_bytes(heat_map())]
 
 
-def test_importing_figures_leaves_pyplot_alone():
-    code = "import sys, image_finder.components.evaluation.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+def test_figures_do_not_import_pyplot():
+    code = "import sys, image_finder.components.evaluation.image_figures, image_finder.components.evaluation.curves; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=CHECKOUT).returncode == 0
 
 
-def test_real_photographs_with_their_captions_can_be_drawn(shared_data, tmp_path):
+def test_real_photographs_with_their_captions_can_be_drawn(shared_data):
     paths = sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:5]
     images = [Image.open(path) for path in paths]
     try:
@@ -213,5 +199,5 @@ def test_real_photographs_with_their_captions_can_be_drawn(shared_data, tmp_path
     finally:
         for image in images:
             image.close()
-    array = pixels(figure, tmp_path)
+    array = pixels(figure)
     assert array.shape[1] > array.shape[0] > 500

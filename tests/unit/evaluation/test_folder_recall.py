@@ -55,7 +55,7 @@ def test_the_part_least_likely_trained_on_is_measured_unless_one_is_named(colour
 
 
 def test_a_part_that_is_not_there_is_named_with_those_that_are(colour_bundle, folder):
-    with pytest.raises(DataError, match=r"has no part 'test': it has .*train"):
+    with pytest.raises(DataError, match=r"has no part 'test', only .*train"):
         measured(colour_bundle, folder, "test")
 
 
@@ -73,7 +73,7 @@ def test_captions_without_their_image_are_left_out_and_counted(colour_bundle, tm
     assert (found.n_captions, found.n_left_out, found.measurement.report.n_captions) == (8, 2, 6)
     for path in (tmp_path / "val").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="none of the 8 captions of part 'val'"):
+    with pytest.raises(DataError, match="has 8 captions, none of them valid"):
         measured(colour_bundle, tmp_path)
 
 

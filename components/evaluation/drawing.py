@@ -1,0 +1,61 @@
+"""Drawing: what all figures share, without pyplot and its global state, so that figures can be drawn in any thread."""
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, FAINT = "#222222", "#777777"
+_DPI = 110
+
+
+class Boxes:
+    """Converts inches from the top left into matplotlib's positions of axes, which are shares from the bottom left."""
+
+    def __init__(self, figure: Figure) -> None:
+        self._width_in, self._height_in = figure.get_size_inches()
+
+    def __call__(
+        self, left_in: float, top_in: float, width_in: float, height_in: float
+    ) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height."""
+        bottom_in = self._height_in - top_in - height_in
+        return (
+            left_in / self._width_in,
+            bottom_in / self._height_in,
+            width_in / self._width_in,
+            height_in / self._height_in,
+        )
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """White figure that is drawn without a display."""
+    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_title(figure: Figure, text: str, detail: str) -> None:
+    """Write a title at the top left and a faint detail at the top right."""
+    width_in, height_in = figure.get_size_inches()
+    figure.text(0.15 / width_in, 1 - 0.3 / height_in, text, fontsize=13, fontweight="bold", va="center", color=INK)
+    figure.text(1 - 0.15 / width_in, 1 - 0.3 / height_in, detail, fontsize=9, va="center", ha="right", color=FAINT)
+
+
+def label_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Label both axes and style ticks, grid and frame."""
+    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    axes.set_ylabel(y_label, fontsize=9, color=INK)
+    axes.tick_params(labelsize=8)
+    axes.grid(visible=True, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as PNG; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
