@@ -1,9 +1,8 @@
-"""Approximate search: builds and reads the file beside an index that names candidates. The one file that knows FAISS.
+"""Approximate search: builds and searches the FAISS file of an index; the only module that knows FAISS.
 
-FAISS is imported when it is needed first, a tenth of a second; an index that is searched exactly never needs it.
+FAISS is imported on first use, which takes 0.1 s; an exact index never needs it.
 """
 
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -23,20 +22,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_ROWS = 65_536  # read from the mapped vectors at once: 134 MB at 512
-_ROWS_A_LIST = 40  # k-means wants 39
+_BLOCK_ROWS = 65_536  # read from the mapped vectors at once: 134 MB at dim 512
+_ROWS_A_LIST = 40  # k-means needs 39
 _CODEBOOK_ROWS = 65_536  # 256 for each of 256 codewords
 _TRAINING_BYTES = 1_000_000_000
 _EXTRA = "pip install 'text-guided-image-finder[faiss]'"
 
 
-def is_installed() -> bool:
-    """Whether FAISS is there; imports nothing."""
-    return importlib.util.find_spec("faiss") is not None
-
-
 def library_version() -> str:
-    """FAISS and its version; it reads files of older ones. Raises ConfigError without it."""
+    """FAISS and its version, which also reads files of older versions. Raises ConfigError without FAISS."""
     return f"faiss {_faiss().__version__}"
 
 
@@ -45,9 +39,9 @@ def write_approximate(
 ) -> None:
     """Build the file of unit rows, (n, dim), which may be mapped.
 
-    threads: 0 takes one a core. With one, the same rows, parameters and seed give the same bytes. Memory: the size of
-    the file, a block of rows, and for ivfpq at most 1 GB of rows that are trained on. Raises ConfigError without
-    FAISS, StorageError if the file cannot be written.
+    threads: 0: one per core. With one thread, equal rows, parameters and seed give equal bytes. Memory: the size of the
+    file, a block of rows, and for ivfpq at most 1 GB of training rows. Raises ConfigError without FAISS, StorageError if
+    the file cannot be written.
     """
     faiss = _faiss()
     with _threads(faiss, threads):
@@ -61,7 +55,7 @@ def write_approximate(
 
 
 class Approximate:
-    """An opened file. Any method may be called from any number of threads at a time."""
+    """An opened file. Thread-safe."""
 
     def __init__(self, index: "faiss.Index", parameters: Hnsw | IvfPq) -> None:
         """Use Approximate.open."""
@@ -71,12 +65,12 @@ class Approximate:
 
     @classmethod
     def open(cls, path: Path, parameters: Hnsw | IvfPq, *, count: int, dim: int) -> "Approximate":
-        """Map the file of count rows. Its hash must have been compared: FAISS believes what it reads.
+        """Map the file of count rows. Verify its hash first: FAISS does not validate what it reads.
 
-        Raises ConfigError without FAISS, StorageError for a file that is not what it should be.
+        Raises ConfigError without FAISS, StorageError for an unreadable file or another number of rows.
         """
         faiss = _faiss()
-        # A graph is mapped by the newer way of FAISS, the lists of an inverted file by the older one.
+        # FAISS maps a graph by its newer interface, the lists of an inverted file by the older one.
         flag = faiss.IO_FLAG_MMAP_IFC if isinstance(parameters, Hnsw) else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
         try:
             index = faiss.read_index(os.fspath(path), flag)
@@ -87,58 +81,59 @@ class Approximate:
             found = f"{type(index).__name__} of {index.ntotal} x {index.d}"
             raise StorageError(f"{path.name} holds {found}, expected {expected.__name__} of {count} x {dim}")
         if isinstance(parameters, IvfPq):
-            # By default 32 threads are started for each query, to read the parts from the disk.
+            # By default FAISS starts 32 threads per query to read the lists from the disk.
             faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
         return cls(index, parameters)
 
     def with_parameters(self, parameters: Hnsw | IvfPq) -> "Approximate":
-        """The same file, searched with another effort."""
+        """The same file with another search effort."""
         return Approximate(self._index, parameters)
 
     def candidates(self, queries: Vectors, k: int, masks: Sequence[Mask | None]) -> list[Rows | None]:
-        """For each query, (dim,), rows among which its k nearest are, as far as they are found: ascending, each allowed.
+        """Candidates for the k nearest rows of each query, (dim,): allowed rows, ascending.
 
-        At least k of them, or as many as are allowed; None where that was not reached or an exact pass is cheaper.
+        At least k, or all that are allowed; None where fewer are found or an exact pass is cheaper.
         """
         reach = reach_for(k)
         answers: list[Rows | None] = [None] * len(queries)
         if reach is None:
             return answers
         allowed = [self._count if mask is None else int(np.count_nonzero(mask)) for mask in masks]
-        able = [
-            place
-            for place, n in enumerate(allowed)
+        numbers = [
+            number
+            for number, n in enumerate(allowed)
             if not exact_is_cheaper(self.parameters, reach, allowed=n, count=self._count)
         ]
-        free = [place for place in able if masks[place] is None]
-        for places in ([free] if free else []) + [[place] for place in able if masks[place] is not None]:
-            found = self._named(queries[places], reach, masks[places[0]], allowed[places[0]])
-            for place, named in zip(places, found, strict=True):
-                rows = np.sort(named[named >= 0])
-                answers[place] = rows if len(rows) >= min(k, allowed[place]) else None
+        unfiltered = [number for number in numbers if masks[number] is None]
+        filtered = [[number] for number in numbers if masks[number] is not None]
+        for together in [unfiltered, *filtered] if unfiltered else filtered:
+            found = self._search(queries[together], reach, masks[together[0]], allowed[together[0]])
+            for number, candidates in zip(together, found, strict=True):
+                rows = np.sort(candidates[candidates >= 0])
+                answers[number] = rows if len(rows) >= min(k, allowed[number]) else None
         return answers
 
-    def _named(self, queries: Vectors, reach: int, mask: Mask | None, allowed: int) -> Rows:
-        """Rows, (n, reach), -1 where there are no more. The fewer are allowed, the farther it looks for them."""
+    def _search(self, queries: Vectors, reach: int, mask: Mask | None, allowed: int) -> Rows:
+        """Rows, (n, reach), -1 where fewer are found. The effort grows with the share of rows that are not allowed."""
         faiss = _faiss()
-        more = self._count / allowed
+        effort = self._count / allowed
         values: dict[str, Any] = {}
         if mask is not None:
             values["sel"] = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         if isinstance(self.parameters, Hnsw):
-            effort = max(self.parameters.ef_search, reach) * more
-            chosen = faiss.SearchParametersHNSW(efSearch=round(effort), **values)
+            ef_search = max(self.parameters.ef_search, reach) * effort
+            chosen = faiss.SearchParametersHNSW(efSearch=round(ef_search), **values)
         else:
-            probes = self.parameters.probes(reach, self._count) * more
+            probes = self.parameters.probes(reach, self._count) * effort
             chosen = faiss.IVFPQSearchParameters(nprobe=min(round(probes), self.parameters.lists), **values)
         rows: Rows = self._index.search(np.ascontiguousarray(queries), reach, params=chosen)[1]
         return rows
 
 
 def _trained(faiss: Any, vectors: Vectors, parameters: Hnsw | IvfPq, seed: int) -> Any:  # noqa: ANN401
-    """An empty index of FAISS that rows can be added to."""
+    """An empty FAISS index that rows can be added to."""
     dim = vectors.shape[1]
-    metric = faiss.METRIC_INNER_PRODUCT  # of unit rows the same order as by distance, whatever a query's length
+    metric = faiss.METRIC_INNER_PRODUCT  # for unit rows the order by distance, for queries of any length
     if isinstance(parameters, Hnsw):
         graph = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, parameters.links, metric)
         graph.hnsw.efConstruction = parameters.ef_construction
@@ -148,14 +143,14 @@ def _trained(faiss: Any, vectors: Vectors, parameters: Hnsw | IvfPq, seed: int) 
     inverted = faiss.IndexIVFPQ(faiss.IndexFlatIP(dim), dim, parameters.lists, parameters.pq_bytes, 8, metric)
     for clustering in (inverted.cp, inverted.pq.cp):
         clustering.seed = seed
-        clustering.min_points_per_centroid = 1  # fewer than 39 are only warned of, on stderr
+        clustering.min_points_per_centroid = 1  # FAISS warns on stderr of fewer than 39
     most = max(_TRAINING_BYTES // (4 * dim), parameters.lists)
     inverted.train(_sample(vectors, min(max(_ROWS_A_LIST * parameters.lists, _CODEBOOK_ROWS), most), seed))
     return inverted
 
 
 def _sample(vectors: Vectors, n: int, seed: int) -> Vectors:
-    """At most n rows, drawn and in their order: from a mapped file they are read from front to back."""
+    """Up to n random rows in ascending order, so that a mapped file is read from front to back."""
     chosen = np.random.default_rng(seed).choice(len(vectors), min(n, len(vectors)), replace=False)
     rows: Vectors = np.ascontiguousarray(vectors[np.sort(chosen)])
     return rows
@@ -180,5 +175,5 @@ def _faiss() -> Any:  # noqa: ANN401
 
 
 def _reason(error: RuntimeError) -> str:
-    """FAISS says where it failed, at length, and then why."""
+    """The end of a FAISS message: it starts with a long source location."""
     return one_line(error, 5000)[-160:]

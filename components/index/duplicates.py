@@ -1,4 +1,4 @@
-"""Near-duplicates: which images show the same, by difference hash and vector; decodes nothing."""
+"""Near-duplicates: finds images of the same scene by difference hash and vector; decodes nothing."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +8,9 @@ from image_finder.components.images.preprocess import Pixels
 
 HASH_BITS = 64
 _ROWS, _COLUMNS = 8, 9
-# Of 18 million pairs of Flickr8k's photographs 196 are so near by hash and 3 of those by vector too: one image twice, one
-# scene twice, and one mistake. Of copies that were recompressed, halved, made grey or brighter, or cut by 5 %, at least
-# 90 % are folded, of those cut by 10 % half (bench_duplicates.py).
+# Of 18 million pairs of Flickr8k's photographs, 196 are this near by hash, and 3 of those by vector too: a duplicate, a scene
+# taken twice and an error. Of copies that were recompressed, halved, made grey or brighter, or cropped by 5 %, at least 90 %
+# are folded; of those cropped by 10 %, half (bench_duplicates.py).
 NEAR_BITS = 10
 NEAR_COSINE = 0.7
 _COMPARED_ROWS = 256
@@ -19,7 +19,7 @@ Hashes = NDArray[np.uint64]
 
 
 def difference_hash(pixels: Pixels) -> int:
-    """64 bits of an RGB image, (h, w, 3) uint8: whether each of 8 x 9 shrunk grey points is brighter than the last.
+    """64-bit hash of an RGB image, (h, w, 3) uint8: whether each pixel of its 8 x 9 grey thumbnail is brighter than the last.
 
     Scaling, JPEG quality and brightness hardly change it. Source: N. Krawetz, "Kind of Like That" (2013), dHash.
     """
@@ -31,20 +31,20 @@ def difference_hash(pixels: Pixels) -> int:
 def near_duplicates(
     hash_: np.uint64, vector: NDArray[np.float32], hashes: Hashes, vectors: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Which of n images show what one image shows. vector: (dim,) unit; hashes: (n,); vectors: (n, dim) unit rows."""
+    """Which of n images are near-duplicates of one: (n,). vector: (dim,) unit; vectors: (n, dim) unit rows."""
     near: NDArray[np.bool_] = np.bitwise_count(hashes ^ hash_) <= NEAR_BITS
     near[near] = vectors[near] @ vector >= NEAR_COSINE
     return near
 
 
 def fold(hashes: Hashes, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-    """For each of n images, best first, the first one that shows the same: (n,) int64, itself if none does.
+    """For each of n images, best first, the position of its first near-duplicate, or its own: (n,) int64.
 
-    hashes: (n,) uint64; vectors: (n, dim) unit rows. Only images that are shown themselves take others in, so a
-    chain of small changes does not end up as one.
+    hashes: (n,) uint64; vectors: (n, dim) unit rows. Images are folded only into images that are shown themselves, so a
+    chain of small changes is not folded into one.
     """
     shown_by = np.arange(len(hashes))
-    free = _with_likes(hashes)
+    free = _with_neighbours(hashes)
     while len(free):
         row, later = free[0], free[1:]
         near = near_duplicates(hashes[row], vectors[row], hashes[later], vectors[later])
@@ -53,8 +53,8 @@ def fold(hashes: Hashes, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     return shown_by
 
 
-def _with_likes(hashes: Hashes) -> NDArray[np.int64]:
-    """Places, ascending, of the hashes that are near another one: few, and only they can be folded."""
+def _with_neighbours(hashes: Hashes) -> NDArray[np.int64]:
+    """Positions, ascending, of the hashes near another one; only these few can be folded."""
     starts = range(0, len(hashes), _COMPARED_ROWS)
     blocks = (np.bitwise_count(hashes[at : at + _COMPARED_ROWS, None] ^ hashes) <= NEAR_BITS for at in starts)
     several = [np.count_nonzero(block, axis=1) > 1 for block in blocks]

@@ -1,4 +1,4 @@
-"""Exact search: the nearest rows of a matrix by one pass over it; knows nothing of files and of items."""
+"""Exact search: the nearest rows of a matrix by one pass over it; knows nothing of files or items."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from image_finder.components.arrays import Mask, Rows, Vectors
 
-# 8 MB. One query takes all of COCO in one call: between two calls the threads of BLAS wait for each other.
+# 8 MB. All of COCO is one call for one query: between two calls the threads of BLAS wait for each other.
 _PRODUCTS_A_CALL = 1 << 21
 _SIFTED_ROWS = 8_192
 _EXACT_ROWS = 4_096
@@ -15,17 +15,17 @@ _ROUNDING = 1e-5  # float32 products of a unit row and a unit query of 512 compo
 
 
 class Neighbours(NamedTuple):
-    """Nearest rows. scores: (n_queries, k) float32 cosines, falling; rows: (n_queries, k) int64."""
+    """Nearest rows. scores: (n_queries, k) float32 cosines, descending; rows: (n_queries, k) int64."""
 
     scores: Vectors
     rows: Rows
 
 
 def nearest(vectors: Vectors, queries: Vectors, k: int, masks: Sequence[Mask | None]) -> list[Neighbours]:
-    """The k rows nearest to each query, (k,) each; fewer where the mask, (count,) bool or None for all, leaves fewer.
+    """The k nearest rows of each query, (k,) each; fewer if its mask, (count,) bool or None for all, allows fewer.
 
-    One float32 pass finds whatever may be among the nearest; float64 decides between those. In float32 alone the
-    scores of equal rows differ in the last bit with their place, and so would their order. Ties: the lower row first.
+    One float32 pass selects the candidates, float64 ranks them: in float32, scores of equal rows differ in the last bit
+    depending on their position. Ties: the lower row first.
     """
     near = [_Contenders(k, _rounding(query)) for query in queries]
     step = max(_PRODUCTS_A_CALL // max(len(queries), 1), 1)
@@ -37,7 +37,7 @@ def nearest(vectors: Vectors, queries: Vectors, k: int, masks: Sequence[Mask | N
 
 
 def nearest_among(vectors: Vectors, query: Vectors, rows: Rows, k: int) -> Neighbours:
-    """The same of one query by a pass over some rows alone, ascending: the cheaper way when these are few."""
+    """The k nearest of some rows, ascending, for one query; cheaper than a whole pass when they are few."""
     near = _Contenders(k, _rounding(query))
     for start in range(0, len(rows), _EXACT_ROWS):
         near.add(start, vectors[rows[start : start + _EXACT_ROWS]] @ query, None)
@@ -45,7 +45,7 @@ def nearest_among(vectors: Vectors, query: Vectors, rows: Rows, k: int) -> Neigh
 
 
 def nearest_of(vectors: Vectors, query: Vectors, rows: Rows, k: int) -> Neighbours:
-    """The k best of some rows, which ascend, by their products in float64: (k,) each."""
+    """The k best of some rows, ascending, by float64 products: (k,) each."""
     exact_query = query.astype(np.float64)
     parts = np.split(rows, range(_EXACT_ROWS, len(rows), _EXACT_ROWS))
     exact = [vectors[part].astype(np.float64) @ exact_query for part in parts]
@@ -55,12 +55,12 @@ def nearest_of(vectors: Vectors, query: Vectors, rows: Rows, k: int) -> Neighbou
 
 
 def stacked(answers: Sequence[Neighbours]) -> Neighbours:
-    """Answers of different length as one: places that cannot be filled hold row -1 and score -inf."""
+    """Answers of different lengths as one matrix, padded with row -1 and score -inf."""
     width = max((len(answer.rows) for answer in answers), default=0)
     scores = np.full((len(answers), width), -np.inf, np.float32)
     rows = np.full((len(answers), width), -1, np.int64)
-    for place, answer in enumerate(answers):
-        scores[place, : len(answer.rows)], rows[place, : len(answer.rows)] = answer
+    for number, answer in enumerate(answers):
+        scores[number, : len(answer.rows)], rows[number, : len(answer.rows)] = answer
     return Neighbours(scores, rows)
 
 
@@ -69,7 +69,7 @@ def _rounding(query: Vectors) -> float:
 
 
 class _Contenders:
-    """Rows, ascending, that may be among the k best of those seen: the k best in float32, and what is within rounding."""
+    """Rows, ascending, that may be among the k best so far: the k best in float32, and those within rounding."""
 
     def __init__(self, k: int, rounding: float) -> None:
         self.rows: Rows = np.empty(0, np.int64)
@@ -79,18 +79,18 @@ class _Contenders:
         self._rounding = rounding
 
     def add(self, start: int, scores: Vectors, mask: Mask | None) -> None:
-        """Look at the rows from start on, a part at a time: what the first parts hold spares most of the later ones."""
+        """Add the scores of the rows from start on, in parts: the first parts set a limit that most later rows miss."""
         for at in range(0, len(scores), _SIFTED_ROWS):
             part = slice(at, at + _SIFTED_ROWS)
             self._add_part(start + at, scores[part], None if mask is None else mask[part])
 
     def _add_part(self, start: int, scores: Vectors, mask: Mask | None) -> None:
         good = scores >= self._limit
-        places = np.flatnonzero(good if mask is None else good & mask)
-        if not len(places):
+        found = np.flatnonzero(good if mask is None else good & mask)
+        if not len(found):
             return
-        self.rows = np.concatenate([self.rows, start + places])
-        self._scores = np.concatenate([self._scores, scores[places]])
+        self.rows = np.concatenate([self.rows, start + found])
+        self._scores = np.concatenate([self._scores, scores[found]])
         if len(self.rows) > self._k:
             at = len(self.rows) - self._k
             self._limit = float(np.partition(self._scores, at)[at]) - self._rounding

@@ -1,4 +1,4 @@
-"""Tier building: gives an index that is being written the approximate file it needs, and measures it with texts."""
+"""Tier building: adds the approximate file to an index that is being written, and measures its recall with texts."""
 
 import itertools
 import logging
@@ -15,7 +15,7 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import IndexTierConfig
 from image_finder.components.errors import ConfigError, QualityError
 from image_finder.components.index import exact
-from image_finder.components.index.approximate import Approximate, is_installed, library_version, write_approximate
+from image_finder.components.index.approximate import Approximate, library_version, write_approximate
 from image_finder.components.index.arrow import number_array
 from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.index import (
@@ -31,7 +31,7 @@ from image_finder.components.storage import sha256_of_file
 logger = logging.getLogger(__name__)
 
 _K = 10
-# Float32 sums differ by the order in which they are taken, some 1e-7; a row that scores as the tenth best does is as good.
+# Float32 sums differ with their order by about 1e-7; a row that scores like the tenth best counts as found.
 _EQUAL_SCORE = 1e-6
 
 _WHO = (
@@ -55,23 +55,20 @@ class MeasuringTexts(NamedTuple):
 def add_tier(
     folder: Path, manifest: IndexManifest, config: IndexTierConfig, encode_texts: EncodeTexts
 ) -> IndexManifest:
-    """Bring the index in a folder, as write_index left it, to the tier of its size; what its manifest then says.
+    """Add the approximate file to the index in a folder, if its size requires one; returns the manifest.
 
-    encode_texts: unit vectors, (n, dim), of texts; asked only if there is something to measure. An index that is to be
-    exact is left as it is. Kind auto never fails for the tier's sake: what cannot be built here (no FAISS) or misses
-    config.min_recall_at_10 stays exact, with a warning. A kind that was named raises ConfigError and QualityError
-    instead. Raises StorageError. The caller makes the folder whole or absent.
+    encode_texts: unit vectors, (n, dim), of texts; called only to measure. With kind auto, an index stays exact, with a
+    warning, if FAISS is missing or the recall is below config.min_recall_at_10; with another kind that raises ConfigError
+    or QualityError. Raises StorageError. The caller makes the folder whole or absent.
     """
     tier = tier_for(manifest.count, manifest.embedding_dim, config)
     if tier.parameters is None:
         return manifest
     rows = f"index of {manifest.count:,} rows"
     try:
-        if not is_installed():
-            raise ConfigError("FAISS is not installed: pip install 'text-guided-image-finder[faiss]'")
         if tier.memory_mb > config.memory_budget_mb:
             logger.warning(
-                "%s: its %s file takes %.0f MB, memory_budget_mb is %d; a search may wait for the disk",
+                "%s: its %s file takes %.0f MB, memory_budget_mb is %d; searches may wait for the disk",
                 *(rows, tier.kind, tier.memory_mb, config.memory_budget_mb),
             )
         index = VectorIndex.open(folder, verify=False)
@@ -87,7 +84,7 @@ def add_tier(
 
 
 def texts_encoder(bundle: Bundle, *, threads: int = 0) -> EncodeTexts:
-    """Encodes texts with a bundle's text tower, which is opened at the first call; rows follow the texts."""
+    """A function that encodes texts with a bundle's text tower, opened at the first call; rows are in the order of texts."""
 
     def encode(texts: tuple[str, ...]) -> Vectors:
         return OnnxEncoder(bundle, device="cpu", threads=threads).encode_text(texts)
@@ -96,14 +93,14 @@ def texts_encoder(bundle: Bundle, *, threads: int = 0) -> EncodeTexts:
 
 
 def recall_at_10(found: Neighbours, best: Neighbours) -> float:
-    """Share of the 10 nearest that are found, mean over queries; one that scores as the tenth does counts."""
+    """Share of the 10 nearest that are found, mean over queries; a row that scores like the tenth counts."""
     return float(np.mean(found.scores >= best.scores[:, -1:] - _EQUAL_SCORE))
 
 
 def _built(
     index: VectorIndex, parameters: Hnsw | IvfPq, config: IndexTierConfig, encode_texts: EncodeTexts
 ) -> IndexManifest:
-    """Write the file, and choose the least effort with which it finds enough. Raises QualityError."""
+    """Write the file, and choose the least effort that reaches the required recall. Raises QualityError."""
     manifest, path = index.manifest, index.path / APPROXIMATE
     logger.info("building %s of %s rows", parameters, f"{manifest.count:,}")
     write_approximate(path, index.vectors, parameters, seed=config.seed, threads=config.build_threads)
@@ -126,12 +123,12 @@ def _built(
 def _tuned(
     index: VectorIndex, parameters: Hnsw | IvfPq, config: IndexTierConfig, queries: Vectors
 ) -> tuple[Hnsw | IvfPq, float]:
-    """The least effort that reaches the recall, or the one that comes nearest, and its recall.
+    """The least effort that reaches the required recall, else the best one, and its recall.
 
-    None that costs as much as a pass over all rows: it finds everything, for it is that pass, and the file were no use.
+    Efforts that cost as much as a pass over all rows are not tried: the search would be that pass.
     """
     manifest, reach = index.manifest, reach_for(_K)
-    assert reach is not None, "so few candidates are always named"
+    assert reach is not None, "there is a reach for 10 hits"
     best = exact.stacked(exact.nearest(index.vectors, queries, _K, [None] * len(queries)))
     opened = Approximate.open(index.path / APPROXIMATE, parameters, count=manifest.count, dim=manifest.embedding_dim)
     tried: list[tuple[Hnsw | IvfPq, float]] = []

@@ -1,4 +1,4 @@
-"""Filters: which items of an index a query looks at, and what the filters can choose among; decodes nothing."""
+"""Filters: select the items of an index for a query, and list what can be selected; decodes nothing."""
 
 import os
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from image_finder.components.records.search import Facet, Facets
 from image_finder.components.search.query import Filters
 
 _NAMED_LABELS = 5
-_SHOWN_CHARACTERS = 100  # of a label that is not there
+_SHOWN_CHARACTERS = 100  # of an unknown label
 
 
 def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
-    """Which items pass, (count,) bool; None if no filter is set. For the time of an item see image_finder.components.moments.
+    """Which items pass, (count,) bool; None if no filter is set. For the time of an item see components/moments.py.
 
-    Raises QueryError for a folder that is not there: a misspelt one must not look like one without fitting images.
+    Raises QueryError for an unknown folder: a misspelt name must not look like a folder without matching images.
     """
     conditions = [
         *([_any([_inside(items, folder) for folder in filters.folders])] if filters.folders else []),
@@ -43,7 +43,7 @@ def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
 
 
 def facets(items: pa.Table) -> Facets:
-    """What the items have in folders, cameras, days and places."""
+    """Folders, cameras, days and coordinates of the items."""
     times = _first_and_last(items)
     return Facets(
         folders=_counted(items["folder"]),
@@ -56,29 +56,29 @@ def facets(items: pa.Table) -> Facets:
 
 
 def folder_label(items: pa.Table, roots: Sequence[str], name: str) -> str:
-    """The label of a folder that is named by it, or by an absolute or relative path. roots: of the index's manifest.
+    """Label of a folder, given its label or its absolute or relative path. roots: of the index's manifest.
 
     Raises QueryError if the folder holds no image of the index.
     """
     if not Path(name).is_absolute() and _has_any(_below(items["folder"], name)):
         return name
     if name.strip() and "\0" not in name:
-        path = os.path.abspath(os.path.expanduser(name))  # noqa: PTH100, PTH111 - Path raises for a home that is unknown
-        for place in dict.fromkeys((path, os.path.realpath(path))):
+        path = os.path.abspath(os.path.expanduser(name))  # noqa: PTH100, PTH111 - Path raises for an unknown user
+        for absolute in dict.fromkeys((path, os.path.realpath(path))):
             for position, root in enumerate(roots):
-                inner = Path(place).relative_to(root) if Path(place).is_relative_to(root) else None
+                inner = Path(absolute).relative_to(root) if Path(absolute).is_relative_to(root) else None
                 if inner is not None and (label := _label_below(items, position, inner)):
                     return label
     raise _unknown_folder(items, name)
 
 
 def root_label(items: pa.Table, position: int) -> str:
-    """The label of an indexed folder, by its position among the roots; "" if it holds no image."""
+    """Label of the root at a position; "" if it holds no image."""
     return _label_below(items, position, Path())
 
 
 def _label_below(items: pa.Table, position: int, inner: Path) -> str:
-    """The label of the folder at a relative path below a root, read off any image in it; "" if there is none."""
+    """Label of the folder at a relative path below a root, taken from an image in it; "" if it holds none."""
     start = os.fsencode(inner) + b"/" if inner.parts else b""
     of_root = bools(pc.equal(items["root"], number_scalar(position, pa.int16())))
     rows = np.flatnonzero(of_root & bools(pc.starts_with(items["path"], start)))
@@ -121,14 +121,14 @@ def _on_days(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:
 
 
 def _not_before(items: pa.Table, day: date) -> pa.ChunkedArray:
-    """Whether an item is of that day of this machine's time zone or later."""
+    """Whether an item is of that day, in this machine's time zone, or later."""
     taken, modified = items["taken_at"], items["modified_at"]
     by_camera = pc.greater_equal(taken, moment_scalar(datetime.combine(day, time.min)))
     return pc.coalesce(by_camera, pc.greater_equal(modified, moment_scalar(start_of_day(day))))
 
 
 def _first_and_last(items: pa.Table) -> list[datetime]:
-    """The first and the last local time of the images: those by EXIF, then those by file; fewer if there are none."""
+    """First and last local time of the images with EXIF time, and of those with only a file time."""
     by_camera = pc.min_max(items["taken_at"]).as_py()
     by_file = pc.min_max(items["modified_at"].filter(items["taken_at"].is_null())).as_py()
     times = [time for time in by_camera.values() if time]
@@ -160,7 +160,7 @@ def _holds(names: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 
 
 def _encodable(text: str) -> str:
-    """Halves of characters, which a terminal of another encoding gives, match nothing."""
+    """The text without lone surrogates, which a terminal with another encoding passes; they match nothing."""
     return text.encode("utf-8", "replace").decode()
 
 

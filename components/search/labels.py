@@ -1,4 +1,4 @@
-"""Labels: which of some words fit an image best, without training for them; knows nothing of files or indexes."""
+"""Labels: zero-shot classification of images; knows nothing of files or indexes."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _LISTED_CHARACTERS = 60
 
 
 class LabelScore(Record):
-    """How well a label fits an image. probability: its share among the labels given, 0 to 1; score: cosine, -1 to 1."""
+    """How well a label fits an image. probability: share among the given labels, 0 to 1; score: cosine, -1 to 1."""
 
     label: str
     probability: float
@@ -26,29 +26,29 @@ class LabelScore(Record):
 
 
 class Labels:
-    """Labels as vectors: encoded once, compared with any number of images."""
+    """Labels, encoded once and compared with any number of images."""
 
     def __init__(self, encoder: OnnxEncoder, labels: Sequence[str], *, templates: tuple[str, ...] = TEMPLATES) -> None:
-        """templates: sentences with {} for the label; a label's vector is the mean of its sentences, of length 1.
+        """templates: sentences with {} for the label; a label's vector is the mean of its sentences, with length 1.
 
-        Raises QueryError for fewer than 2 or more than 1,000 labels and for one that is empty, long or given twice.
+        Raises QueryError for fewer than 2 or more than 1,000 labels, and for empty, long and repeated ones.
         """
         self.names = checked_labels(labels)
         self.vectors = _label_vectors(encoder, self.names, templates)
         self._logit_scale = encoder.bundle.scores().logit_scale
 
     def score(self, images: Vectors) -> list[list[LabelScore]]:
-        """For each image all labels, the most probable first; equal ones in the order given.
+        """All labels for each image, most probable first, equal ones in the given order.
 
-        images: (n, embedding_dim) unit vectors. An image's probabilities, the softmax of its cosines times the
-        bundle's logit scale, sum to 1: they compare the labels and do not say that any of them fits.
+        images: (n, embedding_dim) unit vectors. An image's probabilities are the softmax of its cosines times the
+        bundle's logit scale. They sum to 1, so they compare the labels; none of them may fit.
         """
         cosines = images.astype(np.float64) @ self.vectors.T.astype(np.float64)
         shares = _softmax(self._logit_scale * cosines)
         return [
             [
-                LabelScore(label=self.names[place], probability=float(row[place]), score=round(float(own[place]), 6))
-                for place in np.argsort(-row, kind="stable")
+                LabelScore(label=self.names[each], probability=float(row[each]), score=round(float(own[each]), 6))
+                for each in np.argsort(-row, kind="stable")
             ]
             for row, own in zip(shares, cosines, strict=True)
         ]
@@ -57,29 +57,26 @@ class Labels:
 def classify(
     encoder: OnnxEncoder, pixels: Pixels, labels: Sequence[str], *, templates: tuple[str, ...] = TEMPLATES
 ) -> list[list[LabelScore]]:
-    """For each image all labels, the most probable first, see `Labels`. pixels: (n, px, px, 3) uint8, preprocessed.
-
-    Raises QueryError.
-    """
+    """`Labels.score` of preprocessed images, (n, px, px, 3) uint8. Raises QueryError."""
     return Labels(encoder, labels, templates=templates).score(encoder.encode_image(pixels))
 
 
 def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels with single spaces, in their order. Raises QueryError, see `Labels`."""
+    """The labels with single spaces, in the given order. Raises QueryError, see `Labels`."""
     if len(labels) > MAX_LABELS:
-        raise QueryError(f"{len(labels):,} labels are given, at most {MAX_LABELS:,} are compared; give fewer")
-    places: dict[str, int] = {}
+        raise QueryError(f"{len(labels):,} labels are given, the limit is {MAX_LABELS:,}; give fewer")
+    first_numbers: dict[str, int] = {}
     names = []
-    for place, label in enumerate(labels, start=1):
+    for number, label in enumerate(labels, start=1):
         name = " ".join(label.encode("utf-8", "replace").decode().split())
         if not name:
-            raise QueryError(f"label {place} of {len(labels)} is empty; leave it out")
+            raise QueryError(f"label {number} of {len(labels)} is empty; remove it")
         if len(name) > MAX_LABEL_CHARACTERS:
             raise QueryError(
-                f"label {place} has {len(name)} characters, at most {MAX_LABEL_CHARACTERS} are read; shorten it"
+                f"label {number} has {len(name)} characters, the limit is {MAX_LABEL_CHARACTERS}; shorten it"
             )
-        if (first := places.setdefault(name.casefold(), place)) != place:
-            raise QueryError(f"labels {first} and {place} are both '{name[:_LISTED_CHARACTERS]}'; leave one out")
+        if (first := first_numbers.setdefault(name.casefold(), number)) != number:
+            raise QueryError(f"labels {first} and {number} are both '{name[:_LISTED_CHARACTERS]}'; remove one")
         names.append(name)
     if len(names) < 2:
         raise QueryError(

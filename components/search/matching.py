@@ -1,10 +1,10 @@
-"""Matching: which leading hits of a text are good matches; arithmetic on scores, knows nothing of indexes or models.
+"""Matching: decides which leading hits of a text are good matches; arithmetic on scores.
 
-A cosine says little alone: "the eiffel tower" finds other towers with higher cosines than "dog" finds most dogs. So a hit
-is judged by how far its cosine is above those of unrelated images for the same text (z), by its rank among so many images,
-and by how often the words of the text occurred in training. The cosines of unrelated images are estimated from the lower
-half of those of a sample of the library, which images that show the thing hardly change (an empirical null: B. Efron 2004,
-"Large-Scale Simultaneous Hypothesis Testing", JASA 99).
+Cosines of different texts are not comparable: "the eiffel tower" finds other towers with higher cosines than "dog" finds
+most dogs. So a hit is judged by how far its cosine is above those of unrelated images for the same text (z), by its rank
+among the images, and by how often the words of the text occurred in training. The cosines of unrelated images are estimated
+from the lower half of those of a sample of the library, which matching images hardly change (an empirical null: B. Efron
+2004, "Large-Scale Simultaneous Hypothesis Testing", JASA 99).
 """
 
 import math
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from image_finder.components.captions.vocabulary import Vocabulary, content_words
 from image_finder.components.records.calibration import MATCH_FEATURES, MatchModel, MatchModels
 
-MIN_IMAGES = 50  # in fewer, the cosines of unrelated images cannot be told from those of related ones
+MIN_IMAGES = 50  # with fewer, unrelated and matching images cannot be distinguished by their cosines
 SAMPLE_IMAGES = 2048
-# Texts for absent things mostly have a rarer word ("decker", "squirrel"), and a claim rests on what captions taught.
+# Texts of things that a library lacks mostly have a rarer word ("decker", "squirrel"), and rare words are learned badly.
 MIN_CAPTIONS_OF_WORD = 30
 SHORT_WORDS = 2  # content words
 _MIN_SPREAD = 1e-6
@@ -37,7 +37,7 @@ class Background(NamedTuple):
 
 
 class QueryWords(NamedTuple):
-    """The content words of a text: captions with the rarest one; mean over words of log(1 + captions); their number."""
+    """Content words of a text: captions with the rarest one; mean over words of log(1 + captions); their number."""
 
     rarest: int
     mean: float
@@ -45,19 +45,19 @@ class QueryWords(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether training met each word often enough for a claim."""
+        """Whether each word occurred in training often enough to call a hit good."""
         return self.rarest >= MIN_CAPTIONS_OF_WORD
 
 
 def background(cosines: Floats) -> Background:
-    """The background of a text from its cosines with a sample of a library: (n,), n >= MIN_IMAGES."""
+    """Background of a text, from its cosines with a sample of a library: (n,), n >= MIN_IMAGES."""
     low, median = np.quantile(cosines, [0.05, 0.5])
     spread = max(float(median - low) / _NORMAL_5_PERCENT, _MIN_SPREAD)
     return Background(float(median), spread, float(np.mean(cosines > median + 3 * spread)))
 
 
 def query_words(text: str, vocabulary: Vocabulary) -> QueryWords | None:
-    """What training knew of a text's words; None if it met none of them. vocabulary: with counts."""
+    """How often a text's words occurred in training; None if none did. vocabulary: with counts."""
     words = content_words(text)
     counts = [vocabulary.captions_with(word) for word in words]
     if not any(counts):
@@ -68,8 +68,8 @@ def query_words(text: str, vocabulary: Vocabulary) -> QueryWords | None:
 def match_features(cosines: Floats, ranks: Floats, n_images: int, unrelated: Background, words: QueryWords) -> Floats:
     """Features of hits in the order of records.MATCH_FEATURES: (n, 8).
 
-    cosines: (n,) of the text with the hits; ranks: (n,) from 1 among n_images, near-duplicates counted. The share of
-    images that score as high says how common the thing is in this library; above 2 % it says nothing more.
+    cosines: (n,) of the text with the hits; ranks: (n,) from 1 among n_images, near-duplicates included. ranks / n_images
+    shows how common the thing is in this library; it is clipped at 2 %, above which it has no effect.
     """
     columns = np.empty((len(cosines), len(MATCH_FEATURES)))
     columns[:, 0] = cosines
@@ -82,14 +82,14 @@ def match_features(cosines: Floats, ranks: Floats, n_images: int, unrelated: Bac
 
 
 def probabilities(model: MatchModel, features: Floats) -> Floats:
-    """Probability of each hit, (n,), that it shows what the text says."""
+    """Probability of each hit, (n,), that it matches the text."""
     logits = features @ np.array(model.coefficients) + model.intercept
     chances: Floats = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
     return chances
 
 
 def model_for(models: MatchModels, words: QueryWords) -> MatchModel | None:
-    """The model for a text of so many words; None if it could not be fitted."""
+    """The model for a text with this number of words; None if it could not be fitted."""
     return models.short if words.words <= SHORT_WORDS else models.long
 
 

@@ -376,8 +376,11 @@ def test_without_faiss_auto_stays_exact_and_a_named_kind_is_refused(tmp_path, mo
     monkeypatch.setitem(sys.modules, "faiss", None)
     folder = write(tmp_path / "auto", VECTORS, IndexTierConfig(exact_rows=1_000))
     assert VectorIndex.open(folder).manifest.kind == "exact"
-    assert "index of 5,000 rows stays exact: FAISS is not installed: pip install" in caplog.text
-    with pytest.raises(ConfigError, match="FAISS is not installed"):
+    assert (
+        "index of 5,000 rows stays exact: an approximate index needs FAISS, which is not installed: pip install"
+        in caplog.text
+    )
+    with pytest.raises(ConfigError, match="needs FAISS, which is not installed"):
         write(tmp_path / "named", VECTORS, IndexTierConfig(kind="ivfpq"))
 
 
@@ -395,11 +398,11 @@ def test_too_low_a_recall_leaves_auto_exact_and_refuses_a_named_kind(tmp_path, c
         write(tmp_path / "named", vectors, config.model_copy(update={"kind": "ivfpq"}), queries=queries)
 
 
-def test_a_file_beyond_the_budget_is_said(tmp_path, caplog):
+def test_a_file_beyond_the_budget_is_a_warning(tmp_path, caplog):
     vectors = unit(np.random.default_rng(0).standard_normal((4_096, 256)))
     config = IndexTierConfig(kind="hnsw", memory_budget_mb=1, links=4, ef_construction=8, min_recall_at_10=0)
     write(tmp_path / "index", vectors, config, queries=vectors)
-    assert "its hnsw file takes 1 MB, memory_budget_mb is 1; a search may wait for the disk" in caplog.text
+    assert "its hnsw file takes 1 MB, memory_budget_mb is 1; searches may wait for the disk" in caplog.text
 
 
 def test_a_full_disk_is_one_line(folders, tmp_path):

@@ -76,11 +76,11 @@ def test_no_images_have_no_answers(encoder):
     [
         ([], "no label is given, at least 2 are needed"),
         (["dog"], "1 label is given, at least 2 are needed: .* add others"),
-        (["dog", " \t"], "label 2 of 2 is empty; leave it out"),
-        (["dog", "cat", " DOG "], "labels 1 and 3 are both 'DOG'; leave one out"),
+        (["dog", " \t"], "label 2 of 2 is empty; remove it"),
+        (["dog", "cat", " DOG "], "labels 1 and 3 are both 'DOG'; remove one"),
         (["a  b", "a\nb"], "labels 1 and 2 are both 'a b'"),
-        (["dog", "c" * 201], "label 2 has 201 characters, at most 200 are read"),
-        ([str(number) for number in range(MAX_LABELS + 1)], "1,001 labels are given, at most 1,000 are compared"),
+        (["dog", "c" * 201], "label 2 has 201 characters, the limit is 200"),
+        ([str(number) for number in range(MAX_LABELS + 1)], "1,001 labels are given, the limit is 1,000"),
     ],
 )
 def test_labels_that_cannot_be_compared_are_refused_in_one_line(labels, message):
