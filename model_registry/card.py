@@ -96,7 +96,7 @@ def _model(facts: CardFacts) -> str:
   trained layers: {text.trained_layers}.
 - Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubs(facts.model)}
 - Training: {training.epochs} epochs, {training.batch_images} images a batch with {training.captions_per_image} captions each,
-  {training.views} views of each image, seed {training.seed}, contrastive loss in both directions.
+  {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions.
 - Code version `{facts.code_version}`.
 
 {" ".join(notes)}
@@ -104,20 +104,20 @@ def _model(facts: CardFacts) -> str:
 
 
 def _heads(model: ModelConfig) -> str:
-    if model.heads == 1:
+    if model.ensemble_heads == 1:
         return ""
     tails = ", each with its own copy of the trained stages" if model.image.own_tails else ""
     return f"""
-  An ensemble of {model.heads} heads of {model.head_dim} dimensions{tails}; a score is the mean of theirs."""
+  An ensemble of {model.ensemble_heads} heads of {model.head_dim} dimensions{tails}; a score is the mean of theirs."""
 
 
 def _hubs(model: ModelConfig) -> str:
-    hubs = model.hubs
-    if not hubs.centres:
+    hubness = model.hubness
+    if not hubness.centres:
         return ""
     return f"""
-  Two of them carry a hub correction: {hubs.strength:g} of how near an image is to training captions in general
-  ({hubs.centres:,} centres) is taken off its scores with texts."""
+  Two of them carry a hub correction: {hubness.strength:g} of how near an image is to training captions in general
+  ({hubness.centres:,} centres) is taken off its scores with texts."""
 
 
 def _data(manifest: DatasetManifest, validation: ValidationReport | None) -> str:

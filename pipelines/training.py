@@ -67,7 +67,7 @@ def finder_training(
         manifest,
         model,
         embedding,
-        views=training.views,
+        augmented_views=training.augmented_views,
         after=["require_no_drift"],
     )
     checkpoint = train_dual_encoder(train, val, images, manifest, features, model, training, embedding)

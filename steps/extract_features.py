@@ -22,11 +22,11 @@ def extract_features(
     manifest: DatasetManifest,
     model: ModelConfig,
     embedding: EmbeddingConfig,
-    views: int,
+    augmented_views: int,
 ) -> Annotated[FeatureSummary, "features"]:
     """Compute what never learns once; the arrays stay in the content cache, the artefact names them.
 
-    views: of each image to train on.
+    augmented_views: number of views of each training image.
     """
     tables = [with_images(t, images, manifest) for t in (train_captions, val_captions, test_captions) if len(t)]
-    return trainer.extract_features(model, 0, tables, feature_settings(embedding), views=views)
+    return trainer.extract_features(model, 0, tables, feature_settings(embedding), augmented_views=augmented_views)

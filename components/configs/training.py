@@ -1,6 +1,6 @@
 """Configuration of the optimisation."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,16 +10,18 @@ from image_finder.components.configs.base import Config
 class TrainingConfig(Config):
     """Optimisation of the dual encoder."""
 
+    former_names: ClassVar = {"views": "augmented_views"}
+
     epochs: int = Field(6, ge=1)
     batch_images: int = Field(512, ge=2, description="images in a batch")
     captions_per_image: int = Field(
         2, ge=1, description="captions of each image in a batch; the others take their turn in later epochs"
     )
-    views: int = Field(
+    augmented_views: int = Field(
         1,
         ge=1,
         le=64,
-        description="views of each image that take turns over the epochs: itself, then random crops; each is cached",
+        description="views of each image, used in turn over the epochs: the image itself, then random crops; all are cached",
     )
     head_rate: float = Field(1e-3, gt=0, description="peak learning rate of pooling and projections")
     trunk_rate: float = Field(1e-4, gt=0, description="peak learning rate of trunk stages that learn")

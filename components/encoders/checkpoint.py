@@ -29,6 +29,7 @@ from image_finder.components.text import one_line
 
 FORMAT_VERSION = 2
 MANIFEST = "checkpoint.json"
+_FORMER_TENSORS = {"image_tower.hubs.": "image_tower.hubness."}  # prefixes of names in older files
 _FILES = ("model.safetensors", "config.json", "text_trunk.json", "tokenizer.json", "preprocess.json")
 
 
@@ -112,7 +113,7 @@ class Checkpoint:
             text = text_trunk_from_json((self.path / "text_trunk.json").read_text(encoding="utf-8"))
             model = build(config, preprocess, image.trunk, text)
         try:
-            model.load_state_dict(load_file(self.path / "model.safetensors"), strict=True)
+            model.load_state_dict(load_tensors(self.path / "model.safetensors"), strict=True)
         except (SafetensorError, RuntimeError) as error:
             reason = one_line(error)
             raise BundleError(f"checkpoint {self.path} does not fit its config: {reason}; train again") from error
@@ -131,6 +132,14 @@ def save_checkpoint(path: Path, assembled: Assembled, config: ModelConfig, manif
         manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     return Checkpoint(path, manifest)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file by their current names. Raises SafetensorError, OSError."""
+    tensors = load_file(path)
+    for former, current in _FORMER_TENSORS.items():
+        tensors = {name.replace(former, current, 1): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def model_tensors(model: DualEncoder) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class DualEncoder(nn.Module):
         self.image_tower = image_tower
         self.text_tower = text_tower
         self.logit_scale = LogitScale()
-        self.product_scale = SCALE if image_tower.hubs is not None else 1.0
+        self.product_scale = SCALE if image_tower.hubness is not None else 1.0
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of (N, H, W, 3) uint8 pixels."""

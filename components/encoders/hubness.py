@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from image_finder.components.configs import HubConfig
+from image_finder.components.configs import HubnessConfig
 
-EXTRA_DIMS = HubConfig.EXTRA_DIMS
+EXTRA_DIMS = HubnessConfig.EXTRA_DIMS
 _IMAGE_SHARE = math.sqrt(0.95)  # g: leaves |s| up to 0.22, 3.6 of its deviations on photographs
 _TEXT_SHARE = math.sqrt(0.7)  # a
 _TEXT_OFFSET = math.sqrt(0.3)  # b
@@ -31,10 +31,10 @@ SCALE = _IMAGE_SHARE * _TEXT_SHARE  # of the products of corrected vectors to th
 _ROUNDS = 20
 
 
-class HubCorrection(nn.Module):
+class HubnessCorrection(nn.Module):
     """Unit vectors of images (N, dim) to corrected ones (N, dim + 2); corrects nothing before `fit`."""
 
-    def __init__(self, dim: int, config: HubConfig) -> None:
+    def __init__(self, dim: int, config: HubnessConfig) -> None:
         """dim: of the plain vectors."""
         super().__init__()
         self.config = config
@@ -45,14 +45,14 @@ class HubCorrection(nn.Module):
         self.register_buffer("log_weights", torch.full((config.centres,), -math.log(config.centres)))
         self.register_buffer("mean", torch.zeros(()))
 
-    def hubness(self, vectors: Tensor) -> Tensor:
+    def bank_similarity(self, vectors: Tensor) -> Tensor:
         """Nearness h to the bank of plain image vectors (N, dim): (N, 1), in cosines."""
         logits = self.config.sharpness * vectors @ self.centres.t() + self.log_weights
         return logits.logsumexp(dim=1, keepdim=True) / self.config.sharpness
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Corrected image vectors (N, dim + 2) of plain ones (N, dim), both of unit length."""
-        off = self.config.strength * (self.hubness(vectors) - self.mean)
+        off = self.config.strength * (self.bank_similarity(vectors) - self.mean)
         s = (-off * SCALE / _TEXT_OFFSET).clamp(-_MOST, _MOST)
         rest = (1 - _IMAGE_SHARE**2 - s * s).sqrt()
         return torch.cat([_IMAGE_SHARE * vectors, s, rest], dim=1)
@@ -72,7 +72,7 @@ class HubCorrection(nn.Module):
         self.centres[:k] = centres
         self.log_weights.fill_(-torch.inf)  # of centres that stand for nothing
         self.log_weights[:k] = (counts / len(texts)).log() + self.config.sharpness**2 * variance / 2
-        self.mean.copy_(self.hubness(images).mean())
+        self.mean.copy_(self.bank_similarity(images).mean())
 
 
 def lifted_texts(vectors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders.attention_pool import AttentionPool
-from image_finder.components.encoders.hubness import HubCorrection
+from image_finder.components.encoders.hubness import HubnessCorrection
 from image_finder.components.encoders.projection import Projection, side_by_side
 
 _CENTRE = 0.7  # of the side; chosen among 0.6 to 0.9 on Flickr8k's val, where 0.7 to 0.85 gain alike
@@ -63,7 +63,7 @@ class ImageHead(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Stem, tails, heads side by side, correction of hubs."""
+    """Stem, tails, heads side by side, hubness correction."""
 
     def __init__(
         self, trunk: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], config: ModelConfig
@@ -78,16 +78,16 @@ class ImageTower(nn.Module):
         first: list[nn.Module] = [trunk.conv_stem, trunk.bn1]
         stem = [*first, *blocks[:cut], *([] if learned else head)]
         self.learns_whole_trunk = image.trained_stages == "all"
-        self.looks = image.looks
+        self.tta = image.tta
         self.stem = ImageStem(nn.Sequential(*([] if self.learns_whole_trunk else stem)), mean, std)
         tail = nn.Sequential(
             *(stem if self.learns_whole_trunk else []), *(blocks[cut:] if learned else []), *(head if learned else [])
         )
-        self.tails = nn.ModuleList(deepcopy(tail) for _ in range(config.heads if image.own_tails else 1))
+        self.tails = nn.ModuleList(deepcopy(tail) for _ in range(config.ensemble_heads if image.own_tails else 1))
         channels = int(trunk.num_features)
         positions = _grid_positions(trunk, image.input_px)
-        self.heads = nn.ModuleList(ImageHead(channels, positions, config) for _ in range(config.heads))
-        self.hubs = HubCorrection(config.plain_dim, config.hubs) if config.hubs.centres else None
+        self.heads = nn.ModuleList(ImageHead(channels, positions, config) for _ in range(config.ensemble_heads))
+        self.hubness = HubnessCorrection(config.plain_dim, config.hubness) if config.hubness.centres else None
         self.stem.requires_grad_(False)
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class ImageTower(nn.Module):
         found = [each for tail in range(len(self.tails)) for each in self.branch(features, tail)]
         vectors = side_by_side([vector for vector, _ in found])
         attention = torch.stack([weights for _, weights in found]).mean(dim=0)
-        return vectors if self.hubs is None else self.hubs(vectors), attention
+        return vectors if self.hubness is None else self.hubness(vectors), attention
 
     def branch(self, features: Tensor, tail: int) -> list[tuple[Tensor, Tensor]]:
         """Of each head on a tail, unit vectors (N, head_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
@@ -118,13 +118,13 @@ class ImageTower(nn.Module):
 
         The vectors are the means over all looks; the attention is that of the whole image.
         """
-        if self.looks == ("whole",):
+        if self.tta == ("whole",):
             return self.embed_features(self.features(pixels))
-        seen = torch.cat([looked_at(pixels, look) for look in self.looks])
+        seen = torch.cat([variant_of(pixels, variant) for variant in self.tta])
         vectors, attention = self.embed_features(self.features(seen))
-        by_look = (len(self.looks), -1)
-        mean = vectors.unflatten(0, by_look).mean(dim=0)
-        return functional.normalize(mean, dim=1), attention.unflatten(0, by_look)[0]
+        by_variant = (len(self.tta), -1)
+        mean = vectors.unflatten(0, by_variant).mean(dim=0)
+        return functional.normalize(mean, dim=1), attention.unflatten(0, by_variant)[0]
 
     def train(self, mode: bool = True) -> "ImageTower":
         """Batch norms of the trunk keep their pre-trained statistics unless the whole trunk learns: small batches of
@@ -137,11 +137,11 @@ class ImageTower(nn.Module):
         return self
 
 
-def looked_at(pixels: Tensor, look: str) -> Tensor:
-    """What a look of the configuration's sees of uint8 pixels (N, H, W, 3): the same shape and range, float32."""
-    if look == "mirrored":
+def variant_of(pixels: Tensor, variant: str) -> Tensor:
+    """A test-time variant of uint8 pixels (N, H, W, 3): same shape and range, float32."""
+    if variant == "mirrored":
         return pixels.flip(2).float()
-    if look == "centre":
+    if variant == "centre":
         height, width = pixels.shape[1:3]
         top, left = (round(side * (1 - _CENTRE) / 2) for side in (height, width))
         middle = pixels[:, top : height - top, left : width - left].permute(0, 3, 1, 2).float()

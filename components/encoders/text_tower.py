@@ -92,8 +92,8 @@ class TextTower(nn.Module):
         super().__init__()
         channels = int(trunk.config.hidden_size)
         self.stem = TextStem(trunk)
-        self.heads = nn.ModuleList(TextHead(channels, config) for _ in range(config.heads))
-        self.lifts = config.hubs.centres > 0
+        self.heads = nn.ModuleList(TextHead(channels, config) for _ in range(config.ensemble_heads))
+        self.lifts = config.hubness.centres > 0
         self.trained_layers = config.text.trained_layers
         self._freeze(trunk)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from image_finder.components.bundle.bundle import Bundle
@@ -26,6 +26,7 @@ from image_finder.components.encoders.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
     CheckpointManifest,
+    load_tensors,
     model_tensors,
     save_checkpoint,
 )
@@ -135,7 +136,7 @@ def export_starter(source: Path, path: Path) -> Bundle:
     manifest = _read(source)
     assembled = _packaged(ModelConfig.parse(manifest.config))
     try:
-        own = restored(load_file(source / WEIGHTS), model_tensors(assembled.model))
+        own = restored(load_tensors(source / WEIGHTS), model_tensors(assembled.model))
         found = assembled.model.load_state_dict(own, strict=False)
     except (SafetensorError, RuntimeError, OSError, KeyError) as error:
         reason = one_line(error)

@@ -9,7 +9,7 @@ from image_finder.components.records.base import Record
 class DatasetManifest(Record):
     """Identity of a data set's content: the data version."""
 
-    former_names: ClassVar = {"unreadable_pictures": "unreadable_images"}
+    former_names: ClassVar = {"pictures_sha256": "images_sha256", "unreadable_pictures": "unreadable_images"}
 
     name: str
     layout: str

@@ -1,10 +1,14 @@
 """Records of a training run."""
 
+from typing import ClassVar
+
 from image_finder.components.records.base import Record
 
 
 class EpochRecord(Record):
     """What one epoch of training measured."""
+
+    former_names: ClassVar = {"pictures_per_s": "images_per_s"}
 
     epoch: int  # counted from 1
     loss: float

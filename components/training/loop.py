@@ -218,7 +218,7 @@ class _Run:
                 captions_per_image=config.captions_per_image,
                 seed=config.seed + tail * 1_000_003,
                 epoch=index,
-                views=config.views,
+                views=config.augmented_views,
             )
             for tail in range(len(self.model.image_tower.tails))
         ]

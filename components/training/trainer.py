@@ -75,14 +75,14 @@ def paired_set(
     data: CaptionedImages,
     settings: FeatureSettings,
     *,
-    views: int = 1,
+    augmented_views: int = 1,
 ) -> PairedSet:
     """Training inputs of a table; features of frozen trunks are computed where they are missing.
 
-    views: so many views of each image may be asked for. Raises DataError.
+    augmented_views: number of views of each image. Raises DataError.
     """
     return PairedSet(
-        _image_source(assembled, config, data, settings, views=views),
+        _image_source(assembled, config, data, settings, augmented_views=augmented_views),
         _text_source(assembled, config, data, settings),
         data.image_of_caption(),
     )
@@ -94,12 +94,12 @@ def extract_features(
     tables: list[CaptionedImages],
     settings: FeatureSettings,
     *,
-    views: int = 1,
+    augmented_views: int = 1,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables. views: of the first table's images."""
+    """Fill the caches of frozen trunks for all tables. augmented_views: number of views of each image in the first table."""
     assembled = untrained(config, seed)
     for number, data in enumerate(tables):
-        paired_set(assembled, config, data, settings, views=1 if number else views)
+        paired_set(assembled, config, data, settings, augmented_views=1 if number else augmented_views)
     return FeatureSummary(
         image_cache=""
         if config.image.trained_stages == "all"
@@ -133,7 +133,7 @@ def train_checkpoint(
     identity = _identity(train_data, val_data, configs)
     work = settings.cache_dir / "training" / identity[:16]
     with ranks.lead_first():
-        train_set = paired_set(assembled, model_config, train_data, settings, views=training.views)
+        train_set = paired_set(assembled, model_config, train_data, settings, augmented_views=training.augmented_views)
         val_set = paired_set(assembled, model_config, val_data, settings)
     trained = train(
         assembled.model,
@@ -158,7 +158,7 @@ def train_checkpoint(
     if not ranks.leads:
         ranks.tell()  # it is written
         return Checkpoint.open(path)
-    _fit_hubs(trained.model, train_set, pick_device(training.device))
+    _fit_hubness(trained.model, train_set, pick_device(training.device))
     _forget_finished(work)
     checkpoint = save_checkpoint(path, assembled._replace(model=trained.model), model_config, manifest)
     ranks.tell()
@@ -171,27 +171,27 @@ def checkpoint_vectors(
     """A checkpoint's unit vectors of a table: images in the order of image_ids, captions in theirs."""
     assembled = checkpoint.load()
     target = pick_device(device)
-    looks = len(assembled.model.image_tower.looks)
+    variants = len(assembled.model.image_tower.tta)
     images = (
-        _image_source(assembled, checkpoint.config, data, settings, views=1)
-        if looks == 1
+        _image_source(assembled, checkpoint.config, data, settings, augmented_views=1)
+        if variants == 1
         else _decoded_images(assembled, data)  # cached features are of the whole image alone
     )
     data_set = PairedSet(images, _text_source(assembled, checkpoint.config, data, settings), data.image_of_caption())
-    return embed_all(assembled.model.to(target), data_set, device=target, batch=_EMBEDDED // looks)
+    return embed_all(assembled.model.to(target), data_set, device=target, batch=_EMBEDDED // variants)
 
 
-def _fit_hubs(model: DualEncoder, train_set: PairedSet, device: torch.device) -> None:
+def _fit_hubness(model: DualEncoder, train_set: PairedSet, device: torch.device) -> None:
     """Let the model's hub correction, if it has one, learn from captions and images of the training part."""
-    hubs = model.image_tower.hubs
-    if hubs is None:
+    hubness = model.image_tower.hubness
+    if hubness is None:
         return
     captions = _thinned(np.arange(len(train_set.texts)), _BANKED_CAPTIONS)
     images = _thinned(np.arange(len(train_set.images)), _MEAN_IMAGES)
     vectors = embed_rows(model.to(device), train_set, images, captions, device=device)
     model.cpu()
     image_vectors, text_vectors = (plain_vectors(torch.from_numpy(each)) for each in vectors)
-    hubs.fit(text_vectors, image_vectors)
+    hubness.fit(text_vectors, image_vectors)
 
 
 def _thinned(rows: IntArray, most: int) -> IntArray:
@@ -200,7 +200,7 @@ def _thinned(rows: IntArray, most: int) -> IntArray:
 
 
 def _image_source(
-    assembled: Assembled, config: ModelConfig, data: CaptionedImages, settings: FeatureSettings, *, views: int
+    assembled: Assembled, config: ModelConfig, data: CaptionedImages, settings: FeatureSettings, *, augmented_views: int
 ) -> ImageSource:
     if config.image.trained_stages == "all":
         return _decoded_images(assembled, data)
@@ -208,7 +208,7 @@ def _image_source(
     paths = [data.root / name for name in rows["file_name"]]
     keys = rows["sha256"].tolist()
     caches = []
-    for view in range(views):
+    for view in range(augmented_views):
         cache = image_features_cache(assembled, settings.cache_dir, view=view)
         _fill(cache, assembled, dict(zip(paths, keys, strict=True)), settings, view=view)
         caches.append(cache)

@@ -54,7 +54,7 @@ MODEL = {
     "text": {"pooling": "mean_end", "max_tokens": 32},
     "projection": "mlp",
     "embedding_dim": 128,
-    "hubs": {"centres": 256},
+    "hubness": {"centres": 256},
 }
 
 

@@ -1,4 +1,4 @@
-"""Several looks at an image against one (`model.image.looks`): what recall gains from them and what they cost.
+"""Several looks at an image against one (`model.image.tta`): what recall gains from them and what they cost.
 
     python tests/benchmarks/bench_looks.py DATA BUNDLE [BUNDLE ...] [--part val]
 
@@ -33,7 +33,7 @@ TRIED = [("whole",), ("whole", "mirrored"), ("whole", "centre"), LOOKS]
 def recalls_of(bundle: Path, data) -> tuple[dict[tuple[str, ...], dict[str, float]], float]:
     """Recalls of each tried set of looks, and the milliseconds of one look at one image."""
     opened = Bundle.open(bundle)
-    if ModelConfig.parse(opened.manifest.config).image.looks != ("whole",):
+    if ModelConfig.parse(opened.manifest.config).image.tta != ("whole",):
         raise SystemExit(f"{bundle} looks several times already; name a bundle of a model that looks once")
     encoder = OnnxEncoder(opened, device="cpu")
     paths = [data.root / name for name in data.image_rows()["file_name"]]

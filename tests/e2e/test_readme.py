@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(enc
 PYTHON = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("image-finder ")]
 SMALLER = (
-    "--set dataset.max_images=60 --set training.epochs=1 --set training.views=2 --set export.parity_images=8 "
+    "--set dataset.max_images=60 --set training.epochs=1 --set training.augmented_views=2 --set export.parity_images=8 "
     "--set evaluation.min_recall_at_10=0 --set evaluation.min_times_random=0"
 )
 SERVES = re.compile(r"^image-finder (ui|serve) ")  # run until they are stopped

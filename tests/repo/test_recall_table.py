@@ -43,9 +43,9 @@ def test_a_row_differs_from_the_one_before_it_as_the_table_says(bench_recall):
     assert of["last two stages"]["model"].image.trained_stages == 2
     assert of["last two stages"]["model"].image.trunk == of["plain"]["model"].image.trunk == "tf_efficientnet_lite0"
     assert of["eight views"]["model"].image.trunk == "tf_efficientnet_lite2"
-    assert of["eight views"]["training"].views == 8
-    assert of["no hub correction"]["model"].hubs.centres == 0 < of["eight views"]["model"].hubs.centres
+    assert of["eight views"]["training"].augmented_views == 8
+    assert of["no hub correction"]["model"].hubness.centres == 0 < of["eight views"]["model"].hubness.centres
     assert of["three stages"]["model"].image.trained_stages == 3
-    assert of["two heads"]["model"].heads == of["own stages"]["model"].heads == 2
+    assert of["two heads"]["model"].ensemble_heads == of["own stages"]["model"].ensemble_heads == 2
     assert not of["two heads"]["model"].image.own_tails
     assert of["own stages"]["model"].image.own_tails

@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders import checkpoint as module
 from image_finder.components.encoders.checkpoint import Checkpoint, CheckpointManifest, save_checkpoint
 from image_finder.components.errors import BundleError
 from image_finder.components.storage import sha256_of_file
+from image_finder.components.training.trainer import untrained
 
 
 @pytest.fixture
@@ -128,3 +130,31 @@ def test_a_config_of_another_version_is_a_one_line_error(saved):
     rehash(saved.path, "config.json")
     with pytest.raises(BundleError, match=r"^\S+config.json is of another version: new_key: [^\n]*; train again$"):
         Checkpoint.open(saved.path).load()
+
+
+def test_a_checkpoint_with_former_names_gives_the_same_vectors(tiny_model, tmp_path, pixels):
+    image = {**tiny_model["image"], "tta": ["whole", "mirrored"]}
+    config = ModelConfig.parse(
+        {**tiny_model, "image": image, "embedding_dim": 18, "ensemble_heads": 2, "hubness": {"centres": 3}}
+    )
+    assembled = untrained(config, 0)
+    assembled.model.image_tower.hubness.log_weights[0] = -7.0
+    manifest = CheckpointManifest(
+        format_version=module.FORMAT_VERSION, dataset="d", data_version="v", epoch=3, history=(), files_sha256={}
+    )
+    folder = save_checkpoint(tmp_path / "c", assembled, config, manifest).path
+    values = json.loads((folder / "config.json").read_text())
+    values |= {"hubs": values.pop("hubness"), "heads": values.pop("ensemble_heads")}
+    values["image"]["looks"] = values["image"].pop("tta")
+    (folder / "config.json").write_text(json.dumps(values))
+    tensors = load_file(folder / "model.safetensors")
+    former = {name.replace("image_tower.hubness.", "image_tower.hubs."): each for name, each in tensors.items()}
+    assert "image_tower.hubs.log_weights" in former
+    save_file(former, folder / "model.safetensors")
+    for name in ("config.json", "model.safetensors"):
+        rehash(folder, name)
+    opened = Checkpoint.open(folder)
+    assert opened.config == config
+    with torch.no_grad():
+        expected = assembled.model.eval().encode_image(torch.from_numpy(pixels))
+        assert torch.equal(opened.load().model.encode_image(torch.from_numpy(pixels)), expected)

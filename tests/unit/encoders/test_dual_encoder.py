@@ -57,12 +57,18 @@ def test_the_product_of_whole_vectors_is_the_mean_of_the_heads_cosines(tiny_mode
 def of_heads(tiny_model, heads, centres=0, *, own_tails=False):
     image = {**tiny_model["image"], "trained_stages": 1, "own_tails": own_tails}
     width = 8 * heads + (2 if centres else 0)
-    return {**tiny_model, "image": image, "heads": heads, "embedding_dim": width, "hubs": {"centres": centres}}
+    return {
+        **tiny_model,
+        "image": image,
+        "ensemble_heads": heads,
+        "embedding_dim": width,
+        "hubness": {"centres": centres},
+    }
 
 
 def test_a_space_that_heads_cannot_share_is_refused(tiny_model):
-    with pytest.raises(ConfigError, match=r"embedding_dim \(256\) less 2 of the hub correction must be a multiple of"):
-        ModelConfig.parse({**tiny_model, "embedding_dim": 256, "hubs": {"centres": 8}, "heads": 3})
+    with pytest.raises(ConfigError, match=r"embedding_dim \(256\) less 2 for hubness must be a multiple of"):
+        ModelConfig.parse({**tiny_model, "embedding_dim": 256, "hubness": {"centres": 8}, "ensemble_heads": 3})
 
 
 def test_a_head_and_its_own_tail_learn_from_its_loss_alone(tiny_model, pixels):

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from image_finder.components.configs import HubConfig, ModelConfig
-from image_finder.components.encoders.hubness import SCALE, HubCorrection, lifted_texts, plain_vectors
+from image_finder.components.configs import HubnessConfig, ModelConfig
+from image_finder.components.encoders.hubness import SCALE, HubnessCorrection, lifted_texts, plain_vectors
 from image_finder.components.training.trainer import untrained
 
 DIM = 16
@@ -16,14 +16,14 @@ def unit(n, seed):
 
 
 def fitted(texts, images, **values):
-    hubs = HubCorrection(DIM, HubConfig(centres=values.pop("centres", len(texts)), **values))
+    hubs = HubnessCorrection(DIM, HubnessConfig(centres=values.pop("centres", len(texts)), **values))
     hubs.fit(texts, images)
     return hubs
 
 
 def test_without_a_bank_products_keep_their_order_and_rows_are_unit_vectors():
     images, texts = unit(30, 0), unit(20, 1)
-    hubs = HubCorrection(DIM, HubConfig(centres=5))
+    hubs = HubnessCorrection(DIM, HubnessConfig(centres=5))
     corrected, lifted = hubs(images), lifted_texts(texts)
     assert corrected.shape == (30, DIM + 2)
     assert lifted.shape == (20, DIM + 2)
@@ -60,9 +60,9 @@ def test_few_centres_stand_for_many_texts():
     texts = functional.normalize(topics.repeat_interleave(100, dim=0) + 0.2 * unit(1200, 1), dim=1)
     images = unit(200, 2)
     whole, condensed = (fitted(texts, images, centres=k, sharpness=20.0) for k in (1200, 60))
-    differences = (whole.hubness(images) - condensed.hubness(images)).abs()
+    differences = (whole.bank_similarity(images) - condensed.bank_similarity(images)).abs()
     assert differences.max() < 0.02
-    assert whole.hubness(images).std() > 0.05
+    assert whole.bank_similarity(images).std() > 0.05
 
 
 def test_more_centres_than_texts_and_an_extreme_image_are_borne():
@@ -72,12 +72,12 @@ def test_more_centres_than_texts_and_an_extreme_image_are_borne():
     assert torch.isfinite(rows).all()
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(6))
     same = fitted(texts, unit(50, 1), centres=3, strength=2.0)
-    torch.testing.assert_close(hubs.hubness(texts), same.hubness(texts))
+    torch.testing.assert_close(hubs.bank_similarity(texts), same.bank_similarity(texts))
 
 
 @pytest.mark.parametrize("centres", [0, 7])
 def test_towers_end_in_the_configured_width_with_and_without(tiny_model, centres):
-    assembled = untrained(ModelConfig.parse({**tiny_model, "hubs": {"centres": centres}}), 0)
+    assembled = untrained(ModelConfig.parse({**tiny_model, "hubness": {"centres": centres}}), 0)
     model = assembled.model.eval()
     size = assembled.preprocess.input_px
     with torch.no_grad():
@@ -86,4 +86,4 @@ def test_towers_end_in_the_configured_width_with_and_without(tiny_model, centres
     assert images.shape == (3, tiny_model["embedding_dim"])
     assert texts.shape == (1, tiny_model["embedding_dim"])
     torch.testing.assert_close(images.norm(dim=1), torch.ones(3))
-    assert ("image_tower.hubs.centres" in model.state_dict()) == bool(centres)
+    assert ("image_tower.hubness.centres" in model.state_dict()) == bool(centres)

@@ -10,7 +10,7 @@ from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders.image_tower import ImageTower
 from image_finder.components.errors import ConfigError
 
-LOOKS = ("whole", "mirrored", "centre")
+VARIANTS = ("whole", "mirrored", "centre")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -68,7 +68,7 @@ def test_vectors_are_of_unit_length_and_do_not_depend_on_their_batch(pixels):
     assert (together[0] - together[1]).abs().max() > 1e-4, "different images have different vectors"
 
 
-def test_several_looks_are_the_mean_of_their_vectors_and_the_whole_images_attention():
+def test_tta_averages_the_variants_vectors_and_keeps_the_whole_images_attention():
     colours = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     whole = Image.fromarray(colours).resize((64, 64), Image.Resampling.BILINEAR)
     mirrored = whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -76,24 +76,24 @@ def test_several_looks_are_the_mean_of_their_vectors_and_the_whole_images_attent
     seen = torch.from_numpy(np.stack([np.asarray(each) for each in (whole, mirrored, centre)]))
     with torch.no_grad():
         one, shares = tower(1)[0].eval()(seen)
-        for looks, rows in ((("whole", "mirrored"), [0, 1]), (("whole", "centre"), [0, 2]), (LOOKS, [0, 1, 2])):
-            several = tower(1, looks=looks)[0].eval()
+        for tta, rows in ((("whole", "mirrored"), [0, 1]), (("whole", "centre"), [0, 2]), (VARIANTS, [0, 1, 2])):
+            several = tower(1, tta=tta)[0].eval()
             vectors, attention = several(seen[[0, 2]])
             expected = torch.nn.functional.normalize(one[rows].mean(dim=0), dim=0)
             torch.testing.assert_close(vectors[0], expected, atol=1e-4, rtol=0)
             torch.testing.assert_close(attention, shares[[0, 2]], atol=1e-5, rtol=1e-4)
-            assert (vectors[0] - one[0]).abs().max() > 1e-3, "the other looks count"
+            assert (vectors[0] - one[0]).abs().max() > 1e-3, "the other variants count"
             torch.testing.assert_close(
                 vectors, torch.cat([several(seen[[row]])[0] for row in (0, 2)]), atol=1e-5, rtol=0
             )
 
 
 @pytest.mark.parametrize(
-    "looks", [[], ["centre"], ["mirrored", "whole"], ["whole", "centre", "centre"], ["whole", "left"]]
+    "tta", [[], ["centre"], ["mirrored", "whole"], ["whole", "centre", "centre"], ["whole", "left"]]
 )
-def test_looks_that_lack_the_whole_or_repeat_are_refused(looks):
-    with pytest.raises(ConfigError, match="looks"):
-        config(1, looks=looks)
+def test_tta_without_the_whole_image_or_with_repeats_is_refused(tta):
+    with pytest.raises(ConfigError, match="tta"):
+        config(1, tta=tta)
 
 
 def changed_by_a_step(model, forward):

@@ -27,7 +27,12 @@ VOCABULARY = Vocabulary.of(["a dog", "a red dog", "a red circle"])
 @pytest.fixture(scope="module")
 def exported(tiny_model, colour_scores, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    values = {**tiny_model, "image": {**tiny_model["image"], "trained_stages": 1}, "projection": "mlp", "heads": 2}
+    values = {
+        **tiny_model,
+        "image": {**tiny_model["image"], "trained_stages": 1},
+        "projection": "mlp",
+        "ensemble_heads": 2,
+    }
     config = ModelConfig.parse({**values, "text": {**values["text"], "pooling": "attention"}})
     assembled = untrained(config, 0)
     manifest = CheckpointManifest(

@@ -67,8 +67,8 @@ def test_an_export_passes_on_every_batch_and_length(checkpoint, exported, scenes
 
 
 def test_several_looks_are_in_the_graph_and_in_the_evaluation(tiny_model, colour_scores, scenes, tmp_path):
-    looks = {"looks": ["whole", "mirrored", "centre"]}
-    config = ModelConfig.parse({**tiny_model, "image": {**tiny_model["image"], **looks}, "hubs": {"centres": 4}})
+    variants = {"tta": ["whole", "mirrored", "centre"]}
+    config = ModelConfig.parse({**tiny_model, "image": {**tiny_model["image"], **variants}, "hubness": {"centres": 4}})
     manifest = CheckpointManifest(
         format_version=FORMAT_VERSION, dataset="scenes", data_version="0", epoch=0, history=(), files_sha256={}
     )

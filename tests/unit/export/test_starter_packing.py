@@ -32,7 +32,7 @@ PACKAGED = {
     "image": {"trained_stages": 1, "pool_width": 32, "pool_heads": 4, "input_px": 96},
     "text": {"pooling": "mean_end"},
     "embedding_dim": 24,
-    "hubs": {"centres": 3},
+    "hubness": {"centres": 3},
 }
 SCORES = ScoreCalibration(
     logit_scale=20,
@@ -112,19 +112,19 @@ def test_a_model_that_went_astray_is_refused(trained, tmp_path):
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, 1e6])
 def test_a_vector_that_half_precision_cannot_hold_is_refused(trained, tmp_path, number):
     assembled = trained.load()
-    assembled.model.image_tower.hubs.log_weights[0] = number
+    assembled.model.image_tower.hubness.log_weights[0] = number
     broken = save_checkpoint(tmp_path / "broken", assembled, trained.config, trained.manifest)
-    with pytest.raises(BundleError, match="hubs.log_weights holds numbers that half precision cannot"):
+    with pytest.raises(BundleError, match="hubness.log_weights holds numbers that half precision cannot"):
         pack_starter(broken, SCORES, tmp_path / "packed")
 
 
 def test_a_centre_of_no_caption_stays_one(trained, tmp_path):
     assembled = trained.load()
-    assembled.model.image_tower.hubs.log_weights[0] = -torch.inf  # fewer captions than centres
+    assembled.model.image_tower.hubness.log_weights[0] = -torch.inf  # fewer captions than centres
     changed = save_checkpoint(tmp_path / "changed", assembled, trained.config, trained.manifest)
     pack_starter(changed, SCORES, tmp_path / "packed")
     again = restored(load_file(tmp_path / "packed" / box.WEIGHTS), model_tensors(assembled.model))
-    assert again["image_tower.hubs.log_weights"][0] == -torch.inf
+    assert again["image_tower.hubness.log_weights"][0] == -torch.inf
 
 
 def test_a_row_of_zeros_comes_back_as_zeros(trained, tmp_path):

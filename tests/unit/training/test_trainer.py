@@ -85,7 +85,7 @@ def test_the_same_seed_trains_the_same_model(scenes, tiny_model, settings, tmp_p
 
 
 def test_tails_of_their_own_learn_apart_from_batches_of_their_own(scenes, tiny_model, settings, tmp_path):
-    config = model(tiny_model, heads=2, embedding_dim=16, image={"trained_stages": 1, "own_tails": True})
+    config = model(tiny_model, ensemble_heads=2, embedding_dim=16, image={"trained_stages": 1, "own_tails": True})
     plan = training(epochs=4, trunk_rate=0.003)
     assembled = trainer.untrained(config, 0)
     data = trainer.paired_set(assembled, config, scenes, settings)

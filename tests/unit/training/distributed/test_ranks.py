@@ -69,7 +69,7 @@ def scenario(base, name, world, *, towers=({}, {}), model=None, training=None, *
     }
 
 
-EXACT = {"dropout": 0.0, "heads": 2}
+EXACT = {"dropout": 0.0, "ensemble_heads": 2}
 AVERAGED = {"ema_decay": 0.9, "clip_norm": 0.2, "label_smoothing": 0.1}
 # the same in both, for their states are of one training: identity does not depend on out
 KILLED = {"training": {"epochs": 3, "ema_decay": 0.9, "head_rate": 0.004}}
