@@ -47,7 +47,7 @@ def test_pooling_follows_the_mask(kind, pooling):
     with torch.no_grad():
         hidden = model.stem.trunk(input_ids=IDS, attention_mask=MASK).last_hidden_state
         rows = []
-        (head,) = model.ensemble_heads
+        (head,) = model.heads
         for states, length in zip(head.norm(hidden), (5, 3, 5), strict=True):
             end, mean = states[length - 1], states[:length].mean(dim=0)
             parts = {"end": [end], "mean": [mean], "mean_end": [mean, end], "attention": [mean, end]}[pooling]
