@@ -1,12 +1,12 @@
-"""Bundle: a directory that holds all a search needs of a model, and its identity; knows nothing of torch.
+"""Bundle: a directory with everything a search needs of a model, and its identity; knows nothing of torch.
 
 image_encoder.onnx   pixels (batch, px, px, 3) uint8 -> embedding (batch, dim) float32, attention (batch, h, w)
 text_encoder.onnx    ids, mask (batch, length) int64 -> embedding (batch, dim) float32
 tokenizer.json       Hugging Face tokenizers definition
-preprocess.json      image_finder.components.images.preprocess.Preprocess
-scores.json          image_finder.components.records.ScoreCalibration: what its cosines mean
-vocabulary.json      image_finder.components.captions.vocabulary.Vocabulary: words it has met; bundles made before 2026-11-29 have none
-bundle.json          BundleManifest: format, dimension, sha256 of every other file and of itself, what it was trained on
+preprocess.json      components.images.preprocess.Preprocess
+scores.json          components.records.calibration.ScoreCalibration: interpretation of its cosines
+vocabulary.json      components.captions.vocabulary.Vocabulary: training words; missing in bundles before 2026-11-29
+bundle.json          BundleManifest: format, dimension, sha256 of every other file and of itself, training data
 """
 
 import hashlib
@@ -33,7 +33,7 @@ PREPROCESS = "preprocess.json"
 SCORES = "scores.json"
 VOCABULARY = "vocabulary.json"
 _R = TypeVar("_R", bound=Record)
-_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}  # and maybe VOCABULARY
+_FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}  # VOCABULARY is optional
 
 
 class BundleManifest(Record):
@@ -49,11 +49,11 @@ class BundleManifest(Record):
     text_trunk: str
     text_quantised: bool
     config: dict[str, object]
-    starter: bool = False  # put together from the packaged weights, not trained here
+    starter: bool = False  # assembled from the packaged weights, not trained here
 
     @property
     def sha256(self) -> str:
-        """Identity of the bundle: hash over the names and hashes of its files."""
+        """Identity of the bundle: hash of the names and hashes of its files, 64 hex digits."""
         lines = [f"{name}:{digest}" for name, digest in sorted(self.files_sha256.items())]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -68,10 +68,10 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "Bundle":
-        """Open a bundle directory. verify: compare the hash of every file (0.1 s a 100 MB). Raises BundleError."""
+        """Open a bundle directory. verify: compare the hash of every file (0.1 s per 100 MB). Raises BundleError."""
         manifest_path = path / MANIFEST
         if not manifest_path.is_file():
-            raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; name the folder of an exported bundle")
+            raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; give the folder of an exported bundle")
         try:
             manifest = BundleManifest.model_validate(unsealed(manifest_path.read_bytes())[0])
         except ValidationError as error:
@@ -98,23 +98,23 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Identity of the bundle, 64 hex digits."""
+        """Identity of the bundle."""
         return self.manifest.sha256
 
     def preprocess(self) -> Preprocess:
-        """How images become pixels for this bundle. Raises BundleError."""
+        """Preprocessing of images. Raises BundleError."""
         return self._read(PREPROCESS, Preprocess)
 
     def scores(self) -> ScoreCalibration:
-        """What cosines of this bundle's vectors mean. Raises BundleError."""
+        """Calibration of cosines. Raises BundleError."""
         return self._read(SCORES, ScoreCalibration)
 
     def vocabulary(self) -> Vocabulary | None:
-        """Words this bundle's model has met in training; None if that is not known. Raises BundleError."""
+        """Words of the training captions; None if unknown. Raises BundleError."""
         return self._read(VOCABULARY, Vocabulary) if VOCABULARY in self.manifest.files_sha256 else None
 
     def tokenizer(self) -> Tokenizer:
-        """How texts become tokens for this bundle."""
+        """Tokenizer of texts."""
         return Tokenizer.from_file(self.path / TOKENIZER, self.manifest.max_tokens)
 
     def _read(self, name: str, kind: type[_R]) -> _R:
@@ -125,7 +125,7 @@ class Bundle:
 
 
 def write_manifest(path: Path, manifest: BundleManifest) -> None:
-    """Write bundle.json, with a checksum of itself, into the directory of a bundle."""
+    """Write bundle.json, with its own checksum, into the directory of a bundle."""
     (path / MANIFEST).write_text(sealed(manifest.model_dump_json()), encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
-"""Explanation: an image under the colour of the regions that raise its score for a query; knows nothing of indexes.
+"""Explanation: colours the regions of an image that raise its score for a query; knows nothing of indexes.
 
-The expert view shows the weights of the attention pooling instead: how much of each region of the trunk's grid went into
-the image's vector. They are equal for every query, since the image tower never sees the query.
+The expert view shows the weights of the attention pooling instead: the share of each region of the trunk's grid in the
+image's vector. They are equal for every query, since the image tower does not see the query.
 """
 
 from pathlib import Path
@@ -18,33 +18,33 @@ from image_finder.components.search.contributions import Contributions, contribu
 
 Shares = NDArray[np.float32]
 
-# The upper part of matplotlib's "inferno" (S. van der Walt, N. Smith, CC0): brightness rises evenly, so it reads alike to
-# every kind of colour blindness and in print. The page's legend (viewer.css) shows the first and last colours and two between.
+# The upper part of matplotlib's "inferno" (S. van der Walt, N. Smith, CC0): brightness rises evenly, so that it is readable
+# with colour blindness and in print. The page's legend (viewer.css) shows the first, the last and two more of these colours.
 HEAT = np.array(
     [(136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164)], np.float32
 )
 _OPACITY = 0.75  # of the largest share; the image shows through everywhere
-_GROUND = (0, 190)  # greys of the image below, so that the brightest colours are brighter than white paper
+_GROUND = (0, 190)  # greys of the image, so that the brightest colours are brighter than its white
 
 
 class Explanation(NamedTuple):
-    """Why an image has its score. contributions: per region. overlay: RGB image that shows those that raise the score."""
+    """Contributions of an image's regions to its score, and an RGB overlay of those that raise it."""
 
     contributions: Contributions
     overlay: Image.Image
 
 
 def explain(encoder: OnnxEncoder, source: Path | bytes, query: Vectors, *, at_most_px: int = 1600) -> Explanation:
-    """Contributions of an image's regions to its cosine with a query, and their overlay, upright, within at_most_px.
+    """Contributions of an image's regions to its cosine with a query, (dim,) unit, and their overlay within at_most_px.
 
-    source: file or bytes. query: (dim,) unit float32. Raises ImageError.
+    Raises ImageError.
     """
     found = contributions(encoder, encoder.preprocess.load(source), query)
     return Explanation(found, heat_overlay(load_for_display(source, at_most_px=at_most_px), found.shares))
 
 
 def explain_pooling(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: int = 1600) -> Image.Image:
-    """Overlay of the attention pooling's weights for an image, upright, within at_most_px. Raises ImageError."""
+    """Overlay of the attention pooling's weights for an image, within at_most_px. Raises ImageError."""
     weights = encoder.attention(encoder.preprocess.load(source)[None])[0]
     peak = weights.max(initial=0.0)
     shares = weights / peak if peak > 0 else weights
@@ -52,10 +52,7 @@ def explain_pooling(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: i
 
 
 def heat_overlay(image: Image.Image, shares: Shares) -> Image.Image:
-    """An RGB image in grey, coloured where shares are above 0: from purple, hardly opaque, to bright yellow at 1.
-
-    shares: (h, w) float32, 0 to 1; resized smoothly to the image.
-    """
+    """A grey RGB image, coloured where shares, (h, w) float32 from 0 to 1, are positive: transparent purple to yellow."""
     heat = Image.fromarray(shares.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     levels = np.rint(np.clip(np.asarray(heat), 0.0, 1.0) * 255).astype(np.uint8)
     grey = ImageOps.autocontrast(image.convert("L")).point(lambda value: value * _GROUND[1] // 255).convert("RGB")
@@ -64,7 +61,7 @@ def heat_overlay(image: Image.Image, shares: Shares) -> Image.Image:
 
 
 def _colours() -> NDArray[np.uint8]:
-    """(256, 3): colours of shares 0 to 1."""
+    """Colours of shares from 0 to 1: (256, 3)."""
     at = np.linspace(0, 1, 256)
     return np.stack(
         [np.rint(np.interp(at, np.linspace(0, 1, len(HEAT)), channel)) for channel in HEAT.T], axis=1

@@ -48,8 +48,8 @@ class QueryEncoder:
         weighted = [vector * np.float32(term.weight) for term, (vector, _) in zip(query.terms, found, strict=True)]
         terms = found[0][0] if len(found) == 1 else unit(np.sum(weighted, axis=0))
         ranking = lowered(terms, [self._not_term(term, texts) for term in query.not_terms])
-        is_one_term = len(found) == 1 and not query.not_terms
-        return EncodedQuery(ranking, terms, found[0][1] if is_one_term else _NO_ROWS)
+        own = found[0][1] if len(found) == 1 and not query.not_terms else _NO_ROWS
+        return EncodedQuery(ranking, terms, own)
 
     def _term(self, term: Term, texts: dict[str, Vectors]) -> tuple[Vectors, Rows]:
         """Unit vector of a term, and the rows of the index that hold its image."""
