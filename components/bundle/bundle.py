@@ -68,7 +68,10 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "Bundle":
-        """Open a bundle directory. verify: compare the hash of every file (0.1 s per 100 MB). Raises BundleError."""
+        """Open a bundle directory. Raises BundleError.
+
+        verify: compare the hash of every file (0.1 s per 100 MB).
+        """
         manifest_path = path / MANIFEST
         if not manifest_path.is_file():
             raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; give the folder of an exported bundle")

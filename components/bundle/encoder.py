@@ -1,4 +1,4 @@
-"""ONNX encoder: a bundle's towers on ONNX Runtime; the same methods and shapes as the torch dual encoder."""
+"""ONNX encoder: a bundle's towers on ONNX Runtime, with the methods of the torch encoder."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,11 +55,12 @@ class OnnxEncoder:
         return open_session(self.bundle.path / IMAGE_ENCODER, device=self._device, threads=threads)
 
     def encode_text(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of texts: (n, embedding_dim) float32. Texts above the model's limit are truncated.
+        """Unit vectors of texts: (n, embedding_dim) float32.
 
-        Each text is one call of the text tower, without padding, so its vector is the same to the bit in any batch.
-        Within one call, dynamic 8-bit quantisation scales a text's activations by those of its neighbours, which moved
-        vectors by up to 0.03 (cosine 0.987). Several texts are encoded in parallel, one per core.
+        Texts above the model's limit are truncated. Each text is one call of the text tower, without padding, so its
+        vector is the same to the bit in any batch: within one call, dynamic 8-bit quantisation scales a text's
+        activations by those of its neighbours, which moved vectors by up to 0.03 (cosine 0.987). Several texts are
+        encoded in parallel, one per core.
         """
         vectors = np.empty((len(texts), self.embedding_dim), np.float32)
 
@@ -74,7 +75,10 @@ class OnnxEncoder:
         return vectors
 
     def encode_tokens(self, tokens: Tokens) -> Vectors:
-        """Unit vectors of a padded batch: (n, embedding_dim) float32. With 8-bit weights they depend on the batch."""
+        """Unit vectors of a padded batch: (n, embedding_dim) float32.
+
+        With 8-bit weights they depend on the batch.
+        """
         cancellation.checkpoint()
         vectors: Vectors = self._text_session.run(["embedding"], {"ids": tokens.ids, "mask": tokens.mask})[0]
         return vectors
@@ -98,7 +102,10 @@ class OnnxEncoder:
         return vectors[: len(pixels)]
 
     def attention(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Weights of the image tower's attention pooling: (n, h, w) float32, at least 0, each sums to at most 1."""
+        """Weights of the image tower's attention pooling: (n, h, w) float32, at least 0.
+
+        Those of an image sum to at most 1.
+        """
         cancellation.checkpoint()
         weights: NDArray[np.float32] = self._image_session.run(["attention"], {"pixels": pixels})[0]
         return weights

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: device, threads and log level; knows nothing of what a graph computes."""
+"""ONNX Runtime sessions: device, threads and log level; knows nothing of the graphs."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ _IMAGES_A_GPU_CALL = 256  # bounds memory; callers mostly pass fewer
 
 
 class Lanes(NamedTuple):
-    """Division of threads: `runs` batches at a time, each on `threads` threads, `images` per call."""
+    """Division of threads: `runs` batches in parallel on `threads` threads, `images` per call."""
 
     runs: int
     threads: int
@@ -38,7 +38,10 @@ def throughput_lanes(device: Device = "auto", threads: int = 0) -> Lanes:
 
 
 def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> ort.InferenceSession:
-    """Open a graph. threads: 0 takes one per core available to this process. Raises BundleError, ConfigError."""
+    """Open a graph. Raises BundleError, ConfigError.
+
+    threads: 0: one per core available to this process.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))

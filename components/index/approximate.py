@@ -1,6 +1,6 @@
-"""Approximate search: builds and searches the FAISS file of an index; the only module that knows FAISS.
+"""Approximate search: builds and searches the FAISS file of an index.
 
-FAISS is imported on first use, which takes 0.1 s; an exact index never needs it.
+The only module that knows FAISS, which is imported on first use (0.1 s); an exact index never needs it.
 """
 
 import logging
@@ -30,7 +30,7 @@ _EXTRA = "pip install 'text-guided-image-finder[faiss]'"
 
 
 def library_version() -> str:
-    """FAISS and its version, which also reads files of older versions. Raises ConfigError without FAISS."""
+    """FAISS and its version. Raises ConfigError if it is not installed."""
     return f"faiss {_faiss().__version__}"
 
 
@@ -65,7 +65,7 @@ class Approximate:
 
     @classmethod
     def open(cls, path: Path, parameters: Hnsw | IvfPq, *, count: int, dim: int) -> "Approximate":
-        """Map the file of count rows. Verify its hash first: FAISS does not validate what it reads.
+        """Map the file of count rows; verify its hash first, since FAISS does not validate it.
 
         Raises ConfigError without FAISS, StorageError for an unreadable file or another number of rows.
         """
@@ -114,7 +114,7 @@ class Approximate:
         return answers
 
     def _search(self, queries: Vectors, reach: int, mask: Mask | None, allowed: int) -> Rows:
-        """Rows, (n, reach), -1 where fewer are found. The effort grows with the share of rows that are not allowed."""
+        """Rows, (n, reach), -1 where fewer are found; the effort grows as fewer are allowed."""
         faiss = _faiss()
         effort = self._count / allowed
         values: dict[str, Any] = {}
@@ -150,7 +150,7 @@ def _trained(faiss: Any, vectors: Vectors, parameters: Hnsw | IvfPq, seed: int) 
 
 
 def _sample(vectors: Vectors, n: int, seed: int) -> Vectors:
-    """Up to n random rows in ascending order, so that a mapped file is read from front to back."""
+    """Up to n random rows, ascending, so that a mapped file is read from front to back."""
     chosen = np.random.default_rng(seed).choice(len(vectors), min(n, len(vectors)), replace=False)
     rows: Vectors = np.ascontiguousarray(vectors[np.sort(chosen)])
     return rows

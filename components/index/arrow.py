@@ -1,4 +1,4 @@
-"""Arrow arrays and scalars from NumPy and Python values, and back, without importing pandas.
+"""Arrow arrays from NumPy and Python values, and back, without importing pandas.
 
 Where pandas is installed, pa.array, pa.scalar and to_numpy import it: 175 ms of CPU time at each start, else 4 ms.
 """
@@ -29,7 +29,7 @@ def text_list_array(values: Sequence[Sequence[str]]) -> pa.Array:
 
 
 def number_array(values: NDArray[Any], kind: pa.DataType, known: Mask | None = None) -> pa.Array:
-    """Values, which must have the memory layout of kind, as an array; those not known are null."""
+    """Values, with the memory layout of kind, as an array; those not known are null."""
     validity = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(np.ascontiguousarray(values))])
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: finds images of the same scene by difference hash and vector; decodes nothing."""
+"""Near-duplicates: images of the same scene, by difference hash and vector."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,10 @@ Hashes = NDArray[np.uint64]
 
 
 def difference_hash(pixels: Pixels) -> int:
-    """64-bit hash of an RGB image, (h, w, 3) uint8: whether each pixel of its 8 x 9 grey thumbnail is brighter than the last.
+    """64-bit difference hash (dHash) of an RGB image, (h, w, 3) uint8.
 
-    Scaling, JPEG quality and brightness hardly change it. Source: N. Krawetz, "Kind of Like That" (2013), dHash.
+    Each bit says whether a pixel of the image's 8 x 9 grey thumbnail is brighter than the one before. Scaling, JPEG
+    quality and brightness hardly change it. Source: N. Krawetz, "Kind of Like That" (2013).
     """
     small = Image.fromarray(pixels).convert("L").resize((_COLUMNS, _ROWS), Image.Resampling.BOX)
     grey = np.asarray(small, np.int16)
@@ -31,17 +32,20 @@ def difference_hash(pixels: Pixels) -> int:
 def near_duplicates(
     hash_: np.uint64, vector: NDArray[np.float32], hashes: Hashes, vectors: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Which of n images are near-duplicates of one: (n,). vector: (dim,) unit; vectors: (n, dim) unit rows."""
+    """Which of n images are near-duplicates of one: (n,).
+
+    vector: (dim,) unit; vectors: (n, dim) unit rows.
+    """
     near: NDArray[np.bool_] = np.bitwise_count(hashes ^ hash_) <= NEAR_BITS
     near[near] = vectors[near] @ vector >= NEAR_COSINE
     return near
 
 
 def fold(hashes: Hashes, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-    """For each of n images, best first, the position of its first near-duplicate, or its own: (n,) int64.
+    """Position of the first near-duplicate of each of n images, or its own: (n,) int64.
 
-    hashes: (n,) uint64; vectors: (n, dim) unit rows. Images are folded only into images that are shown themselves, so a
-    chain of small changes is not folded into one.
+    hashes: (n,) uint64, best image first; vectors: (n, dim) unit rows. Images are folded only into images that are
+    shown themselves, so a chain of small changes is not folded into one.
     """
     shown_by = np.arange(len(hashes))
     free = _with_neighbours(hashes)

@@ -1,4 +1,4 @@
-"""Exact search: the nearest rows of a matrix by one pass over it; knows nothing of files or items."""
+"""Exact search: the nearest rows of a matrix by one pass over it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,17 +15,17 @@ _ROUNDING = 1e-5  # float32 products of a unit row and a unit query of 512 compo
 
 
 class Neighbours(NamedTuple):
-    """Nearest rows. scores: (n_queries, k) float32 cosines, descending; rows: (n_queries, k) int64."""
+    """Nearest rows, (n_queries, k) int64, and their cosines, float32, descending."""
 
     scores: Vectors
     rows: Rows
 
 
 def nearest(vectors: Vectors, queries: Vectors, k: int, masks: Sequence[Mask | None]) -> list[Neighbours]:
-    """The k nearest rows of each query, (k,) each; fewer if its mask, (count,) bool or None for all, allows fewer.
+    """The k nearest rows of each query, (k,) each; fewer if its mask allows fewer.
 
-    One float32 pass selects the candidates, float64 ranks them: in float32, scores of equal rows differ in the last bit
-    depending on their position. Ties: the lower row first.
+    masks: (count,) bool, None for all. One float32 pass selects candidates, float64 ranks them: in float32, scores of
+    equal rows differ in the last bit depending on their position. Ties: the lower row first.
     """
     near = [_Contenders(k, _rounding(query)) for query in queries]
     step = max(_PRODUCTS_A_CALL // max(len(queries), 1), 1)
@@ -37,7 +37,7 @@ def nearest(vectors: Vectors, queries: Vectors, k: int, masks: Sequence[Mask | N
 
 
 def nearest_among(vectors: Vectors, query: Vectors, rows: Rows, k: int) -> Neighbours:
-    """The k nearest of some rows, ascending, for one query; cheaper than a whole pass when they are few."""
+    """The k nearest of a few rows, ascending, for one query."""
     near = _Contenders(k, _rounding(query))
     for start in range(0, len(rows), _EXACT_ROWS):
         near.add(start, vectors[rows[start : start + _EXACT_ROWS]] @ query, None)
@@ -69,7 +69,7 @@ def _rounding(query: Vectors) -> float:
 
 
 class _Contenders:
-    """Rows, ascending, that may be among the k best so far: the k best in float32, and those within rounding."""
+    """Rows, ascending, that may be among the k best so far: the best and those within rounding."""
 
     def __init__(self, k: int, rounding: float) -> None:
         self.rows: Rows = np.empty(0, np.int64)
@@ -79,7 +79,10 @@ class _Contenders:
         self._rounding = rounding
 
     def add(self, start: int, scores: Vectors, mask: Mask | None) -> None:
-        """Add the scores of the rows from start on, in parts: the first parts set a limit that most later rows miss."""
+        """Add the scores of the rows from start on.
+
+        In parts: the first ones set a limit that most later rows miss.
+        """
         for at in range(0, len(scores), _SIFTED_ROWS):
             part = slice(at, at + _SIFTED_ROWS)
             self._add_part(start + at, scores[part], None if mask is None else mask[part])

@@ -1,4 +1,4 @@
-"""Generations of a published artefact behind a pointer, so that readers find a complete one at any time.
+"""Generations of a published artefact behind a pointer: readers always find a complete one.
 
 <root>/CURRENT               name of the current generation; replaced atomically
 <root>/generations/<name>/   name: a running number and 8 random hex digits
@@ -25,10 +25,10 @@ Stamp: TypeAlias = tuple[int, int, int] | None
 
 @contextlib.contextmanager
 def new_generation(root: Path, *, spare: Callable[[], Collection[str]] = tuple) -> Iterator[Path]:
-    """Yield an empty directory that becomes the current generation; on failure nothing changes.
+    """Yield an empty directory that becomes the current generation, unless writing fails.
 
-    Only one writer at a time; readers need not wait. Removes the generations older than the previous one, except those
-    whose names spare returns. Raises StorageError.
+    Only one writer at a time; readers need not wait. Removes the generations older than the previous one, except
+    those whose names spare returns. Raises StorageError.
     """
     folder = root / _GENERATIONS
     last = max((_number(name) for name in _names(root)), default=0)
@@ -70,7 +70,10 @@ def published_root(path: Path) -> Path:
 
 
 def resolve(path: Path) -> Path:
-    """Directory of the current generation of a published root or library, or the path itself. Raises StorageError."""
+    """Directory of the current generation of a published root or library, or the path itself.
+
+    Raises StorageError.
+    """
     root = published_root(path)
     return current_generation(root) if is_published_root(root) else root
 

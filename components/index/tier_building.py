@@ -1,4 +1,4 @@
-"""Tier building: adds the approximate file to an index that is being written, and measures its recall with texts."""
+"""Tier building: adds the approximate file to an index, and measures its recall with texts."""
 
 import itertools
 import logging
@@ -55,11 +55,11 @@ class MeasuringTexts(NamedTuple):
 def add_tier(
     folder: Path, manifest: IndexManifest, config: IndexTierConfig, encode_texts: EncodeTexts
 ) -> IndexManifest:
-    """Add the approximate file to the index in a folder, if its size requires one; returns the manifest.
+    """Add the approximate file to a new index, if its size requires one; returns the manifest.
 
-    encode_texts: unit vectors, (n, dim), of texts; called only to measure. With kind auto, an index stays exact, with a
-    warning, if FAISS is missing or the recall is below config.min_recall_at_10; with another kind that raises ConfigError
-    or QualityError. Raises StorageError. The caller makes the folder whole or absent.
+    encode_texts: unit vectors, (n, dim), of texts; called only to measure. With kind auto, an index stays exact, with
+    a warning, if FAISS is missing or the recall is below config.min_recall_at_10; with another kind that raises
+    ConfigError or QualityError. Raises StorageError. The caller makes the folder whole or absent.
     """
     tier = tier_for(manifest.count, manifest.embedding_dim, config)
     if tier.parameters is None:
@@ -84,7 +84,7 @@ def add_tier(
 
 
 def texts_encoder(bundle: Bundle, *, threads: int = 0) -> EncodeTexts:
-    """A function that encodes texts with a bundle's text tower, opened at the first call; rows are in the order of texts."""
+    """A function that encodes texts, in order, with a bundle's text tower."""
 
     def encode(texts: tuple[str, ...]) -> Vectors:
         return OnnxEncoder(bundle, device="cpu", threads=threads).encode_text(texts)
@@ -93,14 +93,17 @@ def texts_encoder(bundle: Bundle, *, threads: int = 0) -> EncodeTexts:
 
 
 def recall_at_10(found: Neighbours, best: Neighbours) -> float:
-    """Share of the 10 nearest that are found, mean over queries; a row that scores like the tenth counts."""
+    """Share of the 10 nearest that are found, mean over queries.
+
+    A row that scores like the tenth counts as found.
+    """
     return float(np.mean(found.scores >= best.scores[:, -1:] - _EQUAL_SCORE))
 
 
 def _built(
     index: VectorIndex, parameters: Hnsw | IvfPq, config: IndexTierConfig, encode_texts: EncodeTexts
 ) -> IndexManifest:
-    """Write the file, and choose the least effort that reaches the required recall. Raises QualityError."""
+    """Write the file and choose the least sufficient effort. Raises QualityError."""
     manifest, path = index.manifest, index.path / APPROXIMATE
     logger.info("building %s of %s rows", parameters, f"{manifest.count:,}")
     write_approximate(path, index.vectors, parameters, seed=config.seed, threads=config.build_threads)
@@ -154,10 +157,11 @@ def _facts(parameters: Hnsw | IvfPq, recall: float, texts: MeasuringTexts) -> Ap
 
 
 def measuring_texts(items: pa.Table, n: int, *, seed: int = 0) -> MeasuringTexts:
-    """Up to n captions of an index's items; generated sentences (at most 288) if there are fewer than n / 2.
+    """Up to n captions of an index's items; generated sentences if there are fewer than n / 2.
 
-    Texts, not images: image and text vectors lie in different regions, so an index that finds an image's neighbours may
-    still miss those of a text. Captions resemble queries, and few of them match an image exactly.
+    Texts, not images: image and text vectors lie in different regions, so an index that finds an image's neighbours
+    may still miss those of a text. Captions resemble queries, and few of them match an image exactly. At most 288
+    sentences.
     """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(items.num_rows, min(_ROWS_A_TEXT * n, items.num_rows), replace=False))

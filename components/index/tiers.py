@@ -39,21 +39,27 @@ class Hnsw(Record):
         return self.model_copy(update={"ef_search": 2 * self.ef_search})
 
     def bytes_of(self, count: int, dim: int) -> int:
-        """Bytes for count rows: dim of codes, 2M links of 4 on the ground level, M on each higher level, which one row in
-        M reaches, 4 for the row's level and 8 for the offset of its links. 656 bytes per row at dim 512 and M = 16.
+        """Size of the file: 656 bytes per row at dim 512 and M = 16.
+
+        dim of codes, 2M links of 4 on the ground level, M on each higher level, which one row in M reaches, 4 for the
+        row's level and 8 for the offset of its links.
         """
         above = 4 * self.links / (self.links - 1)
         return math.ceil(count * (dim + 8 * self.links + above + 12))
 
     def cost(self, reach: int, count: int) -> float:
-        """Cost of a search for `reach` candidates, in rows of an exact pass. Each visited row has 2M links, about half of
-        which were visited before.
+        """Cost of a search for `reach` candidates, in rows of an exact pass.
+
+        Each visited row has 2M links, about half of which were visited before.
         """
         return float(_WALKED_ROW * max(self.ef_search, reach) * self.links)
 
 
 class IvfPq(Record):
-    """Parameters of an inverted file of product codes; Jegou et al. 2011, doi:10.1109/TPAMI.2010.57."""
+    """Parameters of an inverted file of product codes.
+
+    Jegou et al. 2011, doi:10.1109/TPAMI.2010.57.
+    """
 
     kind: Literal["ivfpq"] = "ivfpq"
     lists: int
@@ -65,13 +71,14 @@ class IvfPq(Record):
         return self.model_copy(update={"nprobe": min(2 * self.nprobe, self.lists)})
 
     def bytes_of(self, count: int, dim: int) -> int:
-        """Bytes for count rows: pq_bytes and a row number of 8 each, the centroids, 256 codewords per part of a row. 72
-        bytes per row.
+        """Size of the file: 72 bytes per row.
+
+        pq_bytes and a row number of 8 per row, the centroids, 256 codewords per part of a row.
         """
         return count * (self.pq_bytes + 8) + 4 * dim * (self.lists + 256)
 
     def cost(self, reach: int, count: int) -> float:
-        """Cost of a search for `reach` candidates, in rows of an exact pass: the centroids and the codes that are read."""
+        """Cost of a search for `reach` candidates, in rows of an exact pass: centroids and codes."""
         return self.lists + self.probes(reach, count) * count / self.lists
 
     def probes(self, reach: int, count: int) -> int:
@@ -84,7 +91,7 @@ Parameters: TypeAlias = Annotated[Hnsw | IvfPq, Field(discriminator="kind")]
 
 
 class Tier(NamedTuple):
-    """A kind of index. parameters: None for exact; memory_mb: 10^6 bytes, in memory for a fast search."""
+    """A kind of index. memory_mb: 10^6 bytes, in memory for a fast search."""
 
     kind: Literal["exact", "hnsw", "ivfpq"]
     parameters: Hnsw | IvfPq | None
@@ -118,16 +125,16 @@ def tier_for(count: int, dim: int, config: IndexTierConfig) -> Tier:
 
 
 def lists_for(count: int) -> int:
-    """Number of lists of an inverted file: the power of two nearest to 2 sqrt(count), at most 65,536.
+    """Number of lists of an inverted file: the power of two nearest to 2 sqrt(count).
 
-    A query reads the centroids and then nprobe lists of count / lists rows: with 16 probes the sum is smallest at
-    4 sqrt(count) lists. Half as many are trained in a quarter of the time.
+    At most 65,536. A query reads the centroids and then nprobe lists of count / lists rows: with 16 probes the sum is
+    smallest at 4 sqrt(count) lists. Half as many are trained in a quarter of the time.
     """
     return int(min(2 ** round(math.log2(2 * math.sqrt(max(count, 1)))), 65_536))
 
 
 def efforts(parameters: Hnsw | IvfPq) -> list[Hnsw | IvfPq]:
-    """The parameters with 1, 2, 4, ... up to 64 times the search effort, until raising it has no effect."""
+    """The parameters with 1, 2, 4, ... 64 times the search effort, until it has no effect."""
     ladder = [parameters]
     for _ in range(int(math.log2(_MOST_EFFORT))):
         harder = ladder[-1].harder()
@@ -138,16 +145,19 @@ def efforts(parameters: Hnsw | IvfPq) -> list[Hnsw | IvfPq]:
 
 
 def reach_for(k: int) -> int | None:
-    """Candidates for the k best, equal for ranges of k, so that pages are consistent; None: k is too large."""
+    """Candidates for the k best; None if k is too large.
+
+    Equal for ranges of k, so that pages are consistent.
+    """
     return next((reach for reach in _REACHES if reach >= _SPARE * k), None)
 
 
 def exact_is_cheaper(parameters: Hnsw | IvfPq, reach: int, *, allowed: int, count: int) -> bool:
-    """Whether a pass over the allowed rows costs no more than an approximate search among them.
+    """Whether a pass over the allowed rows costs no more than an approximate search.
 
-    A share s = allowed / count of the visited rows is allowed, so a search must visit 1 / s times as many: cost / s rows
-    against s x count rows of a pass. Both are equal at allowed = sqrt(cost x count): with hnsw, M = 16 and ef = 128,
-    78,000 of 1 million rows and 250,000 of 10 million.
+    A share s = allowed / count of the visited rows is allowed, so a search must visit 1 / s times as many: cost / s
+    rows against s x count rows of a pass. Both are equal at allowed = sqrt(cost x count): with hnsw, M = 16 and ef =
+    128, 78,000 of 1 million rows and 250,000 of 10 million.
     """
     return allowed * allowed <= parameters.cost(reach, count) * count
 

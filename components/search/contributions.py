@@ -24,7 +24,10 @@ _ERRORS = 2  # standard errors that a contribution must exceed to count
 
 
 class Contributions(NamedTuple):
-    """cells: (7, 7) float32, cosine, negative where a region lowers the score; noise: their standard error, cosine."""
+    """Contributions of regions to a score: cosines, (7, 7) float32, and their standard error.
+
+    A region that lowers the score has a negative contribution.
+    """
 
     cells: NDArray[np.float32]
     noise: float
@@ -63,7 +66,10 @@ def contributions(encoder: OnnxEncoder, pixels: Pixels, query: Vectors) -> Contr
 
 
 def _plackett_burman() -> NDArray[np.bool_]:
-    """Which regions are hidden in which image: (60, 59). Rows are shifts of the first; the last row hides none."""
+    """Which regions are hidden in which image: (60, 59).
+
+    Rows are shifts of the first; the last row hides none.
+    """
     size = _RUNS - 1
     residues = {number * number % size for number in range(size)}  # with 0, so that a row hides 30
     first = np.array([number in residues for number in range(size)])

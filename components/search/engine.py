@@ -1,4 +1,4 @@
-"""Search engine: ranks the images of an index for queries, with the bundle that the index was made with."""
+"""Search engine: ranks the images of an index for queries."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -56,7 +56,7 @@ class SearchEngine:
         return cls(index, OnnxEncoder(encoder_bundle, device="cpu", threads=threads))
 
     def search(self, query: Query | str, k: int = 20) -> SearchResult:
-        """Answer one query; a text alone is a query for its k nearest images. Raises QueryError, ImageError."""
+        """Answer one query, or a text with its k nearest images. Raises QueryError, ImageError."""
         return self.search_many([Query.of_text(query, k=k) if isinstance(query, str) else query])[0]
 
     def search_many(self, queries: Sequence[Query]) -> list[SearchResult]:
@@ -66,7 +66,7 @@ class SearchEngine:
     # The two stages of a search
 
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
-        """Vectors of queries. Raises QueryError for an unknown id, ImageError for an image that cannot be decoded."""
+        """Encode queries. Raises QueryError for an unknown id, ImageError for an unreadable image."""
         return self._query_encoder.encode(queries)
 
     def rank(self, queries: Sequence[Query], encoded: Sequence[EncodedQuery]) -> list[SearchResult]:
@@ -129,7 +129,7 @@ class SearchEngine:
         return _Ranked(rows, scores, shown_by)
 
     def _own_first(self, encoded: EncodedQuery, near: Neighbours, mask: NDArray[np.bool_] | None) -> Neighbours:
-        """Puts the query's own image first, even if more equal images than were searched for have the same score."""
+        """Put the query's own image first: more images than were found may have its score."""
         found = near.rows >= 0
         rows, scores = near.rows[found], near.scores[found]
         own = encoded.own if mask is None else encoded.own[mask[encoded.own]]
@@ -164,7 +164,7 @@ class SearchEngine:
         )
 
     def _count_good(self, query: Query, encoded: EncodedQuery, rows: Rows, candidates: int) -> int | None:
-        """Number of leading rows that are good matches (image_finder.components.search.matching); None where it cannot be said."""
+        """Number of leading rows that are good matches; None if unknown, see search/matching.py."""
         models, vocabulary = self.scores.matches, self.vocabulary
         judged = models and vocabulary and vocabulary.counts and candidates >= matching.MIN_IMAGES
         if not judged or models is None or any(term.text is None for term in query.terms):
@@ -181,7 +181,7 @@ class SearchEngine:
         return matching.count_good(model, matching.match_features(cosines, ranks, candidates, unrelated, words))
 
     def _matches_well(self, query: Query, best: float, n_good: int | None) -> bool:
-        """Whether the best hit scores like right hits of captions, and training knew a word of the query."""
+        """Whether the best hit scores like right hits of captions, and a word is known."""
         unknown = self.vocabulary is not None and self.vocabulary.counts is not None and self._words(query) is None
         return bool(n_good) or (best >= self.scores.good_match and not unknown)
 
@@ -191,7 +191,7 @@ class SearchEngine:
 
     @cached_property
     def _sample(self) -> Vectors:
-        """Evenly spaced vectors of the index, whose cosines with a text are its background: (n, dim)."""
+        """Evenly spaced vectors of the index, for the background of a text: (n, dim)."""
         count = self.index.manifest.count
         rows = np.unique(np.linspace(0, count - 1, min(count, matching.SAMPLE_IMAGES)).astype(np.int64))
         return np.array(self.index.vectors[rows])
@@ -222,7 +222,10 @@ class SearchEngine:
 
 
 class _Ranked(NamedTuple):
-    """Images of one query, best first. shown_by: (n,) position of the image each is folded into, its own if shown."""
+    """Images of one query, best first.
+
+    shown_by: (n,) position of the image that each is folded into, its own if it is shown.
+    """
 
     rows: Rows
     scores: Vectors

@@ -28,23 +28,23 @@ _GROUND = (0, 190)  # greys of the image, so that the brightest colours are brig
 
 
 class Explanation(NamedTuple):
-    """Contributions of an image's regions to its score, and an RGB overlay of those that raise it."""
+    """Contributions of an image's regions to its score, and an RGB overlay of the positive ones."""
 
     contributions: Contributions
     overlay: Image.Image
 
 
 def explain(encoder: OnnxEncoder, source: Path | bytes, query: Vectors, *, at_most_px: int = 1600) -> Explanation:
-    """Contributions of an image's regions to its cosine with a query, (dim,) unit, and their overlay within at_most_px.
+    """Contributions of an image's regions to its cosine with a query, and their overlay.
 
-    Raises ImageError.
+    query: (dim,) unit float32. at_most_px: longer side of the overlay. Raises ImageError.
     """
     found = contributions(encoder, encoder.preprocess.load(source), query)
     return Explanation(found, heat_overlay(load_for_display(source, at_most_px=at_most_px), found.shares))
 
 
 def explain_pooling(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: int = 1600) -> Image.Image:
-    """Overlay of the attention pooling's weights for an image, within at_most_px. Raises ImageError."""
+    """Overlay of the attention pooling's weights for an image. Raises ImageError."""
     weights = encoder.attention(encoder.preprocess.load(source)[None])[0]
     peak = weights.max(initial=0.0)
     shares = weights / peak if peak > 0 else weights
@@ -52,7 +52,10 @@ def explain_pooling(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: i
 
 
 def heat_overlay(image: Image.Image, shares: Shares) -> Image.Image:
-    """A grey RGB image, coloured where shares, (h, w) float32 from 0 to 1, are positive: transparent purple to yellow."""
+    """The image in grey, coloured where shares are positive, from purple to yellow: RGB.
+
+    shares: (h, w) float32, 0 to 1; resized smoothly to the image.
+    """
     heat = Image.fromarray(shares.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     levels = np.rint(np.clip(np.asarray(heat), 0.0, 1.0) * 255).astype(np.uint8)
     grey = ImageOps.autocontrast(image.convert("L")).point(lambda value: value * _GROUND[1] // 255).convert("RGB")

@@ -1,4 +1,4 @@
-"""Filters: select the items of an index for a query, and list what can be selected; decodes nothing."""
+"""Filters: select the items of an index, and list what can be selected; decodes nothing."""
 
 import os
 from collections.abc import Sequence
@@ -21,9 +21,10 @@ _SHOWN_CHARACTERS = 100  # of an unknown label
 
 
 def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
-    """Which items pass, (count,) bool; None if no filter is set. For the time of an item see components/moments.py.
+    """Which items pass the filters: (count,) bool; None if no filter is set.
 
-    Raises QueryError for an unknown folder: a misspelt name must not look like a folder without matching images.
+    An item's time is defined in components/moments.py. Raises QueryError for an unknown folder: a misspelt name must
+    not look like a folder without matching images.
     """
     conditions = [
         *([_any([_inside(items, folder) for folder in filters.folders])] if filters.folders else []),
@@ -56,9 +57,9 @@ def facets(items: pa.Table) -> Facets:
 
 
 def folder_label(items: pa.Table, roots: Sequence[str], name: str) -> str:
-    """Label of a folder, given its label or its absolute or relative path. roots: of the index's manifest.
+    """Label of a folder, given its label or its absolute or relative path.
 
-    Raises QueryError if the folder holds no image of the index.
+    roots: of the index's manifest. Raises QueryError if the folder holds no image of the index.
     """
     if not Path(name).is_absolute() and _has_any(_below(items["folder"], name)):
         return name
@@ -78,7 +79,7 @@ def root_label(items: pa.Table, position: int) -> str:
 
 
 def _label_below(items: pa.Table, position: int, inner: Path) -> str:
-    """Label of the folder at a relative path below a root, taken from an image in it; "" if it holds none."""
+    """Label of the folder at a relative path below a root; "" if it holds no image."""
     start = os.fsencode(inner) + b"/" if inner.parts else b""
     of_root = bools(pc.equal(items["root"], number_scalar(position, pa.int16())))
     rows = np.flatnonzero(of_root & bools(pc.starts_with(items["path"], start)))
@@ -128,7 +129,7 @@ def _not_before(items: pa.Table, day: date) -> pa.ChunkedArray:
 
 
 def _first_and_last(items: pa.Table) -> list[datetime]:
-    """First and last local time of the images with EXIF time, and of those with only a file time."""
+    """First and last local time of images with an EXIF time, and of those without one."""
     by_camera = pc.min_max(items["taken_at"]).as_py()
     by_file = pc.min_max(items["modified_at"].filter(items["taken_at"].is_null())).as_py()
     times = [time for time in by_camera.values() if time]
@@ -160,7 +161,7 @@ def _holds(names: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 
 
 def _encodable(text: str) -> str:
-    """The text without lone surrogates, which a terminal with another encoding passes; they match nothing."""
+    """The text without lone surrogates, which a terminal with another encoding may pass."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -88,7 +88,7 @@ class Finder:
         return self.engine.search(query_of(query, options))
 
     def search_many(self, queries: Sequence[str | Query]) -> list[SearchResult]:
-        """Answers to several queries, with one pass over the vectors. Raises QueryError, ImageError."""
+        """Answer several queries with one pass over the vectors. Raises QueryError, ImageError."""
         return self.engine.search_many([query_of(each, {}) for each in queries])
 
     def encode_text(self, texts: Sequence[str]) -> Vectors:
@@ -103,7 +103,7 @@ class Finder:
         return encoder.encode_image(_pixels(encoder, each) for each in images)
 
     def classify(self, image: ImageSource | str, labels: Sequence[str]) -> "list[LabelScore]":
-        """How well each of some labels fits an image, or the image with an id. Raises QueryError, ImageError."""
+        """Compare an image, or the image with an id, with labels. Raises QueryError, ImageError."""
         from image_finder.components.search.labels import classify  # searches do not need it
 
         engine = self.engine
@@ -117,16 +117,17 @@ class Finder:
         at_most_px: int = 1600,
         **options: Unpack[SearchOptions],
     ) -> Explanation:
-        """Regions that raise the score of an image, or of the image with an id, for a query, and their overlay.
+        """Regions that raise the score of an image for a query, and their overlay.
 
-        Query and options are those of `search`; `not` terms are not explained. Raises QueryError, ImageError.
+        image: an image or the id of one. Query and options are those of `search`; `not` terms are not explained.
+        Raises QueryError, ImageError.
         """
         engine = self.engine
         (encoded,) = engine.encode([query_of(query, options)])
         return explain(engine.encoder, _readable(engine, image), encoded.terms, at_most_px=at_most_px)
 
     def explain_pooling(self, image: ImageSource | str, *, at_most_px: int = 1600) -> Image.Image:
-        """Overlay of the attention pooling's weights, which are equal for every query; for experts.
+        """Overlay of the attention pooling's weights, equal for every query; for experts.
 
         Raises QueryError for an unknown id, ImageError.
         """
@@ -140,7 +141,10 @@ class Finder:
         return self.engine.image(identity)
 
     def image_path(self, identity: str) -> Path:
-        """Path of the image with an id; the file may be gone. Raises QueryError, DataError if it is outside the library."""
+        """Path of the image with an id; the file may be gone.
+
+        Raises QueryError for an unknown id, DataError if the path is outside the library.
+        """
         return self.engine.image_path(identity)
 
     def facets(self) -> Facets:
@@ -148,7 +152,10 @@ class Finder:
         return self.engine.facets()
 
     def folder_label(self, name: str) -> str:
-        """Label of a folder for the filter `folders`, given its label or path. Raises QueryError if it holds no image."""
+        """Label of a folder for the filter `folders`, given its label or path.
+
+        Raises QueryError if the folder holds no image of the index.
+        """
         return self.engine.folder_label(name)
 
     @property

@@ -18,7 +18,7 @@ _LISTED_CHARACTERS = 60
 
 
 class LabelScore(Record):
-    """How well a label fits an image. probability: share among the given labels, 0 to 1; score: cosine, -1 to 1."""
+    """A label's share among the given labels (probability, 0 to 1) and its cosine (score)."""
 
     label: str
     probability: float
@@ -29,8 +29,9 @@ class Labels:
     """Labels, encoded once and compared with any number of images."""
 
     def __init__(self, encoder: OnnxEncoder, labels: Sequence[str], *, templates: tuple[str, ...] = TEMPLATES) -> None:
-        """templates: sentences with {} for the label; a label's vector is the mean of its sentences, with length 1.
+        """Encode labels.
 
+        templates: sentences with {} for the label; a label's vector is the mean of its sentences, with length 1.
         Raises QueryError for fewer than 2 or more than 1,000 labels, and for empty, long and repeated ones.
         """
         self.names = checked_labels(labels)

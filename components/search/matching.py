@@ -29,7 +29,10 @@ Floats = NDArray[np.float64]
 
 
 class Background(NamedTuple):
-    """Cosines of a text with unrelated images: median and standard deviation; excess: share of images with z above 3."""
+    """Cosines of a text with unrelated images: median and standard deviation.
+
+    excess: share of images more than 3 standard deviations above the median.
+    """
 
     median: float
     spread: float
@@ -37,7 +40,10 @@ class Background(NamedTuple):
 
 
 class QueryWords(NamedTuple):
-    """Content words of a text: captions with the rarest one; mean over words of log(1 + captions); their number."""
+    """Content words of a text: their number and their frequency in training captions.
+
+    rarest: captions with the rarest word; mean: mean over words of log(1 + captions).
+    """
 
     rarest: int
     mean: float
@@ -50,14 +56,17 @@ class QueryWords(NamedTuple):
 
 
 def background(cosines: Floats) -> Background:
-    """Background of a text, from its cosines with a sample of a library: (n,), n >= MIN_IMAGES."""
+    """Background of a text from its cosines with a sample of a library: (n,), n >= MIN_IMAGES."""
     low, median = np.quantile(cosines, [0.05, 0.5])
     spread = max(float(median - low) / _NORMAL_5_PERCENT, _MIN_SPREAD)
     return Background(float(median), spread, float(np.mean(cosines > median + 3 * spread)))
 
 
 def query_words(text: str, vocabulary: Vocabulary) -> QueryWords | None:
-    """How often a text's words occurred in training; None if none did. vocabulary: with counts."""
+    """How often a text's words occurred in training; None if none did.
+
+    vocabulary: with counts.
+    """
     words = content_words(text)
     counts = [vocabulary.captions_with(word) for word in words]
     if not any(counts):

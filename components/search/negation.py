@@ -1,13 +1,13 @@
-"""Negation: how `not` terms lower scores, and which words name a group; knows nothing of models or indexes.
+"""Negation: how `not` terms lower scores, and which words name a group.
 
 A `not` term lowers an image's score by a share of the term's own cosine, so images that show it rank lower; none is
 removed. The score stays linear in the image's vector: one pass over the vectors answers a query with any number of
 `not` terms, and every tier of an index ranks it like other queries.
 
-Chosen on the captions of 1,200 photographs (Flickr8k val, 200 of COCO val2017), with pairs of a query and a `not` term
-other than the 20 that tests/benchmarks/bench_negation.py reports. With equally many images of the `not` term among the
-first 20, a maximum over the terms of a group, a hinge, a sigmoid and texts such as "a beach with people" keep no more
-images of the query than the mean of the group's terms.
+Chosen on the captions of 1,200 photographs (Flickr8k val, 200 of COCO val2017), with pairs of a query and a `not`
+term other than the 20 that tests/benchmarks/bench_negation.py reports. With equally many images of the `not` term
+among the first 20, a maximum over the terms of a group, a hinge, a sigmoid and texts such as "a beach with people"
+keep no more images of the query than the mean of the group's terms.
 """
 
 from collections.abc import Sequence
@@ -60,12 +60,12 @@ def group_of(text: str) -> Group | None:
 
 
 def lowered(terms: Vectors, not_terms: Sequence[tuple[Vectors, float]]) -> Vectors:
-    """Scores (n,) of a query's terms, lowered by scores (n,) and weights of its `not` terms: (n,) float32.
+    """Scores (n,) of a query's terms, lowered by those of its `not` terms: (n,) float32.
 
-    Takes vectors (dim,) in place of scores too, as the score is linear. Subtracts the weighted mean of the `not` scores
-    times the root of the sum of the squared weights: one term counts with its weight w, m equal ones with w / sqrt(m)
-    each. With w each, they would outweigh the query: of 16.7 images of the query among the first 20, 4 terms would leave
-    12.5, not 17.1.
+    not_terms: scores (n,) and weight of each. Vectors (dim,) may replace scores, as the score is linear. Subtracts
+    the weighted mean of the `not` scores times the root of the sum of the squared weights: one term counts with its
+    weight w, m equal ones with w / sqrt(m) each. With w each, they would outweigh the query: of 16.7 images of the
+    query among the first 20, 4 terms would leave 12.5, not 17.1.
     """
     if not not_terms:
         return terms

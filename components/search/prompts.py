@@ -1,7 +1,7 @@
-"""Prompts: the sentences that stand for a label or a short text, and the vectors of texts.
+"""Prompts: the sentences that replace a label or a short text, and the vectors of texts.
 
-A model that was trained on sentences understands a lone word badly, and the mean of a few sentences that contain it well
-(Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4).
+A model that was trained on sentences understands a lone word badly, and the mean of a few sentences that contain it
+well (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4).
 """
 
 from collections.abc import Iterable
@@ -21,12 +21,12 @@ def prompts_of(label: str, templates: tuple[str, ...] = TEMPLATES) -> list[str]:
 
 
 def expand(text: str) -> list[str]:
-    """The texts whose mean vector stands for a text: its prompts if it has one or two words, else the text itself."""
+    """Texts whose mean vector represents a text: prompts of one or two words, else the text."""
     return prompts_of(text) if len(text.split()) <= _SHORT_WORDS else [text]
 
 
 def text_vectors(encoder: OnnxEncoder, texts: Iterable[str]) -> dict[str, Vectors]:
-    """Unit vector of each text as a search uses it, (dim,): for a short text the mean over its prompts."""
+    """Unit vector (dim,) of each text as a search uses it: of a short text the mean prompt."""
     prompts = {text: expand(text) for text in texts}
     flat = sorted({prompt for several in prompts.values() for prompt in several})
     vectors = dict(zip(flat, encoder.encode_text(flat), strict=True))

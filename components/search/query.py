@@ -1,7 +1,7 @@
-"""Query: the search request that command line, HTTP API, page and programs share; knows nothing of indexes.
+"""Query: the search request of command line, HTTP API, page and Python API.
 
-The score of an image x is x . unit(sum w_i p_i), with unit vectors p_i of the terms: a cosine. The terms of `not` lower
-it, see components/search/negation.py.
+The score of an image x is x . unit(sum w_i p_i), with unit vectors p_i of the terms: a cosine. The terms of `not`
+lower it, see components/search/negation.py.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ Duplicates = Literal["fold", "show"]
 
 
 class Term(Record):
-    """One part of a query: exactly one of a text, an image's bytes, the id of an indexed image."""
+    """Part of a query: either a text, an image's bytes or the id of an indexed image."""
 
     text: str | None = None
     image: bytes | None = Field(None, repr=False)
@@ -48,7 +48,7 @@ class NotTerm(Term):
 
 
 class FilterFields(Record):
-    """The fields of Filters, each valid by itself. Command line and HTTP API derive their options from them."""
+    """Fields of Filters, from which command line and HTTP API derive their options."""
 
     folders: tuple[str, ...] = Field(
         (), max_length=64, description="Only images in this folder and its subfolders (repeatable)."
@@ -78,7 +78,7 @@ class Filters(FilterFields):
 
 
 class ResultFields(Record):
-    """Which hits are returned. Command line and HTTP API derive their options from these fields."""
+    """Fields that select hits, from which command line and HTTP API derive their options."""
 
     k: int = Field(20, ge=1, le=MAX_HITS, description="Images per page.")
     offset: int = Field(0, ge=0, le=MAX_REACH, description="Images before the page.")
@@ -89,7 +89,10 @@ class ResultFields(Record):
 
 
 class Query(ResultFields):
-    """A search request. Query.parse, Query.of_text and Query.of_terms raise errors that can be shown to users."""
+    """A search request.
+
+    Query.parse, Query.of_text and Query.of_terms raise errors that can be shown to users.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -126,7 +129,10 @@ class Query(ResultFields):
     def of_terms(
         cls, terms: Iterable[Mapping[str, object]], not_terms: Iterable[Mapping[str, object]] = (), **options: object
     ) -> Self:
-        """Build from the plain values of terms; options: other fields, those of `filters` beside them. Raises QueryError."""
+        """Build from the plain values of terms. Raises QueryError.
+
+        options: the other fields; those of `filters` are given beside them.
+        """
         filters = {name: options.pop(name) for name in Filters.model_fields if name in options}
         return cls.parse({"terms": [*terms], "not": [*not_terms], "filters": filters, **options})
 

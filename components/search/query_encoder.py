@@ -37,7 +37,7 @@ class QueryEncoder:
         self._group_vectors: dict[Group, Vectors] = {}
 
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
-        """Vectors of queries. Raises QueryError for an unknown id, ImageError for an image that cannot be decoded."""
+        """Encode queries. Raises QueryError for an unknown id, ImageError for an unreadable image."""
         terms = [term for query in queries for term in query.terms]
         terms += [term for query in queries for term in query.not_terms if _group(term) is None]
         texts = text_vectors(self._encoder, {require_text(term.text) for term in terms if term.text is not None})

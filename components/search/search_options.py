@@ -1,4 +1,4 @@
-"""Search options: queries as keyword arguments, for programs; reads image files, decodes none."""
+"""Search options: queries as keyword arguments; reads image files, decodes none."""
 
 import io
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 def query_of(query: str | Query | None, options: SearchOptions) -> Query:
-    """The query of a text and options. Raises QueryError, ImageError for an image that cannot be read."""
+    """The query of a text and options. Raises QueryError, ImageError."""
     if isinstance(query, Query):
         if options:
             raise QueryError(f"a Query holds its own options, {', '.join(options)} cannot be added; set them in it")
