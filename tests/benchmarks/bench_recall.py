@@ -4,7 +4,7 @@
 
 Each seed is `image-finder pipeline run training` with training.seed set, in one home, so that features are cached once.
 Printed are the recalls on the part the configuration reports on, mean and range over the seeds beside the 95 % interval
-that a single run has for its images, and the seconds of each run; the row can be pasted into recall.md. Alone on the
+that a single run has for its images, and the seconds of each run; the row can be pasted into README.md. Alone on the
 machine, else the seconds say nothing.
 """
 

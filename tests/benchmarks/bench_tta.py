@@ -1,6 +1,6 @@
 """Several looks at an image against one (`model.image.tta`): what recall gains from them and what they cost.
 
-    python tests/benchmarks/bench_looks.py DATA BUNDLE [BUNDLE ...] [--part val]
+    python tests/benchmarks/bench_tta.py DATA BUNDLE [BUNDLE ...] [--part val]
 
 Data: a part of a folder of captioned images, validated as for a training. BUNDLES: of models that look once; the same
 recipe with several seeds tells a gain from chance. Each look is embedded by the bundle, and an image's vector is the

@@ -1,16 +1,16 @@
-"""The table of what was tried for recall: its commands are those of configurations that can still be run."""
+"""The settings tried for recall: the commands beside the table are configurations that can still be run."""
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from image_finder.pipelines import run_config
+from tests.support.checkout import CHECKOUT
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = CHECKOUT / "tests" / "benchmarks"
 COMMANDS = dict(
-    re.findall(r"^(\w[\w ]*): (--(?:config|set) .*)$", (BENCHMARKS / "recall.md").read_text(encoding="utf-8"), re.M)
+    re.findall(r"^(\w[\w ]*): (--(?:config|set) .*)$", (BENCHMARKS / "README.md").read_text(encoding="utf-8"), re.M)
 )
 
 
@@ -29,7 +29,7 @@ def checked(bench_recall, words):
     return run_config.checked("training", run_config.override(values, options.assignments))
 
 
-def test_each_row_has_a_setting_of_its_own_that_can_be_run(bench_recall):
+def test_each_row_has_a_different_setting_that_can_be_run(bench_recall):
     assert len(COMMANDS) >= 8
     rows = [checked(bench_recall, words) for words in ("", *COMMANDS.values())]
     settings = [tuple(str(row[part]) for part in ("dataset", "model", "training")) for row in rows]
@@ -44,8 +44,8 @@ def test_a_row_differs_from_the_one_before_it_as_the_table_says(bench_recall):
     assert of["last two stages"]["model"].image.trunk == of["plain"]["model"].image.trunk == "tf_efficientnet_lite0"
     assert of["eight views"]["model"].image.trunk == "tf_efficientnet_lite2"
     assert of["eight views"]["training"].augmented_views == 8
-    assert of["no hub correction"]["model"].hubness.centres == 0 < of["eight views"]["model"].hubness.centres
+    assert of["no hubness correction"]["model"].hubness.centres == 0 < of["eight views"]["model"].hubness.centres
     assert of["three stages"]["model"].image.trained_stages == 3
-    assert of["two heads"]["model"].ensemble_heads == of["own stages"]["model"].ensemble_heads == 2
+    assert of["two heads"]["model"].ensemble_heads == of["separate stages"]["model"].ensemble_heads == 2
     assert not of["two heads"]["model"].image.own_tails
-    assert of["own stages"]["model"].image.own_tails
+    assert of["separate stages"]["model"].image.own_tails
