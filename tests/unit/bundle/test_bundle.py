@@ -41,7 +41,7 @@ def change_manifest(path, **values):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_flipped_byte_a_cut_and_a_missing_file_are_each_named(copy, name):
+def test_a_file_with_a_flipped_byte_a_truncated_and_a_missing_one_are_named(copy, name):
     whole = (copy / name).read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
@@ -55,12 +55,12 @@ def test_a_flipped_byte_a_cut_and_a_missing_file_are_each_named(copy, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'{"format_version": 1}', b"null"])
-def test_a_garbage_manifest_is_one_line(copy, content):
+def test_a_malformed_manifest_is_a_one_line_error(copy, content):
     (copy / MANIFEST).write_bytes(content)
     assert "is not a bundle manifest" in refusal(copy)
 
 
-def test_no_flipped_bit_of_the_manifest_gives_another_one(copy):
+def test_every_flipped_bit_of_the_manifest_is_detected(copy):
     whole = (copy / MANIFEST).read_bytes()
     manifest = Bundle.open(copy).manifest
     chance, refused = random.Random(6), []
@@ -79,7 +79,7 @@ def test_no_flipped_bit_of_the_manifest_gives_another_one(copy):
     assert "is not a bundle manifest, or damaged: its values have sha256 " in refusal(copy)
 
 
-def test_a_bundle_without_a_checksum_still_opens_and_its_published_copy_has_one(copy, tmp_path):
+def test_a_bundle_without_checksum_still_opens_and_its_published_copy_has_one(copy, tmp_path):
     manifest = Bundle.open(copy).manifest
     values, _ = unsealed((copy / MANIFEST).read_bytes())
     (copy / MANIFEST).write_text(json.dumps(values))
@@ -88,21 +88,21 @@ def test_a_bundle_without_a_checksum_still_opens_and_its_published_copy_has_one(
     assert unsealed((kept / MANIFEST).read_bytes()) == (values, True)
 
 
-def test_a_folder_without_manifest_is_no_bundle(tmp_path):
+def test_a_folder_without_a_manifest_is_not_a_bundle(tmp_path):
     assert f"no bundle at {tmp_path}: {MANIFEST} is missing" in refusal(tmp_path)
 
 
-def test_another_format_is_refused_with_both_numbers(copy):
+def test_another_format_version_is_refused_with_both_versions(copy):
     change_manifest(copy, format_version=99)
     assert "has format 99, this version reads 2; install a newer" in refusal(copy)
 
 
-def test_scores_come_back_as_they_were_written(copy, colour_scores):
+def test_scores_are_read_as_written(copy, colour_scores):
     assert Bundle.open(copy).scores() == colour_scores
 
 
 @pytest.mark.parametrize("change", [{"good_match": None}, {"quantiles": [0.1] * 20}, {"logit_scale": -1}, {"more": 1}])
-def test_scores_that_cannot_be_read_are_one_line(copy, change):
+def test_unreadable_scores_are_a_one_line_error(copy, change):
     content = {**json.loads((copy / SCORES).read_text()), **change}
     (copy / SCORES).write_text(json.dumps(content))
     with pytest.raises(BundleError, match=r"scores\.json: .*; fetch or export the bundle again$") as caught:
@@ -110,7 +110,7 @@ def test_scores_that_cannot_be_read_are_one_line(copy, change):
     assert "\n" not in str(caught.value)
 
 
-def test_a_vocabulary_is_read_and_one_that_is_damaged_or_unlisted_is_told(write_colour_bundle, colour_bundle, tmp_path):
+def test_a_vocabulary_is_read_and_a_damaged_or_unlisted_one_is_an_error(write_colour_bundle, colour_bundle, tmp_path):
     vocabulary = Vocabulary.of(["a dog", "a dog"])
     bundle = write_colour_bundle(tmp_path / "worded", vocabulary=vocabulary)
     assert bundle.vocabulary() == vocabulary
@@ -124,14 +124,14 @@ def test_a_vocabulary_is_read_and_one_that_is_damaged_or_unlisted_is_told(write_
     assert f"is incomplete: {VOCABULARY} is missing" in refusal(bundle.path)
 
 
-def test_a_bundle_without_scores_of_the_first_format_is_refused_with_what_to_do(copy):
+def test_a_bundle_of_the_first_format_without_scores_is_refused_with_advice(copy):
     hashes = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["files_sha256"]
     (copy / SCORES).unlink()
     change_manifest(copy, format_version=1, files_sha256={name: hashes[name] for name in FILES if name != SCORES})
     assert refusal(copy) == f"bundle {copy} has format 1, this version reads 2; train again with this version"
 
 
-def test_a_manifest_that_leaves_out_a_needed_file_is_refused(copy):
+def test_a_manifest_that_lacks_a_required_file_is_refused(copy):
     hashes = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["files_sha256"]
     change_manifest(copy, files_sha256={name: digest for name, digest in hashes.items() if name != TEXT_ENCODER})
     assert TEXT_ENCODER in refusal(copy)
@@ -142,9 +142,7 @@ def test_a_manifest_cannot_name_files_outside_the_bundle(copy):
     assert "does not list the files of a bundle: ../secret, image_encoder.onnx" in refusal(copy)
 
 
-def test_identity_follows_the_content_and_not_the_place_or_the_report(
-    copy, colour_bundle, write_colour_bundle, tmp_path
-):
+def test_identity_depends_on_the_content_and_not_on_path_or_report(copy, colour_bundle, write_colour_bundle, tmp_path):
     assert Bundle.open(copy).sha256 == colour_bundle.sha256
     change_manifest(copy, dataset="renamed")
     assert Bundle.open(copy).sha256 == colour_bundle.sha256

@@ -7,7 +7,7 @@ from image_finder.components.bundle.onnx_session import open_session
 from image_finder.components.errors import BundleError, ConfigError, ImageError
 
 
-def test_words_and_images_of_one_colour_meet(colour_bundle):
+def test_words_and_images_of_one_colour_have_equal_vectors(colour_bundle):
     encoder = OnnxEncoder(colour_bundle, device="cpu")
     pixels = np.zeros((3, 8, 8, 3), np.uint8)
     for row in range(3):
@@ -17,7 +17,7 @@ def test_words_and_images_of_one_colour_meet(colour_bundle):
     assert similarity[~np.eye(3, dtype=bool)].max() < 0.05
 
 
-def test_rows_do_not_depend_on_their_batch_nor_on_padding(colour_bundle):
+def test_vectors_do_not_depend_on_batch_or_padding(colour_bundle):
     encoder = OnnxEncoder(colour_bundle, device="cpu")
     texts = ["red", "red green blue white", "yellow"]
     together = encoder.encode_text(texts)
@@ -66,7 +66,7 @@ def test_an_image_that_cannot_be_read_ends_the_encoding_with_its_error(colour_bu
         encoder.encode_image(encoder.preprocess.load(data) for data in (b"", b""))
 
 
-def test_texts_beyond_the_limit_are_cut_there(colour_bundle):
+def test_texts_above_the_limit_are_truncated(colour_bundle):
     encoder = OnnxEncoder(colour_bundle, device="cpu")
     cut, whole = encoder.encode_text(["red " * 8 + "blue " * 50, "red " * 8])
     np.testing.assert_array_equal(cut, whole)
@@ -76,7 +76,7 @@ def test_no_texts_give_no_rows(colour_bundle):
     assert OnnxEncoder(colour_bundle, device="cpu").encode_text([]).shape == (0, 3)
 
 
-def test_a_graph_that_cannot_be_opened_is_one_line_with_its_path(tmp_path):
+def test_a_graph_that_cannot_be_opened_is_a_one_line_error_with_its_path(tmp_path):
     path = tmp_path / IMAGE_ENCODER
     path.write_bytes(b"not a graph")
     with pytest.raises(BundleError, match=f"cannot open ONNX graph {path}") as caught:
@@ -84,14 +84,14 @@ def test_a_graph_that_cannot_be_opened_is_one_line_with_its_path(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_bundle_damaged_after_it_was_opened_is_still_one_line(write_colour_bundle, tmp_path):
+def test_a_bundle_damaged_after_opening_is_a_one_line_error(write_colour_bundle, tmp_path):
     bundle = write_colour_bundle(tmp_path / "bundle")
     (bundle.path / "preprocess.json").write_text("{}")
     with pytest.raises(BundleError, match=r"preprocess\.json"):
         OnnxEncoder(Bundle.open(bundle.path, verify=False), device="cpu")
 
 
-def test_cuda_asked_for_where_there_is_none_is_refused_with_what_there_is(colour_bundle, monkeypatch):
+def test_unavailable_cuda_is_refused_with_the_available_providers(colour_bundle, monkeypatch):
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])

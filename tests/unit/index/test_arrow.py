@@ -21,20 +21,20 @@ from tests.support.checkout import CHECKOUT
 
 @settings(deadline=None)
 @given(st.text())
-def test_texts_are_those_of_pyarrow(text):
+def test_text_scalars_equal_those_of_pyarrow(text):
     assert text_scalar(text) == pa.scalar(text)
 
 
 @settings(deadline=None)
 @given(st.integers(-(2**31), 2**31 - 1))
-def test_numbers_are_those_of_pyarrow(number):
+def test_number_scalars_equal_those_of_pyarrow(number):
     for kind in (pa.int32(), pa.int64()):
         assert number_scalar(number, kind) == pa.scalar(number, kind)
 
 
 @settings(deadline=None)
 @given(st.datetimes().map(lambda moment: moment.replace(microsecond=0)))
-def test_moments_are_those_of_pyarrow(moment):
+def test_time_scalars_equal_those_of_pyarrow(moment):
     assert moment_scalar(moment) == pa.scalar(moment, pa.timestamp("s"))
 
 
@@ -45,14 +45,14 @@ def test_the_first_and_the_last_day_of_the_calendar_are_representable():
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from([True, False, None]))), st.integers(0, 20), st.integers(0, 20))
-def test_booleans_come_out_in_their_order_with_null_as_false(chunks, start, length):
+def test_booleans_are_read_in_order_with_null_as_false(chunks, start, length):
     values = pa.chunked_array(chunks, pa.bool_()).slice(start, length)
     assert bools(values).tolist() == [bool(value) for value in values.to_pylist()]
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1))), st.integers(0, 20), st.integers(0, 20))
-def test_numbers_come_out_in_their_order(chunks, start, length):
+def test_numbers_are_read_in_order(chunks, start, length):
     values = pa.chunked_array(chunks, pa.uint64()).slice(start, length)
     assert numbers(values, np.dtype(np.uint64)).tolist() == values.to_pylist()
 
@@ -73,7 +73,7 @@ def test_pandas_is_not_imported():
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.text())))
-def test_lists_of_texts_are_those_of_pyarrow(values):
+def test_lists_of_texts_equal_those_of_pyarrow(values):
     assert text_list_array(values).to_pylist() == values
 
 

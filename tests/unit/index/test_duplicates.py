@@ -21,7 +21,7 @@ def plainly_folded(hashes, vectors):
 
 
 @pytest.mark.parametrize("count", [0, 1, 40, 700])
-def test_folding_follows_its_rule_word_for_word(count):
+def test_folding_equals_a_direct_implementation_of_its_rule(count):
     rng = np.random.default_rng(count)
     hashes = rng.integers(0, 1 << 63, 30, np.uint64)[rng.integers(0, 30, count)]
     for _ in range(9):  # up to nine bits off, so that chains lead further than one step may
@@ -34,7 +34,7 @@ def test_folding_follows_its_rule_word_for_word(count):
         assert 50 < len(set(found)) < 650
 
 
-def test_a_chain_of_small_changes_does_not_end_up_as_one():
+def test_a_chain_of_small_changes_is_not_folded_into_one():
     steps = np.cumsum([0] + [(1 << 8) - 1 << 8 * n for n in range(4)], dtype=np.uint64)  # eight more bits each
     vectors = np.ones((5, 1), np.float32)
     assert fold(steps, vectors).tolist() == [0, 0, 2, 2, 4]

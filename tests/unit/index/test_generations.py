@@ -15,7 +15,7 @@ def write(root, text):
         (folder / "content").write_text(text)
 
 
-def test_the_last_generation_is_in_force_and_the_one_before_is_kept(tmp_path):
+def test_the_last_generation_is_current_and_the_previous_one_is_kept(tmp_path):
     names = []
     for text in ("one", "two", "three"):
         write(tmp_path, text)
@@ -40,14 +40,14 @@ def test_a_generation_that_fails_changes_nothing(tmp_path):
     assert [path.name for path in (tmp_path / "generations").iterdir()] == [before.name]
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+def test_leftovers_of_a_killed_writer_are_removed_by_the_next(tmp_path):
     write(tmp_path, "one")
     (tmp_path / "generations" / ".00000002-aaaaaaaa.x1").mkdir()
     write(tmp_path, "two")
     assert all(not path.name.startswith(".") for path in (tmp_path / "generations").iterdir())
 
 
-def test_an_earlier_generation_can_be_pointed_to_and_survives_the_next(tmp_path):
+def test_an_earlier_generation_can_be_made_current_and_survives_the_next(tmp_path):
     write(tmp_path, "one")
     first = current_generation(tmp_path)
     write(tmp_path, "two")
@@ -60,14 +60,14 @@ def test_an_earlier_generation_can_be_pointed_to_and_survives_the_next(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"../../etc", b"00000001-zzzzzzzz", b"\xff\xfe"])
-def test_a_damaged_pointer_is_one_line(tmp_path, content):
+def test_a_damaged_pointer_is_a_one_line_error(tmp_path, content):
     write(tmp_path, "one")
     (tmp_path / POINTER).write_bytes(content)
     with pytest.raises(StorageError, match="publish it"):
         current_generation(tmp_path)
 
 
-def test_a_folder_without_pointer_is_not_published(tmp_path):
+def test_a_folder_without_a_pointer_is_not_published(tmp_path):
     assert not is_published_root(tmp_path)
     with pytest.raises(StorageError, match="nothing is published at"):
         current_generation(tmp_path)

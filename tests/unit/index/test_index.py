@@ -93,7 +93,7 @@ def expected(vectors, query, k):
     k=st.integers(1, 50),
     pass_rows=st.integers(1, 50),
 )
-def test_search_is_the_exact_one_whatever_the_parts_and_ties_go_to_the_lower_row(data, count, dim, k, pass_rows):
+def test_search_is_exact_for_any_part_size_and_ties_go_to_the_lower_row(data, count, dim, k, pass_rows):
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 20)))
     pool = unit(rng.standard_normal((data.draw(st.integers(1, count)), dim)) + 1e-3)
     vectors = pool[rng.integers(0, len(pool), count)]  # equal rows on purpose
@@ -116,7 +116,7 @@ def test_equal_images_keep_their_order_at_the_size_where_blas_sums_differently()
     assert near.rows.tolist() == [list(range(11 * n, 11 * n + 11)) for n in range(37)]
 
 
-def test_what_was_written_is_read_with_its_items(written):
+def test_a_written_index_is_read_with_its_items(written):
     index = VectorIndex.open(written, verify=True)
     near = index.search(np.asarray(index.vectors[[7]]), 1)
     item = index.item(int(near.rows[0, 0]))
@@ -135,7 +135,7 @@ def test_an_image_is_found_by_its_id_by_its_content_and_in_its_folder(written):
 
 @settings(deadline=None)
 @given(data=st.data(), count=st.integers(1, 40), k=st.integers(1, 50), pass_rows=st.integers(1, 50))
-def test_rows_that_are_not_allowed_make_room_for_those_that_are(data, count, k, pass_rows):
+def test_only_allowed_rows_are_found_and_up_to_k_of_them(data, count, k, pass_rows):
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 20)))
     vectors, queries = unit(rng.standard_normal((count, 4))), unit(rng.standard_normal((3, 4)))
     masks = [rng.random(count) < share for share in (0.1, 0.6)] + [None]
@@ -172,7 +172,7 @@ def refusal(path, *, verify=True):
 
 
 @pytest.mark.parametrize("name", [VECTORS, ITEMS])
-def test_a_cut_or_missing_or_foreign_file_is_refused(written, name):
+def test_a_truncated_missing_or_foreign_file_is_refused(written, name):
     whole = (written / name).read_bytes()
     for damaged in (whole[:-10], whole[:30], b"", b"garbage", pickle.dumps({"a": 1})):
         (written / name).write_bytes(damaged)
@@ -183,7 +183,7 @@ def test_a_cut_or_missing_or_foreign_file_is_refused(written, name):
 
 
 @pytest.mark.parametrize("name", [VECTORS, ITEMS])
-def test_a_flipped_byte_is_found(written, name):
+def test_a_flipped_byte_is_detected(written, name):
     content = bytearray((written / name).read_bytes())
     content[len(content) // 2] ^= 1
     (written / name).write_bytes(content)
@@ -203,12 +203,12 @@ def test_arrays_of_another_shape_or_type_are_refused(written):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format_version": 2}'])
-def test_a_garbage_manifest_is_one_line(written, content):
+def test_a_malformed_manifest_is_a_one_line_error(written, content):
     (written / MANIFEST).write_bytes(content)
     assert "is not an index manifest" in refusal(written)
 
 
-def test_no_flipped_bit_of_the_manifest_gives_another_one(written):
+def test_every_flipped_bit_of_the_manifest_is_detected(written):
     whole = (written / MANIFEST).read_bytes()
     manifest = read_manifest(written)
     assert is_sealed(written)
@@ -240,11 +240,11 @@ def test_an_index_without_a_checksum_still_opens(written):
     assert VectorIndex.open(written).manifest == manifest
 
 
-def test_another_format_is_refused_with_both_numbers(written):
+def test_another_format_version_is_refused_with_both_versions(written):
     content = json.loads((written / MANIFEST).read_text())
     (written / MANIFEST).write_text(sealed(json.dumps({**content, "format_version": 7})))
     assert "has format 7, this version reads 2" in refusal(written)
 
 
-def test_a_folder_without_index_says_how_to_make_one(tmp_path):
+def test_the_error_for_a_folder_without_an_index_says_how_to_make_one(tmp_path):
     assert "build one with 'image-finder index FOLDER'" in refusal(tmp_path)

@@ -54,18 +54,18 @@ SMALL = {"links": 4, "ef_construction": 40, "ef_search": 16, "lists": 64, "nprob
     ("count", "kind"),
     [(0, "exact"), (4_095, "exact"), (1_000_000, "exact"), (1_000_001, "hnsw"), (6_000_000, "hnsw"), (10**7, "ivfpq")],
 )
-def test_a_million_rows_are_exact_then_the_memory_budget_decides(count, kind):
+def test_up_to_a_million_rows_are_exact_then_the_memory_budget_decides(count, kind):
     assert tier_for(count, 512, IndexTierConfig()).kind == kind
 
 
-def test_the_budget_is_compared_with_what_the_graph_takes():
+def test_the_budget_is_compared_with_the_size_of_the_graph():
     needed = tier_for(2_000_000, 512, IndexTierConfig(kind="hnsw")).memory_mb
     assert needed == pytest.approx(2 * (512 + 8 * 16 + 4 * 16 / 15 + 12), abs=1e-3)
     for budget, kind in ((int(needed) + 1, "hnsw"), (int(needed), "ivfpq")):
         assert tier_for(2_000_000, 512, IndexTierConfig(memory_budget_mb=budget)).kind == kind
 
 
-def test_the_table_of_the_docstring_is_what_is_computed():
+def test_the_table_in_the_docstring_matches_the_computed_sizes():
     rows = [line for line in tier_for.__doc__.splitlines() if re.match(r" +\d+ million  ", line)]
     table = [line.split("    ") for line in rows]
     assert len(table) == 4
@@ -77,7 +77,7 @@ def test_the_table_of_the_docstring_is_what_is_computed():
             assert f"{tier.memory_mb:,.0f}" == size
 
 
-def test_a_named_kind_is_taken_unless_an_approximate_search_would_look_at_most_rows():
+def test_a_named_kind_is_used_unless_there_are_few_rows():
     for kind in ("exact", *KINDS):
         assert tier_for(4_096, 512, IndexTierConfig(kind=kind)).kind == kind
         assert tier_for(4_095, 512, IndexTierConfig(kind=kind)).kind == "exact"
@@ -85,11 +85,11 @@ def test_a_named_kind_is_taken_unless_an_approximate_search_would_look_at_most_r
 
 
 @pytest.mark.parametrize(("dim", "pq_bytes"), [(512, 64), (384, 64), (100, 50), (7, 7), (3, 3), (509, 1)])
-def test_codes_have_at_most_so_many_bytes_and_divide_the_width(dim, pq_bytes):
+def test_codes_have_at_most_pq_bytes_and_divide_the_dimension(dim, pq_bytes):
     assert tier_for(10**7, dim, IndexTierConfig(kind="ivfpq")).parameters.pq_bytes == pq_bytes
 
 
-def test_parts_grow_with_the_root_of_the_rows_and_can_be_trained():
+def test_lists_grow_with_the_root_of_the_rows_and_can_be_trained():
     assert [lists_for(count) for count in (4_096, 10**6, 10**7, 10**8, 5 * 10**9)] == [
         128,
         2_048,
@@ -101,19 +101,19 @@ def test_parts_grow_with_the_root_of_the_rows_and_can_be_trained():
     assert few.lists == 4_096 // 39
 
 
-def test_effort_is_doubled_up_to_64_times_and_never_beyond_all_parts():
+def test_effort_is_doubled_up_to_64_times_and_never_beyond_all_lists():
     assert [each.ef_search for each in efforts(Hnsw(links=16, ef_construction=80, ef_search=100))] == [
         *(100, 200, 400, 800, 1600, 3200, 6400)
     ]
     assert [each.nprobe for each in efforts(IvfPq(lists=40, pq_bytes=8, nprobe=16))] == [16, 32, 40]
 
 
-def test_pages_see_the_same_candidates_and_have_at_least_two_for_a_hit():
+def test_pages_have_the_same_candidates_and_at_least_two_per_hit():
     assert [reach_for(k) for k in (1, 64, 65, 512, 513, 4_096)] == [128, 128, 1_024, 1_024, 8_192, 8_192]
     assert reach_for(4_097) is None
 
 
-def test_a_pass_is_taken_where_both_cost_the_same():
+def test_an_exact_pass_is_chosen_where_both_cost_the_same():
     graph = Hnsw(links=16, ef_construction=80, ef_search=128)
     # 3 x 128 x 16 rows of a pass; equal at sqrt(6,144 x 1 million) = 78,384
     assert exact_is_cheaper(graph, 128, allowed=78_383, count=10**6)
@@ -204,7 +204,7 @@ def scores_of(query):
     return (VECTORS.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
 
 
-def test_the_recall_in_the_manifest_is_the_one_that_is_found(both):
+def test_the_recall_in_the_manifest_is_the_measured_one(both):
     approximate, _ = both
     facts = approximate.manifest.approximate
     assert facts.parameters.kind == approximate.manifest.kind
@@ -219,7 +219,7 @@ def test_the_recall_in_the_manifest_is_the_one_that_is_found(both):
     assert 0.9 <= facts.recall_at_10 <= 1
 
 
-def test_what_is_found_has_the_scores_and_the_order_of_an_exact_search(both):
+def test_hits_have_the_scores_and_the_order_of_an_exact_search(both):
     approximate, _ = both
     near = approximate.search(QUERIES, 20)
     for query, rows, scores in zip(QUERIES, near.rows, near.scores, strict=True):
@@ -230,7 +230,7 @@ def test_what_is_found_has_the_scores_and_the_order_of_an_exact_search(both):
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 1 << 20), k=st.integers(1, 700), share=st.floats(0, 1))
-def test_there_are_k_hits_when_k_are_allowed_and_only_such(folders, seed, k, share):
+def test_there_are_k_hits_if_k_rows_are_allowed_and_all_are_allowed_ones(folders, seed, k, share):
     rng = np.random.default_rng(seed)
     masks = [rng.random(COUNT) < share, rng.random(COUNT) < share / 10, None]
     for kind in KINDS:
@@ -244,7 +244,7 @@ def test_there_are_k_hits_when_k_are_allowed_and_only_such(folders, seed, k, sha
             assert (np.diff(scores[: len(found)]) <= 0).all()
 
 
-def test_filters_that_allow_many_are_answered_by_the_file_and_lose_little(both):
+def test_filters_that_allow_many_rows_use_the_file_and_lose_little_recall(both):
     approximate, exact = both
     mask = np.arange(COUNT) % 5 != 0
     masks = [mask] * 100
@@ -254,7 +254,7 @@ def test_filters_that_allow_many_are_answered_by_the_file_and_lose_little(both):
     assert np.mean(found.scores >= best.scores[:, -1:] - 1e-6) > 0.9
 
 
-def test_filters_that_allow_few_and_pages_that_are_deep_are_answered_exactly(both):
+def test_filters_that_allow_few_rows_and_deep_pages_are_answered_exactly(both):
     approximate, exact = both
     for k, masks in (
         (10, [np.arange(COUNT) % 7 == 0] * 3),
@@ -268,14 +268,14 @@ def test_filters_that_allow_few_and_pages_that_are_deep_are_answered_exactly(bot
         assert found.scores.tolist() == best.scores.tolist()
 
 
-def test_a_shorter_answer_is_the_beginning_of_a_longer_one(both):
+def test_a_shorter_answer_is_a_prefix_of_a_longer_one(both):
     approximate, _ = both
     longest = approximate.search(QUERIES[:50], 64).rows
     for k in (1, 10, 63):
         assert approximate.search(QUERIES[:50], k).rows.tolist() == longest[:, :k].tolist()
 
 
-def test_queries_are_answered_together_as_alone_and_by_several_threads_at_a_time(both):
+def test_answers_are_equal_alone_in_a_batch_and_in_several_threads(both):
     approximate, _ = both
     masks = [None if n % 3 else np.arange(COUNT) % 8 != n % 8 for n in range(60)]
     together = approximate.search(QUERIES[:60], 10, allowed=masks).rows
@@ -288,7 +288,7 @@ def test_queries_are_answered_together_as_alone_and_by_several_threads_at_a_time
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_rows_give_the_same_file_and_another_seed_another(tmp_path, folders, kind):
+def test_equal_rows_give_an_equal_file_and_another_seed_another_one(tmp_path, folders, kind):
     config = IndexTierConfig(kind=kind, min_recall_at_10=0.9, **SMALL)
     again = write(tmp_path / "again", VECTORS, config)
     assert (again / MANIFEST).read_bytes() == (folders[kind] / MANIFEST).read_bytes()
@@ -297,7 +297,7 @@ def test_the_same_rows_give_the_same_file_and_another_seed_another(tmp_path, fol
     assert (again / APPROXIMATE).read_bytes() != (other / APPROXIMATE).read_bytes()
 
 
-def test_files_are_as_large_as_was_computed(folders):
+def test_files_have_the_computed_size(folders):
     for kind in KINDS:
         size = (folders[kind] / APPROXIMATE).stat().st_size
         parameters = VectorIndex.open(folders[kind]).manifest.approximate.parameters
@@ -321,7 +321,7 @@ def damaged(content):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "pickle", "gone"])
-def test_a_damaged_file_is_said_and_every_row_compared(folders, tmp_path, caplog, kind, how):
+def test_a_damaged_file_is_reported_and_every_row_compared(folders, tmp_path, caplog, kind, how):
     folder = shutil.copytree(folders[kind], tmp_path / "index")
     content = damaged((folder / APPROXIMATE).read_bytes())[how]
     (folder / APPROXIMATE).unlink()
@@ -339,7 +339,7 @@ def test_a_damaged_file_is_said_and_every_row_compared(folders, tmp_path, caplog
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_of_another_index_is_not_believed(folders, tmp_path, caplog, kind):
+def test_the_file_of_another_index_is_not_used(folders, tmp_path, caplog, kind):
     folder = shutil.copytree(folders[kind], tmp_path / "index")
     manifest = json.loads((folder / MANIFEST).read_text())
     for source in (KINDS[KINDS.index(kind) - 1], "other"):
@@ -357,7 +357,7 @@ def test_a_file_of_another_index_is_not_believed(folders, tmp_path, caplog, kind
         ]
 
 
-def test_an_index_that_was_not_verified_compares_every_row(folders):
+def test_an_unverified_index_compares_every_row(folders):
     for kind in KINDS:
         index = VectorIndex.open(folders[kind], verify=False)
         assert (index.approximate, index.fault, index.manifest.kind) == (None, "", kind)
@@ -405,7 +405,7 @@ def test_a_file_beyond_the_budget_is_a_warning(tmp_path, caplog):
     assert "its hnsw file takes 1 MB, memory_budget_mb is 1; searches may wait for the disk" in caplog.text
 
 
-def test_a_full_disk_is_one_line(folders, tmp_path):
+def test_a_full_disk_is_a_one_line_error(folders, tmp_path):
     code = """
 import resource, signal, sys
 from pathlib import Path
@@ -433,7 +433,7 @@ def child(code, *arguments):
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_an_index_of_less_than_a_million_rows_needs_no_faiss(folders, tmp_path):
+def test_an_index_of_fewer_than_a_million_rows_needs_no_faiss(folders, tmp_path):
     code = """
 import sys
 from pathlib import Path
@@ -454,7 +454,7 @@ sys.exit([name for name in sys.modules if name.startswith("faiss")] or None)
     assert set(before) == {"index.json", "items.parquet", "vectors.npy"}
 
 
-def test_an_index_of_before_the_tiers_is_still_read(folders, tmp_path):
+def test_an_index_written_before_there_were_tiers_is_still_read(folders, tmp_path):
     folder = shutil.copytree(folders["exact"], tmp_path / "index")
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["approximate"], manifest["content_sha256"]
@@ -465,7 +465,7 @@ def test_an_index_of_before_the_tiers_is_still_read(folders, tmp_path):
 # The texts
 
 
-def test_captions_of_the_gallery_are_asked_and_sentences_where_there_are_none():
+def test_measuring_texts_are_captions_or_sentences_where_there_are_none():
     captions = [[f"caption {n}", "another"] for n in range(300)]
     found = measuring_texts(items_of(300, captions), 100)
     assert found.source == "captions"
@@ -510,7 +510,7 @@ QUESTIONS = (
 )
 
 
-def test_questions_keep_their_meaning_on_every_tier(engines):
+def test_queries_have_equal_answers_on_every_tier(engines):
     exact, *others = engines
     questions = [Query.parse(each) for each in QUESTIONS]
     best = [exact.search(question) for question in questions]
@@ -542,7 +542,7 @@ def test_an_image_of_the_index_finds_itself_first_on_every_tier(engines):
             assert engine.search(question).hits[0].id == f"{row:016x}"
 
 
-def test_pages_follow_each_other_on_every_tier(engines):
+def test_pages_are_consecutive_on_every_tier(engines):
     for engine in engines:
         whole = [hit.id for hit in engine.search(Query.of_text("red", k=24, duplicates="show")).hits]
         pages = [

@@ -30,7 +30,7 @@ BLUE[:2, 5:] = True
 
 
 @pytest.mark.parametrize(("text", "marked", "opposed"), [("red", RED, BLUE), ("blue", BLUE, RED)])
-def test_each_query_marks_its_own_region_and_nothing_else(encoder, corners, text, marked, opposed):
+def test_each_query_marks_its_region_and_nothing_else(encoder, corners, text, marked, opposed):
     found = contributions(encoder, corners, encoder.encode_text([text])[0])
     np.testing.assert_array_equal(found.shares > 0, marked)
     assert found.shares[marked].min() > 0.9
@@ -38,7 +38,7 @@ def test_each_query_marks_its_own_region_and_nothing_else(encoder, corners, text
     assert found.peak == found.cells.max()
 
 
-def test_hiding_what_is_marked_most_costs_more_than_hiding_what_is_marked_least(encoder, corners):
+def test_hiding_the_most_marked_regions_costs_more_than_hiding_the_least_marked(encoder, corners):
     for text in ("red", "blue", "red blue"):
         query = encoder.encode_text([text])[0]
         order = np.argsort(contributions(encoder, corners, query).cells, axis=None)
@@ -76,7 +76,7 @@ def test_images_are_encoded_a_few_at_a_time_until_the_computation_is_cancelled(e
     assert sizes == [8, 8]
 
 
-def test_shares_are_what_exceeds_two_standard_errors():
+def test_shares_are_contributions_above_two_standard_errors():
     cells = np.array([[-0.5, 0.01], [0.03, 0.05]], np.float32)
     np.testing.assert_allclose(Contributions(cells, 0.005).shares, [[0, 0], [0.5, 1]], atol=1e-6)
     assert Contributions(cells, 0.005).peak == pytest.approx(0.05)

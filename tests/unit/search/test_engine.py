@@ -76,7 +76,7 @@ def test_more_hits_than_images_give_all_images_once(colours):
         ("red", 10**9, "got 1000000000"),
     ],
 )
-def test_a_query_that_cannot_be_answered_says_why(colours, text, k, message):
+def test_the_error_for_an_invalid_query_gives_the_reason(colours, text, k, message):
     with pytest.raises(QueryError, match=message) as caught:
         SearchEngine.open(colours).search(text, k)
     assert "\n" not in str(caught.value)
@@ -88,7 +88,7 @@ def test_any_text_has_an_answer(colours):
         assert len(engine.search(text, 2).hits) == 2
 
 
-def test_a_person_is_told_when_nothing_matches_well(colours):
+def test_the_result_reports_that_nothing_matches_well(colours):
     engine = SearchEngine.open(colours)
     good, poor = engine.search("red"), engine.search("white")
     assert (good.matches_well, poor.matches_well) == (True, False)
@@ -106,7 +106,7 @@ def reds(tmp_path, paint, write_colour_bundle, good_from):
     return SearchEngine.open(index_of(tmp_path / "images", bundle, tmp_path))
 
 
-def test_good_matches_come_first_and_on_every_page_alike(reds):
+def test_good_matches_come_first_and_are_equal_on_every_page(reds):
     whole = reds.search(Query.of_text("red", k=12, duplicates="show"))
     assert [hit.good for hit in whole.hits] == [True] * 5 + [False] * 7
     pages = [reds.search(Query.of_text("red", k=3, offset=3 * page, duplicates="show")) for page in range(4)]
@@ -114,7 +114,7 @@ def test_good_matches_come_first_and_on_every_page_alike(reds):
     assert whole.matches_well
 
 
-def test_a_claim_is_made_only_where_it_is_justified(reds):
+def test_hits_are_called_good_only_where_the_model_justifies_it(reds):
     def good(**values):
         return {hit.good for hit in reds.search(Query.parse({"k": 3, "duplicates": "show", **values})).hits}
 
@@ -127,13 +127,13 @@ def test_a_claim_is_made_only_where_it_is_justified(reds):
     assert good(terms=[{"text": "red"}], filters={"min_px": 1000}) == set()
 
 
-def test_labels_follow_the_ranking_where_not_terms_change_it(reds):
+def test_good_matches_follow_the_ranking_that_not_terms_change(reds):
     hits = reds.search(Query.of_text("red", not_terms=("red",), k=60, duplicates="show")).hits
     labels = [hit.good for hit in hits]
     assert labels == sorted(labels, reverse=True)
 
 
-def test_the_part_of_a_text_that_the_model_does_not_read_is_named(shades):
+def test_the_unused_part_of_a_long_text_is_reported(shades):
     text = "red green blue white red green blue white yellow  green "
     (cut,) = shades.search(text).truncated
     assert (cut.used, cut.unused) == ("red green blue white red green blue white", "yellow  green")
@@ -142,7 +142,7 @@ def test_the_part_of_a_text_that_the_model_does_not_read_is_named(shades):
     assert shades.search(long).truncated == (cut, cut)
 
 
-def test_words_that_the_model_has_not_met_are_named(tmp_path, paint, write_colour_bundle):
+def test_words_that_did_not_occur_in_training_are_reported(tmp_path, paint, write_colour_bundle):
     bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
     paint(tmp_path / "images" / "red.png", "red")
     engine = SearchEngine.open(index_of(tmp_path / "images", bundle, tmp_path))
@@ -153,7 +153,7 @@ def test_words_that_the_model_has_not_met_are_named(tmp_path, paint, write_colou
     assert engine.search(Query(terms=[Term(image=image)])).unmet == ()
 
 
-def test_where_it_is_not_known_what_was_met_nothing_is_said(shades):
+def test_without_a_vocabulary_no_words_are_reported(shades):
     assert shades.search("a kangaroo").unmet == ()
 
 
@@ -170,7 +170,7 @@ def test_a_not_term_reverses_the_order(shades):
     assert score["03.png"] == pytest.approx(terms["03.png"] - NOT_WEIGHT * not_terms["03.png"], abs=1e-5)
 
 
-def test_weights_move_a_mixed_query_from_one_term_to_the_other(shades):
+def test_weights_shift_a_query_from_one_term_to_the_other(shades):
     def first(red, blue):
         return names(
             shades.search(Query.parse({"terms": [{"text": "red", "weight": red}, {"text": "blue", "weight": blue}]}))
@@ -196,7 +196,7 @@ def test_an_image_finds_itself_first_also_among_its_copies(shades, tmp_path, col
     assert (upload.matches_well, upload.hits[0].good) == (None, None)
 
 
-def test_an_image_that_is_not_in_the_index_finds_its_likes(shades):
+def test_an_image_that_is_not_in_the_index_finds_similar_ones(shades):
     stream = io.BytesIO()
     Image.new("RGB", (300, 200), RED_TO_BLUE[8]).save(stream, "JPEG")
     assert names(shades.search(Query.parse({"terms": [{"image": stream.getvalue()}]})))[0] == "08.png"
@@ -204,7 +204,7 @@ def test_an_image_that_is_not_in_the_index_finds_its_likes(shades):
         shades.search(Query.parse({"terms": [{"image": b"no image"}]}))
 
 
-def test_pages_follow_each_other_without_gap_or_repetition(shades):
+def test_pages_are_consecutive_without_gap_or_repetition(shades):
     whole = shades.search("red", 11)
     pages = [shades.search(Query.of_text("red", k=3, offset=offset)) for offset in range(0, 12, 3)]
     assert [hit for page in pages for hit in page.hits] == list(whole.hits)
@@ -212,7 +212,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(shades):
     assert shades.search(Query.of_text("red", k=3, offset=50)).hits == ()
 
 
-def test_near_duplicates_are_folded_into_the_best_and_shown_when_asked(shades, tmp_path, colour_bundle):
+def test_near_duplicates_are_folded_into_the_best_one_or_shown_on_request(shades, tmp_path, colour_bundle):
     best = tmp_path / "album" / "warm" / "00.png"
     for number in range(30):  # more than the search looks at in its first go
         Image.open(best).convert("RGB").save(tmp_path / "album" / f"again {number}.jpg", quality=60 + number)
@@ -227,7 +227,7 @@ def test_near_duplicates_are_folded_into_the_best_and_shown_when_asked(shades, t
     )
 
 
-def test_filters_leave_k_hits_when_there_are_k(shades):
+def test_filtered_searches_return_k_hits_if_there_are_k(shades):
     deep = shades.search(Query.of_text("red", k=5, folders=["album/cold/"]))
     assert names(deep) == ["06.png", "07.png", "08.png", "09.png", "10.png"]
     assert deep.candidates == 5
@@ -253,7 +253,7 @@ def test_a_folder_that_is_not_in_the_index_is_refused_with_the_names_of_some_tha
         )
 
 
-def test_of_many_folders_the_outermost_are_named(tmp_path, paint, colour_bundle):
+def test_the_error_for_an_unknown_folder_names_the_outermost_folders(tmp_path, paint, colour_bundle):
     for number in range(12):
         paint(tmp_path / "many" / f"{number:02d}" / "a.png", (number * 20, 0, 0))
     engine = SearchEngine.open(index_of(tmp_path / "many", colour_bundle, tmp_path))
@@ -261,7 +261,7 @@ def test_of_many_folders_the_outermost_are_named(tmp_path, paint, colour_bundle)
         engine.search(Query.of_text("red", folders=["x" * 10_000]))
 
 
-def test_a_folder_has_one_label_whether_it_is_named_by_it_or_by_its_path(shades, tmp_path, monkeypatch):
+def test_a_folder_has_the_same_label_by_its_label_and_by_its_path(shades, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "album")
     (tmp_path / "link").symlink_to(tmp_path / "album" / "cold")
     for name, label in {
@@ -279,20 +279,20 @@ def test_a_folder_has_one_label_whether_it_is_named_by_it_or_by_its_path(shades,
             shades.folder_label(name)
 
 
-def test_hits_below_the_smallest_score_are_left_out(shades):
+def test_hits_below_min_score_are_left_out(shades):
     result = shades.search(Query.of_text("red", min_score=0.9))
     assert names(result) == ["00.png", "01.png", "02.png", "03.png"]
     assert not result.more
 
 
-def test_an_image_reaches_the_score_of_itself_although_it_is_rounded(shades, tmp_path):
+def test_an_image_reaches_its_own_rounded_score_as_min_score(shades, tmp_path):
     for path in (tmp_path / "album").rglob("*.png"):
         result = shades.search(Query.parse({"terms": [{"image": path.read_bytes()}], "min_score": 1}))
         assert names(result) == [path.name]
         assert shades.search(Query.parse({"terms": [{"image": path.read_bytes()}], "min_score": 1.00001})).hits == ()
 
 
-def test_several_queries_at_once_are_answered_like_one_by_one(shades):
+def test_several_queries_have_the_same_answers_together_and_alone(shades):
     queries = [
         Query.of_text("red", k=2),
         Query.of_text("a very blue thing", k=5, offset=2),
@@ -305,7 +305,7 @@ def test_several_queries_at_once_are_answered_like_one_by_one(shades):
         np.testing.assert_allclose([h.score for h in one.hits], [h.score for h in many.hits], atol=2e-6)
 
 
-def test_what_the_filters_can_choose_among_is_counted(shades):
+def test_folders_cameras_and_days_are_counted(shades):
     facets = shades.facets()
     assert [(each.value, each.count) for each in facets.folders] == [("album/cold/deep", 5), ("album/warm", 6)]
     assert (facets.cameras, facets.with_gps, facets.images) == ((), 0, 11)
@@ -324,17 +324,17 @@ def test_an_image_outside_the_indexed_folders_is_not_opened(shades, tmp_path, pa
             shades.image_path(identity)
 
 
-def test_another_bundle_is_refused_with_both_names(colours, write_colour_bundle, tmp_path, colour_bundle):
+def test_another_bundle_is_refused_with_both_hashes(colours, write_colour_bundle, tmp_path, colour_bundle):
     other = write_colour_bundle(tmp_path / "other", input_px=16)
     with pytest.raises(IndexMismatchError, match=f"{colour_bundle.sha256[:12]}.*{other.sha256[:12]}"):
         SearchEngine.open(colours, other.path)
 
 
-def test_a_copy_of_the_bundle_elsewhere_serves(colours, write_colour_bundle, tmp_path):
+def test_a_copy_of_the_bundle_elsewhere_is_accepted(colours, write_colour_bundle, tmp_path):
     copy = write_colour_bundle(tmp_path / "copy")
     assert names(SearchEngine.open(colours, copy.path).search("blue", 1)) == ["blue.png"]
 
 
-def test_a_bundle_that_has_gone_is_named(colours, tmp_path):
+def test_a_missing_bundle_is_named(colours, tmp_path):
     with pytest.raises(BundleError, match=r"no bundle at .*gone"):
         SearchEngine.open(colours, tmp_path / "gone")

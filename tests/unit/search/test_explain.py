@@ -27,7 +27,7 @@ def coloured(image):
 
 
 @pytest.mark.parametrize("ground", ["black", "white", "grey", "yellow", (255, 140, 10)])
-def test_the_largest_share_is_the_brightest_spot_on_any_ground(ground):
+def test_the_largest_share_is_the_brightest_spot_on_any_image(ground):
     overlay = heat_overlay(Image.new("RGB", (140, 70), ground), SPOT)
     light = brightness(overlay)
     top, left = np.unravel_index(light.argmax(), light.shape)
@@ -35,7 +35,7 @@ def test_the_largest_share_is_the_brightest_spot_on_any_ground(ground):
     assert light.max() > light[:35, 70:].max() + 20
 
 
-def test_only_what_contributes_is_coloured():
+def test_only_contributing_regions_are_coloured():
     image = Image.effect_noise((140, 70), 80).convert("RGB")
     seen = coloured(heat_overlay(image, SPOT))
     assert seen[55, 30]
@@ -46,7 +46,7 @@ def test_only_what_contributes_is_coloured():
     np.testing.assert_array_equal(np.asarray(clear)[:35], np.asarray(plain)[:35])
 
 
-def test_without_any_colour_the_image_is_legible():
+def test_an_overlay_without_colour_is_legible():
     image = Image.new("RGB", (40, 20), (90, 90, 90))
     image.paste((120, 120, 120), (0, 0, 20, 20))
     light = brightness(heat_overlay(image, NOTHING))
@@ -66,7 +66,7 @@ def test_the_legend_of_the_page_has_the_colours_of_the_overlay():
         np.testing.assert_allclose(shown, np.array(stop[:3]) * stop[3], atol=2)
 
 
-def test_the_image_itself_is_not_changed():
+def test_the_image_is_not_changed():
     image = Image.effect_noise((30, 30), 50).convert("RGB")
     before = image.tobytes()
     heat_overlay(image, SPOT)
@@ -83,7 +83,7 @@ def test_any_shares_on_any_size_give_an_image_of_that_size(shares, size):
     assert (overlay.size, overlay.mode) == (size, "RGB")
 
 
-def test_a_file_is_explained_at_the_size_it_is_shown(colour_bundle, tmp_path):
+def test_a_file_is_explained_at_its_display_size(colour_bundle, tmp_path):
     encoder = OnnxEncoder(colour_bundle, device="cpu", threads=1)
     path = tmp_path / "wide.png"
     image = Image.new("RGB", (300, 100), "grey")

@@ -92,14 +92,14 @@ def test_a_library_its_index_and_a_generation_are_opened_alike(library):
     assert opened.bundle_manifest.dataset == "colours"
 
 
-def test_where_there_is_nothing_to_open_a_person_is_told(tmp_path):
+def test_the_error_for_a_missing_index_says_what_to_do(tmp_path):
     for place in (tmp_path, tmp_path / "none", "/dev/null"):
         with pytest.raises(StorageError, match=r"no index at .*: index.json is missing; build one") as caught:
             Finder.open(place)
         assert "\n" not in str(caught.value)
 
 
-def test_a_library_that_was_moved_brings_its_bundle(library, tmp_path):
+def test_a_moved_library_uses_its_own_bundle(library, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(library / "index", moved / "index")
     with pytest.raises(BundleError, match="no bundle at"):
@@ -108,7 +108,7 @@ def test_a_library_that_was_moved_brings_its_bundle(library, tmp_path):
     assert names(Finder.open(moved).search("red", k=1)) == ["00.png"]
 
 
-def test_a_bundle_that_made_another_index_is_refused(library, write_colour_bundle, tmp_path):
+def test_a_bundle_of_another_index_is_refused(library, write_colour_bundle, tmp_path):
     other = write_colour_bundle(tmp_path / "other", input_px=16)
     with pytest.raises(IndexMismatchError, match=other.sha256[:12]):
         Finder.open(library, bundle=other.path)
@@ -129,7 +129,7 @@ def test_options_are_those_of_a_query(finder):
     assert finder.search("red", cameras=["canon"]).candidates == 0
 
 
-def test_a_folder_is_named_by_its_label_and_a_path_has_one(finder, library):
+def test_folder_label_takes_labels_and_paths(finder, library):
     label = finder.folder_label(str(library / "album" / "cold"))
     assert label == finder.folder_label("album/cold") == "album/cold"
     assert names(finder.search("red", k=1, folders=label)) == ["06.png"]
@@ -137,7 +137,7 @@ def test_a_folder_is_named_by_its_label_and_a_path_has_one(finder, library):
         finder.search("red", folders=str(library / "album" / "cold"))
 
 
-def test_a_query_goes_through_as_it_is_and_takes_no_options(finder):
+def test_a_query_object_is_used_unchanged_and_takes_no_options(finder):
     query = Query.of_text("blue", k=2)
     assert names(finder.search(query)) == ["10.png", "09.png"]
     with pytest.raises(QueryError, match="a Query holds its own options, k cannot be added"):
@@ -161,7 +161,7 @@ def test_a_query_goes_through_as_it_is_and_takes_no_options(finder):
         ("red", {"not_terms": ["blue"] * 17}, "not"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line(finder, wanted, options, message):
+def test_an_invalid_query_is_a_one_line_error(finder, wanted, options, message):
     with pytest.raises(QueryError, match=message) as caught:
         finder.search(wanted, **options)
     assert "\n" not in str(caught.value)
@@ -190,7 +190,7 @@ OPTIONS = st.fixed_dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(wanted=WORDS | st.none(), options=OPTIONS)
-def test_any_question_has_an_answer_or_is_refused_in_one_line(finder, wanted, options):
+def test_any_query_has_an_answer_or_a_one_line_error(finder, wanted, options):
     try:
         result = finder.search(wanted, **options)
     except QueryError as error:
@@ -233,7 +233,7 @@ def test_each_image_finds_itself_first(finder, library):
 
 
 @pytest.mark.parametrize("duplicates", ["fold", "show"])
-def test_an_image_finds_itself_first_among_more_equal_ones_than_are_shown(tmp_path, colour_bundle, duplicates):
+def test_an_image_finds_itself_first_among_more_equal_images_than_are_shown(tmp_path, colour_bundle, duplicates):
     paint_shade(tmp_path / "album" / "00.png", 0)
     for number in range(1, 30):
         shutil.copy(tmp_path / "album" / "00.png", tmp_path / "album" / f"{number:02d}.png")
@@ -253,7 +253,7 @@ def test_a_pillow_image_is_searched_like_its_file(finder, library):
     np.testing.assert_array_equal(direct, encoded)
 
 
-def test_a_pillow_image_is_turned_and_laid_over_white_like_its_file(finder, tmp_path):
+def test_a_pillow_image_is_rotated_and_laid_over_white_like_its_file(finder, tmp_path):
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -271,7 +271,7 @@ def test_a_pillow_image_is_turned_and_laid_over_white_like_its_file(finder, tmp_
     np.testing.assert_allclose(finder.encode_images([clear])[0], np.full(3, 3**-0.5), atol=1e-4)
 
 
-def test_many_images_are_encoded_in_their_order(finder, library):
+def test_many_images_are_encoded_in_order(finder, library):
     paths = sorted((library / "album").rglob("*.png")) * 4
     vectors = finder.encode_images(paths)
     assert (vectors.shape, vectors.dtype) == ((44, 3), np.float32)
@@ -291,7 +291,7 @@ def test_encoded_texts_give_the_scores_of_a_search(finder):
         finder.encode_text(["red", " "])
 
 
-def test_an_image_that_cannot_be_read_is_one_line(finder, tmp_path):
+def test_an_unreadable_image_is_a_one_line_error(finder, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     for image in (tmp_path / "gone.jpg", tmp_path / "text.jpg", tmp_path, b"", b"\xff\xd8"):
         for ask in (
@@ -306,7 +306,7 @@ def test_an_image_that_cannot_be_read_is_one_line(finder, tmp_path):
             assert "\n" not in str(caught.value)
 
 
-def test_labels_are_told_of_a_file_and_of_an_id(finder, library):
+def test_a_file_and_an_id_can_be_classified(finder, library):
     path = library / "album" / "warm" / "00.png"
     identity = finder.search("red", k=1).hits[0].id
     for image in (path, path.read_bytes(), identity):
@@ -358,7 +358,7 @@ def test_an_image_is_explained_for_the_query_it_was_found_by(finder, library, tm
 # Keeping up
 
 
-def test_refresh_goes_over_to_the_newest_generation_once(growing):
+def test_refresh_switches_to_the_newest_generation_once(growing):
     root, grow = growing
     finder = Finder.open(root)
     before, encoder = finder.engine, finder.engine.encoder
@@ -373,7 +373,7 @@ def test_refresh_goes_over_to_the_newest_generation_once(growing):
     assert finder.refresh() is False
 
 
-def test_an_engine_that_was_taken_answers_after_its_generation_was_removed(growing):
+def test_an_engine_answers_after_its_generation_was_removed(growing):
     root, grow = growing
     finder = Finder.open(root)
     engine = finder.engine
@@ -384,7 +384,7 @@ def test_an_engine_that_was_taken_answers_after_its_generation_was_removed(growi
     assert len(engine.search("red").hits) == 1
 
 
-def test_a_generation_of_another_bundle_brings_it(growing, write_colour_bundle):
+def test_refresh_opens_the_bundle_of_the_new_generation(growing, write_colour_bundle):
     root, _ = growing
     finder = Finder.open(root)
     pinned = Finder.open(root, bundle=finder.engine.encoder.bundle.path)
@@ -399,7 +399,7 @@ def test_a_generation_of_another_bundle_brings_it(growing, write_colour_bundle):
     assert len(pinned.search("red").hits) == 1
 
 
-def test_a_generation_that_cannot_be_opened_leaves_the_old_one(growing):
+def test_a_generation_that_cannot_be_opened_leaves_the_old_one_current(growing):
     root, grow = growing
     finder = Finder.open(root)
     before = finder.engine
@@ -418,7 +418,7 @@ def test_a_generation_that_cannot_be_opened_leaves_the_old_one(growing):
     assert len(finder.search("red").hits) == 3
 
 
-def test_a_library_that_vanishes_is_told_and_the_old_index_goes_on(growing):
+def test_a_library_that_disappears_is_an_error_and_the_old_index_still_answers(growing):
     root, _ = growing
     finder = Finder.open(root)
     shutil.rmtree(root / "index")
@@ -427,7 +427,7 @@ def test_a_library_that_vanishes_is_told_and_the_old_index_goes_on(growing):
     assert len(finder.search("red").hits) == 1
 
 
-def test_searches_are_right_while_generations_are_exchanged(growing):
+def test_searches_are_correct_while_generations_are_replaced(growing):
     """Each answer is that of one whole generation: as many images as it has, never a mixture or a failure."""
     root, grow = growing
     finder = Finder.open(root)

@@ -22,7 +22,7 @@ def painted(*colours):
     return np.stack([np.full((8, 8, 3), colour, np.uint8) for colour in colours])
 
 
-def test_probabilities_are_the_softmax_of_scaled_cosines_worked_by_hand(encoder):
+def test_probabilities_are_the_softmax_of_scaled_cosines(encoder):
     (found,) = classify(encoder, painted((255, 0, 0)), ["white", "red", "yellow"], templates=PLAIN)
     # Cosines with a red image: red 1, yellow 1/sqrt 2, white 1/sqrt 3; the colour bundle's logit scale is 20.
     weights = {"red": 1.0, "yellow": math.exp(-20 * (1 - 0.7071068)), "white": math.exp(-20 * (1 - 0.5773503))}
@@ -33,7 +33,7 @@ def test_probabilities_are_the_softmax_of_scaled_cosines_worked_by_hand(encoder)
     assert [each.probability for each in found] == pytest.approx(expected, rel=1e-3)
 
 
-def test_each_image_has_its_own_label_first_with_the_projects_templates(encoder):
+def test_each_image_has_its_label_first_with_the_default_templates(encoder):
     colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
     found = classify(encoder, painted(*colours.values()), list(colours))
     assert [answer[0].label for answer in found] == list(colours)
@@ -46,7 +46,7 @@ def test_a_labels_vector_is_the_mean_of_its_prompts_of_length_one(encoder):
     np.testing.assert_allclose(known.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
 
 
-def test_many_labels_of_all_lengths_keep_their_places(encoder):
+def test_many_labels_of_all_lengths_keep_their_order(encoder):
     words = ["red", "green", "blue", "yellow", "white"]
     names = [" ".join([*["thing"] * (place % 3), words[place % 5], str(place)]) for place in range(150)]
     together = Labels(encoder, names, templates=PLAIN).vectors
@@ -67,7 +67,7 @@ def test_probabilities_sum_to_one_descend_and_follow_the_scores(encoder, seed, n
         assert [each.score for each in answer] == sorted((each.score for each in answer), reverse=True)
 
 
-def test_no_images_have_no_answers(encoder):
+def test_no_images_give_no_answers(encoder):
     assert Labels(encoder, ["red", "blue"]).score(np.empty((0, 3), np.float32)) == []
 
 
@@ -83,20 +83,20 @@ def test_no_images_have_no_answers(encoder):
         ([str(number) for number in range(MAX_LABELS + 1)], "1,001 labels are given, the limit is 1,000"),
     ],
 )
-def test_labels_that_cannot_be_compared_are_refused_in_one_line(labels, message):
+def test_invalid_labels_are_a_one_line_error(labels, message):
     with pytest.raises(QueryError, match=message) as caught:
         checked_labels(labels)
     assert "\n" not in str(caught.value)
 
 
-def test_labels_of_any_script_and_broken_characters_are_compared(encoder):
+def test_labels_of_any_script_and_with_lone_surrogates_are_compared(encoder):
     (found,) = classify(encoder, painted((255, 0, 0)), ["собака", "🐕", "half \ud800", "{}", "red"])
     assert found[0].label == "red"
     assert len(found) == 5
     assert checked_labels([" red  wine ", "beer"]) == ("red wine", "beer")
 
 
-def test_short_texts_become_prompts_and_sentences_stay_as_they_are():
+def test_short_texts_become_prompts_and_sentences_are_unchanged():
     assert expand("dog") == prompts_of("dog")
     assert prompts_of("dog")[2] == "a photo of a dog"
     assert len(expand(" black dog ")) == len(TEMPLATES)

@@ -34,11 +34,11 @@ def model(**weights: float) -> MatchModel:
 
 
 @pytest.mark.parametrize("text", ["1234", "猫", "the", "", "🐶🐶", "asdfgh", "a photo of the", "1984 12"])
-def test_a_text_without_a_word_of_the_training_captions_has_no_words_to_judge_by(vocabulary, text):
+def test_a_text_without_training_words_has_no_query_words(vocabulary, text):
     assert query_words(text, vocabulary) is None
 
 
-def test_words_are_counted_by_the_training_captions_that_have_them_in_any_number(vocabulary):
+def test_words_are_counted_by_training_captions_in_singular_and_plural(vocabulary):
     assert content_words("The Dog's 2 owls") == ["dog's", "owls"]
     words = query_words("dogs and a unicorn", vocabulary)
     assert words is not None
@@ -56,13 +56,13 @@ def test_a_text_is_long_from_three_content_words_on(vocabulary):
     )
 
 
-def test_a_text_is_known_if_training_captions_had_its_rarest_word_often_enough(vocabulary):
+def test_a_text_is_known_if_its_rarest_word_is_frequent_enough(vocabulary):
     assert query_words("two dogs on a beach", vocabulary).known is False  # "two" in 10 captions
     assert query_words("a dog on the beach", vocabulary).known is True
     assert query_words("a dog and an owl", vocabulary).known is False
 
 
-def test_the_background_is_that_of_unrelated_images_however_many_show_the_thing():
+def test_matching_images_hardly_change_the_background():
     rng = np.random.default_rng(0)
     unrelated = rng.normal(0.2, 0.05, 2000)
     alone = background(unrelated)

@@ -52,7 +52,7 @@ def scores(engine, text, *not_texts, **weights):
 
 
 @pytest.mark.parametrize("text", ["people", "People", "a person", "any humans", "Human beings", " somebody "])
-def test_a_general_word_names_its_group_in_any_form(text):
+def test_a_general_word_names_its_group_in_every_form(text):
     assert group_of(text) is GROUPS[0]
 
 
@@ -117,7 +117,7 @@ def test_a_weight_scales_the_effect_of_a_group(engine, warm):
         assert plain[name] - much[name] == pytest.approx(5 * (plain[name] - some[name]), abs=1e-4)
 
 
-def test_whether_anything_matches_is_judged_by_the_wanted_part(engine):
+def test_matches_well_ignores_the_not_terms(engine):
     without = engine.search(Query.of_text("yellow", not_terms=("warm", "blue")))
     assert without.matches_well is engine.search(Query.of_text("yellow")).matches_well
     assert without.unmet == ("yellow", "blue"), "the words are those of the query, not those of the group"
