@@ -33,7 +33,7 @@ def colours(tmp_path, paint, colour_bundle):
 
 @pytest.fixture
 def shades(tmp_path, colour_bundle, paint):
-    """Eleven shades from red to blue, each with a pattern of its own, in two folders."""
+    """Eleven shades from red to blue, each with its own pattern, in two folders."""
     noise = np.random.default_rng(0)
     for step, colour in enumerate(RED_TO_BLUE):
         folder = tmp_path / "album" / ("warm" if step < 6 else "cold/deep")
