@@ -146,7 +146,7 @@ def test_searches_are_judged_without_any_registry(tmp_path):
         (("--data", "{training}", "--version", "7"), "model 'finder' has no version"),
         (("--data", "{training}", "--model", "plain"), "drift_reference of plain version 1 cannot be fetched"),
         (("--data", "{training}", "--part", "test"), "has no part 'test', only train, val"),
-        (("--data", "{training}/annotations"), "holds no captions this can find"),
+        (("--data", "{training}/annotations"), "no captions in"),
         (("--data", "{training}", "--set", "max_sise=1"), "DriftConfig: max_sise: Extra inputs are not permitted"),
         (("--logs", "{training}/none.log"), "no search log at"),
     ],

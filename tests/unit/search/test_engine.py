@@ -200,7 +200,7 @@ def test_an_image_that_is_not_in_the_index_finds_similar_ones(shades):
     stream = io.BytesIO()
     Image.new("RGB", (300, 200), RED_TO_BLUE[8]).save(stream, "JPEG")
     assert names(shades.search(Query.parse({"terms": [{"image": stream.getvalue()}]})))[0] == "08.png"
-    with pytest.raises(ImageError, match="not an image"):
+    with pytest.raises(ImageError, match="not a readable image"):
         shades.search(Query.parse({"terms": [{"image": b"no image"}]}))
 
 
