@@ -1,18 +1,16 @@
-"""Step: compute the features of the frozen trunks."""
+"""Step: features of the frozen trunks into their caches."""
 
-from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
 
-from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.training import trainer
-from image_finder.components.training.trainer import FeatureSettings, FeatureSummary
+from image_finder.components.training.trainer import FeatureSummary
 from image_finder.steps._cache import CODE_AWARE
-from image_finder.steps._workspace import cache_dir
+from image_finder.steps._tables import feature_settings, with_images
 
 
 @step(cache_policy=CODE_AWARE)
@@ -26,15 +24,9 @@ def extract_features(
     embedding: EmbeddingConfig,
     augmented_views: int,
 ) -> Annotated[FeatureSummary, "features"]:
-    """Compute features into the content cache; the artefact names the cache entries.
+    """Compute what never learns once; the arrays stay in the content cache, the artefact names them.
 
     augmented_views: number of views of each training image.
     """
-    captions = [table for table in (train_captions, val_captions, test_captions) if len(table)]
-    return trainer.extract_features(
-        model,
-        0,
-        [CaptionedImages(table, images, Path(manifest.root)) for table in captions],
-        FeatureSettings(cache_dir(), embedding, progress=True),
-        augmented_views=augmented_views,
-    )
+    tables = [with_images(t, images, manifest) for t in (train_captions, val_captions, test_captions) if len(t)]
+    return trainer.extract_features(model, 0, tables, feature_settings(embedding), augmented_views=augmented_views)

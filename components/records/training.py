@@ -6,7 +6,7 @@ from image_finder.components.records.base import Record
 
 
 class EpochRecord(Record):
-    """Measurements of one training epoch."""
+    """What one epoch of training measured."""
 
     former_names: ClassVar = {"pictures_per_s": "images_per_s"}
 

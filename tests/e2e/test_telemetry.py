@@ -1,6 +1,6 @@
 """Nothing of the product, nor a dependency of it, looks up or calls another host, or leaves a file that identifies a user.
 
-The commands of the README, the demo and training among them, are observed in the same way in test_readme.py.
+The commands of the documents, the demo and training among them, are observed in the same way in test_documents.py.
 """
 
 import os

@@ -16,9 +16,7 @@ from image_finder.components.bundle.bundle import FORMAT_VERSION
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.model_registry import tracking
-from image_finder.model_registry.lineage import Lineage
-from image_finder.model_registry.registration import Evidence, register_bundle
-from image_finder.model_registry.registry import Registry
+from image_finder.model_registry.registry import Evidence, Lineage, Registry
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
 
@@ -45,8 +43,8 @@ def store(tmp_path, monkeypatch, mlflow_template):
 def registered(store, tiny_bundle, report):
     """Version 1 of the model `finder`; afterwards MLflow's global address is blank, as ZenML leaves it."""
     with mlflow.start_run():
-        found = register_bundle(
-            Registry.of_step(), tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card")
+        found = Registry.of_step().register_bundle(
+            tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card")
         )
     mlflow.set_tracking_uri("")
     return found
@@ -91,7 +89,7 @@ def test_promotion_moves_the_champion_and_leaves_the_challenger(store, registere
     registry.set_alias("finder", "champion", "1")
     mlflow.set_tracking_uri(store)
     with mlflow.start_run():
-        register_bundle(Registry.of_step(), tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card"))
+        Registry.of_step().register_bundle(tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card"))
     assert registry.champion_version("finder") == "1"
     assert [(each.version, each.aliases) for each in registry.versions("finder")] == [
         ("2", ("challenger",)),

@@ -1,5 +1,6 @@
-"""The README's commands are run in their order, as they stand there, with less data where they would take minutes."""
+"""Every command and program of the documents runs in reading order, on less data where it would take minutes."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -20,9 +21,20 @@ from tests.support.receivers import http_receiver
 
 pytestmark = pytest.mark.slow
 
-BLOCKS = re.findall(r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("image-finder ")]
+DOCUMENTS = ("README.md", "components/README.md", "pipelines/README.md", "model_registry/README.md", "infra/README.md")
+
+
+def blocks_of(language):
+    """(what the block's comment says, its text) of every block of the documents, in reading order."""
+    pattern = rf"(?:<!-- program: (.*?) -->\n)?```{language}\n(.*?)```"
+    texts = [(CHECKOUT / name).read_text(encoding="utf-8") for name in DOCUMENTS]
+    return [found for text in texts for found in re.findall(pattern, text, re.DOTALL)]
+
+
+LINES = [line for _, block in blocks_of("bash") for line in block.splitlines()]
+COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("image-finder ")))
+NEEDS_SERVER = "needs a server on port 8080"
+PROGRAMS = dict(blocks_of("python"))
 SMALLER = (
     "--set dataset.max_images=60 --set training.epochs=1 --set training.augmented_views=2 --set export.parity_images=8 "
     "--set evaluation.min_recall_at_10=0 --set evaluation.min_times_random=0"
@@ -94,11 +106,16 @@ def terminal(shared_data, tmp_path_factory, network):
 
 
 def test_the_install_commands_end_in_the_demo_and_in_all_checks():
-    first, second = BLOCKS[:2]
+    first, second = (block for _, block in blocks_of("bash")[:2])
     assert first.strip().endswith(".venv/bin/image-finder demo")
     assert second.strip().endswith("&& tests/check")
     assert "-c infra/constraints.txt" in first
     assert "-c infra/constraints.txt" in second
+
+
+def test_every_line_is_a_command_that_is_run_here():
+    others = [line for line in LINES if not line.startswith(("image-finder ", "python3.11 -m venv", "export "))]
+    assert others == []
 
 
 def test_the_demo_finds_held_out_scenes_far_above_chance(terminal, tmp_path):
@@ -131,7 +148,7 @@ def test_command_runs_as_it_stands(command, terminal, tmp_path):
         assert (tmp_path / "starter" / "MODEL_CARD.md").is_file()
         assert "coco val, 200 images: text to image R@1/5/10" in printed
     if "retrain" in command:  # the training above was the same
-        assert printed.startswith("nothing changed since version 2")
+        assert printed.startswith("nothing changed since version ")
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if NEEDS_HUB.search(c)])
@@ -149,10 +166,17 @@ def test_command_that_needs_a_hub_is_understood(command):
         assert context.params
 
 
-@pytest.mark.parametrize("program", PYTHON)
-def test_program_runs_as_it_stands(program, terminal, tmp_path):
-    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+def test_the_program_with_finder_prints_five_images(terminal, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAMS[""], encoding="utf-8")
     printed = terminal.run(f"{sys.executable} {tmp_path}/program.py", terminal.environment["IMAGE_FINDER_HOME"])
+    assert printed.count(".jpg") == 5
+
+
+def test_the_client_of_the_http_api_prints_five_images(terminal, tmp_path):
+    port = free_port()
+    (tmp_path / "client.py").write_text(PROGRAMS[NEEDS_SERVER].replace("8080", str(port)), encoding="utf-8")
+    with serving(f"image-finder serve --port {port}", f"http://127.0.0.1:{port}/health/ready", terminal, tmp_path):
+        printed = terminal.run(f"{sys.executable} {tmp_path}/client.py", tmp_path)
     assert printed.count(".jpg") == 5
 
 
@@ -161,21 +185,31 @@ def test_program_runs_as_it_stands(program, terminal, tmp_path):
     [(c, "/health", "OK") if " ui " in c else (c, "/health/ready", '"ready"') for c in COMMANDS if SERVES.search(c)],
 )
 def test_command_that_serves_answers_on_the_home_in_use(command, path, answer, terminal, tmp_path):
+    port = free_port()
+    command = re.sub("--port [0-9]+", f"--port {port}", command)
+    with serving(command, f"http://127.0.0.1:{port}{path}", terminal, tmp_path) as first:
+        assert answer in first
+    terminal.require_no_call(command)
+
+
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = f"exec {re.sub('--port [0-9]+', f'--port {port}', command)}"
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(command, url, terminal, cwd):
+    """A command that serves, while the context is entered; yields its first answer at url."""
+    words = terminal.words(f"exec {command}", cwd)
     with (
-        (tmp_path / "log").open("w") as log,
-        subprocess.Popen(
-            terminal.words(command, tmp_path), env=terminal.environment, cwd=tmp_path, stderr=log
-        ) as server,
+        (cwd / "log").open("w") as log,
+        subprocess.Popen(words, env=terminal.environment, cwd=cwd, stderr=log) as server,
     ):
         try:
-            assert answer in first_answer(f"http://127.0.0.1:{port}{path}", terminal, tmp_path, server)
+            yield first_answer(url, terminal, cwd, server)
         finally:
             server.terminate()
-    terminal.require_no_call(command)
 
 
 def first_answer(url, terminal, cwd, server):
@@ -193,16 +227,3 @@ def test_no_command_left_a_file_that_identifies_the_user(network):
     if network is None:
         pytest.skip("no network namespace can be made: run as root with unshare and nsenter (util-linux)")
     assert [name for name in network.files() if not CACHES.match(name)] == []
-
-
-def test_every_folder_of_the_tree_exists_and_none_is_left_out():
-    tree = (CHECKOUT / "README.md").read_text().split("## Where things are")[1].split("```")[1]
-    named, parent = set(), ""
-    for line in tree.strip().splitlines():
-        name = line.split()[0]
-        parent = name if not line.startswith(" ") else parent
-        named.add(name if not line.startswith(" ") else parent + name)
-    assert all((CHECKOUT / name).exists() for name in named)
-    packages = {f"{p.parent.relative_to(CHECKOUT).as_posix()}/" for p in CHECKOUT.glob("*/__init__.py")}
-    inner = {f"{p.parent.relative_to(CHECKOUT).as_posix()}/" for p in (CHECKOUT / "components").glob("*/__init__.py")}
-    assert packages | inner <= named
