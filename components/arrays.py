@@ -1,4 +1,4 @@
-"""Array types of the whole project; each function states the shapes of its own."""
+"""Array types of the whole project; functions state their shapes."""
 
 from typing import Any
 

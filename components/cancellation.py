@@ -1,4 +1,4 @@
-"""Cancellation: ends a computation early once nobody waits for its result; knows nothing of who waits."""
+"""Cancellation: ends a computation early if nobody waits for its result; knows nothing of who waits."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,7 +6,10 @@ from contextvars import ContextVar
 
 
 class Cancelled(BaseException):
-    """Nobody waits for the result. Not an Exception, so that code which handles failures does not handle this."""
+    """Nobody waits for the result any more.
+
+    Not an Exception, so that handlers of failures do not catch it.
+    """
 
 
 def _never() -> bool:
@@ -18,7 +21,7 @@ _is_abandoned: ContextVar[Callable[[], bool]] = ContextVar("is_abandoned", defau
 
 @contextlib.contextmanager
 def cancellable(is_abandoned: Callable[[], bool]) -> Iterator[None]:
-    """Let checkpoints in this thread end the computation once is_abandoned() is true; the first one is its beginning."""
+    """Within this block, checkpoint() ends the computation once is_abandoned() is true."""
     token = _is_abandoned.set(is_abandoned)
     try:
         checkpoint()
@@ -28,6 +31,6 @@ def cancellable(is_abandoned: Callable[[], bool]) -> Iterator[None]:
 
 
 def checkpoint() -> None:
-    """Raise Cancelled if nobody waits any more. Call it before each expensive part of a computation."""
+    """Raise Cancelled if nobody waits any more. Call it before each expensive part."""
     if _is_abandoned.get()():
         raise Cancelled

@@ -1,23 +1,24 @@
-"""Error tree: every failure a user can cause or meet, one line each; knows nothing of what raises it.
+"""Error tree: every failure that a user can cause or meet, reported in one line.
 
 FinderError
 ├── ConfigError          an unknown key, a value out of range, two values that do not fit together
-│   └── BusyError        another run holds what this one needs: try again later
+│   └── BusyError        another run holds a resource: try again later
 ├── DataError            captions, images or tables that are missing, malformed or refused by a gate
-│   └── ImageError     one image that cannot be decoded
-├── ProcessError         a process of a training over several that died or fell silent
-├── StorageError         a file that cannot be written, or whose content is not what its manifest says
+│   └── ImageError       one image that cannot be decoded
+├── ProcessError         a worker of a distributed training died or timed out
+├── StorageError         a file that cannot be written, or that does not match its manifest
 ├── BundleError          a model bundle that is absent, incomplete, corrupted or of another format
-├── IndexMismatchError   a vector index that was made with another bundle
+├── IndexMismatchError   a vector index that was built with another bundle
 ├── QueryError           a query that cannot be answered: empty, too long, k out of range
-└── QualityError         a measured gate (recall, parity, data quality) that was not passed
+└── QualityError         a gate (recall, parity, data quality) that was not passed
 
-Messages say what, where, measured against expected, and what to do. The rims (command line, HTTP) translate once.
+A message says what happened, where, the measured and the expected value, and what to do. The command line and the HTTP
+API translate it once.
 """
 
 
 class FinderError(Exception):
-    """Base of every error this project raises on purpose; its text is fit to be shown to a user as it is."""
+    """Base of every error raised on purpose; its text can be shown to users unchanged."""
 
 
 class ConfigError(FinderError):
@@ -25,7 +26,7 @@ class ConfigError(FinderError):
 
 
 class BusyError(ConfigError):
-    """Another run holds what this one needs."""
+    """Another run holds a resource that this one needs."""
 
 
 class DataError(FinderError):
@@ -37,11 +38,11 @@ class ImageError(DataError):
 
 
 class ProcessError(FinderError):
-    """A process that worked with others and died or fell silent."""
+    """A distributed worker died or timed out."""
 
 
 class StorageError(FinderError):
-    """A file that cannot be written or whose content is not what it should be."""
+    """A file that cannot be written, or whose content is not the expected one."""
 
 
 class BundleError(FinderError):
@@ -57,4 +58,4 @@ class QueryError(FinderError):
 
 
 class QualityError(FinderError):
-    """A gate that refused what it measured."""
+    """A gate that refused a measurement."""

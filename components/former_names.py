@@ -1,4 +1,4 @@
-"""Former names of stored fields: what an earlier version wrote is read under today's names."""
+"""Former names of stored fields: files of earlier versions are read under the current names."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -7,13 +7,13 @@ from pydantic import BaseModel, BeforeValidator, model_validator
 
 
 class AcceptsFormerNames(BaseModel):
-    """Base of stored models: a key of `former_names` is read as the field that it maps to."""
+    """Base of stored models: `former_names` maps a former key to the current field."""
 
     former_names: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _with_current_names(cls, values: Any) -> Any:  # noqa: ANN401 - whatever is to be validated
+    def _with_current_names(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic validates the type afterwards
         if not cls.former_names or not isinstance(values, dict):
             return values
         return {cls.former_names.get(name, name): value for name, value in values.items()}

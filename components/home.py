@@ -1,4 +1,4 @@
-"""Paths: where the application and the pipelines keep things unless told otherwise."""
+"""Home: the directories in which application and pipelines store data by default."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,15 @@ HOME_VARIABLE = "IMAGE_FINDER_HOME"
 
 
 def home_root(path: Path | None = None) -> Path:
-    """The given folder, else the one IMAGE_FINDER_HOME names, else the user's data folder; absolute, not created.
+    """The given folder, else IMAGE_FINDER_HOME, else the user's data folder; absolute.
 
-    Raises ConfigError if it is the home of another account, which homes are private to.
+    It is not created. Raises ConfigError if the home belongs to another account; homes are private.
     """
     chosen = path or os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("image-finder")
     root = Path(chosen).expanduser().resolve()
     try:
         is_private = root.is_dir() and not os.access(root, os.R_OK | os.X_OK)
-    except PermissionError:  # a folder above it
+    except PermissionError:  # of a parent folder
         is_private = True
     if is_private:
         raise ConfigError(
@@ -30,7 +30,7 @@ def home_root(path: Path | None = None) -> Path:
 
 
 def default_library() -> Path:
-    """The library of indexed folders unless another one is named."""
+    """The default library of indexed folders."""
     return home_root() / "library"
 
 

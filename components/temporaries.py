@@ -1,8 +1,8 @@
-"""Temporary files and directories whose leftovers are removed by the next writer; knows nothing of what they hold.
+"""Temporary files and directories; the next writer removes leftovers of writers that ended.
 
-A temporary is named `.<name>.<8 random characters>.if-tmp` and locked (flock) by its writer. The lock shows that the writer
-still runs, also in another container or on another host, and ends with the process; the next writer in the directory then
-removes the temporary. Process numbers are reused and mean nothing in another container.
+A temporary is named `.<name>.<8 random characters>.if-tmp` and locked (flock) by its writer. The lock shows, also
+across containers and hosts, that the writer still runs, and ends with its process. Process numbers are reused and mean
+nothing in another container.
 """
 
 import atexit
@@ -22,14 +22,17 @@ if sys.platform != "win32":
 
 _NEW, _RETIRED = ".if-tmp", ".if-old"
 _NAME = re.compile(r"\.(?P<target>.+)\.[a-z0-9_]{8}(?:\.if-tmp|(?P<retired>\.if-old))")
-# Named by versions that did not lock them.
+# Names of versions that did not lock temporaries.
 _UNLOCKED = re.compile(r"\.(writer\.json|CURRENT|layout\.json|(starter-)?[0-9a-f]{16}(\.old)?)\.[a-z0-9_]{8}")
-_ABANDONED_S = 24 * 3600.0  # where a file system has no locks: longer than any write takes
+_ABANDONED_S = 24 * 3600.0  # for file systems without locks: longer than any write takes
 
 
 @contextlib.contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[int, Path]]:
-    """Descriptor and path of a new file beside path, which is removed at the end unless it was renamed. Raises OSError."""
+    """Descriptor and path of a new file beside path; removed at the end unless renamed.
+
+    Raises OSError.
+    """
     remove_leftovers(path.parent)
     descriptor, temporary = _locked(lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_NEW))
     try:
@@ -41,10 +44,10 @@ def temporary_file(path: Path) -> Iterator[tuple[int, Path]]:
 
 @contextlib.contextmanager
 def temporary_directory(path: Path, *, retired: bool = False) -> Iterator[Path]:
-    """A new directory beside path, removed at the end unless it was renamed. Raises OSError.
+    """A new directory beside path; removed at the end unless renamed. Raises OSError.
 
-    retired: it takes the directory at path, which is put back if nothing has replaced it at the end, or when the next
-    writer finds that this one was killed.
+    retired: for the directory at path, which the caller moves into it. If nothing has replaced that one at the end, it
+    is moved back; after a kill the next writer does so.
     """
     remove_leftovers(path.parent)
     suffix = _RETIRED if retired else _NEW
@@ -62,13 +65,13 @@ def temporary_directory(path: Path, *, retired: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A new directory in the system's directory for temporary files, removed at the end."""
+    """A new directory in the system's temporary directory, removed at the end."""
     with temporary_directory(Path(tempfile.gettempdir(), "image-finder")) as folder:
         yield folder
 
 
 def process_directory(parent: Path | None = None) -> Path:
-    """A new directory in parent, or the system's directory for temporary files, until this process ends."""
+    """A new directory, in parent or the system's temporary directory, until this process ends."""
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     path = Path(parent or tempfile.gettempdir(), "image-finder")
@@ -76,7 +79,7 @@ def process_directory(parent: Path | None = None) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporaries in folder whose writers have ended. Raises nothing: what cannot be removed stays."""
+    """Remove temporaries of ended writers in folder; those that cannot be removed stay."""
     with contextlib.suppress(OSError):
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(".")]
         for name in names:
@@ -93,7 +96,7 @@ def _new_directory(path: Path, suffix: str) -> tuple[int, str]:
 
 
 def _locked(make: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
-    """What make creates, locked. Another writer may remove it between the two; then it is made again."""
+    """The locked result of make, made again if another writer removes it before it is locked."""
     while True:
         descriptor, name = make()
         if _lock(descriptor) is not False and Path(name).exists():
@@ -102,14 +105,14 @@ def _locked(make: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock a file or directory unless another process has locked it; None where that cannot be known."""
+    """True if locked, False if another process holds the lock, None if unsupported."""
     if sys.platform == "win32":
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # network file systems lock no directories, or nothing
+    except OSError:  # some network file systems lock no directories, or nothing
         return None
     return True
 
@@ -133,6 +136,6 @@ def _remove_if_left(path: Path) -> None:
 
 
 def _put_back(retired: Path, name: str) -> None:
-    """Give back the directory that a writer had moved away when it was killed, before the new one took its name."""
+    """Move back the directory that a killed writer had retired, unless a new one exists."""
     if (retired / name).exists() and not retired.with_name(name).exists():
         (retired / name).rename(retired.with_name(name))

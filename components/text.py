@@ -1,24 +1,24 @@
-"""Text for people: exact paths, one line per message, aligned columns; knows nothing of commands."""
+"""Text for people: safe paths, one-line messages, counts, aligned columns; knows nothing of commands."""
 
 import os
 import re
 from collections.abc import Sequence
 
-# What moves the cursor, changes the terminal, reorders the line (bidirectional marks) or is no character (half a
-# surrogate pair; Python holds a byte of a file name that is not UTF-8 as U+DC80 to U+DCFF).
+# Control characters, bidirectional marks and surrogates (Python represents a byte of a file name that is not UTF-8 as
+# U+DC80 to U+DCFF).
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def visible(text: str) -> str:
-    r"""Text with each character that a terminal would act on as an escape: \n, \t, \x1b, \u202e; all others unchanged."""
+    r"""Text in which characters that a terminal acts on are escaped: \n, \t, \x1b, \u202e."""
     return _UNSAFE.sub(lambda found: _escape(found[0]), text)
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    """A path for a terminal: its exact characters, or $'...' as bash and zsh read it.
+    """A path for a terminal: unchanged if harmless, else as $'...', which bash and zsh read.
 
-    Quoted are paths with characters that a terminal would act on, blanks at an end, or an initial $'.
+    Quoted are paths with characters that a terminal acts on, blanks at an end, or an initial $'.
     """
     text = os.fspath(path)
     if text == text.strip() and not text.startswith("$'") and not _UNSAFE.search(text):
@@ -27,9 +27,9 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 
 
 def one_line(message: object, limit: int = 300) -> str:
-    """A message in one line of at most `limit` characters; for an exception without a message, the name of its type.
+    """A message in one line of at most `limit` characters.
 
-    Blanks within a line stay, since they may belong to a path.
+    An exception without a message gives the name of its type. Blanks within a line stay: they may belong to a path.
     """
     text = " ".join(line.strip() for line in str(message).splitlines() if line.strip())
     if not text and isinstance(message, BaseException):
@@ -43,12 +43,12 @@ def shortened(text: str, limit: int) -> str:
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: "1 image", "2,000 images". plural: where it is not the noun with an s."""
+    """A number with its noun: "1 image", "2,000 images". plural: if it is not noun + s."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text columns, left-aligned, two spaces apart; a cell keeps its blanks, and control characters are visible."""
+    """Rows as left-aligned columns, two spaces apart; control characters are escaped."""
     cells = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Bundle model: the code MLflow loads a registered bundle with ("models from code"); unit vectors of texts or images."""
+"""Bundle model: the code with which MLflow loads a registered bundle ("models from code")."""
 
 import base64
 import binascii
@@ -18,17 +18,17 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import ConfigError, FinderError, QueryError
 
-# Key of MLflow's model_config, which load_model and `mlflow models serve --model-config` take: the directory below
-# which image_path may name files. The registered value is "": no file is opened.
+# Key of MLflow's model_config (load_model, `mlflow models serve --model-config`): the directory of the files that
+# image_path may name. The registered value is "": no file is opened.
 IMAGE_DIRECTORY = "image_directory"
 _COLUMNS = ("text", "image", "image_path")
 
 
 class BundleModel(PythonModel):
-    """Encodes a table with the columns `text`, `image` and `image_path`, one of them filled in each row."""
+    """Encodes a table with the columns `text`, `image` and `image_path`, one value in each row."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the bundle that was registered with this code. Raises BundleError, ConfigError."""
+        """Open the bundle. Raises BundleError, ConfigError."""
         self._directory = _directory(context.model_config or {})
         self._encoder = OnnxEncoder(Bundle.open(Path(context.artifacts["bundle"])))
 
@@ -40,10 +40,9 @@ class BundleModel(PythonModel):
     ) -> NDArray[np.float32]:
         """Unit vectors, (rows, embedding_dim) float32.
 
-        image: a file's bytes, or these in base64. image_path: a file below the directory that model_config names as
-        image_directory, absolute or relative to it; links are followed first. Raises MlflowException
-        (INVALID_PARAMETER_VALUE, so that a scoring server answers with the message) for a row without exactly one
-        value, a path that is not allowed, and an unreadable image.
+        image: the bytes of a file, also in base64. image_path: a file in image_directory of model_config, absolute or
+        relative, after links are resolved. Raises MlflowException with INVALID_PARAMETER_VALUE, so that a scoring server
+        returns the message, for a row without exactly one value, a forbidden path and an unreadable image.
         """
         try:
             return self._vectors(model_input)
@@ -69,7 +68,7 @@ class BundleModel(PythonModel):
         return vectors
 
     def _file_of(self, path: str, row: int) -> Path:
-        """The file a row names, links resolved. Raises QueryError unless it is below the configured directory."""
+        """The resolved path of a row. Raises QueryError unless it is in the configured directory."""
         if self._directory is None:
             raise QueryError(
                 f"image_path in row {row}: this model opens no files; send the bytes as `image`, or load the model with "

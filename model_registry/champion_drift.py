@@ -1,4 +1,4 @@
-"""Drift against a registered version: brings its bundle and its drift reference and compares a data set with them."""
+"""Champion drift: compares a data set with the drift reference of a registered version."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ from image_finder.model_registry import names
 from image_finder.model_registry.registry import Registry
 
 
-class Referenced(NamedTuple):
-    """A registered version with what it was trained on."""
+class ReferencedVersion(NamedTuple):
+    """A registered version with its bundle and drift reference."""
 
     model: str
     version: str
@@ -24,19 +24,19 @@ class Referenced(NamedTuple):
     reference: DriftReference
 
 
-class Subject(NamedTuple):
-    """A data set that is compared. version: "" if it was not read as a whole."""
+class ComparedData(NamedTuple):
+    """A data set to compare. version: "" if it was not read completely."""
 
     name: str
     version: str
     files: Sequence[CaptionedFile]
 
 
-def fetch_reference(registry: Registry, model: str, version_or_alias: str, folder: Path) -> Referenced:
-    """Bring a version's bundle and reference below folder.
+def fetch_reference(registry: Registry, model: str, version_or_alias: str, folder: Path) -> ReferencedVersion:
+    """Download a version's bundle and drift reference into folder.
 
     Raises ConfigError if there is no such version, BundleError if it has no reference or cannot be fetched, StorageError
-    if what came is damaged or does not belong together.
+    if the files are damaged or do not match.
     """
     if version_or_alias == names.CHAMPION and registry.champion_version(model) is None:
         raise ConfigError(
@@ -51,13 +51,13 @@ def fetch_reference(registry: Registry, model: str, version_or_alias: str, folde
             f"the drift reference of {model} version {version} was made with bundle "
             f"{reference.manifest.bundle_sha256[:12]}, the version's is {bundle.sha256[:12]}; train again"
         )
-    return Referenced(model, version, bundle, reference)
+    return ReferencedVersion(model, version, bundle, reference)
 
 
 def compare(
     registry: Registry,
     registered: tuple[str, str],
-    subject: Subject,
+    data: ComparedData,
     config: DriftConfig,
     *,
     embedding: EmbeddingConfig,
@@ -65,12 +65,12 @@ def compare(
     folder: Path,
     progress: bool = False,
 ) -> ComparedSample:
-    """A sample of subject beside the reference of a model's version or alias (registered), brought below folder.
+    """Compare a sample of data with the reference of a version; registered: model and version or alias.
 
-    cache_dir: keeps what was computed of each image. Raises as fetch_reference and Sampler.draw do.
+    folder: for downloads. cache_dir: for computed features. Raises as fetch_reference and Sampler.draw do.
     """
     found = fetch_reference(registry, *registered, folder)
     sampler = Sampler(found.bundle, config, embedding, cache_dir=cache_dir, progress=progress)
     without = found.reference.contents if config.images == "new" else None
-    sample = sampler.draw(subject.files, config.compared_images, without=without)
-    return ComparedSample(found.reference, (found.model, found.version), sample, subject.name, subject.version)
+    sample = sampler.draw(data.files, config.compared_images, without=without)
+    return ComparedSample(found.reference, (found.model, found.version), sample, data.name, data.version)

@@ -8,7 +8,7 @@ from image_finder.components.records.promotion import Comparison
 from image_finder.components.records.retrieval import Interval, RetrievalReport
 from image_finder.components.text import aligned
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import LedgerEntry, title
+from image_finder.model_registry.ledger.entries import LedgerEntry, title
 from image_finder.model_registry.registry import RegisteredVersion
 
 _ORIGIN = (

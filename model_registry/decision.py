@@ -10,7 +10,7 @@ from image_finder.components.errors import ConfigError, FinderError
 from image_finder.components.metrics.comparison import MeasuredBundle, compare_bundles
 from image_finder.components.records.promotion import Comparison, PromotionCheck, PromotionDecision
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import LedgerEntry
+from image_finder.model_registry.ledger.entries import LedgerEntry
 from image_finder.model_registry.promotions import ChampionStatus, Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.rule import MeasuredVersion, Reports, decide

@@ -1,4 +1,4 @@
-"""Lineage: where a model comes from, as facts and hashes an auditor can compare; reads git, the machine and the packages."""
+"""Lineage: code, data, configuration, packages and hardware of a model, as facts and hashes that can be compared."""
 
 import json
 import os
@@ -16,19 +16,19 @@ from pydantic import BaseModel, Field
 from image_finder.components.records.base import Record
 from image_finder.components.storage import sha256_of_bytes
 
-RECORDED = Path("model_registry", "code_version.txt")  # made by infra/docker/pipeline.Dockerfile
-_PLACES = {("dataset", "root")}  # where the data lies is not what they are; their fingerprint tells that
+RECORDED = Path("model_registry", "code_version.txt")  # written by infra/docker/pipeline.Dockerfile
+_PATHS = {("dataset", "root")}  # not part of the identity of the data, which is their fingerprint
 _GIB = 1 << 30
 
 
 class Lineage(Record):
-    """What a bundle was made from, apart from what the bundle says itself. Empty is not known."""
+    """Origin of a bundle. Empty values are unknown."""
 
-    code_version: str  # commit, with -dirty; or hash of the sources
+    code_version: str  # commit, with -dirty if files were changed; or hash of the sources
     config_sha256: str  # of all parameters of the pipeline
     environment_sha256: str
-    code_sha256: str = ""  # of our packages, wherever they were installed from
-    data_fingerprint: str = ""  # of the files as they lay there, before they were read
+    code_sha256: str = ""  # of our packages
+    data_fingerprint: str = ""  # of the data files before they were read
     hardware: str = ""  # of the training, one line
     seeds: dict[str, int] = Field(default_factory=dict)  # by parameter, e.g. training.seed
     parent_champion: str | None = None  # version that was champion when this one was registered
@@ -38,7 +38,7 @@ class Lineage(Record):
 
     @property
     def dirty(self) -> bool | None:
-        """Whether files differed from the commit; None where there was no commit to differ from."""
+        """Whether files differed from the commit; None without a commit."""
         return None if self.code_version.startswith("sources-") else self.code_version.endswith("-dirty")
 
 
@@ -51,9 +51,9 @@ def of_run(
     run_name: str = "",
     **configs: BaseModel,
 ) -> Lineage:
-    """Lineage of a run with these configs; code_hash stands in for the commit where none is known.
+    """Lineage of a run with these configs. code_hash replaces an unknown commit.
 
-    hardware: of the training if that is known, else this machine's is named as where it was registered.
+    hardware: of the training; if unknown, this machine is recorded as the one that registered the model.
     """
     values = {name: config.model_dump(mode="json") for name, config in sorted(configs.items())}
     return Lineage(
@@ -72,17 +72,17 @@ def of_run(
 
 
 def config_sha256(configs: Mapping[str, BaseModel]) -> str:
-    """Hash over all parameters but the places of data."""
+    """Hash over all parameters except paths of data."""
     values = {name: config.model_dump(mode="json") for name, config in sorted(configs.items())}
-    for config, field in _PLACES:
+    for config, field in _PATHS:
         values.get(config, {}).pop(field, None)
     return sha256_of_bytes(json.dumps(values, sort_keys=True).encode())
 
 
 def code_version(root: Path) -> str | None:
-    """Commit of the code below root, with `-dirty` when files differ from it; None where it is not known.
+    """Commit of the code below root, with `-dirty` if files differ from it; None if unknown.
 
-    Git tells it of a checkout; a wheel that was built for an image holds what git told there.
+    Read from git in a checkout, and from the file RECORDED in a container image.
     """
     return _described(root) or _recorded(root)
 
@@ -109,7 +109,7 @@ def _recorded(root: Path) -> str | None:
 
 @cache
 def environment() -> tuple[str, ...]:
-    """Names and versions of all installed distributions, sorted; they do not change while a process runs."""
+    """Names and versions of all installed distributions, sorted."""
     return tuple(sorted({f"{each.metadata['Name']}=={each.version}".lower() for each in distributions()}))
 
 
@@ -120,7 +120,7 @@ def environment_sha256() -> str:
 
 @cache
 def this_hardware() -> str:
-    """Processor, usable cores, memory and GPUs of this machine in a line."""
+    """Processor, usable cores, memory and GPUs of this machine in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
     gpus = _gpus()
@@ -137,14 +137,16 @@ def _processor() -> str:
 
 
 def _gpus() -> str:
-    """Names of the NVIDIA GPUs; asked of the driver's tool, because torch is not loaded where this is called."""
+    """Names of the NVIDIA GPUs, from the driver's tool because callers do not import torch."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ""
-    told = subprocess.run(  # noqa: S603 - fixed arguments
+    listed = subprocess.run(  # noqa: S603 - fixed arguments
         [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False, timeout=20
     )
-    return ", ".join(line.strip() for line in told.stdout.splitlines() if line.strip()) if told.returncode == 0 else ""
+    return (
+        ", ".join(line.strip() for line in listed.stdout.splitlines() if line.strip()) if listed.returncode == 0 else ""
+    )
 
 
 def _seeds(values: object, path: str = "") -> list[tuple[str, int]]:

@@ -1,8 +1,8 @@
-"""Names the registry uses: aliases, tags and files of a registered model; knows nothing of MLflow."""
+"""Names of aliases, tags and files of a registered model."""
 
 CHALLENGER = "challenger"  # the newest registered version
-CHAMPION = "champion"  # the version that serves
-PREVIOUS = "previous"  # the version that served before it, what a rollback goes back to
+CHAMPION = "champion"  # the version that serves searches
+PREVIOUS = "previous"  # the champion before it, to which a rollback returns
 
 # Tags of a version
 DATA_VERSION = "data_version"
@@ -21,7 +21,7 @@ SPLIT = "split"
 MEAN_RECALL = "mean_recall"
 VALIDATION = "validation"
 RUN_NAME = "run_name"
-LAST_EVENT = "last_event"  # the newest ledger entry that names the version
+LAST_EVENT = "last_event"  # title of the newest ledger entry about the version
 
 # Files of a version
 BUNDLE_ARTIFACT = "bundle"
@@ -31,9 +31,7 @@ LINEAGE_ARTIFACT = "lineage.json"
 MANIFEST_ARTIFACT = "dataset_manifest.json"
 VALIDATION_ARTIFACT = "validation_report.json"
 DRIFT_REFERENCE_ARTIFACT = "drift_reference"
-MEASURED_ARTIFACT = (
-    "reports/measured_bundle.json"  # of the run: image_finder.components.metrics.comparison.StoredMeasurement
-)
+MEASURED_ARTIFACT = "reports/measured_bundle.json"  # of the run: a StoredMeasurement
 PARITY_ARTIFACT = "reports/parity.json"  # of the run
 
 # The ledger

@@ -1,7 +1,7 @@
-"""Promotions: moves the aliases of a registered model so that every move is on record and none is left half done.
+"""Promotions: moves the aliases of a registered model; every move is recorded and none is left incomplete.
 
 A move of the champion is: an entry "moving", previous := the old champion, champion := the new one, an entry "moved". Each
-is one transaction, so there is a champion at any instant, and after a stop between two of them `reconcile` finishes it.
+step is one transaction, so there is always a champion, and `reconcile` completes a move that was interrupted between two.
 """
 
 from collections.abc import Iterator
@@ -18,26 +18,27 @@ from image_finder.components.errors import ConfigError
 from image_finder.components.records.base import Record
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import Event, Kind, LedgerEntry, LedgerFault, of_decision, title
+from image_finder.model_registry.ledger.entries import Event, Kind, LedgerEntry, of_decision, title
 from image_finder.model_registry.ledger.state import LedgerState, current_rollback, state_of
 from image_finder.model_registry.ledger.store import LedgerStore
+from image_finder.model_registry.ledger.verification import LedgerFault
 from image_finder.model_registry.registry import Registry
-from image_finder.model_registry.registry_errors import guarded, registry_error
-from image_finder.model_registry.registry_lock import Held, exclusive, user_and_host
+from image_finder.model_registry.registry_errors import registry_error
+from image_finder.model_registry.registry_lock import Lock, locked, user_and_host
 from image_finder.model_registry.rule import Rollback
 
 _WAIT_S = 3600.0  # a comparison on the largest test set takes minutes
 
 
 class ChampionStatus(Record):
-    """Which version is champion. `fault` says what is wrong when there should be one: it was deleted by hand, say."""
+    """The champion's version. `fault` says why there is none although there was one."""
 
-    version: str | None  # None: there never was a champion, or (with a fault) it has gone
+    version: str | None
     fault: str = ""
 
 
 class History(Record):
-    """The ledger of a model: entries in their order, what is wrong with them, and what has not been recorded yet."""
+    """The ledger of a model in order, its faults, and changes that are not recorded yet."""
 
     entries: tuple[LedgerEntry, ...]
     faults: tuple[LedgerFault, ...]
@@ -45,81 +46,79 @@ class History(Record):
 
 
 class Promotions:
-    """Promotion, rollback and their ledger at one registry. Not for several threads at once."""
+    """Promotion, rollback and their ledger at one registry. Not thread-safe. Methods that write take the model's lock."""
 
     def __init__(self, registry: Registry, *, actor: str | None = None, home: Path | None = None) -> None:
-        """actor: who is written into the ledger; None: user@host. home: where the champion is noted for its indices."""
+        """actor: recorded in the ledger, by default user@host. home: gets champion.json when the champion changes."""
         self.registry = registry
         self.tracking_uri = registry.tracking_uri
         self.ledger = LedgerStore(registry.client, registry.tracking_uri)
         self._actor = actor or user_and_host()
         self._home = home
-        self._held: dict[str, Held] = {}
+        self._locks: dict[str, Lock] = {}
 
     @classmethod
     def of_step(cls, *, home: Path | None = None) -> Self:
-        """Those of the MLflow run ZenML opened for the current step, which is the actor. Raises ConfigError without one."""
+        """Promotions by the MLflow run of the current step, which is the actor. Raises ConfigError without a run."""
         registry = Registry.of_step()
         run = mlflow.active_run()
-        assert run is not None, "Registry.of_step has looked"
+        assert run is not None, "Registry.of_step requires a run"
         return cls(registry, actor=f"run {run.info.run_name} ({run.info.run_id})", home=home)
 
     @contextmanager
     def exclusive(self, model: str, *, wait_s: float = _WAIT_S) -> Iterator[None]:
-        """Hold the model's lock across processes and machines; may be nested. Waits at most wait_s seconds.
+        """Hold the model's lock across processes and machines; reentrant.
 
-        What was read before may have changed when it is entered: read again. Raises BusyError naming the holder.
+        The registry may have changed while waiting. Raises BusyError naming the holder after wait_s seconds.
         """
-        if model in self._held:
+        if model in self._locks:
             yield
             return
         with ExitStack() as stack:
             try:
-                held = stack.enter_context(exclusive(self.registry.client, self.tracking_uri, model, wait_s=wait_s))
+                lock = stack.enter_context(locked(self.registry.client, self.tracking_uri, model, wait_s=wait_s))
             except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
                 raise registry_error(error, self.tracking_uri) from error
-            self._held[model] = held
-            stack.callback(self._held.pop, model)
+            self._locks[model] = lock
+            stack.callback(self._locks.pop, model)
             yield
 
     def champion(self, model: str) -> ChampionStatus:
-        """The champion, or why there is none although there should be: a step must not take that for "no champion yet"."""
-        version = self.registry.aliases(model).get(names.CHAMPION)
+        """The champion. A fault means that it was deleted, which must not be taken for "no champion yet"."""
+        version = self._alias(model, names.CHAMPION)
         if version is not None and self.registry.has_version(model, version):
             return ChampionStatus(version=version)
-        entries = self._read(model)
-        last = next((each for each in reversed(entries) if each.alias == names.CHAMPION and each.to_version), None)
-        known = state_of(entries)
-        if version is None and not known.had_champion:
+        entries = self._entries(model)
+        state = state_of(entries)
+        if version is None and not state.had_champion:
             return ChampionStatus(version=None)
-        lost = version or known.last_champion or "?"
-        place = "" if last is None else f" (ledger entry {last.n})"
-        back = (
-            f"`image-finder models rollback` goes back to version {known.previous}, "
-            if known.previous and known.previous != lost and self.registry.has_version(model, known.previous)
-            else ""
-        )
+        lost = version or state.last_champion or "?"
+        last = next((each for each in reversed(entries) if each.alias == names.CHAMPION and each.to_version), None)
+        where = "" if last is None else f" (ledger entry {last.n})"
+        rollback = ""
+        if state.previous and state.previous != lost and self.registry.has_version(model, state.previous):
+            rollback = f"`image-finder models rollback` goes back to version {state.previous}, "
         return ChampionStatus(
             version=None,
-            fault=f"champion version {lost} of '{model}'{place} has gone: it or its alias was removed by hand; {back}"
-            '`image-finder models promote V --force --reason "..."` makes another one champion',
+            fault=f"champion version {lost} of '{model}'{where} no longer exists: it or its alias was deleted; {rollback}"
+            '`image-finder models promote V --force --reason "..."` makes version V champion',
         )
 
     def reconcile(self, model: str) -> tuple[LedgerEntry, ...]:
-        """Finish a move that was interrupted, and record what was done by hand; the entries written. Takes the lock."""
+        """Complete an interrupted move and record changes made by other means; returns the new entries."""
         with self.exclusive(model):
             self.registry.ensure_model(model)
-            state = state_of(self._read(model))
-            written = [*self._note_registered(model, state), *self._finish_move(model, state)]
+            state = state_of(self._entries(model))
+            written = [*self._record_registered(model, state), *self._complete_move(model, state)]
             if written:
-                state = state_of(self._read(model))
-            written += self._note_outside(model, state)
-            if written and (champion := self.registry.aliases(model).get(names.CHAMPION)):
+                state = state_of(self._entries(model))
+            written += self._record_outside_changes(model, state)
+            if written and (champion := self._alias(model, names.CHAMPION)):
                 self.note_champion(model, champion)
             return tuple(written)
 
     def note_champion(self, model: str, version: str) -> None:
-        """Write champion.json of the home, if there is a home. Raises StorageError."""
+        """Write champion.json to the home, if there is a home. Raises StorageError."""
         if self._home is not None:
             note_champion(self._home, self.champion_note(model, version))
 
@@ -130,16 +129,13 @@ class Promotions:
         return ChampionNote(model=model, version=version, bundles=bundles)
 
     def record(self, model: str, event: PromotionDecision | Event, *, actor: str | None = None) -> LedgerEntry:
-        """Append a decision or another event, and name it at the version it is about. Takes the lock.
-
-        actor: None: the step's run, or user@host.
-        """
+        """Append an entry and tag the version that it concerns. actor: by default that of this object."""
         if isinstance(event, PromotionDecision):
             event = of_decision(event)
         with self.exclusive(model):
             self.registry.ensure_model(model)
-            self._held[model].check()
-            entry = self._append(model, self._with_versions(model, event), actor or self._actor)
+            self._locks[model].check()
+            entry = self.ledger.append(model, self._with_versions(model, event), actor=actor or self._actor)
             if entry.to_version and entry.kind not in {"moving", "outside"}:
                 self.registry.tag_version(model, entry.to_version, names.LAST_EVENT, title(entry))
             return entry
@@ -153,17 +149,16 @@ class Promotions:
         actor: str | None = None,
         decision: PromotionDecision | None = None,
     ) -> LedgerEntry:
-        """Make a version champion and the old champion previous; there is a champion at any instant. Takes the lock.
+        """Make a version champion and the old champion previous; returns the entry, or the existing one.
 
-        decision.forced makes the entry "forced" instead of "moved". Does nothing but return the newest entry about the
-        champion when the version is champion already. Raises ConfigError for a version that is not there.
+        A forced decision makes the entry "forced" instead of "moved". Raises ConfigError if there is no such version.
         """
         forced = decision is not None and decision.forced
         with self.exclusive(model):
             return self._change(model, version, "forced" if forced else "moved", reason, actor, decision)
 
     def rollback(self, model: str, *, reason: str, actor: str | None = None) -> LedgerEntry:
-        """Make the previous version champion again. Raises ConfigError when there is none. Takes the lock."""
+        """Make the previous version champion again. Raises ConfigError if there is none."""
         with self.exclusive(model):
             self.reconcile(model)
             version = self.previous(model)
@@ -175,35 +170,33 @@ class Promotions:
             return self._change(model, version, "rollback", reason, actor, None)
 
     def previous(self, model: str) -> str | None:
-        """The version a rollback would go back to."""
-        version = self.registry.aliases(model).get(names.PREVIOUS)
+        """The version that a rollback makes champion."""
+        version = self._alias(model, names.PREVIOUS)
         return version if version is not None and self.registry.has_version(model, version) else None
 
     def rollback_of(self, model: str, version: str) -> Rollback | None:
-        """The rollback that keeps the rule from promoting a version: its own, or that of a version of the same bundle.
+        """The rollback that keeps the rule from promoting a version, of it or of a version with the same bundle.
 
-        It is over once one of them is champion again: a second rollback goes forth again, a person may force it. Raises
-        ConfigError for a version that is not there.
+        It ends when one of them is champion again. Raises ConfigError if there is no such version.
         """
         sha256 = self.registry.version(model, version).tags.get(names.BUNDLE_SHA256)
         equal = {each.version for each in self.registry.versions(model) if each.tags.get(names.BUNDLE_SHA256) == sha256}
-        entry = current_rollback(self._read(model), {version, *(equal if sha256 else ())})
+        entry = current_rollback(self._entries(model), {version, *(equal if sha256 else ())})
         if entry is None or entry.from_version is None:
             return None
         return Rollback(entry.n, entry.from_version, "; ".join(entry.reasons))
 
-    @guarded
     def history(self, model: str) -> History:
-        """The whole ledger, verified; writes nothing."""
+        """The verified ledger; writes nothing."""
         reading = self.ledger.read(model)
-        state, aliases = state_of(reading.entries), self.registry.aliases(model)
+        state, champion = state_of(reading.entries), self._alias(model, names.CHAMPION)
         notes = []
         if state.open_move is not None:
-            told = title(state.open_move).partition(" ")[2]
-            notes.append(f"interrupted: {told}; the next promotion, rollback or training finishes it")
-        elif aliases.get(names.CHAMPION) != state.champion and (state.had_champion or aliases.get(names.CHAMPION)):
-            now, then = aliases.get(names.CHAMPION), state.champion
-            notes.append(f"not recorded yet: champion is version {now or 'none'}, by the ledger {then or 'none'}")
+            move = title(state.open_move).partition(" ")[2]
+            notes.append(f"interrupted: {move}; the next promotion, rollback or training completes it")
+        elif champion != state.champion and (state.had_champion or champion):
+            recorded = state.champion or "none"
+            notes.append(f"not recorded yet: the champion is version {champion or 'none'}, in the ledger {recorded}")
         return History(entries=reading.entries, faults=reading.faults, notes=tuple(notes))
 
     def _change(
@@ -219,8 +212,8 @@ class Promotions:
         version = self.registry.version(model, version).version
         old = self.champion(model).version
         if version == old:
-            about = [each for each in self._read(model) if each.alias == names.CHAMPION and each.to_version == version]
-            return about[-1]
+            entries = self._entries(model)
+            return [each for each in entries if each.alias == names.CHAMPION and each.to_version == version][-1]
         facts = {} if decision is None else of_decision(decision).model_dump(include={"measurements", "checks"})
         facts["measurements"] = {**facts.get("measurements", {}), "move": kind}
         by_rule = () if decision is None else decision.reasons
@@ -232,43 +225,45 @@ class Promotions:
         return self._move(model, event.model_copy(update={"kind": kind}), actor)
 
     def _move(self, model: str, event: Event, actor: str | None) -> LedgerEntry:
-        """The aliases, and the entry after them."""
-        assert event.to_version is not None, "nothing is moved to nothing"
-        self._held[model].check()
+        """Move the aliases, then record the event."""
+        assert event.to_version is not None, "a move has a target"
+        self._locks[model].check()
         if event.from_version and self.registry.has_version(model, event.from_version):
             self.registry.set_alias(model, names.PREVIOUS, event.from_version)
         self.note_champion(model, event.to_version)  # before the alias moves, so that a kill cannot hide it
         self.registry.set_alias(model, names.CHAMPION, event.to_version)
-        if self.registry.aliases(model).get(names.PREVIOUS) == event.to_version:  # the champion before it has gone
+        if self._alias(model, names.PREVIOUS) == event.to_version:  # the old champion was deleted
             self.registry.delete_alias(model, names.PREVIOUS)
         if event.from_version:
-            told = f"replaced as champion by v{event.to_version}"
-            self.registry.tag_version(model, event.from_version, names.LAST_EVENT, told)
+            replaced = f"replaced as champion by v{event.to_version}"
+            self.registry.tag_version(model, event.from_version, names.LAST_EVENT, replaced)
         return self.record(model, event, actor=actor)
 
-    def _finish_move(self, model: str, state: LedgerState) -> list[LedgerEntry]:
+    def _complete_move(self, model: str, state: LedgerState) -> list[LedgerEntry]:
         move = state.open_move
         if move is None or move.to_version is None:
             return []
-        now = self.registry.aliases(model).get(names.CHAMPION)
-        kind = str(move.measurements.get("move", "moved"))
-        if now not in {move.from_version, move.to_version, None} or not self.registry.has_version(
-            model, move.to_version
-        ):
-            told = f"it was interrupted, and meanwhile the champion was set to {now or 'none'} or v{move.to_version} removed"
-            event = Event(kind="abandoned", from_version=move.from_version, to_version=move.to_version, reasons=(told,))
+        now = self._alias(model, names.CHAMPION)
+        exists = self.registry.has_version(model, move.to_version)
+        if now not in {move.from_version, move.to_version, None} or not exists:
+            reason = (
+                f"interrupted; since then the champion was set to {now or 'none'} or v{move.to_version} was deleted"
+            )
+            event = Event(
+                kind="abandoned", from_version=move.from_version, to_version=move.to_version, reasons=(reason,)
+            )
             return [self.record(model, event)]
         event = Event.model_validate(
             {
                 **move.model_dump(include=set(Event.model_fields)),
-                "kind": kind,
-                "reasons": (*move.reasons, f"begun by {move.actor} at {move.at}, interrupted, finished later"),
+                "kind": str(move.measurements.get("move", "moved")),
+                "reasons": (*move.reasons, f"begun by {move.actor} at {move.at}, interrupted, completed later"),
             }
         )
         return [self._move(model, event, None)]
 
-    def _note_registered(self, model: str, state: LedgerState) -> list[LedgerEntry]:
-        """An entry for each version that came since, and the alias challenger to the newest of them."""
+    def _record_registered(self, model: str, state: LedgerState) -> list[LedgerEntry]:
+        """Record versions registered since the last entry; the newest becomes challenger."""
         new = [each for each in self.registry.versions(model) if int(each.version) > state.last_registered]
         written = []
         before = state.challenger
@@ -285,12 +280,12 @@ class Promotions:
             run = each.tags.get(names.RUN_NAME) or "unknown"
             written.append(self.record(model, event, actor=f"run {run} ({each.run_id})"))
             before = each.version
-        if new and self.registry.aliases(model).get(names.CHALLENGER) != new[0].version:
+        if new and self._alias(model, names.CHALLENGER) != new[0].version:
             self.registry.set_alias(model, names.CHALLENGER, new[0].version)  # its registration was interrupted
         return written
 
-    def _note_outside(self, model: str, state: LedgerState) -> list[LedgerEntry]:
-        """Entries for aliases that are not where the ledger has them; previous follows a champion moved by hand."""
+    def _record_outside_changes(self, model: str, state: LedgerState) -> list[LedgerEntry]:
+        """Record aliases that differ from the ledger; if the champion was changed, the old one becomes previous."""
         aliases = self.registry.aliases(model)
         expected = {
             names.CHAMPION: state.champion,
@@ -306,15 +301,14 @@ class Promotions:
         written = []
         for alias, version in expected.items():
             now = aliases.get(alias)
-            if now == version:
-                continue
-            told = "set in MLflow by hand, before this ledger began, or by an entry that is damaged now"
-            event = Event(kind="outside", alias=alias, from_version=version, to_version=now, reasons=(told,))
-            written.append(self.record(model, event))
+            if now != version:
+                reason = "set in MLflow, before this ledger existed, or by an entry that is damaged now"
+                event = Event(kind="outside", alias=alias, from_version=version, to_version=now, reasons=(reason,))
+                written.append(self.record(model, event))
         return written
 
     def _with_versions(self, model: str, event: Event) -> Event:
-        """The event with the data and code version of the version it is about, where it does not name them."""
+        """Add the data and code version of the registered version, where the event has none."""
         if not event.to_version or not self.registry.has_version(model, event.to_version):
             return event
         tags = self.registry.version(model, event.to_version).tags
@@ -325,10 +319,8 @@ class Promotions:
             }
         )
 
-    @guarded
-    def _append(self, model: str, event: Event, actor: str) -> LedgerEntry:
-        return self.ledger.append(model, event, actor=actor)
+    def _alias(self, model: str, alias: str) -> str | None:
+        return self.registry.aliases(model).get(alias)
 
-    @guarded
-    def _read(self, model: str) -> tuple[LedgerEntry, ...]:
+    def _entries(self, model: str) -> tuple[LedgerEntry, ...]:
         return self.ledger.read(model).entries

@@ -1,4 +1,4 @@
-"""Registry errors: what MLflow and its stores raise, as one line that says what to do; knows nothing of models."""
+"""Registry errors: exceptions of MLflow and its stores as one line that says what to do."""
 
 import errno
 import logging
@@ -21,7 +21,7 @@ _R = TypeVar("_R")
 
 _ANSWERS = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# The first that matches; what a server, a database driver or the system says, in lower case.
+# Words of servers, database drivers and systems in lower case, and the message; the first match counts.
 _KNOWN = (
     (
         ("readonly database", "read-only", "permission denied", "insufficient privilege"),
@@ -33,7 +33,7 @@ _KNOWN = (
     ),
     (
         ("not a database", "malformed"),
-        "is damaged: restore its database from a backup; searches go on without it",
+        "is damaged: restore its database from a backup; searches work without it",
     ),
     (("database is locked",), "is busy with other writers: run again"),
     (("out-of-date database schema",), "was written by another version of MLflow: run `mlflow db upgrade` on it"),
@@ -43,7 +43,7 @@ _KNOWN = (
     ),
     (
         ("401", "403", "unauthorized", "forbidden", "authentication failed", "permission_denied"),
-        "refused the login: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+        "rejected the login: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     ),
     (
         (
@@ -55,12 +55,12 @@ _KNOWN = (
     ),
     (("error code 404", "endpoint not found"), "is no MLflow server: check --mlflow-uri and MLFLOW_TRACKING_URI"),
 )
-# The statement with its values, which may hold any word, and what SQLAlchemy says besides.
-_BESIDES = re.compile(r"\[SQL:.*|\(Background on this error.*|\(raised as a result of [^)]*\)", re.DOTALL)
+# Additions of SQLAlchemy: the statement, whose values may contain any word, and background.
+_ADDITIONS = re.compile(r"\[SQL:.*|\(Background on this error.*|\(raised as a result of [^)]*\)", re.DOTALL)
 
 
 class HasAddress(Protocol):
-    """Something that talks to the store at an address."""
+    """A client of a tracking store."""
 
     tracking_uri: str
 
@@ -69,7 +69,7 @@ _S = TypeVar("_S", bound=HasAddress)
 
 
 def guarded(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
-    """A method of something that talks to a registry, its errors as StorageError with the address."""
+    """Decorate a method to raise StorageError with the registry's address."""
 
     @wraps(method)
     def call(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -82,25 +82,25 @@ def guarded(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_
 
 
 def registry_error(error: Exception, address: str) -> StorageError:
-    """One line for an error of the store at this address."""
-    told = one_line(_BESIDES.sub("", str(error)) or type(error).__name__)
-    lowered = told.lower()
-    place = f"the registry at {shown_address(address)}"
+    """The StorageError for an error of the store at this address."""
+    text = one_line(_ADDITIONS.sub("", str(error)) or type(error).__name__)
+    lowered = text.lower()
+    registry = f"the registry at {shown_address(address)}"
     if isinstance(error, OSError) and error.errno in _FULL:
         lowered = "no space left"
     for signs, advice in _KNOWN:
         if any(sign in lowered for sign in signs):
-            return StorageError(f"{place} {advice} ({told})")
-    return StorageError(f"{place} failed: {told}")
+            return StorageError(f"{registry} {advice} ({text})")
+    return StorageError(f"{registry} failed: {text}")
 
 
 def is_answer(error: MlflowException) -> bool:
-    """Whether the store answered ("there is none", "there is one already") rather than failed."""
+    """Whether the store answered ("does not exist", "exists already") rather than failed."""
     return error.error_code in _ANSWERS
 
 
 def shown_address(address: str) -> str:
-    """An address as it may be shown: without its password."""
+    """An address without its password."""
     try:
         return make_url(address).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
@@ -108,9 +108,9 @@ def shown_address(address: str) -> str:
 
 
 def limit_waiting(timeout_s: int, retries: int) -> None:
-    """Give MLflow's requests a time limit, unless the user did: by default it tries seven times for two minutes each."""
+    """Limit MLflow's requests, by default seven attempts of two minutes, unless the user did."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout_s))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    # It logs the traceback of every database error, which is raised as well.
+    # It logs the traceback of every database error that it raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -1,16 +1,14 @@
-"""Promotion rule: whether a challenger becomes champion, from measurements alone; knows nothing of any registry.
+"""Promotion rule: decides from measurements alone whether a challenger becomes champion; knows nothing of a registry.
 
-A challenger is promoted only if every check passes. Without a champion these are that it was not rolled back, the data
-validation and the floors; with one, both must have been measured on the same test by the same code, the gain must reach
-its margin, its 95 % paired interval must exclude a loss, and no slice may fall by more than its allowance. What was not
-measured (None, NaN) passes nothing.
+A challenger is promoted only if every check passes. Without a champion: it was not rolled back, its data passed
+validation, and it reaches the floors. With a champion also: both were measured on the same test by the same code, the gain
+reaches its margin, the paired 95 % interval of the gain excludes a loss, and no slice falls by more than its allowance.
+A missing measurement (None, NaN) fails its check.
 
-A rollback says what no measurement does: whoever went back saw something wrong. Measured again the challenger would win
-again, so it needs a person to bring it back.
+A rolled back version fails its check because its measurements would win again; a person can still promote it.
 
-"Excludes a loss" means that the low end of the two-sided 95 % interval is at least 0: a model that is no better passes
-in at most 1 of 40 runs. The end itself passes, for a gain of 0 is no loss; that there is a gain at all is the margin's
-part, which a bundle compared with itself (gain 0, interval [0, 0]) does not pass.
+The interval excludes a loss if its low end is at least 0, so a model that is no better passes in at most 1 of 40 runs. A
+bundle compared with itself (gain 0, interval [0, 0]) fails the margin.
 """
 
 import math
@@ -31,18 +29,18 @@ _ROLLBACKS = "rollbacks"
 
 @dataclass(frozen=True)
 class Rollback:
-    """A rollback that holds: the version it went back from has not been champion since, nor has an equal bundle."""
+    """A rollback in effect: since then neither the version nor an equal bundle has been champion."""
 
-    entry: int  # number in the ledger
+    entry: int  # number of the ledger entry
     version: str
     reason: str
 
 
 @dataclass(frozen=True)
 class MeasuredVersion:
-    """A registered version with what was measured of its bundle; None if that could not be done, fault says why.
+    """A registered version and its measurement; fault says why there is none.
 
-    A champion that has gone has the version "". rollback: of the version, or of another one that is the same bundle.
+    A deleted champion has the version "". rollback: of the version or of one with the same bundle.
     """
 
     version: str
@@ -53,7 +51,7 @@ class MeasuredVersion:
 
 @dataclass(frozen=True)
 class Reports:
-    """What else a challenger rests on; None is a report that is missing."""
+    """Further reports on a challenger; None if missing."""
 
     validation: ValidationReport | None  # of the data it was trained on and measured with
     parity: ParityReport | None  # of its export
@@ -67,10 +65,9 @@ def decide(
     reports: Reports,
     config: PromotionConfig,
 ) -> PromotionDecision:
-    """Check every rule of the module's docstring. comparison: of the two measurements; None without both.
+    """Apply every check of the module's docstring. comparison: of both measurements, None if one is missing.
 
-    A champion that could not be measured is kept: nothing shows that the challenger is better. A version is not promoted
-    over itself.
+    A champion that could not be measured is kept. A version is not promoted over itself.
     """
     checks = tuple(_checks(challenger, champion, comparison, reports, config))
     promoted = all(check.passed for check in checks)
@@ -96,17 +93,17 @@ def _checks(
 ) -> Iterator[PromotionCheck]:
     if champion is not None and champion.version == challenger.version:
         detail = f"version {challenger.version} is champion already"
-        yield _check(_NEW_VERSION, None, "another one than the champion", passed=False, detail=detail)
+        yield _check(_NEW_VERSION, None, "not the champion", passed=False, detail=detail)
         return
     yield _not_rolled_back(challenger)
     if challenger.rollback is not None and challenger.measurement is None:
-        return  # refused already; that nothing was measured would be told by each of the others
+        return  # the other checks would only repeat that there is no measurement
     yield _valid_data(challenger, reports.validation)
     yield _measured("challenger measured", challenger)
     yield from _floors(challenger.measurement, reports.parity, config)
     if champion is None:
         return
-    # Of one that has gone, its fault says what can be done.
+    # The fault of a deleted champion includes the advice.
     yield _measured("champion measured", champion, _advice(challenger) if champion.version else "")
     if champion.measurement is not None:
         yield _same_test(challenger.measurement, champion.measurement, comparison)
@@ -115,24 +112,24 @@ def _checks(
             yield _slice(difference, config)
 
 
-# Rules about the challenger alone
+# Checks of the challenger alone
 
 
 def _not_rolled_back(challenger: MeasuredVersion) -> PromotionCheck:
     found = challenger.rollback
     detail = ""
     if found is not None:
-        bundle = "" if found.version == challenger.version else ", which is the same bundle,"
+        bundle = "" if found.version == challenger.version else " with the same bundle"
         detail = (
-            f"ledger entry {found.entry} went back from version {found.version}{bundle} for this reason: {found.reason}; "
-            f"a person may bring it back: image-finder models promote {challenger.version} --force"
+            f"version {found.version}{bundle} was rolled back by ledger entry {found.entry}: {found.reason}; to promote "
+            f"it all the same: image-finder models promote {challenger.version} --force"
         )
-    return _check(_ROLLBACKS, float(found is not None), "none that holds", passed=found is None, detail=detail)
+    return _check(_ROLLBACKS, float(found is not None), "none in effect", passed=found is None, detail=detail)
 
 
 def _valid_data(challenger: MeasuredVersion, validation: ValidationReport | None) -> PromotionCheck:
     if validation is None or challenger.measurement is None:
-        missing = "no validation report" if validation is None else "no measurement says which data version it is for"
+        missing = "no validation report" if validation is None else "no measurement names its data version"
         return _check("data validation", None, "a report without a failed expectation", passed=False, detail=missing)
     share, limit = validation.quarantined_share, validation.max_quarantined_share
     failed = [each.name for each in validation.expectations if each.severity == "error" and not each.success]
@@ -148,25 +145,25 @@ def _valid_data(challenger: MeasuredVersion, validation: ValidationReport | None
     )
 
 
-def _measured(name: str, contender: MeasuredVersion, advice: str = "") -> PromotionCheck:
-    faults = [contender.fault or "not measured"]
-    if contender.measurement is not None:
-        faults = list(_no_shares(contender.measurement.report))
+def _measured(name: str, version: MeasuredVersion, advice: str = "") -> PromotionCheck:
+    faults = [version.fault or "not measured"]
+    if version.measurement is not None:
+        faults = list(_invalid_recalls(version.measurement.report))
     return _check(
         name,
-        _mean_recall(contender),
+        _mean_recall(version),
         "every recall between 0 and 1",
         passed=not faults,
         detail="; ".join([*faults, *([advice] if advice else [])]) if faults else "",
     )
 
 
-def _no_shares(report: RetrievalReport) -> Iterator[str]:
+def _invalid_recalls(report: RetrievalReport) -> Iterator[str]:
     values = {"mean recall": report.mean_recall}
     for name, direction in (("text-to-image", report.text_to_image), ("image-to-text", report.image_to_text)):
         values.update({f"{name} recall@{k}": value for k, value in direction.recall.items()})
-    # `not 0 <= nan <= 1` holds, while `nan < 0 or nan > 1` does not
-    return (f"{name} is {value}, not a share" for name, value in values.items() if not 0 <= value <= 1)
+    # `not 0 <= nan <= 1` is true, `nan < 0 or nan > 1` is false
+    return (f"{name} is {value}, not between 0 and 1" for name, value in values.items() if not 0 <= value <= 1)
 
 
 def _floors(
@@ -190,10 +187,10 @@ def _parity(parity: ParityReport | None, floor: float) -> PromotionCheck:
     check = _at_least("parity", None if parity is None else parity.min_cosine, floor, detail="cosine, torch to ONNX")
     if parity is None or parity.passed:
         return check
-    return check.model_copy(update={"passed": False, "detail": f"the gate of the export: {'; '.join(parity.reasons)}"})
+    return check.model_copy(update={"passed": False, "detail": f"failed at export: {'; '.join(parity.reasons)}"})
 
 
-# Rules about challenger and champion
+# Checks of challenger and champion
 
 
 def _advice(challenger: MeasuredVersion) -> str:
@@ -236,7 +233,7 @@ def _differences(challenger: BundleMeasurement, champion: BundleMeasurement) -> 
         if mine != other:
             yield f"{name}: {mine} of the challenger, {other} of the champion"
         elif mine == "":
-            yield f"{name}: not known of either"
+            yield f"{name}: unknown for both"
 
 
 def _ks(report: RetrievalReport) -> str:
@@ -251,7 +248,7 @@ def _gains(
     check = _at_least("gain", gain, min_gain, detail=f"mean recall {means}")
     if min_gain == 0:
         check = check.model_copy(update={"required": "above 0.0000"})
-    # Equal recall is no gain, whatever the margin.
+    # Equal recall is no gain even if the margin is 0.
     yield check.model_copy(update={"passed": check.passed and gain is not None and gain > _ROUNDING})
     if comparison is None:
         yield _at_least("gain interval", None, 0.0)
@@ -274,12 +271,12 @@ def _slice(difference: SliceDifference, config: PromotionConfig) -> PromotionChe
     check = _at_least(f"slice {name}", difference.difference, -allowed, detail=detail)
     if difference.n_queries >= config.min_slice_queries:
         return check
-    # So few queries fall and rise by chance. That they were not judged is said, and NaN does not pass here either.
+    # So few queries vary by chance. NaN fails here too.
     required = f"any, not judged below {config.min_slice_queries} queries"
     return check.model_copy(update={"required": required, "passed": check.measured is not None})
 
 
-# What checks and reasons are made of
+# Construction of checks and reasons
 
 
 def _at_least(name: str, measured: float | None, floor: float, *, detail: str = "") -> PromotionCheck:
@@ -288,7 +285,7 @@ def _at_least(name: str, measured: float | None, floor: float, *, detail: str = 
 
 
 def _at_most(name: str, measured: float | None, limit: float, unit: str, *, detail: str = "") -> PromotionCheck:
-    """A time or size: 0 and less cannot have been measured."""
+    """For a time or size, which cannot be 0 or less."""
     passed = measured is not None and math.isfinite(measured) and 0 < measured <= limit
     return _check(name, measured, f"at most {limit:g} {unit}", passed=passed, detail=detail)
 
@@ -300,12 +297,12 @@ def _check(name: str, measured: float | None, required: str, *, passed: bool, de
 
 
 def _number(value: float | None) -> float | None:
-    """The value, None if it is no finite number: those cannot be read back from JSON."""
+    """None for NaN and infinity, which JSON does not have."""
     return value if value is not None and math.isfinite(value) else None
 
 
-def _mean_recall(contender: MeasuredVersion) -> float | None:
-    return None if contender.measurement is None else _number(contender.measurement.report.mean_recall)
+def _mean_recall(version: MeasuredVersion) -> float | None:
+    return None if version.measurement is None else _number(version.measurement.report.mean_recall)
 
 
 def _is_ordered(comparison: Comparison) -> bool:

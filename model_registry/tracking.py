@@ -1,4 +1,4 @@
-"""Tracking: what steps tell the MLflow run that ZenML opened for them; knows nothing of what the numbers mean."""
+"""Tracking: logs results to the MLflow run that ZenML opens for a step."""
 
 import logging
 import math
@@ -28,9 +28,9 @@ _LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 
 
 def run_id() -> str:
-    """Id of the run ZenML opened for this step. Raises ConfigError when there is none.
+    """Id of the run that ZenML opened for this step. Raises ConfigError without a run.
 
-    mlflow.log_* would open a run of its own instead, in a store of its own in the current folder.
+    Without this check, mlflow.log_* would open a run in a new store in the current directory.
     """
     run = mlflow.active_run()
     if run is None:
@@ -39,31 +39,31 @@ def run_id() -> str:
 
 
 def run_name() -> str:
-    """Name of that run, which is the pipeline run's. Raises ConfigError when there is none."""
+    """Name of that run, equal to that of the pipeline run. Raises ConfigError without a run."""
     run_id()
     run = mlflow.active_run()
     return "" if run is None else str(run.info.run_name or "")
 
 
 def log_hardware() -> None:
-    """Tag the run with the machine that trains; the step that registers may run on another one."""
+    """Tag the run with this machine, which trains; registration may run on another."""
     mlflow.MlflowClient().set_tag(run_id(), names.HARDWARE, this_hardware())
 
 
 def trained_on() -> str:
-    """The machine that trained in this run, "" when the training is of an earlier run."""
+    """The machine that trained in this run; "" if the checkpoint is cached from an earlier run."""
     return str(mlflow.MlflowClient().get_run(run_id()).data.tags.get(names.HARDWARE, ""))
 
 
 def mark_failed(tracking_uri: str, experiment: str, name: str) -> None:
-    """Show the run of a pipeline that failed as failed: ZenML ends it with each step that went well. Never raises."""
+    """Mark the run of a failed pipeline as failed, which ZenML ends after each finished step. Never raises."""
     _end(tracking_uri, experiment, f"attributes.run_name = '{name}'", "FAILED")
 
 
 def mark_killed(tracking_uri: str, experiment: str) -> None:
-    """Show runs that are still open as killed: of a process that died nobody tells MLflow. Never raises.
+    """Mark open runs, whose processes must have been killed, as killed. Never raises.
 
-    Call it only where no other run can be open in the experiment.
+    Requires that no run of the experiment is in progress.
     """
     _end(tracking_uri, experiment, "attributes.status = 'RUNNING'", "KILLED")
 
@@ -74,7 +74,7 @@ def _end(tracking_uri: str, experiment: str, which: str, status: str) -> None:
         found = client.get_experiment_by_name(experiment)
         for run in client.search_runs([found.experiment_id], which) if found else ():
             client.set_terminated(run.info.run_id, status)
-    except Exception as error:  # noqa: BLE001 - something that counts more has failed or is about to begin
+    except Exception as error:  # noqa: BLE001 - must not hide the pipeline's error or prevent its start
         logger.warning("MLflow runs with %s could not be marked as %s: %s", which, status, error)
 
 
@@ -88,14 +88,14 @@ def log_config(**configs: BaseModel) -> None:
 
 
 def log_data(manifest: DatasetManifest) -> None:
-    """Tag the run with the data it read, and keep the manifest."""
+    """Tag the run with its data version and log the manifest."""
     run_id()
     mlflow.set_tags({names.DATA_VERSION: manifest.version, "dataset": manifest.name})
     log_record(manifest, "reports/dataset_manifest.json")
 
 
 def log_epoch(record: EpochRecord) -> None:
-    """Log one epoch's numbers; its number, counted from 1, is the metric's step."""
+    """Log the metrics of an epoch; the metric's step is the epoch, from 1."""
     run_id()
     values = {name: value for name, value in record.model_dump().items() if isinstance(value, float)}
     values.update({f"val_{name}": value for name, value in record.val_recall.items()})
@@ -103,7 +103,7 @@ def log_epoch(record: EpochRecord) -> None:
 
 
 def log_retrieval(report: RetrievalReport) -> None:
-    """Log recalls, their intervals' ends, slices and denominators as metrics `<split>.t2i_r10`, and the whole as JSON."""
+    """Log recalls, intervals and denominators as metrics `<split>.t2i_r10`, and the report as JSON."""
     values: dict[str, float] = {"mean_recall": report.mean_recall}
     for short, direction in (("t2i", report.text_to_image), ("i2t", report.image_to_text)):
         values[f"{short}_median_rank"] = direction.median_rank
@@ -120,7 +120,7 @@ def log_retrieval(report: RetrievalReport) -> None:
 
 
 def log_scores(scores: ScoreCalibration) -> None:
-    """Log the threshold, the median true pair and the logit scale as metrics `<split>.good_match`, the whole as JSON."""
+    """Log threshold, median and logit scale as metrics `<split>.good_match`, and all as JSON."""
     values = {
         "good_match": scores.good_match,
         "pair_median": scores.quantiles[len(scores.quantiles) // 2],
@@ -132,10 +132,10 @@ def log_scores(scores: ScoreCalibration) -> None:
 
 
 def log_promotion(decision: PromotionDecision, challenger: Record | None, *, version_run: str | None) -> None:
-    """Log what the checks measured as metrics `promotion.<check>`, the decision as JSON, and the challenger's measurement.
+    """Log the checks as metrics `promotion.<check>`, the decision and the challenger's measurement as JSON.
 
-    challenger: a StoredMeasurement; None when the version was champion already. Its file is one line: ranks are many. It
-    goes to the run that registered the version, which is an earlier one when that was stopped before it decided.
+    challenger: a StoredMeasurement, or None if the version was champion already. It is logged to the run that registered
+    the version, which may be an earlier run that was killed before the decision.
     """
     run_id()
     words = re.compile(r"[^a-z0-9]+")
@@ -149,7 +149,7 @@ def log_promotion(decision: PromotionDecision, challenger: Record | None, *, ver
 
 
 def log_drift(report: DriftReport) -> None:
-    """Log distances and thresholds as metrics `drift.<row>` and `drift.<row>_threshold`, the verdict as a tag, all as JSON."""
+    """Log metrics `drift.<row>` and `drift.<row>_threshold`, the verdict as a tag, all as JSON."""
     run_id()
     values: dict[str, float] = {"drift.rows_drifted": len(report.drifted)}
     for row in report.rows:
@@ -162,26 +162,26 @@ def log_drift(report: DriftReport) -> None:
 
 
 def log_record(record: Record, file: str) -> None:
-    """Log a record as JSON at a path below the run's artefacts."""
+    """Log a record as a JSON artefact of the run."""
     run_id()
     mlflow.log_text(record.model_dump_json(indent=2), file)
 
 
 def log_page(html: str, file: str) -> None:
-    """Log an HTML page at a path below the run's artefacts."""
+    """Log an HTML page as an artefact of the run."""
     run_id()
     mlflow.log_text(html, file)
 
 
 def log_figures(figures: "dict[str, Figure]") -> None:
-    """Log matplotlib figures as PNG, keys are file names without ending, below figures/."""
+    """Log figures as PNG to figures/. Keys are file names without suffix."""
     run_id()
     for name, figure in figures.items():
         mlflow.log_figure(figure, f"figures/{name}.png")
 
 
 def _log_metrics(values: dict[str, float], step: int) -> None:
-    """Leave out what is not a number: MLflow's SQLite store would turn NaN into 0."""
+    """Log finite values; MLflow's SQLite store would turn NaN into 0."""
     mlflow.log_metrics({name: float(value) for name, value in values.items() if math.isfinite(value)}, step=step)
 
 

@@ -15,7 +15,7 @@ from image_finder.components.records.promotion import PromotionDecision
 from image_finder.model_registry import names
 from image_finder.model_registry.comparison_text import Side
 from image_finder.model_registry.decision import decide_from_stored, forced_decision
-from image_finder.model_registry.ledger.ledger import Event
+from image_finder.model_registry.ledger.entries import Event
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import limit_waiting, shown_address

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
@@ -110,14 +112,17 @@ class _Trained(NamedTuple):
 
 def _trained(registered: RegisteredModel, version: str) -> _Trained:
     lineage = registered.registry.lineage_of(registered.name, version)
-    client = connect(registered.home)
+    client = connect(registered.home)  # before ZenML is imported, which reads its environment then
+    from image_finder.steps import train_dual_encoder  # noqa: F401 - registers how a checkpoint is loaded
+    from image_finder.steps.materializers import load_artifact
+
     try:
         run = client.get_pipeline_run(lineage.run_name if lineage else "", allow_name_prefix_match=False)
         steps = ("split_captions", "train_dual_encoder", "evaluate_retrieval")
         outputs = {name: made[0] for step in steps for name, made in run.steps[step].outputs.items()}
-        checkpoint, scores, captions = (
-            outputs[name].load() for name in ("checkpoint", "score_calibration", "train_captions")
-        )
+        checkpoint = load_artifact(outputs["checkpoint"], Checkpoint)
+        scores = load_artifact(outputs["score_calibration"], ScoreCalibration)
+        captions = load_artifact(outputs["train_captions"], pd.DataFrame)
     except KeyError as error:
         raise ConfigError(
             f"the run that trained version {version} of '{registered.name}' is not in {registered.home.root}: pack where it ran"

@@ -3,7 +3,6 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-import image_finder.steps.checkpoint_materializer
 import image_finder.steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
 from image_finder.components.configs import (
     DatasetConfig,
@@ -21,16 +20,13 @@ from image_finder.components.configs import (
 from image_finder.steps.evaluate_retrieval import evaluate_retrieval
 from image_finder.steps.export_bundle import export_bundle
 from image_finder.steps.extract_features import extract_features
+from image_finder.steps.gates import require_no_drift, require_parity, require_quality, require_valid
 from image_finder.steps.ingest_captions import ingest_captions
 from image_finder.steps.make_drift_reference import make_drift_reference
 from image_finder.steps.measure_drift import measure_drift
 from image_finder.steps.measure_parity import measure_parity
 from image_finder.steps.promote_bundle import promote_bundle
 from image_finder.steps.register_bundle import register_bundle
-from image_finder.steps.require_no_drift import require_no_drift
-from image_finder.steps.require_parity import require_parity
-from image_finder.steps.require_quality import require_quality
-from image_finder.steps.require_valid import require_valid
 from image_finder.steps.split_captions import split_captions
 from image_finder.steps.train_dual_encoder import train_dual_encoder
 from image_finder.steps.validate_captions import validate_captions

@@ -1,4 +1,4 @@
-"""Cache policy of our steps: a step's output is reused only while the code it calls and the installed packages are unchanged."""
+"""Cache policy of the steps: an output is reused only while our code and the installed packages are unchanged."""
 
 import hashlib
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ def hash_sources(folders: dict[str, Path]) -> str:
 
 
 def code_hash() -> str:
-    """Hash of our packages as the import system finds them, wherever the current folder is."""
+    """Hash of our installed packages, independent of the current directory."""
     folders: dict[str, Path] = {}
     for name in PACKAGES:
         spec = find_spec(name)
@@ -33,13 +33,10 @@ def code_hash() -> str:
 
 
 def cache_key() -> str:
-    """What an output depends on besides the inputs of its step: our code, and the names and versions of all packages.
-
-    Both are hashes that a registered version is tagged with: where one of them differs, a new version is registered.
-    """
+    """Hashes of our code and of the installed packages. A registered version is tagged with both."""
     return f"{code_hash()} {lineage.environment_sha256()}"
 
 
-# ZenML's own key holds the source of the step function only, and our steps are thin: editing a component would give the
-# old output back. Named by string, because resolving the function would ask for a source root at import.
+# ZenML's own key covers only the source of the step function. Our steps are thin, so a changed component would return the
+# old output. Named by string because resolving the function needs a source root at import.
 CODE_AWARE = CachePolicy(cache_func="image_finder.steps._cache.cache_key")

@@ -1,4 +1,4 @@
-"""Step: a gallery of images to a vector index."""
+"""Step: embed a gallery into a vector index."""
 
 from typing import Annotated
 
@@ -19,9 +19,9 @@ from image_finder.steps.materializers import IndexMaterializer
 def embed_gallery(
     bundle: Bundle, gallery: GalleryConfig, embedding: EmbeddingConfig, gallery_fingerprint: str
 ) -> Annotated[VectorIndex, "vector_index"]:
-    """Embed every image, here or on Ray, and write the index with its self-check; resumable, equal content once.
+    """Embed every image, locally or on Ray, and write the index with its self-check; a killed run resumes.
 
-    gallery_fingerprint is not read: it is in the cache key, so that changed images are embedded again.
+    gallery_fingerprint is only part of the cache key, so that changed images are embedded again.
     """
     index = embedding_engine(embedding)(
         bundle,

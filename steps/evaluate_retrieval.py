@@ -1,19 +1,22 @@
-"""Step: recall of a checkpoint."""
+"""Step: measure the recall of a checkpoint."""
 
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from zenml import log_metadata, step
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, EvaluationConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.evaluation.evaluate import evaluate_checkpoint
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.records.retrieval import EvaluatedOn, RetrievalReport
+from image_finder.components.training.trainer import FeatureSettings
 from image_finder.model_registry import tracking
 from image_finder.steps._cache import CODE_AWARE
-from image_finder.steps._tables import feature_settings, with_images
+from image_finder.steps._workspace import cache_dir
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)
@@ -26,13 +29,13 @@ def evaluate_retrieval(
     config: EvaluationConfig,
     embedding: EmbeddingConfig,
 ) -> tuple[Annotated[RetrievalReport, "retrieval_report"], Annotated[ScoreCalibration, "score_calibration"]]:
-    """Measure recall and scores on test, or on val when the data set has no test; a gate of its own decides."""
+    """Measure recall and scores on test, or on val if there is no test split; `require_quality` decides."""
     captions = test_captions if len(test_captions) else val_captions
     evaluated = evaluate_checkpoint(
         checkpoint,
-        with_images(captions, images, manifest),
+        CaptionedImages(captions, images, Path(manifest.root)),
         config,
-        settings=feature_settings(embedding),
+        settings=FeatureSettings(cache_dir(), embedding, progress=True),
         identity=EvaluatedOn(
             dataset=manifest.name, data_version=manifest.version, split="test" if len(test_captions) else "val"
         ),

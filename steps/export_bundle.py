@@ -1,11 +1,13 @@
-"""Step: a checkpoint to a bundle."""
+"""Step: export a checkpoint as a bundle."""
 
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
 
 from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import ExportConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
@@ -13,7 +15,6 @@ from image_finder.components.export import exporter
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.data import DatasetManifest
 from image_finder.steps._cache import CODE_AWARE
-from image_finder.steps._tables import with_images
 from image_finder.steps._workspace import scratch_dir
 from image_finder.steps.materializers import BundleMaterializer
 
@@ -28,12 +29,12 @@ def export_bundle(
     manifest: DatasetManifest,
     config: ExportConfig,
 ) -> Annotated[Bundle, "bundle"]:
-    """Export both towers to ONNX, with tokenizer, preprocessing, what the scores mean and the words of the training."""
+    """Export both towers to ONNX, with tokenizer, preprocessing, score calibration and training vocabulary."""
     return exporter.export_bundle(
         checkpoint,
         scratch_dir() / "bundle",
         config,
         scores=scores,
         vocabulary=Vocabulary.of(train["caption"]),
-        calibration=[with_images(val, images, manifest)],
+        calibration=[CaptionedImages(val, images, Path(manifest.root))],
     )

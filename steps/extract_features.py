@@ -1,16 +1,18 @@
-"""Step: features of the frozen trunks into their caches."""
+"""Step: compute the features of the frozen trunks."""
 
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.training import trainer
-from image_finder.components.training.trainer import FeatureSummary
+from image_finder.components.training.trainer import FeatureSettings, FeatureSummary
 from image_finder.steps._cache import CODE_AWARE
-from image_finder.steps._tables import feature_settings, with_images
+from image_finder.steps._workspace import cache_dir
 
 
 @step(cache_policy=CODE_AWARE)
@@ -24,9 +26,15 @@ def extract_features(
     embedding: EmbeddingConfig,
     augmented_views: int,
 ) -> Annotated[FeatureSummary, "features"]:
-    """Compute what never learns once; the arrays stay in the content cache, the artefact names them.
+    """Compute features into the content cache; the artefact names the cache entries.
 
     augmented_views: number of views of each training image.
     """
-    tables = [with_images(t, images, manifest) for t in (train_captions, val_captions, test_captions) if len(t)]
-    return trainer.extract_features(model, 0, tables, feature_settings(embedding), augmented_views=augmented_views)
+    captions = [table for table in (train_captions, val_captions, test_captions) if len(table)]
+    return trainer.extract_features(
+        model,
+        0,
+        [CaptionedImages(table, images, Path(manifest.root)) for table in captions],
+        FeatureSettings(cache_dir(), embedding, progress=True),
+        augmented_views=augmented_views,
+    )

@@ -1,4 +1,4 @@
-"""Step: a data set to its captions table, images table and manifest."""
+"""Step: read a data set into a captions table, an images table and a manifest."""
 
 from typing import Annotated
 
@@ -21,9 +21,9 @@ def ingest_captions(
     Annotated[pd.DataFrame, "images"],
     Annotated[DatasetManifest, "dataset_manifest"],
 ]:
-    """Read captions, look at every image once, and name the content.
+    """Read captions, inspect every image once, and derive the data version.
 
-    data_fingerprint is not read: it is in the cache key, so that changed files are ingested again.
+    data_fingerprint is only part of the cache key, so that changed files are read again.
     """
     if dataset.layout == "demo" and dataset.root is not None:
         compose_demo(dataset.root, n_images=dataset.demo_images, seed=dataset.demo_seed)

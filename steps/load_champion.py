@@ -1,4 +1,4 @@
-"""Step: the champion's bundle out of the registry."""
+"""Step: fetch the champion's bundle from the registry."""
 
 from typing import Annotated
 
@@ -14,13 +14,13 @@ from image_finder.steps.materializers import BundleMaterializer
 
 @step(enable_cache=False, experiment_tracker=True, output_materializers=BundleMaterializer)
 def load_champion(config: RegistryConfig) -> Annotated[Bundle, "champion_bundle"]:
-    """Bring the champion. Never cached: which version it is may have changed; an equal bundle keeps later steps cached."""
+    """Fetch the champion. Not cached, because the champion may change; an equal bundle keeps later steps cached."""
     promotions = Promotions.of_step()
-    standing = promotions.champion(config.model_name)
-    if standing.version is None:
+    champion = promotions.champion(config.model_name)
+    if champion.version is None:
         raise ConfigError(
-            standing.fault
+            champion.fault
             or f"model '{config.model_name}' has no champion yet: run 'image-finder pipeline run training' first"
         )
-    log_metadata({"model": config.model_name, "version": standing.version})
-    return promotions.registry.download_bundle(config.model_name, standing.version, home() / "bundles" / "champion")
+    log_metadata({"model": config.model_name, "version": champion.version})
+    return promotions.registry.download_bundle(config.model_name, champion.version, home() / "bundles" / "champion")

@@ -1,4 +1,4 @@
-"""Step: what the training images are like, for later data to be compared with."""
+"""Step: summarise the training data as a drift reference."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ def make_drift_reference(
     config: DriftConfig,
     embedding: EmbeddingConfig,
 ) -> Annotated[DriftReference, "drift_reference"]:
-    """Draw training images, reduce them to what drift is measured on, with vectors by this very bundle."""
+    """Sample training images and store their statistics and their vectors by this bundle."""
     files = captioned_files(train_captions, Path(manifest.root))
     in_training = images["file_name"].isin([file.name for file in files])
     reference = write_reference(

@@ -1,16 +1,17 @@
-"""Materializers: how artefacts lie in ZenML's artifact store, as plain files with content hashes; nothing is pickled.
+"""Materializers: store artefacts in ZenML's artefact store as plain files with content hashes; nothing is pickled.
 
-A content hash lets the steps downstream stay cached when a step ran again and its output came out the same.
+If a step runs again with an equal output, the content hash keeps the steps after it cached.
 """
 
 import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel
+from zenml.artifacts.utils import _get_artifact_store_from_response_or_from_active_stack
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.materializer_registry import materializer_registry
@@ -31,17 +32,19 @@ from image_finder.components.validation.report_page import report_html
 
 if TYPE_CHECKING:
     from zenml.metadata.metadata_types import MetadataType
+    from zenml.models import ArtifactVersionResponse
 
 _LONGEST_FACT = 80  # characters of a string worth a line in the dashboard
 _SAMPLE_ROWS = 10
+_T = TypeVar("_T")
 
 
 class DirectoryArtifact(Protocol):
-    """An artefact that is a directory of files."""
+    """An artefact that is a directory."""
 
     @property
     def path(self) -> Path:
-        """Where the files are."""
+        """Path of the directory."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -49,15 +52,15 @@ class DirectoryArtifact(Protocol):
 
 
 class DirectoryMaterializer(BaseMaterializer):
-    """Base for DirectoryArtifact classes: the directory's files as they are, below the artefact's address.
+    """Base for DirectoryArtifact classes: stores the files unchanged below the artefact's URI.
 
-    A subclass names its class in ASSOCIATED_TYPES and its manifest in MANIFEST. With a local store `load` opens the
-    stored directory itself, which therefore must not be written to; otherwise a copy that lasts as long as the step.
+    A subclass sets ASSOCIATED_TYPES and MANIFEST. With a local store, `load` opens the stored directory itself, so it
+    must not be written to; with a remote store it opens a copy that is deleted when the process ends.
     """
 
     SKIP_REGISTRATION: ClassVar[bool] = True
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
-    MANIFEST: ClassVar[str] = ""  # JSON file whose plain values are shown as metadata
+    MANIFEST: ClassVar[str] = ""  # JSON file whose numbers, flags and short strings become metadata
 
     def save(self, data: DirectoryArtifact) -> None:
         """Copy every file of the directory below self.uri."""
@@ -68,7 +71,7 @@ class DirectoryMaterializer(BaseMaterializer):
                 shutil.copyfileobj(reader, writer, 1 << 20)
 
     def load(self, data_type: type[DirectoryArtifact]) -> DirectoryArtifact:
-        """Open the stored directory. Raises StorageError when its content is not what was saved."""
+        """Open the stored directory. Raises StorageError if its content hash differs from the recorded one."""
         local = Path(self.uri)
         if not local.is_dir():
             local = process_directory()
@@ -78,7 +81,7 @@ class DirectoryMaterializer(BaseMaterializer):
         return data_type.open(local)
 
     def extract_metadata(self, data: DirectoryArtifact) -> "dict[str, MetadataType]":
-        """Number and size of the files, and the manifest's plain values."""
+        """Number and size of the files, and values of the manifest."""
         files = [path for path in data.path.rglob("*") if path.is_file()]
         facts: dict[str, MetadataType] = {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
         manifest = data.path / self.MANIFEST
@@ -87,7 +90,7 @@ class DirectoryMaterializer(BaseMaterializer):
         return facts
 
     def compute_content_hash(self, data: DirectoryArtifact) -> str:
-        """Hash over the hashes of all files and their names."""
+        """SHA-256 over the names and hashes of all files."""
         return self._hash(data.path)
 
     @staticmethod
@@ -120,14 +123,14 @@ class IndexMaterializer(DirectoryMaterializer):
 
 
 class DriftReferenceMaterializer(DirectoryMaterializer):
-    """What a model's training images are like."""
+    """A drift reference."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DriftReference,)
     MANIFEST = reference.MANIFEST
 
 
 class RecordMaterializer(PydanticMaterializer):
-    """Records as JSON with a content hash (ZenML's own), and their plain values as metadata instead of the schema."""
+    """Records as JSON. Unlike ZenML's own materializer, shows their values as metadata, not their schema."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Record,)
 
@@ -137,7 +140,7 @@ class RecordMaterializer(PydanticMaterializer):
 
 
 class ValidationReportMaterializer(RecordMaterializer):
-    """A validation report, shown as a page in ZenML's dashboard."""
+    """A validation report with an HTML page for ZenML's dashboard."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ValidationReport,)
 
@@ -150,7 +153,7 @@ class ValidationReportMaterializer(RecordMaterializer):
 
 
 class TableMaterializer(BaseMaterializer):
-    """DataFrames as Parquet. ZenML's own has no content hash, so that every table would run all that follows it again."""
+    """DataFrames as Parquet. ZenML's own materializer has no content hash, so equal tables would invalidate the cache."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (pd.DataFrame,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
@@ -177,10 +180,19 @@ class TableMaterializer(BaseMaterializer):
         return {"rows": len(data), "columns": {str(name): str(dtype) for name, dtype in data.dtypes.items()}}
 
     def compute_content_hash(self, data: pd.DataFrame) -> str:
-        """Hash over column names, types, index and values, in their order."""
+        """SHA-256 over column names, types, index and values, in order."""
         digest = hashlib.sha256(repr([(str(name), str(dtype)) for name, dtype in data.dtypes.items()]).encode())
         digest.update(pd.util.hash_pandas_object(data, index=True).to_numpy().tobytes())
         return digest.hexdigest()
+
+
+def load_artifact(stored: "ArtifactVersionResponse", kind: type[_T]) -> _T:
+    """Load a stored artefact as `kind`. Unlike ZenML's `load`, it works if `kind` has been moved or renamed since."""
+    store = _get_artifact_store_from_response_or_from_active_stack(stored)
+    materializer = materializer_registry[kind](stored.uri, store)
+    materializer.expected_content_hash = stored.content_hash
+    loaded: _T = materializer.load(kind)
+    return loaded
 
 
 # ZenML's pandas integration registers its own materializer for DataFrame before every run, if there is none.

@@ -1,4 +1,4 @@
-"""Step: how far the data are from those the champion was trained on."""
+"""Step: measure the drift of the data from the champion's training data."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ from image_finder.components.drift.search_log import SearchLog, find_logs, read_
 from image_finder.components.errors import FinderError
 from image_finder.components.records.data import DatasetManifest
 from image_finder.model_registry import names, tracking
-from image_finder.model_registry.champion_drift import Subject, compare
+from image_finder.model_registry.champion_drift import ComparedData, compare
 from image_finder.model_registry.registry import Registry
 from image_finder.steps._workspace import cache_dir, scratch_dir
 
@@ -31,10 +31,10 @@ def measure_drift(
     registry: RegistryConfig,
     embedding: EmbeddingConfig,
 ) -> Annotated[DriftReport, "drift_report"]:
-    """Compare captions, images and searches with the champion's reference; a gate of its own decides.
+    """Compare captions, images and searches with the champion's reference; `require_no_drift` decides.
 
-    Never cached: the champion and the logs may have changed. What cannot be compared is a note, not a failure: a champion
-    that is gone must not keep the next one from being trained.
+    Not cached, because the champion and the search logs change. A comparison that is not possible becomes a note in the
+    report, not an error: a deleted champion must not prevent training its successor.
     """
     notes: list[str] = []
     compared: ComparedSample | None = None
@@ -42,12 +42,12 @@ def measure_drift(
     if config.trigger == "off":
         notes.append("drift.trigger is off")
     else:
-        subject = Subject(manifest.name, manifest.version, captioned_files(train_captions, Path(manifest.root)))
+        data = ComparedData(manifest.name, manifest.version, captioned_files(train_captions, Path(manifest.root)))
         try:
             compared = compare(
                 Registry.of_step(),
                 (registry.model_name, names.CHAMPION),
-                subject,
+                data,
                 config,
                 embedding=embedding,
                 cache_dir=cache_dir(),
@@ -59,7 +59,7 @@ def measure_drift(
         try:
             log = read_log(find_logs(config.logs)) if config.logs else None
         except FinderError as error:
-            notes.append(f"searches were not looked at: {error}")
+            notes.append(f"searches were not compared: {error}")
     report = report_drift(compared, log, config, note="; ".join(notes))
     figure = drift_figure(compared) if compared else None
     tracking.log_config(drift=config)

@@ -1,12 +1,14 @@
-"""Step: whether the new version becomes champion."""
+"""Step: compare the new version with the champion and promote it if it is better."""
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from zenml import log_metadata, step
 
 from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig, RegistryConfig
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.metrics.comparison import StoredMeasurement
@@ -21,7 +23,6 @@ from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import RegisteredVersion
 from image_finder.model_registry.rule import Reports
 from image_finder.steps._cache import code_hash
-from image_finder.steps._tables import with_images
 from image_finder.steps._workspace import home, scratch_dir
 
 
@@ -38,15 +39,15 @@ def promote_bundle(
     evaluation: EvaluationConfig,
     config: RegistryConfig,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
-    """Measure challenger and champion on test, or on val without one, and move the alias when every check passes.
+    """Measure challenger and champion on test, or on val if there is no test split; promote if every check passes.
 
-    Never cached: the registry may have changed.
+    Not cached, because the champion may change.
     """
     split: PartName = "test" if len(test_captions) else "val"
     captions = test_captions if split == "test" else val_captions
     measure = partial(
         measure_bundle,
-        data=with_images(captions, images, manifest),
+        data=CaptionedImages(captions, images, Path(manifest.root)),
         config=evaluation,
         identity=EvaluatedOn(dataset=manifest.name, data_version=manifest.version, split=split),
         code_sha256=code_hash(),

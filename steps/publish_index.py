@@ -1,4 +1,4 @@
-"""Step: the index and its bundle to where searches look."""
+"""Step: publish an index and its bundle to the home."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from image_finder.components.errors import ConfigError
 from image_finder.components.index.index import IndexManifest, VectorIndex
 from image_finder.components.index.publish import bundle_in_force, publish
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import Event
+from image_finder.model_registry.ledger.entries import Event
 from image_finder.model_registry.promotions import Promotions
 from image_finder.steps._workspace import home
 
@@ -19,22 +19,22 @@ from image_finder.steps._workspace import home
 def publish_index(
     index: VectorIndex, bundle: Bundle, config: RegistryConfig
 ) -> Annotated[IndexManifest, "published_index"]:
-    """Copy both to the home, the bundle first, if the bundle is the champion's still; the ledger notes a change of model.
+    """Publish bundle and index if the bundle is still the champion's; the ledger records a change of model.
 
-    Never cached: the home may have been changed by hand.
+    Not cached, because the home may have been changed by hand.
     """
     promotions, model, target = Promotions.of_step(home=home()), config.model_name, home() / "index"
     with promotions.exclusive(model):
         standing = promotions.champion(model)
         if standing.version is None:
-            raise ConfigError(standing.fault or f"model '{model}' has no champion any more; nothing was published")
+            raise ConfigError(standing.fault or f"model '{model}' no longer has a champion; nothing was published")
         champion = promotions.registry.version(model, standing.version)
         if champion.tags.get(names.BUNDLE_SHA256) != bundle.sha256:
             raise ConfigError(
-                f"version {champion.version} became champion of '{model}' while the index of another one was made; that "
-                "index was not published: run 'image-finder pipeline run indexing' again"
+                f"version {champion.version} became champion of '{model}' while the index of another version was being made, so "
+                "that index was not published: run 'image-finder pipeline run indexing' again"
             )
-        promotions.note_champion(model, champion.version)  # it may have been moved elsewhere
+        promotions.note_champion(model, champion.version)  # it may have been promoted on another machine
         before = bundle_in_force(target)
         published = publish(index, bundle, bundles=home() / "bundles", target=target)
         if before != bundle.sha256:

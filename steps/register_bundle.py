@@ -1,4 +1,4 @@
-"""Step: a bundle into the registry."""
+"""Step: register a bundle."""
 
 from typing import Annotated
 
@@ -10,9 +10,10 @@ from image_finder.components.drift.reference import DriftReference
 from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.retrieval import RetrievalReport
-from image_finder.model_registry import lineage, names, tracking
+from image_finder.model_registry import lineage, names, registration, tracking
 from image_finder.model_registry.card import CardFacts, model_card
-from image_finder.model_registry.registry import Evidence, RegisteredVersion, Registry
+from image_finder.model_registry.registration import Evidence
+from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.steps._cache import CODE_AWARE, code_hash
 
 
@@ -27,7 +28,7 @@ def register_bundle(
     parameters: TrainingParameters,
     data_fingerprint: str,
 ) -> Annotated[RegisteredVersion, "registered_version"]:
-    """Register the bundle with what speaks for it and what it was made from as a new version, alias challenger."""
+    """Register the bundle with its reports, model card and lineage as a new version, alias challenger."""
     registry, name = Registry.of_step(), parameters.registry.model_name
     origin = lineage.of_run(
         code_hash(),
@@ -54,7 +55,7 @@ def register_bundle(
     evidence = Evidence(
         report=report, card=card, manifest=manifest, validation=validated, drift_reference=reference.path
     )
-    tracking.log_record(parity, names.PARITY_ARTIFACT)  # measured by an earlier run, perhaps, that was stopped
-    registered = registry.register_bundle(bundle, name, origin, evidence)
+    tracking.log_record(parity, names.PARITY_ARTIFACT)  # an earlier run that was killed may have measured it
+    registered = registration.register_bundle(registry, bundle, name, origin, evidence)
     log_metadata({"model": registered.name, "version": registered.version})
     return registered

@@ -1,4 +1,4 @@
-"""Step: valid captions to train, val and test."""
+"""Step: split the valid captions into train, val and test."""
 
 from typing import Annotated
 

@@ -1,20 +1,28 @@
-"""Step: training."""
+"""Step: train a dual encoder; its checkpoint is stored here because its class brings torch (3 s to import)."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 from zenml import log_metadata, step
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
-from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.encoders.checkpoint import MANIFEST, Checkpoint
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.training.distributed.run import train_checkpoint
-from image_finder.components.training.trainer import FeatureSummary
+from image_finder.components.training.trainer import FeatureSettings, FeatureSummary
 from image_finder.model_registry import tracking
 from image_finder.steps._cache import CODE_AWARE
-from image_finder.steps._tables import feature_settings, with_images
-from image_finder.steps._workspace import scratch_dir
-from image_finder.steps.checkpoint_materializer import CheckpointMaterializer
+from image_finder.steps._workspace import cache_dir, scratch_dir
+from image_finder.steps.materializers import DirectoryMaterializer
+
+
+class CheckpointMaterializer(DirectoryMaterializer):
+    """A trained dual encoder."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint,)
+    MANIFEST = MANIFEST
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True, output_materializers=CheckpointMaterializer)
@@ -28,15 +36,15 @@ def train_dual_encoder(
     training: TrainingConfig,
     embedding: EmbeddingConfig,
 ) -> Annotated[Checkpoint, "checkpoint"]:
-    """Train the dual encoder; a run that was killed goes on after its last finished epoch."""
+    """Train; a run that was killed resumes after its last finished epoch."""
     tracking.log_data(manifest)
     tracking.log_hardware()
     tracking.log_config(model=model, training=training)
     checkpoint = train_checkpoint(
-        with_images(train_captions, images, manifest),
-        with_images(val_captions, images, manifest),
+        CaptionedImages(train_captions, images, Path(manifest.root)),
+        CaptionedImages(val_captions, images, Path(manifest.root)),
         (model, training),
-        feature_settings(embedding),
+        FeatureSettings(cache_dir(), embedding, progress=True),
         path=scratch_dir() / "checkpoint",
         dataset=(manifest.name, manifest.version),
         on_epoch=tracking.log_epoch,

@@ -1,9 +1,10 @@
-"""Step: captions and images to a validation report."""
+"""Step: validate captions and images."""
 
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
+from zenml.client import Client
 
 from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.configs import TextTowerConfig, ValidationConfig
@@ -13,7 +14,9 @@ from image_finder.components.validation.check import IngestedData, validate
 from image_finder.components.validation.report_page import report_html
 from image_finder.model_registry import tracking
 from image_finder.steps._cache import CODE_AWARE
-from image_finder.steps._previous import previous_manifest
+from image_finder.steps.materializers import load_artifact
+
+_MANIFESTS_SEARCHED = 20
 
 
 @step(cache_policy=CODE_AWARE, experiment_tracker=True)
@@ -24,10 +27,19 @@ def validate_captions(
     config: ValidationConfig,
     text: TextTowerConfig,
 ) -> Annotated[ValidationReport, "validation_report"]:
-    """Hold the data against the expectations and against the previous version; a gate of its own decides."""
+    """Check the data against the expectations and the previous data version; `require_valid` decides."""
     tokenizer = Tokenizer(load_tokenizer_json(text), text.max_tokens)
-    report = validate(IngestedData(captions, images, manifest), config, tokenizer, previous_manifest(manifest))
+    report = validate(IngestedData(captions, images, manifest), config, tokenizer, _previous_manifest(manifest))
     tracking.log_data(manifest)
     tracking.log_record(report, "reports/validation.json")
     tracking.log_page(report_html(report), "reports/validation.html")
     return report
+
+
+def _previous_manifest(current: DatasetManifest) -> DatasetManifest | None:
+    """The newest stored manifest of another version of this data set."""
+    stored = Client().list_artifact_versions(
+        artifact="dataset_manifest", sort_by="desc:created", size=_MANIFESTS_SEARCHED
+    )
+    manifests = (load_artifact(each, DatasetManifest) for each in stored.items)
+    return next((each for each in manifests if each.name == current.name and each.version != current.version), None)

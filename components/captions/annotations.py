@@ -18,7 +18,10 @@ _EXACT_FLOAT = 2.0**53  # up to it every integer is a float
 
 
 class ImageColumns(NamedTuple):
-    """Images, one a row: (n_images,) each. File names as annotated; 0 if a size or licence is unknown."""
+    """Images, one a row: (n_images,) each; 0 if a size or licence is unknown.
+
+    File names are as annotated.
+    """
 
     ids: IntArray
     file_names: list[str]
@@ -36,7 +39,7 @@ class CaptionColumns(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """Images, each once, and captions of these images. source: their file or split, for messages."""
+    """Distinct images and captions of these images. source: file or split, for messages."""
 
     source: str
     images: ImageColumns
@@ -44,7 +47,7 @@ class Annotations(NamedTuple):
 
     @classmethod
     def checked(cls, source: str, images: ImageColumns, captions: CaptionColumns) -> "Annotations":
-        """Drop images that are listed twice alike.
+        """Drop images that are listed twice with equal contents.
 
         Raises DataError if an id is listed with different contents, or a caption belongs to no image.
         """
@@ -69,7 +72,7 @@ class Annotations(NamedTuple):
 def integers(values: Sequence[Any] | NDArray[Any], where: str) -> IntArray:
     """Values as int64; integral floats (640.0) count as integers.
 
-    Raises DataError if any is no integer of 64 bits (NumPy would cut 1.5 and read "1" silently).
+    Raises DataError if one is no 64-bit integer (NumPy would silently cut 1.5 and parse "1").
     """
     try:
         array = np.asarray(values if len(values) else np.zeros(0, np.int64))
@@ -88,13 +91,13 @@ def integers_or_zero(values: Iterable[Any], where: str) -> IntArray:
 
 
 def texts(values: list[Any], where: str) -> list[str]:
-    """The values, all of them texts. Raises DataError if one is no text, or cannot be stored as UTF-8."""
+    """The values, if all are texts. Raises DataError if one is not, or is no valid UTF-8."""
     if not all(isinstance(value, str) for value in values):
         _refuse_first(values, str, where)
     try:
         "".join(values).encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: a text holds half a surrogate pair ({error.reason}); mend the file") from error
+        raise DataError(f"{where}: a text holds half a surrogate pair ({error.reason}); correct the file") from error
     return values
 
 
@@ -104,7 +107,10 @@ def texts_or_empty(values: Iterable[Any], where: str) -> list[str]:
 
 
 def licenses(values: Sequence[Any], where: str, known: dict[str, int]) -> IntArray:
-    """Ids of licences. A text is a known name (`known`: ids by name in lower case), a number, or unknown: 0, and logged."""
+    """Ids of licences, 0 if unknown.
+
+    A text is one of `known` (ids by name in lower case) or a number; others are unknown and logged.
+    """
     names = {value: value.strip().casefold() for value in values if isinstance(value, str)}
     ids = {value: int(name) if name.isdecimal() else known.get(name, 0) for value, name in names.items()}
     if unknown := sorted(value for value, number in ids.items() if number == 0 and names[value] not in {"", "0"}):

@@ -1,4 +1,4 @@
-"""Captioned images: the captions table of a part with its images, as trained on and measured; opens no image."""
+"""Captioned images: the captions of a part with its images, for training and measurement; opens no image."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 
 from image_finder.components.arrays import IntArray
 from image_finder.components.errors import DataError
+from image_finder.components.text import counted
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class CaptionedImages:
         return np.searchsorted(self.image_ids(), self.captions["image_id"].to_numpy())
 
     def image_rows(self) -> pd.DataFrame:
-        """The images table in the order of image_ids. Raises DataError if an image is absent or unreadable."""
+        """The images table in the order of image_ids.
+
+        Raises DataError if an image is absent or unreadable.
+        """
         rows = self.images.drop_duplicates("image_id").set_index("image_id").reindex(self.image_ids())
         faulty = rows.index[(rows["sha256"].isna()) | (rows["sha256"] == "")]
         if len(faulty):
-            raise DataError(
-                f"{len(faulty)} captioned images are absent or unreadable, first id {faulty[0]}; validate the captions first"
-            )
+            n_images = counted(len(faulty), "captioned image")
+            raise DataError(f"{n_images} absent or unreadable, first id {faulty[0]}; validate the captions first")
         return rows

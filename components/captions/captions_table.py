@@ -32,7 +32,7 @@ _IDS = ["image_id", "caption_id"]
 
 @dataclass(frozen=True)
 class PartFile:
-    """One file of a part of a data set, resolved: its annotations (None: a split on the hub) and its image folder."""
+    """One annotation file of a part and its image folder. annotations: None for a hub split."""
 
     name: PartName
     annotations: Path | None
@@ -46,9 +46,9 @@ class PartFile:
 
 
 def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
-    """The files of a data set's parts, in the order train, val, test and in a part as listed.
+    """The annotation files of a data set, in the order train, val, test and as listed in a part.
 
-    Raises DataError if local files need a root not set.
+    Raises DataError if local files need a root that is not set.
     """
     if config.layout == "demo":
         named = {"train": [("annotations/captions.json", "images")]}
@@ -56,7 +56,7 @@ def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
         named = {name: [(file.annotations, file.images) for file in files] for name, files in config.parts.items()}
     on_hub = config.layout == "coco2017_table" and config.hub_dataset is not None
     if config.root is None and not on_hub:
-        hint = "the demo scenes have not been made yet" if config.layout == "demo" else "set it to the data's folder"
+        hint = "the demo scenes do not exist yet" if config.layout == "demo" else "set it to the folder of the data"
         raise DataError(f"data set '{config.name}': root is not set; {hint}")
     parts = []
     for name in PART_NAMES:
@@ -70,12 +70,11 @@ def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
 def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd.DataFrame:
     """Read the captions table (see the module's docstring) of a data set in any layout.
 
-    Images need not be there. A null caption becomes an empty one, for the validation to quarantine and count;
-    images without captions are left out and logged. Data sets count from where they like: where a further file of a
-    part has ids that another file has too, all of its own are raised to follow the highest of these files. hub_cache:
-    folder for what `datasets` fetches; None: its own. Raises DataError for a file that is missing or malformed, a key
-    or column that is missing or of another type, image ids that are annotated twice differently, captions of unknown
-    images, and a part without captions.
+    Images need not exist. A null caption becomes "", which the validation quarantines and counts; images without
+    captions are dropped and logged. If a further file of a part has ids that another file has, all its ids are shifted
+    above the highest one. hub_cache: folder for downloads of `datasets`; None: its default. Raises DataError for files
+    that are missing or malformed, images annotated twice differently, captions of unknown images, and a part without
+    captions.
     """
     frames: dict[PartName, list[pd.DataFrame]] = {}
     for file in part_files(config):
@@ -85,7 +84,7 @@ def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd
 
 
 def _joined(frames: dict[PartName, list[pd.DataFrame]]) -> dict[PartName, pd.DataFrame]:
-    """The captions of each part's files as one table, with ids of further files raised as read_captions says."""
+    """The captions of each part's files as one table, with ids shifted as read_captions says."""
     taken = pd.concat([first[_IDS] for first, *_ in frames.values()])
     joined = {}
     for part, (first, *further) in frames.items():
@@ -116,7 +115,7 @@ def _read_file(file: PartFile, config: DatasetConfig, hub_cache: Path | None) ->
 
 
 def _as_frame(found: Annotations, names: ImageNames) -> pd.DataFrame:
-    """Each caption beside its image; images without captions are left out and logged."""
+    """Each caption beside its image; images without captions are dropped and logged."""
     try:
         file_names = names.resolve(found.images.file_names)
     except DataError as error:
@@ -139,12 +138,12 @@ def _as_frame(found: Annotations, names: ImageNames) -> pd.DataFrame:
     )
     mute = images.loc[~images["image_id"].isin(captions["image_id"]), "image_id"]
     if len(mute):
-        logger.warning("%s: %s without a caption left out", found.source, counted_ids(mute))
+        logger.warning("%s: skipped %s without a caption", found.source, counted_ids(mute))
     return captions.merge(images, on="image_id", how="inner", validate="many_to_one")
 
 
 def _finish(frame: pd.DataFrame, part: PartName, max_images: int | None) -> pd.DataFrame:
-    """Sort one part, keep its first max_images images by id, and give it its columns in order."""
+    """Sort one part, keep its first max_images images by id, and order its columns."""
     frame = frame.sort_values(["image_id", "caption_id"], kind="stable", ignore_index=True)
     if max_images is not None:
         kept = np.unique(frame["image_id"].to_numpy())[:max_images]

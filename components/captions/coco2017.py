@@ -1,4 +1,4 @@
-"""The table phiyodr/coco2017: read from the hub or a Parquet file, written as a COCO folder; fetches no image."""
+"""phiyodr/coco2017 as a COCO folder: its table, captions JSON and image requests; fetches no image."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from image_finder.components.captions.file_names import plain_name
 from image_finder.components.captions.hub_table import read_hub, read_parquet
 from image_finder.components.errors import DataError
 from image_finder.components.storage import write_table_atomically, write_text_atomically
-from image_finder.components.text import one_line
+from image_finder.components.text import counted, one_line
 
 HUB_DATASET = "phiyodr/coco2017"
 REVISION_FILE = "huggingface/revision.txt"  # commit the tables of a folder come from
@@ -50,10 +50,10 @@ _LICENSES = (
 
 
 def pinned_revision(root: Path, revision: str | None = None) -> str:
-    """Commit of the hub's data set for the tables below root: the recorded one, else the given one, else the newest.
+    """Commit of the hub's data set for root: the recorded one, else the given, else the newest.
 
-    The first fetch records it, so that both splits and every later fetch come from one commit. Raises DataError if
-    another commit than the recorded one is given, or if the hub cannot be reached for the newest.
+    The first fetch records it, so that both splits and all later fetches come from one commit. Raises DataError if
+    another commit than the recorded one is given, or if the hub cannot be reached.
     """
     path = root / REVISION_FILE
     try:
@@ -73,9 +73,9 @@ def pinned_revision(root: Path, revision: str | None = None) -> str:
 def read_table(
     split: Split, *, table: Path | None = None, limit: int | None = None, revision: str | None = None
 ) -> pa.Table:
-    """Rows of a split with the columns of SCHEMA, sorted by image_id; with limit only the first so many of them.
+    """Rows of a split with the columns of SCHEMA, sorted by image_id; the first `limit` of them.
 
-    table: local Parquet file with those columns; None: the hub at a commit, through its own cache. Raises DataError.
+    table: local Parquet file; None: the hub at a commit, through its cache. Raises DataError.
     """
     if table is None:
         where = HUB_DATASET
@@ -86,16 +86,18 @@ def read_table(
     try:
         rows = _tidied(raw, _folder_of(split)).cast(SCHEMA).sort_by("image_id")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{where} has a column of another type: {one_line(error)}; expected {SCHEMA.names}") from error
+        raise DataError(
+            f"{where} has a column of the wrong type: {one_line(error)}; expected {SCHEMA.names}"
+        ) from error
     _check_rows(rows, where)
     return rows if limit is None else rows.slice(0, limit)
 
 
 def write_layouts(rows: pa.Table, root: Path, split: Split, *, revision: str | None = None) -> tuple[Path, Path]:
-    """Write rows below root as a table and as COCO captions JSON, each whole or not at all; returns both paths.
+    """Write rows below root as Parquet and as COCO captions JSON; returns both paths.
 
-    huggingface/{train|validation}.parquet and annotations/captions_{train|val}2017.json, after the commit they come
-    from, if they come from the hub. Raises StorageError.
+    huggingface/{train|validation}.parquet and annotations/captions_{train|val}2017.json, each complete or absent, after
+    the commit if they come from the hub. Raises StorageError.
     """
     if revision is not None:
         write_text_atomically(root / REVISION_FILE, f"{revision}\n")
@@ -118,7 +120,7 @@ def image_requests(rows: pa.Table) -> list[ImageRequest]:
 
 
 def to_coco_captions(rows: pa.Table) -> dict[str, object]:
-    """Rows as the content of a COCO captions file: info, licenses, images and annotations (one a caption)."""
+    """Rows as the content of a COCO captions file: info, licenses, images and annotations."""
     images = []
     annotations: list[dict[str, object]] = []
     for row in rows.to_pylist():
@@ -142,13 +144,13 @@ def _newest_revision() -> str:
         return str(HfApi().dataset_info(HUB_DATASET, timeout=_HUB_S).sha)
     except (OSError, httpx.HTTPError) as error:
         raise DataError(
-            f"cannot ask the Hugging Face hub for the newest commit of {HUB_DATASET}: {one_line(error)}; "
+            f"cannot read the newest commit of {HUB_DATASET} on the Hugging Face hub: {one_line(error)}; "
             f"check the network, or {_OTHERWISE}"
         ) from error
 
 
 def _tidied(rows: pa.Table, folder: str) -> pa.Table:
-    """Rows of another tool's table with plain file names, and licences that are texts as numbers, or null."""
+    """Rows with plain file names, and text licences as numbers or null."""
     names, licenses = rows["file_name"].to_pylist(), rows["license"].to_pylist()
     columns = {
         "file_name": [plain_name(name, folder) if isinstance(name, str) else name for name in names],
@@ -164,7 +166,9 @@ def _tidied(rows: pa.Table, folder: str) -> pa.Table:
 def _check_rows(rows: pa.Table, where: str) -> None:
     for name in _NEEDED:
         if nulls := rows.column(name).null_count:
-            raise DataError(f"{where}: {nulls:,} of {rows.num_rows:,} rows have no {name}; repair the table")
+            raise DataError(
+                f"{where}: {name} is missing in {nulls:,} of {counted(rows.num_rows, 'row')}; repair the table"
+            )
     for row in rows.select(["image_id", "ids", "captions"]).to_pylist():
         if len(row["ids"]) != len(row["captions"]):
             counts = f"{len(row['ids'])} ids for {len(row['captions'])} captions"

@@ -1,4 +1,4 @@
-"""COCO captions JSON: the one reader of the format (https://cocodataset.org/#format-data); looks for no image."""
+"""COCO captions JSON (https://cocodataset.org/#format-data): the only reader of the format; opens no image."""
 
 import json
 from pathlib import Path
@@ -20,9 +20,10 @@ from image_finder.components.text import one_line
 
 
 def read_coco_json(path: Path, *, caption_ids: bool = True) -> Annotations:
-    """Images and captions of a file. caption_ids: captions must have ids; else they are numbered from 0.
+    """Images and captions of a file.
 
-    Raises DataError for a file that is missing or malformed, and as Annotations.checked does.
+    caption_ids: whether captions must have ids; else they are numbered from 0. Raises DataError for a file that is
+    missing or malformed, and as Annotations.checked does.
     """
     content = _load(path)
     images, annotations = (_list_at(content, key, path) for key in ("images", "annotations"))
@@ -70,7 +71,7 @@ def _list_at(content: dict[str, Any], key: str, path: Path) -> list[Any]:
 
 
 def _values(rows: list[Any], key: str, name: str, path: Path) -> list[Any]:
-    """The value under key of every row. A comprehension first: half a million rows take some 20 ms."""
+    """The value under key of every row. The comprehension takes 20 ms for half a million rows."""
     try:
         return [row[key] for row in rows]
     except (KeyError, TypeError):
@@ -84,7 +85,7 @@ def _values(rows: list[Any], key: str, name: str, path: Path) -> list[Any]:
 
 
 def _license_ids(rows: object) -> dict[str, int]:
-    """Ids of the file's list of licences by name and by address, in lower case; empty without such a list."""
+    """Ids of the file's licences by name and by URL, in lower case."""
     return {
         row[key].strip().casefold(): row["id"]
         for row in (rows if isinstance(rows, list) else [])

@@ -1,7 +1,7 @@
-"""Images by URL: concurrent, resumable, retried, verified before they take their place; knows nothing of captions.
+"""Download of images by URL: concurrent, resumable, retried, verified; knows nothing of captions.
 
-An image is received into `<file_name>.part`, decoded, synced to disk and only then renamed, so that whatever stands
-under its own name is whole, however a run ended.
+An image is received into `<file_name>.part`, decoded, synced and only then renamed, so a file under its final name is
+complete however a run ended.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from image_finder.components.images.decoding import load_rgb
 from image_finder.components.moments import modified_s
 from image_finder.components.records.base import Record
 from image_finder.components.storage import write_errors
-from image_finder.components.text import one_line
+from image_finder.components.text import counted, one_line
 
 _PART = ".part"
 _MAX_REDIRECTS = 5
@@ -39,13 +39,13 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # byte ranges and Content-Length then count the image's own bytes
 }
 
-# "refused": the server would not go on from the part, which is gone; "proven": every byte came from one answer of
-# known length; "unproven": resumed, or of unknown length, so a fresh start may yet give a whole image.
+# "refused": the server did not resume, and the part was removed; "proven": one response of known length; "unproven":
+# resumed, or of unknown length, so a fresh start may still give a complete image.
 _Receipt = Literal["refused", "proven", "unproven"]
 
 
 class ImageRequest(Record):
-    """One image to fetch. Nothing in it is trusted: name and address are checked before they are used."""
+    """One image to fetch; name and URL are checked before use."""
 
     image_id: int
     url: str  # http or https
@@ -53,7 +53,7 @@ class ImageRequest(Record):
 
 
 class FetchConfig(Config):
-    """Where images go, and how patiently they are asked for."""
+    """Target folder, limits and retries of a download."""
 
     folder: Path = Field(description="folder the images are written to")
     workers: int = Field(16, ge=1, le=256, description="connections at a time")
@@ -65,14 +65,14 @@ class FetchConfig(Config):
     )
     max_backoff_s: float = Field(30, ge=0, description="longest wait of that kind, seconds")
     max_retry_after_s: float = Field(120, ge=0, description="longest Retry-After of a server that is obeyed, seconds")
-    max_image_bytes: int = Field(64 << 20, ge=1, description="larger answers are refused, bytes")
+    max_image_bytes: int = Field(64 << 20, ge=1, description="larger images are refused, bytes")
     max_failures_in_a_row: int = Field(
-        64, ge=1, description="images that fail for want of an answer, one after another, before the rest is given up"
+        64, ge=1, description="images in a row without a response after which the rest is not tried"
     )
 
 
 class FetchReport(Record):
-    """Outcome of one call. fetched, skipped (already there) and failed add up to the distinct requests."""
+    """Outcome of one call; fetched, skipped (present) and failed sum to the distinct requests."""
 
     fetched: int
     skipped: int
@@ -82,7 +82,7 @@ class FetchReport(Record):
 
 
 class _TransientError(Exception):
-    """Worth another attempt, after retry_after_s if the server named a time."""
+    """Worth another attempt, after retry_after_s if the server set it."""
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -90,32 +90,31 @@ class _TransientError(Exception):
 
 
 class _FinalError(Exception):
-    """No attempt can mend it."""
+    """Further attempts cannot help."""
 
 
 def fetch_images(requests: Sequence[ImageRequest], config: FetchConfig, *, progress: bool) -> FetchReport:
-    """Fetch what is missing in config.folder; an image that fails is named in the report and stops no other.
+    """Fetch the missing images of config.folder; failures are reported and stop no other.
 
-    A file already under its name is skipped after a stat; a `.part` goes on where it ended if the server allows it.
-    Retried: time-outs, connection errors, truncation, 408, 425, 429 and 5xx; not retried: any other status. Starts its
-    own event loop. progress: draw a bar on stderr. Raises StorageError if the folder cannot be written or if another
-    fetch is writing to it.
+    Present files are skipped; a `.part` is resumed if the server allows it. Retried are time-outs, connection errors,
+    truncation, 408, 425, 429 and 5xx. Starts its own event loop. progress: draw a bar on stderr. Raises StorageError if
+    the folder cannot be written, or if another fetch writes to it.
     """
     started = time.monotonic()
     with write_errors(config.folder):
         config.folder.mkdir(parents=True, exist_ok=True)
     with _alone(config.folder):
-        wanted, failed = _check_requests(requests)
-        missing = [request for request in wanted if not _size_of(config.folder / request.file_name)]
+        accepted, failed = _check_requests(requests)
+        missing = [request for request in accepted if not _size_of(config.folder / request.file_name)]
         run = _Run(config, failed)
-        with _progress_bar(len(wanted), len(wanted) - len(missing), shown=progress) as bar:
+        with _progress_bar(len(accepted), len(accepted) - len(missing), shown=progress) as bar:
             try:
                 asyncio.run(run.fetch(missing, bar))
-            except ExceptionGroup as group:  # a worker met what no other image can mend: the disk is full
+            except ExceptionGroup as group:  # the disk is full, which concerns all workers
                 raise group.exceptions[0] from None
     return FetchReport(
         fetched=run.fetched,
-        skipped=len(wanted) - len(missing),
+        skipped=len(accepted) - len(missing),
         failed=dict(sorted(run.failed.items())),
         bytes=run.received_bytes,
         seconds=time.monotonic() - started,
@@ -123,7 +122,7 @@ def fetch_images(requests: Sequence[ImageRequest], config: FetchConfig, *, progr
 
 
 class _Run:
-    """One call's client, counters and failures."""
+    """Counters and failures of one call."""
 
     def __init__(self, config: FetchConfig, failed: dict[int, str]) -> None:
         self.config = config
@@ -158,7 +157,7 @@ class _Run:
 
     async def _settle(self, client: httpx.AsyncClient, request: ImageRequest) -> None:
         if self._failures_in_a_row >= self.config.max_failures_in_a_row:
-            self.failed[request.image_id] = f"not tried: {self._failures_in_a_row} images in a row had no answer"
+            self.failed[request.image_id] = f"not tried: no response for {self._failures_in_a_row} images in a row"
             return
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.retries + 1),
@@ -170,20 +169,20 @@ class _Run:
             await retrying(self._attempt, client, request)
         except _TransientError as error:
             attempts = self.config.retries + 1
-            self.failed[request.image_id] = f"{error} ({attempts} attempt{'s' * (attempts > 1)}, {request.url})"
+            self.failed[request.image_id] = f"{error} ({counted(attempts, 'attempt')}, {request.url})"
             self._failures_in_a_row += 1
         except _FinalError as error:
             self.failed[request.image_id] = f"{error} ({request.url})"
-            self._failures_in_a_row = 0  # the server did answer
+            self._failures_in_a_row = 0  # the server responded
         else:
             self.fetched += 1
             self._failures_in_a_row = 0
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked_s = error.retry_after_s if isinstance(error, _TransientError) else None
-        # The back-off comes on top of Retry-After, so that workers sent away together do not return together.
-        return min(asked_s or 0.0, self.config.max_retry_after_s) + self._backoff(state)
+        server_s = error.retry_after_s if isinstance(error, _TransientError) else None
+        # The back-off is added to Retry-After, so that workers do not all return at the same moment.
+        return min(server_s or 0.0, self.config.max_retry_after_s) + self._backoff(state)
 
     async def _attempt(self, client: httpx.AsyncClient, request: ImageRequest) -> None:
         target = self.config.folder / request.file_name
@@ -191,20 +190,20 @@ class _Run:
         try:
             async with asyncio.timeout(self.config.attempt_s):
                 receipt = await self._receive(client, request.url, part)
-                if receipt == "refused":  # the part is gone, so this one starts at the first byte
+                if receipt == "refused":  # the part was removed: start at the first byte
                     receipt = await self._receive(client, request.url, part)
         except httpx.TimeoutException as error:
-            raise _TransientError(f"no answer within {self.config.timeout_s:g} s") from error
+            raise _TransientError(f"no response within {self.config.timeout_s:g} s") from error
         except TimeoutError as error:
-            raise _TransientError(f"not whole within {self.config.attempt_s:g} s") from error
+            raise _TransientError(f"incomplete after {self.config.attempt_s:g} s") from error
         except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
             raise _TransientError(f"connection failed: {one_line(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _FinalError(f"cannot be asked for: {one_line(error)}") from error
+            raise _FinalError(f"cannot be requested: {one_line(error)}") from error
         await asyncio.to_thread(_put_in_place, part, target, receipt)
 
     async def _receive(self, client: httpx.AsyncClient, url: str, part: Path) -> _Receipt:
-        """Append the body to part, or write part anew if the server starts at the first byte."""
+        """Append the body to part, or rewrite part if the server starts at the first byte."""
         offset = _size_of(part)
         async with client.stream("GET", url, headers=_resume_headers(part, offset)) as response:
             if offset and _refuses_resumption(response, offset):
@@ -220,7 +219,7 @@ class _Run:
         return "unproven" if resumed or expected is None else "proven"
 
     async def _write_body(self, response: httpx.Response, part: Path, start: int, expected: int) -> int:
-        """Write the body to part from byte start on and return part's size, bytes."""
+        """Write the body to part from byte start on; returns the size of part in bytes."""
         size = start
         limit = self.config.max_image_bytes
         if expected <= limit:
@@ -231,7 +230,7 @@ class _Run:
                     if size > limit:
                         break
                     stream.write(chunk)
-                    stream.flush()  # a killed run then resumes from the last byte that came
+                    stream.flush()  # a killed run resumes after the last received byte
         if max(size, expected) > limit:
             _remove(part)
             raise _FinalError(f"larger than max_image_bytes ({limit:,})")
@@ -239,8 +238,8 @@ class _Run:
 
 
 def _check_requests(requests: Sequence[ImageRequest]) -> tuple[list[ImageRequest], dict[int, str]]:
-    """Divide distinct requests into those that may be asked for and the reasons why others may not, by image id."""
-    wanted: list[ImageRequest] = []
+    """Acceptable distinct requests, and the faults of the others by image id."""
+    accepted: list[ImageRequest] = []
     failed: dict[int, str] = {}
     owner: dict[str, int] = {}
     for request in dict.fromkeys(requests):
@@ -251,14 +250,14 @@ def _check_requests(requests: Sequence[ImageRequest]) -> tuple[list[ImageRequest
             failed[request.image_id] = fault
         else:
             owner[request.file_name] = request.image_id
-            wanted.append(request)
-    return wanted, failed
+            accepted.append(request)
+    return accepted, failed
 
 
 def _name_fault(name: str) -> str:
     plain = PurePosixPath(name).name == name and PureWindowsPath(name).name == name and name.isprintable()
     if not name or not plain or name.startswith(".") or name.endswith(_PART) or len(os.fsencode(name)) > 250:
-        return f"file_name {name!r} is not a plain name of an image"
+        return f"file_name {name!r} is not a plain file name"
     return ""
 
 
@@ -285,13 +284,13 @@ def _remove(part: Path) -> None:
 def _resume_headers(part: Path, offset: int) -> dict[str, str]:
     if not offset:
         return {}
-    # An image changed since the part was written must not be glued to it: the server then answers 412.
+    # If the image has changed since the part was written, the server answers 412.
     written = email.utils.formatdate(modified_s(part.stat()), usegmt=True)
     return {"Range": f"bytes={offset}-", "If-Unmodified-Since": written}
 
 
 def _refuses_resumption(response: httpx.Response, offset: int) -> bool:
-    """Whether a ranged request was turned down, or answered with other bytes than those after offset."""
+    """Whether a range request was refused, or answered with other bytes than those after offset."""
     if response.status_code == httpx.codes.PARTIAL_CONTENT:
         return not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
     return response.status_code in (httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE, httpx.codes.PRECONDITION_FAILED)
@@ -304,11 +303,11 @@ def _check_status(response: httpx.Response) -> None:
     if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
         raise _FinalError(f"HTTP {status}")
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise _FinalError(f"sent as {response.headers['Content-Encoding']}, though identity was asked for")
+        raise _FinalError(f"sent as {response.headers['Content-Encoding']}, although identity was requested")
 
 
 def _retry_after_s(value: str) -> float | None:
-    """Seconds a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3); None if it says neither."""
+    """Seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if malformed."""
     if value.strip().isdecimal():
         return float(value)
     try:
@@ -319,7 +318,7 @@ def _retry_after_s(value: str) -> float | None:
 
 
 def _expected_size(response: httpx.Response, start: int) -> int | None:
-    """Bytes of the whole image by Content-Range, else by Content-Length; None if the answer does not say."""
+    """Size of the image by Content-Range, else Content-Length; None if the response has neither."""
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
     if total.isdecimal():
         return int(total)
@@ -337,19 +336,19 @@ def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
         raise _FinalError(reason) if receipt == "proven" else _TransientError(reason) from error
     with write_errors(target):
         with part.open("rb") as stream:
-            os.fsync(stream.fileno())  # a later call trusts the name alone, after a power cut too
+            os.fsync(stream.fileno())  # later calls trust the name, also after a power failure
         part.replace(target)
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which stands beside it; two fetches would write the same parts. Raises StorageError."""
+    """Hold the folder's lock: two fetches would write the same parts. Raises StorageError."""
     lock = FileLock(folder.parent / f".{folder.name}.fetch.lock", timeout=0)
     try:
         with write_errors(folder):
             lock.acquire()
     except Timeout as error:
-        raise StorageError(f"another fetch is writing to {folder}; wait for it to end, or stop it") from error
+        raise StorageError(f"another fetch is writing to {folder}; wait until it ends, or stop it") from error
     try:
         yield
     finally:
@@ -357,7 +356,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _progress_bar(total: int, done: int, *, shown: bool) -> "tqdm[NoReturn]":
-    every_s = 0.1 if sys.stderr.isatty() else 30.0  # a log file wants a line now and then, not ten a second
+    every_s = 0.1 if sys.stderr.isatty() else 30.0  # in a log file, a line every 30 s
     bar: tqdm[NoReturn] = tqdm(
         total=total, initial=done, unit=" images", disable=not shown, mininterval=every_s, file=sys.stderr
     )

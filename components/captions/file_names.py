@@ -1,4 +1,4 @@
-"""File names of annotations: from what another tool wrote to the file in the image folder; reads directory listings only.
+"""File names of annotations: resolves what other tools wrote to existing files; reads directory listings only.
 
 Tools write names with directories ("val2017/1.jpg", "data/val2017/1.jpg"), with backslashes, in another case, or with
 decomposed characters (NFD, as macOS stores them). A name is resolved within its folder and never leads out of it.
@@ -19,22 +19,22 @@ _WINDOWS_ROOT = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def leads_out(name: str) -> bool:
-    """Whether a file name is absolute or goes up, in the notation of POSIX or Windows."""
+    """Whether a file name is absolute or goes up, in POSIX or Windows notation."""
     absolute = name.startswith(("/", "\\")) or _WINDOWS_ROOT.match(name) is not None
     return absolute or ".." in name.replace("\\", "/").split("/")
 
 
 def plain_name(name: str, folder: str) -> str:
-    """A name without what only repeats where the folder is: backslashes, "./", directories up to one called as folder."""
+    """A name without redundant parts: backslashes, "./", directories up to one named folder."""
     tidy = _tidy(name)
     return name if leads_out(name) else _below(tidy, folder) or tidy
 
 
 class ImageNames:
-    """The files of one image folder, by the names that annotations give them."""
+    """The files of one image folder by their annotated names."""
 
     def __init__(self, root: Path | None, images: str) -> None:
-        """root: of the data set; None: it is not on this machine. images: POSIX path below it, "" for root itself."""
+        """root: of the data set, None if not local. images: POSIX path below it, "" for root itself."""
         self._root = root
         self._images = images
         self._name = PurePosixPath(images).name or (root.resolve().name if root else "")
@@ -43,13 +43,13 @@ class ImageNames:
     def resolve(self, names: Sequence[str]) -> list[str]:
         """The path below root of each name.
 
-        In this order: the name as it is; below a directory called as the folder; without leading directories that all
-        names share. Each exactly, else in another case or Unicode form. A name without a file gets the first path, one
-        that leads out of the folder is left for the reader to refuse. Raises DataError if a name matches several files
-        or several names match one file.
+        Tried in this order: the name itself; below a directory named like the folder; without leading directories that
+        all names share. Each exactly, else in another case or Unicode form. A name without a file gets the first of
+        these paths; one that leads out of the folder is returned for the caller to refuse. Raises DataError if a name
+        matches several files, or several names match one file.
         """
         listed = self._listing(self._images)
-        paths = {name: self._path(name) for name in names if name in listed.names}  # nearly all, nearly always
+        paths = {name: self._path(name) for name in names if name in listed.names}  # nearly all
         others = {name: _tidy(name) for name in names if name not in paths}
         shared = 0 if paths else _shared_directories([each for name, each in others.items() if not leads_out(name)])
         owner = {path: name for name, path in paths.items()}
@@ -66,7 +66,7 @@ class ImageNames:
 
     def _candidates(self, name: str, tidy: str, shared: int) -> Iterator[str]:
         if "\\" in name:
-            yield name  # a file may really be called so
+            yield name  # a file name may contain backslashes
         yield tidy
         if below := _below(tidy, self._name):
             yield below
@@ -75,7 +75,7 @@ class ImageNames:
             yield "/".join(parts[dropped:])
 
     def _first_path(self, name: str, tidy: str) -> str:
-        """The path below root that is reported of a name without a file."""
+        """The path below root that is reported for a name without a file."""
         if tidy.startswith(("/", "\\")) or _WINDOWS_ROOT.match(name):
             return tidy
         folders = (folder for folder in (self._images, self._name) if folder and tidy.startswith(f"{folder}/"))
@@ -86,7 +86,7 @@ class ImageNames:
         return f"{self._images}/{inner}" if self._images else inner
 
     def _lookup(self, name: str) -> str | None:
-        """Path below root of a name in the folder, looked up directory by directory; None if there is no such file."""
+        """Path below root of a name, found directory by directory; None if there is no such file."""
         found = self._images
         for part in name.split("/"):
             entry = self._listing(found).entry(part)
@@ -102,17 +102,20 @@ class ImageNames:
 
 
 class _Listing:
-    """The names in a directory, read once; none if it cannot be read."""
+    """The names in a directory, read once; empty if it cannot be read."""
 
     def __init__(self, root: Path | None, folder: str) -> None:
         self._folder = folder
         self.names: frozenset[str] = frozenset()
         if root is not None:
-            with contextlib.suppress(OSError):  # no such folder: its files are reported as missing by who opens them
-                self.names = frozenset(os.listdir(root / folder))  # noqa: PTH208 - names are all that is needed
+            with contextlib.suppress(OSError):  # files of an absent folder are reported as missing later
+                self.names = frozenset(os.listdir(root / folder))  # noqa: PTH208 - only names are needed
 
     def entry(self, name: str) -> str | None:
-        """The entry called name, else the one that differs in case or Unicode form only. Raises DataError if several do."""
+        """The entry of that name, else the only one that differs in case or Unicode form.
+
+        Raises DataError if several do.
+        """
         if name in self.names:
             return name
         matches = self._folded.get(_folded(name), [])
@@ -130,14 +133,14 @@ class _Listing:
 
 
 def _tidy(name: str) -> str:
-    """A name with slashes and without "." and empty parts; one that leads out, or is empty, unchanged."""
+    """A name with slashes, without "." and empty parts; unchanged if it leads out or is empty."""
     if leads_out(name):
         return name
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in {"", "."}) or name
 
 
 def _below(tidy: str, folder: str) -> str | None:
-    """What follows the last directory called as folder; None if there is none."""
+    """The part after the last directory named folder; None if there is none."""
     *directories, file = tidy.split("/")
     for position in range(len(directories), 0, -1):
         if folder and _folded(directories[position - 1]) == _folded(folder):
@@ -146,11 +149,11 @@ def _below(tidy: str, folder: str) -> str | None:
 
 
 def _shared_directories(names: Sequence[str]) -> int:
-    """How many leading directories all names share."""
+    """Number of leading directories that all names share."""
     parents = [name.split("/")[:-1] for name in names]
     if not parents:
         return 0
-    pairs = zip(min(parents), max(parents), strict=False)  # what these two share, all between them share
+    pairs = zip(min(parents), max(parents), strict=False)  # all names share what the first and last in order share
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 

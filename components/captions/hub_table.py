@@ -1,6 +1,6 @@
-"""Hub table: the one reader of tables like phiyodr/coco2017 (one row an image), from the hub or a Parquet file.
+"""Hub table: the only reader of tables like phiyodr/coco2017, from the Hugging Face hub or a Parquet file.
 
-Format: https://huggingface.co/datasets/phiyodr/coco2017; ids[i] is the id of captions[i].
+One row an image; ids[i] is the id of captions[i]. Format: https://huggingface.co/datasets/phiyodr/coco2017
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,10 @@ def read_hub(
     cache: Path | None = None,
     otherwise: str = "set root to a folder with its Parquet files and leave hub_dataset out",
 ) -> pa.Table:
-    """Columns of a split of a data set on the hub, at a commit. otherwise: what to do without the hub. Raises DataError."""
+    """Columns of a split of a data set on the hub, at a commit.
+
+    otherwise: what to do without the hub, for the message. Raises DataError.
+    """
     import datasets  # 1.6 s, and not needed for a local table
 
     folder = str(cache) if cache else None
@@ -67,7 +70,7 @@ def read_hub(
 
 
 def annotations_of(table: pa.Table, source: str) -> Annotations:
-    """Images and captions of a table with CAPTION_COLUMNS. Raises DataError for values of other types."""
+    """Images and captions of a table with CAPTION_COLUMNS. Raises DataError for wrong types."""
     columns = {name: table[name].to_pylist() for name in ("image_id", "file_name", "width", "height", "license")}
     images = ImageColumns(
         integers(columns["image_id"], f"{source}: column image_id"),
@@ -95,7 +98,10 @@ def _require_columns(found: Sequence[str], columns: Sequence[str], source: str) 
 
 
 def _lists(table: pa.Table, source: str) -> tuple[pa.Array, pa.Array, IntArray]:
-    """Flat ids, flat captions and how many each row has. Raises DataError if a row's two lists differ in length."""
+    """Flat ids, flat captions and their number in each row.
+
+    Raises DataError if the two lists of a row differ in length.
+    """
     columns = {name: table[name].combine_chunks() for name in ("ids", "captions")}
     for name, column in columns.items():
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):

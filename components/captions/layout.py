@@ -1,4 +1,4 @@
-"""Layout: finds out in which form a folder holds captioned images; reads names only, no content."""
+"""Layout: detects the form in which a folder holds captioned images; reads names only."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,14 @@ _PART_OF_WORD = {"train": "train", "val": "val", "validation": "val", "dev": "va
 
 
 def detect_layout(root: Path, name: str | None = None) -> DatasetConfig:
-    """The data set in a folder: annotations/captions_*.json with image folders, or huggingface/*.parquet.
+    """The data set in a folder: COCO captions JSON or Parquet tables, with folders of images.
 
-    A part is named by the words train, val (validation, dev) or test in a file's name; its images are in the folder
-    of the same ending (captions_train2017.json: train2017/), else in images/. Raises DataError.
+    Files: annotations/captions_*.json or huggingface/*.parquet. A part is named by the word train, val (validation,
+    dev) or test in a file's name; its images are in the folder of the same ending (captions_train2017.json:
+    train2017/), else in images/. Raises DataError.
     """
     if not root.is_dir():
-        raise DataError(f"data folder {root} does not exist; name the folder that holds annotations/ and the images")
+        raise DataError(f"no such folder: {root}; name the folder that holds annotations/ and the images")
     name = name or root.resolve().name
     for pattern, layout in (("annotations/captions_*.json", "coco"), ("huggingface/*.parquet", "coco2017_table")):
         parts = {}
@@ -28,7 +29,7 @@ def detect_layout(root: Path, name: str | None = None) -> DatasetConfig:
             return DatasetConfig.parse({"name": name, "layout": layout, "root": root, "parts": parts})
     found = sorted(path.name for path in root.iterdir())[:8]
     raise DataError(
-        f"{root} holds no captions this can find: expected annotations/captions_train*.json (COCO) or "
+        f"no captions in {root}: expected annotations/captions_train*.json (COCO) or "
         f"huggingface/train.parquet with folders of images, found {', '.join(found) or 'nothing'}"
     )
 

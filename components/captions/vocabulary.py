@@ -1,7 +1,7 @@
-"""Vocabulary: the words of captions and queries, and how often a model met them in training; knows nothing of models.
+"""Vocabulary: words of captions and queries, and their frequency in training; knows nothing of models.
 
-What a contrastive model makes of a word that none of its captions held is left to the text trunk's pre-training, which
-saw no image. Of captions of COCO with such a word the starter finds 52 % among the first five of 200 photographs, of
+For a word that no training caption holds, a contrastive model depends on the pre-training of its text trunk, which saw
+no image. For captions of COCO with such a word the starter finds 52 % among the first five of 200 photographs, for
 others 74 % (`image-finder models evaluate`, slice "words").
 """
 
@@ -13,8 +13,8 @@ from functools import cached_property
 from image_finder.components.records.base import Record
 
 MIN_CAPTIONS = 2  # a word in a single caption may be mistyped
-_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one word, a full stop is none
-# Words that name nothing an image could show.
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one word
+# Words that name nothing visible.
 FUNCTION_WORDS = frozenset(
     [
         "a",
@@ -98,12 +98,12 @@ _OWNS = re.compile(r"['\u2019]s?$")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in their order, as they are written."""
+    """The words of a text, in order, as written."""
     return _WORD.findall(text)
 
 
 def content_words(text: str) -> list[str]:
-    """The words of a text that name something, folded: neither function words nor numbers."""
+    """The words that name something, folded: no function words, no numbers."""
     folded = [word.casefold() for word in words_of(text)]
     return [word for word in folded if _names_something(word)]
 
@@ -113,10 +113,10 @@ def _names_something(folded: str) -> bool:
 
 
 class Vocabulary(Record):
-    """Words of the captions a model was trained on; a bundle carries it as vocabulary.json.
+    """Words of the captions that a model was trained on; stored in a bundle as vocabulary.json.
 
     words: folded and sorted, each in at least MIN_CAPTIONS of n_captions captions. counts: number of captions with each
-    word; None in bundles that were made before it was recorded.
+    word; None in bundles of earlier versions.
     """
 
     words: tuple[str, ...]
@@ -135,7 +135,7 @@ class Vocabulary(Record):
         return cls(words=tuple(words), n_captions=n_captions, counts=tuple(counts[word] for word in words))
 
     def captions_with(self, word: str) -> int:
-        """Number of training captions with a folded word in its most frequent form; 0 if it was not met.
+        """Number of training captions with the most frequent form of a folded word; 0 if none.
 
         Raises ValueError if counts is None.
         """
@@ -144,9 +144,9 @@ class Vocabulary(Record):
         return max(self._count_of.get(form, 0) for form in word_forms(word))
 
     def unmet(self, text: str) -> tuple[str, ...]:
-        """The words of a text that the model has not met, in their order, each once; no numbers, no function words.
+        """Content words of a text that never occurred in training, in order, each once.
 
-        A word counts as met in its singular and plural, and with all parts of it that hyphens join.
+        A word counts as known in its singular or plural, and if all its parts between hyphens are known.
         """
         found = {word.casefold(): word for word in reversed(words_of(text)) if _names_something(word.casefold())}
         return tuple(word for folded, word in reversed(found.items()) if not self._has_met(folded))
@@ -170,6 +170,6 @@ class Vocabulary(Record):
 
 
 def word_forms(folded: str) -> set[str]:
-    """A word with and without the endings of the plural and the genitive."""
+    """A word with and without the endings of plural and genitive."""
     word = _OWNS.sub("", folded)
     return {folded, word, f"{word}s", f"{word}es", word.removesuffix("s"), word.removesuffix("es")}

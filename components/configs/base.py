@@ -1,4 +1,4 @@
-"""Base of all configurations: frozen, checked, and their faults told in one line."""
+"""Base of all configurations: frozen, validated, with one-line error messages."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -9,20 +9,20 @@ from image_finder.components.errors import ConfigError
 from image_finder.components.former_names import AcceptsFormerNames
 from image_finder.components.text import shortened
 
-_OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a record or list, not of one value
+_OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a whole record or list
 
-# Commit of a repository on the Hugging Face hub. Its branches and tags may move.
+# Commit of a Hugging Face repository; branches and tags can change.
 Revision = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 
 
 class Config(AcceptsFormerNames):
-    """Base: immutable, and an unknown key is an error."""
+    """Base: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
-        """Build from plain values (YAML, JSON). Raises ConfigError with one line for the first fault."""
+        """Build from plain values (YAML, JSON). Raises ConfigError with the first fault."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -30,9 +30,9 @@ class Config(AcceptsFormerNames):
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first fault of a pydantic error as `key: what, got value`, with a count of the rest.
+    """The first fault of a pydantic error as `key: what, got value`, and the number of others.
 
-    What concerns several values at once names them itself, and comes without the record they are in.
+    A fault of several values names them itself, so their record is not shown.
     """
     faults = error.errors(include_url=False)
     fault = faults[0]
@@ -45,5 +45,5 @@ def first_fault(error: ValidationError) -> str:
 
 
 def fault_message(fault: Mapping[str, Any]) -> str:
-    """What one of pydantic's faults says, without the name of the exception that a validator raised."""
+    """The message of a pydantic fault without the name of a validator's exception."""
     return str(fault["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Configurations of captioned images: where they come from, what is sane, how they are divided."""
+"""Configurations of captioned images: source, validation, split."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,10 +9,10 @@ from image_finder.components.configs.base import Config, Revision
 
 
 class PartConfig(Config):
-    """Captioned images of a part of a data set: an annotation file (or hub split) and the folder of its images."""
+    """Captioned images of a part: an annotation file (or hub split) and an image folder."""
 
     annotations: str = Field(
-        description="COCO captions JSON or Parquet table, relative to root; or a split's name on the hub"
+        description="COCO captions JSON or Parquet table, relative to root; or the name of a split on the hub"
     )
     images: str = Field(description="folder of the part's images, relative to root")
 
@@ -25,25 +25,25 @@ PartConfigs = Annotated[tuple[PartConfig, ...], BeforeValidator(_listed), Field(
 
 
 class DatasetConfig(Config):
-    """Where captioned images come from."""
+    """A data set of captioned images."""
 
-    name: str = Field(description="name in reports, tags and artefacts; those of several data sets are joined by +")
+    name: str = Field(description="name in reports, tags and artefacts; join those of several data sets by +")
     layout: Literal["coco", "coco2017_table", "demo"] = Field(
         "coco", description="COCO captions JSON; table of phiyodr/coco2017; or the demo scenes"
     )
-    root: Path | None = Field(None, description="folder that holds the data set; the demo makes its own")
+    root: Path | None = Field(None, description="folder of the data set; the demo creates its own")
     parts: dict[Literal["train", "val", "test"], PartConfigs] = Field(
-        default_factory=dict, description="parts the data set comes in; several annotation files of one are a list"
+        default_factory=dict, description="parts of the data set; a part with several annotation files is a list"
     )
     hub_dataset: str | None = Field(
-        None, description="Hugging Face data set that holds the table, e.g. phiyodr/coco2017; None: local Parquet"
+        None, description="Hugging Face data set with the table, such as phiyodr/coco2017; None: local Parquet"
     )
     hub_revision: Revision | None = Field(
-        None, description="commit of hub_dataset, 40 hex digits; hub_dataset needs it"
+        None, description="commit of hub_dataset, 40 hex digits; required with hub_dataset"
     )
     demo_seed: int = Field(0, description="seed of the demo scenes")
     demo_images: int = Field(1500, ge=20, description="number of demo scenes")
-    max_images: int | None = Field(None, ge=1, description="use only the first so many images of each part, by id")
+    max_images: int | None = Field(None, ge=1, description="use only the first images of each part, by id")
 
     @model_validator(mode="after")
     def _parts_fit_layout(self) -> Self:
@@ -58,27 +58,27 @@ class DatasetConfig(Config):
 
 
 class ValidationConfig(Config):
-    """Limits of the data validation; the gate compares measured shares against them."""
+    """Limits of the data validation and its gate."""
 
-    min_caption_tokens: int = Field(3, ge=1, description="shortest sane caption, tokens without the special ones")
-    max_caption_tokens: int = Field(128, ge=1, description="longest sane caption, tokens without the special ones")
+    min_caption_tokens: int = Field(3, ge=1, description="shortest valid caption, in tokens without special ones")
+    max_caption_tokens: int = Field(128, ge=1, description="longest valid caption, in tokens without special ones")
     min_captions_per_image: int = Field(1, ge=1)
     max_captions_per_image: int = Field(10, ge=1)
     max_quarantined_share: float = Field(
-        0.02, ge=0, le=1, description="share of captions that may be quarantined before the gate stops the run"
+        0.02, ge=0, le=1, description="largest share of quarantined captions; above it the gate stops the run"
     )
     max_duplicated_share: float = Field(
-        0.05, ge=0, le=1, description="share of captions whose text stands elsewhere too before a warning"
+        0.05, ge=0, le=1, description="largest share of captions with the text of another; above it a warning"
     )
     max_count_drift: float = Field(
         0.2,
         ge=0,
-        description="relative change of image and caption counts against the previous version before a warning",
+        description="largest relative change of image and caption counts since the previous version; above it a warning",
     )
     max_length_drift: float = Field(
         0.2,
         ge=0,
-        description="relative change of the mean caption length against the previous version before a warning",
+        description="largest relative change of the mean caption length since the previous version; above it a warning",
     )
 
     @model_validator(mode="after")
@@ -93,17 +93,17 @@ class ValidationConfig(Config):
 
 
 class SplitConfig(Config):
-    """How images are divided; a part the data set brings itself is kept as it is."""
+    """Division of images; parts of the data set are kept."""
 
     seed: int = Field(0, ge=0)
     val_fraction: float = Field(
-        0.1, ge=0, lt=1, description="share of train images held out when the data set brings no val part"
+        0.1, ge=0, lt=1, description="share of train images held out if the data set has no val part"
     )
     test_fraction: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of train images held out when the data set brings no test part; 0: val is reported",
+        description="share of train images held out if the data set has no test part; 0: reports use val",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Configurations of what is measured of a model, and of the gates and rules that decide by it."""
+"""Configurations of evaluation, export and promotion, with their gates."""
 
 from typing import Annotated, Self
 
@@ -10,15 +10,15 @@ from image_finder.components.former_names import SliceName
 
 
 class EvaluationConfig(Config):
-    """What is measured, and the floors of the quality gate."""
+    """Evaluation, and the floors of the quality gate."""
 
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
     bootstrap_samples: int = Field(1000, ge=100)
     seed: int = Field(0, ge=0)
     captions_per_image: int | None = Field(
-        None, ge=1, description="score only the first so many captions of each image, by id; COCO's figures take 5"
+        None, ge=1, description="evaluate only the first captions of each image, by id; published figures of COCO use 5"
     )
-    heat_map_pairs: int = Field(5, ge=2, le=20, description="images x captions in the similarity heat map")
+    heat_map_pairs: int = Field(5, ge=2, le=20, description="images and captions in the similarity heat map")
     min_recall_at_10: float = Field(
         0.0, ge=0, le=1, description="floor of text-to-image recall@10; below it the gate stops the run"
     )
@@ -31,13 +31,13 @@ class ExportConfig(Config):
     """ONNX export and the limits of its parity gate."""
 
     int8_text: bool = Field(False, description="quantise the text tower's weights to 8 bits (dynamic, per channel)")
-    parity_images: int = Field(64, ge=8, description="test images the exported towers are compared on")
+    parity_images: int = Field(64, ge=8, description="test images used to compare the exported towers")
     min_cosine: float = Field(
         0.999, ge=-1, le=1, description="smallest cosine between the torch and the ONNX embedding of one input"
     )
     max_difference: float = Field(0.01, gt=0, description="largest absolute difference of one component")
     min_cosine_int8: float = Field(
-        0.95, ge=-1, le=1, description="instead of both, smallest cosine of a text tower with 8-bit weights"
+        0.95, ge=-1, le=1, description="smallest cosine of a text tower with 8-bit weights; replaces both limits above"
     )
     max_recall_difference: float = Field(
         0.01, ge=0, le=1, description="largest loss of text-to-image recall@10 on the parity images"
@@ -45,9 +45,10 @@ class ExportConfig(Config):
 
 
 class PromotionConfig(Config):
-    """What a challenger must reach to become champion; recalls and gains are shares, 0.01 is one point.
+    """Limits that a challenger must meet to become champion; recalls and gains are shares.
 
-    The limits of latency and size keep a bundle fit for a laptop; they are wide enough for a busy machine of two cores.
+    A share of 0.01 is one point. The limits of latency and size keep a bundle fit for a laptop, with a margin for a
+    busy machine of two cores.
     """
 
     min_mean_recall: float = Field(0.0, ge=0, le=1, description="floor of mean recall over both directions and all k")
@@ -56,22 +57,22 @@ class PromotionConfig(Config):
         0.95,
         ge=-1,
         le=1,
-        description="floor of the cosine between torch and ONNX vectors of one input, besides the parity gate",
+        description="floor of the cosine between torch and ONNX vectors of one input, in addition to the parity gate",
     )
     max_text_ms: float = Field(500.0, gt=0, description="limit of the median time of one text, ms on the CPU")
     max_image_ms: float = Field(1000.0, gt=0, description="limit of the median time of one image, ms on the CPU")
     max_bundle_mb: float = Field(1000.0, gt=0, description="limit of the size of all files of the bundle, 10^6 bytes")
     min_gain: float = Field(
-        0.0, ge=0, le=1, description="gain in mean recall over the champion that is needed; 0: any above zero"
+        0.0, ge=0, le=1, description="smallest gain in mean recall over the champion; 0: any gain above zero"
     )
     slice_allowance: float = Field(
-        0.05, ge=0, le=1, description="largest fall of a slice's recall, mean over all k, against the champion"
+        0.05, ge=0, le=1, description="largest loss of a slice's recall, mean over all k, against the champion"
     )
     slice_allowances: dict[SliceName, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict,
-        description="other allowances by 'slice' or 'slice: value', e.g. 'caption length: 1-8 words'; shares, 0 to 1",
+        description="exceptions by 'slice' or 'slice: value', such as 'caption length: 1-8 words'; shares, 0 to 1",
     )
-    min_slice_queries: int = Field(200, ge=1, description="queries a slice needs to be judged, fewer fall by chance")
+    min_slice_queries: int = Field(200, ge=1, description="fewest queries for a slice to be checked")
 
     @model_validator(mode="after")
     def _allowances_name_slices(self) -> Self:
@@ -82,7 +83,7 @@ class PromotionConfig(Config):
 
 
 class RegistryConfig(Config):
-    """Registration, and the rule of a promotion."""
+    """Registration and promotion."""
 
     model_name: str = "image-finder"
     promotion: PromotionConfig = Field(default_factory=PromotionConfig)

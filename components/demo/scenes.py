@@ -1,4 +1,4 @@
-"""Demo scenes: which things are shown together where, and five sentences that say so; knows nothing of pixels."""
+"""Demo scenes: combinations of objects and backgrounds, with five captions each; knows nothing of pixels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from image_finder.components.demo.backgrounds import BACKGROUNDS, Background
 from image_finder.components.demo.objects import Noun, Thing, all_things, with_article
 
 CAPTIONS_PER_SCENE = 5
-# Numbers of each thing from left to right, with the share of scenes that have them.
+# Number of each object from left to right, and the share of such scenes.
 _LAYOUTS = {(1,): 0.25, (2,): 0.1, (3,): 0.1, (1, 1): 0.25, (2, 1): 0.08, (1, 2): 0.07, (1, 1, 1): 0.15}
 _Choice = TypeVar("_Choice")
 
 
 @dataclass(frozen=True)
 class Group:
-    """One or several of the same thing."""
+    """One or several copies of an object."""
 
     thing: Thing
     number: int
@@ -27,30 +27,30 @@ class Group:
         return self.thing.name.counted(self.number)
 
     def synonym(self) -> str:
-        """By the other name, where there is one: a puppy, two puppies."""
+        """By its synonym, if any: a puppy, two puppies."""
         return self.thing.synonym.counted(self.number)
 
     def kind(self) -> str:
-        """By what it is an example of: an animal, two animals."""
+        """By its kind: an animal, two animals."""
         return self.thing.kind.counted(self.number)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one image shows: groups of things from left to right, and the place."""
+    """Groups of objects from left to right, and a background."""
 
     groups: tuple[Group, ...]
     background: Background
 
     def description(self) -> frozenset[tuple[str, int]]:
-        """Things, their numbers and the place, whatever their order: equal for scenes that words cannot tell apart."""
+        """Objects, numbers and background: equal for scenes that captions cannot distinguish."""
         return frozenset({(group.thing.hexcode, group.number) for group in self.groups} | {(self.background.noun, 0)})
 
 
 def distinct_scenes(seed: int) -> Iterator[Scene]:
-    """Endless scenes, no two with the same description; a shorter run of the same seed is a prefix of a longer one.
+    """Endless scenes with distinct descriptions; a prefix of a run is a shorter run.
 
-    Things are dealt from a shuffled deck, so each is shown about equally often.
+    Objects are dealt from a shuffled deck, so each is shown about equally often.
     """
     rng = np.random.default_rng(seed)
     deck: list[Thing] = []
@@ -67,7 +67,10 @@ def distinct_scenes(seed: int) -> Iterator[Scene]:
 
 
 def five_captions(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """Five different sentences, each with the place; four name every thing, the last gives one of them by its kind."""
+    """Five different captions, each with the place.
+
+    Four name every object, the last one names an object by its kind.
+    """
     captions = {1: _of_one, 2: _of_two, 3: _of_three}[len(scene.groups)](scene, rng)
     return [caption[0].upper() + caption[1:] + "." for caption in captions]
 
@@ -144,7 +147,10 @@ def _of_three(scene: Scene, rng: np.random.Generator) -> list[str]:
 
 
 def _places(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """Four phrases for the place, the first three different; one for things that stand fits none that fly."""
+    """Four phrases for the place, the first three different.
+
+    Phrases for objects on the ground are not used for objects in the air.
+    """
     high = {group.thing.high for group in scene.groups}
     fitting = {frozenset({True}): scene.background.over, frozenset({False}): scene.background.on}
     phrases = [*fitting.get(frozenset(high), ()), *scene.background.anywhere]

@@ -1,7 +1,7 @@
-"""Views: an image itself, and random crops of it to train on; which crop is decided by content and number, by no state.
+"""Augmentation: random crops of an image to train on, fixed by its content and the number of the view.
 
-Crops as torchvision's RandomResizedCrop makes them (Szegedy et al. 2015), milder than for classification: a caption
-tells of the whole image, so at least half of it is kept.
+Crops as torchvision's RandomResizedCrop makes them (Szegedy et al. 2015), but milder: a caption describes the whole
+image, so at least half of it is kept.
 """
 
 import math
@@ -23,17 +23,17 @@ _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
 
 
 class View:
-    """One view of every image, in the form a model reads; number 0 is the image itself."""
+    """One augmented view of every image, as model input; number 0 is the image itself."""
 
     def __init__(self, preprocess: Preprocess, number: int) -> None:
-        """preprocess: gives the size, and the pixels of view 0."""
+        """preprocess: provides the size, and the pixels of view 0."""
         self.preprocess = preprocess
         self.number = number
 
     def load(self, source: Path | bytes) -> Pixels:
-        """Decode an image and take this view of it: (input_px, input_px, 3) uint8. Raises ImageError, OSError.
+        """One view of an image: (input_px, input_px, 3) uint8. Raises ImageError, OSError.
 
-        A damaged image is refused, also where Preprocess.load alone would take it: views are for training.
+        Truncated images are refused even if Preprocess.load would accept them, since views are for training.
         """
         if not self.number:
             return self.preprocess.load(source, on_cut=None)

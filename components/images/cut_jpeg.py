@@ -1,4 +1,4 @@
-"""Cut JPEG: completes a JPEG file that ends too early and finds how much of its image is missing; opens no files."""
+"""Cut JPEG: completes a truncated JPEG and measures how much of the image is missing; opens no files."""
 
 import os
 import re
@@ -9,16 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MOST_MISSING = 0.05  # share of the image; a file that lacks more is damaged, not merely cut
+from image_finder.components.arrays import Mask
+
+MOST_MISSING = 0.05  # share of the image; a file that lacks more is refused as damaged
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 # Any number of 0xFF may precede a marker's code; matched without repetition, a file of 0xFF takes linear time.
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
-_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # stuffed zeros and restart markers belong to it
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and an extension have codes among those of frames
+_END_OF_SCAN = re.compile(
+    rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL
+)  # stuffed zeros and restart markers are part of a scan
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {
+    0xC4,
+    0xC8,
+    0xCC,
+}  # tables and an extension, whose codes are among those of frames
 _RESTART_INTERVAL, _SCAN = 0xDD, 0xDA
 _LAST_BIT = 0.25  # weight of rows that lack one bit of each coefficient, the last scan of most progressive files
-_TAIL_BYTES = 64  # all zero: then the file is searched for its end
+_TAIL_BYTES = 64  # if all are zero, the file is searched for its end marker
 _COEFFICIENTS = 64  # of a block
 _NOISE_SEED = 0
 _NOISE_BYTES = 1 << 16
@@ -26,9 +34,9 @@ _NOISE_BETWEEN_RESTARTS = 256
 
 
 def ends_in_zeros(stream: BinaryIO) -> bool:
-    """Whether zeros follow a JPEG that has not ended, as interrupted copies leave them; stream stays where it was.
+    """Whether zeros follow an unfinished JPEG, as interrupted copies leave them.
 
-    libjpeg may take zeros for pixels and report nothing.
+    libjpeg may decode zeros as pixels without an error. The stream keeps its position.
     """
     position = stream.tell()
     size = stream.seek(0, os.SEEK_END)
@@ -43,20 +51,20 @@ def ends_in_zeros(stream: BinaryIO) -> bool:
 
 
 def completed(content: bytes) -> bytes | None:
-    """A JPEG that ends too early, with an end marker; None if it ends before its last scan, or is no JPEG.
+    """A truncated JPEG with an end marker; None if its last scan has not begun or it is no JPEG.
 
-    Trailing zeros, which interrupted copies leave, are cut off. libjpeg fills what is missing with plain blocks.
+    Trailing zeros, which interrupted copies leave, are removed. libjpeg fills the missing part plainly.
     """
     kept = _without_filling(content)
     return kept + _END if kept.startswith(_START) and _last_scan_has_begun(kept) else None
 
 
 def missing_share(content: bytes, decode: Callable[[bytes], Image.Image]) -> float:
-    """Share of the image, from the first incomplete row to the bottom, that `completed(content)` lacks: 0 to 1.
+    """Share of the image, 0 to 1, from the first incomplete row to the bottom.
 
-    A decoder reports no such number. The file is therefore decoded twice, once followed by its end and once by noise:
-    rows that the file holds are equal, all others differ. Rows that lack only the last bit of their coefficients, which
-    a progressive file adds in its last scan, count as a quarter. decode: any mode, all rows as stored.
+    Decoders do not report it, so the file is decoded twice, completed by an end marker and by noise: rows that the file
+    holds are equal, others differ. Rows that lack only the last bit of their coefficients, which a progressive file
+    adds in its last scan, count as a quarter. decode: any mode, all rows as stored.
     """
     kept = _without_filling(content)
     found = np.asarray(decode(kept + _END))
@@ -66,16 +74,16 @@ def missing_share(content: bytes, decode: Callable[[bytes], Image.Image]) -> flo
 
 
 def _without_filling(content: bytes) -> bytes:
-    return content.rstrip(b"\0\xff")  # a lone 0xFF would make a marker of the byte that is added
+    return content.rstrip(b"\0\xff")  # a lone 0xFF would form a marker with the next byte
 
 
-def _rows_differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    differ: NDArray[np.bool_] = (one != other).reshape(len(one), -1).any(axis=1)
+def _rows_differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Mask:
+    differ: Mask = (one != other).reshape(len(one), -1).any(axis=1)
     return differ
 
 
 def _noise(content: bytes) -> bytes:
-    """Random bits for the decoder; between restart markers if the file has some, which stop it otherwise."""
+    """Random bits for the decoder, between restart markers if the file has some."""
     noise = np.random.default_rng(_NOISE_SEED).integers(0, 0xFF, _NOISE_BYTES, np.uint8).tobytes()  # never 0xFF
     if not any(code == _RESTART_INTERVAL and any(body) for code, body in _segments(content)):
         return noise
@@ -84,7 +92,7 @@ def _noise(content: bytes) -> bytes:
 
 
 def _last_scan_has_begun(content: bytes) -> bool:
-    """Whether the scans, as far as they begin, hold every bit of every coefficient of every component."""
+    """Whether the scans that have begun hold every bit of every coefficient."""
     missing_bits: dict[int, list[int]] = {}
     for code, body in _segments(content):
         if code in _FRAMES and len(body) > 5:
@@ -102,7 +110,7 @@ def _last_scan_refines(content: bytes) -> bool:
 
 
 def _segments(content: bytes) -> list[tuple[int, bytes]]:
-    """Code and body of each segment that is whole, without the pixels that follow the head of a scan."""
+    """Code and body of each complete segment, without the pixels after the head of a scan."""
     found = []
     at = len(_START)
     while (marker := _MARKER.search(content, at)) is not None:

@@ -13,10 +13,10 @@ from image_finder.components.images.cut_jpeg import MOST_MISSING, completed, end
 from image_finder.components.images.files import read_image
 from image_finder.components.images.pillow import DECODER_FAULTS, PILLOW_MAX_PIXELS, Refusal, reason_of, with_image
 
-OnCut = Callable[[str], None]  # called with a note, one line, about an image whose file ends too early
+OnCut = Callable[[str], None]  # receives a note about an image whose file ends too early
 
 DECODING_VERSION = 2  # raise it when more files can be decoded: libraries then retry their unreadable ones
-_GREY_PIXELS_AT_ONCE = 1 << 20  # 16-bit greys are scaled in bands: whole, a hundred megapixels would take 3 GB
+_GREY_PIXELS_AT_ONCE = 1 << 20  # 16-bit greys are scaled in bands; 100 megapixels at once would take 3 GB
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,7 +37,7 @@ def load_rgb(
     max_pixels: int = 100_000_000,
     on_cut: OnCut | None = None,
 ) -> Image.Image:
-    """Decode an image (a file, or a file's bytes) to upright 8-bit RGB; an animation to its first frame.
+    """Decode an image (a file or its bytes) to upright RGB; an animation to its first frame.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits. The result has no
     metadata, so nothing can turn it a second time. at_least_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size
@@ -61,12 +61,12 @@ def load_rgb(
 
 
 def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int = 100_000_000) -> Image.Image:
-    """Decode an image for people: upright 8-bit sRGB that fits into at_most_px x at_most_px; never enlarged.
+    """Decode an image for people: upright sRGB that fits into at_most_px, never enlarged.
 
-    Unlike load_rgb, whose numbers models were trained on, it converts an ICC profile (Display P3, Adobe RGB, a printer's
-    CMYK) to sRGB, and ignores a damaged one. The ratio of the sides is kept to the pixel; each side has at least 1 px.
-    Transparency is laid over white; the result has no metadata. A JPEG that ends too early is shown if load_rgb could
-    decode it. Raises ImageError as load_rgb does.
+    Unlike load_rgb, whose numbers models were trained on, it converts an ICC profile (Display P3, Adobe RGB, a
+    printer's CMYK) to sRGB, and ignores a damaged one. The ratio of the sides is kept to the pixel; each side has at
+    least 1 px. Transparency is laid over white; the result has no metadata. A JPEG that ends too early is shown if
+    load_rgb could decode it. Raises ImageError as load_rgb does.
     """
 
     def decode(image: Image.Image) -> Image.Image:
@@ -109,7 +109,7 @@ def _decoded(
 
 
 def _mended(source: Path | bytes, max_pixels: int) -> tuple[bytes, float] | None:
-    """A cut JPEG with an end, and the share of its rows that are missing; None for all other files."""
+    """A completed cut JPEG and the share of its rows that are missing; None for other files."""
 
     def rows(image: Image.Image) -> Image.Image:
         _check_pixels(image, max_pixels)
@@ -137,12 +137,12 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
-    """(width, height) in pixels as displayed, after EXIF orientation; reads the header only. Raises ImageError."""
+    """(width, height) in pixels as displayed, from the header alone. Raises ImageError."""
     return with_image(source, displayed_size)
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) in pixels, after EXIF orientation, of an image that with_image opened."""
+    """(width, height) in pixels after EXIF orientation of an opened image."""
     width, height = image.size
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
@@ -187,7 +187,7 @@ def _upright(decoded: Image.Image, orientation: int) -> Image.Image:
 
 
 def _resizable(image: Image.Image) -> Image.Image:
-    """The decoded image in a mode whose pixels can be averaged: L, RGB, CMYK, or one with an alpha band."""
+    """The image in a mode whose pixels can be averaged: L, RGB, CMYK, or with an alpha band."""
     if image.mode.startswith(("I", "F")):
         return _grey_to_8_bits(image)
     if image.mode in {"L", "LA", "RGB", "RGBA", "CMYK"} and "transparency" not in image.info:

@@ -1,4 +1,4 @@
-"""Image facts: what header and EXIF say about one photograph; decodes no pixels and knows nothing of tables."""
+"""EXIF: facts of one photograph from its header; decodes no pixels and knows nothing of tables."""
 
 import contextlib
 import math
@@ -17,20 +17,20 @@ from image_finder.components.records.base import Record
 _Tags = Mapping[int, object]
 
 _MAX_CAMERA_CHARACTERS = 100
-# The oldest photograph is of 1826. Clocks that were never set, and fuzzed files, say 0000 or 9999.
+# The oldest photograph is of 1826. Unset clocks and fuzzed files say 0000 or 9999.
 _FIRST_YEAR, _LAST_YEAR = 1826, 2099
-# EXIF 2.32 writes "2019:07:14 18:30:05"; phones and scanners were seen to use dashes, a T, fractions and a zone as well.
+# EXIF 2.32: "2019:07:14 18:30:05"; phones and scanners also use dashes, a T, fractions and a zone.
 _TIME = re.compile(
     r"(\d{4})[:-](\d{2})[:-](\d{2})[ T](\d{2}):(\d{2}):(\d{2})(?:\.\d+)?(?:Z|[+-]\d{2}:?\d{2})?", re.ASCII
 )
 
 
 class ImageFacts(Record):
-    """What an image's header and EXIF say; an unknown field is None, or "" for the camera."""
+    """Facts from header and EXIF; an unknown field is None, or "" for the camera."""
 
     width_px: int  # as displayed, after EXIF orientation
     height_px: int
-    taken_at: datetime | None  # the camera's local time; without a zone, since EXIF seldom tells it
+    taken_at: datetime | None  # the camera's local time, without a zone, since EXIF seldom has one
     camera: str  # maker and model, at most 100 characters
     latitude: float | None  # degrees north, WGS84; known together with the longitude or not at all
     longitude: float | None  # degrees east
@@ -39,9 +39,9 @@ class ImageFacts(Record):
 def image_facts(source: Path | bytes) -> ImageFacts:
     """Facts of an image (a file, or a file's bytes) from its header and EXIF.
 
-    taken_at is EXIF DateTimeOriginal, else DateTimeDigitized, else DateTime. A position of exactly 0 N 0 E counts as
-    unknown: it is what cameras without a fix write. Damaged or absurd EXIF makes fields unknown, never an error.
-    Raises ImageError if the header cannot be read; pixels are not looked at.
+    taken_at is EXIF DateTimeOriginal, else DateTimeDigitized, else DateTime. A position of exactly 0 N 0 E, which
+    cameras without a fix write, is unknown. Damaged or absurd EXIF makes fields unknown. Raises ImageError if the
+    header cannot be read.
     """
 
     def read(image: Image.Image) -> ImageFacts:
@@ -61,7 +61,7 @@ def image_facts(source: Path | bytes) -> ImageFacts:
 
 
 def _directory(exif: Image.Exif, tag: int) -> _Tags:
-    """One of the directories that EXIF's first one points to; empty if it is absent or damaged."""
+    """A directory that the first one points to; empty if absent or damaged."""
     if tag not in exif:
         return {}
     try:
@@ -78,7 +78,7 @@ def _value(tags: _Tags, tag: int) -> object:
 
 
 def _text(tags: _Tags, tag: int) -> str:
-    """Value of an ASCII tag without the NULs that end or fill it; "" if it is no text."""
+    """Value of an ASCII tag without trailing NULs; "" if it is no text."""
     value = _value(tags, tag)
     if isinstance(value, bytes):
         value = value.decode("latin-1")
@@ -86,7 +86,7 @@ def _text(tags: _Tags, tag: int) -> str:
 
 
 def _taken_at(exif: _Tags, details: _Tags) -> datetime | None:
-    """The first time that makes sense, from when the shutter opened to when the file was changed."""
+    """The first plausible time, from the opening of the shutter to the change of the file."""
     texts = (
         _text(details, ExifTags.Base.DateTimeOriginal),
         _text(details, ExifTags.Base.DateTimeDigitized),
@@ -108,7 +108,7 @@ def _time(text: str) -> datetime | None:
 
 
 def _camera(make: str, model: str) -> str:
-    """Maker and model; the model alone if it names the maker itself, as "Canon EOS 80D" of "Canon" does."""
+    """Maker and model; the model alone if it begins with the maker ("Canon EOS 80D")."""
     makers, models = _cleaned(make).split(), _cleaned(model).split()
     if models and models[0].casefold() in {word.casefold() for word in makers}:
         makers = []
@@ -116,14 +116,14 @@ def _camera(make: str, model: str) -> str:
 
 
 def _cleaned(text: str) -> str:
-    """Text up to its first NUL with control and format characters (which could turn a line around) as blanks."""
+    """Text up to its first NUL; control and format characters become blanks."""
     with contextlib.suppress(UnicodeError):
         text = text.encode("latin-1").decode("utf-8")  # the standard says ASCII, many write UTF-8
     return "".join(" " if unicodedata.category(c).startswith("C") else c for c in text.split("\0")[0])
 
 
 def _position(gps: _Tags) -> tuple[float | None, float | None]:
-    """(degrees north, degrees east); (None, None) unless both are there and make sense."""
+    """(degrees north, degrees east); (None, None) unless both are plausible."""
     latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, "NS", 90)
     longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, "EW", 180)
     if latitude is None or longitude is None or latitude == longitude == 0:
@@ -132,7 +132,7 @@ def _position(gps: _Tags) -> tuple[float | None, float | None]:
 
 
 def _degrees(gps: _Tags, tag: int, sides: str, limit: int) -> float | None:
-    """Signed degrees of the coordinate in tag, whose side (the second of sides is negative) stands in the tag before."""
+    """Signed degrees of a coordinate; its side (the second of sides is negative) is in tag - 1."""
     side = _text(gps, tag - 1).strip().upper()
     parts = _value(gps, tag)
     if len(side) != 1 or side not in sides or not isinstance(parts, tuple) or len(parts) != 3:

@@ -23,7 +23,7 @@ MAX_IMAGE_BYTES = 512 << 20  # larger files (videos, not photographs) would fill
 
 
 def find_images(root: Path) -> list[Path]:
-    """Files below root with one of IMAGE_ENDINGS (any case), relative to root, sorted by their POSIX path.
+    """Files below root with one of IMAGE_ENDINGS (any case), relative, sorted by POSIX path.
 
     Hidden files and folders are skipped; see walk_files for links. Raises DataError if root is not a folder.
     """
@@ -32,13 +32,13 @@ def find_images(root: Path) -> list[Path]:
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (POSIX path relative to root, stat) of the regular files below root, in no particular order.
+    """Yield (POSIX path relative to root, stat) of the regular files below root, in any order.
 
-    Hidden entries and dangling links are skipped. Linked folders are followed, after all real ones, and no folder is
+    Hidden entries and dangling links are skipped. Linked folders are followed after all real ones, and no folder is
     visited twice, so loops end. A folder that cannot be listed is logged. Raises DataError if root is not a folder.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder, so no images can be found in it")
+        raise DataError(f"{root}: no such folder")
     folders = deque([("", root)])
     visited: set[tuple[int, int]] = set()
     while folders:
@@ -54,7 +54,7 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.DirEntry[str]", os.stat_result]]:
-    """Entries of folder that are not hidden, with their stat after links; nothing if the folder was visited before."""
+    """Visible entries with their stat after links; empty if the folder was visited before."""
     entries: list[tuple[os.DirEntry[str], os.stat_result]] = []
     try:
         identity = folder.stat()
@@ -65,15 +65,18 @@ def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.
             for entry in listing:
                 if entry.name.startswith("."):
                     continue
-                with contextlib.suppress(OSError):  # a dangling or looping link, or a file that has just gone
+                with contextlib.suppress(OSError):  # a dangling or looping link, or a removed file
                     entries.append((entry, entry.stat()))
     except OSError as error:
-        logger.warning("images in %s are left out: %s", folder, error.strerror)
+        logger.warning("cannot list %s, its images are skipped: %s", folder, error.strerror)
     return entries
 
 
 def read_image(path: Path) -> bytes:
-    """Content of an image file. Raises ImageError for a file above MAX_IMAGE_BYTES, before it is read; OSError."""
+    """Content of an image file.
+
+    Raises ImageError for a file above MAX_IMAGE_BYTES, before it is read; OSError.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
         raise OSError(errno.EINVAL, "not a regular file")

@@ -25,7 +25,7 @@ from image_finder.components.text import one_line, shown_path
 
 _Answer = TypeVar("_Answer")
 
-# Pillow knows forty more formats; those are never tried, since some run other programs (EPS: Ghostscript).
+# Pillow's forty other formats are never tried, since some run other programs (EPS: Ghostscript).
 _MODULE_OF_FORMAT = {
     "JPEG": "Jpeg",
     "MPO": "Mpo",
@@ -38,7 +38,7 @@ _MODULE_OF_FORMAT = {
     "JPEG2000": "Jpeg2K",
     "PPM": "Ppm",
 }
-# What Pillow's decoders were seen to raise on damaged bytes, apart from OSError.
+# What Pillow's decoders raise on damaged bytes, beside OSError, as found by fuzzing.
 DECODER_FAULTS = (
     *(SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, EOFError),
     *(MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
@@ -81,7 +81,7 @@ def _require_content(n_bytes: int) -> None:
 
 
 def _identified(stream: BinaryIO) -> Image.Image:
-    """The image in stream, its header read. Raises UnidentifiedImageError, or what the format's reader raises."""
+    """The image in stream with its header read. Raises UnidentifiedImageError, decoder faults."""
     head = stream.read(12)
     stream.seek(0)
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
@@ -122,7 +122,7 @@ def reason_of(error: Exception) -> str:
     """Why an image cannot be opened or decoded, in one line."""
     if isinstance(error, UnidentifiedImageError):
         known = ", ".join((*_known_formats(), "HEIF"))
-        return f"not an image, or damaged, or of a format that is not supported ({known} are)"
+        return f"not a readable image (supported: {known})"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
@@ -134,7 +134,7 @@ def reason_of(error: Exception) -> str:
 
 
 class _QuietPillow:
-    """Ignores Pillow's warnings while any thread is inside; what matters about an image is an error here.
+    """Ignores Pillow's warnings while any thread is inside; real faults are errors here.
 
     The filters of warnings.catch_warnings are global, so threads would restore each other's. Here the first thread sets
     the filter and the last one removes it.

@@ -1,4 +1,4 @@
-"""PNG metadata: leaves out text and profile chunks that Pillow refuses to read for their size; decodes no pixels."""
+"""PNG metadata: removes text and profile chunks that Pillow refuses for their size; decodes no pixels."""
 
 import io
 import zlib
@@ -11,10 +11,10 @@ _AROUND_BODY = 12  # bytes of length, name and CRC of a chunk
 
 
 def without_large_metadata(stream: BinaryIO) -> BinaryIO:
-    """The PNG in stream without the metadata chunks that make Pillow refuse it; stream itself if it has none.
+    """The PNG without metadata chunks that Pillow refuses; stream itself if it has none.
 
-    Pillow's limits (1 MiB of text or profile unpacked, 64 MiB of text in all) keep decompression bombs out, and they
-    are global. EXIF, transparency and everything else that pixels depend on stay. No more than 1 MiB is ever unpacked.
+    Pillow's limits (1 MiB of text or profile unpacked, 64 MiB of text in all) are global and keep decompression bombs
+    out. EXIF, transparency and everything else that affects pixels stay. At most 1 MiB is unpacked.
     """
     left_out = _too_large(stream)
     stream.seek(0)
@@ -27,7 +27,7 @@ def without_large_metadata(stream: BinaryIO) -> BinaryIO:
 
 
 def _too_large(stream: BinaryIO) -> list[tuple[int, int]]:
-    """First byte and end of each chunk to leave out, in the order of the file."""
+    """(start, end) of each chunk to remove, in file order."""
     found = []
     text_bytes = 0
     at = len(SIGNATURE)
@@ -46,7 +46,7 @@ def _too_large(stream: BinaryIO) -> list[tuple[int, int]]:
 
 
 def _unpacked_bytes(name: bytes, body: bytes) -> int | None:
-    """Size of a chunk's text or profile; None if it is packed and larger than Pillow's limit."""
+    """Size of a chunk's text or profile; None if it is packed and exceeds Pillow's limit."""
     content = body.partition(b"\0")[2]  # after the keyword
     if name == b"tEXt":
         return len(content)

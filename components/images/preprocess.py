@@ -1,7 +1,7 @@
-"""Preprocessing: an image to the uint8 pixels a model reads; the one place where size and resampling are applied.
+"""Preprocessing: an image to the uint8 pixels that a model reads; the only definition of size and resampling.
 
-Normalisation (mean, standard deviation) is inside the image tower and its ONNX graph, so that pixels travel as bytes
-and every runtime sees the same numbers.
+The image tower and its ONNX graph normalise (mean, standard deviation), so that pixels travel as bytes and every
+runtime sees the same numbers.
 """
 
 from pathlib import Path
@@ -15,17 +15,17 @@ from image_finder.components.records.base import Record
 
 Pixels = NDArray[np.uint8]
 
-PIXELS_VERSION = 3  # raise it when the same file and config give other pixels: caches of features are keyed by it
+PIXELS_VERSION = 3  # part of the key of feature caches; raise it when a file gives other pixels
 
-# A JPEG may be decoded at half its size when that leaves so much of input_px: 640 x 427, a usual photograph, is then
-# 320 x 214 and costs 3.1 instead of 3.9 ms. The vectors differ by no more than those of other half-size decodes do.
+# A JPEG may be decoded at half its size if that leaves this share of input_px: a photograph of 640 x 427 is then decoded
+# at 320 x 214 in 3.1 instead of 3.9 ms. Its vector differs no more than with other half-size decodes.
 _DECODED_SHARE = 0.9
 
 
 class Preprocess(Record):
     """How an image becomes model input; stored as preprocess.json in checkpoint and bundle.
 
-    The image is squashed to a square, not cropped: what stands at its edges can be searched too.
+    The image is squashed to a square, not cropped, so that its margins can be found too.
     """
 
     input_px: int
@@ -33,9 +33,10 @@ class Preprocess(Record):
     std: tuple[float, float, float]
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """RGB pixels of an upright RGB image: (input_px, input_px, 3) uint8, bilinear with antialiasing.
+        """Pixels of an upright RGB image: (input_px, input_px, 3) uint8, bilinear, antialiased.
 
-        Bicubic, what the trunks were trained with, costs 0.5 ms more a photograph (tests/benchmarks/bench_embedding.py).
+        Bicubic, with which the trunks were trained, costs 0.5 ms more a photograph
+        (tests/benchmarks/bench_embedding.py).
         """
         size = (self.input_px, self.input_px)
         if image.size != size:
@@ -45,6 +46,6 @@ class Preprocess(Record):
     def load(self, source: Path | bytes, *, on_cut: OnCut | None = accept_cut) -> Pixels:
         """Decode and preprocess one image: (input_px, input_px, 3) uint8. Raises ImageError.
 
-        on_cut: called if the file is a JPEG whose end is missing; None refuses such a file. See load_rgb.
+        on_cut: see load_rgb; None refuses truncated JPEGs.
         """
         return self.pixels(load_rgb(source, at_least_px=int(_DECODED_SHARE * self.input_px), on_cut=on_cut))

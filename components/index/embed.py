@@ -138,7 +138,7 @@ def write_gallery_index(
         bundle_sha256=bundle.sha256,
         bundle_uri=str(bundle.path.resolve()),
         gallery=gallery.name,
-        roots=(folder.shown_place,),
+        roots=(folder.shown_location,),
         failed={_text(folder.shown(path)): reason for path, reason in embedded.failures.items()},
         self_check=None,
         files_sha256={},

@@ -74,8 +74,8 @@ def _gallery_of_uri(uri: str, images: str) -> Gallery:
     folder = ImageFolder(uri_below(uri, images))
     items = [GalleryItem(path, ()) for path in folder.images()]
     if not items:
-        raise DataError(f"gallery: no images in {folder.shown_place} and below; check uri and images")
-    shown = Path(folder.shown_place)
+        raise DataError(f"gallery: no images in {folder.shown_location} and below; check uri and images")
+    shown = Path(folder.shown_location)
     return Gallery(shown.name, shown, tuple(items), uri_below(uri, images))
 
 

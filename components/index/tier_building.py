@@ -159,7 +159,7 @@ def _facts(parameters: Hnsw | IvfPq, recall: float, texts: MeasuringTexts) -> Ap
 def measuring_texts(items: pa.Table, n: int, *, seed: int = 0) -> MeasuringTexts:
     """Up to n captions of an index's items; generated sentences if there are fewer than n / 2.
 
-    Texts, not images: image and text vectors lie in different regions, so an index that finds an image's neighbours
+    Texts, not images: image and text vectors are in different regions, so an index that finds an image's neighbours
     may still miss those of a text. Captions resemble queries, and few of them match an image exactly. At most 288
     sentences.
     """

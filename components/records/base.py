@@ -10,6 +10,6 @@ PartName = Literal["train", "val", "test"]
 
 
 class Record(AcceptsFormerNames):
-    """Base: immutable, JSON in and out, unknown keys refused."""
+    """Base: immutable, stored as JSON, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

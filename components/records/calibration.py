@@ -1,4 +1,4 @@
-"""Records of what the scores of a model mean."""
+"""Records of the calibration of a model's scores."""
 
 from itertools import pairwise
 from typing import Annotated
@@ -20,9 +20,9 @@ MATCH_FEATURES = (
 
 
 class MatchModel(Record):
-    """Logistic model of whether a hit shows what a text says; its features are those of image_finder.components.search.matching.
+    """Logistic model of whether a hit shows what a text says; features: see search.matching.
 
-    A hit is good if its probability reaches min_probability, which is the least at which precision held on queries that
+    A hit is good if its probability reaches min_probability, the lowest value at which precision held on queries that
     the coefficients were not fitted to.
     """
 
@@ -34,7 +34,7 @@ class MatchModel(Record):
 
 
 class MatchModels(Record):
-    """When a hit is called good, for texts of one or two content words and longer ones; None where that cannot be said."""
+    """Models for texts of one or two content words and for longer ones; None if not fitted."""
 
     short: MatchModel | None
     long: MatchModel | None
@@ -49,14 +49,14 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-_Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]  # float32 vectors are unit to 1e-3; NaN is within no limits
+_Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]  # float32 vectors have unit length to 1e-3; NaN is out of range
 
 
 class ScoreCalibration(Record):
-    """What cosines of a model mean, measured on images it was not trained on; a bundle carries it as scores.json.
+    """Meaning of a model's cosines, measured on held-out images; stored as scores.json.
 
-    good_match: 5 % quantile, over captions whose image is in the gallery, of the best cosine in the gallery; a query
-    whose best cosine is below it does worse than 95 % of queries that had an answer.
+    good_match: 5 % quantile of the best cosine in the gallery, over captions whose image is in the gallery; a query
+    whose best cosine is lower does worse than 95 % of queries that have an answer.
     """
 
     logit_scale: float = Field(gt=0, allow_inf_nan=False, description="factor of cosines before a softmax")

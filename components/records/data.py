@@ -18,13 +18,13 @@ class DatasetManifest(Record):
     n_captions: int
     n_images_of_part: dict[str, int]
     annotations_sha256: dict[str, str]
-    images_sha256: str  # over the sorted (file name, content hash) pairs of all readable images
+    images_sha256: str  # of the sorted (file name, content hash) pairs of all readable images
     mean_caption_characters: float
     unreadable_images: int
 
     @property
     def version(self) -> str:
-        """Short data version: 12 hex digits over annotations and images."""
+        """Short data version: 12 hex digits of the hash of annotations and images."""
         parts = [f"{part}:{digest}" for part, digest in sorted(self.annotations_sha256.items())]
         return hashlib.sha256("\n".join([*parts, self.images_sha256]).encode()).hexdigest()[:12]
 

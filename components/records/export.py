@@ -17,7 +17,7 @@ class ParityCase(Record):
 
 
 class ParityReport(Record):
-    """Torch against ONNX over all cases, with the limits they were held to."""
+    """Torch against ONNX over all cases, with the limits."""
 
     former_names: ClassVar = {"n_pictures": "n_images"}
 
@@ -32,14 +32,14 @@ class ParityReport(Record):
 
 
 class BundleMeasurement(Record):
-    """What a promotion asks of a bundle, measured on its ONNX towers as they would serve."""
+    """Measurement of a bundle's ONNX towers, as the promotion rule needs it."""
 
     report: RetrievalReport
-    text_ms: float  # median from one caption to its vector, on the CPU
-    image_ms: float  # median from the pixels of one image, decoded and resized before, to its vector, on the CPU
+    text_ms: float  # median time to encode one caption, on the CPU
+    image_ms: float  # median time to encode the pixels of one image, decoded and resized before, on the CPU
     bundle_mb: float  # all files, 1 MB = 10^6 bytes
     embedding_dim: int
-    device: Literal["cpu", "cuda"]  # that found the vectors of the report
+    device: Literal["cpu", "cuda"]  # on which the vectors of the report were computed
     threads: int  # processor cores that ONNX Runtime may use
-    test_sha256: str  # over the captions searched with and their images: the same test has the same
+    test_sha256: str  # of the test captions and their images
     code_sha256: str  # of the code that measured

@@ -10,7 +10,7 @@ from image_finder.components.records.retrieval import Interval
 
 
 class SliceDifference(Record):
-    """Challenger minus champion on one slice: recall averaged over all k, a share; below zero it fell."""
+    """Challenger minus champion on one slice: recall averaged over all k; negative is worse."""
 
     slice: SliceName
     value: SliceName
@@ -20,7 +20,10 @@ class SliceDifference(Record):
 
 
 class Comparison(Record):
-    """Challenger minus champion on the same queries: mean recall over both directions and all k, and every slice."""
+    """Challenger minus champion on the same queries, in total and for every slice.
+
+    gain: mean recall over both directions and all k.
+    """
 
     former_names: ClassVar = {"n_pictures": "n_images"}
 
@@ -32,7 +35,7 @@ class Comparison(Record):
 
 
 class PromotionCheck(Record):
-    """Outcome of one rule of a promotion. What was not measured (None, NaN) never passes."""
+    """Outcome of one rule of a promotion. A missing measurement (None, NaN) fails."""
 
     name: str
     measured: float | None
@@ -42,7 +45,7 @@ class PromotionCheck(Record):
 
 
 class PromotionDecision(Record):
-    """Whether a challenger becomes champion, and why. Not forced, it is promoted only if every check passed."""
+    """Whether a challenger becomes champion, and why; unless forced, every check must pass."""
 
     former_names: ClassVar = {
         "candidate_version": "challenger_version",
@@ -54,7 +57,7 @@ class PromotionDecision(Record):
     champion_version: str | None  # before the decision
     reasons: tuple[str, ...]
     checks: tuple[PromotionCheck, ...]
-    challenger_mean_recall: float | None  # None where it was not measured; NaN could not be read back from JSON
+    challenger_mean_recall: float | None  # None if not measured, since JSON has no NaN
     champion_mean_recall: float | None
     gain: float | None
     gain_interval: Interval | None

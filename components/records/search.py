@@ -6,9 +6,9 @@ from image_finder.components.records.base import Record
 
 
 class IndexedImage(Record):
-    """One image of an index, as far as its file and its captions tell."""
+    """One image of an index, with the metadata of its file and its captions."""
 
-    id: str  # stable as long as the file keeps its place
+    id: str  # stable while the file keeps its path
     uri: str  # absolute path as text
     folder: str  # label: name of the indexed folder, then the folders below it
     name: str
@@ -29,12 +29,12 @@ class Hit(IndexedImage):
 
     rank: int  # counted from 1 over all pages
     score: float
-    good: bool | None  # whether it is a good match, as every hit before it; None where that cannot be said
-    duplicates: tuple[str, ...]  # ids of the near-duplicates that this one stands for
+    good: bool | None  # whether it and every hit before it is a good match; None if unknown
+    duplicates: tuple[str, ...]  # ids of the near-duplicates folded into this hit
 
 
 class TruncatedText(Record):
-    """A text of a query that exceeds the model's limit: the beginning that was used, and the rest, which was not."""
+    """A text of a query that exceeds the model's limit: the used beginning, the unused rest."""
 
     used: str
     unused: str
@@ -43,27 +43,27 @@ class TruncatedText(Record):
 class SearchResult(Record):
     """Answer to one query.
 
-    matches_well: whether any hit is good or scores as the best hits of captions whose image was in the gallery; None
-    unless the query is of texts.
+    matches_well: whether any hit is good or scores like the best hits of captions whose image was in the gallery; None
+    unless the query consists of texts.
     """
 
     hits: tuple[Hit, ...]
     candidates: int  # images that pass the filters
     more: bool  # whether there is a next page
     matches_well: bool | None
-    unmet: tuple[str, ...] = ()  # words of the query that the model's training captions lack: their hits are guesses
+    unmet: tuple[str, ...] = ()  # words of the query that are in no training caption
     truncated: tuple[TruncatedText, ...] = ()  # texts of the query that were used in part
 
 
 class Facet(Record):
-    """A value that images have, and how many have it."""
+    """A value of images, and how many have it."""
 
     value: str
     count: int
 
 
 class Facets(Record):
-    """What the filters can choose among."""
+    """Values that the filters offer."""
 
     folders: tuple[Facet, ...]
     cameras: tuple[Facet, ...]

@@ -6,7 +6,7 @@ from image_finder.components.records.base import Record
 
 
 class EpochRecord(Record):
-    """What one epoch of training measured."""
+    """Measurements of one training epoch."""
 
     former_names: ClassVar = {"pictures_per_s": "images_per_s"}
 

@@ -1,4 +1,4 @@
-"""Info: what a published index says of itself; reads no catalogue, so that a library on a read-only disk can tell too."""
+"""Info: describes a published index; reads no catalogue, so it works on a read-only disk."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,28 +15,28 @@ from image_finder.components.search.filters import root_label
 
 
 class IndexInfo(Record):
-    """What can be searched, and with what it was made."""
+    """An index, its folders and its bundle."""
 
     index: str
     generation: str
     published_at: str  # ISO 8601, UTC
     images: int
     kind: str  # exact, hnsw or ivfpq
-    recall_at_10: float | None  # of an approximate kind against exact, with texts
+    recall_at_10: float | None  # of an approximate index, for texts
     folders: dict[str, int]  # absolute folder -> images in it
-    labels: dict[str, str]  # absolute folder -> its label, which filters take; "" if it holds no image
+    labels: dict[str, str]  # absolute folder -> its label in filters; "" if it holds no image
     failed: dict[str, str]  # file -> reason
     bundle: str  # sha256
     bundle_path: str
-    bundle_dataset: str  # "" if the bundle is not there
+    bundle_dataset: str  # "" if the bundle is missing
     bundle_data_version: str
-    starter: bool  # whether the bundle is the model that comes with the package
-    newer_bundle: str  # sha256 of another default bundle published after this index, "" if there is none
-    pending: str = ""  # what completes a change of the champion whose index is missing, "" if nothing does
+    starter: bool  # whether the bundle is the starter model
+    newer_bundle: str  # sha256 of another bundle published after this index, "" if there is none
+    pending: str = ""  # how to complete an unfinished promotion; "" if there is none
 
 
 def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
-    """Describe an index: its folder, or a published root. Raises StorageError if it cannot be read."""
+    """Describe an index, published root or library. Raises StorageError."""
     index = VectorIndex.open(index_path, verify=False)
     manifest = index.manifest
     counts = Counter(index.items["root"].to_pylist())

@@ -1,4 +1,4 @@
-"""Check of a data set: reads the captions, inspects the images, validates both; shared by training, check and measurement."""
+"""Check: reads, inspects and validates a data set; shared by training, `data check` and measurement."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,10 @@ class IngestedData(NamedTuple):
 
 
 def ingest(dataset: DatasetConfig, root: Path, *, cache_path: Path | None = None) -> IngestedData:
-    """Read the captions and inspect every image, with a progress bar. root, cache_path: see inspect_images."""
+    """Read the captions and inspect every image, with a progress bar.
+
+    root, cache_path: see inspect_images.
+    """
     captions = read_captions(dataset)
     images = inspect_images(captions, root, cache_path=cache_path, progress=True)
     return IngestedData(captions, images, build_manifest(captions, images, dataset))
@@ -34,12 +37,15 @@ def ingest(dataset: DatasetConfig, root: Path, *, cache_path: Path | None = None
 def validate(
     data: IngestedData, config: ValidationConfig, tokenizer: Tokenizer, previous: DatasetManifest | None = None
 ) -> ValidationReport:
-    """Validate a data set, its captions counted in tokens. previous: data version to measure changes against."""
+    """Validate a data set, its captions counted in tokens.
+
+    previous: data version that changes are measured against; None: they are not measured.
+    """
     counts = tokenizer.count(data.captions["caption"].tolist())
     return validate_captions(*data, config, token_counts=counts, previous=previous)
 
 
 def check_folder(dataset: DatasetConfig, root: Path, config: ValidationConfig) -> tuple[IngestedData, ValidationReport]:
-    """Ingest and validate a data set, its captions counted in tokens of the packaged text trunk."""
+    """Ingest and validate a data set, counted in tokens of the packaged text trunk."""
     data = ingest(dataset, root)
     return data, validate(data, config, Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS))

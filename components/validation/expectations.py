@@ -1,10 +1,10 @@
-"""Data expectations: what a captions table must fulfil, stated in Great Expectations; knows nothing of files or models.
+"""Expectations: validates a captions table with Great Expectations; knows nothing of files or models.
 
-Facts are computed as columns (how often an id occurs, tokens, what became of the image), expectations are stated
-over them, and a null fact means "does not apply". This is the one file that imports great_expectations, and only when
-a validation runs: the import takes 6 to 8 s, which gates, reports and the command line must not pay.
+Facts are computed as columns (occurrences of an id, tokens, state of the image) and rules are applied to them; a null
+fact is not checked. Only this file imports great_expectations, and only for a validation, since the import takes 6 to 8
+s, which gates, reports and the command line must not pay.
 
-Stages, each over what the one before left: tables and ids -> single captions -> captions of an image -> the usable rest.
+Stages, each on the rows that the previous one kept: tables and ids, single captions, captions of an image, the rest.
 """
 
 import warnings
@@ -28,7 +28,7 @@ _MAX_EXAMPLE_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a rule measured, and the positions of the rows that failed it."""
+    """Result of a rule, and the positions of the rows that failed it."""
 
     result: ExpectationResult
     rows: IntArray
@@ -43,22 +43,21 @@ def validate_captions(
     token_counts: IntArray,
     previous: DatasetManifest | None = None,
 ) -> ValidationReport:
-    """Hold captions and images against every expectation; nothing is raised for bad rows, they are quarantined by id.
+    """Check captions and images against every rule; bad rows are quarantined by id, not raised.
 
     captions: image_id, caption_id, file_name, caption, width_px, height_px (as annotated, 0: unknown), license, part.
     images: image_id, file_name, part, sha256 ("": absent), bytes, width_px, height_px (upright), error ("": readable).
-    A report's caption ids are unique within a part. When the parts of a table share some (Flickr8k counts from 1 in each),
-    its reasons name the part: "image_missing@val".
-    token_counts: (n_captions,) tokens of each caption without the special ones, in the order of captions.
-    previous: manifest of the data version before this one, to measure drift against; None: drift is not measured.
-    Wrong types end the validation after its first expectations, since no fact can be computed from them.
-    Raises DataError when columns are missing or unexpected, or token_counts has another length than captions.
+    Caption ids in a report are unique within a part. If parts share ids (Flickr8k counts from 1 in each), the reasons
+    name the part: "image_missing@val". token_counts: (n_captions,) tokens of each caption without the special ones.
+    previous: manifest of the previous data version, to measure drift; None: not measured. Columns of wrong types end
+    the validation after its first rules. Raises DataError if columns are missing or unexpected, or if token_counts has
+    another length than captions.
     """
     facts.require_columns("captions", captions, facts.CAPTION_COLUMNS)
     facts.require_columns("images", images, facts.IMAGE_COLUMNS)
     if token_counts.shape != (len(captions),):
         raise DataError(
-            f"token_counts has shape {token_counts.shape}, expected ({len(captions)},): one count a caption"
+            f"token_counts has shape {token_counts.shape}, expected ({len(captions)},), one count for each caption"
         )
     outcomes = _check("types", facts.type_facts(captions, images), rules.type_rules())
     quarantined: dict[str, tuple[int, ...]] = {}
@@ -76,7 +75,7 @@ def validate_captions(
         if previous is not None:
             outcomes += _check("drift", facts.drift_facts(manifest, previous), rules.drift_rules(config))
     n_captions, n_usable = len(captions), len(usable)
-    # Not 1 - n_usable / n_captions: that is 0.02 and a bit for 2 of 100, and a gate at 0.02 would refuse it.
+    # Not 1 - n_usable / n_captions, which is slightly above 0.02 for 2 of 100, so that a gate at 0.02 would refuse it.
     share = (n_captions - n_usable) / n_captions if n_captions else 0.0
     return ValidationReport(
         dataset=manifest.name,
@@ -102,7 +101,7 @@ def _check_tables(captions: DataFrame, images: DataFrame) -> list[_Outcome]:
 def _check_captions(
     captions: DataFrame, images: DataFrame, config: ValidationConfig, quarantined: dict[str, tuple[int, ...]]
 ) -> tuple[list[_Outcome], DataFrame]:
-    """Outcomes of the rules that remove rows, and the captions they left; quarantined is filled by reason."""
+    """Outcomes of rules that remove rows, and the captions left; fills quarantined by reason."""
     ids = _check("ids", facts.id_facts(captions), rules.id_rules())
     captions = _without_failed(captions, ids, quarantined)
     stated = [*rules.caption_rules(config), *rules.image_state_rules()]
@@ -113,9 +112,9 @@ def _check_captions(
 
 
 def valid_captions(captions: DataFrame, report: ValidationReport) -> DataFrame:
-    """Captions that report did not quarantine, in their order, with a fresh index; len is report.n_valid_captions.
+    """The captions that the report did not quarantine, in order, with a fresh index.
 
-    Of captions with one id in one part the first was judged; the others are dropped whatever became of it.
+    Of captions with one id in one part, only the first was validated; the others are dropped in any case.
     """
     reasons = [(*key.partition(facts.SCOPE), ids) for key, ids in report.quarantined.items()]
     removed = np.zeros(len(captions), dtype=bool)
@@ -129,7 +128,7 @@ def valid_captions(captions: DataFrame, report: ValidationReport) -> DataFrame:
 
 
 def require_valid(report: ValidationReport) -> None:
-    """Gate. Raises QualityError naming every failed expectation of severity "error", or the quarantined share."""
+    """Gate. Raises QualityError with every failed "error" rule, or the quarantined share."""
     if report.success:
         return
     faults = [
@@ -140,7 +139,7 @@ def require_valid(report: ValidationReport) -> None:
         measured = f"{n_quarantined:,} of {report.n_captions:,} captions quarantined"
         shares = f"{100 * n_quarantined / report.n_captions:.4g}%, allowed {100 * report.max_quarantined_share:.4g}%"
         faults.append(f"{measured} ({shares}): {_reasons_text(report)}")
-    advice = "repair the data, or change the limits of the validation"
+    advice = "correct the data, or change the limits of the validation"
     raise QualityError(f"data set {report.dataset} {report.data_version} refused: {'; '.join(faults)}; {advice}")
 
 
@@ -150,7 +149,7 @@ def _error_text(result: ExpectationResult) -> str:
 
 
 def _reasons_text(report: ValidationReport) -> str:
-    """The three reasons that removed most captions, each with its count, first ids and, of images, the first example."""
+    """The three most frequent reasons with count, first ids and, for images, the first example."""
     examples = {
         each.name: f"; {each.examples[0]}"
         for each in report.expectations
@@ -171,7 +170,7 @@ def _passed(outcomes: Iterable[_Outcome]) -> bool:
 def _without_failed(
     captions: DataFrame, outcomes: Iterable[_Outcome], quarantined: dict[str, tuple[int, ...]]
 ) -> DataFrame:
-    """Captions whose row failed no outcome; the ids of the others are added to quarantined by reason."""
+    """Captions that failed no outcome; adds the ids of the others to quarantined by reason."""
     failed = np.zeros(len(captions), dtype=bool)
     for outcome in outcomes:
         if outcome.rows.size:
@@ -185,10 +184,10 @@ def _without_failed(
 
 
 def _check(name: str, frame: DataFrame, stated: list[rules.Rule]) -> list[_Outcome]:
-    """State expectations over frame in an ephemeral context: no files, no analytics, no progress bars. Outcomes in their order.
+    """Apply rules to a frame in an ephemeral context: no files, no analytics, no progress bars.
 
-    Row positions come from the frame's own index: GX's unexpected_index_column_names builds a dictionary a failed row
-    in pandas, 10 s instead of 0.1 s for 300,000 of them (great-expectations 1.24, 2 cores).
+    Row positions come from the frame's index: GX's unexpected_index_column_names builds a dictionary for each failed
+    row in pandas, 10 instead of 0.1 s for 300,000 rows (great-expectations 1.24, 2 cores).
     """
     with warnings.catch_warnings():
         # great_expectations 1.24 imports sre_constants and sre_parse, deprecated in Python 3.11.
@@ -209,7 +208,7 @@ def _check(name: str, frame: DataFrame, stated: list[rules.Rule]) -> list[_Outco
     context = gx.get_context(project_config=settings, mode="ephemeral")
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
     frame = frame.reset_index(drop=True)
-    # GX hashes every frame it is given, so the texts that only examples need would cost two thirds of the time.
+    # GX hashes every frame, so the texts that only examples use would take two thirds of the time.
     checked = frame[sorted({rule.arguments["column"] for rule in stated if "column" in rule.arguments})]
     batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": checked})
     expectations = [
@@ -228,7 +227,7 @@ def _check(name: str, frame: DataFrame, stated: list[rules.Rule]) -> list[_Outco
 
 def _outcome(rule: rules.Rule, measured: Any, frame: DataFrame) -> _Outcome:  # noqa: ANN401 # GX's own result class
     values = measured.result
-    if not values:  # GX swallows what its metrics raise
+    if not values:  # GX catches exceptions of its metrics
         raise DataError(f"expectation {rule.name} could not be evaluated: {one_line(measured.exception_info)}")
     rows = np.asarray(values.get("unexpected_index_list") or [], dtype=np.int64)
     if "element_count" in values:

@@ -1,6 +1,6 @@
-"""Facts of the data validation: what is checked later, computed as columns with pandas; knows nothing of limits.
+"""Facts: the properties that the validation checks, computed as columns; knows nothing of limits.
 
-A null fact means "does not apply", e.g. the size of an image that is absent.
+A null fact does not apply, such as the size of an absent image.
 """
 
 import functools
@@ -40,7 +40,7 @@ SCOPE = "@"  # between a reason and a part
 
 
 def require_columns(table: str, frame: DataFrame, expected: Mapping[str, str]) -> None:
-    """Raise DataError naming what is missing from and unexpected in the columns of frame."""
+    """Raise DataError with the missing and unexpected columns of a frame."""
     missing = [column for column in expected if column not in frame.columns]
     unexpected = [str(column) for column in frame.columns if column not in expected]
     if missing or unexpected or len(frame.columns) != len(expected):
@@ -49,7 +49,7 @@ def require_columns(table: str, frame: DataFrame, expected: Mapping[str, str]) -
 
 
 def type_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
-    """One row for each column of both tables: table, name, and type, which is "right" or what is wrong."""
+    """One row for each column of both tables: table, name, type ("right" or the fault)."""
     tables = (("captions", captions, CAPTION_COLUMNS), ("images", images, IMAGE_COLUMNS))
     rows = [
         {"table": table, "name": column, "type": _type_of(frame[column], kind)}
@@ -60,7 +60,7 @@ def type_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
 
 
 def _type_of(values: Series, kind: str) -> str:
-    """The word "right", or what stands in the column instead of kind; an empty column is right."""
+    """Either "right" or the fault; an empty column is right."""
     if values.empty:
         return "right"
     if kind == "int64":
@@ -73,19 +73,19 @@ def _type_of(values: Series, kind: str) -> str:
 
 
 def as_typed(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
-    """A copy with a fresh index; the columns of an empty table get their types, which nothing in it could show."""
+    """A copy with a fresh index and, if it is empty, with the types of the columns."""
     kinds = {column: kind if kind == "int64" else "object" for column, kind in columns.items()}
     return (frame.astype(kinds) if frame.empty else frame).reset_index(drop=True)
 
 
 def id_scopes(captions: DataFrame) -> Series:
-    """What must follow a reason to make a caption id unique: "@" and the part when parts share ids, else nothing."""
+    """Suffix that makes caption ids unique: "@" and the part if parts share ids, else ""."""
     shared = captions[["part", "caption_id"]].drop_duplicates()["caption_id"].duplicated().any()
     return SCOPE + captions["part"] if shared else Series("", index=captions.index)
 
 
 def image_facts(captions: DataFrame) -> DataFrame:
-    """One row for each image id: in how many parts it is, and the most file names it has in one of them."""
+    """One row for each image id: its parts, and its most file names in one of them."""
     distinct = captions[["image_id", "part", "file_name"]].drop_duplicates()
     n_files = distinct.groupby(IMAGE_KEY, sort=False).size().groupby("image_id").max()
     images = distinct.sort_values(["image_id", "part", "file_name"]).groupby("image_id")
@@ -94,7 +94,7 @@ def image_facts(captions: DataFrame) -> DataFrame:
 
 
 def content_facts(images: DataFrame) -> DataFrame:
-    """One row for each distinct content: in how many parts it is, with the first and last file that hold it."""
+    """One row for each distinct content: its parts, and the first and last file with it."""
     present = images[images["sha256"] != ""].sort_values(["part", "file_name"])
     contents = present.groupby("sha256")
     facts = contents.agg(
@@ -104,13 +104,16 @@ def content_facts(images: DataFrame) -> DataFrame:
 
 
 def id_facts(captions: DataFrame) -> DataFrame:
-    """How often the id of each caption has occurred in its part down to its row, itself included."""
+    """For each caption, how often its id has occurred in its part so far, itself included."""
     occurrence = captions.groupby(["part", "caption_id"], sort=False).cumcount() + 1
     return captions[["caption_id", "caption", "file_name"]].assign(occurrence=occurrence)
 
 
 def caption_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
-    """Facts of each caption: characters, tokens (null: empty caption), and image, decoding, size of its image."""
+    """One row for each caption: characters, tokens (null: empty), and the state of its image.
+
+    State: image, decoding, size; see _image_states.
+    """
     texts = _texts(captions)
     characters = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     facts = DataFrame(
@@ -126,26 +129,29 @@ def caption_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
 
 
 def _image_states(captions: DataFrame, images: DataFrame) -> dict[str, Series]:
-    """image: "present" or why not; decoding: "readable", the error or null (absent); size: "equal", both sizes or null.
+    """image: "present" or the fault; decoding: "readable", the fault, or null if absent; size.
 
-    A size counts as equal when swapped too: annotations may be made before the EXIF orientation was applied.
+    size is "equal", both sizes, or null. A swapped size is equal, since annotations may be made before the EXIF
+    orientation was applied.
     """
     listed = images.drop_duplicates(IMAGE_KEY)[[*IMAGE_KEY, "sha256", "width_px", "height_px", "error"]]
     joined = captions[[*IMAGE_KEY, "width_px", "height_px"]].merge(
-        listed, on=IMAGE_KEY, how="left", suffixes=("_noted", ""), validate="m:1"
+        listed, on=IMAGE_KEY, how="left", suffixes=("_annotated", ""), validate="m:1"
     )
     present = joined["sha256"].fillna("") != ""
     errors = joined["error"].fillna("not in the images table").astype(object)
     readable = present & (errors == "")
-    comparable = readable & (joined["width_px_noted"] > 0) & (joined["height_px_noted"] > 0)
+    comparable = readable & (joined["width_px_annotated"] > 0) & (joined["height_px_annotated"] > 0)
     found = joined[["width_px", "height_px"]].to_numpy(dtype=np.float64)
-    noted = joined[["width_px_noted", "height_px_noted"]].to_numpy(dtype=np.float64)
-    equal = (np.sort(found, axis=1) == np.sort(noted, axis=1)).all(axis=1)
+    annotated = joined[["width_px_annotated", "height_px_annotated"]].to_numpy(dtype=np.float64)
+    equal = (np.sort(found, axis=1) == np.sort(annotated, axis=1)).all(axis=1)
     size = Series(None, index=joined.index, dtype=object).mask(comparable & equal, "equal")
     different = np.flatnonzero(comparable & ~equal)
     size.iloc[different] = [
-        f"{width:.0f} x {height:.0f} px, annotated {noted_width:.0f} x {noted_height:.0f} px"
-        for (width, height), (noted_width, noted_height) in zip(found[different], noted[different], strict=True)
+        f"{width:.0f} x {height:.0f} px, annotated {annotated_width:.0f} x {annotated_height:.0f} px"
+        for (width, height), (annotated_width, annotated_height) in zip(
+            found[different], annotated[different], strict=True
+        )
     ]
     return {
         "image": errors.mask(errors == "", "no content").mask(present, "present"),
@@ -155,20 +161,23 @@ def _image_states(captions: DataFrame, images: DataFrame) -> dict[str, Series]:
 
 
 def rank_facts(captions: DataFrame) -> DataFrame:
-    """Rank of each caption among those of its image, from 1, and their number; over captions that passed so far."""
+    """Rank of each caption among those of its image, from 1, and their number."""
     groups = captions.groupby(IMAGE_KEY, sort=False)["caption_id"]
     return captions[["caption_id", "file_name"]].assign(rank=groups.cumcount() + 1, n_captions=groups.transform("size"))
 
 
 def part_facts(captions: DataFrame, manifest: DatasetManifest) -> DataFrame:
-    """One row for each part of the manifest or the table: its number of captions."""
+    """One row for each part of manifest or table: its number of captions."""
     counts = captions["part"].value_counts()
     parts = sorted({*manifest.n_images_of_part, *counts.index})
     return DataFrame({"part": parts, "n_captions": [int(counts.get(part, 0)) for part in parts]})
 
 
 def text_facts(captions: DataFrame) -> DataFrame:
-    """Words of each usable caption, and how many captions have its text up to case, punctuation and spaces."""
+    """Words of each caption, and how many captions have its text.
+
+    Texts are compared without case, punctuation and spaces.
+    """
     texts = [" ".join(text.lower().translate(_punctuation()).split()) for text in _texts(captions)]
     same = Series(texts, dtype=object).groupby(texts, sort=False).transform("size") if texts else Series(dtype="int64")
     n_words = np.fromiter((text.count(" ") + 1 for text in texts), dtype=np.int64, count=len(texts))
@@ -176,18 +185,18 @@ def text_facts(captions: DataFrame) -> DataFrame:
 
 
 def _texts(captions: DataFrame) -> list[str]:
-    """Captions without outer white space; a missing one is empty."""
+    """Captions without outer white space, "" if missing."""
     return [caption.strip() if isinstance(caption, str) else "" for caption in captions["caption"]]
 
 
 @functools.cache
 def _punctuation() -> dict[int, str]:
-    """str.translate table from every Unicode punctuation mark to a space; string.punctuation knows ASCII only."""
+    """str.translate table from Unicode punctuation to spaces; string.punctuation is ASCII only."""
     return {code: " " for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")}
 
 
 def drift_facts(manifest: DatasetManifest, previous: DatasetManifest) -> DataFrame:
-    """One row: for each count its value before and now and the relative change, 0 or more."""
+    """One row: each count before and now, and its relative change, 0 or more."""
     facts: dict[str, float] = {}
     for key in ("n_images", "n_captions", "mean_caption_characters"):
         before, now = float(getattr(previous, key)), float(getattr(manifest, key))

@@ -1,6 +1,6 @@
-"""Rules of the data validation: expectations over the columns of validation_facts, as plain data; nothing is run here.
+"""Rules of the validation over the columns of validation.facts, as plain data; runs nothing.
 
-A failed "quarantine" rule removes its rows, an "error" stops the run, a "warning" is shown. A null fact is not checked.
+A failed "quarantine" rule removes its rows, an "error" stops the run, a "warning" is shown. Null facts are not checked.
 """
 
 from collections.abc import Mapping
@@ -10,27 +10,30 @@ from typing import Any, Literal
 from image_finder.components.configs import ValidationConfig
 
 REPEATED_ID = "caption_id_repeated"
-_NEAR_EMPTY_WORDS = 3  # "a dog" tells little; Flickr8k train has 15 captions in 30,000 below it, COCO val2017 none
+_NEAR_EMPTY_WORDS = 3  # "a dog" says little; Flickr8k train has 15 shorter captions in 30,000, COCO val2017 none
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation over one fact. example, observed: format strings over the columns of the frame it is stated on."""
+    """One rule over one fact.
+
+    example, observed: format strings over the columns of its frame.
+    """
 
     name: str
     severity: Literal["quarantine", "error", "warning"]
     column: str
     description: str
-    expectation: str  # Great Expectations' name of it, and below what it is called with
+    expectation: str  # name in Great Expectations; its arguments follow
     arguments: Mapping[str, Any] = field(default_factory=dict)
     example: str = ""
-    observed: str = ""  # of the first row; empty: failed of checked, or what Great Expectations observed
+    observed: str = ""  # of the first row; empty: failed of checked, or the value of Great Expectations
 
     @classmethod
     def within(cls, fact: str, *, low: float | None = None, high: float | None = None, **parts: Any) -> "Rule":  # noqa: ANN401
-        """A rule that fact is a number from low to high, both included. failing_share: rows that may break it."""
+        """A rule that low <= fact <= high. failing_share: share of rows that may break it."""
         allowed = parts.pop("failing_share", 0.0)
-        # The margin keeps "exactly the allowed share" allowed: 1 - 0.29 is 0.71 only up to the last bit.
+        # The margin permits exactly the allowed share: 1 - 0.29 is 0.71 only up to the last bit.
         mostly = max(0.0, 1 - allowed - 1e-12) if allowed else 1.0
         arguments = {"column": fact, "min_value": low, "max_value": high, "mostly": mostly}
         return cls(expectation="expect_column_values_to_be_between", arguments=arguments, **parts)
@@ -58,7 +61,7 @@ def type_rules() -> list[Rule]:
 
 
 def table_rules() -> list[Rule]:
-    """Over the captions table as it came."""
+    """Over the captions table as read."""
     return [
         Rule(
             name="captions_present",
@@ -176,7 +179,7 @@ def image_state_rules() -> list[Rule]:
             name="image_missing",
             severity="quarantine",
             column="file_name",
-            description="the image of a caption is there",
+            description="the image of a caption exists",
             example="caption {caption_id}: {file_name}, {image}",
         ),
         Rule.among(
@@ -260,7 +263,7 @@ def text_rules(config: ValidationConfig) -> list[Rule]:
             name="caption_text_repeated",
             severity="warning",
             column="caption",
-            description=f"at most {100 * share:.4g}% of the captions have the text of another, but for case and punctuation",
+            description=f"at most {100 * share:.4g}% of the captions repeat the text of another, without case and punctuation",
             example="caption {caption_id}: one of {n_same} like {caption!r}",
         ),
     ]

@@ -1,21 +1,21 @@
-"""Ledger state: where a ledger says the aliases are, and what was rolled back; knows nothing of where they really are."""
+"""Ledger state: the aliases and rollbacks that follow from a ledger's entries; does not read the real aliases."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import LedgerEntry
+from image_finder.model_registry.ledger.entries import LedgerEntry
 
 _MOVES = {"moved", "forced", "rollback"}
 
 
 @dataclass
 class LedgerState:
-    """Aliases by the ledger, the newest registered version, and a move that was begun and not ended."""
+    """Aliases, the newest registered version, and a move that was not completed."""
 
     champion: str | None = None
-    last_champion: str | None = None  # the newest that ever was
+    last_champion: str | None = None  # remains when there is no champion any more
     previous: str | None = None
     challenger: str | None = None
     last_registered: int = 0
@@ -23,12 +23,12 @@ class LedgerState:
 
     @property
     def had_champion(self) -> bool:
-        """Whether there ever was a champion."""
+        """Whether there has ever been a champion."""
         return self.last_champion is not None
 
 
 def state_of(entries: Sequence[LedgerEntry]) -> LedgerState:
-    """Play the entries through, in their order."""
+    """The state after all entries."""
     state = LedgerState()
     for entry in entries:
         new = entry.to_version
@@ -43,13 +43,13 @@ def state_of(entries: Sequence[LedgerEntry]) -> LedgerState:
         elif entry.kind == "registered" and new is not None:
             state.challenger, state.last_registered = new, max(state.last_registered, int(new))
         elif entry.kind == "outside":
-            _moved_by_hand(state, entry.alias, new)
+            _apply_outside_change(state, entry.alias, new)
         state.last_champion = state.champion or state.last_champion
     return state
 
 
 def current_rollback(entries: Sequence[LedgerEntry], versions: AbstractSet[str]) -> LedgerEntry | None:
-    """The rollback that went back from one of these versions, if no later entry makes one of them champion or replaces it."""
+    """The rollback from one of these versions, unless a later entry made one of them champion again."""
     for entry in reversed(entries):
         if entry.kind not in _MOVES and (entry.kind, entry.alias) != ("outside", names.CHAMPION):
             continue
@@ -60,7 +60,7 @@ def current_rollback(entries: Sequence[LedgerEntry], versions: AbstractSet[str])
     return None
 
 
-def _moved_by_hand(state: LedgerState, alias: str, new: str | None) -> None:
+def _apply_outside_change(state: LedgerState, alias: str, new: str | None) -> None:
     if alias == names.CHAMPION:
         if state.champion and new and new != state.champion:
             state.previous = state.champion

@@ -1,7 +1,7 @@
-"""Ledger store: keeps a model's ledger with the registry, each entry a run of the experiment `<model> ledger`.
+"""Ledger store: keeps a model's ledger in MLflow, each entry as a run of the experiment `<model> ledger`.
 
-A run is created in one transaction on SQLite, PostgreSQL and behind a server alike, and the MLflow UI shows it. Only
-holders of the model's lock append.
+MLflow creates a run in one transaction on SQLite, on PostgreSQL and behind a server, and shows it on its page. Appending
+needs the model's lock.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import (
+from image_finder.model_registry.ledger.entries import (
     DISPLAYED,
     FIRST,
     Event,
     Head,
     LedgerEntry,
-    LedgerFault,
-    Reading,
-    Stored,
     display,
     seal,
     title,
-    verify,
 )
+from image_finder.model_registry.ledger.verification import LedgerFault, Reading, Stored, verify
+from image_finder.model_registry.registry_errors import guarded
 from image_finder.model_registry.registry_lock import sqlite_file
 
 _PIECE = 7500  # characters of an entry's text in one tag; MLflow's limit is 8000
@@ -33,26 +31,28 @@ _PAGE = 1000
 
 
 class LedgerStore:
-    """Ledgers at one registry. now: the clock, UTC; entries keep their order when it jumps."""
+    """Ledgers of one registry. now: the clock, UTC. Raises StorageError if the registry fails."""
 
     def __init__(
         self, client: MlflowClient, tracking_uri: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._client = client
-        self._tracking_uri = tracking_uri
+        self.tracking_uri = tracking_uri
         self._now = now
 
+    @guarded
     def append(self, model: str, event: Event, *, actor: str) -> LedgerEntry:
-        """Write an entry at the end; the caller holds the model's lock and the model exists."""
+        """Append an entry. The caller holds the model's lock, and the model exists."""
         experiment = self._ensure_experiment(model)
         head, lost = self._end(model, experiment)
         if lost:
-            told = Event(kind="damaged", reasons=(lost,))
-            head = self._write(model, experiment, seal(model, told, head=head, at=self._now(), actor=actor))
+            damaged = Event(kind="damaged", reasons=(lost,))
+            head = self._write(model, experiment, seal(model, damaged, head=head, at=self._now(), actor=actor))
         entry = seal(model, event, head=head, at=self._now(), actor=actor)
         self._write(model, experiment, entry)
         return entry
 
+    @guarded
     def read(self, model: str) -> Reading:
         """All entries, verified."""
         experiment = self._client.get_experiment_by_name(names.ledger_experiment(model))
@@ -60,10 +60,10 @@ class LedgerStore:
         stored = [] if experiment is None else self._stored(str(experiment.experiment_id))
         reading = verify(model, stored, head)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
-            told = (
+            text = (
                 f"the experiment of the ledger was deleted: `mlflow experiments restore -x {experiment.experiment_id}`"
             )
-            reading = Reading(reading.entries, (LedgerFault(n=None, run_id=None, text=told), *reading.faults))
+            reading = Reading(reading.entries, (LedgerFault(n=None, run_id=None, text=text), *reading.faults))
         return reading
 
     def _write(self, model: str, experiment: str, entry: LedgerEntry) -> Head:
@@ -82,21 +82,21 @@ class LedgerStore:
         return head
 
     def _end(self, model: str, experiment: str) -> tuple[Head, str]:
-        """What the next entry follows, and what is lost if that had to be guessed."""
+        """The head for the next entry, and what may be lost if the stored head is missing."""
         head = self._head(model)
         newest = self._client.search_runs(
             [experiment], run_view_type=ViewType.ALL, max_results=1, order_by=[f"tags.`{names.ENTRY_NUMBER}` DESC"]
         )
         last = _stored(newest[0]) if newest else None
-        number = int(last.number) if last is not None and last.number.isdecimal() else 0
+        number = last.n if last is not None else 0
         if head is not None and last is not None and number in {head.n, head.n + 1}:
-            if newest[0].info.status == "RUNNING":  # its writer was stopped
+            if newest[0].info.status == "RUNNING":  # its writer was killed
                 self._client.set_terminated(last.run_id, end_time=last.milliseconds)
             return (Head(number, last.sha256) if number > head.n else head), ""
         if head is None and last is None:
             return Head(0, FIRST), ""
         if head is not None and (last is None or 0 < number < head.n):
-            return head, ""  # the end was cut off: the numbers that are missing show it for good
+            return head, ""  # the end was cut off: its missing numbers remain visible
         whole = verify(model, self._stored(experiment), head).entries
         found = Head(whole[-1].n, whole[-1].sha256) if whole else Head(0, FIRST)
         if head is not None:
@@ -131,16 +131,15 @@ class LedgerStore:
             if found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        database = sqlite_file(self._tracking_uri)
-        # Nothing is stored there; without it MLflow would name a folder below the current one.
+        database = sqlite_file(self.tracking_uri)
+        # Nothing is stored there. Without it MLflow names a directory below the current one.
         location = None if database is None else (database.resolve().parent / "mlartifacts").as_uri()
-        told = (
-            f"Ledger of the registered model **{model}**: every decision, promotion and rollback, oldest at the bottom, each"
-            f" bound to the one before by its hash. Read and verify it with `image-finder models history --model {model}`."
-            " Do not edit: it would show."
+        note = (
+            f"Ledger of the registered model **{model}**: every decision, promotion and rollback, chained by hashes, oldest "
+            f"at the bottom. Show and verify it with `image-finder models history --model {model}`. Edits are detected."
         )
-        # The kind makes the UI open its runs as a table, not as traces.
-        tags = {"mlflow.note.content": told, "mlflow.experimentKind": "custom_model_development"}
+        # The kind makes MLflow show the runs as a table, not as traces.
+        tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development"}
         made = self._client.create_experiment(name, artifact_location=location, tags=tags)
         return str(made)
 

@@ -110,7 +110,7 @@ def _compared(
 ) -> "ComparedSample":
     from image_finder.components.configs import EmbeddingConfig
     from image_finder.components.drift.captioned_files import find_captioned_files
-    from image_finder.model_registry.champion_drift import Subject, compare
+    from image_finder.model_registry.champion_drift import ComparedData, compare
     from image_finder.model_registry.registry import Registry
     from image_finder.pipelines.stores import Home, existing_registry
 
@@ -119,7 +119,7 @@ def _compared(
     return compare(
         Registry.existing(existing_registry(stores, mlflow_uri)),
         registered,
-        Subject(f"{root.name} {part}" if part else root.name, "", find_captioned_files(root, part)),
+        ComparedData(f"{root.name} {part}" if part else root.name, "", find_captioned_files(root, part)),
         config,
         embedding=EmbeddingConfig(),
         cache_dir=stores.cache_dir,

@@ -269,7 +269,7 @@ def _record(
 
     wait_s: for the model's lock at the most; None: as long as a comparison may take.
     """
-    from image_finder.model_registry.ledger.ledger import Event
+    from image_finder.model_registry.ledger.entries import Event
     from image_finder.model_registry.promotions import Promotions
     from image_finder.model_registry.registry import Registry
 

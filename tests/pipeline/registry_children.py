@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import Event, title
+from image_finder.model_registry.ledger.entries import Event, title
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_lock import StoreLock

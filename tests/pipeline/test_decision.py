@@ -1,78 +1,35 @@
 """A challenger against the current champion: real registry and ledger over SQLite, real bundles of two tiny towers."""
 
-import math
 import shutil
 import threading
 from functools import partial
 
 import mlflow
-import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
-from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EvaluationConfig, PromotionConfig
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
-from image_finder.components.records.data import ValidationReport
-from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import EvaluatedOn
-from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names, tracking
 from image_finder.model_registry.decision import Challenger, measure_and_decide
 from image_finder.model_registry.lineage import Lineage
 from image_finder.model_registry.promotions import Promotions
-from image_finder.model_registry.registry import Evidence, Registry
+from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.rule import Reports
+from tests.support.tiny_bundle import BAD, FAIR, GOOD, PARITY, VALIDATION, draw_images
 
 MODEL = "finder"
-WORDS = 16
-GOOD = {"words": ((1, 0), (0, 1))}
 GOOD_IN_3D = {"words": ((0, 1, 0), (0, 0, 1)), "colours": ((0, 1, 0), (0, 0, 1), (1, 0, 0))}
-FAIR = {"words": ((1, 0), (0.25, 1))}  # of "dog" and "cat" mixed, it reads too much dog
-BAD = {"words": ((0, 1), (1, 0))}
 CONFIG = PromotionConfig(min_mean_recall=0.1)
-REPORTS = Reports(
-    ValidationReport(
-        dataset="scratch",
-        data_version="0123456789ab",
-        n_images=17,
-        n_captions=17,
-        n_valid_captions=17,
-        expectations=(),
-        quarantined={},
-        max_quarantined_share=0.02,
-        success=True,
-    ),
-    ParityReport(
-        cases=(),
-        min_cosine=0.9999,
-        max_difference=0.001,
-        torch_recall_at_10=0.6,
-        onnx_recall_at_10=0.6,
-        n_images=17,
-        passed=True,
-        reasons=(),
-    ),
-)
+REPORTS = Reports(VALIDATION, PARITY)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """17 images from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
-    root = tmp_path_factory.mktemp("images")
-    captions, files = [], []
-    for cats in range(WORDS + 1):
-        angle = math.atan2(cats, WORDS - cats)
-        colour = np.array([250 * math.cos(angle), 250 * math.sin(angle), 0]).round().astype(np.uint8)
-        Image.fromarray(np.tile(colour, (8, 8, 1))).save(root / f"{cats}.png")
-        digest = sha256_of_file(root / f"{cats}.png")
-        files.append({"image_id": cats, "file_name": f"{cats}.png", "sha256": digest})
-        captions.append({"image_id": cats, "caption_id": cats, "caption": "dog " * (WORDS - cats) + "cat " * cats})
-    table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
-    return CaptionedImages(table, pd.DataFrame(files), root)
+    return draw_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture
@@ -113,7 +70,7 @@ def register(store, make_bundle, report):
         made.append(bundle)
         lineage = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
         with mlflow.start_run():
-            found = Registry.of_step().register_bundle(bundle, MODEL, lineage, Evidence(report=report, card="# Card"))
+            found = register_bundle(Registry.of_step(), bundle, MODEL, lineage, Evidence(report=report, card="# Card"))
         return Challenger(MODEL, found.version, bundle)
 
     return registered
@@ -177,8 +134,8 @@ def test_a_version_that_was_rolled_back_and_its_equals_do_not_win_again(store, r
     again, equal = compare(rolled_back).decision, compare(register(GOOD)).decision
     assert failed(again) == failed(equal) == ["rollbacks"]
     assert again.gain == equal.gain > 0.1
-    assert f"ledger entry {entry.n} went back from version 2 for this reason: wrong colours" in again.reasons[0]
-    assert f"ledger entry {entry.n} went back from version 2, which is the same bundle" in equal.reasons[0]
+    assert f"version 2 was rolled back by ledger entry {entry.n}: wrong colours" in again.reasons[0]
+    assert f"version 2 with the same bundle was rolled back by ledger entry {entry.n}" in equal.reasons[0]
     assert champion(store) == "1"
     assert compare(register(GOOD_IN_3D)).decision.promoted
     promotions.rollback(MODEL, reason="too wide")

@@ -16,7 +16,8 @@ from image_finder.components.drift.sample import Sampler
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names
 from image_finder.model_registry.lineage import Lineage
-from image_finder.model_registry.registry import Evidence, Registry
+from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registry import Registry
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
 
@@ -79,7 +80,7 @@ def home(place, training, tiny_bundle, report, tmp_path, monkeypatch):
         for model, path in (("finder", reference.path), ("plain", None)):
             with mlflow.start_run():
                 evidence = Evidence(report=report, card="# Card", drift_reference=path)
-                Registry.of_step().register_bundle(tiny_bundle, model, LINEAGE, evidence)
+                register_bundle(Registry.of_step(), tiny_bundle, model, LINEAGE, evidence)
             Registry(uri).set_alias(model, names.CHAMPION, "1")
         mlflow.set_tracking_uri(before)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it, and the command would follow it
@@ -145,7 +146,7 @@ def test_searches_are_judged_without_any_registry(tmp_path):
         (("--data", "{training}", "--version", "7"), "model 'finder' has no version"),
         (("--data", "{training}", "--model", "plain"), "drift_reference of plain version 1 cannot be fetched"),
         (("--data", "{training}", "--part", "test"), "has no part 'test', only train, val"),
-        (("--data", "{training}/annotations"), "holds no captions this can find"),
+        (("--data", "{training}/annotations"), "no captions in"),
         (("--data", "{training}", "--set", "max_sise=1"), "DriftConfig: max_sise: Extra inputs are not permitted"),
         (("--logs", "{training}/none.log"), "no search log at"),
     ],

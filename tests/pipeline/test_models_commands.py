@@ -1,9 +1,7 @@
 """`image-finder models` on a home with three measured versions, a ledger and an index: what a person types and reads."""
 
 import json
-import math
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -11,17 +9,13 @@ import time
 from pathlib import Path
 
 import mlflow
-import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 from starlette.testclient import TestClient
 
 from image_finder.components.app.api.application import create_app
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.cli import main
-from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import (
     EmbeddingConfig,
     EvaluationConfig,
@@ -35,49 +29,23 @@ from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import bundle_in_force, publish
 from image_finder.components.metrics.comparison import StoredMeasurement
-from image_finder.components.records.data import DatasetManifest, ValidationReport
-from image_finder.components.records.export import ParityReport
+from image_finder.components.records.data import DatasetManifest
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.search.finder import Finder
-from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import lineage, names, tracking
 from image_finder.model_registry.decision import Challenger, measure_and_decide
 from image_finder.model_registry.promotions import Promotions
-from image_finder.model_registry.registry import Evidence, Registry
+from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.rule import Reports
 from tests.support.checkout import CHECKOUT
+from tests.support.tiny_bundle import BAD, FAIR, GOOD, PARITY, VALIDATION, draw_images, write_tiny_bundle
 
 MODEL = "finder"
-WORDS = 16
-FAIR = {"words": ((1, 0), (0.25, 1))}  # of "dog" and "cat" mixed, it reads too much dog
-GOOD = {"words": ((1, 0), (0, 1))}
-BAD = {"words": ((0, 1), (1, 0))}
 MANIFEST = DatasetManifest(
     name="scratch", layout="coco", root="/data", n_images=17, n_captions=17, n_images_of_part={"test": 17},
     annotations_sha256={"test": "a" * 64}, images_sha256="b" * 64, mean_caption_characters=60.0, unreadable_images=0,
 )  # fmt: skip
-VALIDATION = ValidationReport(
-    dataset="scratch", data_version="0123456789ab", n_images=17, n_captions=17, n_valid_captions=17, expectations=(),
-    quarantined={}, max_quarantined_share=0.02, success=True,
-)  # fmt: skip
-PARITY = ParityReport(
-    cases=(), min_cosine=0.9999, max_difference=0.001, torch_recall_at_10=0.6, onnx_recall_at_10=0.6, n_images=17,
-    passed=True, reasons=(),
-)  # fmt: skip
-
-
-def draw_images(root):
-    """17 images from red to green, each with a caption that says as much: 16 words "dog" to 16 words "cat"."""
-    root.mkdir()
-    captions, files = [], []
-    for cats in range(WORDS + 1):
-        angle = math.atan2(cats, WORDS - cats)
-        colour = np.array([250 * math.cos(angle), 250 * math.sin(angle), 0]).round().astype(np.uint8)
-        Image.fromarray(np.tile(colour, (8, 8, 1))).save(root / f"{cats}.png")
-        files.append({"image_id": cats, "file_name": f"{cats}.png", "sha256": sha256_of_file(root / f"{cats}.png")})
-        captions.append({"image_id": cats, "caption_id": cats, "caption": "dog " * (WORDS - cats) + "cat " * cats})
-    table = pd.DataFrame(captions).assign(width_px=8, height_px=8, license=0, part="test")
-    return CaptionedImages(table, pd.DataFrame(files), root)
 
 
 class Place:
@@ -88,14 +56,13 @@ class Place:
         self.home.mkdir()
         shutil.copyfile(template, self.home / "mlflow.db")
         self.root, self.images = root, draw_images(root / "images")
-        self.write_bundle = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["write_tiny_bundle"]
         self.promotions = Promotions(Registry(self.uri), actor="run of the test", home=self.home)
         self.bundles = {}
 
     def train(self, tables):
         """What a training run leaves, without the training."""
         version = str(len(self.bundles) + 1)
-        bundle = self.bundles[version] = self.write_bundle(self.root / f"bundle{version}", **tables)
+        bundle = self.bundles[version] = write_tiny_bundle(self.root / f"bundle{version}", **tables)
         measured = self.measured(bundle)
         with mlflow.start_run(run_name=f"training-scratch-{version}"):
             tracking.log_record(PARITY, names.PARITY_ARTIFACT)
@@ -110,7 +77,7 @@ class Place:
             evidence = Evidence(
                 report=measured.measurement.report, card=f"# Card {version}", manifest=MANIFEST, validation=VALIDATION
             )
-            registered = Registry.of_step().register_bundle(bundle, MODEL, origin, evidence)
+            registered = register_bundle(Registry.of_step(), bundle, MODEL, origin, evidence)
         measure_and_decide(
             self.promotions,
             Challenger(MODEL, registered.version, bundle),
@@ -263,7 +230,7 @@ def test_a_rollback_brings_back_model_and_index_and_only_a_person_undoes_it(plac
     entry = place.promotions.history(MODEL).entries[-2]
     code, _, err = place.run("promote", "2")
     assert code == 1
-    assert f"ledger entry {entry.n} went back from version 2 for this reason: wrong colours" in err
+    assert f"version 2 was rolled back by ledger entry {entry.n}: wrong colours" in err
     assert (place.champion(), place.searched_with()) == ("1", "1")
     code, out, _ = place.run("promote", "2", "--force", "--reason", "colours were right", "--json")
     change = json.loads(out)

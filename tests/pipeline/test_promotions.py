@@ -18,7 +18,7 @@ import pytest
 from image_finder.components.errors import BusyError, ConfigError
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.model_registry import names
-from image_finder.model_registry.ledger.ledger import Event
+from image_finder.model_registry.ledger.entries import Event
 from image_finder.model_registry.ledger.store import LedgerStore
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
@@ -148,15 +148,13 @@ def test_a_champion_deleted_by_hand_is_not_taken_for_no_champion_yet(promotions,
     for version in ("1", "2"):
         promotions.move_champion(model, version, reason="better")
     promotions.registry.client.delete_model_version(model, "2")
-    told = "champion version 2 of .* has gone: .*models rollback` goes back to version 1"
-    standing = promotions.champion(model)
-    assert standing.version is None
+    fault = "champion version 2 of .* no longer exists: .*models rollback` goes back to version 1"
+    status = promotions.champion(model)
+    assert status.version is None
     assert promotions.registry.champion_version(model) is None
-    assert re.search(told, standing.fault)
+    assert re.search(fault, status.fault)
     promotions.reconcile(model)
-    assert re.search(
-        "champion version 2 of .* has gone", promotions.champion(model).fault
-    )  # noted, and still no champion
+    assert re.search(fault, promotions.champion(model).fault)  # recorded, and still no champion
     assert promotions.history(model).entries[-1].kind == "outside"
     assert promotions.rollback(model, reason="it was deleted").to_version == "1"
     assert where(promotions, model) == ("1", None, "3")
@@ -178,7 +176,7 @@ def test_an_alias_that_points_to_nothing_is_told_and_can_be_replaced(promotions,
 def test_an_alias_moved_by_hand_is_recorded_and_a_rollback_undoes_it(promotions, model):
     promotions.move_champion(model, "1", reason="the first")
     promotions.registry.client.set_registered_model_alias(model, "champion", "3")  # as a click in the UI does
-    assert promotions.history(model).notes == ("not recorded yet: champion is version 3, by the ledger 1",)
+    assert promotions.history(model).notes == ("not recorded yet: the champion is version 3, in the ledger 1",)
     (entry,) = promotions.reconcile(model)
     assert (entry.kind, entry.alias, entry.from_version, entry.to_version) == ("outside", "champion", "1", "3")
     assert where(promotions, model)[:2] == ("3", "1")
@@ -276,7 +274,7 @@ def test_who_waits_for_too_long_is_told_for_whom(promotions, model, registry):
     with ThreadPoolExecutor(1) as elsewhere:
         with promotions.exclusive(model), promotions.exclusive(model):  # a holder may take it again
             waiting = elsewhere.submit(enter)
-            with pytest.raises(BusyError, match=r"is held by .*process \d+, since .* still after 0 s"):
+            with pytest.raises(BusyError, match=r"is still locked by .*process \d+, since .* after 0 s"):
                 waiting.result()
         assert elsewhere.submit(enter).result()  # given back
 
@@ -296,7 +294,7 @@ def test_an_entry_cut_in_half_is_named_the_rest_is_given_and_appending_goes_on(p
     edit(promotions.registry, entry_run(promotions, promoted, 5), "entry", lambda text: text[: len(text) // 2])
     history = promotions.history(promoted)
     assert [entry.n for entry in history.entries] == [1, 2, 3, 4, 6, 7]
-    cut = "the text of entry 5 was cut or edited: it does not have the hash it was written with"
+    cut = "the text of entry 5 was cut or edited: its hash differs from the recorded one"
     assert faults(promotions, promoted) == [cut]
     promotions.move_champion(promoted, "3", reason="better")
     assert where(promotions, promoted)[:2] == ("3", "2")
@@ -315,7 +313,7 @@ def test_an_edited_reason_is_named(promotions, promoted):
 def test_a_reason_edited_in_the_ui_is_named_and_the_text_stands(promotions, promoted):
     run = entry_run(promotions, promoted, 7)
     promotions.registry.client.set_tag(run, "reasons", "bribed")
-    assert faults(promotions, promoted) == ["what MLflow shows of entry 7 was edited (reasons); its text is whole"]
+    assert faults(promotions, promoted) == ["MLflow shows an edited entry 7 (reasons); its text is intact"]
     assert promotions.history(promoted).entries[-1].reasons == ("better",)
     promotions.registry.client.set_tag(run, "reviewed by", "the auditor")  # a tag of one's own is no damage
     assert len(faults(promotions, promoted)) == 1
@@ -325,12 +323,12 @@ def test_a_deleted_entry_is_named_whether_it_is_marked_or_gone(promotions, promo
     run = entry_run(promotions, promoted, 4)
     promotions.registry.client.delete_run(run)
     assert faults(promotions, promoted) == [
-        f"entry 4 was deleted in MLflow; bring it back with `mlflow runs restore --run-id {run}`"
+        f"entry 4 was deleted in MLflow; restore it with `mlflow runs restore --run-id {run}`"
     ]
     with database(promotions.registry) as connection:
         connection.execute("DELETE FROM tags WHERE run_uuid=?", (run,))
         connection.execute("DELETE FROM runs WHERE run_uuid=?", (run,))
-    assert faults(promotions, promoted) == ["entry 4 is missing; the ledger goes on with entry 5 or later"]
+    assert faults(promotions, promoted) == ["entry 4 is missing; entry 5 or a later one exists"]
 
 
 def test_a_last_entry_that_was_removed_stays_missed_after_the_next(promotions, promoted):
@@ -338,26 +336,26 @@ def test_a_last_entry_that_was_removed_stays_missed_after_the_next(promotions, p
     with database(promotions.registry) as connection:
         connection.execute("DELETE FROM tags WHERE run_uuid=?", (run,))
         connection.execute("DELETE FROM runs WHERE run_uuid=?", (run,))
-    assert faults(promotions, promoted) == ["entry 7 is missing; it was the last but 0"]
+    assert faults(promotions, promoted) == ["entry 7 is missing; the head names entry 7 as the last"]
     entry = promotions.record(promoted, Event(kind="skipped"))
     assert entry.n == 8
-    assert faults(promotions, promoted) == ["entry 7 is missing; the ledger goes on with entry 8 or later"]
+    assert faults(promotions, promoted) == ["entry 7 is missing; entry 8 or a later one exists"]
 
 
 def test_exchanged_entries_are_named(promotions, promoted):
     five, seven = entry_run(promotions, promoted, 5), entry_run(promotions, promoted, 7)
     edit(promotions.registry, five, "n", lambda _: "00000007")
     edit(promotions.registry, seven, "n", lambda _: "00000005")
-    assert [fault for fault in faults(promotions, promoted) if "stands where" in fault] == [
-        f"entry 7 of {promoted} stands where entry 5 of {promoted} should",
-        f"entry 5 of {promoted} stands where entry 7 of {promoted} should",
+    assert [fault for fault in faults(promotions, promoted) if "is stored as" in fault] == [
+        f"entry 7 of {promoted} is stored as entry 5 of {promoted}",
+        f"entry 5 of {promoted} is stored as entry 7 of {promoted}",
     ]
     assert promotions.record(promoted, Event(kind="skipped")).n == 8
 
 
 def test_a_removed_head_is_named_and_leaves_a_trace_when_the_ledger_goes_on(promotions, promoted):
     promotions.registry.client.delete_registered_model_tag(promoted, names.LEDGER_HEAD)
-    told = "the head of the ledger was removed or edited: whether its end is missing cannot be told"
+    told = "the head of the ledger was removed or edited, so missing entries at the end cannot be detected"
     assert faults(promotions, promoted) == [told]
     promotions.move_champion(promoted, "3", reason="better")
     assert faults(promotions, promoted) == []

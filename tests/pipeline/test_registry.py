@@ -16,7 +16,9 @@ from image_finder.components.bundle.bundle import FORMAT_VERSION
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.model_registry import tracking
-from image_finder.model_registry.registry import Evidence, Lineage, Registry
+from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registry import Registry
 
 LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
 
@@ -43,8 +45,8 @@ def store(tmp_path, monkeypatch, mlflow_template):
 def registered(store, tiny_bundle, report):
     """Version 1 of the model `finder`; afterwards MLflow's global address is blank, as ZenML leaves it."""
     with mlflow.start_run():
-        found = Registry.of_step().register_bundle(
-            tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card")
+        found = register_bundle(
+            Registry.of_step(), tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card")
         )
     mlflow.set_tracking_uri("")
     return found
@@ -89,7 +91,7 @@ def test_promotion_moves_the_champion_and_leaves_the_challenger(store, registere
     registry.set_alias("finder", "champion", "1")
     mlflow.set_tracking_uri(store)
     with mlflow.start_run():
-        Registry.of_step().register_bundle(tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card"))
+        register_bundle(Registry.of_step(), tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card"))
     assert registry.champion_version("finder") == "1"
     assert [(each.version, each.aliases) for each in registry.versions("finder")] == [
         ("2", ("challenger",)),

@@ -242,7 +242,7 @@ def test_captions_of_unlisted_images_are_refused_with_count_and_first_ids(tmp_pa
 def test_images_without_captions_are_left_out_and_logged(tmp_path, caplog):
     config = coco_at(tmp_path, {"train": ([image(1), image(2)], [annotation(1, 1)])})
     assert read_captions(config)["image_id"].tolist() == [1]
-    assert "1 image id (2) without a caption left out" in caplog.text
+    assert "skipped 1 image id (2) without a caption" in caplog.text
 
 
 def test_images_listed_twice_alike_count_once_but_not_if_they_differ(tmp_path):
@@ -367,7 +367,7 @@ def test_ids_of_a_further_file_that_stand_elsewhere_are_raised_above_all_others(
 def test_the_same_id_in_two_parts_is_still_refused_when_no_file_is_a_further_one(tmp_path):
     contents = {"a": ([image(1)], [annotation(1, 1)]), "b": ([image(1)], [annotation(1, 1)])}
     captions = read_captions(several_at(tmp_path, contents, {"a": "train", "b": "val"}))
-    with pytest.raises(DataError, match=r"1 image ids stand in more than one part \(1\)"):
+    with pytest.raises(DataError, match=r"1 image id in more than one part \(1\)"):
         split_captions(captions, SplitConfig())
 
 

@@ -203,12 +203,12 @@ def test_each_misbehaviour_has_its_exact_outcome_and_number_of_requests(server, 
         7: ([truncate_without_length], 2, None),
         8: ([hang_up, hang_up], 3, None),
         9: ([redirect(elsewhere.url)], 1, None),
-        10: ([redirect("file:///etc/hostname")], 1, r"cannot be asked for: .*unsupported protocol 'file://'.*"),
-        11: ([redirect(server.url("/11.jpg"))] * 20, 6, r"cannot be asked for: .*redirects.*"),
-        12: ([status(200)], 1, r"not an image, or damaged.*"),
+        10: ([redirect("file:///etc/hostname")], 1, r"cannot be requested: .*unsupported protocol 'file://'.*"),
+        11: ([redirect(server.url("/11.jpg"))] * 20, 6, r"cannot be requested: .*redirects.*"),
+        12: ([status(200)], 1, r"not a readable image .*"),
         13: ([status(403)], 1, r"HTTP 403 .*"),
         14: ([status(204)], 1, r"HTTP 204 .*"),
-        15: ([status(200, Content_Encoding="gzip")], 1, r"sent as gzip, though identity was asked for .*"),
+        15: ([status(200, Content_Encoding="gzip")], 1, r"sent as gzip, although identity was requested .*"),
         16: ([status(408), status(425)], 3, None),
     }
     requests = [server.add(image_id, *behaviours) for image_id, (behaviours, _, _) in cases.items()]
@@ -246,7 +246,7 @@ def test_empty_file_counts_as_missing(server, folder):
 
 def test_silent_server_is_given_up_after_its_retries(server, folder):
     report = fetch([server.add(1, stall, stall), server.add(2)], folder, timeout_s=0.1, retries=1)
-    assert report.failed == {1: f"no answer within 0.1 s (2 attempts, {server.url('/1.jpg')})"}
+    assert report.failed == {1: f"no response within 0.1 s (2 attempts, {server.url('/1.jpg')})"}
     assert (report.fetched, server.hits()) == (1, {"/1.jpg": 2, "/2.jpg": 1})
 
 
@@ -260,7 +260,7 @@ def test_dripping_server_is_cut_off_by_the_time_for_one_attempt(server, folder):
                 return
 
     report = fetch([server.add(1, drip)], folder, attempt_s=0.3, retries=0)
-    assert report.failed == {1: f"not whole within 0.3 s (1 attempt, {server.url('/1.jpg')})"}
+    assert report.failed == {1: f"incomplete after 0.3 s (1 attempt, {server.url('/1.jpg')})"}
     assert jpeg(1).startswith((folder / "1.jpg.part").read_bytes())
 
 
@@ -368,7 +368,7 @@ def test_dead_network_is_noticed_before_every_image_was_tried(server, folder):
     report = fetch(requests, folder, workers=1, retries=0, max_failures_in_a_row=5)
     assert len(server.seen) == 5
     assert len(report.failed) == 100
-    assert report.failed[6] == "not tried: 5 images in a row had no answer"
+    assert report.failed[6] == "not tried: no response for 5 images in a row"
 
 
 def test_images_that_are_not_there_do_not_pass_for_a_dead_network(server, folder):
@@ -397,7 +397,7 @@ def test_image_above_the_limit_is_refused_and_leaves_nothing(server, folder, len
 def test_name_that_could_leave_the_folder_is_refused_unasked(server, tmp_path, folder, name):
     request = server.add(1).model_copy(update={"file_name": name})
     report = fetch([request, server.add(2)], folder)
-    assert report.failed == {1: f"file_name {name!r} is not a plain name of an image"}
+    assert report.failed == {1: f"file_name {name!r} is not a plain file name"}
     assert server.hits() == {"/2.jpg": 1}
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.suffix == ".jpg"} == {
         "images/2.jpg"
@@ -407,7 +407,7 @@ def test_name_that_could_leave_the_folder_is_refused_unasked(server, tmp_path, f
 @pytest.mark.parametrize("name", ["x" * 251, "ä" * 126])
 def test_name_too_long_for_a_part_beside_it_is_refused(server, folder, name):
     report = fetch([server.add(1).model_copy(update={"file_name": name})], folder)
-    assert report.failed == {1: f"file_name {name!r} is not a plain name of an image"}
+    assert report.failed == {1: f"file_name {name!r} is not a plain file name"}
     longest = server.add(2).model_copy(update={"file_name": "x" * 250})
     assert fetch([longest], folder).fetched == 1
 
@@ -421,7 +421,7 @@ def test_address_other_than_http_is_refused(server, folder, url):
 
 def test_address_that_only_looks_like_http_stops_no_other_image(server, folder):
     report = fetch([ImageRequest(image_id=1, url="http://a b:c/", file_name="1.jpg"), server.add(2)], folder)
-    assert report.failed[1].startswith("cannot be asked for: ")
+    assert report.failed[1].startswith("cannot be requested: ")
     assert names_in(folder) == {"2.jpg"}
 
 
@@ -514,13 +514,13 @@ def test_command_lists_failures_by_id_and_exits_1_until_all_are_there(server, tm
     table = write_parquet(tmp_path / "table.parquet", [server.add(1), server.add(2, status(404))])
     first = invoke(tmp_path, "--table", str(table))
     assert first.exit_code == 1
-    assert re.search(r"val2017: 1 fetched, 0 already there, 1 failed; ", first.stdout)
+    assert re.search(r"val2017: 1 fetched, 0 already present, 1 failed; ", first.stdout)
     assert f"2: HTTP 404 ({server.url('/2.jpg')})\n" in first.stderr
     assert "Error: 1 of 2 images failed" in first.stderr
     server.seen.clear()
     second = invoke(tmp_path, "--table", str(table))
     assert second.exit_code == 0
-    assert re.search(r"val2017: 1 fetched, 1 already there, 0 failed; ", second.stdout)
+    assert re.search(r"val2017: 1 fetched, 1 already present, 0 failed; ", second.stdout)
     assert server.hits() == {"/2.jpg": 1}
 
 
@@ -565,8 +565,11 @@ def test_train_split_goes_to_its_own_names(server, tmp_path):
     ("change", "message"),
     [
         (lambda rows: rows.drop_columns(["ids", "coco_url"]), "no column coco_url, ids; found: "),
-        (lambda rows: rows.set_column(3, "height", pa.array(["x"])), "has a column of another type"),
-        (lambda rows: rows.set_column(1, "file_name", pa.array([None], pa.string())), "1 of 1 rows have no file_name"),
+        (lambda rows: rows.set_column(3, "height", pa.array(["x"])), "has a column of the wrong type"),
+        (
+            lambda rows: rows.set_column(1, "file_name", pa.array([None], pa.string())),
+            "file_name is missing in 1 of 1 row",
+        ),
         (lambda rows: rows.set_column(8, "ids", pa.array([[1]])), "image 1 has 1 ids for 2 captions"),
     ],
     ids=["columns", "type", "null", "lengths"],
@@ -605,7 +608,7 @@ def test_hub_out_of_reach_is_one_line_that_names_the_way_out(tmp_path):
     command = [sys.executable, "-c", program, *arguments]
     result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "Error: cannot ask the Hugging Face hub for the newest commit of phiyodr/coco2017" in result.stderr
+    assert "Error: cannot read the newest commit of phiyodr/coco2017" in result.stderr
     assert "give a local copy of the table with --table" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "coco").exists()
@@ -669,7 +672,7 @@ def test_options_that_name_no_commit_or_contradict_each_other_are_refused(tmp_pa
     moving = invoke(tmp_path, "--revision", "main")
     assert (moving.exit_code, "expected a commit (40 hex digits), got 'main'" in moving.stderr) == (2, True)
     both = invoke(tmp_path, "--revision", "a" * 40, "--table", str(table))
-    assert (both.exit_code, "leave --revision out" in both.stderr) == (2, True)
+    assert (both.exit_code, "--table and --revision exclude each other" in both.stderr) == (2, True)
 
 
 def test_file_that_is_no_table_is_refused(tmp_path):
@@ -692,7 +695,7 @@ def test_genuine_table_becomes_the_genuine_captions_file(shared_data):
 
 def test_group_shows_its_commands_with_an_example_each():
     group = CliRunner().invoke(data, ["--help"])
-    assert re.search(r"^  fetch +Fetch COCO 2017, its table and its images\.$", group.stdout, re.MULTILINE)
+    assert re.search(r"^  fetch +Fetch COCO 2017: captions and images\.$", group.stdout, re.MULTILINE)
     assert "Example:\n    image-finder data fetch coco2017" in group.stdout
     for name in data.commands:
         assert f"image-finder data {name} " in CliRunner().invoke(data, [name, "--help"]).stdout
@@ -718,7 +721,7 @@ def test_stopped_run_leaves_whole_images_and_parts_and_goes_on_from_them(server,
     process.send_signal(stop)
     _, talk = process.communicate(timeout=30)
     assert process.returncode == exit_code
-    assert ("Traceback" in talk, "the same command goes on" in talk) == (False, stop == signal.SIGINT)
+    assert ("Traceback" in talk, "run the same command again to resume" in talk) == (False, stop == signal.SIGINT)
     left = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert left == {f"{n}.jpg": jpeg(n) for n in range(1, 11)} | {
         part.name: jpeg(int(part.name.split(".")[0]))[:half] for part, half in halves.items()

@@ -94,7 +94,7 @@ def test_broken_images_are_rows_with_one_reason_each(tmp_path):
         "",
         "cannot be decoded: image file is truncated",
         "the file is empty (0 bytes)",
-        "not an image, or damaged",
+        "not a readable image",
         "not a regular file",
         "the file is missing",
         *["refused: the file name leads out of the data set's folder"] * 3,
@@ -128,14 +128,14 @@ def test_cache_spares_reading_until_a_file_changes(tmp_path):
     assert [path.name for path in cache.parent.iterdir()] == ["facts.parquet"]
 
     stamp = (root / "a.jpg").stat()
-    (root / "a.jpg").write_bytes(b"\0" * stamp.st_size)  # changed behind the cache's back: only reading would tell
+    (root / "a.jpg").write_bytes(b"\0" * stamp.st_size)  # a change that only reading can detect
     os.utime(root / "a.jpg", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     pd.testing.assert_frame_equal(inspect_images(captions, root, cache_path=cache), first)
 
     os.utime(root / "a.jpg", ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
     (root / "b.jpg").write_bytes(jpeg("blue", size=(60, 40)))
     changed = inspect_images(captions, root, cache_path=cache)
-    assert changed["error"].iloc[0].startswith("not an image")
+    assert changed["error"].iloc[0].startswith("not a readable image")
     assert changed[["width_px", "height_px"]].iloc[1].tolist() == [60, 40]
 
 

@@ -143,7 +143,7 @@ def test_empty_train_is_refused_with_the_numbers():
 
 def test_image_ids_shared_by_parts_are_refused_by_name():
     captions = pd.concat([captions_of([1, 2, 3]), captions_of([2, 3, 4], "val")], ignore_index=True)
-    with pytest.raises(DataError, match=r"2 image ids stand in more than one part \(2, 3\)"):
+    with pytest.raises(DataError, match=r"2 image ids in more than one part \(2, 3\)"):
         split_captions(captions, SplitConfig())
 
 
@@ -156,4 +156,4 @@ def test_content_that_the_data_set_itself_brings_on_two_sides_is_logged(caplog):
     captions = pd.concat([captions_of([1, 2]), captions_of([3], "val")], ignore_index=True)
     images = pd.concat([images_of({1: "a", 2: "b"}), images_of({3: "a"}, "val")])
     split_captions(captions, SplitConfig(), images)
-    assert "1 images stand on more than one side" in caplog.text
+    assert "1 image in more than one split" in caplog.text

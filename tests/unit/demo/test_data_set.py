@@ -278,6 +278,6 @@ def test_empty_folder_is_filled(tmp_path):
 
 @pytest.mark.parametrize(("images", "seed"), [(0, 0), (5, -1)])
 def test_arguments_out_of_range_are_refused(tmp_path, images, seed):
-    with pytest.raises(ConfigError, match=f"got images={images}, seed={seed}"):
+    with pytest.raises(ConfigError, match=f"got n_images={images}, seed={seed}"):
         compose_demo(tmp_path / "set", n_images=images, seed=seed)
     assert not (tmp_path / "set").exists()

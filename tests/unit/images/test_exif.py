@@ -258,7 +258,7 @@ def test_randomly_damaged_exif_never_fails():
 def test_what_is_no_image_is_refused_in_one_line(tmp_path):
     path = tmp_path / "notes.jpg"
     path.write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"notes\.jpg: not an image"):
+    with pytest.raises(ImageError, match=r"notes\.jpg: not a readable image"):
         image_facts(path)
     with pytest.raises(ImageError, match="No such file"):
         image_facts(tmp_path / "gone.jpg")

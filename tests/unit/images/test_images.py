@@ -265,8 +265,8 @@ def test_image_between_our_limit_and_pillows_raises_no_warning():
     ("content", "reason"),
     [
         (b"", "the file is empty (0 bytes)"),
-        (b"<html>404</html>", "not an image, or damaged, or of a format that is not supported"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image, or damaged"),
+        (b"<html>404</html>", "not a readable image (supported: JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "cannot be decoded: Invalid input: Unspecified: File size too small."),
     ],
 )

@@ -153,7 +153,7 @@ def test_broken_images_are_counted_named_and_left_out(colour_bundle, folder, tmp
         index = embed(colour_bundle, folder, tmp_path, max_failed_share=2 / 30)
     assert index.manifest.count == 28
     assert set(index.manifest.failed) == {str(folder / "05.png"), str(folder / "07.png")}
-    assert "not an image" in index.manifest.failed[str(folder / "05.png")]
+    assert "not a readable image" in index.manifest.failed[str(folder / "05.png")]
     assert {item["name"] for item in table(index)}.isdisjoint({"05.png", "07.png"})
     assert "2 of 30 images of 'images' cannot be read (05.png:" in caplog.text
 

@@ -134,7 +134,7 @@ def unit(rows):
 
 
 def vectors_and_queries():
-    """Images in clusters, the last 50 equal to others; queries that lie apart from them, as texts do."""
+    """Images in clusters, the last 50 equal to others; queries are apart from them, like text vectors."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((40, DIM))
     images = unit(centres[rng.integers(0, 40, COUNT)] + 0.5 * rng.standard_normal((COUNT, DIM)))
@@ -527,7 +527,7 @@ def test_queries_have_equal_answers_on_every_tier(engines):
                 )
                 score_of = {hit.id: hit.score for hit in expected.hits}
                 assert all(hit.score == score_of[hit.id] for hit in each.hits if hit.id in score_of)
-                # Of 5,000 colours in three dimensions hundreds are as near as codes of a byte can tell.
+                # Hundreds of 5,000 colours in three dimensions are as near as 8-bit codes can distinguish.
                 for hit, due in zip(each.hits, expected.hits, strict=True):
                     assert due.score - 0.005 <= hit.score <= due.score
         minimum = engine.search(questions[5])

@@ -5,7 +5,7 @@ import pytest
 from image_finder.components.records.promotion import Comparison
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
 from image_finder.model_registry.comparison_text import Side, compare_text, history_text
-from image_finder.model_registry.ledger.ledger import FIRST, Event, Head, seal
+from image_finder.model_registry.ledger.entries import FIRST, Event, Head, seal
 from image_finder.model_registry.registry import RegisteredVersion
 
 

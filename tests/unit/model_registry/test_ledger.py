@@ -8,19 +8,9 @@ import pytest
 
 from image_finder.components.records.promotion import PromotionCheck, PromotionDecision
 from image_finder.components.records.retrieval import Interval
-from image_finder.model_registry.ledger.ledger import (
-    FIRST,
-    FORMAT,
-    Event,
-    Head,
-    Stored,
-    display,
-    of_decision,
-    seal,
-    title,
-    verify,
-)
+from image_finder.model_registry.ledger.entries import FIRST, FORMAT, Event, Head, display, of_decision, seal, title
 from image_finder.model_registry.ledger.state import current_rollback, state_of
+from image_finder.model_registry.ledger.verification import Stored, verify
 
 START = datetime(2026, 1, 5, 3, 0, 0, 123000, tzinfo=UTC)
 
@@ -80,9 +70,7 @@ def test_an_entry_cut_in_half_is_named_and_the_others_are_given_back(five):
     kept[2] = kept[2]._replace(text=kept[2].text[: len(kept[2].text) // 2])
     reading = verify("finder", kept, head)
     assert [each.n for each in reading.entries] == [1, 2, 4, 5]
-    assert faults(kept, head) == [
-        (3, "the text of entry 3 was cut or edited: it does not have the hash it was written with")
-    ]
+    assert faults(kept, head) == [(3, "the text of entry 3 was cut or edited: its hash differs from the recorded one")]
 
 
 def test_an_edited_entry_is_named_even_when_its_own_hash_was_made_to_fit(five):
@@ -93,21 +81,21 @@ def test_an_edited_entry_is_named_even_when_its_own_hash_was_made_to_fit(five):
     )  # fmt: skip
     kept = [stored(each) for each in entries]
     kept[2] = stored(forged)
-    told = "entry 4 does not follow entry 3 as it stands: one of them was written later or exchanged"
+    told = "entry 4 does not follow the stored entry 3: one of them was rewritten or exchanged"
     assert faults(kept, head) == [(4, told)]
 
 
 def test_a_deleted_entry_is_missed(five):
     entries, head = five
     kept = [stored(each) for each in entries if each.n != 2]
-    assert faults(kept, head) == [(2, "entry 2 is missing; the ledger goes on with entry 3 or later")]
+    assert faults(kept, head) == [(2, "entry 2 is missing; entry 3 or a later one exists")]
 
 
 def test_entries_that_were_cut_off_at_the_end_are_missed_by_the_head(five):
     entries, head = five
     kept = [stored(each) for each in entries[:3]]
     assert [n for n, _ in faults(kept, head)] == [4, 5]
-    assert faults([], head)[-1] == (5, "entry 5 is missing; it was the last but 0")
+    assert faults([], head)[-1] == (5, "entry 5 is missing; the head names entry 5 as the last")
 
 
 def test_exchanged_entries_are_named(five):
@@ -117,23 +105,21 @@ def test_exchanged_entries_are_named(five):
     kept[1] = stored(third, run_id="run2", number="00000002")
     kept[2] = stored(second, run_id="run3", number="00000003")
     told = faults(kept, head)
-    assert (2, "entry 3 of finder stands where entry 2 of finder should") in told
-    assert (3, "entry 2 of finder stands where entry 3 of finder should") in told
+    assert (2, "entry 3 of finder is stored as entry 2 of finder") in told
+    assert (3, "entry 2 of finder is stored as entry 3 of finder") in told
 
 
 def test_a_head_that_was_removed_or_put_back_is_a_fault_and_one_entry_behind_is_none(five):
     entries, head = five
     kept = [stored(each) for each in entries]
     assert faults(kept, None) == [
-        (None, "the head of the ledger was removed or edited: whether its end is missing cannot be told")
+        (None, "the head of the ledger was removed or edited, so missing entries at the end cannot be detected")
     ]
     assert faults(kept, Head(4, entries[3].sha256)) == []  # a writer was stopped before it moved the head
     assert faults(kept, Head(3, entries[2].sha256)) == [
-        (None, "the head of the ledger names entry 3, but there are 5: it was put back")
+        (None, "the head of the ledger was reset to entry 3, but there are 5 entries")
     ]
-    assert faults(kept, Head(5, "f" * 64)) == [
-        (None, "entry 5 is not the one that the head of the ledger names (ffffffffffff)")
-    ]
+    assert faults(kept, Head(5, "f" * 64)) == [(None, "the head of the ledger names another entry 5 (ffffffffffff)")]
     assert verify("finder", [], None).faults == ()
     assert Head.parse(str(head)) == head
     assert Head.parse("5:short") is None
@@ -150,9 +136,7 @@ def test_what_mlflow_shows_is_held_against_the_text(five):
     entries, head = five
     kept = [stored(each) for each in entries]
     kept[0] = kept[0]._replace(display={**kept[0].display, "reasons": "worse"}, name="nothing", milliseconds=0)
-    assert faults(kept, head) == [
-        (1, "what MLflow shows of entry 1 was edited (reasons, name, time); its text is whole")
-    ]
+    assert faults(kept, head) == [(1, "MLflow shows an edited entry 1 (reasons, name, time); its text is intact")]
 
 
 def test_an_entry_marked_as_deleted_is_still_read_and_told(five):
@@ -162,7 +146,7 @@ def test_an_entry_marked_as_deleted_is_still_read_and_told(five):
     reading = verify("finder", kept, head)
     assert [each.n for each in reading.entries] == [1, 2, 3, 4, 5]
     assert faults(kept, head) == [
-        (4, "entry 4 was deleted in MLflow; bring it back with `mlflow runs restore --run-id run4`")
+        (4, "entry 4 was deleted in MLflow; restore it with `mlflow runs restore --run-id run4`")
     ]
 
 
@@ -170,7 +154,7 @@ def test_an_entry_of_another_models_ledger_does_not_pass(five):
     entries, head = five
     stranger = seal("other", moves(1)[0], head=Head(0, FIRST), at=START, actor="ann@lab")
     kept = [stored(stranger), *(stored(each) for each in entries[1:])]
-    assert (1, "entry 1 of other stands where entry 1 of finder should") in faults(kept, head)
+    assert (1, "entry 1 of other is stored as entry 1 of finder") in faults(kept, head)
 
 
 def test_a_clock_that_jumps_back_changes_neither_order_nor_soundness():

@@ -149,7 +149,7 @@ def test_a_better_challenger_is_promoted_and_every_rule_says_what_it_measured_an
     assert (found.challenger_mean_recall, found.champion_mean_recall, found.gain) == (0.6, 0.5, 0.1)
     assert found.gain_interval == Interval(low=0.001, high=0.2)
     assert [(check.name, check.measured, check.required) for check in found.checks] == [
-        ("rollbacks", 0.0, "none that holds"),
+        ("rollbacks", 0.0, "none in effect"),
         ("data validation", 0.0, "at most 0.0200 quarantined, no failed expectation, same data version"),
         ("challenger measured", 0.6, "every recall between 0 and 1"),
         ("mean recall", 0.6, "at least 0.3000"),
@@ -315,7 +315,7 @@ def test_quarantine_holds_at_and_below_its_limit_only(quarantined, promoted):
 def test_an_export_that_failed_its_gate_is_not_promoted_however_near_its_cosine():
     found = first(reports=Reports(validation(), parity(1.0, passed=False)))
     assert failed(found) == ["parity"]
-    assert "the gate of the export: cosine of one text is 0.2" in found.reasons[0]
+    assert "failed at export: cosine of one text is 0.2" in found.reasons[0]
     assert failed(first(reports=Reports(validation(), None))) == ["parity"]
 
 
@@ -340,7 +340,7 @@ def test_tests_that_nobody_can_tell_apart_do_not_count_as_the_same():
     unknown = {"test_sha256": "", "code_sha256": ""}
     found = decision(measurement(0.6, **unknown), measurement(0.5, **unknown))
     assert failed(found) == ["same test"]
-    assert "test: not known of either; code: not known of either" in found.reasons[0]
+    assert "test: unknown for both; code: unknown for both" in found.reasons[0]
 
 
 def test_a_comparison_of_other_measurements_is_noticed():
@@ -377,16 +377,16 @@ def test_a_version_is_not_promoted_over_itself():
     assert found.reasons == ("version 1 is champion already",)
 
 
-@pytest.mark.parametrize(("version", "which"), [("2", ""), ("4", ", which is the same bundle,")])
+@pytest.mark.parametrize(("version", "which"), [("2", ""), ("4", " with the same bundle")])
 @pytest.mark.parametrize("champion", [MeasuredVersion("1", measurement(0.5)), None])
 def test_what_was_rolled_back_is_not_promoted_however_well_it_does(version, which, champion):
     challenger = MeasuredVersion("2", measurement(0.9), rollback=Rollback(12, version, "wrong colours"))
     found = decide(challenger, champion, comparison(0.4) if champion else None, reports=REPORTS, config=CONFIG)
     assert not found.promoted
     assert failed(found) == ["rollbacks"]
-    told = f"ledger entry 12 went back from version {version}{which} for this reason: wrong colours; a person may bring it back"
+    detail = f"version {version}{which} was rolled back by ledger entry 12: wrong colours; to promote it all the same"
     assert found.reasons == (
-        f"rollbacks 1.0000, required none that holds ({told}: image-finder models promote 2 --force)",
+        f"rollbacks 1.0000, required none in effect ({detail}: image-finder models promote 2 --force)",
     )
 
 

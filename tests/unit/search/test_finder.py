@@ -37,7 +37,7 @@ def publish_album(album, bundle, library):
 
 
 def paint_shade(path, step, seed=None):
-    """A shade with a pattern of its own, so that no two are near-duplicates."""
+    """A shade with a random pattern, so that no two are near-duplicates."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pattern = (
         np.random.default_rng(step if seed is None else seed).integers(-20, 20, (8, 9, 1)).repeat(4, 0).repeat(4, 1)
@@ -147,7 +147,7 @@ def test_a_query_object_is_used_unchanged_and_takes_no_options(finder):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "options", "message"),
+    ("query", "options", "message"),
     [
         (None, {}, "the query is empty; give a text, an image or the id"),
         ("", {}, "the query is empty"),
@@ -161,9 +161,9 @@ def test_a_query_object_is_used_unchanged_and_takes_no_options(finder):
         ("red", {"not_terms": ["blue"] * 17}, "not"),
     ],
 )
-def test_an_invalid_query_is_a_one_line_error(finder, wanted, options, message):
+def test_an_invalid_query_is_a_one_line_error(finder, query, options, message):
     with pytest.raises(QueryError, match=message) as caught:
-        finder.search(wanted, **options)
+        finder.search(query, **options)
     assert "\n" not in str(caught.value)
 
 
@@ -189,10 +189,10 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None)
-@given(wanted=WORDS | st.none(), options=OPTIONS)
-def test_any_query_has_an_answer_or_a_one_line_error(finder, wanted, options):
+@given(query=WORDS | st.none(), options=OPTIONS)
+def test_any_query_has_an_answer_or_a_one_line_error(finder, query, options):
     try:
-        result = finder.search(wanted, **options)
+        result = finder.search(query, **options)
     except QueryError as error:
         told = str(error)
     else:
@@ -442,7 +442,7 @@ def test_searches_are_correct_while_generations_are_replaced(growing):
                 assert (
                     engine.search(Query.parse({"terms": [{"like": engine.index.item(0)["id"]}]})).hits[0].score > 0.99
                 )
-            except BaseException as error:  # noqa: BLE001 - whatever a thread meets is told below
+            except BaseException as error:  # noqa: BLE001 - failures of the thread are raised below
                 faults.append(error)
                 return
 

@@ -193,7 +193,7 @@ def test_sets_that_cannot_be_trained_on_are_refused(scenes, tiny_model, settings
         with pytest.raises(DataError, match=f"^the {name} set holds no images"):
             fit(part(scenes, train_ids), configs, settings, tmp_path / "c", part(scenes, val_ids))
     absent = dataclasses.replace(scenes, images=scenes.images[1:])
-    with pytest.raises(DataError, match=r"^1 captioned images are absent or unreadable, first id 100"):
+    with pytest.raises(DataError, match=r"^1 captioned image absent or unreadable, first id 100"):
         fit(absent, configs, settings, tmp_path / "c")
 
 

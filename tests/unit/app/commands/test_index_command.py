@@ -41,7 +41,7 @@ def test_index_says_what_it_did_and_which_files_it_could_not_read(place, tmp_pat
     assert lines[0].startswith("2 added, 0 unchanged; 2 embedded in ")
     assert lines[1] == f"2 images searchable in {tmp_path}/home/library"
     assert lines[2] == "1 file could not be read:"
-    assert lines[3].startswith(f"  {images}/broken.jpg: not an image")
+    assert lines[3].startswith(f"  {images}/broken.jpg: not a readable image")
     again = invoke("index").stdout.splitlines()
     assert again[0].startswith("2 unchanged; 0 embedded")
     assert again[1].endswith(", index unchanged")
@@ -53,7 +53,7 @@ def test_many_failures_are_listed_up_to_twenty_and_json_has_all(place):
     for i in range(30):
         (images / f"{i}.jpg").write_bytes(b"x")
     output = invoke("index", images, "--bundle", bundle).stdout
-    assert output.count("not an image") == 20
+    assert output.count("not a readable image") == 20
     assert "and 11 more; --json lists them all" in output
     summary = json.loads(invoke("index", images, "--library", images.parent / "l", "--bundle", bundle, "--json").stdout)
     assert (len(summary["failed"]), summary["images"], summary["added"]) == (31, 2, 2)
@@ -174,7 +174,7 @@ def test_every_command_prints_exact_paths(place, tmp_path, paint):
     (folder / "broken  one.jpg").write_bytes(b"x")
     shown = f"$'{tmp_path}/two  blanks/line\\nbreak"
     said = [invoke("index", folder, "--bundle", bundle).stdout, invoke("info").stdout, invoke("search", "red").stdout]
-    assert f"  {shown}/broken  one.jpg': not an image" in said[0]
+    assert f"  {shown}/broken  one.jpg': not a readable image" in said[0]
     assert f"          1  {shown}'  (--folder $'line\\nbreak')" in said[1].splitlines()
     assert f"  {shown}/red  \\x1b[31m.png'" in said[2]
     said += [invoke("classify", image, "--labels", "red,blue", "--bundle", bundle).stdout]

@@ -377,7 +377,7 @@ def test_the_index_published_last_is_searched_and_told(home, tmp_path):
         (["red", "--page", "0"], 2, "Error: Invalid value for '--page'"),
         (["--image", "/nowhere/a.jpg"], 1, "Error: /nowhere/a.jpg: No such file or directory"),
         (["--image", "/dev/zero"], 1, "Error: /dev/zero: not a regular file"),
-        (["--image", __file__], 1, f"Error: {__file__}: not an image"),
+        (["--image", __file__], 1, f"Error: {__file__}: not a readable image"),
         (["--like", "0123456789abcdef"], 1, "Error: no image has the id '0123456789abcdef'"),
         (["red", "--index", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
         (["red", "--library", "/nowhere"], 1, "Error: no index at /nowhere: index.json is missing"),
