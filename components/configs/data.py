@@ -1,7 +1,7 @@
 """Configurations of captioned images: source, validation, split."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -26,6 +26,8 @@ PartConfigs = Annotated[tuple[PartConfig, ...], BeforeValidator(_listed), Field(
 
 class DatasetConfig(Config):
     """A data set of captioned images."""
+
+    former_names: ClassVar = {"demo_pictures": "demo_images"}
 
     name: str = Field(description="name in reports, tags and artefacts; join those of several data sets by +")
     layout: Literal["coco", "coco2017_table", "demo"] = Field(

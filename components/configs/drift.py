@@ -1,7 +1,7 @@
 """Configuration of drift."""
 
 import math
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,13 @@ class DriftConfig(Config):
     A row drifts if its distance exceeds its limit and the threshold of random permutations of the images. The limits
     are between the differences among Flickr8k's parts and those to other data sets.
     """
+
+    former_names: ClassVar = {
+        "pictures": "images",
+        "reference_pictures": "reference_images",
+        "compared_pictures": "compared_images",
+        "min_pictures": "min_images",
+    }
 
     trigger: Literal["off", "warn", "fail"] = Field(
         "warn", description="off: not measured; warn: drift is reported; fail: drift stops the run before training"

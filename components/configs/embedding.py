@@ -1,7 +1,7 @@
 """Configurations of a gallery, its index and its embedding."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,8 @@ class IndexTierConfig(Config):
 
 class EmbeddingConfig(Config):
     """How a gallery is embedded."""
+
+    former_names: ClassVar = {"self_check_pictures": "self_check_images", "ray_shard_pictures": "ray_shard_images"}
 
     batch_images: int = Field(32, ge=1)
     threads: int = Field(0, ge=0, description="ONNX Runtime threads; 0: one per core; engine ray: see ray_actor_cpus")

@@ -1,6 +1,6 @@
 """Configurations of evaluation, export and promotion, with their gates."""
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,8 @@ class EvaluationConfig(Config):
 
 class ExportConfig(Config):
     """ONNX export and the limits of its parity gate."""
+
+    former_names: ClassVar = {"parity_pictures": "parity_images"}
 
     int8_text: bool = Field(False, description="quantise the text tower's weights to 8 bits (dynamic, per channel)")
     parity_images: int = Field(64, ge=8, description="test images used to compare the exported towers")

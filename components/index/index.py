@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,8 @@ _FEW = 1 / 4  # of the rows: up to so many, reading them alone costs less than a
 
 class SelfCheck(Record):
     """What the writer measured on the finished index."""
+
+    former_names: ClassVar = {"n_pictures": "n_images"}
 
     n_images: int
     found_themselves_first: int  # the image, or one of equal content or equal vector
