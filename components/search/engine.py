@@ -147,12 +147,12 @@ class SearchEngine:
         hits = tuple(
             Hit(
                 rank=query.offset + number,
-                score=round(float(ranked.scores[place]), 6),
-                good=None if n_good is None else place < n_good,
-                duplicates=tuple(self._id(row) for row in ranked.rows[ranked.folded_into(place)]),
+                score=round(float(ranked.scores[position]), 6),
+                good=None if n_good is None else position < n_good,
+                duplicates=tuple(self._id(row) for row in ranked.rows[ranked.folded_into(position)]),
                 **self._facts(item),
             )
-            for number, (place, item) in enumerate(zip(page.tolist(), items, strict=True), start=1)
+            for number, (position, item) in enumerate(zip(page.tolist(), items, strict=True), start=1)
         )
         return SearchResult(
             hits=hits,
@@ -235,10 +235,9 @@ class _Ranked(NamedTuple):
     def shown(self) -> int:
         return len(set(self.shown_by.tolist()))
 
-    def folded_into(self, place: int) -> Rows:
-        if self.shown_by[place] != place or np.count_nonzero(self.shown_by == place) == 1:
-            return np.empty(0, np.int64)
-        return np.flatnonzero((self.shown_by == place) & (np.arange(len(self.rows)) != place))
+    def folded_into(self, position: int) -> Rows:
+        positions = np.flatnonzero(self.shown_by == position)
+        return positions[positions != position]
 
 
 def _ends_below(scores: Vectors, min_score: float | None) -> bool:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
     not look like a folder without matching images.
     """
     conditions = [
-        *([_any([_inside(items, folder) for folder in filters.folders])] if filters.folders else []),
-        *([_any([_holds(items["camera"], camera) for camera in filters.cameras])] if filters.cameras else []),
+        *([reduce(pc.or_, [_inside(items, folder) for folder in filters.folders])] if filters.folders else []),
+        *([reduce(pc.or_, [_holds(items["camera"], part) for part in filters.cameras])] if filters.cameras else []),
         *_on_days(items, filters),
         *_of_shape(items, filters),
     ]
@@ -37,9 +38,7 @@ def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
         conditions.append(known if filters.has_gps else pc.invert(known))
     if not conditions:
         return None
-    passed: NDArray[np.bool_] = np.ones(items.num_rows, bool)
-    for condition in conditions:
-        passed &= bools(condition)
+    passed: NDArray[np.bool_] = np.logical_and.reduce([bools(condition) for condition in conditions])
     return passed
 
 
@@ -142,12 +141,9 @@ def _of_shape(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:
     if filters.min_px:
         shorter = pc.min_element_wise(width, height)
         conditions.append(pc.greater_equal(shorter, number_scalar(filters.min_px, pa.int32())))
-    if filters.orientation == "landscape":
-        conditions.append(pc.greater(width, height))
-    elif filters.orientation == "portrait":
-        conditions.append(pc.less(width, height))
-    elif filters.orientation == "square":
-        conditions.append(pc.equal(width, height))
+    if filters.orientation:
+        compare = {"landscape": pc.greater, "portrait": pc.less, "square": pc.equal}[filters.orientation]
+        conditions.append(compare(width, height))
     return conditions
 
 
@@ -163,13 +159,6 @@ def _holds(names: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 def _encodable(text: str) -> str:
     """The text without lone surrogates, which a terminal with another encoding may pass."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _any(conditions: list[pa.ChunkedArray]) -> pa.ChunkedArray:
-    found = conditions[0]
-    for condition in conditions[1:]:
-        found = pc.or_(found, condition)
-    return found
 
 
 def _counted(values: pa.ChunkedArray) -> tuple[Facet, ...]:
