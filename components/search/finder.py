@@ -91,7 +91,7 @@ class Finder:
         """Answer several queries with one pass over the vectors. Raises QueryError, ImageError."""
         return self.engine.search_many([query_of(each, {}) for each in queries])
 
-    def encode_text(self, texts: Sequence[str]) -> Vectors:
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors of texts as a search uses them: (n, dim) float32. Raises QueryError."""
         engine = self.engine
         vectors = [encoded.terms for encoded in engine.encode([Query.of_text(text) for text in texts])]

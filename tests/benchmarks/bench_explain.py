@@ -105,10 +105,10 @@ def main() -> None:
     found = []
     for text, identity in hits:
         pixels = encoder.preprocess.load(finder.image_path(identity))
-        found.append(costs(encoder, pixels, finder.encode_text([text])[0], rng))
+        found.append(costs(encoder, pixels, finder.encode_texts([text])[0], rng))
         if len(found) % 20 == 0 or len(found) == len(hits):
             report(found)
-    vector, path = finder.encode_text([hits[0][0]])[0], finder.image_path(hits[0][1])
+    vector, path = finder.encode_texts([hits[0][0]])[0], finder.image_path(hits[0][1])
     times = sorted(seconds_of(lambda: explain(encoder, path, vector)) for _ in range(10))
     show([["ms per explanation", "median", "slowest"], ["file to overlay", 1000 * times[5], 1000 * times[-1]]])
 

@@ -281,14 +281,14 @@ def test_many_images_are_encoded_in_order(finder, library):
 
 def test_encoded_texts_give_the_scores_of_a_search(finder):
     texts = ["red", "a blue thing on green paper", "white"]
-    vectors = finder.encode_text(texts)
-    assert finder.encode_text([]).shape == (0, 3)
+    vectors = finder.encode_texts(texts)
+    assert finder.encode_texts([]).shape == (0, 3)
     for text, vector in zip(texts, vectors, strict=True):
         best = finder.search(text, k=1).hits[0]
         image = finder.encode_images([finder.image_path(best.id)])[0]
         assert float(vector @ image) == pytest.approx(best.score, abs=1e-5)
     with pytest.raises(QueryError, match="empty"):
-        finder.encode_text(["red", " "])
+        finder.encode_texts(["red", " "])
 
 
 def test_an_unreadable_image_is_a_one_line_error(finder, tmp_path):
