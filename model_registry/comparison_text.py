@@ -1,4 +1,4 @@
-"""Comparison text: registered versions, their reports side by side and their ledger as tables; reads nothing itself."""
+"""Comparison text: registered versions, two reports side by side, and a ledger as tables."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from image_finder.model_registry import names
 from image_finder.model_registry.ledger.entries import LedgerEntry, title
 from image_finder.model_registry.registry import RegisteredVersion
 
-_ORIGIN = (
+_LINEAGE_TAGS = (
     *(names.DATASET, names.DATA_VERSION, names.SPLIT, names.CODE_VERSION, names.CONFIG_SHA256),
     *(names.ENVIRONMENT_SHA256, names.HARDWARE, names.SEEDS, names.PARENT_CHAMPION, names.RUN_NAME),
 )
@@ -26,7 +26,7 @@ class Side(NamedTuple):
 
 
 def versions_table(versions: Sequence[RegisteredVersion]) -> str:
-    """A line a version."""
+    """One line for each version."""
     head = ["version", "aliases", "registered (UTC)", "mean recall", "data", "code", "last event"]
     rows = [
         [
@@ -44,14 +44,14 @@ def versions_table(versions: Sequence[RegisteredVersion]) -> str:
 
 
 def origin_table(version: RegisteredVersion) -> str:
-    """Where a version comes from: everything its tags say, a line each."""
-    tags = sorted(version.tags.items(), key=lambda item: (item[0] not in _ORIGIN, item[0]))
+    """All tags of a version, one in each line."""
+    tags = sorted(version.tags.items(), key=lambda item: (item[0] not in _LINEAGE_TAGS, item[0]))
     rows = [["run id", version.run_id or "?"], *([name.replace("_", " "), value] for name, value in tags)]
     return aligned(rows)
 
 
 def history_text(entries: Sequence[LedgerEntry]) -> str:
-    """A line an entry, oldest first, and its reasons below unless they are those of the entry before."""
+    """One line for each entry, oldest first, then its reasons if they differ from the last."""
     heads = aligned([[each.at[:19].replace("T", " "), title(each), _short(each.actor)] for each in entries])
     lines: list[str] = []
     before: tuple[str, ...] = ()
@@ -64,23 +64,23 @@ def history_text(entries: Sequence[LedgerEntry]) -> str:
 
 
 def _short(actor: str) -> str:
-    """Run ids of MLflow are 32 digits; the first eight find the run."""
+    """Shorten MLflow's run ids from 32 to 8 digits, which suffice to find the run."""
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24}\b", r"\1", actor)
 
 
 def compare_text(first: Side, second: Side, paired: Comparison | None) -> str:
-    """Both reports side by side with their 95 % intervals, and whether the numbers can be compared at all.
+    """Both reports side by side with 95 % intervals, and whether they are comparable.
 
-    paired: first against second, query by query; None when that was not measured.
+    paired: first against second, query by query; None if not measured.
     """
     head = ["", f"version {first.version.version}", f"version {second.version.version}", "difference"]
     parts = [aligned([head, *_origin_rows(first, second), *_report_rows(first.report, second.report)])]
     if faults := _not_comparable(first.report, second.report):
-        parts.append(f"NOT COMPARABLE: {'; '.join(faults)}. Differences above mean nothing.")
+        parts.append(f"NOT COMPARABLE: {'; '.join(faults)}. The differences above are meaningless.")
     elif paired is None:
         parts.append(
-            "Intervals are of each version alone. They were not measured query by query with the same code, so the "
-            "difference has no interval: a training run measures challenger and champion together."
+            "Each interval is of one version. The versions were not measured query by query with the same code, so the "
+            "difference has no interval; a training run measures challenger and champion together."
         )
     else:
         low, high = 100 * paired.interval.low, 100 * paired.interval.high
@@ -93,7 +93,7 @@ def compare_text(first: Side, second: Side, paired: Comparison | None) -> str:
 
 def _origin_rows(first: Side, second: Side) -> list[list[str]]:
     rows = [["aliases", ", ".join(first.version.aliases), ", ".join(second.version.aliases), ""]]
-    for name in _ORIGIN:
+    for name in _LINEAGE_TAGS:
         ours, theirs = first.version.tags.get(name, ""), second.version.tags.get(name, "")
         shown = [value[:12] if len(value) == _HASH else value for value in (ours, theirs)]
         rows.append([name.replace("_", " ").removesuffix(" sha256"), *shown, "" if ours == theirs else "differs"])

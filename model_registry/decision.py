@@ -46,7 +46,7 @@ def measure_and_decide(
     config: PromotionConfig,
     folder: Path,
 ) -> MeasuredDecision:
-    """Measure challenger and champion alike, decide, record the decision, and promote if it says so.
+    """Measure challenger and champion, record the decision, and promote if it says so.
 
     The model is locked throughout: of two runs that finish together, the second is compared with the champion that the
     first leaves. measure must treat both bundles equally. folder: for the champion's bundle. A champion that cannot be
@@ -73,7 +73,7 @@ def measure_and_decide(
 
 
 def decide_from_stored(promotions: Promotions, model: str, version: str) -> PromotionDecision:
-    """Decide from the ledger or from the measurements that training runs stored; measures and records nothing.
+    """Decide from the ledger or from stored measurements; measures and records nothing.
 
     A decision to promote this version over the current champion that is in the ledger holds unless the version was
     rolled back later. Otherwise the stored measurements are compared if both were made on the same test by the same code.
@@ -102,7 +102,7 @@ def decide_from_stored(promotions: Promotions, model: str, version: str) -> Prom
 
 
 def forced_decision(promotions: Promotions, model: str, version: str, reason: str) -> PromotionDecision:
-    """A person's decision to promote a version, with the rule's result if stored measurements allow one."""
+    """A person's decision to promote a version, with the rule's decision if there is one."""
     try:
         by_rule = decide_from_stored(promotions, model, version)
     except ConfigError as error:
@@ -124,7 +124,7 @@ def forced_decision(promotions: Promotions, model: str, version: str, reason: st
 
 
 def compare_stored(registry: Registry, model: str, first: str, second: str) -> Comparison | None:
-    """Compare two versions query by query; None unless both were measured on the same test by the same code."""
+    """Compare two versions query by query; None unless test and code were the same."""
     ours, theirs = _stored(registry, model, first), _stored(registry, model, second)
     return compare_bundles(ours, theirs) if ours and theirs and _same_test(ours, theirs) else None
 

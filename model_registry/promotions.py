@@ -46,10 +46,13 @@ class History(Record):
 
 
 class Promotions:
-    """Promotion, rollback and their ledger at one registry. Not thread-safe. Methods that write take the model's lock."""
+    """Promotion, rollback and their ledger. Not thread-safe; writing takes the model's lock."""
 
     def __init__(self, registry: Registry, *, actor: str | None = None, home: Path | None = None) -> None:
-        """actor: recorded in the ledger, by default user@host. home: gets champion.json when the champion changes."""
+        """Open the ledger of a registry.
+
+        actor: recorded in the ledger, by default user@host. home: gets champion.json when the champion changes.
+        """
         self.registry = registry
         self.tracking_uri = registry.tracking_uri
         self.ledger = LedgerStore(registry.client, registry.tracking_uri)
@@ -59,7 +62,7 @@ class Promotions:
 
     @classmethod
     def of_step(cls, *, home: Path | None = None) -> Self:
-        """Promotions by the MLflow run of the current step, which is the actor. Raises ConfigError without a run."""
+        """Promotions whose actor is the step's MLflow run. Raises ConfigError without a run."""
         registry = Registry.of_step()
         run = mlflow.active_run()
         assert run is not None, "Registry.of_step requires a run"
@@ -84,7 +87,7 @@ class Promotions:
             yield
 
     def champion(self, model: str) -> ChampionStatus:
-        """The champion. A fault means that it was deleted, which must not be taken for "no champion yet"."""
+        """The champion; with a fault, it was deleted, which is not "no champion yet"."""
         version = self._alias(model, names.CHAMPION)
         if version is not None and self.registry.has_version(model, version):
             return ChampionStatus(version=version)
@@ -105,7 +108,7 @@ class Promotions:
         )
 
     def reconcile(self, model: str) -> tuple[LedgerEntry, ...]:
-        """Complete an interrupted move and record changes made by other means; returns the new entries."""
+        """Complete an interrupted move and record outside changes; returns the new entries."""
         with self.exclusive(model):
             self.registry.ensure_model(model)
             state = state_of(self._entries(model))
@@ -129,7 +132,7 @@ class Promotions:
         return ChampionNote(model=model, version=version, bundles=bundles)
 
     def record(self, model: str, event: PromotionDecision | Event, *, actor: str | None = None) -> LedgerEntry:
-        """Append an entry and tag the version that it concerns. actor: by default that of this object."""
+        """Append an entry and tag its version. actor: by default that of this object."""
         if isinstance(event, PromotionDecision):
             event = of_decision(event)
         with self.exclusive(model):
@@ -149,7 +152,7 @@ class Promotions:
         actor: str | None = None,
         decision: PromotionDecision | None = None,
     ) -> LedgerEntry:
-        """Make a version champion and the old champion previous; returns the entry, or the existing one.
+        """Make a version champion and the old champion previous; returns the ledger entry.
 
         A forced decision makes the entry "forced" instead of "moved". Raises ConfigError if there is no such version.
         """
@@ -175,7 +178,7 @@ class Promotions:
         return version if version is not None and self.registry.has_version(model, version) else None
 
     def rollback_of(self, model: str, version: str) -> Rollback | None:
-        """The rollback that keeps the rule from promoting a version, of it or of a version with the same bundle.
+        """The rollback of this version, or of one with the same bundle, that bars its promotion.
 
         It ends when one of them is champion again. Raises ConfigError if there is no such version.
         """
@@ -285,7 +288,7 @@ class Promotions:
         return written
 
     def _record_outside_changes(self, model: str, state: LedgerState) -> list[LedgerEntry]:
-        """Record aliases that differ from the ledger; if the champion was changed, the old one becomes previous."""
+        """Record aliases that differ from the ledger; a replaced champion becomes previous."""
         aliases = self.registry.aliases(model)
         expected = {
             names.CHAMPION: state.champion,

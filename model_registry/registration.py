@@ -42,7 +42,7 @@ class Evidence(Record):
 def register_bundle(
     registry: Registry, bundle: Bundle, name: str, lineage: Lineage, evidence: Evidence
 ) -> RegisteredVersion:
-    """Log the bundle to the active run as an MLflow model and register it with alias challenger.
+    """Log the bundle to the active run and register it with alias challenger.
 
     The version is created with all its tags in one transaction after its files. If anything fails before that, the files
     are removed. Raises ConfigError without an active run, StorageError.
@@ -61,7 +61,7 @@ def register_bundle(
 
 @contextlib.contextmanager
 def _removed_on_failure(client: MlflowClient, run_id: str) -> Iterator[None]:
-    """Remove models that this run logs in the block if it raises; nothing else would ever remove them."""
+    """If the block raises, remove the models that it logged; nothing else removes them."""
     before = {model.model_id for model in _logged(client, run_id)}
     try:
         yield

@@ -111,7 +111,7 @@ class Registry:
 
     @guarded
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Point an alias to a version in one transaction. Raises ConfigError if there is no such version."""
+        """Point an alias to a version in one transaction. Raises ConfigError without the version."""
         version = self.version(name, version).version
         try:
             self.client.set_registered_model_alias(name, alias, version)
@@ -184,7 +184,7 @@ class Registry:
         return self._optional(name, version_or_alias, names.VALIDATION_ARTIFACT, ValidationReport)
 
     def measurement_of(self, name: str, version_or_alias: str) -> StoredMeasurement | None:
-        """The measurement for the promotion rule, with the rank of every query; None if not measured."""
+        """The measurement for the promotion rule, with all ranks; None if not measured."""
         return self._run_record(name, version_or_alias, names.MEASURED_ARTIFACT, StoredMeasurement)
 
     def parity_of(self, name: str, version_or_alias: str) -> ParityReport | None:

@@ -3,7 +3,7 @@
 Beside a SQLite file it is a file lock, which the system releases when its holder dies. An MLflow server gives its clients
 neither files nor its database, but creates a registered model only once: there the lock is a registered model
 `<model>.lock`. Its holder changes a tag every few seconds. Waiters take over a lock whose tag did not change for a minute
-of their own clock; clocks of two machines are never compared.
+of the waiter's clock; clocks of two machines are never compared.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ class Lock(Protocol):
     """A held lock."""
 
     def check(self) -> None:
-        """Raise ConfigError if another process took the lock over because this one was suspended."""
+        """Raise ConfigError if another process took the lock over from this one."""
 
 
 @contextlib.contextmanager
 def locked(client: MlflowClient, tracking_uri: str, model: str, *, wait_s: float) -> Iterator[Lock]:
-    """Hold the lock of a model. Raises BusyError naming the holder after wait_s seconds, StorageError."""
+    """Hold a model's lock. Raises BusyError with the holder after wait_s seconds, StorageError."""
     database = sqlite_file(tracking_uri)
     if database is None:
         held = StoreLock(client, model).held(wait_s)
@@ -118,7 +118,10 @@ def _read(path: Path) -> str:
 
 
 class StoreLock:
-    """A lock that is a registered model. beat_s: renewal interval; stale_s: time after which a waiter takes it over."""
+    """A lock that is a registered model.
+
+    beat_s: interval of renewals. stale_s: time without renewal after which a waiter takes it over.
+    """
 
     def __init__(self, client: MlflowClient, model: str, *, beat_s: float = _BEAT_S, stale_s: float = _STALE_S) -> None:
         self._client = client

@@ -29,7 +29,7 @@ _ROLLBACKS = "rollbacks"
 
 @dataclass(frozen=True)
 class Rollback:
-    """A rollback in effect: since then neither the version nor an equal bundle has been champion."""
+    """A rollback in effect: neither the version nor an equal bundle was champion since."""
 
     entry: int  # number of the ledger entry
     version: str
@@ -65,9 +65,9 @@ def decide(
     reports: Reports,
     config: PromotionConfig,
 ) -> PromotionDecision:
-    """Apply every check of the module's docstring. comparison: of both measurements, None if one is missing.
+    """Apply every check of the module's docstring.
 
-    A champion that could not be measured is kept. A version is not promoted over itself.
+    comparison: of both measurements, None if one is missing. A champion that could not be measured is kept. A version is not promoted over itself.
     """
     checks = tuple(_checks(challenger, champion, comparison, reports, config))
     promoted = all(check.passed for check in checks)

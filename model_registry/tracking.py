@@ -56,7 +56,7 @@ def trained_on() -> str:
 
 
 def mark_failed(tracking_uri: str, experiment: str, name: str) -> None:
-    """Mark the run of a failed pipeline as failed, which ZenML ends after each finished step. Never raises."""
+    """Mark the run of a failed pipeline, which ZenML shows as finished. Never raises."""
     _end(tracking_uri, experiment, f"attributes.run_name = '{name}'", "FAILED")
 
 
@@ -103,7 +103,7 @@ def log_epoch(record: EpochRecord) -> None:
 
 
 def log_retrieval(report: RetrievalReport) -> None:
-    """Log recalls, intervals and denominators as metrics `<split>.t2i_r10`, and the report as JSON."""
+    """Log recalls and denominators as metrics `<split>.t2i_r10`, and the report as JSON."""
     values: dict[str, float] = {"mean_recall": report.mean_recall}
     for short, direction in (("t2i", report.text_to_image), ("i2t", report.image_to_text)):
         values[f"{short}_median_rank"] = direction.median_rank
@@ -132,7 +132,7 @@ def log_scores(scores: ScoreCalibration) -> None:
 
 
 def log_promotion(decision: PromotionDecision, challenger: Record | None, *, version_run: str | None) -> None:
-    """Log the checks as metrics `promotion.<check>`, the decision and the challenger's measurement as JSON.
+    """Log the checks as metrics `promotion.<check>`, decision and measurement as JSON.
 
     challenger: a StoredMeasurement, or None if the version was champion already. It is logged to the run that registered
     the version, which may be an earlier run that was killed before the decision.

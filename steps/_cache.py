@@ -12,7 +12,7 @@ PACKAGES = ("image_finder.components", "image_finder.model_registry", "image_fin
 
 
 def hash_sources(folders: dict[str, Path]) -> str:
-    """Hex SHA-256 over the path and content of every .py file below the folders, keyed by package name."""
+    """SHA-256 over path and content of every .py file in directories, keyed by package name."""
     digest = hashlib.sha256()
     for name, folder in sorted(folders.items()):
         for path in sorted(folder.rglob("*.py")):
@@ -33,7 +33,7 @@ def code_hash() -> str:
 
 
 def cache_key() -> str:
-    """Hashes of our code and of the installed packages. A registered version is tagged with both."""
+    """Hashes of our code and of the packages, with which a version is tagged too."""
     return f"{code_hash()} {lineage.environment_sha256()}"
 
 

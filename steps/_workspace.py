@@ -22,7 +22,7 @@ def home() -> Path:
 
 
 def cache_dir() -> Path:
-    """Features of frozen trunks, states of unfinished training, vectors of images; may be deleted between runs."""
+    """Features, unfinished training, vectors of images; may be deleted between runs."""
     return home() / "cache"
 
 

@@ -19,7 +19,7 @@ from image_finder.steps.materializers import IndexMaterializer
 def embed_gallery(
     bundle: Bundle, gallery: GalleryConfig, embedding: EmbeddingConfig, gallery_fingerprint: str
 ) -> Annotated[VectorIndex, "vector_index"]:
-    """Embed every image, locally or on Ray, and write the index with its self-check; a killed run resumes.
+    """Embed every image, locally or on Ray, and write the index; a killed run resumes.
 
     gallery_fingerprint is only part of the cache key, so that changed images are embedded again.
     """

@@ -29,7 +29,7 @@ def evaluate_retrieval(
     config: EvaluationConfig,
     embedding: EmbeddingConfig,
 ) -> tuple[Annotated[RetrievalReport, "retrieval_report"], Annotated[ScoreCalibration, "score_calibration"]]:
-    """Measure recall and scores on test, or on val if there is no test split; `require_quality` decides."""
+    """Measure recall and scores on test, else on val; `require_quality` decides."""
     captions = test_captions if len(test_captions) else val_captions
     evaluated = evaluate_checkpoint(
         checkpoint,

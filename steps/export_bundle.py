@@ -29,7 +29,7 @@ def export_bundle(
     manifest: DatasetManifest,
     config: ExportConfig,
 ) -> Annotated[Bundle, "bundle"]:
-    """Export both towers to ONNX, with tokenizer, preprocessing, score calibration and training vocabulary."""
+    """Export towers to ONNX with tokenizer, preprocessing, calibration and vocabulary."""
     return exporter.export_bundle(
         checkpoint,
         scratch_dir() / "bundle",

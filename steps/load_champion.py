@@ -14,7 +14,10 @@ from image_finder.steps.materializers import BundleMaterializer
 
 @step(enable_cache=False, experiment_tracker=True, output_materializers=BundleMaterializer)
 def load_champion(config: RegistryConfig) -> Annotated[Bundle, "champion_bundle"]:
-    """Fetch the champion. Not cached, because the champion may change; an equal bundle keeps later steps cached."""
+    """Fetch the champion.
+
+    Not cached, because the champion may change; an equal bundle keeps later steps cached.
+    """
     promotions = Promotions.of_step()
     champion = promotions.champion(config.model_name)
     if champion.version is None:

@@ -71,7 +71,7 @@ class DirectoryMaterializer(BaseMaterializer):
                 shutil.copyfileobj(reader, writer, 1 << 20)
 
     def load(self, data_type: type[DirectoryArtifact]) -> DirectoryArtifact:
-        """Open the stored directory. Raises StorageError if its content hash differs from the recorded one."""
+        """Open the directory. Raises StorageError if its content hash is not the recorded one."""
         local = Path(self.uri)
         if not local.is_dir():
             local = process_directory()
@@ -130,7 +130,7 @@ class DriftReferenceMaterializer(DirectoryMaterializer):
 
 
 class RecordMaterializer(PydanticMaterializer):
-    """Records as JSON. Unlike ZenML's own materializer, shows their values as metadata, not their schema."""
+    """Records as JSON. The metadata are values, not ZenML's default, the schema."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Record,)
 
@@ -153,7 +153,7 @@ class ValidationReportMaterializer(RecordMaterializer):
 
 
 class TableMaterializer(BaseMaterializer):
-    """DataFrames as Parquet. ZenML's own materializer has no content hash, so equal tables would invalidate the cache."""
+    """DataFrames as Parquet with a content hash, which ZenML's own materializer lacks."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (pd.DataFrame,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
@@ -187,7 +187,7 @@ class TableMaterializer(BaseMaterializer):
 
 
 def load_artifact(stored: "ArtifactVersionResponse", kind: type[_T]) -> _T:
-    """Load a stored artefact as `kind`. Unlike ZenML's `load`, it works if `kind` has been moved or renamed since."""
+    """Load an artefact as `kind`; unlike ZenML's `load`, also if `kind` was renamed since."""
     store = _get_artifact_store_from_response_or_from_active_stack(stored)
     materializer = materializer_registry[kind](stored.uri, store)
     materializer.expected_content_hash = stored.content_hash

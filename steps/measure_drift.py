@@ -31,7 +31,7 @@ def measure_drift(
     registry: RegistryConfig,
     embedding: EmbeddingConfig,
 ) -> Annotated[DriftReport, "drift_report"]:
-    """Compare captions, images and searches with the champion's reference; `require_no_drift` decides.
+    """Compare the data with the champion's reference; `require_no_drift` decides.
 
     Not cached, because the champion and the search logs change. A comparison that is not possible becomes a note in the
     report, not an error: a deleted champion must not prevent training its successor.

@@ -39,7 +39,7 @@ def promote_bundle(
     evaluation: EvaluationConfig,
     config: RegistryConfig,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
-    """Measure challenger and champion on test, or on val if there is no test split; promote if every check passes.
+    """Measure challenger and champion on test, else on val; promote if every check passes.
 
     Not cached, because the champion may change.
     """

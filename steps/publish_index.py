@@ -19,9 +19,9 @@ from image_finder.steps._workspace import home
 def publish_index(
     index: VectorIndex, bundle: Bundle, config: RegistryConfig
 ) -> Annotated[IndexManifest, "published_index"]:
-    """Publish bundle and index if the bundle is still the champion's; the ledger records a change of model.
+    """Publish bundle and index if the bundle is still the champion's.
 
-    Not cached, because the home may have been changed by hand.
+    The ledger records a change of model. Not cached, because the home may have been changed by hand.
     """
     promotions, model, target = Promotions.of_step(home=home()), config.model_name, home() / "index"
     with promotions.exclusive(model):

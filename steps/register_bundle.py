@@ -28,7 +28,7 @@ def register_bundle(
     parameters: TrainingParameters,
     data_fingerprint: str,
 ) -> Annotated[RegisteredVersion, "registered_version"]:
-    """Register the bundle with its reports, model card and lineage as a new version, alias challenger."""
+    """Register the bundle with reports, card and lineage as a version, alias challenger."""
     registry, name = Registry.of_step(), parameters.registry.model_name
     origin = lineage.of_run(
         code_hash(),

@@ -27,7 +27,7 @@ def validate_captions(
     config: ValidationConfig,
     text: TextTowerConfig,
 ) -> Annotated[ValidationReport, "validation_report"]:
-    """Check the data against the expectations and the previous data version; `require_valid` decides."""
+    """Check data against expectations and the last data version; `require_valid` decides."""
     tokenizer = Tokenizer(load_tokenizer_json(text), text.max_tokens)
     report = validate(IngestedData(captions, images, manifest), config, tokenizer, _previous_manifest(manifest))
     tracking.log_data(manifest)

@@ -93,7 +93,7 @@ class LedgerEntry(Record):
 
     @property
     def text(self) -> str:
-        """Stored and hashed form: all fields except the hash as one line of ASCII JSON with sorted keys."""
+        """Hashed form: all fields except the hash as one line of ASCII JSON with sorted keys."""
         values = self.model_dump(mode="json", exclude={"sha256"})
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -104,7 +104,7 @@ class LedgerEntry(Record):
 
 
 class Head(NamedTuple):
-    """Number and hash of the last entry, stored apart from the entries; n is 0 before the first entry."""
+    """Number and hash of the last entry, stored apart from the entries; 0 without entries."""
 
     n: int
     sha256: str

@@ -49,7 +49,7 @@ def state_of(entries: Sequence[LedgerEntry]) -> LedgerState:
 
 
 def current_rollback(entries: Sequence[LedgerEntry], versions: AbstractSet[str]) -> LedgerEntry | None:
-    """The rollback from one of these versions, unless a later entry made one of them champion again."""
+    """The rollback from one of these versions that no later move of them supersedes."""
     for entry in reversed(entries):
         if entry.kind not in _MOVES and (entry.kind, entry.alias) != ("outside", names.CHAMPION):
             continue

@@ -73,7 +73,7 @@ def verify(model: str, stored: Sequence[Stored], head: Head | None) -> Reading:
 
 
 def _read(stored: Stored, model: str, faults: list[LedgerFault]) -> LedgerEntry | None:
-    """Parse an entry; None and a fault if its hash is wrong, because then none of its fields can be trusted."""
+    """The entry; None and a fault if its hash is wrong and thus no field can be trusted."""
     n = stored.n or "?"
     if sha256_of_bytes(stored.text.encode()) != stored.sha256:
         what = "was cut or edited: its hash differs from the recorded one" if stored.text else "was removed"

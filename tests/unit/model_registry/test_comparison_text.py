@@ -77,7 +77,7 @@ def test_what_was_measured_query_by_query_has_an_interval_and_what_was_not_says_
 )
 def test_reports_on_different_tests_are_not_compared(changes, told):
     text = compare_text(side("7", 0.55), side("5", 0.5, **changes), None)
-    assert text.endswith(f"NOT COMPARABLE: {told}. Differences above mean nothing.")
+    assert text.endswith(f"NOT COMPARABLE: {told}. The differences above are meaningless.")
 
 
 def test_history_gives_reasons_once_and_shortens_run_ids():
