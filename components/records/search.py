@@ -1,58 +1,81 @@
-"""Records of a search: images, hits and facets."""
+"""Records of a search: images, hits and facets. Fields that the HTTP API returns, too, are described for its document."""
 
 from datetime import date, datetime
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
 
 from image_finder.components.records.base import Record
 
+# JSON Schema's "date-time" (RFC 3339) requires a time zone, which cameras do not write.
+LocalTime = Annotated[datetime, WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$"})]
 
-class IndexedImage(Record):
-    """One image of an index, with the metadata of its file and its captions."""
 
-    id: str  # stable while the file keeps its path
-    uri: str  # absolute path as text
-    folder: str  # label: name of the indexed folder, then the folders below it
+class ImageFacts(Record):
+    """Metadata of an image from its file and captions."""
+
+    id: str = Field(description="id of an indexed image, stable while its path does not change")
     name: str
+    folder: str = Field(description="label: name of the indexed folder and of the subfolders")
     captions: tuple[str, ...]
-    sha256: str
-    bytes: int
-    width_px: int  # as displayed
+    width_px: int = Field(description="as displayed")
     height_px: int
-    taken_at: datetime | None  # the camera's local time, without a zone
-    modified_at: datetime | None  # of the file, with the UTC offset of this machine's time zone
-    camera: str  # "" if unknown
-    latitude: float | None  # degrees, WGS84
+    bytes: int
+    taken_at: LocalTime | None = Field(description="capture time: the camera's local time, without time zone")
+    modified_at: datetime | None = Field(description="modification time of the file, with UTC offset")
+    camera: str = Field(description="empty if unknown")
+    latitude: float | None = Field(description="degrees, WGS84")
     longitude: float | None
 
 
-class Hit(IndexedImage):
-    """One search result."""
+class IndexedImage(ImageFacts):
+    """An image of an index. uri: absolute path as text."""
 
-    rank: int  # counted from 1 over all pages
+    uri: str
+    sha256: str
+
+
+class MatchFacts(Record):
+    """How an image matches a query."""
+
+    rank: int = Field(description="counted from 1 over all pages")
     score: float
-    good: bool | None  # whether it and every hit before it is a good match; None if unknown
-    duplicates: tuple[str, ...]  # ids of the near-duplicates folded into this hit
+    good: bool | None = Field(
+        description="whether it is a good match; good matches come first. Null if unknown: for queries with images, "
+        "libraries of fewer than 50 images and models without match calibration"
+    )
+    duplicates: tuple[str, ...] = Field(description="ids of the near-duplicates folded into this hit")
+
+
+class Hit(IndexedImage, MatchFacts):
+    """One search result."""
 
 
 class TruncatedText(Record):
-    """A text of a query that exceeds the model's limit: the used beginning, the unused rest."""
+    """A text of a query that was too long for the model."""
 
-    used: str
-    unused: str
+    used: str = Field(description="beginning that was searched for")
+    unused: str = Field(description="rest that was ignored")
 
 
-class SearchResult(Record):
-    """Answer to one query.
+class ResultFacts(Record):
+    """Properties of an answer to a query."""
 
-    matches_well: whether any hit is good or scores like the best hits of captions whose image was in the gallery; None
-    unless the query consists of texts.
-    """
+    candidates: int = Field(description="images that match the filters")
+    more: bool = Field(description="whether there is a next page")
+    matches_well: bool | None = Field(
+        description="false if no hit matches the texts well; null for queries with images"
+    )
+    unmet: tuple[str, ...] = Field(
+        (), description="words that never occurred in the training captions; results may be unrelated"
+    )
+    truncated: tuple[TruncatedText, ...] = Field((), description="texts that were too long for the model")
+
+
+class SearchResult(ResultFacts):
+    """Answer to one query."""
 
     hits: tuple[Hit, ...]
-    candidates: int  # images that pass the filters
-    more: bool  # whether there is a next page
-    matches_well: bool | None
-    unmet: tuple[str, ...] = ()  # words of the query that are in no training caption
-    truncated: tuple[TruncatedText, ...] = ()  # texts of the query that were used in part
 
 
 class Facet(Record):

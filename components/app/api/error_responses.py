@@ -34,21 +34,6 @@ class Fault(Exception):  # noqa: N818 - an answer, not a failure of the program
         self.headers = dict(headers or {})
 
 
-def busy(message: str, *, retry_after_s: int = 1) -> Fault:
-    """503 with Retry-After."""
-    return Fault(503, "busy", message, headers={"Retry-After": str(retry_after_s)})
-
-
-def not_ready() -> Fault:
-    """503 while there is no index."""
-    return Fault(503, "not_ready", "no index yet; retry when it is built", headers={"Retry-After": "2"})
-
-
-def not_found(message: str) -> Fault:
-    """404."""
-    return Fault(404, "not_found", message)
-
-
 def fault_response(scope: Scope, fault: Fault) -> Response:
     """The answer for a fault."""
     request_id = scope.get("state", {}).get("request_id", "")

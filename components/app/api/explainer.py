@@ -40,7 +40,6 @@ class Explainer:
     """Explains on a separate thread, so that 60 encodings delay no thumbnails and searches."""
 
     def __init__(self, settings: Settings) -> None:
-        """settings: limits."""
         self.workers = Workers(Load("explanations", settings.waiting), running=1, timeout_s=settings.timeout_s)
         self._max_bytes = settings.max_original_bytes
         self._cache = _Cache(_CACHED)

@@ -11,11 +11,10 @@ class HeadAsGet:
     """Middleware that passes HEAD requests on as GET and drops the body of the answer."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """app: receives GET instead of HEAD."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
         head = scope["type"] == "http" and scope["method"] == "HEAD"
         forwarded = {**scope, "method": "GET", _MARK: True} if head else scope
 

@@ -7,7 +7,7 @@ from image_finder.components.app.api.limits import while_connected
 from image_finder.components.app.api.original_files import UNREADABLE, gone, open_original
 from image_finder.components.app.api.request_bodies import body_document, require_decodable
 from image_finder.components.app.api.request_models import LabelsBody
-from image_finder.components.app.api.response_models import LabelAnswer, LabelsAnswer
+from image_finder.components.app.api.response_models import LabelsAnswer
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
 from image_finder.components.errors import ImageError
@@ -48,4 +48,4 @@ def _labelled(server: State, engine: SearchEngine, given: LabelsBody, upload: by
             except ImageError:  # the file has changed since it was indexed
                 raise gone(UNREADABLE) from None
     (scores,) = classify(engine.encoder, pixels[None], given.labels)
-    return LabelsAnswer(labels=[LabelAnswer.model_validate(each.model_dump()) for each in scores])
+    return LabelsAnswer(labels=scores)

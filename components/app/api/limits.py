@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from image_finder.components.app.api.error_responses import Fault, busy
+from image_finder.components.app.api.error_responses import Fault
 from image_finder.components.cancellation import cancellable
 
 _Answer = TypeVar("_Answer")
@@ -37,7 +37,7 @@ class Load:
     def refusal(self, message: str) -> Fault:
         """A 503, counted in n_refused."""
         self.n_refused += 1
-        return busy(message)
+        return Fault(503, "busy", message, headers={"Retry-After": "1"})
 
     @contextlib.asynccontextmanager
     async def deadline(self, seconds: float) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from image_finder.components.app.api.error_responses import not_ready
+from image_finder.components.app.api.error_responses import Fault
 from image_finder.components.app.api.metrics import Metrics
 from image_finder.components.app.champion_index import pending_change
 from image_finder.components.app.watcher import Watching
@@ -64,7 +64,7 @@ class LiveFinder:
     def finder(self) -> "Finder":
         """The current finder. Raises Fault 503 while there is no index."""
         if self._finder is None:
-            raise not_ready()
+            raise Fault(503, "not_ready", "no index yet; retry when it is built", headers={"Retry-After": "2"})
         return self._finder
 
     @property
@@ -114,13 +114,13 @@ class LiveFinder:
         else:
             self._failure = None
             if newer:
-                self._metrics.note_swap()
+                self._metrics.swaps.inc()
                 model = self.engine.encoder.bundle.manifest
                 facts = {"bundle": model.sha256[:16], "starter": model.starter}
                 logger.info("index opened", extra={"generation": self.generation, "images": self.images, **facts})
 
     def _note_failure(self, reason: str) -> None:
         if reason != self._failure:  # once, not at every check
-            self._metrics.note_failure()
+            self._metrics.failures.inc()
             logger.error("could not open the new index, keeping the current one: %s", reason)
         self._failure = reason

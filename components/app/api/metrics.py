@@ -18,16 +18,15 @@ class Metrics:
     """Counters and timers of a server."""
 
     def __init__(self) -> None:
-        """All metrics start at zero."""
         self.registry = CollectorRegistry()
         counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
         seconds = partial(histogram, buckets=_SECONDS)
         self._requests = counter(f"{_PREFIX}requests", "answered requests", ("method", "route", "status"))
         self._seconds = seconds(f"{_PREFIX}request_seconds", "time to the answer", ("route",))
         self._stages = seconds(f"{_PREFIX}stage_seconds", "duration of a search stage", ("stage",))
-        self._batch = histogram(f"{_PREFIX}batch_searches", "searches per batch", buckets=(1, 2, 4, 8, 16, 32))
-        self._swaps = counter(f"{_PREFIX}index_swaps", "new indexes opened")
-        self._failures = counter(f"{_PREFIX}index_failures", "new indexes that could not be opened")
+        self.batch = histogram(f"{_PREFIX}batch_searches", "searches per batch", buckets=(1, 2, 4, 8, 16, 32))
+        self.swaps = counter(f"{_PREFIX}index_swaps", "new indexes opened")
+        self.failures = counter(f"{_PREFIX}index_failures", "new indexes that could not be opened")
 
     def note_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request. route: template of the path, so that ids create no new series."""
@@ -38,18 +37,6 @@ class Metrics:
         """Record the durations of a search's stages."""
         for stage, value in milliseconds.items():
             self._stages.labels(stage).observe(value / 1000)
-
-    def note_batch(self, searches: int) -> None:
-        """Record the number of searches in a batch."""
-        self._batch.observe(searches)
-
-    def note_swap(self) -> None:
-        """Count a newly opened index."""
-        self._swaps.inc()
-
-    def note_failure(self) -> None:
-        """Count a new index that could not be opened."""
-        self._failures.inc()
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read with the metrics."""

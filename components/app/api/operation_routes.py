@@ -7,10 +7,11 @@ from fastapi import APIRouter, Request, Response
 
 from image_finder.components.app.api.error_responses import errors
 from image_finder.components.app.api.request_models import MAX_LABELS
-from image_finder.components.app.api.response_models import BundleInfo, FacetsAnswer, HealthAnswer, InfoAnswer
+from image_finder.components.app.api.response_models import BundleInfo, HealthAnswer, InfoAnswer
 from image_finder.components.app.api.security import COOKIE, session_value
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
+from image_finder.components.records.search import Facets
 from image_finder.components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS
 
 router = APIRouter(prefix=PREFIX, tags=["operation"])
@@ -18,7 +19,7 @@ root = APIRouter(tags=["operation"])  # outside /api, where load balancers and P
 _VERSION = metadata.version("text-guided-image-finder")
 
 
-@router.get("/facets", response_model=FacetsAnswer, responses=errors(401, 422, 429, 503))
+@router.get("/facets", response_model=Facets, responses=errors(401, 422, 429, 503))
 async def facets(server: Server) -> Response:
     """Values that the filters accept, with counts."""
     engine = server.live.engine

@@ -53,7 +53,6 @@ class BodyReader:
     """Reads bodies; refuses slow ones and more uploads than fit into memory."""
 
     def __init__(self, settings: Settings) -> None:
-        """settings: limits of size, time and memory."""
         self.load = Load("uploads", 0)
         self.n_bytes = 0  # of uploads in memory
         self._settings = settings

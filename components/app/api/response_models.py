@@ -1,101 +1,56 @@
 """Answers of the API."""
 
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
-from image_finder.components.records.search import Facets, IndexedImage, SearchResult
+from image_finder.components.records.search import ImageFacts, IndexedImage, MatchFacts, ResultFacts, SearchResult
+from image_finder.components.search.labels import LabelScore
 
-# JSON Schema's "date-time" (RFC 3339) requires a time zone, which cameras do not write.
-_LocalTime = Annotated[datetime, WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$"})]
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
+_PRIVATE = {"uri", "sha256"}
 
 
-class ImageAnswer(_Answer):
-    """Metadata of an image."""
+class ImageAnswer(ImageFacts):
+    """Metadata of one image."""
 
-    id: str = Field(description="id of an indexed image")
-    name: str
-    folder: str
-    captions: list[str]
-    width_px: int
-    height_px: int
-    bytes: int
-    taken_at: _LocalTime | None = Field(description="capture time: the camera's local time, without time zone")
-    modified_at: datetime | None = Field(description="modification time of the file, with the server's UTC offset")
-    camera: str
-    latitude: float | None
-    longitude: float | None
     path: str | None = Field(None, description="path on the server; only with --show-paths")
 
     @classmethod
-    def of(cls, image: IndexedImage, *, show_path: bool) -> "ImageAnswer":
-        """The answer for an image, with its path if show_path."""
-        return cls.model_validate(_public(image, show_path=show_path))
+    def of(cls, image: IndexedImage, *, show_path: bool) -> Self:
+        """The answer for an image or hit. Without show_path, path stays unset and is thus absent from the JSON."""
+        path = {"path": image.uri} if show_path else {}
+        return cls.model_validate({**image.model_dump(exclude=_PRIVATE), **path})
 
 
-class HitAnswer(ImageAnswer):
+class HitAnswer(ImageAnswer, MatchFacts):
     """One search result."""
 
-    rank: int = Field(description="counted from 1 over all pages")
-    score: float
-    good: bool | None = Field(
-        description="whether it is a good match; good matches come first. Null if unknown: for queries with images, "
-        "libraries of fewer than 50 images and models without match calibration"
-    )
-    duplicates: list[str] = Field(description="ids of the near-duplicates folded into this hit")
 
-
-class TruncatedAnswer(_Answer):
-    """A text of the query that was too long for the model."""
-
-    used: str = Field(description="beginning that was searched for")
-    unused: str = Field(description="rest that was ignored")
-
-
-class SearchAnswer(_Answer):
+class SearchAnswer(ResultFacts):
     """A page of hits."""
 
     hits: list[HitAnswer]
-    candidates: int = Field(description="images that match the filters")
-    more: bool = Field(description="whether there is a next page")
-    matches_well: bool | None = Field(
-        description="false if no hit matches the texts well; null for queries with images"
-    )
-    unmet: list[str] = Field(
-        description="words of the query that never occurred in the training captions; results may be unrelated"
-    )
-    truncated: list[TruncatedAnswer] = Field(description="texts of the query that were too long for the model")
     notice: str = Field("", description="only if the library is empty: what to do")
     took_ms: dict[str, float] = Field(description="durations of the stages, including time in the queue")
     generation: str = Field(description="name of the index generation")
     bundle: str = Field(description="first 16 digits of the SHA-256 of the model's bundle")
 
     @classmethod
-    def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> "SearchAnswer":
+    def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> Self:
         """The answer for a result. facts: took_ms, generation, bundle and optionally notice."""
-        values = {name: getattr(result, name) for name in ("candidates", "more", "matches_well", "unmet")}
-        hits = [_public(hit, show_path=show_paths) for hit in result.hits]
-        truncated = [text.model_dump() for text in result.truncated]
-        return cls.model_validate({"hits": hits, "truncated": truncated, **values, **facts})
+        values = {name: getattr(result, name) for name in ResultFacts.model_fields}
+        hits = [HitAnswer.of(hit, show_path=show_paths) for hit in result.hits]
+        return cls.model_validate({"hits": hits, **values, **facts})
 
 
-class LabelAnswer(_Answer):
-    """How well a label fits."""
-
-    label: str
-    probability: float = Field(description="0 to 1; adds up to 1 over the given labels")
-    score: float = Field(description="cosine")
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
 
 
 class LabelsAnswer(_Answer):
     """Labels, most probable first."""
 
-    labels: list[LabelAnswer]
+    labels: list[LabelScore]
 
 
 class BundleInfo(_Answer):
@@ -144,10 +99,6 @@ class HealthAnswer(_Answer):
     )
 
 
-class FacetsAnswer(Facets):
-    """Values that the filters accept."""
-
-
 class ErrorFacts(_Answer):
     """Description of an error."""
 
@@ -160,9 +111,3 @@ class ErrorAnswer(_Answer):
     """Every error answer."""
 
     error: ErrorFacts
-
-
-def _public(image: IndexedImage, *, show_path: bool) -> dict[str, object]:
-    """Public fields of an image. Without show_path, path is absent from the answer."""
-    values = {name: getattr(image, name) for name in type(image).model_fields if name not in {"uri", "sha256"}}
-    return {**values, "path": image.uri} if show_path else values

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from image_finder.components.app.api.error_responses import not_found
+from image_finder.components.app.api.error_responses import Fault
 from image_finder.components.app.api.limits import Batcher, Load
 from image_finder.components.app.api.live_finder import LiveFinder
 from image_finder.components.app.api.metrics import Metrics
@@ -34,7 +34,6 @@ class SearchQueue:
     """Queue of queries by text and id. Uploads are decoded elsewhere, as that is slow."""
 
     def __init__(self, live: LiveFinder, metrics: Metrics, settings: Settings) -> None:
-        """settings: limits, and whether answers include paths."""
         self.load = Load("searches", settings.waiting)
         self._live = live
         self._metrics = metrics
@@ -49,7 +48,7 @@ class SearchQueue:
 
     def answer(self, jobs: Sequence[SearchJob]) -> list[SearchReply | Exception]:
         """The answer to each query, or its exception. All use the same engine."""
-        self._metrics.note_batch(len(jobs))
+        self._metrics.batch.observe(len(jobs))
         try:
             return self._answer_together(self._live.engine, jobs)
         except Exception as error:  # noqa: BLE001 - a failing query must not affect the others of its batch
@@ -102,7 +101,7 @@ def require_indexed(engine: SearchEngine, identity: str) -> None:
     try:
         engine.index.row_of_id(identity)
     except QueryError as error:
-        raise not_found(str(error)) from None
+        raise Fault(404, "not_found", str(error)) from None
 
 
 def _ms(seconds: float) -> float:

@@ -41,11 +41,10 @@ class SafeHeaders:
     """Middleware that adds security headers; outermost, so that errors have them, too."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """app: its own values of these headers are kept."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -61,7 +60,6 @@ class Security:
     """Middleware that checks Host header, origin and token."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
-        """settings: token and allowed hosts."""
         self._app = app
         self._token = settings.token.get_secret_value() if settings.token else None
         self._hosts = _allowed_hosts(settings)

@@ -5,9 +5,9 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 
+import click
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -103,7 +103,7 @@ def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[
             backlog=_BACKLOG,
         )
         address = address_of(listener)
-        server = _AnnouncingServer(config, lambda: _say(f"serving on {address} (stop with Ctrl-C)"))
+        server = _AnnouncingServer(config, lambda: click.echo(f"serving on {address} (stop with Ctrl-C)", err=True))
         # uvicorn raises the stopping signal again at the end; a requested stop is not a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -134,8 +134,3 @@ def _listener(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.host}, port {settings.port}: {reason}; choose another --port (0: any free port)"
         ) from error
     return listener
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

@@ -50,12 +50,11 @@ class RequestLog:
     """Middleware: assigns ids, logs and times requests, answers unexpected exceptions."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        """metrics: counts and times requests."""
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -25,7 +25,6 @@ class Attempts:
     """Counts wrong tokens per client: allows `burst` at once, then one per `interval_s`."""
 
     def __init__(self, *, burst: int, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: returns seconds."""
         self._burst = burst
         self._interval_s = interval_s
         self._clock = clock
