@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run the product as a person does: a browser and a library of painted images, served."""
+"""Fixtures of the end-to-end tests: a browser and a served library of painted images."""
 
 import contextlib
 import http.client
@@ -27,7 +27,7 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium under Playwright; absent it is a failure in CI and a named skip elsewhere.
+    """Debian's Chromium under Playwright; its absence fails in CI and skips elsewhere.
 
     Of one module: while Playwright lives its thread has a running event loop, and no test may start another one there.
     """
@@ -48,7 +48,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def painted_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library of 52 painted images under a bundle that knows colours; the file of one is gone since."""
+    """A library of 52 painted images with a bundle that knows colours; one file is missing."""
     library = _paint_library(tmp_path_factory.mktemp("page"))
     (library.parent / "images" / "town" / "gone.jpg").unlink()
     return library
@@ -56,13 +56,13 @@ def painted_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def new_library(tmp_path: Path) -> Path:
-    """Another such library, with all its files, for a test that changes it; its images are in ../images."""
+    """A new such library with all files, for tests that change it; its images are in ../images."""
     return _paint_library(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def isolated_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IsolatedNetwork]:
-    """A network without a way out that notes what is attempted; impossible it is a failure in CI and a skip elsewhere."""
+    """A network without outside access; where impossible, fails in CI and skips elsewhere."""
     with isolated(tmp_path_factory.mktemp("isolated")) as network:
         if network is None:
             message = "no network namespace can be made: run as root with unshare and nsenter (util-linux)"
@@ -87,8 +87,8 @@ def _paint_library(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(painted_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """serve(port=0, token="", library=...): a context in which `image-finder serve` answers at the address it yields."""
-    logs = tmp_path_factory.mktemp("serve")  # in files: a pipe that nobody reads would stop the server when full
+    """serve(port=0, token="", library=...): a context with a running server; yields its URL."""
+    logs = tmp_path_factory.mktemp("serve")  # in files: a full pipe would block the server
 
     @contextlib.contextmanager
     def run(port: int = 0, token: str = "", library: Path = painted_library) -> Iterator[str]:
@@ -109,7 +109,7 @@ def serve(painted_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 @pytest.fixture(scope="session")
 def address(serve: Serve) -> Iterator[str]:
-    """Address of a server that runs for the whole session."""
+    """Address of a server for the whole session."""
     with serve() as running:
         yield running
 
@@ -134,9 +134,12 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) 
     while time.monotonic() < deadline:
         if process.poll() is not None:
             pytest.fail(f"the server ended with {process.returncode}: {log.read_text()[-3000:]}")
-        with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as asked:
-            asked.request("GET", "/health/ready")
-            if asked.getresponse().status == 200:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection,
+        ):
+            connection.request("GET", "/health/ready")
+            if connection.getresponse().status == 200:
                 return
         time.sleep(0.05)
     pytest.fail(f"the server was not ready after {_START_S} s")
@@ -155,13 +158,13 @@ def _paint_all(folder: Path) -> None:
     for number in range(45):
         _paint(folder / "many" / f"grey{number:02}.jpg", (200, 200, 200), rng, size=(180, 120))
     for path in folder.rglob("*.*"):
-        os.utime(path, (_WRITTEN_S, _WRITTEN_S))  # what was written just before a scan is read again by the next one
+        os.utime(path, (_WRITTEN_S, _WRITTEN_S))  # files written just before a scan are read again by the next one
 
 
 def _paint(
     path: Path, colour: tuple[int, int, int], rng: np.random.Generator, *, size: tuple[int, int], exif: Any = None
 ) -> Image.Image:
-    """One hue in blocks of changing brightness: the mean has that hue, and no image is a near-duplicate of another."""
+    """One hue in blocks of varying brightness, so that no image is a near-duplicate of another."""
     blocks = rng.uniform(0.6, 1.0, (8, 9, 1)) * np.array(colour)
     image = Image.fromarray(blocks.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A network namespace without a way out, whose name server knows no name: what programs in it attempt is noted.
+"""A network namespace without outside access that records all lookups and connection attempts.
 
 As a program this file is the keeper of the namespace: it answers each line on its standard input with what was
 attempted since the line before, as a JSON list.
@@ -20,12 +20,12 @@ from pathlib import Path
 
 _ETHERTYPES = socket.htons(3)  # ETH_P_ALL of if_ether.h
 _NO_SUCH_NAME = b"\x81\x83"
-# Programs report to their makers less readily where they detect a test or a CI machine, so none of that is passed on.
+# Programs may send less telemetry when they detect a test or CI, so such variables are removed.
 _PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 class IsolatedNetwork:
-    """The namespace and an empty home directory for the user who works in it."""
+    """The namespace and an empty home directory."""
 
     def __init__(self, keeper: "subprocess.Popen[str]", user_home: Path) -> None:
         """Use `isolated`."""
@@ -35,13 +35,13 @@ class IsolatedNetwork:
         self.environment |= {"HOME": str(user_home), "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
 
     def words(self, *command: object, cwd: Path | str = "/") -> list[str]:
-        """The command, to be run in the namespace."""
-        # Not nsenter's --wd: it opens the directory outside, and a file cannot be renamed from one mount to another.
+        """The command line that runs a command in the namespace."""
+        # Not nsenter's --wd: it opens the directory outside the namespace; renaming across mounts would fail.
         target = [f"--target={self._keeper.pid}", "--net", "--mount"]
         return ["nsenter", *target, "--", "env", f"--chdir={cwd}", *map(str, command)]
 
     def attempted(self) -> list[str]:
-        """Names looked up, and other hosts called, since the last question."""
+        """Names looked up and hosts contacted since the last call."""
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
         print(file=self._keeper.stdin, flush=True)
@@ -49,13 +49,13 @@ class IsolatedNetwork:
         return found
 
     def files(self) -> list[str]:
-        """What programs left in the user's home directory."""
+        """Files that programs left in the home directory."""
         return sorted(str(p.relative_to(self.user_home)) for p in self.user_home.rglob("*") if not p.is_dir())
 
 
 @contextlib.contextmanager
 def isolated(folder: Path) -> Iterator[IsolatedNetwork | None]:
-    """Keep a namespace, with its files in folder, as long as this lasts; None where the kernel permits none."""
+    """Context with a namespace, its files in folder; None where the kernel does not permit one."""
     files, user_home = folder / "network", folder / "user"
     files.mkdir()
     user_home.mkdir()
@@ -83,7 +83,7 @@ def _keep(folder: Path) -> None:
     _answer("ready")
     attempted: list[str] = []
     while True:
-        # What was sent before the question waits in the sockets, so they are read until they are empty.
+        # Earlier packets are queued in the sockets: read until they are empty.
         ready, _, _ = select.select([names, packets, sys.stdin], [], [])
         if names in ready:
             attempted.append(f"looked up {_refuse(names)}")
@@ -104,7 +104,7 @@ def _answer(line: str) -> None:
 
 
 def _refuse(names: socket.socket) -> str:
-    """Answer a question that no such name exists; returns the name."""
+    """Answer a DNS query with "no such name"; returns the name."""
     data, peer = names.recvfrom(4096)
     at, labels = 12, []
     while data[at]:
@@ -115,7 +115,7 @@ def _refuse(names: socket.socket) -> str:
 
 
 def _route_everything_to_loopback() -> None:
-    """Without a route a connection to a numeric address fails unseen; with this one its packets pass the keeper."""
+    """Add a default route, so that packets to numeric addresses are recorded, too."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         loopback = b"lo".ljust(16, b"\0")
         flags = struct.unpack("16sh", fcntl.ioctl(control, 0x8913, loopback + bytes(16))[:18])[1]  # SIOCGIFFLAGS

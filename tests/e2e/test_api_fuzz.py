@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document: no answer is a failure of the server, each is as documented.
+"""Requests generated from the OpenAPI document: no answer is a server error or undocumented.
 
 Random requests seldom put a given odd value into a given field, so a second test puts every one of them into each.
 """
@@ -33,7 +33,7 @@ from tests.support.colour_bundle import write_colour_bundle
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 40  # of each operation, mode and kind of id; all of them take less than a minute
+EXAMPLES = 40  # per operation, mode and kind of id; all take less than a minute
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -44,7 +44,7 @@ CHECKS = [
 
 @contextlib.contextmanager
 def listening(app):
-    """Address of the application, served from a thread."""
+    """Address of the application, served in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, http="h11", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -61,20 +61,20 @@ def listening(app):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Address of a server on five images, and the ids of these."""
-    place = tmp_path_factory.mktemp("fuzzed")
-    bundle = write_colour_bundle(place / "bundle")
-    (place / "images").mkdir()
+    """Address of a server with five images, and their ids."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    bundle = write_colour_bundle(folder / "bundle")
+    (folder / "images").mkdir()
     for colour in ("red", "green", "blue", "yellow", "white"):
-        Image.new("RGB", (64, 48), colour).save(place / "images" / f"{colour}.png")
-    index = publish_album(place / "images", bundle, place)
-    app = create_app(lambda: Finder.open(index, threads=1), Settings.parse({"thumbnails_path": place / "thumbnails"}))
+        Image.new("RGB", (64, 48), colour).save(folder / "images" / f"{colour}.png")
+    index = publish_album(folder / "images", bundle, folder)
+    app = create_app(lambda: Finder.open(index, threads=1), Settings.parse({"thumbnails_path": folder / "thumbnails"}))
     with listening(app) as address:
         yield address
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as documented", "otherwise"])
-def test_no_request_makes_the_server_fail_or_answer_in_another_form(served, mode):
+def test_no_generated_request_causes_a_server_error_or_an_undocumented_answer(served, mode):
     schema = schemathesis.openapi.from_url(f"{served}/openapi.json")
     known = requests.get(f"{served}/api/v1/search?q=red", timeout=30).json()["hits"][0]["id"]
     succeeded = set()
@@ -89,9 +89,9 @@ def test_no_request_makes_the_server_fail_or_answer_in_another_form(served, mode
 
 
 def _statuses(operation, mode, identity):
-    """Statuses of all answers, each of which was as documented.
+    """Statuses of all answers, each of them documented.
 
-    identity: put in place of every id that is made up; names of parts then become that of the part that is sent.
+    identity: replaces every generated id; generated part names are replaced by that of the sent part.
     """
     seen = set()
 
@@ -106,7 +106,7 @@ def _statuses(operation, mode, identity):
         case.validate_response(response, checks=CHECKS)
         seen.add(response.status_code)
 
-    # An operation that takes nothing cannot be asked otherwise than as documented.
+    # Operations without parameters have no invalid requests.
     with contextlib.suppress(*[Unsatisfiable] * (mode is GenerationMode.NEGATIVE)):
         check()
     return seen
@@ -133,28 +133,28 @@ def _list(value):
     return value if isinstance(value, list) else []
 
 
-# JSON texts that no field expects, or only some do; "\\xff" is no UTF-8, half a character ("\\ud800") no text.
+# JSON values that most fields do not expect; "\\xff" is not UTF-8, a lone surrogate ("\\ud800") not text.
 HOSTILE = (
     *(b"null", b"true", b"0", b"-1", b"1.5", b"1e400", b"-1e400", b"NaN", b"Infinity", b"9" * 400, b"9" * 5000),
     *(b'""', b'"a"', b'"\\ud800"', b'"\\u0000"', b'"\xff"', b'"' + b"x" * 2000 + b'"', b'"2024-02-30"'),
     *(b"[]", b"[null]", b"{}", b'{"":null}', b'{"text":"a","text":null}', b"[" * 90 + b"]" * 90, b"[" * 5000, b""),
 )
-_HERE = "<here>"  # marks where a hostile value goes
+_HERE = "<here>"  # marks the position of a hostile value
 BOUNDARY = "part-of-a-body"
 
 
-def test_no_value_of_any_field_of_a_body_makes_the_server_fail(served):
+def test_no_field_value_causes_a_server_error(served):
     paths = requests.get(f"{served}/openapi.json", timeout=30).json()["paths"]
-    asked = {
+    schemas = {
         path: operation["post"]["requestBody"]["content"]["application/json"]["schema"]
         for path, operation in paths.items()
         if "requestBody" in operation.get("post", {})
     }
-    assert set(asked) == {"/api/v1/search", "/api/v1/labels", "/api/v1/images/{identity}/explanation"}
+    assert set(schemas) == {"/api/v1/search", "/api/v1/labels", "/api/v1/images/{identity}/explanation"}
     found = requests.get(f"{served}/api/v1/search", params={"q": "red", "k": 1}, timeout=30).json()
     identity = found["hits"][0]["id"]
     with requests.Session() as session:
-        for path, schema in asked.items():
+        for path, schema in schemas.items():
             bodies = hostile_bodies(schema)
             assert len(bodies) > 200
             for number, body in enumerate(bodies):
@@ -180,7 +180,7 @@ VALID = (
     new=st.binary(max_size=12),
     boundary=st.sampled_from([BOUNDARY] * 3 + ["", "x", "-", '"', f'"{BOUNDARY}"; charset=nothing', "\xff", "a" * 300]),
 )
-def test_no_damage_to_a_multipart_body_makes_the_server_fail(served, start, length, new, boundary):
+def test_no_damaged_multipart_body_causes_a_server_error(served, start, length, new, boundary):
     damaged = VALID[:start] + new + VALID[start + length :]
     kind = f"multipart/form-data; boundary={boundary}".encode("latin-1")
     answer = requests.post(f"{served}/api/v1/search", data=damaged, headers={"Content-Type": kind}, timeout=30)
@@ -192,13 +192,13 @@ def multipart(body):
 
 
 def hostile_bodies(schema):
-    """Bodies in which one value is hostile; all others are as the schema says, except that fields may exclude each other."""
+    """Bodies with one hostile value; all others match the schema."""
     texts = sorted({json.dumps(sample).encode() for sample in marked(schema)})
     return [text.replace(f'"{_HERE}"'.encode(), value) for text in texts for value in HOSTILE]
 
 
 def marked(schema):
-    """Values of a schema, one of whose values each is marked; and every field occurs beside each other field's choice."""
+    """Values of a schema with one marked position each, for every field and alternative."""
     yield _HERE
     for each in schema.get("anyOf", []):
         yield from marked(each)
@@ -212,14 +212,14 @@ def marked(schema):
 
 
 def fewest(schema):
-    """Objects with the fields that one must have, one for each choice among them."""
+    """Objects with the required fields, one for each alternative."""
     for choice in schema.get("oneOf", [{}]):
         names = {*schema.get("required", []), *choice.get("required", [])}
         yield {name: plain(schema["properties"][name]) for name in sorted(names)}
 
 
 def plain(schema):
-    """An ordinary value of a schema."""
+    """A valid value of a schema."""
     if "anyOf" in schema:
         return plain(schema["anyOf"][0])
     if schema["type"] == "object":

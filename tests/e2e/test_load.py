@@ -1,4 +1,4 @@
-"""Many searches at once while new indexes are published: nothing fails but what is documented to be refused."""
+"""Many searches at once while new indexes are published: none fails except with documented refusals."""
 
 import json
 import os
@@ -39,7 +39,7 @@ end
 
 @pytest.fixture
 def wrk():
-    """Debian's wrk; absent it is a failure in CI and a named skip elsewhere."""
+    """Debian's wrk; its absence fails in CI and skips elsewhere."""
     program = shutil.which("wrk")
     if program is None:
         message = "no wrk on PATH: apt-get install wrk"
@@ -54,7 +54,7 @@ def candidates(address):
         return json.load(answer)["candidates"]
 
 
-def test_64_connections_meet_no_error_while_two_generations_are_published(
+def test_64_connections_see_no_error_while_two_generations_are_published(
     wrk, serve, new_library, image_finder, tmp_path
 ):
     (tmp_path / "load.lua").write_text(LUA)
@@ -69,7 +69,7 @@ def test_64_connections_meet_no_error_while_two_generations_are_published(
         counts = json.loads(output.split("RESULT ")[1])
         assert counts["answered"] > 0
         assert (counts["wrong"], counts["broken"], counts["stalled"]) == (0, 0, 0), output
-        deadline = time.monotonic() + 20  # the server looks for a new index once a second, when it comes to it
+        deadline = time.monotonic() + 20  # the server checks for a new index every second, later under load
         while candidates(address) != before + 2 and time.monotonic() < deadline:
             time.sleep(0.2)
         assert candidates(address) == before + 2

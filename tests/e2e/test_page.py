@@ -17,7 +17,7 @@ SEARCH = "**/api/v1/search"
 
 @pytest.fixture
 def open_page(chromium, address) -> Iterator[Callable[..., Any]]:
-    """open_page(path="/", base=address, **context options): a page whose scripts must neither fail nor break the CSP."""
+    """open_page(path, base, **context options): a page; script and CSP errors fail the test."""
     contexts, faults = [], []
 
     def note(message) -> None:
@@ -54,7 +54,7 @@ def expect_first(page, first):
 
 
 def transfer_of(page, path, *, name=None, kind="image/jpeg"):
-    """A DataTransfer with a file, as a browser makes it when one is dropped or pasted."""
+    """A DataTransfer with a file, as of a drop or paste."""
     return page.evaluate_handle(
         """([data, name, type]) => {
             const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -73,7 +73,7 @@ def image_path(painted_library, name) -> Path:
 # Search
 
 
-def test_a_sentence_shows_the_right_image_first_and_says_how_well_it_fits(open_page):
+def test_a_text_finds_its_image_first(open_page):
     page = open_page()
     search(page, "red", "red.jpg")
     expect(page.get_by_role("status").first).to_have_text(re.compile("Top 40 of 52 images"))
@@ -81,21 +81,21 @@ def test_a_sentence_shows_the_right_image_first_and_says_how_well_it_fits(open_p
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_letters_typed_fast_ask_once_after_a_pause(open_page):
+def test_fast_typing_causes_one_search(open_page):
     page = open_page()
     page.clock.install(time=0)
-    page.clock.pause_at(1000)  # s; running, it would add the machine's own time to what the test lets pass
-    asked = []
-    page.on("request", lambda request: asked.append(request.post_data) if "/search" in request.url else None)
+    page.clock.pause_at(1000)  # s; otherwise real time would be added to the time that the test lets pass
+    searches = []
+    page.on("request", lambda request: searches.append(request.post_data) if "/search" in request.url else None)
     page.locator("#text").press_sequentially("yellow")
     page.clock.run_for(140)
-    assert asked == []
+    assert searches == []
     page.clock.run_for(20)
     expect_first(page, "yellow.jpg")
-    assert len(asked) == 1
+    assert len(searches) == 1
 
 
-def test_an_answer_that_comes_late_is_never_shown(open_page):
+def test_a_late_answer_is_never_shown(open_page):
     page = open_page()
     held = []
 
@@ -108,7 +108,7 @@ def test_an_answer_that_comes_late_is_never_shown(open_page):
     page.route(SEARCH, hold_blue)
     with page.expect_request(SEARCH):
         page.locator("#text").fill("blue")
-    with page.expect_event("requestfailed", lambda request: '"blue"' in request.post_data):  # it is called off
+    with page.expect_event("requestfailed", lambda request: '"blue"' in request.post_data):  # it is cancelled
         page.locator("#text").fill("red")
     expect_first(page, "red.jpg")
     held[0].fulfill(json={"hits": [], "candidates": 0, "more": False})
@@ -116,7 +116,7 @@ def test_an_answer_that_comes_late_is_never_shown(open_page):
     expect_first(page, "red.jpg")
 
 
-def test_a_word_with_a_minus_and_the_field_without_take_away(open_page):
+def test_a_word_with_a_minus_and_the_not_field_lower_the_rank(open_page):
     page = open_page()
     search(page, "yellow", "yellow.jpg")
     search(page, "yellow -red", "green.jpg")
@@ -126,11 +126,11 @@ def test_a_word_with_a_minus_and_the_field_without_take_away(open_page):
     expect_first(page, "green.jpg")
 
 
-def test_more_results_come_by_scrolling_and_each_image_once(open_page):
+def test_scrolling_loads_more_results_without_repeating_images(open_page):
     page = open_page()
     search(page, "white", re.compile("grey"))
     page.locator("#footer").scroll_into_view_if_needed()
-    expect(page.locator("#grid .cell")).to_have_count(51)  # 52 less one folded copy
+    expect(page.locator("#grid .cell")).to_have_count(51)  # 52 minus one folded copy
     expect(page.locator("#more")).to_be_hidden()
     assert len(set(names(page))) == 51
 
@@ -146,12 +146,12 @@ def test_near_duplicates_are_folded_and_shown_on_demand(open_page):
     assert "duplicates=show" in page.url
 
 
-def test_nothing_that_matches_well_is_said_quietly(open_page):
+def test_a_search_without_good_match_shows_a_notice(open_page):
     page = open_page("/?q=red&folder=images/many")
     expect(page.locator("#notice")).to_have_text("No good match; these are the closest images.")
 
 
-def test_one_divider_parts_good_matches_from_less_certain_ones(open_page):
+def test_a_divider_separates_good_from_less_certain_matches(open_page):
     def with_two_good(route):
         answer = route.fetch().json()
         hits = [{**hit, "good": hit["rank"] <= 42} for hit in answer["hits"]]  # on the second page
@@ -168,13 +168,15 @@ def test_one_divider_parts_good_matches_from_less_certain_ones(open_page):
     assert (order[0], order[43:45]) == ("divider", ["filler", "divider"])
 
 
-def test_a_query_longer_than_the_model_reads_says_which_words_were_used(open_page):
+def test_the_ignored_part_of_a_long_query_is_reported(open_page):
     page = open_page("/?q=red green blue white red green blue white yellow")
-    told = "The query is too long for the model. Used: “red green blue white red green blue white”; ignored: “yellow”."
-    expect(page.locator("#notice")).to_contain_text(told)
+    expected = (
+        "The query is too long for the model. Used: “red green blue white red green blue white”; ignored: “yellow”."
+    )
+    expect(page.locator("#notice")).to_contain_text(expected)
 
 
-def test_words_that_the_model_has_not_met_are_named(open_page):
+def test_words_unknown_to_the_model_are_named(open_page):
     def without_kangaroo(route):
         answer = route.fetch()
         route.fulfill(response=answer, json={**answer.json(), "unmet": ["kangaroo", "<b>"]})
@@ -182,11 +184,11 @@ def test_words_that_the_model_has_not_met_are_named(open_page):
     page = open_page()
     page.route("**/api/v1/search*", without_kangaroo)
     search(page, "red", "red.jpg")
-    told = "The model has never seen the words “kangaroo”, “<b>”; these results are guesses."
-    expect(page.locator("#notice")).to_have_text(told)
+    expected = "The model has never seen the words “kangaroo”, “<b>”; these results are guesses."
+    expect(page.locator("#notice")).to_have_text(expected)
 
 
-def test_an_empty_library_says_so_whatever_the_filters(open_page):
+def test_an_empty_library_is_reported_with_any_filters(open_page):
     def emptied(route):
         answer = route.fetch()
         empty = {"hits": [], "candidates": 0, "more": False, "notice": "The library is empty. Run: ..."}
@@ -218,7 +220,7 @@ def test_filters_narrow_the_search_and_show_what_is_active(open_page):
     page.get_by_text("Tall", exact=True).click()
     expect_first(page, "yellow.jpg")
     assert names(page) == ["yellow.jpg"]
-    expect(page.get_by_role("status").first).to_have_text("Top 1 of 1 image that match the filters")
+    expect(page.get_by_role("status").first).to_have_text("Top 1 of 1 image matching the filters")
     expect(page.get_by_role("button", name="Filters, 1 active")).to_be_visible()
     page.get_by_role("button", name="Remove filter: tall").click()
     expect_first(page, "red.jpg")
@@ -233,7 +235,7 @@ def test_filters_narrow_the_search_and_show_what_is_active(open_page):
         ("size", "400", ["blue.jpg"]),
     ],
 )
-def test_each_filter_finds_what_passes_it(open_page, control, value, found):
+def test_each_filter_finds_its_images(open_page, control, value, found):
     page = open_page("/?q=red")
     expect_first(page, "red.jpg")
     page.get_by_role("button", name="Filters").click()
@@ -251,7 +253,7 @@ def test_each_filter_finds_what_passes_it(open_page, control, value, found):
     expect(page.locator("#grid .name")).to_have_text(found)
 
 
-def test_folders_are_a_tree_with_counts_and_a_folder_holds_what_is_below(open_page):
+def test_folders_are_a_tree_and_include_their_subfolders(open_page):
     page = open_page("/?q=blue")
     expect_first(page, "blue.jpg")
     page.get_by_role("button", name="Filters").click()
@@ -266,17 +268,17 @@ def test_folders_are_a_tree_with_counts_and_a_folder_holds_what_is_below(open_pa
     expect_first(page, "blue.jpg")
 
 
-def test_filters_that_nothing_passes_offer_to_be_cleared(open_page):
+def test_filters_without_results_can_be_cleared(open_page):
     page = open_page("/?q=blue&camera=Leica")
     expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     expect_first(page, "blue.jpg")
 
 
-# Search by an image
+# Search by image
 
 
-def test_a_dropped_image_finds_itself_and_words_steer_it(open_page, painted_library):
+def test_a_dropped_image_finds_itself_and_text_refines_it(open_page, painted_library):
     page = open_page()
     transfer = transfer_of(page, image_path(painted_library, "town/blue.jpg"))
     page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
@@ -295,7 +297,7 @@ def test_a_dropped_image_finds_itself_and_words_steer_it(open_page, painted_libr
     expect(page.locator("#image-term")).to_be_hidden()
 
 
-def test_a_pasted_image_is_searched_by(open_page, painted_library):
+def test_a_pasted_image_starts_a_search(open_page, painted_library):
     page = open_page()
     transfer = transfer_of(page, image_path(painted_library, "garden/yellow.jpg"), name="image.png")
     page.evaluate(
@@ -305,7 +307,7 @@ def test_a_pasted_image_is_searched_by(open_page, painted_library):
     expect_first(page, "yellow.jpg")
 
 
-def test_a_chosen_image_is_searched_by_and_back_leads_to_the_words(open_page, painted_library):
+def test_a_chosen_image_starts_a_search_and_back_restores_the_text(open_page, painted_library):
     page = open_page("/?q=red")
     expect_first(page, "red.jpg")
     with page.expect_file_chooser() as chooser:
@@ -320,7 +322,7 @@ def test_a_chosen_image_is_searched_by_and_back_leads_to_the_words(open_page, pa
     expect_first(page, "red.jpg")
 
 
-def test_a_dropped_file_that_is_no_image_is_refused_with_the_servers_words(open_page, painted_library):
+def test_a_dropped_file_that_is_not_an_image_is_refused(open_page, painted_library):
     page = open_page()
     page.dispatch_event("body", "drop", {"dataTransfer": transfer_of(page, painted_library / "catalog.sqlite")})
     expect(page.get_by_role("alert")).to_contain_text("image")
@@ -332,7 +334,7 @@ def test_a_dropped_file_that_is_no_image_is_refused_with_the_servers_words(open_
 # Keyboard and viewer
 
 
-def test_everything_is_reached_by_keys(open_page):
+def test_the_page_works_with_the_keyboard(open_page):
     page = open_page()
     page.keyboard.press("/")
     expect(page.locator("#text")).to_be_focused()
@@ -367,7 +369,7 @@ def test_everything_is_reached_by_keys(open_page):
     expect(page.locator("#filters")).to_be_visible()
 
 
-def test_the_viewer_tells_what_is_known(open_page):
+def test_the_viewer_shows_the_metadata(open_page):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     viewer = page.get_by_role("dialog", name="red.jpg")
@@ -402,7 +404,7 @@ EXPLANATION = "**/api/v1/images/*/explanation"
 
 @pytest.fixture
 def two_edges(painted_library):
-    """For one test, red.jpg is grey with a red left edge and a blue right edge: the server reads files as they are."""
+    """For one test, red.jpg is grey with a red left and a blue right edge."""
     path = image_path(painted_library, "garden/red.jpg")
     painted, status = path.read_bytes(), path.stat()
     image = Image.new("RGB", (480, 320), "grey")
@@ -415,7 +417,7 @@ def two_edges(painted_library):
 
 
 @pytest.mark.usefixtures("two_edges")
-def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page):
+def test_an_explanation_colours_regions_that_raise_the_score(open_page):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     shown, legend = page.locator("#viewer-image"), page.locator("#legend")
@@ -439,7 +441,7 @@ def test_an_explanation_colours_what_raises_the_score_for_the_search(open_page):
 
 
 @pytest.mark.usefixtures("two_edges")
-def test_an_image_that_was_searched_by_is_explained_too(open_page, painted_library):
+def test_a_search_by_image_is_explained(open_page, painted_library):
     page = open_page("/?folder=images/garden")
     page.locator("#file").set_input_files(image_path(painted_library, "town/blue.jpg"))
     page.get_by_role("button", name=re.compile("red.jpg")).click()
@@ -451,7 +453,7 @@ def test_an_image_that_was_searched_by_is_explained_too(open_page, painted_libra
     assert page.evaluate(COLOURED) == [False, True]
 
 
-def test_where_no_region_raises_the_score_the_page_says_so(open_page):
+def test_an_explanation_without_contributing_regions_is_stated(open_page):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     page.keyboard.press("e")
@@ -459,7 +461,7 @@ def test_where_no_region_raises_the_score_the_page_says_so(open_page):
     expect(page.locator("#legend")).to_be_hidden()
 
 
-def test_an_explanation_shows_that_it_is_computed_and_is_called_off(open_page):
+def test_a_running_explanation_is_shown_and_can_be_cancelled(open_page):
     page = open_page("/?q=red")
     held = []
     page.route(EXPLANATION, lambda route: held.append(route))  # noqa: PLW0108 - it must be a function
@@ -475,7 +477,7 @@ def test_an_explanation_shows_that_it_is_computed_and_is_called_off(open_page):
     expect(page.locator("#stage-note")).to_be_empty()
 
 
-def test_an_explanation_that_fails_leaves_the_image_and_a_reason(open_page):
+def test_a_failed_explanation_keeps_the_image_and_shows_the_reason(open_page):
     page = open_page("/?q=red")
     answer = {"error": {"code": "gone", "message": "the file is missing", "request_id": "1"}}
     page.route(EXPLANATION, lambda route: route.fulfill(status=410, json=answer))
@@ -496,7 +498,7 @@ def test_without_a_search_there_is_nothing_to_explain(open_page):
     expect(page.get_by_role("button", name="Explain match")).to_be_hidden()
 
 
-def test_the_viewer_shows_captions_as_text_and_reads_the_first_one_out(open_page):
+def test_captions_are_shown_as_text_and_the_first_is_the_alternative_text(open_page):
     page = open_page()
     captions = ["A plain <b>red</b> image", "Nothing but red"]
 
@@ -515,7 +517,7 @@ def test_the_viewer_shows_captions_as_text_and_reads_the_first_one_out(open_page
     expect(page.locator("#viewer-captions li")).to_have_count(0)
 
 
-def test_the_original_is_downloaded_as_it_is(open_page, painted_library):
+def test_the_original_is_downloaded_unchanged(open_page, painted_library):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     with page.expect_download() as download:
@@ -524,7 +526,7 @@ def test_the_original_is_downloaded_as_it_is(open_page, painted_library):
     assert download.value.path().read_bytes() == image_path(painted_library, "garden/red.jpg").read_bytes()
 
 
-def test_labels_are_weighed_against_each_other(open_page):
+def test_labels_are_compared(open_page):
     page = open_page("/?q=yellow")
     page.locator("button.tile").first.click()
     page.get_by_label("Compare labels").fill("blue")
@@ -536,10 +538,10 @@ def test_labels_are_weighed_against_each_other(open_page):
     assert int(page.locator(".label-list .number").first.inner_text().removesuffix(" %")) > 90
 
 
-# Address and history
+# Links and history
 
 
-def test_an_address_shows_another_person_the_same(open_page):
+def test_a_link_reproduces_the_search(open_page):
     page = open_page()
     search(page, "yellow -red", "green.jpg")
     page.get_by_role("button", name="Filters").click()
@@ -553,7 +555,7 @@ def test_an_address_shows_another_person_the_same(open_page):
     expect(other.locator("#not")).to_have_value("red")
 
 
-def test_an_address_of_an_image_opens_it(open_page):
+def test_a_link_to_an_image_opens_it(open_page):
     page = open_page("/?q=red")
     page.locator("button.tile").first.click()
     expect(page.locator("#viewer-name")).to_have_text("red.jpg")
@@ -563,7 +565,7 @@ def test_an_address_of_an_image_opens_it(open_page):
     expect(other).to_have_url(re.compile(r"/\?q=red$"))
 
 
-def test_back_leads_to_the_search_before_and_closes_the_viewer(open_page):
+def test_back_restores_the_previous_search_and_closes_the_viewer(open_page):
     page = open_page()
     search(page, "red", "red.jpg")
     page.keyboard.press("Enter")
@@ -581,16 +583,16 @@ def test_back_leads_to_the_search_before_and_closes_the_viewer(open_page):
     expect_first(page, "red.jpg")
 
 
-def test_an_address_with_nonsense_in_it_is_read_as_far_as_it_makes_sense(open_page):
+def test_malformed_parameters_of_a_link_are_dropped(open_page):
     page = open_page("/?q=red&since=soon&min_px=many&orientation=up&mix=NaN&like=../etc&min_score=&has_gps=1&view=x")
     expect_first(page, "red.jpg")
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-# What goes wrong
+# Errors
 
 
-def test_a_server_that_is_gone_is_told_and_asked_again(open_page, serve):
+def test_an_unreachable_server_is_reported_and_retried(open_page, serve):
     with serve() as base:
         page = open_page("/?q=red", base=base)
         expect_first(page, "red.jpg")
@@ -602,12 +604,12 @@ def test_a_server_that_is_gone_is_told_and_asked_again(open_page, serve):
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_the_servers_own_words_are_shown(open_page):
+def test_error_messages_of_the_server_are_shown(open_page):
     page = open_page("/?q=red&since=2024-01-02&until=2024-01-01")
     expect(page.get_by_role("alert")).to_contain_text("since (2024-01-02) must not be after until (2024-01-01)")
 
 
-def test_a_folder_of_an_old_address_that_has_gone_is_told_and_can_be_left_out(open_page):
+def test_a_removed_folder_in_an_old_link_is_reported_and_can_be_cleared(open_page):
     page = open_page("/?q=red&folder=images/sold")
     expect(page.get_by_role("alert")).to_contain_text("The index has no folder 'images/sold'; it has 'images', ")
     expect(page.get_by_role("button", name="Remove filter: images/sold")).to_be_visible()
@@ -617,7 +619,7 @@ def test_a_folder_of_an_old_address_that_has_gone_is_told_and_can_be_left_out(op
     assert "folder" not in page.url
 
 
-def test_a_busy_server_is_asked_again_when_it_said(open_page):
+def test_a_busy_server_is_retried_at_the_announced_time(open_page):
     page = open_page()
     refusals = [{"status": 503, "headers": {"Retry-After": "1"}}, {"status": 429, "headers": {"Retry-After": "1"}}]
     page.route(SEARCH, lambda route: route.fulfill(**refusals.pop()) if refusals else route.continue_())
@@ -627,7 +629,7 @@ def test_a_busy_server_is_asked_again_when_it_said(open_page):
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_an_image_whose_file_is_gone_keeps_its_place_and_says_so(open_page):
+def test_a_missing_image_keeps_its_tile_and_shows_the_reason(open_page):
     page = open_page("/?q=red yellow&folder=images/town")
     tile = page.get_by_role("button", name=re.compile("gone.jpg"))
     expect(tile.get_by_text("No preview")).to_be_visible()
@@ -637,7 +639,7 @@ def test_an_image_whose_file_is_gone_keeps_its_place_and_says_so(open_page):
     expect(page.locator("#viewer-image")).to_be_hidden()
 
 
-def test_a_server_with_a_token_asks_for_it_once(open_page, serve):
+def test_the_token_is_requested_once(open_page, serve):
     token = "correct horse battery staple"
     with serve(token=token) as base:
         page = open_page("/?q=red", base=base)
@@ -653,7 +655,7 @@ def test_a_server_with_a_token_asks_for_it_once(open_page, serve):
         expect_first(page, "red.jpg")
 
 
-# Looks
+# Appearance
 
 
 def test_a_phone_needs_no_sideways_scrolling(open_page):
@@ -669,7 +671,7 @@ def test_a_phone_needs_no_sideways_scrolling(open_page):
     assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= 360
 
 
-def test_tiles_keep_their_place_while_images_come(open_page):
+def test_tiles_do_not_move_while_images_load(open_page):
     page = open_page()
     held = []
     page.route("**/thumbnail*", lambda route: held.append(route))  # noqa: PLW0108 - it must be a function
@@ -682,7 +684,7 @@ def test_tiles_keep_their_place_while_images_come(open_page):
     assert page.evaluate(places) == before
 
 
-def test_the_appearance_follows_the_system_until_one_is_chosen(open_page):
+def test_the_theme_follows_the_system_until_one_is_chosen(open_page):
     page = open_page(color_scheme="dark")
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
@@ -695,7 +697,7 @@ def test_the_appearance_follows_the_system_until_one_is_chosen(open_page):
 
 
 @pytest.mark.parametrize("appearance", ["light", "dark"])
-def test_axe_finds_nothing_to_object_to(open_page, appearance):
+def test_axe_finds_no_accessibility_issue(open_page, appearance):
     from axe_playwright_python.sync_playwright import Axe
 
     page = open_page(color_scheme=appearance, reduced_motion="reduce")
@@ -713,7 +715,7 @@ def test_axe_finds_nothing_to_object_to(open_page, appearance):
     page.keyboard.press("e")
     expect(page.locator("#explain-note")).not_to_be_empty()
     expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("^blob:"))
-    page.evaluate("document.getElementById('legend').hidden = false")  # as where a region raises the score
+    page.evaluate("document.getElementById('legend').hidden = false")  # as for a contributing region
     found["viewer"] = Axe().run(page)
     objections = {where: result.generate_report() for where, result in found.items() if result.violations_count}
     assert objections == {}

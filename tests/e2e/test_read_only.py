@@ -1,4 +1,4 @@
-"""A library on a disk that cannot be written: what only reads works as ever, what writes says why it cannot."""
+"""A library on a read-only disk: reading works, writing is a clear error."""
 
 import json
 import os
@@ -9,13 +9,13 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 
-# Root writes whatever the permissions say. Without the two capabilities that let it, they bind it like anybody.
+# Permissions do not bind root unless it drops these two capabilities.
 RUNNER = """
 import ctypes, os, sys
 if os.geteuid() == 0:
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP: gone after the exec
+        if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP: takes effect with the exec
             sys.exit(f"cannot drop capability {capability}: {os.strerror(ctypes.get_errno())}")
 os.execv(sys.executable, [sys.executable, "-m", "image_finder", *sys.argv[1:]])
 """
@@ -23,13 +23,13 @@ os.execv(sys.executable, [sys.executable, "-m", "image_finder", *sys.argv[1:]])
 
 @pytest.fixture
 def locked(new_library):
-    """A library in which nothing may be written, by nobody."""
-    places = [new_library, *new_library.rglob("*")]
-    for place in places:
-        place.chmod(0o555 if place.is_dir() else 0o444)
+    """A library that is read-only for everybody."""
+    entries = [new_library, *new_library.rglob("*")]
+    for entry in entries:
+        entry.chmod(0o555 if entry.is_dir() else 0o444)
     yield new_library
-    for place in places:
-        place.chmod(0o755 if place.is_dir() else 0o644)
+    for entry in entries:
+        entry.chmod(0o755 if entry.is_dir() else 0o644)
 
 
 def finder(*words, **variables):
@@ -43,14 +43,14 @@ def state_of(library):
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in library.rglob("*")}
 
 
-def test_a_library_that_cannot_be_written_is_searched_and_described_and_refuses_to_be_indexed(locked):
+def test_a_read_only_library_can_be_searched_but_not_indexed(locked):
     before = state_of(locked)
     found = finder("search", "red", "-k", 1, "--library", locked, "--json")
     assert (found.returncode, json.loads(found.stdout)["hits"][0]["name"]) == (0, "red.jpg")
     image = finder("search", "--image", locked.parent / "images" / "town" / "blue.jpg", "--library", locked, "--json")
     assert json.loads(image.stdout)["hits"][0]["name"] == "blue.jpg"
-    told = finder("info", "--library", locked, "--json")
-    assert (told.returncode, json.loads(told.stdout)["images"]) == (0, 52)
+    printed = finder("info", "--library", locked, "--json")
+    assert (printed.returncode, json.loads(printed.stdout)["images"]) == (0, 52)
     (locked.parent / "images" / "town" / "blue.jpg").unlink()
     rehearsed = finder("index", "--dry-run", "--library", locked, "--json")
     assert (rehearsed.returncode, rehearsed.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Nothing of the product, nor a dependency of it, looks up or calls another host, or leaves a file that identifies a user.
+"""Neither the product nor its dependencies contact another host or leave a file that identifies a user.
 
 The commands of the documents, the demo and training among them, are observed in the same way in test_documents.py.
 """
@@ -61,7 +61,7 @@ def finder(network, *words, **variables):
     return run(network, sys.executable, "-m", "image_finder", *words, **variables)
 
 
-def test_index_search_and_a_program_with_finder_report_to_nobody(isolated_network, new_library):
+def test_index_search_and_finder_contact_no_other_host(isolated_network, new_library):
     images, bundle = new_library.parent / "images", new_library.parent / "bundle"
     library = new_library.parent / "another"
     finder(isolated_network, "index", images, "--library", library, "--bundle", bundle)
@@ -71,7 +71,7 @@ def test_index_search_and_a_program_with_finder_report_to_nobody(isolated_networ
     assert isolated_network.files() == []
 
 
-def test_serve_reports_to_nobody(isolated_network, painted_library):
+def test_serve_contacts_no_other_host(isolated_network, painted_library):
     command = ("-m", "image_finder", "serve", "--library", painted_library, "--port", "8080")
     server = subprocess.Popen(
         isolated_network.words(sys.executable, *command, cwd=CHECKOUT),
@@ -88,12 +88,12 @@ def test_serve_reports_to_nobody(isolated_network, painted_library):
 
 
 @pytest.mark.slow
-def test_ray_reports_to_nobody_and_its_workers_have_the_users_home(isolated_network):
-    """Also no metadata service of a cloud, which Ray would call even with its usage statistics off."""
+def test_ray_contacts_no_other_host_and_its_workers_have_the_users_home(isolated_network):
+    """Includes metadata services of clouds, which Ray calls even without usage statistics."""
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     assert run(isolated_network, sys.executable, "-c", RAY) == f"{isolated_network.user_home}\n"
     assert isolated_network.attempted() == []
-    assert isolated_network.files() == [".ray/auth_token"]  # the key to the session, which stays on this machine
+    assert isolated_network.files() == [".ray/auth_token"]  # the key of the local session
 
 
 def test_a_user_who_opts_in_gets_telemetry_and_is_observed_here(isolated_network, painted_library):

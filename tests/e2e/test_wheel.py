@@ -1,4 +1,4 @@
-"""From the installed wheel, outside the checkout: train few scenes, index, search; then search in a light environment."""
+"""The installed wheel, outside the checkout: trains, indexes and searches, also in a light environment."""
 
 import json
 import os
@@ -29,7 +29,7 @@ INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations")
 
 
-# Arguments: a library, a captions file. Fails unless each query has one answer alone, with others, in threads and by pages.
+# Arguments: library, captions file. Fails unless each query has equal results alone, in batches, threads and pages.
 COMPANY = """
 import json, random, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -71,7 +71,7 @@ def run(*words, cwd="/", **variables):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a copy: setuptools would leave build/ and *.egg-info in the checkout
+    source = folder / "source"  # a copy, as setuptools leaves build/ and *.egg-info
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", ".*_cache", "tests")
     shutil.copytree(CHECKOUT, source, ignore=ignored, symlinks=True)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
@@ -81,7 +81,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def published(wheel, tmp_path_factory):
-    """A home trained and indexed by the wheel in an environment that borrows this one's third-party packages."""
+    """A home trained and indexed by the wheel, with this environment's packages."""
     root = tmp_path_factory.mktemp("installed")
     venv.create(root / "env", with_pip=True)
     python = root / "env" / "bin" / "python"
@@ -106,7 +106,7 @@ def test_the_installed_wheel_trains_indexes_and_searches(published):
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
-def test_the_search_extra_alone_answers_the_same_and_brings_nothing_heavy(published, wheel, tmp_path):
+def test_the_search_extra_gives_equal_answers_without_heavy_packages(published, wheel, tmp_path):
     finder, index = published
     venv.create(tmp_path / "light", with_pip=True)
     python = tmp_path / "light" / "bin" / "python"
@@ -118,7 +118,7 @@ def test_the_search_extra_alone_answers_the_same_and_brings_nothing_heavy(publis
     assert not installed & set(HEAVY)
 
 
-def test_the_installed_wheel_finds_things_in_photographs_before_anything_is_trained(published, shared_data, tmp_path):
+def test_the_installed_wheel_searches_photographs_with_the_starter_model(published, shared_data, tmp_path):
     finder, _ = published
     captions = json.loads((shared_data / "coco" / "annotations" / "captions_val2017.json").read_text())
     named = {each["id"]: each["file_name"] for each in captions["images"]}
@@ -132,15 +132,19 @@ def test_the_installed_wheel_finds_things_in_photographs_before_anything_is_trai
     ]
     annotations = shared_data / "coco" / "annotations" / "captions_val2017.json"
     assert run(finder.parent / "python", "-c", COMPANY, tmp_path / "home" / "library", annotations) == "40\n"
-    told = {name: [] for name in named.values()}
+    captions_of = {name: [] for name in named.values()}
     for each in captions["annotations"]:
-        told[named[each["image_id"]]].append(each["caption"].lower())
-    served = [any(word in " ".join(told[hit["name"]]) for word in ("food", "plate", "pizza", "meal")) for hit in found]
-    of_all = sum(any(word in " ".join(each) for word in ("food", "plate", "pizza", "meal")) for each in told.values())
-    assert of_all < 0.2 * len(told)
+        captions_of[named[each["image_id"]]].append(each["caption"].lower())
+    served = [
+        any(word in " ".join(captions_of[hit["name"]]) for word in ("food", "plate", "pizza", "meal")) for hit in found
+    ]
+    of_all = sum(
+        any(word in " ".join(each) for word in ("food", "plate", "pizza", "meal")) for each in captions_of.values()
+    )
+    assert of_all < 0.2 * len(captions_of)
     assert sum(served) >= 5, [hit["name"] for hit in found]
     animals, grass = (
-        [sum(any(word in " ".join(told[hit["name"]]) for word in words) for hit in hits) for hits in without]
+        [sum(any(word in " ".join(captions_of[hit["name"]]) for word in words) for hit in hits) for hits in without]
         for words in (("dog", "horse", "cow", "sheep", "giraffe", "zebra", "elephant", "bird"), ("grass", "field"))
     )
     assert animals[0] >= 5, animals

@@ -20,7 +20,7 @@ from image_finder.components.search.finder import Finder
 
 @dataclass(frozen=True)
 class State:
-    """Objects shared by the routes of a server. start and stop frame its life."""
+    """Objects shared by the routes of a server. Call start before use and stop after it."""
 
     settings: Settings
     metrics: Metrics

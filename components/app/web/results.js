@@ -97,14 +97,14 @@ export class Results {
     this.hasMore = answer.more && answer.hits.length > 0;
     byId("more").hidden = !this.hasMore;
     const shown = this.grid.hits.length;
-    const within = countFilters(this.state) ? " that match the filters" : "";
+    const within = countFilters(this.state) ? " matching the filters" : "";
     byId("summary").textContent = shown
       ? `Top ${whole(shown)} of ${images(answer.candidates)}${within}`
       : "No images";
     const copies = this.grid.hits.some((hit) => hit.duplicates.length);
-    const unfolded = this.state.duplicates === "show";
-    byId("fold").hidden = !copies && !unfolded;
-    byId("fold").textContent = unfolded ? "Fold duplicates" : "Show duplicates";
+    const shows = this.state.duplicates === "show";
+    byId("fold").hidden = !copies && !shows;
+    byId("fold").textContent = shows ? "Fold duplicates" : "Show duplicates";
   }
 
   #judge(answer) {

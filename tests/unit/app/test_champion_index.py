@@ -1,4 +1,4 @@
-"""Champion note: what serving code states of an index that belongs to the version before the champion."""
+"""Champion note: how serving code reports an index of the previous champion."""
 
 import json
 
@@ -42,9 +42,7 @@ def test_info_and_readiness_name_both_versions_and_the_command(home, album_tools
     assert "pending" not in CliRunner().invoke(main, ["info"]).stdout
 
 
-def test_the_command_names_another_model_and_another_home_but_readiness_no_path(
-    home, colour_bundle, monkeypatch, album_tools
-):
+def test_the_command_names_model_and_home_but_readiness_contains_no_path(home, colour_bundle, monkeypatch, album_tools):
     note_champion(home, champion("2", colour_bundle, model="my model"))
     monkeypatch.setenv("IMAGE_FINDER_HOME", "/usual")
     command = "image-finder models promote 2 --model 'my model'"
@@ -68,7 +66,7 @@ def test_a_library_is_completed_by_index_once_the_bundle_is_published(home, colo
     assert pending_change(library / "index").text().endswith("Complete with: image-finder index")
 
 
-def test_an_index_of_no_known_version_is_nothing_to_state(home, colour_bundle):
+def test_an_index_of_an_unknown_version_has_no_pending_change(home, colour_bundle):
     unknown = ChampionNote(model="image-finder", version="2", bundles={"2": NEWER})
     note_champion(home, unknown)
     assert pending_change(home / "index") is None

@@ -15,7 +15,7 @@ from tests.support.checkout import CHECKOUT
 
 @pytest.fixture
 def offer(monkeypatch):
-    """offer(name, target): make `target` the only entry point, under that name."""
+    """offer(name, target): make `target` the only command."""
 
     def one(name, target):
         point = metadata.EntryPoint(name, target, "image_finder.commands")
@@ -58,7 +58,7 @@ def test_version_is_the_packages():
     assert metadata.version("text-guided-image-finder") in CliRunner().invoke(main, ["--version"]).stdout
 
 
-def test_an_unknown_command_is_answered_with_what_looks_like_it():
+def test_an_unknown_command_suggests_similar_names():
     result = CliRunner().invoke(main, ["serch", "dog"])
     assert result.exit_code == 2
     assert "no command 'serch': did you mean search" in result.stderr
@@ -82,7 +82,7 @@ def test_errors_become_one_line_and_an_exit_code(tmp_path, monkeypatch, offer, b
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", message)
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(tmp_path, monkeypatch, offer):
+def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch, offer):
     name = make(tmp_path, monkeypatch, "command_faulty", COMMAND + "raise ZeroDivisionError")
     offer("go", f"{name}:go")
     assert isinstance(CliRunner().invoke(main, ["go"]).exception, ZeroDivisionError)
@@ -91,7 +91,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(tmp_path, monkeypatch, offer
     assert isinstance(CliRunner().invoke(main, ["go"]).exception, ModuleNotFoundError)
 
 
-def test_a_command_whose_package_is_missing_says_so_and_does_not_spoil_the_help(tmp_path, monkeypatch, offer):
+def test_a_missing_package_is_reported_and_leaves_the_help_intact(tmp_path, monkeypatch, offer):
     name = make(tmp_path, monkeypatch, "command_needy", "import zenml_is_not_here\n")
     offer("needy", f"{name}:go")
     result = CliRunner().invoke(main, ["needy"])
@@ -103,6 +103,6 @@ def test_a_command_whose_package_is_missing_says_so_and_does_not_spoil_the_help(
     assert "needs zenml_is_not_here" in " ".join(help_text.stdout.split())
 
 
-def test_errors_pass_through_the_rim_once():
+def test_nested_error_boundaries_translate_once():
     with pytest.raises(click.ClickException, match=r"^empty$"), shown_to_user(), shown_to_user():
         raise QueryError("empty")

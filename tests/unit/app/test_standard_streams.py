@@ -1,4 +1,4 @@
-"""Standard streams of the command line that are full, closed or without a reader."""
+"""Full, closed and unread standard streams of the command line."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ MISSING = "Error: no index at /nowhere: index.json is missing; build one with 'i
 
 
 def shell(line, **environment):
-    """Exit code, stdout and stderr of a line of bash in which $IF is the command."""
+    """Exit code, stdout and stderr of a line of bash; $IF is the command."""
     command = f"{sys.executable} -m image_finder"
     done = subprocess.run(
         ["bash", "-c", line.replace("$IF", command)],
@@ -43,11 +43,11 @@ def shell(line, **environment):
         ("$IF nonsense 2>&1 > /dev/null | head -c 0; exit ${PIPESTATUS[0]}", (2, "", "")),
     ],
 )
-def test_a_stream_that_cannot_be_written_ends_a_command_with_its_exit_code(line, expected):
+def test_an_unwritable_stream_ends_the_command_with_an_exit_code(line, expected):
     assert shell(line) == expected
 
 
-def test_files_never_get_the_number_of_a_closed_stream():
+def test_opened_files_never_take_the_descriptor_of_a_closed_stream():
     program = (
         "import os, click\nfrom image_finder.components.app.cli import main\n@main.command('probe')\ndef probe():\n"
         "    opened = os.open('/dev/zero', os.O_RDONLY)\n    os._exit(opened)\n"
@@ -57,6 +57,6 @@ def test_files_never_get_the_number_of_a_closed_stream():
     assert code == 3
 
 
-def test_a_stream_that_lacks_a_character_gets_an_escape():
+def test_characters_missing_in_the_encoding_become_escapes():
     code, out, err = shell("$IF search x --index /日", PYTHONIOENCODING="latin-1")
     assert (code, out, err) == (1, "", MISSING.replace("/nowhere", r"/\u65e5"))

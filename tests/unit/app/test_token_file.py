@@ -17,14 +17,14 @@ def token_file(tmp_path):
     return path
 
 
-def test_a_token_is_read_from_a_file_of_its_owner_alone(token_file):
+def test_a_token_is_read_from_a_private_file(token_file):
     for mode in (0o600, 0o400):
         token_file.chmod(mode)
         assert read_token(token_file) == TOKEN
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o666])
-def test_a_token_file_that_others_can_read_or_change_is_refused_in_one_line_with_the_remedy(token_file, mode):
+def test_a_token_file_accessible_to_others_is_refused_with_the_command_to_fix_it(token_file, mode):
     token_file.chmod(mode)
     with pytest.raises(ConfigError) as caught:
         read_token(token_file)
@@ -33,7 +33,7 @@ def test_a_token_file_that_others_can_read_or_change_is_refused_in_one_line_with
     assert TOKEN not in str(caught.value)
 
 
-def test_a_link_is_judged_by_the_file_it_names(token_file, tmp_path):
+def test_a_link_is_checked_by_its_target(token_file, tmp_path):
     (tmp_path / "link").symlink_to(token_file)  # whose own mode is 0777
     assert read_token(tmp_path / "link") == TOKEN
     token_file.chmod(0o644)
@@ -41,7 +41,7 @@ def test_a_link_is_judged_by_the_file_it_names(token_file, tmp_path):
         read_token(tmp_path / "link")
 
 
-def test_a_mounted_secret_of_another_account_may_be_readable_by_a_group_but_not_by_everybody(token_file, monkeypatch):
+def test_a_mounted_secret_may_be_group_readable_but_not_world_readable(token_file, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: token_file.stat().st_uid + 1)
     token_file.chmod(0o440)
     assert read_token(token_file) == TOKEN

@@ -1,4 +1,4 @@
-"""The OpenAPI document, as a client's generator reads it."""
+"""The OpenAPI document, as client generators read it."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def operations(document):
             yield f"{method.upper()} {path}", operation
 
 
-def test_the_document_refers_to_nothing_it_does_not_hold(api):
+def test_every_reference_in_the_document_resolves(api):
     text = api.get("/openapi.json").text
     held = json.loads(text)["components"]["schemas"]
     named = {reference.rpartition("/")[2] for reference in re.findall(r'"\$ref":\s*"([^"]+)"', text)}
@@ -26,7 +26,7 @@ def test_the_document_refers_to_nothing_it_does_not_hold(api):
     assert "#/$defs" not in text
 
 
-def test_every_failure_is_documented_in_the_one_form(api):
+def test_every_error_is_documented_with_the_common_schema(api):
     document = api.get("/openapi.json").json()
     for label, operation in operations(document):
         for status, answer in operation["responses"].items():
@@ -37,7 +37,7 @@ def test_every_failure_is_documented_in_the_one_form(api):
             assert {"401", "429"} <= set(operation["responses"]), label
 
 
-def test_names_of_operations_are_unique_and_every_one_says_what_it_does(api):
+def test_operations_have_unique_ids_and_descriptions(api):
     found = list(operations(api.get("/openapi.json").json()))
     assert len({operation["operationId"] for _, operation in found}) == len(found) == 15
     assert all(operation["description"] for _, operation in found)
@@ -51,9 +51,9 @@ def test_uploads_are_described(api):
         assert content["multipart/form-data"]["schema"]["properties"]["image"]["format"] == "binary"
 
 
-def test_what_only_a_post_can_ask_is_told_where_one_would_look_for_it(api):
-    told = api.get("/openapi.json").json()["paths"]["/api/v1/search"]["get"]["description"]
-    assert "POST also takes weights, uploaded images and images in `not`." in told
+def test_get_search_documents_what_only_post_accepts(api):
+    description = api.get("/openapi.json").json()["paths"]["/api/v1/search"]["get"]["description"]
+    assert "POST also takes weights, uploaded images and images in `not`." in description
 
 
 def test_command_line_and_http_offer_every_field_of_a_query_with_its_limits(api):
@@ -71,7 +71,7 @@ def test_command_line_and_http_offer_every_field_of_a_query_with_its_limits(api)
     assert list(options["orientation"].type.choices) == got["orientation"]["anyOf"][0]["enum"]
 
 
-def test_the_limits_of_requests_are_told_with_their_numbers(api):
-    told = api.get("/openapi.json").json()["info"]["description"]
+def test_the_document_states_the_request_limits(api):
+    description = api.get("/openapi.json").json()["info"]["description"]
     for limit in ("within 30 s", "at 16,000 bytes/s", "20,000,000 bytes (413)", "within 10 s", "10 wrong tokens"):
-        assert limit in told
+        assert limit in description

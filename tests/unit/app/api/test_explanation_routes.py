@@ -1,4 +1,4 @@
-"""Explanations over HTTP: of images whose halves are known, for queries by text, by id and by upload."""
+"""Explanations over HTTP of an image with known halves, for queries by text, id and upload."""
 
 import asyncio
 import io
@@ -16,7 +16,7 @@ GREY, RED, BLUE = (128, 128, 128), (250, 20, 20), (20, 20, 250)
 
 @pytest.fixture(scope="module")
 def halves(album_tools, colour_bundle, tmp_path_factory):
-    """A server with one image, grey with a red left edge and a blue right one, and two plain ones."""
+    """A server with a grey image with red left and blue right edge, and two plain images."""
     root = tmp_path_factory.mktemp("halves")
     (root / "images").mkdir()
     image = Image.new("RGB", (400, 300), GREY)
@@ -68,13 +68,13 @@ def test_terms_have_weights_and_uploads_are_terms(halves):
     assert halves.post(halves.address, json={"terms": [], "k": 1}).status_code == 422
 
 
-def test_where_nothing_raises_the_score_nothing_is_coloured_and_the_answer_says_so(halves):
+def test_an_image_without_contributing_regions_stays_grey(halves):
     answer = halves.get(halves.address, params={"q": "xyz"})
     assert coloured(answer) == (False, False, False)
     assert float(answer.headers[PEAK]) == 0
 
 
-def test_the_attention_of_the_pooling_is_a_view_without_a_query(halves):
+def test_attention_pooling_is_shown_without_a_query(halves):
     answer = halves.get(halves.address, params={"kind": "attention"})
     assert coloured(answer) == (False, False, False)  # this model's attention is 0
     assert PEAK not in answer.headers
@@ -91,7 +91,7 @@ def test_the_attention_of_the_pooling_is_a_view_without_a_query(halves):
         ({"q": "red", "not": "blue"}, 422, "not"),
     ],
 )
-def test_what_cannot_be_explained_is_refused_in_a_line(halves, params, status, message):
+def test_invalid_explanation_requests_are_refused(halves, params, status, message):
     answer = halves.get(halves.address, params=params)
     assert answer.status_code == status
     assert message in answer.json()["error"]["message"]
@@ -99,7 +99,7 @@ def test_what_cannot_be_explained_is_refused_in_a_line(halves, params, status, m
     assert unknown.status_code == 404
 
 
-def test_an_overlay_that_the_client_has_is_not_sent_again(halves):
+def test_a_cached_overlay_is_answered_with_304(halves):
     red = halves.get(halves.address, params={"q": "red"})
     known = {"If-None-Match": red.headers["ETag"]}
     again = halves.get(halves.address, params={"q": "red"}, headers=known)
@@ -108,7 +108,7 @@ def test_an_overlay_that_the_client_has_is_not_sent_again(halves):
 
 
 class Watched:
-    """Encodes images as the encoder does; counts the batches, and holds each until it is released."""
+    """Encodes images like the encoder; counts batches and blocks each until released."""
 
     def __init__(self, encoder, monkeypatch):
         self.calls = 0
@@ -133,7 +133,7 @@ def watched(halves, monkeypatch):
     return Watched(halves.app.state.server.live.engine.encoder, monkeypatch)
 
 
-def test_the_contributions_are_computed_once_an_image_and_query(halves, watched):
+def test_contributions_are_computed_once_per_image_and_query(halves, watched):
     first = halves.get(halves.address, params={"q": "red"})
     calls = watched.calls
     assert calls > 0
@@ -149,7 +149,7 @@ def test_the_contributions_are_computed_once_an_image_and_query(halves, watched)
     assert watched.calls == 4 * calls
 
 
-def test_the_work_of_an_explanation_stops_when_its_time_is_over(halves, watched, monkeypatch):
+def test_an_explanation_is_cancelled_at_its_timeout(halves, watched, monkeypatch):
     monkeypatch.setattr(halves.app.state.server.explainer.workers, "_timeout_s", 0.3)
     watched.held = True
     answer = halves.get(halves.address, params={"q": "red"})
@@ -163,7 +163,7 @@ def test_the_work_of_an_explanation_stops_when_its_time_is_over(halves, watched,
     assert watched.calls == calls
 
 
-def test_the_work_of_an_explanation_stops_when_its_client_has_gone(halves, watched):
+def test_an_explanation_is_cancelled_when_its_client_disconnects(halves, watched):
     watched.held = True
     path = halves.address
     scope = {
@@ -191,7 +191,7 @@ def test_the_work_of_an_explanation_stops_when_its_client_has_gone(halves, watch
     assert (answered[0]["status"], watched.calls) == (499, 1)
 
 
-def test_explanations_wait_for_each_other_and_not_images_for_them(halves, watched):
+def test_explanations_run_one_at_a_time_and_do_not_delay_images(halves, watched):
     watched.held = True
     load = halves.app.state.server.explainer.workers.load
     answers = []

@@ -31,7 +31,7 @@ def shown(response):
 
 @pytest.fixture
 def own(album_tools, colour_bundle, paint, tmp_path):
-    """An album of one's own, to be damaged: files by colour, and a client."""
+    """A separate album that a test may damage: files by colour, and a client."""
     files = {
         name: paint(tmp_path / "images" / "sub" / f"{name}.png", name, (400, 300)) for name in ("red", "green", "blue")
     }
@@ -42,7 +42,7 @@ def own(album_tools, colour_bundle, paint, tmp_path):
         yield SimpleNamespace(files=files, client=client, ids=identities, index=index, kept=kept, root=tmp_path)
 
 
-def test_what_is_known_of_an_image_names_no_path_of_the_host(api, album):
+def test_metadata_of_an_image_contains_no_path(api, album):
     answer = api.get(address(api, "red")).json()
     assert (answer["name"], answer["folder"]) == ("red.png", "images/warm")
     assert (answer["width_px"], answer["height_px"]) == (400, 300)
@@ -51,23 +51,23 @@ def test_what_is_known_of_an_image_names_no_path_of_the_host(api, album):
     assert "path" not in answer
 
 
-def test_paths_are_told_when_asked_for(album_tools, album):
+def test_show_paths_adds_paths_to_answers(album_tools, album):
     with album_tools.serving(album / "index", show_paths=True) as client:
         hit = hit_of(client, "red")
         assert hit["path"] == str(album / "images" / "warm" / "red.png")
         assert client.get(f"/api/v1/images/{hit['id']}").json()["path"] == hit["path"]
 
 
-@pytest.mark.parametrize(("asked", "longer"), [(1, 160), (160, 160), (161, 320), (320, 320), (960, 400)])
-def test_a_thumbnail_has_the_next_larger_of_a_few_sizes(api, asked, longer):
-    image = shown(api.get(address(api, "red", f"/thumbnail?px={asked}")))
+@pytest.mark.parametrize(("px", "longer"), [(1, 160), (160, 160), (161, 320), (320, 320), (960, 400)])
+def test_thumbnail_sizes_are_rounded_up(api, px, longer):
+    image = shown(api.get(address(api, "red", f"/thumbnail?px={px}")))
     assert max(image.size) == longer
     assert image.format == "JPEG"
     red, green, blue = image.getpixel((20, 20))
     assert red > 200 > 60 > max(green, blue)
 
 
-def test_views_carry_no_metadata_and_turn_as_the_camera_was_held(album_tools, colour_bundle, tmp_path):
+def test_views_are_upright_and_without_metadata(album_tools, colour_bundle, tmp_path):
     (tmp_path / "images").mkdir()
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Secret Camera"
@@ -82,7 +82,7 @@ def test_views_carry_no_metadata_and_turn_as_the_camera_was_held(album_tools, co
 
 
 @pytest.mark.parametrize("what", ["thumbnail", "view"])
-def test_an_image_that_the_browser_has_is_not_sent_again(api, what):
+def test_a_cached_view_is_answered_with_304(api, what):
     first = api.get(address(api, "red", f"/{what}"))
     assert first.headers["Cache-Control"].startswith("private")
     again = api.get(address(api, "red", f"/{what}"), headers={"If-None-Match": first.headers["ETag"]})
@@ -92,7 +92,7 @@ def test_an_image_that_the_browser_has_is_not_sent_again(api, what):
     )
 
 
-def test_the_original_is_the_file_itself_to_be_saved(api, album):
+def test_the_original_is_a_download_of_the_unchanged_file(api, album):
     answer = api.get(address(api, "red", "/original"))
     assert answer.content == (album / "images/warm/red.png").read_bytes()
     assert answer.headers["Content-Type"] == "image/png"
@@ -100,7 +100,7 @@ def test_the_original_is_the_file_itself_to_be_saved(api, album):
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_head_is_get_without_the_body(api):
+def test_head_is_answered_like_get_without_body(api):
     for what in ("", *(f"/{view}" for view in VIEWS)):
         got, head = (api.request(method, address(api, "red", what)) for method in ("GET", "HEAD"))
         assert (head.status_code, head.content) == (200, b"")
@@ -111,7 +111,7 @@ def test_head_is_get_without_the_body(api):
 @pytest.mark.parametrize(
     "name", ['a"b.png', "a\nb\r\nSet-Cookie: x=1.png", "\u767d\u00df.png", "a/../b\\c.png", "%41;.png", "\u202egnp.exe"]
 )
-def test_a_name_cannot_leave_its_header(name):
+def test_file_names_cannot_inject_headers(name):
     value = attachment(name)
     assert value.isascii()
     assert value.isprintable()
@@ -121,7 +121,7 @@ def test_a_name_cannot_leave_its_header(name):
     assert unquote(encoded).isprintable()
 
 
-def test_a_name_with_quotes_and_a_newline_is_served(api):
+def test_a_file_name_with_quotes_and_a_newline_is_served(api):
     hit = hit_of(api, "white")
     assert hit["name"] == 'wei\u00df "\n\u767d.png'
     answer = api.get(f"/api/v1/images/{hit['id']}/original")
@@ -144,7 +144,7 @@ def test_a_name_with_quotes_and_a_newline_is_served(api):
     ],
 )
 @pytest.mark.parametrize("view", ["", *(f"/{view}" for view in VIEWS)])
-def test_what_is_no_id_of_the_index_is_not_found(api, identity, view):
+def test_an_unknown_id_is_not_found(api, identity, view):
     answer = api.get(f"/api/v1/images/{identity}{view}")
     assert answer.status_code in {404, 422}
     assert answer.json()["error"]["code"] in {"not_found", "bad_request"}
@@ -161,14 +161,14 @@ def test_what_is_no_id_of_the_index_is_not_found(api, identity, view):
         "/static/%00",
     ],
 )
-def test_the_page_s_folder_gives_nothing_from_outside(api, path):
+def test_static_files_cannot_escape_their_folder(api, path):
     answer = api.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_found"
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_file_that_has_gone_is_told_as_gone(own, view):
+def test_a_missing_file_is_answered_with_410(own, view):
     own.files["red"].unlink()
     answer = own.client.get(f"/api/v1/images/{own.ids['red']}/{view}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
@@ -202,7 +202,7 @@ def test_no_file_outside_the_indexed_folders_is_opened(own, view, way, paint):
     assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
 
 
-def test_a_file_that_is_exchanged_while_it_is_opened_is_not_read(own, monkeypatch, paint):
+def test_a_path_replaced_by_a_link_while_opening_is_refused(own, monkeypatch, paint):
     outside = paint(own.root / "outside" / "red.png", "red")
     engine = Finder.open(own.index).engine
     genuine = engine.image_path
@@ -219,28 +219,28 @@ def test_a_file_that_is_exchanged_while_it_is_opened_is_not_read(own, monkeypatc
     assert caught.value.status == 410
 
 
-def test_a_file_that_has_changed_is_shown_as_it_is_now(own, paint):
-    place = f"/api/v1/images/{own.ids['red']}/thumbnail"
-    before = own.client.get(place)
+def test_a_changed_file_is_shown_in_its_current_state(own, paint):
+    url = f"/api/v1/images/{own.ids['red']}/thumbnail"
+    before = own.client.get(url)
     paint(own.files["red"], "blue", (400, 300))
-    after = own.client.get(place, headers={"If-None-Match": before.headers["ETag"]})
+    after = own.client.get(url, headers={"If-None-Match": before.headers["ETag"]})
     red, _, blue = shown(after).getpixel((5, 5))
     assert blue > 200 > 50 > red
 
 
-def test_a_thumbnail_is_kept_and_a_folder_that_cannot_be_written_harms_nothing(own):
-    place = f"/api/v1/images/{own.ids['red']}/thumbnail"
-    first = own.client.get(place).content
+def test_thumbnails_are_cached_and_work_without_a_writable_cache(own):
+    url = f"/api/v1/images/{own.ids['red']}/thumbnail"
+    first = own.client.get(url).content
     (kept,) = own.kept.rglob("*.jpg")
     assert kept.read_bytes() == first
     kept.write_bytes(b"from the folder")
-    assert own.client.get(place).content == b"from the folder"
+    assert own.client.get(url).content == b"from the folder"
     shutil.rmtree(own.kept)
     own.kept.write_text("a file where the folder should be")
-    assert own.client.get(place).content == first
+    assert own.client.get(url).content == first
 
 
-def test_a_file_above_the_limit_is_not_read(album_tools, album):
+def test_a_file_above_the_size_limit_is_not_read(album_tools, album):
     with album_tools.serving(album / "index", max_original_bytes=100) as client:
         answer = client.get(address(client, "red", "/thumbnail"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")

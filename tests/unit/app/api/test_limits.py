@@ -16,7 +16,7 @@ from image_finder.components.search.finder import Finder
 
 
 class Held:
-    """A call that lasts until it is let go, and counts how often it began."""
+    """A call that blocks until it is released, and counts its starts."""
 
     def __init__(self):
         self.free = threading.Event()
@@ -33,7 +33,7 @@ async def begun(held, times=1):
         assert await asyncio.to_thread(held.began.acquire, timeout=20)
 
 
-def test_as_many_calls_run_as_may_others_wait_and_more_are_refused_at_once():
+def test_calls_run_then_queue_then_are_refused():
     async def scene():
         held, load = Held(), Load("images", 2)
         workers = Workers(load, running=2, timeout_s=20)
@@ -55,7 +55,7 @@ def test_as_many_calls_run_as_may_others_wait_and_more_are_refused_at_once():
     asyncio.run(scene())
 
 
-def test_who_waits_too_long_is_refused_and_a_call_that_lasts_too_long_keeps_its_place():
+def test_queued_calls_time_out_and_a_slow_call_keeps_its_slot():
     async def scene():
         held, load = Held(), Load("images", 5)
         workers = Workers(load, running=1, timeout_s=0.1)
@@ -72,7 +72,7 @@ def test_who_waits_too_long_is_refused_and_a_call_that_lasts_too_long_keeps_its_
     asyncio.run(scene())
 
 
-def test_what_a_call_raises_reaches_who_asked_and_frees_the_place():
+def test_an_exception_reaches_the_caller_and_frees_the_slot():
     async def scene():
         workers = Workers(Load("images", 0), running=1, timeout_s=20)
         for _ in range(3):
@@ -85,7 +85,7 @@ def test_what_a_call_raises_reaches_who_asked_and_frees_the_place():
     asyncio.run(scene())
 
 
-def test_questions_that_gather_are_answered_by_one_call():
+def test_queued_items_are_processed_by_one_call():
     async def scene():
         held, calls = Held(), []
 
@@ -96,17 +96,17 @@ def test_questions_that_gather_are_answered_by_one_call():
             return [question * 10 for question in questions]
 
         batcher = Batcher(Load("searches", 100), answer, timeout_s=20, largest=4)
-        asked = [asyncio.create_task(batcher.submit(number)) for number in range(7)]
+        tasks = [asyncio.create_task(batcher.submit(number)) for number in range(7)]
         await begun(held)
         held.free.set()
-        assert await asyncio.gather(*asked) == [0, 10, 20, 30, 40, 50, 60]
+        assert await asyncio.gather(*tasks) == [0, 10, 20, 30, 40, 50, 60]
         assert calls == [[0], [1, 2, 3, 4], [5, 6]]
         batcher.close()
 
     asyncio.run(scene())
 
 
-def test_one_question_of_several_fails_alone():
+def test_an_item_that_fails_does_not_affect_its_batch():
     async def scene():
         def answer(questions):
             return [StorageError("odd") if question % 2 else question for question in questions]
@@ -120,7 +120,7 @@ def test_one_question_of_several_fails_alone():
     asyncio.run(scene())
 
 
-def test_a_call_that_fails_as_a_whole_leaves_the_line_working():
+def test_the_queue_continues_after_a_failed_batch():
     async def scene():
         batcher = Batcher(
             Load("searches", 100), lambda questions: [1 / question for question in questions], timeout_s=20
@@ -133,7 +133,7 @@ def test_a_call_that_fails_as_a_whole_leaves_the_line_working():
     asyncio.run(scene())
 
 
-def test_who_has_given_up_waiting_is_not_answered_any_more():
+def test_cancelled_items_leave_the_queue():
     async def scene():
         held, calls = Held(), []
 
@@ -165,12 +165,12 @@ def test_who_has_given_up_waiting_is_not_answered_any_more():
 
 
 def call(app, messages, headers=()):
-    """Status, headers and code of the fault that an ASGI application answers; messages: what the client sends."""
+    """Status, headers and error code of an ASGI application. messages: sent by the client."""
     return asyncio.run(answer_of(app, messages, headers))
 
 
 async def answer_of(app, messages, headers=()):
-    """See call. messages: a list or an asynchronous generator, None: nothing more comes."""
+    """See call. messages: a list or an asynchronous generator; None: the client sends no more."""
     sent, left = [], messages if hasattr(messages, "__anext__") else in_turn(messages)
 
     async def receive():
@@ -203,13 +203,13 @@ def chunk(data, *, more=True):
     return {"type": "http.request", "body": data, "more_body": more}
 
 
-def test_a_body_that_arrives_too_slowly_is_not_waited_for():
+def test_a_slow_body_is_refused_at_the_timeout():
     app = create_app(absent, Settings.parse({"upload_timeout_s": 0.1}))
     status, headers, code = call(app, [chunk(b'{"terms"'), None])
     assert (status, code, headers[b"connection"]) == (408, "too_slow", b"close")
 
 
-def test_a_body_is_counted_whatever_length_it_declares():
+def test_the_size_limit_holds_whatever_length_is_declared():
     app = create_app(absent, Settings.parse({"max_upload_bytes": 1000}))
     multipart = [(b"content-type", b"multipart/form-data; boundary=x")]
     head = b'--x\r\nContent-Disposition: form-data; name="p"; filename="p"\r\n\r\n'
@@ -218,23 +218,23 @@ def test_a_body_is_counted_whatever_length_it_declares():
         assert (status, code) == (413, "too_large")
 
 
-def test_a_body_that_declares_too_much_is_refused_unread():
+def test_a_body_with_a_large_declared_length_is_refused_unread():
     app = create_app(absent, Settings.parse({}))
     declared = [(b"content-length", b"300000")]
     assert call(app, [None], declared)[::2] == (413, "too_large")
 
 
-def test_a_body_of_json_alone_has_a_smaller_limit():
+def test_a_json_body_has_a_smaller_limit():
     app = create_app(absent, Settings.parse({}))
     assert call(app, [chunk(b" " * 100_000)] * 3)[::2] == (413, "too_large")
 
 
-def test_a_client_that_goes_in_the_middle_leaves_no_failure():
+def test_a_disconnect_during_upload_is_not_an_error():
     app = create_app(absent, Settings.parse({}))
     assert call(app, [chunk(b"{"), {"type": "http.disconnect"}])[::2] == (499, "client_gone")
 
 
-def test_a_body_below_the_minimum_rate_is_refused_after_the_grace_however_steadily_it_arrives():
+def test_a_body_below_the_minimum_rate_is_refused_after_the_grace_period():
     async def drip():
         while True:
             await asyncio.sleep(0.01)
@@ -275,7 +275,7 @@ def test_uploads_beyond_the_memory_limit_are_refused_and_bodies_of_json_are_not(
         assert bodies.n_bytes == 0
 
 
-def test_queued_searches_that_were_answered_503_are_never_worked_on(album_tools, album):
+def test_searches_that_timed_out_in_the_queue_are_never_run(album_tools, album):
     with album_tools.serving(album / "index", timeout_s=0.2) as client:
         server, held = client.app.state.server, Held()
         occupied = server.searches._batcher._pool.submit(held)
@@ -288,7 +288,7 @@ def test_queued_searches_that_were_answered_503_are_never_worked_on(album_tools,
         assert "image_finder_batch_searches_sum 1.0" in client.get("/metrics").text
 
 
-def test_work_ends_at_its_next_checkpoint_once_its_request_was_answered_503(album):
+def test_running_work_is_cancelled_after_a_timeout(album):
     async def scene():
         finder = Finder.open(album / "index", threads=1)
         held, begun_by, ended = Held(), [], []
@@ -316,7 +316,7 @@ def test_work_ends_at_its_next_checkpoint_once_its_request_was_answered_503(albu
     asyncio.run(scene())
 
 
-def test_a_client_that_goes_while_its_search_waits_is_not_worked_for(album_tools, album):
+def test_a_queued_search_is_dropped_when_its_client_disconnects(album_tools, album):
     with album_tools.serving(album / "index") as client:
         server, held = client.app.state.server, Held()
         occupied = server.searches._batcher._pool.submit(held)
@@ -330,7 +330,7 @@ def test_a_client_that_goes_while_its_search_waits_is_not_worked_for(album_tools
         assert "image_finder_batch_searches_sum 1.0" in client.get("/metrics").text
 
 
-def test_a_busy_server_refuses_images_and_goes_on_answering_texts(album_tools, album):
+def test_a_server_busy_with_images_still_answers_texts(album_tools, album):
     with album_tools.serving(album / "index", images=1, waiting=0) as client:
         identity = client.get("/api/v1/search?q=red&k=1").json()["hits"][0]["id"]
         held = Held()

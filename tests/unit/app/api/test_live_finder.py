@@ -26,21 +26,21 @@ def until(condition):
 
 
 @pytest.fixture
-def place(album_tools, colour_bundle, paint, tmp_path):
+def home(album_tools, colour_bundle, paint, tmp_path):
     paint(tmp_path / "images" / "red.png", "red")
     album_tools.publish_album(tmp_path / "images", colour_bundle, tmp_path)
     return tmp_path
 
 
-def newest(place):
-    return current_generation(place / "index").name
+def newest(home):
+    return current_generation(home / "index").name
 
 
 def names(client):
     return [hit["name"] for hit in client.get("/api/v1/search?q=blue&duplicates=show").json()["hits"]]
 
 
-def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, colour_bundle, paint, place):
+def test_a_new_index_is_opened_without_a_failed_request(album_tools, colour_bundle, paint, home):
     seen, failures, stop = set(), [], threading.Event()
 
     def ask(client):
@@ -52,14 +52,14 @@ def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, c
             if image.status_code != 200:
                 failures.append(image.text)
 
-    with album_tools.serving(place / "index") as client:
+    with album_tools.serving(home / "index") as client:
         threads = [threading.Thread(target=ask, args=(client,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
             for number, colour in enumerate(("blue", "green", "yellow", "white"), start=2):
-                paint(place / "images" / f"{colour}.png", colour)
-                published = current_generation(album_tools.publish_album(place / "images", colour_bundle, place)).name
+                paint(home / "images" / f"{colour}.png", colour)
+                published = current_generation(album_tools.publish_album(home / "images", colour_bundle, home)).name
                 assert published.startswith(f"{number:08d}-")
                 until(lambda published=published: published in seen or failures)
         finally:
@@ -73,45 +73,45 @@ def test_a_newer_index_is_taken_into_use_without_a_failed_request(album_tools, c
         assert "image_finder_index_swaps_total 5.0" in client.get("/metrics").text
 
 
-def test_a_newer_index_that_is_damaged_leaves_the_old_one_in_force(album_tools, colour_bundle, paint, place, caplog):
+def test_a_damaged_new_index_leaves_the_current_one_in_use(album_tools, colour_bundle, paint, home, caplog):
     caplog.set_level(logging.INFO, "image_finder")
-    with album_tools.serving(place / "index") as client:
+    with album_tools.serving(home / "index") as client:
         assert client.get("/health/ready").json() == client.get("/health/ready").json() | {
             "status": "ready",
             "images": 1,
         }
-        paint(place / "images" / "blue.png", "blue")
-        good = current_generation(place / "index").name
-        damaged = place / "index" / "generations" / "00000002-0badbeef"
-        shutil.copytree(place / "index" / "generations" / good, damaged)
+        paint(home / "images" / "blue.png", "blue")
+        good = current_generation(home / "index").name
+        damaged = home / "index" / "generations" / "00000002-0badbeef"
+        shutil.copytree(home / "index" / "generations" / good, damaged)
         (damaged / "vectors.npy").write_bytes(b"not vectors")
-        write_text_atomically(place / "index" / POINTER, "00000002-0badbeef\n")
+        write_text_atomically(home / "index" / POINTER, "00000002-0badbeef\n")
         until(lambda: client.get("/health/ready").json()["status"] == "stale")
         assert names(client) == ["red.png"]
         assert client.get("/api/v1/info").json()["up_to_date"] is False
         metrics = client.get("/metrics").text
         assert "image_finder_index_failures_total 1.0" in metrics
         assert "image_finder_index_stale 1.0" in metrics
-        told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-        assert len(told) == 1
-        assert "is corrupted" in told[0]
-        assert str(place) not in client.get("/health/ready").text + client.get("/api/v1/info").text
-        (place / "index" / POINTER).write_text(f"{good}\n")
-        album_tools.publish_album(place / "images", colour_bundle, place)
+        logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert len(logged) == 1
+        assert "is corrupted" in logged[0]
+        assert str(home) not in client.get("/health/ready").text + client.get("/api/v1/info").text
+        (home / "index" / POINTER).write_text(f"{good}\n")
+        album_tools.publish_album(home / "images", colour_bundle, home)
         until(
             lambda: (
                 client.get("/health/ready").json()
-                == {"status": "ready", "generation": newest(place), "images": 2, "watching": ""}
+                == {"status": "ready", "generation": newest(home), "images": 2, "watching": ""}
             )
         )
         assert sorted(names(client)) == ["blue.png", "red.png"]
 
 
-def test_folders_that_should_be_watched_and_are_not_make_it_stale(place):
-    failures = [f"the watcher of {place} ended"]
+def test_unwatched_folders_make_the_server_stale(home):
+    failures = [f"the watcher of {home} ended"]
 
     def source():
-        return Finder.open(place / "index", threads=1)
+        return Finder.open(home / "index", threads=1)
 
     app = create_app(
         source, Settings.parse({}), watching=lambda: Watching(failures[-1] if failures else None, "polling")
@@ -120,7 +120,7 @@ def test_folders_that_should_be_watched_and_are_not_make_it_stale(place):
         assert client.get("/health/ready").json()["status"] == "stale"
         assert client.get("/api/v1/info").json()["up_to_date"] is False
         assert "image_finder_index_stale 1.0" in client.get("/metrics").text
-        assert str(place) not in client.get("/health/ready").text
+        assert str(home) not in client.get("/health/ready").text
         assert names(client) == ["red.png"]
         failures.clear()
         answer = client.get("/health/ready").json()
@@ -128,13 +128,13 @@ def test_folders_that_should_be_watched_and_are_not_make_it_stale(place):
         assert "image_finder_index_stale 0.0" in client.get("/metrics").text
 
 
-def test_until_there_is_an_index_everything_but_that_answers(place):
+def test_without_an_index_only_searches_fail(home):
     there = threading.Event()
 
     def source():
         if not there.is_set():
-            raise StorageError(f"no index at {place}")
-        return Finder.open(place / "index", threads=1)
+            raise StorageError(f"no index at {home}")
+        return Finder.open(home / "index", threads=1)
 
     app = create_app(source, Settings.parse({"refresh_s": 0.02}))
     with TestClient(app, base_url="http://127.0.0.1") as client:
@@ -142,7 +142,7 @@ def test_until_there_is_an_index_everything_but_that_answers(place):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
             assert answer.headers["Retry-After"] == "2"
-            assert str(place) not in answer.text
+            assert str(home) not in answer.text
         for path in ("/health/live", "/metrics", "/", "/openapi.json"):
             assert client.get(path).status_code == 200
         there.set()
@@ -150,8 +150,8 @@ def test_until_there_is_an_index_everything_but_that_answers(place):
         assert names(client) == ["red.png"]
 
 
-def test_a_failure_nobody_expected_tells_its_request_id_and_nothing_else(album_tools, place, caplog):
-    with album_tools.serving(place / "index") as client:
+def test_an_unexpected_error_shows_only_its_request_id(album_tools, home, caplog):
+    with album_tools.serving(home / "index") as client:
         engine = client.app.state.server.live.engine
         engine.index.vectors = None  # as a fault of the program would leave it
         answer = client.get("/api/v1/search?q=red", headers={"X-Request-ID": "trace-me"})
@@ -164,7 +164,7 @@ def test_a_failure_nobody_expected_tells_its_request_id_and_nothing_else(album_t
     assert 'status="500"' not in record.message
 
 
-def test_requests_are_counted_by_the_template_of_their_route(api):
+def test_requests_are_counted_by_route_template(api):
     api.get("/api/v1/search?q=red")
     for identity in ("a", "b", "c"):
         api.get(f"/api/v1/images/{identity}")
@@ -190,12 +190,12 @@ def kept_loggers():
     logging.getLogger("image_finder").manager._clear_cache()
 
 
-def test_a_log_line_is_one_json_object(album_tools, place, capsys, kept_loggers):
+def test_a_log_line_is_one_json_object(album_tools, home, capsys, kept_loggers):
     import io
 
     stream = io.StringIO()
     configure_logging(stream)
-    with album_tools.serving(place / "index") as client:
+    with album_tools.serving(home / "index") as client:
         client.get("/api/v1/search?q=red", headers={"X-Request-ID": "of-this-one"})
         client.app.state.server.live.engine.index.vectors = None
         client.get("/api/v1/search?q=red")

@@ -63,7 +63,7 @@ def test_an_image_of_the_index_finds_itself_first_and_an_unknown_one_is_not_foun
     assert fault(api.get("/api/v1/search", params={"like": "f" * 16})) == (404, "not_found")
 
 
-def test_filters_leave_only_what_passes_them(api):
+def test_filters_exclude_images(api):
     assert sorted(names(api.get("/api/v1/search", params={"q": "red", "folder": "images/warm"}))) == [
         "red.png",
         "yellow.png",
@@ -83,18 +83,18 @@ def test_folders_are_named_by_their_labels_and_never_by_paths_of_the_host(api, a
         assert fault(api.post("/api/v1/search", json=body)) == (400, "bad_query")
 
 
-def test_a_fault_of_several_values_names_them_and_shows_nothing_of_the_program(api):
+def test_an_error_in_several_values_names_them_and_no_internals(api):
     days = {"since": "2024-02-01", "until": "2024-01-01"}
     answers = [
         api.get("/api/v1/search", params={"q": "red", **days}),
         api.post("/api/v1/search", json={"terms": [{"text": "red"}], "filters": days}),
     ]
     for answer in answers:
-        told = "filters: since (2024-02-01) must not be after until (2024-01-01)"
-        assert answer.json()["error"]["message"].removeprefix("query: ") == told
+        expected = "filters: since (2024-02-01) must not be after until (2024-01-01)"
+        assert answer.json()["error"]["message"].removeprefix("query: ") == expected
 
 
-def test_texts_given_one_by_one_are_terms_of_their_own(api):
+def test_repeated_texts_are_separate_terms(api):
     def scores(response):
         assert response.status_code == 200, response.text
         return {hit["name"]: hit["score"] for hit in response.json()["hits"]}
@@ -118,7 +118,7 @@ def test_a_query_of_a_megabyte_is_refused(api):
     assert fault(api.post("/api/v1/search", json={"terms": [{"text": "x" * 200_000}]})) == (400, "bad_query")
 
 
-def test_pages_follow_each_other_without_gap(api):
+def test_pages_follow_each_other_without_gaps(api):
     whole = names(api.get("/api/v1/search", params={"q": "red"}))
     pages = [names(api.get("/api/v1/search", params={"q": "red", "k": 2, "offset": at})) for at in (0, 2, 4)]
     assert [name for page in pages for name in page] == whole
@@ -131,14 +131,14 @@ def test_an_uploaded_image_finds_its_colour_whatever_type_it_claims(api, kind):
     assert answer.json()["hits"][0]["good"] is None
 
 
-def test_texts_and_images_are_weighed_together(api):
+def test_texts_and_images_are_combined_by_weight(api):
     terms = [{"text": "red", "weight": 0.1}, {"image": "mine", "weight": 10}]
     assert names(post(api, {"terms": terms, "k": 1}, mine=image((0, 0, 255)))) == ["blue.png"]
     terms[0]["weight"], terms[1]["weight"] = 10, 0.1
     assert names(post(api, {"terms": terms, "k": 1}, mine=image((0, 0, 255)))) == ["red.png"]
 
 
-def test_json_alone_is_enough_without_uploads(api):
+def test_searches_without_uploads_accept_json(api):
     body = {"terms": [{"text": "red"}], "not": [{"text": "yellow"}], "filters": {"folders": ["images"]}, "k": 1}
     assert names(api.post("/api/v1/search", json=body)) == ["red.png"]
 
@@ -161,7 +161,7 @@ def test_any_text_is_answered(api, text):
     assert len(names(api.post("/api/v1/search", json={"terms": [{"text": text}]}))) == 5
 
 
-def test_bytes_that_are_no_text_are_answered(api):
+def test_invalid_utf8_is_answered(api):
     assert api.get("/api/v1/search?q=%FF%FE%80").status_code == 200
 
 
@@ -188,7 +188,7 @@ def test_bytes_that_are_no_text_are_answered(api):
         ({"q": "x" * 60_000}, (400, "bad_query")),
     ],
 )
-def test_a_query_that_cannot_be_answered_is_refused_in_the_one_form(api, parameters, expected):
+def test_an_invalid_query_gets_the_common_error_format(api, parameters, expected):
     assert fault(api.get("/api/v1/search", params=parameters)) == expected
 
 
@@ -213,12 +213,12 @@ def test_a_query_that_cannot_be_answered_is_refused_in_the_one_form(api, paramet
         ('{"terms": [{"text": "red"}], "path": "/etc"}', (422, "bad_request")),
     ],
 )
-def test_a_body_that_cannot_be_answered_is_refused_in_the_one_form(api, query, expected):
+def test_an_invalid_body_gets_the_common_error_format(api, query, expected):
     assert fault(api.post("/api/v1/search", content=query, headers={"Content-Type": "application/json"})) == expected
     assert fault(api.post("/api/v1/search", files={"query": (None, query)})) == expected
 
 
-def test_a_body_that_is_not_what_it_says_is_refused(api):
+def test_a_body_that_does_not_match_its_type_is_refused(api):
     broken = {"Content-Type": "multipart/form-data; boundary=x"}
     for content in (b"", b"nothing", b"--x\r\n\r\n", b"--x\r\nContent-Disposition: form-data\r\n\r\n", b"\0" * 100):
         assert fault(api.post("/api/v1/search", content=content, headers=broken)) == (422, "bad_request")
@@ -230,7 +230,7 @@ def test_a_body_that_is_not_what_it_says_is_refused(api):
     assert fault(api.post("/api/v1/search", data={"other": "1"}, files={"x": b"x"})) == (422, "bad_request")
 
 
-def test_uploads_that_are_no_images_are_refused_whatever_they_claim(api):
+def test_uploads_that_are_not_images_are_refused(api):
     damaged = image((255, 0, 0), (400, 300), "JPEG")[:300]
     for content in (
         b"",
@@ -257,7 +257,7 @@ def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(api):
     assert "10000 x 5001 pixels" in answer.json()["error"]["message"]
 
 
-def test_labels_tell_what_an_image_shows(api):
+def test_labels_are_ranked_for_an_image(api):
     answer = api.post("/api/v1/labels", json={"id": identity_of(api, "blue"), "labels": ["red", "blue", "green"]})
     assert answer.status_code == 200
     best = answer.json()["labels"][0]
@@ -281,11 +281,11 @@ def test_labels_tell_what_an_image_shows(api):
         ({"image": "absent", "labels": ["red", "blue"]}, (422, "bad_request")),
     ],
 )
-def test_labels_that_cannot_be_told_are_refused(api, body, expected):
+def test_invalid_label_requests_are_refused(api, body, expected):
     assert fault(api.post("/api/v1/labels", json=body)) == expected
 
 
-def test_labels_that_say_nothing_are_refused(api):
+def test_unusable_labels_are_refused(api):
     for labels in (["", "red"], [" ", "red"], ["x" * 5000, "red"]):
         answer = api.post("/api/v1/labels", json={"id": identity_of(api, "blue"), "labels": labels})
         assert fault(answer) == (400, "bad_query")

@@ -51,7 +51,7 @@ def refusal(response):
         {"Cookie": "\0;;=;[]"},
     ],
 )
-def test_nothing_is_told_without_the_token(guarded, path, headers):
+def test_requests_without_the_token_are_refused(guarded, path, headers):
     answer = guarded.get(path, headers=headers)
     assert refusal(answer) == (401, "unauthorized")
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -64,7 +64,7 @@ def test_the_token_opens_everything_and_the_page_needs_none(guarded):
         assert guarded.get(path).status_code == 200
 
 
-def test_a_session_opens_images_without_the_header(guarded):
+def test_a_session_cookie_replaces_the_header(guarded):
     assert refusal(guarded.post("/api/v1/session")) == (401, "unauthorized")
     answer = guarded.post("/api/v1/session", headers=BEARER)
     assert answer.status_code == 204
@@ -78,7 +78,7 @@ def test_a_session_opens_images_without_the_header(guarded):
 
 @pytest.fixture
 def throttled(album_tools, album):
-    """Clients of one server, by their address: three wrong tokens at once, and none more for an hour."""
+    """Clients of one server by address: allows three wrong tokens, then none for an hour."""
     settings = {"token": TOKEN, "token_attempts": 3, "token_attempt_s": 3600}
     with album_tools.serving(album / "index", **settings) as client:
         yield lambda address: TestClient(client.app, base_url=client.base_url, client=(address, 9))
@@ -88,7 +88,7 @@ def attempt(client, token=TOKEN):
     return client.get("/api/v1/info", headers={"Authorization": f"Bearer {token}"})
 
 
-def test_wrong_tokens_of_one_client_are_refused_unread_after_a_few_and_others_are_answered(throttled):
+def test_a_client_with_many_wrong_tokens_is_refused_and_others_are_not(throttled):
     guesser, other = throttled("10.0.0.1"), throttled("10.0.0.2")
     assert [attempt(guesser, f"{TOKEN}{number}").status_code for number in range(5)] == [401, 401, 401, 429, 429]
     refused = attempt(guesser)  # right, but it does not say so
@@ -100,14 +100,14 @@ def test_wrong_tokens_of_one_client_are_refused_unread_after_a_few_and_others_ar
     assert refusal(guesser.get("/api/v1/info")) == (401, "unauthorized")
 
 
-def test_who_has_presented_the_token_is_not_locked_out_by_others_behind_the_same_proxy(throttled):
+def test_a_trusted_client_is_not_locked_out_by_others_behind_the_same_proxy(throttled):
     proxy = throttled("10.0.0.3")
     assert attempt(proxy).status_code == 200
     assert [attempt(proxy, "wrong").status_code for _ in range(5)] == [401, 401, 401, 429, 429]
     assert attempt(proxy).status_code == 200
 
 
-def test_a_session_is_answered_from_an_address_whose_attempts_are_refused(throttled):
+def test_a_session_works_from_a_refused_address(throttled):
     client = throttled("10.0.0.4")
     for _ in range(5):
         attempt(client, "wrong")
@@ -117,7 +117,7 @@ def test_a_session_is_answered_from_an_address_whose_attempts_are_refused(thrott
     assert attempt(client).status_code == 200  # a session proves the token as well
 
 
-def test_cookies_that_are_no_session_and_requests_without_a_token_are_no_attempts(throttled):
+def test_invalid_cookies_and_missing_tokens_do_not_count_as_attempts(throttled):
     client = throttled("10.0.0.5")
     for _ in range(5):
         assert client.get("/api/v1/info", headers={"Cookie": f"{COOKIE}=1.f"}).status_code == 401
@@ -125,7 +125,7 @@ def test_cookies_that_are_no_session_and_requests_without_a_token_are_no_attempt
     assert attempt(client).status_code == 200
 
 
-def test_a_session_ends_when_its_time_is_over(guarded):
+def test_a_session_expires(guarded):
     for expires, status in ((int(time.time()) + 60, 200), (int(time.time()) - 1, 401)):
         cookie = {"Cookie": f"{COOKIE}={session_value(TOKEN, expires=expires)}"}
         assert guarded.get("/api/v1/info", headers=cookie).status_code == status
@@ -136,22 +136,22 @@ def test_a_session_ends_when_its_time_is_over(guarded):
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "", "[", "localhost.", "10.0.0.1:8080", "a@127.0.0.1:x"]
 )
-def test_a_name_that_was_bound_to_this_address_by_another_is_not_answered(api, host):
+def test_an_unknown_host_is_refused(api, host):
     assert refusal(api.get("/api/v1/info", headers={"Host": host})) == (400, "unknown_host")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "LOCALHOST", "[::1]:9"])
-def test_the_names_of_this_machine_are_answered(api, host):
+def test_names_of_this_machine_are_allowed(api, host):
     assert api.get("/api/v1/info", headers={"Host": host}).status_code == 200
 
 
-def test_names_that_are_allowed_are_answered(album_tools, album):
+def test_allowed_hosts_are_answered(album_tools, album):
     with album_tools.serving(album / "index", allowed_hosts=("Finder.example",)) as client:
         assert client.get("/api/v1/info", headers={"Host": "finder.example:80"}).status_code == 200
         assert client.get("/api/v1/info", headers={"Host": "other.example"}).status_code == 400
 
 
-def test_pages_of_other_servers_may_not_ask(api):
+def test_cross_origin_requests_are_refused(api):
     body = {"terms": [{"text": "red"}]}
     for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", "["):
         answer = api.post("/api/v1/search", json=body, headers={"Origin": origin})
@@ -164,7 +164,7 @@ def test_pages_of_other_servers_may_not_ask(api):
 
 
 @pytest.mark.parametrize("path", [*GUARDED, *OPEN, "/api/v1/search?k=0", "/static/nothing"])
-def test_every_answer_tells_browsers_what_they_may_do(api, path):
+def test_every_answer_has_the_security_headers(api, path):
     headers = api.get(path).headers
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
@@ -177,7 +177,7 @@ def test_every_answer_tells_browsers_what_they_may_do(api, path):
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "TRACE", "OPTIONS", "BREW"])
-def test_other_methods_are_refused_in_the_one_form(api, method):
+def test_other_methods_get_the_common_error_format(api, method):
     answer = api.request(method, "/api/v1/info")
     assert refusal(answer) == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "GET, HEAD"
@@ -195,11 +195,11 @@ def test_other_methods_are_refused_in_the_one_form(api, method):
         "/" + "x" * 8000,
     ],
 )
-def test_unknown_paths_are_not_found_in_the_one_form(api, path):
+def test_unknown_paths_get_the_common_error_format(api, path):
     assert refusal(api.get(path, follow_redirects=False)) == (404, "not_found")
 
 
-def test_a_sane_request_id_is_kept_and_any_other_replaced(api):
+def test_a_valid_request_id_is_kept_and_any_other_replaced(api):
     assert api.get("/health/live", headers={"X-Request-ID": "my-id.1"}).headers["X-Request-ID"] == "my-id.1"
     for bad in ("", "a b", "x" * 65, '{"a"', "\u00e4".encode()):
         made = api.get("/health/live", headers={"X-Request-ID": bad}).headers["X-Request-ID"]
@@ -207,20 +207,20 @@ def test_a_sane_request_id_is_kept_and_any_other_replaced(api):
         assert int(made, 16) >= 0
 
 
-def test_the_log_holds_neither_token_nor_query(guarded, caplog):
+def test_the_log_contains_neither_token_nor_query(guarded, caplog):
     caplog.set_level(logging.DEBUG)
     guarded.get("/api/v1/search?q=secretive", headers=BEARER)
     guarded.get("/api/v1/search?q=secretive", headers={"Authorization": "Bearer wrong-token-of-length"})
-    told = json.dumps([{**vars(record), "exc_info": None} for record in caplog.records], default=str)
+    logged = json.dumps([{**vars(record), "exc_info": None} for record in caplog.records], default=str)
     routes = [record.route for record in caplog.records if record.message == "request"]
     assert routes[-2:] == ["/api/v1/search", "unmatched"]
-    assert TOKEN not in told
+    assert TOKEN not in logged
     assert "secretive" not in "".join(
         str(vars(record)) for record in caplog.records if record.name.startswith("image_finder")
     )
 
 
-def test_the_log_holds_queries_when_that_is_asked_for(album_tools, album, caplog):
+def test_the_log_contains_queries_with_log_queries(album_tools, album, caplog):
     caplog.set_level(logging.INFO, "image_finder")
     with album_tools.serving(album / "index", log_queries=True) as client:
         client.get("/api/v1/search?q=secretive")
@@ -228,18 +228,18 @@ def test_the_log_holds_queries_when_that_is_asked_for(album_tools, album, caplog
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "finder.example", "127.0.0.1.example"])
-def test_an_address_that_others_reach_needs_a_token(host):
+def test_an_address_reachable_by_others_needs_a_token(host):
     with pytest.raises(ConfigError, match="a token is required"):
         Settings.parse({"host": host})
     assert Settings.parse({"host": host, "token": TOKEN}).host == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
-def test_an_address_of_this_machine_alone_needs_none(host):
+def test_a_loopback_address_needs_no_token(host):
     assert Settings.parse({"host": host}).token is None
 
 
-def test_a_token_that_can_be_guessed_or_sent_by_nobody_is_refused():
+def test_a_short_or_non_ascii_token_is_refused():
     with pytest.raises(ConfigError, match="shorter than 16 characters") as caught:
         Settings.parse({"token": "x" * 15})
     assert "xxx" not in str(caught.value)

@@ -16,7 +16,7 @@ def clock():
     return Clock()
 
 
-def test_after_a_burst_one_attempt_is_left_for_each_interval(clock):
+def test_after_a_burst_one_attempt_per_interval_is_allowed(clock):
     kept = Attempts(burst=3, interval_s=6, clock=clock)
     for _ in range(3):
         assert kept.refused_for_s("10.0.0.1") == 0
@@ -49,7 +49,7 @@ def test_clients_are_counted_by_address_and_those_of_ipv6_by_subscriber(clock):
         assert kept.refused_for_s(other) == 0
 
 
-def test_clients_are_forgotten_when_there_are_too_many_the_least_recent_first(clock, monkeypatch):
+def test_the_least_recent_clients_are_forgotten_first(clock, monkeypatch):
     monkeypatch.setattr(attempts, "_MAX_CLIENTS", 3)
     kept = Attempts(burst=1, interval_s=6, clock=clock)
     for number in range(4):
@@ -59,7 +59,7 @@ def test_clients_are_forgotten_when_there_are_too_many_the_least_recent_first(cl
     assert kept.refused_for_s("10.0.0.1") == 0
 
 
-def test_a_client_is_trusted_once_it_has_presented_the_token(clock):
+def test_a_client_is_trusted_after_sending_the_token(clock):
     kept = Attempts(burst=1, interval_s=6, clock=clock)
     assert not kept.is_trusted("10.0.0.1")
     kept.note_success("10.0.0.1")

@@ -20,7 +20,7 @@ LABELS = "red,green,blue"
 
 @pytest.fixture
 def images(paint, tmp_path):
-    """40 images, red and blue in turn."""
+    """40 images, alternately red and blue."""
     return [paint(tmp_path / f"{n:02d}.png", "blue" if n % 2 else "red") for n in range(40)]
 
 
@@ -34,7 +34,7 @@ def run(*words):
     return CliRunner().invoke(classify, list(map(str, words)))
 
 
-def test_each_image_gets_its_own_colour_in_the_order_given(images, colour_bundle):
+def test_images_are_classified_in_the_given_order(images, colour_bundle):
     done = run(*images, "--labels", LABELS, "--bundle", colour_bundle.path, "--top", 1, "--json")
     assert (done.exit_code, done.stderr) == (0, "")
     answers = json.loads(done.stdout)
@@ -53,7 +53,7 @@ def test_a_table_shows_the_best_labels_with_probability_and_score(paint, tmp_pat
     assert second.split()[1] in {"green", "blue"}
 
 
-def test_broken_images_are_named_and_the_others_answered(images, tmp_path, colour_bundle):
+def test_broken_images_are_reported_and_the_others_classified(images, tmp_path, colour_bundle):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     gone = tmp_path / "gone.png"
@@ -96,7 +96,7 @@ def test_labels_come_from_a_file_and_the_option_together(paint, tmp_path, colour
         (["--labels", LABELS, "--bundle", "/nowhere"], "Error: no bundle at /nowhere"),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_line(paint, tmp_path, colour_bundle, words, message):
+def test_user_errors_are_one_line(paint, tmp_path, colour_bundle, words, message):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     words = [word.format(tmp=tmp_path) for word in words]
     bundle = [] if "--bundle" in words else ["--bundle", colour_bundle.path]
@@ -106,7 +106,7 @@ def test_what_a_user_gets_wrong_is_one_line(paint, tmp_path, colour_bundle, word
     assert line.startswith(message.format(tmp=tmp_path))
 
 
-def test_the_published_bundle_is_taken_unless_one_is_named(home, paint, tmp_path, colour_bundle, monkeypatch):
+def test_the_published_bundle_is_the_default(home, paint, tmp_path, colour_bundle, monkeypatch):
     monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")  # otherwise the starter model is exported
     path = paint(tmp_path / "a.png", "red")
     done = run(path, "--labels", LABELS)
@@ -117,7 +117,7 @@ def test_the_published_bundle_is_taken_unless_one_is_named(home, paint, tmp_path
     assert run(path, "--labels", LABELS, "--top", 1).stdout.split()[-3] == "red"
 
 
-def test_where_the_index_is_damaged_that_is_told_and_the_starter_is_not_taken(home):
+def test_a_damaged_index_is_an_error_and_not_replaced_by_the_starter(home):
     (home / "library" / "index").mkdir(parents=True)
     (home / "library" / "index" / POINTER).write_text("000001-gone\n")
     done = run("a.png", "--labels", LABELS)
@@ -155,5 +155,5 @@ def test_the_installed_command_stays_light_and_its_help_needs_no_numpy(paint, tm
         return done.stdout
 
     assert light("--help").splitlines()[-1] == "[]"
-    told = light(paint(tmp_path / "a.png", "red"), "--labels", LABELS, "--bundle", colour_bundle.path)
-    assert told.splitlines()[-1] == "['numpy']"
+    printed = light(paint(tmp_path / "a.png", "red"), "--labels", LABELS, "--bundle", colour_bundle.path)
+    assert printed.splitlines()[-1] == "['numpy']"

@@ -1,4 +1,4 @@
-"""Commands index and info: what they print, refuse and leave behind."""
+"""Commands index and info."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from tests.support.checkout import CHECKOUT
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, colour_bundle, paint):
-    """A home of its own and three images, one broken."""
+def images_and_bundle(tmp_path, monkeypatch, colour_bundle, paint):
+    """An isolated home, and three images, one of them broken."""
     monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path / "home"))
     for name in ("red", "green"):
         paint(tmp_path / "images" / f"{name}.png", name)
@@ -35,8 +35,8 @@ def invoke(*arguments, code=0):
     return result
 
 
-def test_index_says_what_it_did_and_which_files_it_could_not_read(place, tmp_path):
-    images, bundle = place
+def test_index_prints_counts_and_unreadable_files(images_and_bundle, tmp_path):
+    images, bundle = images_and_bundle
     lines = invoke("index", images, "--bundle", bundle).stdout.splitlines()
     assert lines[0].startswith("2 added, 0 unchanged; 2 embedded in ")
     assert lines[1] == f"2 images searchable in {tmp_path}/home/library"
@@ -48,8 +48,8 @@ def test_index_says_what_it_did_and_which_files_it_could_not_read(place, tmp_pat
     assert again[2].startswith("Skipped 1 unreadable file (unchanged")
 
 
-def test_many_failures_are_listed_up_to_twenty_and_json_has_all(place):
-    images, bundle = place
+def test_many_failures_are_listed_up_to_twenty_and_json_has_all(images_and_bundle):
+    images, bundle = images_and_bundle
     for i in range(30):
         (images / f"{i}.jpg").write_bytes(b"x")
     output = invoke("index", images, "--bundle", bundle).stdout
@@ -59,8 +59,8 @@ def test_many_failures_are_listed_up_to_twenty_and_json_has_all(place):
     assert (len(summary["failed"]), summary["images"], summary["added"]) == (31, 2, 2)
 
 
-def test_a_dry_run_writes_nothing(place, tmp_path):
-    images, _ = place
+def test_a_dry_run_writes_nothing(images_and_bundle, tmp_path):
+    images, _ = images_and_bundle
     assert invoke("index", images, "--dry-run").stdout.startswith(
         "Would add 3 images; 0 unchanged (copies are detected while reading)"
     )
@@ -68,8 +68,8 @@ def test_a_dry_run_writes_nothing(place, tmp_path):
     assert "exclude each other" in invoke("index", images, "--dry-run", "--watch", code=2).stderr
 
 
-def test_unsupported_formats_are_counted_by_kind_also_in_a_dry_run_and_as_json(place):
-    images, bundle = place
+def test_unsupported_formats_are_counted_by_kind_also_in_a_dry_run_and_as_json(images_and_bundle):
+    images, bundle = images_and_bundle
     for name in ("a.mp4", "b.MP4", "c.mov", "d.cr2"):
         (images / name).write_bytes(b"x")
     line = "Not supported: 3 videos (.mp4 2, .mov 1), 1 camera raw file (.cr2)"
@@ -79,27 +79,27 @@ def test_unsupported_formats_are_counted_by_kind_also_in_a_dry_run_and_as_json(p
     assert counts == {"video": {".mp4": 2, ".mov": 1}, "camera raw file": {".cr2": 1}}
 
 
-def test_an_empty_library_says_that_it_is_empty(place, tmp_path, album_tools):
-    _, bundle = place
+def test_an_empty_library_says_that_it_is_empty(images_and_bundle, tmp_path, album_tools):
+    _, bundle = images_and_bundle
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "film.mkv").write_bytes(b"x")
     assert f"No images found in {empty}" in invoke("index", empty, "--dry-run").stdout.splitlines()
     lines = invoke("index", empty, "--bundle", bundle).stdout.splitlines()
     assert lines[2:] == [f"The library is empty: no readable images in {empty}", "Not supported: 1 video (.mkv)"]
-    told = "The library is empty. Run: image-finder index FOLDER"
-    assert invoke("search", "red", code=1).stderr.splitlines()[-1] == f"Error: {told}"
+    expected = "The library is empty. Run: image-finder index FOLDER"
+    assert invoke("search", "red", code=1).stderr.splitlines()[-1] == f"Error: {expected}"
     answered = invoke("search", "red", "--json", code=1)
-    assert (json.loads(answered.stdout)["hits"], told in answered.stderr) == ([], True)
-    assert f"  {told}" in invoke("info").stdout.splitlines()
+    assert (json.loads(answered.stdout)["hits"], expected in answered.stderr) == ([], True)
+    assert f"  {expected}" in invoke("info").stdout.splitlines()
     with album_tools.serving(tmp_path / "home" / "library" / "index") as client:
-        assert client.get("/api/v1/search?q=red").json()["notice"] == told
-        assert client.get("/api/v1/search?q=red&min_px=9").json()["notice"] == told
+        assert client.get("/api/v1/search?q=red").json()["notice"] == expected
+        assert client.get("/api/v1/search?q=red&min_px=9").json()["notice"] == expected
         assert client.get("/api/v1/info").json()["images"] == 0
 
 
-def test_a_folder_whose_ignore_file_cannot_be_read_is_named_and_left_out(place):
-    images, bundle = place
+def test_a_folder_with_an_unreadable_ignore_file_is_reported_and_skipped(images_and_bundle):
+    images, bundle = images_and_bundle
     (images / "in").mkdir()
     (images / "red.png").rename(images / "in" / "red.png")
     (images / "in" / ".finderignore").write_text("red.png", encoding="utf-16-le")
@@ -108,8 +108,8 @@ def test_a_folder_whose_ignore_file_cannot_be_read_is_named_and_left_out(place):
     assert f"Not scanned: {images}/in: its .finderignore is no text in UTF-8; save it as UTF-8" in lines
 
 
-def test_faults_are_one_line(place, tmp_path, monkeypatch):
-    images, bundle = place
+def test_faults_are_one_line(images_and_bundle, tmp_path, monkeypatch):
+    images, bundle = images_and_bundle
     monkeypatch.setattr(starter, "FOLDER", tmp_path / "empty")
     for arguments, message in [
         (("index",), "the library has no folders yet"),
@@ -127,8 +127,8 @@ def test_faults_are_one_line(place, tmp_path, monkeypatch):
     assert f"is being written by process {os.getpid()} since" in error
 
 
-def test_info_tells_what_can_be_searched_and_that_a_newer_bundle_came(place, tmp_path, write_colour_bundle):
-    images, bundle = place
+def test_info_shows_the_contents_and_a_newer_bundle(images_and_bundle, tmp_path, write_colour_bundle):
+    images, bundle = images_and_bundle
     invoke("index", images, "--bundle", bundle)
     found = json.loads(invoke("info", "--json").stdout)
     assert (found["images"], found["folders"], list(found["failed"])) == (
@@ -152,8 +152,8 @@ def test_info_tells_what_can_be_searched_and_that_a_newer_bundle_came(place, tmp
     assert "newer bundle is" not in invoke("info").stdout
 
 
-def test_info_gives_the_labels_by_which_folders_can_be_searched(place, tmp_path, paint):
-    images, bundle = place
+def test_info_shows_the_labels_of_folders(images_and_bundle, tmp_path, paint):
+    images, bundle = images_and_bundle
     other = paint(tmp_path / "other" / "images" / "deep" / "blue.png", "blue").parents[1]
     (tmp_path / "empty").mkdir()
     invoke("index", images, other, tmp_path / "empty", "--bundle", bundle)
@@ -167,30 +167,34 @@ def test_info_gives_the_labels_by_which_folders_can_be_searched(place, tmp_path,
         assert [hit["name"] for hit in found["hits"]] == ["blue.png"]
 
 
-def test_every_command_prints_exact_paths(place, tmp_path, paint):
-    _, bundle = place
+def test_every_command_prints_exact_paths(images_and_bundle, tmp_path, paint):
+    _, bundle = images_and_bundle
     folder = tmp_path / "two  blanks" / "line\nbreak"
     image = paint(folder / "red  \x1b[31m.png", "red")
     (folder / "broken  one.jpg").write_bytes(b"x")
     shown = f"$'{tmp_path}/two  blanks/line\\nbreak"
-    said = [invoke("index", folder, "--bundle", bundle).stdout, invoke("info").stdout, invoke("search", "red").stdout]
-    assert f"  {shown}/broken  one.jpg': not a readable image" in said[0]
-    assert f"          1  {shown}'  (--folder $'line\\nbreak')" in said[1].splitlines()
-    assert f"  {shown}/red  \\x1b[31m.png'" in said[2]
-    said += [invoke("classify", image, "--labels", "red,blue", "--bundle", bundle).stdout]
-    assert f"{shown}/red  \\x1b[31m.png'  red" in said[3]
-    said += [invoke("index", tmp_path / "no  such\nfolder", code=1).stderr]
-    assert f"{tmp_path}/no  such\\nfolder: no such folder" in said[4]
-    assert "\x1b" not in "".join(said)
+    printed = [
+        invoke("index", folder, "--bundle", bundle).stdout,
+        invoke("info").stdout,
+        invoke("search", "red").stdout,
+    ]
+    assert f"  {shown}/broken  one.jpg': not a readable image" in printed[0]
+    assert f"          1  {shown}'  (--folder $'line\\nbreak')" in printed[1].splitlines()
+    assert f"  {shown}/red  \\x1b[31m.png'" in printed[2]
+    printed += [invoke("classify", image, "--labels", "red,blue", "--bundle", bundle).stdout]
+    assert f"{shown}/red  \\x1b[31m.png'  red" in printed[3]
+    printed += [invoke("index", tmp_path / "no  such\nfolder", code=1).stderr]
+    assert f"{tmp_path}/no  such\\nfolder: no such folder" in printed[4]
+    assert "\x1b" not in "".join(printed)
     (hit,) = json.loads(invoke("search", "red", "--json").stdout)["hits"]
     assert hit["uri"] == str(image)
     assert list(json.loads(invoke("info", "--json").stdout)["failed"]) == [f"{folder}/broken  one.jpg"]
 
 
-def test_info_of_a_library_whose_bundle_is_gone_still_answers(place, tmp_path):
+def test_info_works_without_the_bundle(images_and_bundle, tmp_path):
     import shutil
 
-    images, bundle = place
+    images, bundle = images_and_bundle
     invoke("index", images, "--bundle", bundle)
     shutil.rmtree(tmp_path / "home" / "library" / "bundles")
     assert "absent" in invoke("info").stdout
@@ -218,8 +222,8 @@ def test_a_warning_is_repeated_only_after_an_update_without_it(capsys):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_watch_indexes_what_comes_and_ends_when_it_is_told_to(place, tmp_path, paint, how):
-    images, bundle = place
+def test_watch_indexes_new_files_until_it_is_stopped(images_and_bundle, tmp_path, paint, how):
+    images, bundle = images_and_bundle
     command = [
         sys.executable,
         "-m",

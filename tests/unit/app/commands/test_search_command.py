@@ -22,7 +22,7 @@ from tests.support.checkout import CHECKOUT
 
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations", "onnx", "sklearn")
 
-# Runs the command line and then tells on stderr which heavy modules it took along.
+# Runs the command line and then prints the imported heavy modules to stderr.
 RUNNER = f"""
 import sys
 from image_finder.components.app.cli import main
@@ -34,7 +34,7 @@ finally:
 
 
 def publish_images(folder, colours, bundle):
-    """Publish plain images of colours, by name, with captions, as the index of the home `folder`."""
+    """Publish coloured images (name -> colour) with captions as the index of a home."""
     (folder / "images").mkdir(parents=True)
     images, annotations = [], []
     for number, (name, colour) in enumerate(colours.items(), start=1):
@@ -50,7 +50,7 @@ def publish_images(folder, colours, bundle):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, colour_bundle):
-    """A home with three colours; below it, `twins`, one in which red is there twice."""
+    """A home with three colours; its subfolder `twins` is a home with two red images."""
     folder = tmp_path_factory.mktemp("home")
     publish_images(folder, {name: name for name in ("red", "green", "blue")}, colour_bundle)
     twins = {"red": "red", "rot": (250, 3, 3), "green": "green"}
@@ -60,7 +60,7 @@ def home(tmp_path_factory, colour_bundle):
 
 @pytest.fixture(scope="module")
 def album_of_reds(tmp_path_factory, write_colour_bundle, good_from):
-    """A home with 5 red images among 60, whose model calls a hit of a short text good from a cosine of 0.9 on."""
+    """A home with 5 red images among 60; its model calls hits with a cosine of 0.9 or more good."""
     folder = tmp_path_factory.mktemp("reds")
     vocabulary = Vocabulary.of(["a red one"] * 40)
     bundle = write_colour_bundle(folder / "bundle", vocabulary=vocabulary, matches=good_from(0.9))
@@ -81,7 +81,7 @@ def run(home, *arguments, cwd="/", **environment):
 
 
 def ask(home, *arguments, **environment):
-    """The command in this process: (exit code, stdout, lines of stderr)."""
+    """Run the command in this process: (exit code, stdout, lines of stderr)."""
     done = CliRunner().invoke(
         search, arguments, env={"IMAGE_FINDER_HOME": str(home), **environment}, prog_name="search"
     )
@@ -114,15 +114,15 @@ def test_a_search_prints_an_aligned_table_and_stays_light(home):
 
 @pytest.mark.parametrize("how", ["--image", "--like"])
 def test_a_search_by_image_stays_light_too(home, how):
-    wanted = str(home / "images" / "blue.png") if how == "--image" else id_of(home, "blue")
-    done = run(home, "search", how, wanted, "--duplicates", "show", "-k", "3")
+    term = str(home / "images" / "blue.png") if how == "--image" else id_of(home, "blue")
+    done = run(home, "search", how, term, "--duplicates", "show", "-k", "3")
     assert (done.returncode, done.stderr) == (0, "heavy:\n")
     heading, first, *_ = done.stdout.splitlines()
     assert heading.split() == ["rank", "score", "id", "image", "caption"]
     assert "blue.png" in first
 
 
-def test_json_is_the_whole_answer(home):
+def test_json_contains_the_whole_answer(home):
     code, printed, talk = ask(home, "blue", "-k", "1", "--json")
     answer = json.loads(printed)
     (hit,) = answer.pop("hits")
@@ -154,7 +154,7 @@ def test_words_without_quotes_are_one_query(home):
     assert names(home, "a", "red", "thing", "-k", "1") == ["red"]
 
 
-def test_everything_that_is_wanted_counts_together(home):
+def test_texts_images_and_ids_are_combined(home):
     image, identity = str(home / "images" / "blue.png"), id_of(home, "green")
     assert names(home, "red", "--image", image, "--duplicates", "show")[2] == "green"
     assert names(home, "red", "--like", identity, "--duplicates", "show")[2] == "blue"
@@ -162,7 +162,7 @@ def test_everything_that_is_wanted_counts_together(home):
     assert names(home, "--like", identity, "--image", image, "--duplicates", "show")[2] == "red"
 
 
-def test_a_weight_stands_behind_a_text_an_image_or_an_id(home):
+def test_texts_images_and_ids_can_have_weights(home):
     image, identity = str(home / "images" / "blue.png"), id_of(home, "green")
     order = ["red^3", "--image", f"{image}^2", "--like", f"{identity}^1", "--duplicates", "show"]
     assert names(home, *order) == ["red", "blue", "green"]
@@ -174,19 +174,19 @@ def test_a_weight_stands_behind_a_text_an_image_or_an_id(home):
     assert names(home, "red", "--also", "blue^2", "--duplicates", "show")[0] == "blue"
 
 
-def test_a_file_whose_name_ends_like_a_weight_is_that_file(home, tmp_path):
+def test_a_file_name_that_ends_like_a_weight_is_a_file(home, tmp_path):
     named = tmp_path / "blue.png^2"
     named.write_bytes((home / "images" / "blue.png").read_bytes())
     assert names(home, "--image", str(named), "-k", "1") == ["blue"]
 
 
-def test_what_is_not_wanted_sinks_by_its_weight(home):
+def test_not_lowers_the_rank_by_its_weight(home):
     every = ("red and green and blue", "--duplicates", "show")
     assert names(home, *every, "--not", "red", "--not", "green^0.1") == ["blue", "green", "red"]
     assert names(home, *every, "--not", "blue^0.4", "--not", "green^0.8") == ["red", "blue", "green"]
 
 
-def test_filters_and_the_smallest_score_leave_out(home):
+def test_filters_and_the_minimum_score_exclude_images(home):
     assert names(home, "red", "--min-score", "0.5") == ["red"]
     none = {
         "no image matches the filters": [
@@ -199,9 +199,9 @@ def test_filters_and_the_smallest_score_leave_out(home):
         "none of 3 images scores 1.5 or more": [("--min-score", "1.5"), ("--no-gps", "--min-score", "1.5")],
         "no images on page 9": [("--page", "9")],
     }
-    for told, filters in none.items():
+    for expected, filters in none.items():
         for options in filters:
-            assert ask(home, "red", *options) == (0, "", [told])
+            assert ask(home, "red", *options) == (0, "", [expected])
     assert json.loads(ask(home, "red", "--gps", "--json")[1])["hits"] == []
 
 
@@ -217,7 +217,7 @@ def test_a_folder_is_named_by_its_label_or_by_its_path(home, monkeypatch):
     )
 
 
-def test_an_image_has_the_smallest_score_of_one(home):
+def test_an_image_reaches_a_minimum_score_of_one_with_itself(home):
     assert names(home, "--image", str(home / "images" / "red.png"), "--min-score", "1") == ["red"]
 
 
@@ -227,7 +227,7 @@ def test_pages_follow_each_other(home):
     assert ask(home, "red", "--duplicates", "show", "-k", "1", "--page", "3")[2] == []
 
 
-def test_near_duplicates_are_one_line_that_counts_them(home):
+def test_near_duplicates_are_folded_and_counted(home):
     # Plain images have one difference hash, and red and its near shade one colour as well.
     folded = ask(home / "twins", "red")[1].splitlines()
     assert len(folded) == 3
@@ -235,7 +235,7 @@ def test_near_duplicates_are_one_line_that_counts_them(home):
     assert len(ask(home / "twins", "red", "--duplicates", "show")[1].splitlines()) == 4
 
 
-def test_a_person_is_told_which_words_the_model_has_not_met(tmp_path, write_colour_bundle):
+def test_words_missing_in_the_training_captions_are_reported(tmp_path, write_colour_bundle):
     bundle = write_colour_bundle(tmp_path / "bundle", vocabulary=Vocabulary.of(["a red one", "a red two"]))
     publish_images(tmp_path / "home", {"red": "red"}, bundle)
     assert ask(tmp_path / "home", "a red")[2] == []
@@ -244,7 +244,7 @@ def test_a_person_is_told_which_words_the_model_has_not_met(tmp_path, write_colo
     ]
 
 
-def test_a_query_longer_than_the_model_reads_says_which_words_were_used(home):
+def test_the_ignored_part_of_a_long_query_is_reported(home):
     text = "red green blue white red green blue white yellow yellow"  # the model of these tests reads eight words
     code, printed, talk = ask(home, text, "--json")
     assert (code, json.loads(printed)["truncated"]) == (
@@ -257,7 +257,7 @@ def test_a_query_longer_than_the_model_reads_says_which_words_were_used(home):
     assert "the query is too long" in ask(home, "red", "--not", text)[2][-1]
 
 
-def test_one_divider_parts_good_matches_from_less_certain_ones(album_of_reds):
+def test_a_divider_separates_good_from_less_certain_matches(album_of_reds):
     printed = ask(album_of_reds, "a red one", "-k", "6", "--duplicates", "show")[1].splitlines()
     assert [line for line in printed if not line[0].isdigit()][1:] == ["Good matches", "Less certain"]
     assert (printed[1], printed[7]) == ("Good matches", "Less certain")
@@ -268,7 +268,7 @@ def test_one_divider_parts_good_matches_from_less_certain_ones(album_of_reds):
     assert talk == ["no good match; these are the closest images", "more images: --page 2"]
 
 
-def test_a_person_is_told_when_nothing_matches_well(home):
+def test_a_search_without_good_match_is_reported(home):
     code, printed, talk = ask(home, "white")
     assert (code, len(printed.splitlines())) == (0, 4)
     assert talk == ["no good match; these are the closest images"]
@@ -278,7 +278,7 @@ def test_a_person_is_told_when_nothing_matches_well(home):
 
 @pytest.fixture(scope="module")
 def edges(tmp_path_factory, colour_bundle):
-    """A home with two images; one has a red left edge and a blue right edge by now."""
+    """A home with two images; one has since been given a red left and a blue right edge."""
     folder = tmp_path_factory.mktemp("edges")
     publish_images(folder, {"both": (140, 100, 140), "green": "green"}, colour_bundle)
     image = Image.new("RGB", (80, 80), "grey")
@@ -323,7 +323,7 @@ def test_explanations_go_to_a_folder_or_a_file(home, tmp_path):
     assert len(printed.splitlines()) == 4
 
 
-def test_an_image_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
+def test_a_missing_image_is_reported_and_not_explained(home, tmp_path):
     twins = home / "twins"
     (twins / "images" / "green.png").rename(tmp_path / "green.png")
     try:
@@ -336,13 +336,13 @@ def test_an_image_that_has_gone_is_left_unexplained_by_name(home, tmp_path):
     assert talk[-1].startswith(f"wrote 1 image to {tmp_path / 'why'}")
 
 
-def test_the_index_published_last_is_searched_and_told(home, tmp_path):
-    for place, age in (("index", 100), ("library/index", 50)):
-        shutil.copytree(home / "index", tmp_path / place)
-        shutil.copytree(home / "bundles", (tmp_path / place).parent / "bundles")
-        os.utime(tmp_path / place / "CURRENT", (age, age))
-    told = f"searching {tmp_path}/index, which is newer than {tmp_path}/library/index; choose with --index"
-    assert ask(tmp_path, "red")[2] == [told]
+def test_the_newest_index_is_searched_and_named(home, tmp_path):
+    for root, age in (("index", 100), ("library/index", 50)):
+        shutil.copytree(home / "index", tmp_path / root)
+        shutil.copytree(home / "bundles", (tmp_path / root).parent / "bundles")
+        os.utime(tmp_path / root / "CURRENT", (age, age))
+    expected = f"searching {tmp_path}/index, which is newer than {tmp_path}/library/index; choose with --index"
+    assert ask(tmp_path, "red")[2] == [expected]
     os.utime(tmp_path / "library" / "index" / "CURRENT", (200, 200))
     assert ask(tmp_path, "red")[2][0].startswith(f"searching {tmp_path}/library/index, which is newer than")
     assert ask(tmp_path, "red", "--library", str(tmp_path / "library"))[2] == []
@@ -385,7 +385,7 @@ def test_the_index_published_last_is_searched_and_told(home, tmp_path):
         (["red", "--index", "/a", "--library", "/b"], 2, "Error: --library and --index exclude each other"),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_line_on_stderr(home, arguments, code, message):
+def test_user_errors_are_one_line_on_stderr(home, arguments, code, message):
     exit_code, printed, talk = ask(home, *arguments)
     assert (exit_code, printed) == (code, "")
     assert [f"{line}$".startswith(message) for line in talk if line.startswith("Error")] == [True]
@@ -421,7 +421,7 @@ def test_a_closed_pipe_is_quiet(home):
 
 
 @pytest.mark.parametrize(
-    ("stdout", "code", "said"),
+    ("stdout", "code", "messages"),
     [
         ("> /dev/full", 1, ["Error: could not write to standard output: No space left on device"]),
         ("--json > /dev/full", 1, ["Error: could not write to standard output: No space left on device"]),
@@ -429,7 +429,7 @@ def test_a_closed_pipe_is_quiet(home):
         (">&-", 0, ["more images: --page 2"]),
     ],
 )
-def test_results_that_cannot_be_written_end_a_search_without_a_traceback(home, stdout, code, said):
+def test_an_unwritable_standard_output_causes_no_traceback(home, stdout, code, messages):
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m image_finder search green -k 1 {stdout}"],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "IMAGE_FINDER_HOME": str(home)},
@@ -438,4 +438,4 @@ def test_results_that_cannot_be_written_end_a_search_without_a_traceback(home, s
         check=False,
         timeout=120,
     )
-    assert (done.returncode, done.stderr.splitlines()) == (code, said)
+    assert (done.returncode, done.stderr.splitlines()) == (code, messages)

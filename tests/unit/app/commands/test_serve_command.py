@@ -24,21 +24,21 @@ TOKEN = "correct-horse-battery-staple"
 
 
 class Served:
-    """A running `image-finder serve`: its address and what it has said so far."""
+    """A running `image-finder serve`: its address and the lines of its stderr so far."""
 
     def __init__(self, process):
         self.process = process
-        self.said = []
+        self.lines = []
         self.address = ("", 0)
         for line in process.stderr:
-            self.said.append(line)
+            self.lines.append(line)
             if found := re.search(r"serving on http://\[?([0-9a-f.:]+?)\]?:(\d+) ", line):
                 self.address = (found[1], int(found[2]))
                 break
-        self._reader = threading.Thread(target=lambda: self.said.extend(process.stderr))
+        self._reader = threading.Thread(target=lambda: self.lines.extend(process.stderr))
         self._reader.start()
 
-    def ask(self, path, headers=None):
+    def fetch(self, path, headers=None):
         connection = http.client.HTTPConnection(*self.address, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", path, headers=headers or {})
@@ -68,12 +68,12 @@ def serving(*words, **variables):
     start = command("serve", "--port", 0, "--threads", 1, *words, **variables)
     process = subprocess.Popen(**start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process, contextlib.closing(Served(process)) as served:
-        assert served.address[1], "".join(served.said)
+        assert served.address[1], "".join(served.lines)
         yield served
 
 
 def refused(*words, **variables):
-    """What a start that fails says."""
+    """The error message of a failing start."""
     done = subprocess.run(
         **command("serve", *words, **variables), capture_output=True, text=True, timeout=60, check=False
     )
@@ -84,25 +84,25 @@ def refused(*words, **variables):
     return done.stderr
 
 
-def test_it_answers_on_the_port_it_tells_and_ends_well_when_it_is_told_to(album):
+def test_it_serves_on_the_announced_port_and_stops_cleanly(album):
     with serving("--index", album / "index") as served:
-        status, answer = served.ask("/api/v1/search?q=red&k=1")
+        status, answer = served.fetch("/api/v1/search?q=red&k=1")
         assert (status, answer["hits"][0]["name"]) == (200, "red.png")
         assert served.address[0] == "127.0.0.1"
         assert served.stop() == 0
-        logged = [json.loads(line) for line in served.said if line.startswith("{")]
+        logged = [json.loads(line) for line in served.lines if line.startswith("{")]
         assert [line["route"] for line in logged if line["message"] == "request"] == ["/api/v1/search"]
-        assert "red" not in "".join(line for line in served.said if '"request"' in line)
+        assert "red" not in "".join(line for line in served.lines if '"request"' in line)
         with pytest.raises(ConnectionRefusedError):
-            served.ask("/health/live")
+            served.fetch("/health/live")
 
 
-def test_a_request_that_has_begun_is_finished_before_it_ends(album):
+def test_a_running_request_is_finished_before_the_server_stops(album):
     body = b'{"terms": [{"text": "blue"}], "k": 1}'
     head = f"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
         connection.sendall(head.encode() + body[:9])
-        assert served.ask("/health/live")[0] == 200  # so the first request has arrived
+        assert served.fetch("/health/live")[0] == 200  # so the first request has arrived
         served.process.send_signal(signal.SIGTERM)
         while True:  # until it listens no more
             try:
@@ -124,17 +124,17 @@ def test_the_token_comes_from_a_file_or_the_environment(album, tmp_path):
     for words, variables in ((("--token-file", tmp_path / "token"), {}), ((), {"IMAGE_FINDER_TOKEN": TOKEN})):
         with serving("--index", album / "index", "--host", "0.0.0.0", *words, **variables) as served:
             served.address = ("127.0.0.1", served.address[1])
-            assert served.ask("/api/v1/info")[0] == 401
-            assert served.ask("/api/v1/info", bearer)[0] == 200
+            assert served.fetch("/api/v1/info")[0] == 401
+            assert served.fetch("/api/v1/info", bearer)[0] == 200
             served.stop()
-            assert TOKEN not in "".join(served.said)
+            assert TOKEN not in "".join(served.lines)
 
 
-def test_a_port_in_use_is_told_in_one_line(album):
+def test_a_port_in_use_is_reported_in_one_line(album):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = refused("--index", album / "index", "--port", port)
-    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in said
+        lines = refused("--index", album / "index", "--port", port)
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in lines
 
 
 @pytest.mark.parametrize(
@@ -151,27 +151,27 @@ def test_a_port_in_use_is_told_in_one_line(album):
         (("--keep-fresh",), "--library"),
     ],
 )
-def test_a_start_that_cannot_be_made_says_why_in_one_line(album, tmp_path, words, message):
+def test_a_failed_start_is_reported_in_one_line(album, tmp_path, words, message):
     (tmp_path / "EMPTY").write_text("")
     for name, mode in (("TOKEN", 0o600), ("OPEN", 0o644)):
         (tmp_path / name).write_text(TOKEN)
         (tmp_path / name).chmod(mode)
     (tmp_path / "EMPTY").chmod(0o600)
     given = [tmp_path / word if word.isupper() and not word.startswith("-") else word for word in words]
-    said = refused("--index", album / "index", *given)
-    assert message in said
-    assert "{" not in said
-    assert "Value error" not in said
+    lines = refused("--index", album / "index", *given)
+    assert message in lines
+    assert "{" not in lines
+    assert "Value error" not in lines
 
 
-def test_nothing_to_search_is_told_in_one_line(tmp_path):
+def test_a_missing_index_is_reported_in_one_line(tmp_path):
     assert f"no index at {tmp_path}" in refused("--index", tmp_path)
     assert "no index at" in refused(IMAGE_FINDER_HOME=str(tmp_path))
 
 
 @contextlib.asynccontextmanager
 async def prompt_connections():
-    """connect(): a new connection, as reader and writer, to an application that answers "ok" and reads no body."""
+    """connect(): opens a connection to an application that answers "ok" and reads no body."""
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -188,13 +188,13 @@ async def prompt_connections():
 
 
 async def ends(reader):
-    """Whether a connection ends, with nothing more said."""
+    """Whether a connection ends without further data."""
     with contextlib.suppress(ConnectionResetError):
         return await asyncio.wait_for(reader.read(), 20) == b""
     return True
 
 
-def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch):
+def test_an_incomplete_head_closes_the_connection(monkeypatch):
     monkeypatch.setattr(server, "_HEAD_S", 0.2)
 
     async def scene():
@@ -216,7 +216,7 @@ def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch):
     asyncio.run(scene())
 
 
-def test_a_body_that_was_answered_unread_and_still_trickles_in_ends_the_connection(monkeypatch):
+def test_an_unread_body_that_trickles_in_closes_the_connection(monkeypatch):
     monkeypatch.setattr(server, "_HEAD_S", 0.3)
 
     async def scene():
@@ -241,7 +241,7 @@ def test_a_body_that_was_answered_unread_and_still_trickles_in_ends_the_connecti
     asyncio.run(asyncio.wait_for(scene(), 20))
 
 
-def test_a_client_that_sends_a_body_that_is_too_large_as_a_whole_reads_why_it_is_refused(album):
+def test_a_client_can_read_why_its_large_body_was_refused(album):
     with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
         head = "POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         connection.sendall(f"{head}Content-Length: 30000000\r\n\r\n".encode())
@@ -249,7 +249,7 @@ def test_a_client_that_sends_a_body_that_is_too_large_as_a_whole_reads_why_it_is
             connection.sendall(b"0" * 1_000_000)
         with connection.makefile("rb") as answer:
             assert answer.readline().startswith(b"HTTP/1.1 413 ")
-        assert served.ask("/health/live")[0] == 200
+        assert served.fetch("/health/live")[0] == 200
 
 
 TRICKLES = (
@@ -263,14 +263,14 @@ TRICKLES = (
 )
 
 
-def test_32_connections_that_trickle_in_delay_no_search_of_another_client(album):
+def test_32_slow_connections_delay_no_other_client(album):
     with serving("--index", album / "index") as served, contextlib.ExitStack() as trickling:
         connections = [trickling.enter_context(socket.create_connection(served.address, 30)) for _ in range(32)]
         for number, connection in enumerate(connections):
             connection.sendall(TRICKLES[number % len(TRICKLES)])
-        asking = http.client.HTTPConnection(*served.address, timeout=30)
+        client = http.client.HTTPConnection(*served.address, timeout=30)
         part = 'Content-Disposition: form-data; name="query"\r\n\r\n{"terms": [{"text": "red"}], "k": 1}'
-        with contextlib.closing(asking):
+        with contextlib.closing(client):
             for _ in range(3):
                 for connection in connections:
                     connection.sendall(b"1")
@@ -290,8 +290,8 @@ def test_32_connections_that_trickle_in_delay_no_search_of_another_client(album)
                     ),
                 )
                 for request in requests:
-                    asking.request(*request)
-                    answer = asking.getresponse()
+                    client.request(*request)
+                    answer = client.getresponse()
                     assert (answer.status, json.loads(answer.read())["hits"][0]["name"]) == (200, "red.png")
 
 
@@ -300,42 +300,42 @@ def test_a_head_that_is_too_large_is_refused(album):
         with contextlib.suppress(ConnectionError):
             connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 100_000)
             assert connection.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
-        assert served.ask("/health/live")[0] == 200
+        assert served.fetch("/health/live")[0] == 200
 
 
-def test_a_query_of_a_megabyte_in_the_address_is_refused(album):
+def test_a_url_of_a_megabyte_is_refused(album):
     with serving("--index", album / "index") as served, socket.create_connection(served.address, 30) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(b"GET /api/v1/search?q=" + b"x" * 1_000_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert connection.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 414", b"HTTP/1.1 431"))
-        assert served.ask("/api/v1/search?q=red&k=1")[0] == 200
+        assert served.fetch("/api/v1/search?q=red&k=1")[0] == 200
 
 
 @pytest.mark.slow
-def test_kept_fresh_it_finds_new_images_and_leaves_no_process_behind(colour_bundle, paint, tmp_path):
+def test_keep_fresh_finds_new_images_and_leaves_no_process(colour_bundle, paint, tmp_path):
     paint(tmp_path / "images" / "red.png", "red")
     library = ("--library", tmp_path / "library")
     made = command("index", tmp_path / "images", "--bundle", colour_bundle.path, *library)
     subprocess.run(**made, capture_output=True, timeout=60, check=True)
     with serving("--keep-fresh", *library) as served:
         (child,) = children_of(served.process.pid)
-        assert served.ask("/health/ready")[1]["images"] == 1
+        assert served.fetch("/health/ready")[1]["images"] == 1
         end = time.monotonic() + 60
-        while not any("watching" in said for said in served.said):
-            assert time.monotonic() < end, "".join(served.said)
+        while not any("watching" in lines for lines in served.lines):
+            assert time.monotonic() < end, "".join(served.lines)
             time.sleep(0.1)
         paint(tmp_path / "images" / "blue.png", "blue")
-        while served.ask("/health/ready")[1]["images"] < 2:
-            assert time.monotonic() < end, "".join(served.said)
+        while served.fetch("/health/ready")[1]["images"] < 2:
+            assert time.monotonic() < end, "".join(served.lines)
             time.sleep(0.1)
-        assert served.ask("/api/v1/search?q=blue&k=1")[1]["hits"][0]["name"] == "blue.png"
+        assert served.fetch("/api/v1/search?q=blue&k=1")[1]["hits"][0]["name"] == "blue.png"
         assert served.stop() == 0
         assert not Path(f"/proc/{child}").exists()
-    assert [line for line in served.said if not line.startswith(("{", "serving on"))] == []
+    assert [line for line in served.lines if not line.startswith(("{", "serving on"))] == []
 
 
 @pytest.mark.slow
-def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp_path):
+def test_a_killed_watcher_is_logged_and_restarted(colour_bundle, paint, tmp_path):
     paint(tmp_path / "images" / "red.png", "red")
     library = ("--library", tmp_path / "library")
     made = command("index", tmp_path / "images", "--bundle", colour_bundle.path, *library)
@@ -344,42 +344,42 @@ def test_a_watcher_that_dies_is_told_and_started_again(colour_bundle, paint, tmp
     def until(condition):
         end = time.monotonic() + 60
         while not condition():
-            assert time.monotonic() < end, "".join(served.said)
+            assert time.monotonic() < end, "".join(served.lines)
             time.sleep(0.05)
 
     def is_(status):
-        return served.ask("/health/ready")[1]["status"] == status
+        return served.fetch("/health/ready")[1]["status"] == status
 
     with serving("--keep-fresh", *library) as served:
-        until(lambda: any("watching 1 folder;" in said for said in served.said))
+        until(lambda: any("watching 1 folder;" in lines for lines in served.lines))
         os.kill(int(children_of(served.process.pid)[0]), signal.SIGKILL)
         until(lambda: is_("stale"))
         until(lambda: is_("ready"))
         paint(tmp_path / "images" / "blue.png", "blue")
-        until(lambda: served.ask("/health/ready")[1]["images"] == 2)
+        until(lambda: served.fetch("/health/ready")[1]["images"] == 2)
         assert served.stop() == 0
-    logged = [json.loads(line) for line in served.said if line.startswith("{")]
-    (told,) = [line["message"] for line in logged if line["level"] == "ERROR"]
-    assert told.startswith("folders are not watched: the watcher exited with -9 (watching 1 folder;")
-    assert told.endswith("; restarting in 1 s")
+    logged = [json.loads(line) for line in served.lines if line.startswith("{")]
+    (error_line,) = [line["message"] for line in logged if line["level"] == "ERROR"]
+    assert error_line.startswith("folders are not watched: the watcher exited with -9 (watching 1 folder;")
+    assert error_line.endswith("; restarting in 1 s")
 
 
 def children_of(process):
-    """Ids of the processes that any thread of a process has started."""
+    """Ids of the child processes of a process."""
     return [
         child for task in Path(f"/proc/{process}/task").iterdir() for child in (task / "children").read_text().split()
     ]
 
 
-def watcher_of(program, place, monkeypatch, settle_s=0.0, rescan_s=600.0):
-    """A Watcher of a Python program, which finds in `runs` how often it was begun, itself included."""
+def watcher_of(program, directory, monkeypatch, settle_s=0.0, rescan_s=600.0):
+    """A Watcher of a Python program; its variable `runs` counts its starts."""
     monkeypatch.setattr(watcher, "_SETTLE_S", settle_s)
-    runs = place / "runs"
+    runs = directory / "runs"
     head = f"import json, sys, time\nopen({str(runs)!r}, 'a').write('.')\nruns = len(open({str(runs)!r}).read())\n"
     return watcher.Watcher([sys.executable, "-c", head + program], pause_s=0.01, rescan_s=rescan_s)
 
 
-def told_by(caplog, level):
+def messages_of(caplog, level):
     return [record.getMessage() for record in caplog.records if record.levelname == level]
 
 
@@ -388,10 +388,10 @@ def wait_for(condition):
         if condition():
             return
         time.sleep(0.01)
-    pytest.fail("it did not come to pass within 20 s")
+    pytest.fail("not fulfilled within 20 s")
 
 
-def test_a_watcher_that_fails_is_tried_again_after_growing_pauses_until_it_watches(tmp_path, monkeypatch, caplog):
+def test_a_failing_watcher_is_restarted_after_growing_pauses(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "image_finder.components.app.watcher")
     program = """
 if runs < 4:
@@ -405,9 +405,9 @@ time.sleep(60)
         wait_for(lambda: watched.failure is None)
         began = time.monotonic()
     assert time.monotonic() - began < 10, "it is ended, not waited for"
-    pauses = [told.rpartition("restarting in ")[2] for told in told_by(caplog, "ERROR")]
+    pauses = [error_line.rpartition("restarting in ")[2] for error_line in messages_of(caplog, "ERROR")]
     assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
-    assert told_by(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders updated"]
+    assert messages_of(caplog, "INFO") == ["watcher: Error: no room"] * 3 + ["folders updated"]
     indexed = caplog.records[-1]
     assert (indexed.added, indexed.images, indexed.failed) == (2, 7, 1)
 
@@ -427,18 +427,18 @@ time.sleep(60)
         assert watched.state().how == ""
 
 
-def test_a_watcher_that_ends_with_the_server_has_not_failed(tmp_path, monkeypatch, caplog):
+def test_a_watcher_that_ends_with_the_server_is_not_a_failure(tmp_path, monkeypatch, caplog):
     with watcher_of("print('stopped', flush=True)", tmp_path, monkeypatch, settle_s=20) as watched:
         wait_for((tmp_path / "runs").exists)
         time.sleep(0.2)
         assert watched.failure is None
-    assert told_by(caplog, "ERROR") == []
+    assert messages_of(caplog, "ERROR") == []
     assert (tmp_path / "runs").read_text() == "."
 
 
-def test_a_watcher_that_cannot_be_started_is_a_failure_too(monkeypatch, caplog):
+def test_a_watcher_that_cannot_start_is_a_failure(monkeypatch, caplog):
     monkeypatch.setattr(watcher, "_SETTLE_S", 0)
     with watcher.Watcher(["/no/such/program"], pause_s=20) as watched:
         wait_for(lambda: watched.failure)
         assert watched.failure.endswith("could not start the watcher: No such file or directory")
-    assert len(told_by(caplog, "ERROR")) == 1
+    assert len(messages_of(caplog, "ERROR")) == 1
