@@ -1,6 +1,7 @@
 """Hugging Face repositories: every one is loaded at the commit that the configuration names; contacts nothing."""
 
 from pathlib import Path
+from typing import NoReturn
 
 from image_finder.components.configs import DatasetConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from image_finder.components.errors import ConfigError
@@ -12,9 +13,7 @@ def image_revision(config: ImageTowerConfig) -> str | None:
     """Commit of an image trunk; None if it is not from the hub. Raises ConfigError if not set."""
     if config.weights != "hub":
         return None
-    if config.revision is None:
-        raise _unpinned(image_repository(config), "image.revision")
-    return config.revision
+    return config.revision or _refuse_unpinned(image_repository(config), "image.revision")
 
 
 def image_repository(config: ImageTowerConfig) -> str:
@@ -31,9 +30,7 @@ def text_revision(config: TextTowerConfig) -> str | None:
     """Commit of a text trunk; None if packaged or local. Raises ConfigError if not set."""
     if config.trunk == PACKAGED_TEXT or config.weights == "packaged" or Path(config.trunk).is_dir():
         return None
-    if config.revision is None:
-        raise _unpinned(config.trunk, "text.revision")
-    return config.revision
+    return config.revision or _refuse_unpinned(config.trunk, "text.revision")
 
 
 def dataset_revision(config: DatasetConfig) -> str | None:
@@ -41,9 +38,7 @@ def dataset_revision(config: DatasetConfig) -> str | None:
     name = config.hub_dataset
     if name is None or Path(name).is_dir():
         return None
-    if config.hub_revision is None:
-        raise _unpinned(f"datasets/{name}", "dataset.hub_revision")
-    return config.hub_revision
+    return config.hub_revision or _refuse_unpinned(f"datasets/{name}", "dataset.hub_revision")
 
 
 def require_pinned(model: ModelConfig, dataset: DatasetConfig) -> None:
@@ -53,8 +48,8 @@ def require_pinned(model: ModelConfig, dataset: DatasetConfig) -> None:
     dataset_revision(dataset)
 
 
-def _unpinned(repository: str, field: str) -> ConfigError:
-    return ConfigError(
+def _refuse_unpinned(repository: str, field: str) -> NoReturn:
+    raise ConfigError(
         f"{field} is not set: {repository.removeprefix('datasets/')} on the hub may change at any time; set the commit to "
         f"use (40 hex digits), which `git ls-remote https://huggingface.co/{repository} HEAD` prints for the newest"
     )

@@ -28,22 +28,19 @@ def read_coco_json(path: Path, *, caption_ids: bool = True) -> Annotations:
     content = _load(path)
     images, annotations = (_list_at(content, key, path) for key in ("images", "annotations"))
 
-    def values(rows: list[Any], name: str, key: str) -> list[Any]:
-        return _values(rows, key, name, path)
-
-    image_ids = integers(values(images, "images", "id"), f"{path}: images[].id")
-    names = texts(values(images, "images", "file_name"), f"{path}: images[].file_name")
-    sizes = [
+    image_ids = integers(_values(images, "images", "id", path), f"{path}: images[].id")
+    names = texts(_values(images, "images", "file_name", path), f"{path}: images[].file_name")
+    widths, heights = (
         integers_or_zero([row.get(key) for row in images], f"{path}: images[].{key}") for key in ("width", "height")
-    ]
+    )
     known = _license_ids(content.get("licenses"))
     license_ids = licenses([row.get("license") for row in images], f"{path}: images[].license", known)
-    image_of = integers(values(annotations, "annotations", "image_id"), f"{path}: annotations[].image_id")
-    captions = texts_or_empty(values(annotations, "annotations", "caption"), f"{path}: annotations[].caption")
-    ids = values(annotations, "annotations", "id") if caption_ids else range(len(annotations))
+    image_of = integers(_values(annotations, "annotations", "image_id", path), f"{path}: annotations[].image_id")
+    captions = texts_or_empty(_values(annotations, "annotations", "caption", path), f"{path}: annotations[].caption")
+    ids = _values(annotations, "annotations", "id", path) if caption_ids else range(len(annotations))
     return Annotations.checked(
         str(path),
-        ImageColumns(image_ids, names, *sizes, license_ids),
+        ImageColumns(image_ids, names, widths, heights, license_ids),
         CaptionColumns(image_of, integers(ids, f"{path}: annotations[].id"), captions),
     )
 
@@ -70,7 +67,7 @@ def _list_at(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     return list(content[key])
 
 
-def _values(rows: list[Any], key: str, name: str, path: Path) -> list[Any]:
+def _values(rows: list[Any], name: str, key: str, path: Path) -> list[Any]:
     """The value under key of every row. The comprehension takes 20 ms for half a million rows."""
     try:
         return [row[key] for row in rows]

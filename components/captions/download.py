@@ -6,12 +6,10 @@ complete however a run ended.
 
 import asyncio
 import contextlib
-import email.utils
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, NoReturn
 from urllib.parse import urlsplit
@@ -23,17 +21,23 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential, wait_random
 from tqdm import tqdm
 
+from image_finder.components.captions.http_responses import (
+    FinalError,
+    TransientError,
+    check_status,
+    expected_size,
+    refuses_resumption,
+    resume_headers,
+)
 from image_finder.components.configs import Config
 from image_finder.components.errors import ImageError, StorageError
 from image_finder.components.images.decoding import load_rgb
-from image_finder.components.moments import modified_s
 from image_finder.components.records.base import Record
 from image_finder.components.storage import write_errors
 from image_finder.components.text import counted, one_line
 
 _PART = ".part"
 _MAX_REDIRECTS = 5
-_RETRIED_STATUS = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
 _HEADERS = {
     "User-Agent": "text-guided-image-finder",
     "Accept-Encoding": "identity",  # byte ranges and Content-Length then count the image's own bytes
@@ -79,18 +83,6 @@ class FetchReport(Record):
     failed: dict[int, str]  # image id: one-line reason
     bytes: int  # received over the network in this call
     seconds: float
-
-
-class _TransientError(Exception):
-    """Worth another attempt, after retry_after_s if the server set it."""
-
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after_s = retry_after_s
-
-
-class _FinalError(Exception):
-    """Further attempts cannot help."""
 
 
 def fetch_images(requests: Sequence[ImageRequest], config: FetchConfig, *, progress: bool) -> FetchReport:
@@ -162,16 +154,16 @@ class _Run:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.retries + 1),
             wait=self._wait_s,
-            retry=retry_if_exception_type(_TransientError),
+            retry=retry_if_exception_type(TransientError),
             reraise=True,
         )
         try:
             await retrying(self._attempt, client, request)
-        except _TransientError as error:
+        except TransientError as error:
             attempts = self.config.retries + 1
             self.failed[request.image_id] = f"{error} ({counted(attempts, 'attempt')}, {request.url})"
             self._failures_in_a_row += 1
-        except _FinalError as error:
+        except FinalError as error:
             self.failed[request.image_id] = f"{error} ({request.url})"
             self._failures_in_a_row = 0  # the server responded
         else:
@@ -180,7 +172,7 @@ class _Run:
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        server_s = error.retry_after_s if isinstance(error, _TransientError) else None
+        server_s = error.retry_after_s if isinstance(error, TransientError) else None
         # The back-off is added to Retry-After, so that workers do not all return at the same moment.
         return min(server_s or 0.0, self.config.max_retry_after_s) + self._backoff(state)
 
@@ -193,29 +185,29 @@ class _Run:
                 if receipt == "refused":  # the part was removed: start at the first byte
                     receipt = await self._receive(client, request.url, part)
         except httpx.TimeoutException as error:
-            raise _TransientError(f"no response within {self.config.timeout_s:g} s") from error
+            raise TransientError(f"no response within {self.config.timeout_s:g} s") from error
         except TimeoutError as error:
-            raise _TransientError(f"incomplete after {self.config.attempt_s:g} s") from error
+            raise TransientError(f"incomplete after {self.config.attempt_s:g} s") from error
         except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
-            raise _TransientError(f"connection failed: {one_line(error)}") from error
+            raise TransientError(f"connection failed: {one_line(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _FinalError(f"cannot be requested: {one_line(error)}") from error
+            raise FinalError(f"cannot be requested: {one_line(error)}") from error
         await asyncio.to_thread(_put_in_place, part, target, receipt)
 
     async def _receive(self, client: httpx.AsyncClient, url: str, part: Path) -> _Receipt:
         """Append the body to part, or rewrite part if the server starts at the first byte."""
         offset = _size_of(part)
-        async with client.stream("GET", url, headers=_resume_headers(part, offset)) as response:
-            if offset and _refuses_resumption(response, offset):
+        async with client.stream("GET", url, headers=resume_headers(part, offset)) as response:
+            if offset and refuses_resumption(response, offset):
                 _remove(part)
                 return "refused"
-            _check_status(response)
+            check_status(response)
             resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
             start = offset if resumed else 0
-            expected = _expected_size(response, start)
+            expected = expected_size(response, start)
             size = await self._write_body(response, part, start, expected or 0)
         if expected is not None and size != expected:
-            raise _TransientError(f"truncated: {size:,} of {expected:,} bytes")
+            raise TransientError(f"truncated: {size:,} of {expected:,} bytes")
         return "unproven" if resumed or expected is None else "proven"
 
     async def _write_body(self, response: httpx.Response, part: Path, start: int, expected: int) -> int:
@@ -233,7 +225,7 @@ class _Run:
                     stream.flush()  # a killed run resumes after the last received byte
         if max(size, expected) > limit:
             _remove(part)
-            raise _FinalError(f"larger than max_image_bytes ({limit:,})")
+            raise FinalError(f"larger than max_image_bytes ({limit:,})")
         return size
 
 
@@ -281,51 +273,6 @@ def _remove(part: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _resume_headers(part: Path, offset: int) -> dict[str, str]:
-    if not offset:
-        return {}
-    # If the image has changed since the part was written, the server answers 412.
-    written = email.utils.formatdate(modified_s(part.stat()), usegmt=True)
-    return {"Range": f"bytes={offset}-", "If-Unmodified-Since": written}
-
-
-def _refuses_resumption(response: httpx.Response, offset: int) -> bool:
-    """Whether a range request was refused, or answered with other bytes than those after offset."""
-    if response.status_code == httpx.codes.PARTIAL_CONTENT:
-        return not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-    return response.status_code in (httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE, httpx.codes.PRECONDITION_FAILED)
-
-
-def _check_status(response: httpx.Response) -> None:
-    status = response.status_code
-    if status in _RETRIED_STATUS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise _TransientError(f"HTTP {status}", _retry_after_s(response.headers.get("Retry-After", "")))
-    if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
-        raise _FinalError(f"HTTP {status}")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise _FinalError(f"sent as {response.headers['Content-Encoding']}, although identity was requested")
-
-
-def _retry_after_s(value: str) -> float | None:
-    """Seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if malformed."""
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        date = email.utils.parsedate_to_datetime(value).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
-
-
-def _expected_size(response: httpx.Response, start: int) -> int | None:
-    """Size of the image by Content-Range, else Content-Length; None if the response has neither."""
-    total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    if total.isdecimal():
-        return int(total)
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdecimal() else None
-
-
 def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
     """Decode part, sync it and rename it to target; a part that is no image is removed."""
     try:
@@ -333,7 +280,7 @@ def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
     except ImageError as error:
         _remove(part)
         reason = one_line(error).removeprefix(f"{part}: ")
-        raise _FinalError(reason) if receipt == "proven" else _TransientError(reason) from error
+        raise FinalError(reason) if receipt == "proven" else TransientError(reason) from error
     with write_errors(target):
         with part.open("rb") as stream:
             os.fsync(stream.fileno())  # later calls trust the name, also after a power failure

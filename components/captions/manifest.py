@@ -1,23 +1,22 @@
 """Manifest: sums up a data set and names its content by hash, the data version; decodes no image."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from image_finder.components.captions.captions_table import PartFile, part_files
 from image_finder.components.configs import DatasetConfig
-from image_finder.components.images.files import walk_files
+from image_finder.components.images.files import fingerprint_folder
 from image_finder.components.records.base import PartName
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.storage import sha256_of_file, sha256_of_lines
 
 
 def build_manifest(captions: pd.DataFrame, images: pd.DataFrame, config: DatasetConfig) -> DatasetManifest:
-    """The manifest of the tables of read_captions and inspect_images; its `version` is the data version.
+    """The manifest of the tables of read_captions and inspect_images.
 
-    Annotations are identified by the SHA-256 of their file, of several files together, or of the captions if they come
-    from the hub. Raises DataError as part_files does.
+    Its `version` is the data version. Annotations are identified by the SHA-256 of their file, of several files
+    together, or of the captions if they come from the hub. Raises DataError as part_files does.
     """
     readable = images[images["error"] == ""]
     images_of_part = captions.groupby("part", observed=True)["image_id"].nunique()
@@ -36,26 +35,20 @@ def build_manifest(captions: pd.DataFrame, images: pd.DataFrame, config: Dataset
 
 
 def quick_fingerprint(config: DatasetConfig) -> str:
-    """Hex SHA-256 that changes with a data set's configuration, annotations or image files; for cache keys.
+    """Hex SHA-256 of a data set's configuration, annotations and image files; for cache keys.
 
-    Of the images only names, sizes and modification times are read, so a copy of a data set has another fingerprint; the
-    data version is DatasetManifest.version. Missing files are allowed. A data set on the hub is identified by its
+    Of the images only names, sizes and modification times are read, so a copy of a data set has another fingerprint;
+    the data version is DatasetManifest.version. Missing files are allowed. A data set on the hub is identified by its
     configuration alone.
     """
     lines: list[tuple[str | int, ...]] = [("config", config.model_dump_json())]
     if config.root is not None:
         files = part_files(config)
         lines += [(file.name, sha256_of_file(path)) for file in files if (path := file.annotations) and path.is_file()]
-        folders = sorted({file.images for file in files})
-        lines += [(folder, fingerprint_folder(config.root / folder)) for folder in folders]
+        for folder in sorted({file.images for file in files}):
+            images = config.root / folder
+            lines.append((folder, fingerprint_folder(images) if images.is_dir() else sha256_of_lines([])))
     return sha256_of_lines(lines)
-
-
-def fingerprint_folder(folder: Path) -> str:
-    """Hex SHA-256 of names, sizes and modification times of all files below a folder; an absent folder is empty."""
-    if not folder.is_dir():
-        return sha256_of_lines([])
-    return sha256_of_lines((name, status.st_size, status.st_mtime_ns) for name, status in walk_files(folder))
 
 
 def _annotations_hashes(files: Sequence[PartFile], captions: pd.DataFrame) -> dict[PartName, str]:

@@ -12,30 +12,3 @@ from image_finder.components.configs.model import HubnessConfig, ImageTowerConfi
 from image_finder.components.configs.run import IndexingParameters, TrainingParameters
 from image_finder.components.configs.slices import SLICES
 from image_finder.components.configs.training import TrainingConfig
-
-__all__ = [
-    "DRIFT_ROWS",
-    "SLICES",
-    "Config",
-    "DatasetConfig",
-    "DriftConfig",
-    "EmbeddingConfig",
-    "EvaluationConfig",
-    "ExportConfig",
-    "GalleryConfig",
-    "HubnessConfig",
-    "ImageTowerConfig",
-    "IndexTierConfig",
-    "IndexingParameters",
-    "ModelConfig",
-    "PartConfig",
-    "PromotionConfig",
-    "RegistryConfig",
-    "SplitConfig",
-    "TextTowerConfig",
-    "TrainingConfig",
-    "TrainingParameters",
-    "ValidationConfig",
-    "fault_message",
-    "first_fault",
-]

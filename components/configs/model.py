@@ -8,17 +8,17 @@ from image_finder.components.configs.base import Config, Revision
 
 
 class TrunkConfig(Config):
-    """Where the trunk of a tower comes from."""
+    """Trunk of a tower, and the source of its weights."""
 
     trunk: str
     weights: Literal["packaged", "hub", "random"] = "packaged"
     revision: Revision | None = Field(
-        None, description="commit of the trunk's Hugging Face repository, 40 hex digits; weights: hub needs it"
+        None, description="commit of the trunk's Hugging Face repository, 40 hex digits; required with weights: hub"
     )
 
     @property
     def origin(self) -> str:
-        """Name of the trunk, with its commit where it comes from the hub."""
+        """Name of the trunk, with its commit if it is from the hub."""
         return f"{self.trunk}@{self.revision}" if self.revision else self.trunk
 
 
@@ -41,7 +41,7 @@ class ImageTowerConfig(TrunkConfig):
         description="test-time augmentation: variants of an image whose vectors are averaged (the image, mirrored, its "
         "centre); each costs as much as the first",
     )
-    own_tails: bool = Field(False, description="each head has its own copy of the stages that learn, not one for all")
+    own_tails: bool = Field(False, description="each head has its own copy of the trained stages")
     pool_width: int = Field(512, ge=8, description="width of the attention pooling")
     pool_heads: int = Field(8, ge=1)
     mean_residual: bool = Field(
@@ -68,14 +68,14 @@ class TextTowerConfig(TrunkConfig):
         "minilm-l6", description="minilm-l6 (packaged) or a transformers model name of the BERT or DistilBERT family"
     )
     max_tokens: int = Field(
-        64, ge=4, le=512, description="longest text, tokens with the special ones; longer ones are cut"
+        64, ge=4, le=512, description="longest text in tokens, special ones included; longer ones are cut"
     )
     trained_layers: int | Literal["all"] = Field(
         0, description="last transformer layers that learn; 0: heads only, features are cached"
     )
     pooling: Literal["end", "mean", "mean_end", "attention"] = Field(
         "end",
-        description="end-of-text token, mean over tokens, both side by side, or those with what learned attention picks",
+        description="end: end-of-text token; mean: over tokens; mean_end: both, concatenated; attention: both and attention pooling",
     )
     token_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of a text's tokens hidden from mean and attention, while training"

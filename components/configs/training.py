@@ -15,7 +15,7 @@ class TrainingConfig(Config):
     epochs: int = Field(6, ge=1)
     batch_images: int = Field(512, ge=2, description="images in a batch")
     captions_per_image: int = Field(
-        2, ge=1, description="captions of each image in a batch; the others take their turn in later epochs"
+        2, ge=1, description="captions of each image in a batch; later epochs use the others"
     )
     augmented_views: int = Field(
         1,
@@ -35,29 +35,21 @@ class TrainingConfig(Config):
     patience_epochs: int = Field(
         0,
         ge=0,
-        description="epochs without a better mean recall on val before training stops and the best epoch is kept; 0: off, the last epoch is kept",
+        description="epochs without a better mean recall on val after which training stops and keeps the best epoch; 0: keep the last epoch",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="autocast type; bfloat16 is meant for cuda"
-    )
-    loader_workers: int = Field(
-        2, ge=0, description="processes that decode images when trunks learn as a whole, for each training process"
-    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type; bfloat16 is for cuda")
+    loader_workers: int = Field(2, ge=0, description="decoding processes per training process, if whole trunks learn")
     seed: int = Field(0, ge=0)
-    processes: int = Field(1, ge=1, description="training processes on all hosts together, on GPUs one each")
-    hosts: int = Field(1, ge=1, description="hosts the processes are on, as many on each")
+    processes: int = Field(1, ge=1, description="training processes on all hosts together; one per GPU")
+    hosts: int = Field(1, ge=1, description="hosts; each has the same number of processes")
     rendezvous: str = Field(
         "",
         pattern=r"^([^\s/]+:\d{1,5})?$",
-        description="host:port where the processes of several hosts meet; the host is the training step's",
+        description="host:port at which processes of several hosts connect; the host is that of the training step",
     )
-    restarts: int = Field(
-        1, ge=0, description="times several processes go on after the last finished epoch when one of them died"
-    )
-    wait_s: int = Field(
-        600, ge=30, description="seconds a process waits for the others to start or to step before it gives up"
-    )
+    restarts: int = Field(1, ge=0, description="restarts from the last finished epoch after a process of several died")
+    wait_s: int = Field(600, ge=30, description="longest wait of a process for the others, seconds")
 
     @model_validator(mode="after")
     def _processes_share_hosts_and_batches(self) -> Self:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from image_finder.components.errors import DataError, ImageError
+from image_finder.components.storage import sha256_of_lines
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                 folders.append((f"{relative}/", folder / entry.name))
             elif stat.S_ISDIR(status.st_mode):
                 folders.appendleft((f"{relative}/", folder / entry.name))
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Hex SHA-256 of names, sizes and modification times of the files below. Raises DataError."""
+    return sha256_of_lines((name, status.st_size, status.st_mtime_ns) for name, status in walk_files(folder))
 
 
 def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.DirEntry[str]", os.stat_result]]:

@@ -8,9 +8,9 @@ from image_finder.components.errors import DataError
 from image_finder.components.images.files import (
     IMAGE_ENDINGS,
     find_images,
+    fingerprint_folder,
     read_image,
     require_readable_size,
-    walk_files,
 )
 from image_finder.components.moments import modified_s
 from image_finder.components.storage import sha256_of_lines
@@ -49,7 +49,7 @@ class ImageFolder:
     def fingerprint(self) -> str:
         """Hex SHA-256 of names, sizes and modification times. Raises DataError."""
         if self._files is None:
-            return sha256_of_lines((name, s.st_size, s.st_mtime_ns) for name, s in walk_files(Path(self._location)))
+            return fingerprint_folder(Path(self._location))
         return sha256_of_lines((name, info.size or 0, info.mtime_ns or 0) for name, info in self._listed().items())
 
     def read(self, path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Storage: whole or absent, also on a full disk; a limit on the file size stands in for one, so that it runs anywhere."""
+"""Storage: complete or absent, also on a full disk, which a limit on the file size simulates."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def names(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_a_new_directory_appears_whole(tmp_path):
+def test_a_new_directory_appears_complete(tmp_path):
     with new_directory(tmp_path / "a" / "b") as folder:
         (folder / "x").write_text("1")
         assert not (tmp_path / "a" / "b").exists()
@@ -79,7 +79,7 @@ def test_a_name_that_is_too_long_is_a_one_line_error(tmp_path):
         write_text_atomically(tmp_path / ("n" * 300), "x")
 
 
-def test_errors_that_are_no_refusal_pass_as_they_are(tmp_path):
+def test_other_errors_pass_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError), write_errors(tmp_path):
         (tmp_path / "absent").read_text()
     with pytest.raises(ValueError, match="os error"), write_errors(tmp_path):
@@ -99,14 +99,14 @@ def test_a_copy_of_a_folder_that_does_not_fit_is_a_one_line_error(tmp_path):
         shutil.copytree(tmp_path / "from", tmp_path / "to", copy_function=full)
 
 
-def test_a_text_is_replaced_whole(tmp_path):
+def test_a_text_is_replaced_as_a_whole(tmp_path):
     write_text_atomically(tmp_path / "t", "old")
     write_text_atomically(tmp_path / "t", "naïve 鳥")
     assert (tmp_path / "t").read_text(encoding="utf-8") == "naïve 鳥"
     assert names(tmp_path) == ["t"]
 
 
-def test_a_directorys_hashes_are_those_of_its_files(tmp_path):
+def test_hash_directory_hashes_every_file(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x").write_bytes(b"1")
     (tmp_path / "a").write_bytes(b"")

@@ -96,7 +96,7 @@ def test_a_living_writer_keeps_its_temporaries(tmp_path):
     assert not scratch.exists()
 
 
-def test_a_directory_whose_writer_was_killed_between_two_renames_is_put_back(tmp_path):
+def test_a_directory_whose_writer_was_killed_between_two_renames_is_restored(tmp_path):
     with new_directory(tmp_path / "d") as folder:
         (folder / "old").touch()
     program = """
@@ -121,7 +121,7 @@ with new_directory(Path(sys.argv[1])) as folder:
     assert names(tmp_path) == ["d", "d/old", "other"]
 
 
-def test_what_a_process_made_for_itself_goes_with_it_or_with_the_next_one(tmp_path):
+def test_process_directories_are_removed_with_their_process_or_by_the_next_one(tmp_path):
     program = (
         "import os, signal, sys; from pathlib import Path\nfrom image_finder.components.temporaries import process_directory\n"
         "(process_directory(Path(sys.argv[1])) / 'x').touch()\nprint(len(os.listdir(sys.argv[1])), flush=True)\n"
@@ -135,7 +135,7 @@ def test_what_a_process_made_for_itself_goes_with_it_or_with_the_next_one(tmp_pa
 
 
 @pytest.mark.parametrize("age_s", [0, 48 * 3600])
-def test_only_old_temporaries_are_removed_that_were_never_locked(tmp_path, age_s):
+def test_temporaries_that_were_never_locked_are_removed_only_when_old(tmp_path, age_s):
     """Earlier versions named them so; other programs use similar names."""
     library = Library(tmp_path)
     ours = [

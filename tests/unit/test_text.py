@@ -35,7 +35,7 @@ def test_a_shell_reads_a_quoted_path_back_exactly(path):
     assert read.stdout == os.fsencode(path)
 
 
-def test_tables_keep_blanks_and_one_line_a_row():
+def test_tables_keep_blanks_and_have_one_line_per_row():
     rows = [["name", "size"], ["a  b", "1"], ["x\ny\x1b[2J", "12"]]
     assert aligned(rows).splitlines() == ["name         size", "a  b         1", r"x\ny\x1b[2J  12"]
 

@@ -73,7 +73,7 @@ def shared_json(shared_data, **changes):
     return shared_config(shared_data / "coco", "coco", places, **changes)
 
 
-def test_captions_stand_beside_their_image_sorted_by_part_image_and_caption(tmp_path):
+def test_captions_are_joined_with_their_image_and_sorted_by_part_image_and_caption(tmp_path):
     config = coco_at(
         tmp_path,
         {
@@ -152,7 +152,7 @@ def test_unknown_size_and_license_are_zero_and_null_captions_empty(tmp_path):
     assert nulls[["caption", "width_px"]].to_numpy().tolist() == [["", 0], ["A cat.", 640]]
 
 
-def test_root_folder_itself_may_hold_the_images_and_escapes_stay_visible(tmp_path):
+def test_images_may_be_in_root_itself_and_names_that_lead_out_are_kept(tmp_path):
     names = [image(1), image(2, file_name="../2.jpg"), image(3, file_name="/etc/3.jpg")]
     (tmp_path / "c.json").write_text(
         json.dumps({"images": names, "annotations": [annotation(i, i) for i in (1, 2, 3)]})
@@ -166,7 +166,7 @@ def test_root_folder_itself_may_hold_the_images_and_escapes_stay_visible(tmp_pat
     assert names_below("./deep/er/") == ["deep/er/1.jpg", "deep/er/../2.jpg", "/etc/3.jpg"]
 
 
-def test_table_whose_file_names_hold_the_folder_already_reads_the_same(tmp_path):
+def test_table_whose_file_names_contain_the_folder_gives_the_same_captions(tmp_path):
     plain = read_captions(table_at(tmp_path, [row(1, [3, 4], ["a", "b"])]))
     prefixed = read_captions(table_at(tmp_path, [row(1, [3, 4], ["a", "b"], file_name="train2017/1.jpg")]))
     pd.testing.assert_frame_equal(plain, prefixed)
@@ -182,7 +182,7 @@ TOOLS = {
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_files_of_other_tools_read_like_those_of_coco_in_both_layouts(tmp_path, tool):
+def test_files_of_other_tools_give_the_same_captions_in_both_layouts(tmp_path, tool):
     (tmp_path / "train2017").mkdir()
     for image_id in (1, 2):
         (tmp_path / "train2017" / f"{image_id}.jpg").write_bytes(b"x")
@@ -212,7 +212,7 @@ def test_ids_may_be_integral_floats_and_nothing_else(tmp_path):
             read_captions(config)
 
 
-def test_a_licence_of_no_list_is_unknown_and_logged(tmp_path, caplog):
+def test_a_licence_that_is_not_listed_is_unknown_and_logged(tmp_path, caplog):
     config = coco_at(
         tmp_path,
         {"train": ([image(1, license="CC BY 4.0"), image(2, license="")], [annotation(3, 1), annotation(4, 2)])},
@@ -239,13 +239,13 @@ def test_captions_of_unlisted_images_are_refused_with_count_and_first_ids(tmp_pa
         read_captions(config)
 
 
-def test_images_without_captions_are_left_out_and_logged(tmp_path, caplog):
+def test_images_without_captions_are_skipped_and_logged(tmp_path, caplog):
     config = coco_at(tmp_path, {"train": ([image(1), image(2)], [annotation(1, 1)])})
     assert read_captions(config)["image_id"].tolist() == [1]
     assert "skipped 1 image id (2) without a caption" in caplog.text
 
 
-def test_images_listed_twice_alike_count_once_but_not_if_they_differ(tmp_path):
+def test_images_listed_twice_count_once_if_equal_and_are_refused_if_not(tmp_path):
     twice = coco_at(tmp_path, {"train": ([image(1), image(1)], [annotation(1, 1)])})
     assert len(read_captions(twice)) == 1
     differing = coco_at(tmp_path, {"train": ([image(1), image(1, file_name="other.jpg")], [annotation(1, 1)])})
@@ -329,7 +329,7 @@ def several_at(root, contents, part_of_file):
     return DatasetConfig(name="several", root=root, parts=named)
 
 
-def test_files_of_a_part_are_one_part_and_keep_ids_that_no_other_file_has(tmp_path):
+def test_files_of_a_part_are_joined_and_keep_unique_ids(tmp_path):
     contents = {
         "a": ([image(3)], [annotation(1, 3)]),
         "b": ([image(2), image(7)], [annotation(9, 2), annotation(8, 7)]),
@@ -344,7 +344,7 @@ def test_files_of_a_part_are_one_part_and_keep_ids_that_no_other_file_has(tmp_pa
     ]
 
 
-def test_ids_of_a_further_file_that_stand_elsewhere_are_raised_above_all_others(tmp_path):
+def test_ids_of_a_further_file_that_another_file_has_are_shifted_above_all_others(tmp_path):
     contents = {
         "a": ([image(1), image(2)], [annotation(1, 1), annotation(2, 2)]),
         "b": ([image(1), image(4)], [annotation(2, 1), annotation(5, 4)]),
@@ -364,7 +364,7 @@ def test_ids_of_a_further_file_that_stand_elsewhere_are_raised_above_all_others(
     assert read_captions(config.model_copy(update={"max_images": 3}))["file_name"].str[0].tolist() == [*"aacd"]
 
 
-def test_the_same_id_in_two_parts_is_still_refused_when_no_file_is_a_further_one(tmp_path):
+def test_the_same_id_in_two_parts_of_one_file_each_is_refused(tmp_path):
     contents = {"a": ([image(1)], [annotation(1, 1)]), "b": ([image(1)], [annotation(1, 1)])}
     captions = read_captions(several_at(tmp_path, contents, {"a": "train", "b": "val"}))
     with pytest.raises(DataError, match=r"1 image id in more than one part \(1\)"):

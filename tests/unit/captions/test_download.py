@@ -179,7 +179,7 @@ def test_images_arrive_byte_for_byte_over_few_connections(server, folder):
     assert len(server.ports) <= 4
 
 
-def test_no_more_images_than_workers_are_asked_for_at_a_time(server, folder):
+def test_at_most_one_image_per_worker_is_requested_at_a_time(server, folder):
     requests = [server.add(image_id, stall) for image_id in range(1, 9)]
     thread = threading.Thread(target=fetch, args=(requests, folder), kwargs={"workers": 3})
     thread.start()
@@ -223,7 +223,7 @@ def test_each_misbehaviour_has_its_exact_outcome_and_number_of_requests(server, 
     assert server.hits() == {f"/{image_id}.jpg": n for image_id, (_, n, _) in cases.items()} | {"/50.jpg": 1}
 
 
-def test_second_call_asks_only_for_what_is_missing(server, folder):
+def test_second_call_requests_only_missing_images(server, folder):
     requests = [server.add(1), server.add(2, status(404)), server.add(3)]
     first = fetch(requests, folder)
     assert (first.fetched, first.skipped, list(first.failed)) == (2, 0, [2])
@@ -244,7 +244,7 @@ def test_empty_file_counts_as_missing(server, folder):
     assert (folder / "1.jpg").read_bytes() == jpeg(1)
 
 
-def test_silent_server_is_given_up_after_its_retries(server, folder):
+def test_silent_server_is_abandoned_after_the_retries(server, folder):
     report = fetch([server.add(1, stall, stall), server.add(2)], folder, timeout_s=0.1, retries=1)
     assert report.failed == {1: f"no response within 0.1 s (2 attempts, {server.url('/1.jpg')})"}
     assert (report.fetched, server.hits()) == (1, {"/1.jpg": 2, "/2.jpg": 1})
@@ -264,7 +264,7 @@ def test_dripping_server_is_cut_off_by_the_time_for_one_attempt(server, folder):
     assert jpeg(1).startswith((folder / "1.jpg.part").read_bytes())
 
 
-def test_truncated_image_goes_on_where_it_ended(server, folder):
+def test_truncated_image_is_resumed(server, folder):
     report = fetch([server.add(1, truncate)], folder)
     half = len(jpeg(1)) // 2
     assert [asked for _, asked, _ in server.seen] == [None, f"bytes={half}-"]
@@ -272,7 +272,7 @@ def test_truncated_image_goes_on_where_it_ended(server, folder):
     assert (folder / "1.jpg").read_bytes() == jpeg(1)
 
 
-def test_part_of_an_earlier_call_goes_on_where_it_ended(server, folder):
+def test_part_of_an_earlier_call_is_resumed(server, folder):
     folder.mkdir()
     (folder / "1.jpg.part").write_bytes(jpeg(1)[:1000])
     report = fetch([server.add(1)], folder)
@@ -293,7 +293,7 @@ def test_range_served_in_pieces_is_put_together(server, folder):
     assert (folder / "1.jpg").read_bytes() == jpeg(1)
 
 
-def test_server_that_ignores_ranges_sends_the_image_anew(server, folder):
+def test_server_that_ignores_ranges_sends_the_whole_image(server, folder):
     server.ranges = False
     folder.mkdir()
     (folder / "1.jpg.part").write_bytes(b"x" * 9000)
@@ -306,7 +306,7 @@ def test_server_that_ignores_ranges_sends_the_image_anew(server, folder):
     [status(412), status(416), status(206, Content_Range="bytes 0-1/2")],
     ids=["changed since", "past the end", "other bytes"],
 )
-def test_part_that_cannot_go_on_starts_at_the_first_byte_within_the_same_attempt(server, folder, refusal):
+def test_part_that_cannot_be_resumed_restarts_within_the_same_attempt(server, folder, refusal):
     folder.mkdir()
     (folder / "1.jpg.part").write_bytes(jpeg(2)[:1000])
     assert fetch([server.add(1, refusal)], folder, retries=0).fetched == 1
@@ -314,7 +314,7 @@ def test_part_that_cannot_go_on_starts_at_the_first_byte_within_the_same_attempt
     assert (folder / "1.jpg").read_bytes() == jpeg(1)
 
 
-def test_part_is_continued_only_if_the_image_is_older_than_it(server, folder):
+def test_part_is_resumed_only_if_the_image_is_older(server, folder):
     def serve_if_unmodified(handler):
         conditions.append(handler.headers.get("If-Unmodified-Since"))
         serve(handler)
@@ -328,7 +328,7 @@ def test_part_is_continued_only_if_the_image_is_older_than_it(server, folder):
     assert conditions == ["Sun, 13 Sep 2020 12:26:40 GMT"]
 
 
-def test_part_of_rubbish_is_thrown_away_and_fetched_anew(server, folder):
+def test_invalid_part_is_removed_and_fetched_again(server, folder):
     folder.mkdir()
     (folder / "1.jpg.part").write_bytes(b"x" * 1000)
     assert fetch([server.add(1)], folder).fetched == 1
@@ -351,7 +351,7 @@ def test_retry_after_is_capped(server, folder, value):
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "Mon, 01 Jan 0001 00:00:00 +2359", "Thu, 01 Jan 1970 00:00:00 GMT"])
-def test_retry_after_without_sense_is_not_waited_for(server, folder, value):
+def test_malformed_retry_after_is_ignored(server, folder, value):
     assert fetch([server.add(1, status(429, Retry_After=value))], folder).fetched == 1
 
 
@@ -363,7 +363,7 @@ def test_refused_connection_is_retried_and_reported(server, folder):
     assert re.fullmatch(r"connection failed: .+ \(2 attempts, http://.*\)", report.failed[1])
 
 
-def test_dead_network_is_noticed_before_every_image_was_tried(server, folder):
+def test_dead_network_is_detected_before_every_image_was_tried(server, folder):
     requests = [server.add(image_id, *[status(503)] * 9) for image_id in range(1, 101)]
     report = fetch(requests, folder, workers=1, retries=0, max_failures_in_a_row=5)
     assert len(server.seen) == 5
@@ -371,7 +371,7 @@ def test_dead_network_is_noticed_before_every_image_was_tried(server, folder):
     assert report.failed[6] == "not tried: no response for 5 images in a row"
 
 
-def test_images_that_are_not_there_do_not_pass_for_a_dead_network(server, folder):
+def test_absent_images_are_not_mistaken_for_a_dead_network(server, folder):
     codes = [404, 404, 404, 503, 404, 503, 404]
     requests = [server.add(image_id, status(code)) for image_id, code in enumerate(codes, start=1)]
     report = fetch([*requests, server.add(8)], folder, workers=1, retries=0, max_failures_in_a_row=2)
@@ -394,7 +394,7 @@ def test_image_above_the_limit_is_refused_and_leaves_nothing(server, folder, len
     "name",
     ["../1.jpg", "/etc/1.jpg", "a/1.jpg", "..", ".", "", ".hidden.jpg", "a\\1.jpg", "C:1.jpg", "1.jpg.part", "a\0.jpg"],
 )
-def test_name_that_could_leave_the_folder_is_refused_unasked(server, tmp_path, folder, name):
+def test_name_that_could_leave_the_folder_is_refused_without_a_request(server, tmp_path, folder, name):
     request = server.add(1).model_copy(update={"file_name": name})
     report = fetch([request, server.add(2)], folder)
     assert report.failed == {1: f"file_name {name!r} is not a plain file name"}
@@ -405,7 +405,7 @@ def test_name_that_could_leave_the_folder_is_refused_unasked(server, tmp_path, f
 
 
 @pytest.mark.parametrize("name", ["x" * 251, "ä" * 126])
-def test_name_too_long_for_a_part_beside_it_is_refused(server, folder, name):
+def test_name_too_long_for_its_part_file_is_refused(server, folder, name):
     report = fetch([server.add(1).model_copy(update={"file_name": name})], folder)
     assert report.failed == {1: f"file_name {name!r} is not a plain file name"}
     longest = server.add(2).model_copy(update={"file_name": "x" * 250})
@@ -425,7 +425,7 @@ def test_address_that_only_looks_like_http_stops_no_other_image(server, folder):
     assert names_in(folder) == {"2.jpg"}
 
 
-def test_two_images_of_one_name_are_not_written_over_each_other(server, folder):
+def test_two_images_with_one_name_do_not_overwrite_each_other(server, folder):
     first, second = server.add(1), server.add(2).model_copy(update={"file_name": "1.jpg"})
     report = fetch([first, first, second], folder)
     assert (report.fetched, report.failed) == (1, {2: "file_name '1.jpg' already belongs to image 1"})
@@ -433,7 +433,7 @@ def test_two_images_of_one_name_are_not_written_over_each_other(server, folder):
     assert server.hits() == {"/1.jpg": 1}
 
 
-def test_second_fetch_into_the_same_folder_is_turned_away(server, folder):
+def test_second_fetch_into_the_same_folder_is_refused(server, folder):
     thread = threading.Thread(target=fetch, args=([server.add(1, stall)], folder))
     thread.start()
     assert server.held.acquire(timeout=5)
@@ -510,7 +510,7 @@ def test_command_writes_table_captions_and_images(server, tmp_path):
     assert len(captions["annotations"]) == 6
 
 
-def test_command_lists_failures_by_id_and_exits_1_until_all_are_there(server, tmp_path):
+def test_command_lists_failures_by_id_and_exits_1_until_all_are_fetched(server, tmp_path):
     table = write_parquet(tmp_path / "table.parquet", [server.add(1), server.add(2, status(404))])
     first = invoke(tmp_path, "--table", str(table))
     assert first.exit_code == 1
@@ -524,14 +524,14 @@ def test_command_lists_failures_by_id_and_exits_1_until_all_are_there(server, tm
     assert server.hits() == {"/2.jpg": 1}
 
 
-def test_json_report_names_failures_and_stands_alone_on_stdout(server, tmp_path):
+def test_json_report_names_failures_and_is_alone_on_stdout(server, tmp_path):
     table = write_parquet(tmp_path / "table.parquet", [server.add(7, status(404))])
     result = invoke(tmp_path, "--table", str(table), "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["failed"] == {"7": f"HTTP 404 ({server.url('/7.jpg')})"}
 
 
-def test_limit_takes_the_lowest_ids_into_tables_and_images(server, tmp_path):
+def test_limit_selects_the_lowest_ids_for_tables_and_images(server, tmp_path):
     table = write_parquet(tmp_path / "table.parquet", [server.add(9), server.add(2), server.add(5)])
     assert invoke(tmp_path, "--table", str(table), "--limit", "2").exit_code == 0
     assert names_in(tmp_path / "coco" / "val2017") == {"2.jpg", "5.jpg"}
@@ -601,7 +601,7 @@ def test_table_of_the_hub_is_read_by_its_name_and_split(server, tmp_path, monkey
     assert rows.equals(local)
 
 
-def test_hub_out_of_reach_is_one_line_that_names_the_way_out(tmp_path):
+def test_unreachable_hub_is_a_one_line_error_with_the_remedy(tmp_path):
     program = "from image_finder.components.app.commands.data_commands import data; data()"
     arguments = ["fetch", "coco2017", "--split", "train", "--to", tmp_path / "coco"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
@@ -667,7 +667,7 @@ def test_tables_of_the_hub_come_from_one_commit_also_when_the_hub_has_a_newer_on
     assert any(f"/resolve/{other}/validation.parquet" in path for path in hub.requests)
 
 
-def test_options_that_name_no_commit_or_contradict_each_other_are_refused(tmp_path):
+def test_revisions_that_are_no_commit_and_contradicting_options_are_refused(tmp_path):
     table = write_parquet(tmp_path / "table.parquet", [])
     moving = invoke(tmp_path, "--revision", "main")
     assert (moving.exit_code, "expected a commit (40 hex digits), got 'main'" in moving.stderr) == (2, True)
@@ -704,7 +704,7 @@ def test_group_shows_its_commands_with_an_example_each():
 @pytest.mark.parametrize(
     ("stop", "exit_code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)], ids=["kill", "ctrl-c"]
 )
-def test_stopped_run_leaves_whole_images_and_parts_and_goes_on_from_them(server, tmp_path, stop, exit_code):
+def test_stopped_run_leaves_complete_images_and_parts_and_is_resumed(server, tmp_path, stop, exit_code):
     requests = [server.add(image_id, *([stall_halfway] if image_id in (11, 12) else [])) for image_id in range(1, 31)]
     table = write_parquet(tmp_path / "table.parquet", requests)
     folder = tmp_path / "coco" / "val2017"

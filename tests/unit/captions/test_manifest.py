@@ -118,7 +118,7 @@ def test_each_image_of_a_part_is_one_row_whatever_its_captions(tmp_path):
     assert (images["error"] == "").all()
 
 
-def test_cache_spares_reading_until_a_file_changes(tmp_path):
+def test_cached_files_are_not_read_until_they_change(tmp_path):
     root, cache = tmp_path / "data", tmp_path / "cache" / "facts.parquet"
     root.mkdir()
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
@@ -139,7 +139,7 @@ def test_cache_spares_reading_until_a_file_changes(tmp_path):
     assert changed[["width_px", "height_px"]].iloc[1].tolist() == [60, 40]
 
 
-def test_missing_image_is_looked_for_again_though_there_is_a_cache(tmp_path):
+def test_missing_image_is_looked_up_again_in_spite_of_the_cache(tmp_path):
     cache = tmp_path / "facts.parquet"
     (tmp_path / "b.jpg").write_bytes(jpeg("blue"))
     captions = table_of("a.jpg", "b.jpg")
@@ -156,7 +156,7 @@ def test_missing_image_is_looked_for_again_though_there_is_a_cache(tmp_path):
     ]
 
 
-def test_cache_of_a_few_images_keeps_what_it_knew_of_the_others(tmp_path):
+def test_inspecting_a_few_images_keeps_the_cached_facts_of_the_others(tmp_path):
     cache = tmp_path / "facts.parquet"
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(jpeg("red"))
@@ -165,7 +165,7 @@ def test_cache_of_a_few_images_keeps_what_it_knew_of_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["garbage", "other table", "cut"])
-def test_broken_cache_is_made_anew(tmp_path, damage, caplog):
+def test_damaged_cache_is_rebuilt(tmp_path, damage, caplog):
     cache = tmp_path / "facts.parquet"
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
     first = inspect_images(table_of("a.jpg"), tmp_path, cache_path=cache)
@@ -191,7 +191,7 @@ def test_number_of_workers_changes_nothing(coco):
     pd.testing.assert_frame_equal(inspect_images(captions, config.root, workers=4), one)
 
 
-def test_progress_goes_to_stderr_only_when_asked(tmp_path, capsys):
+def test_progress_goes_to_stderr_only_if_requested(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
     inspect_images(table_of("a.jpg"), tmp_path)
     assert capsys.readouterr() == ("", "")
@@ -201,7 +201,7 @@ def test_progress_goes_to_stderr_only_when_asked(tmp_path, capsys):
     assert "images: 100%" in shown.err
 
 
-def test_manifest_counts_what_is_there(coco):
+def test_manifest_counts_images_and_captions(coco):
     config, captions = coco
     (config.root / "val2017" / captions["file_name"].iloc[-1].split("/")[1]).unlink()
     manifest = build_manifest(captions, inspect_images(captions, config.root), config)
@@ -215,7 +215,7 @@ def test_manifest_counts_what_is_there(coco):
     assert manifest.mean_caption_characters == pytest.approx(sum(map(len, captions["caption"])) / 1400)
 
 
-def test_data_version_follows_content_and_neither_place_nor_time(coco, tmp_path):
+def test_data_version_depends_on_content_not_on_path_or_time(coco, tmp_path):
     config, captions = coco
 
     def version(of):

@@ -47,7 +47,7 @@ configs = st.builds(
 
 @settings(deadline=None)
 @given(image_ids, configs, st.integers(1, 5))
-def test_no_image_is_on_two_sides_and_no_caption_is_lost(ids, config, per_image):
+def test_no_image_is_in_two_splits_and_no_caption_is_lost(ids, config, per_image):
     captions = captions_of(ids, per_image=per_image)
     parts = split_captions(captions, config)
     together = pd.concat(parts).sort_values("caption_id", ignore_index=True)
@@ -66,7 +66,7 @@ def test_adding_images_moves_no_image(ids, more, config):
 
 @settings(deadline=None)
 @given(image_ids, configs)
-def test_copies_of_an_image_stay_on_one_side(ids, config):
+def test_copies_of_an_image_are_in_one_split(ids, config):
     hashes = {image_id: f"{position // 2:064x}" for position, image_id in enumerate(sorted(ids))}
     sides = sides_of(split_captions(captions_of(ids), config, images_of(hashes)))
     for content in set(hashes.values()):
@@ -89,21 +89,21 @@ def test_fractions_are_met_on_many_images_and_the_seed_changes_who_is_held_out()
     assert len(set(other["image_id"]) & set(val["image_id"])) < 300  # 200 expected by chance
 
 
-def test_held_out_images_are_those_written_down_once():
+def test_held_out_images_never_change_between_releases():
     # Guards the split of data sets already trained on: another hash would leak val images into train.
     _, val, test = split_captions(captions_of(range(80)), SplitConfig(val_fraction=0.1, test_fraction=0.1))
     assert val["image_id"].unique().tolist() == [15, 44, 46, 76]
     assert test["image_id"].unique().tolist() == [1, 30, 41, 43, 48, 60, 66, 79]
 
 
-def test_one_fraction_does_not_move_what_the_other_holds_out():
+def test_one_fraction_does_not_affect_the_images_of_the_other():
     captions = captions_of(range(300))
     small = split_captions(captions, SplitConfig(val_fraction=0.1, test_fraction=0.0))
     large = split_captions(captions, SplitConfig(val_fraction=0.1, test_fraction=0.3))
     assert set(small[1]["image_id"]) == set(large[1]["image_id"])
 
 
-def test_parts_the_data_set_brings_are_kept_as_they_are():
+def test_given_parts_are_kept():
     captions = pd.concat(
         [captions_of(range(50)), captions_of(range(100, 110), "val", first_caption=100)], ignore_index=True
     )
@@ -118,7 +118,7 @@ def test_parts_the_data_set_brings_are_kept_as_they_are():
     assert set(train["image_id"]) | set(test["image_id"]) == set(range(50))
 
 
-def test_brought_test_part_is_kept_though_its_fraction_is_zero():
+def test_a_given_test_part_is_kept_if_its_fraction_is_zero():
     captions = pd.concat([captions_of(range(50)), captions_of([90], "test", first_caption=100)], ignore_index=True)
     assert split_captions(captions, SplitConfig())[2]["image_id"].unique().tolist() == [90]
 
@@ -152,7 +152,7 @@ def test_unknown_part_is_refused_by_name():
         split_captions(captions_of([1], "dev"), SplitConfig())
 
 
-def test_content_that_the_data_set_itself_brings_on_two_sides_is_logged(caplog):
+def test_content_in_two_given_parts_is_logged(caplog):
     captions = pd.concat([captions_of([1, 2]), captions_of([3], "val")], ignore_index=True)
     images = pd.concat([images_of({1: "a", 2: "b"}), images_of({3: "a"}, "val")])
     split_captions(captions, SplitConfig(), images)

@@ -14,7 +14,7 @@ def tokenizer():
     return Tokenizer(packaged_tokenizer_json(), 8)
 
 
-def test_rows_are_padded_with_zeros_behind_the_end_token(tokenizer):
+def test_rows_are_padded_with_zeros_after_the_end_token(tokenizer):
     ids, mask = tokenizer(["a dog", "A dog runs."])
     np.testing.assert_array_equal(ids, [[START, 1037, 3899, END, 0, 0], [START, 1037, 3899, 3216, 1012, END]])
     np.testing.assert_array_equal(mask, [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
@@ -31,7 +31,7 @@ def test_counts_are_uncut_and_without_special_tokens(tokenizer):
     np.testing.assert_array_equal(tokenizer.count(["dog " * 50, "a dog runs.", "", "  \n"]), [50, 4, 0, 0])
 
 
-def test_rows_do_not_depend_on_their_company(tokenizer):
+def test_rows_do_not_depend_on_the_other_texts(tokenizer):
     texts = ["a dog", "", "naïve café 鳥 🐦", "two dogs play in the deep snow today"]
     together = tokenizer(texts)
     for row, text in enumerate(texts):

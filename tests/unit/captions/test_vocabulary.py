@@ -17,7 +17,7 @@ def vocabulary():
     return Vocabulary.of(CAPTIONS)
 
 
-def test_it_holds_the_words_of_two_captions_or_more(vocabulary):
+def test_vocabulary_has_the_words_of_at_least_two_captions(vocabulary):
     assert vocabulary.words == ("a", "and", "ball", "black", "boxes", "runs", "t-shirt", "white")
     assert vocabulary.n_captions == 6
 
@@ -36,7 +36,7 @@ def test_it_holds_the_words_of_two_captions_or_more(vocabulary):
         ("\u72ac \u05db\u05dc\u05d1 \U0001f415", ("\u72ac", "\u05db\u05dc\u05d1")),
     ],
 )
-def test_it_tells_which_words_of_a_text_were_not_met(vocabulary, text, unmet):
+def test_vocabulary_reports_the_unknown_words_of_a_text(vocabulary, text, unmet):
     assert vocabulary.unmet(text) == unmet
 
 
@@ -49,11 +49,11 @@ def test_captions_are_counted_with_a_word_in_any_number(vocabulary):
         Vocabulary(words=("ball",), n_captions=2).captions_with("ball")
 
 
-def test_it_comes_back_as_it_was_written(vocabulary):
+def test_vocabulary_survives_json(vocabulary):
     again = Vocabulary.model_validate_json(vocabulary.model_dump_json())
     assert again == vocabulary
     assert again.unmet("a zebra") == ("zebra",)
 
 
-def test_of_no_captions_every_word_is_unmet():
+def test_without_captions_every_word_is_unknown():
     assert Vocabulary.of([]).unmet("a dog") == ("dog",)

@@ -109,12 +109,12 @@ def test_licence_of_the_drawings_goes_with_the_images(composed):
     assert "https://openmoji.org" in text
 
 
-def test_no_two_of_many_scenes_can_be_described_alike():
+def test_no_two_of_many_scenes_have_the_same_description():
     scenes = first_scenes(4000)
     assert len({scene.description() for scene in scenes}) == 4000
 
 
-def test_descriptions_ignore_order_and_tell_numbers_and_places_apart():
+def test_descriptions_ignore_order_and_distinguish_numbers_and_places():
     dog, cat = thing_called("dog"), thing_called("cat")
     beach, desert = background_called("a sandy beach"), background_called("a sandy desert")
     scene = Scene((Group(dog, 1), Group(cat, 2)), beach)
@@ -189,7 +189,7 @@ def test_plurals_are_english():
     assert (named["mouse"], named["sheep"], named["tomato"]) == ("mice", "sheep", "tomatoes")
 
 
-def test_no_name_stands_for_two_things():
+def test_no_name_denotes_two_things():
     things = all_things()
     names = [name for thing in things for name in {thing.name.singular, thing.synonym.singular}]
     assert len(names) == len(set(names))
@@ -261,7 +261,7 @@ def test_interruption_keeps_the_set_that_was_there(tmp_path, request):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_folder_of_something_else_is_refused_and_kept(tmp_path):
+def test_folder_with_other_content_is_refused_and_kept(tmp_path):
     folder = tmp_path / "photos"
     (folder / "annotations").mkdir(parents=True)
     (folder / "annotations" / "captions.json").write_text('{"info": {}, "images": []}', encoding="utf-8")

@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,14 +5,9 @@ from PIL import Image
 from image_finder.components.errors import ImageError
 from image_finder.components.images.augmentation import View
 from image_finder.components.images.preprocess import Preprocess
+from tests.support.encoded import encoded
 
 PREPROCESS = Preprocess(input_px=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-
-def encoded(image):
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def ramp(width=300, height=200):

@@ -43,7 +43,7 @@ def photograph(mode="RGB", quality=90, **options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_jpeg_without_its_end_marker_is_whole_but_refused_where_nobody_takes_notes(kind):
+def test_a_jpeg_without_its_end_marker_is_complete_but_refused_without_on_cut(kind):
     whole = photograph(**KINDS[kind])
     notes = []
     image = load_rgb(whole[:-2], on_cut=notes.append)
@@ -73,7 +73,7 @@ def test_a_jpeg_cut_near_its_end_is_decoded_and_one_cut_in_half_is_not(kind, fil
             assert notes == []
 
 
-def test_zeros_in_place_of_pixels_are_noticed_and_zeros_behind_the_end_are_not(tmp_path):
+def test_zeros_instead_of_pixels_are_detected_and_zeros_after_the_end_are_ignored(tmp_path):
     whole = photograph(subsampling=0, quality=60)
     half = whole[: len(whole) // 2] + bytes(1 << 20)
     with Image.open(io.BytesIO(half)) as image:
@@ -96,7 +96,7 @@ def test_the_note_says_how_much_is_missing():
     assert notes == ["its end is missing, 5.0% of the image"]
 
 
-def test_every_cut_of_the_last_bytes_ends_in_an_image_or_an_image_error():
+def test_every_cut_in_the_last_bytes_gives_an_image_or_an_image_error():
     for options in (KINDS["baseline"], KINDS["progressive"], KINDS["restarts in rows"]):
         whole = photograph(**options)
         for kept in [*range(len(whole) - 40, len(whole)), *range(2, len(whole), len(whole) // 25)]:
@@ -113,7 +113,7 @@ def test_only_jpeg_files_are_completed():
             load_rgb(content, on_cut=str)
 
 
-def test_training_and_its_check_refuse_what_the_index_takes(tmp_path):
+def test_training_and_its_check_refuse_truncated_images_that_the_index_accepts(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(photograph()[:-40])
     preprocess = Preprocess(input_px=64, mean=(0, 0, 0), std=(1, 1, 1))
     assert preprocess.load(tmp_path / "cut.jpg").shape == (64, 64, 3)
@@ -181,12 +181,12 @@ def test_png_with_large_metadata_is_decoded_without_it(kind, behind):
     assert load_for_display(content, at_most_px=40).getpixel((5, 5)) == (255, 0, 0)
 
 
-def test_png_with_much_text_in_all_is_decoded():
+def test_png_with_much_text_in_many_chunks_is_decoded():
     content = png(*[(b"tEXt", b"key%d\0" % number + b"n" * 9_000_000) for number in range(8)])
     assert load_rgb(content).size == (40, 30)
 
 
-def test_png_keeps_its_orientation_and_small_metadata_beside_large_ones():
+def test_png_keeps_orientation_and_small_metadata_when_large_metadata_are_removed():
     exif = Image.Exif()
     exif[0x0112] = 6
     text = PngImagePlugin.PngInfo()
@@ -198,7 +198,7 @@ def test_png_keeps_its_orientation_and_small_metadata_beside_large_ones():
     assert kept == ("kept", profile, {0x0112: 6})
 
 
-def test_png_whose_pixels_are_cut_stays_refused():
+def test_png_with_truncated_pixels_is_refused():
     content = png(METADATA["XMP"])
     with pytest.raises(ImageError):
         load_rgb(content[: content.index(b"IDAT") + 20], on_cut=str)

@@ -58,14 +58,14 @@ def test_size_time_camera_and_position_are_read_from_every_format(file_format):
     assert facts.longitude == pytest.approx(151.215, abs=1e-6)
 
 
-def test_facts_of_heic_are_read_and_its_size_is_the_turned_one():
+def test_facts_of_heic_are_read_and_its_size_is_the_upright_one():
     facts = image_facts(HEIC)
     assert (facts.width_px, facts.height_px, facts.camera) == (32, 48, "Canon EOS 80D")
     assert facts.taken_at == SUMMER
     assert (facts.latitude, facts.longitude) == (pytest.approx(-33.856667, abs=1e-6), pytest.approx(151.215, abs=1e-6))
 
 
-def test_image_without_exif_has_a_size_and_nothing_else(tmp_path):
+def test_image_without_exif_has_only_a_size(tmp_path):
     path = tmp_path / "plain.png"
     Image.new("L", (7, 5)).save(path)
     nothing = {"taken_at": None, "camera": "", "latitude": None, "longitude": None}
@@ -79,7 +79,7 @@ def test_png_without_exif_is_not_decoded():
     assert (image_facts(cut).width_px, image_facts(cut).height_px) == (64, 64)
 
 
-def test_time_of_the_shutter_goes_before_scan_and_change():
+def test_time_of_the_shutter_is_preferred_to_scan_and_change():
     changed = {DATE_TIME: "2021:03:03 03:03:03"}
     scanned = {DIGITIZED: "2020:02:02 02:02:02"}
     taken = {ORIGINAL: "1999:01:01 01:01:01"}
@@ -131,7 +131,7 @@ def test_absurd_time_is_unknown(text):
         "2019:07:14 18:30:05.123+02:00",
     ],
 )
-def test_time_in_the_forms_that_phones_and_scanners_write_is_the_local_time(text):
+def test_times_as_phones_and_scanners_write_them_are_local_times(text):
     assert image_facts(photograph(details={ORIGINAL: text})).taken_at == SUMMER
 
 
@@ -201,7 +201,7 @@ def test_decimal_degrees_and_minutes_are_understood():
         {2: 33},
     ],
 )
-def test_position_that_makes_no_sense_is_unknown(change):
+def test_implausible_position_is_unknown(change):
     gps = {tag: value for tag, value in (SYDNEY | change).items() if value is not None}
     assert position(gps) == (None, None)
 
@@ -211,7 +211,7 @@ def test_poles_the_date_line_and_the_equator_are_positions():
     assert position({1: "N", 2: (0, 0, 0), 3: "E", 4: (9, 0, 0)}) == (0.0, 9.0)
 
 
-def test_directory_that_points_nowhere_leaves_the_other_facts_known():
+def test_exif_directory_with_a_bad_offset_leaves_the_other_facts_known():
     data = photograph(first={MAKE: "Canon"}, details={ORIGINAL: "2019:07:14 18:30:05"}, gps=SYDNEY)
     facts = image_facts(damaged_pointer(data, 0x8825))
     assert (facts.camera, facts.taken_at, facts.latitude) == ("Canon", SUMMER, None)
@@ -225,7 +225,7 @@ def damaged_pointer(data, tag):
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_exif_of_nonsense_leaves_the_size_known(file_format):
+def test_meaningless_exif_leaves_the_size_known(file_format):
     for block in (
         b"Exif\0\0",
         b"Exif\0\0MM\0*\xff\xff\xff\xff",
@@ -255,7 +255,7 @@ def test_randomly_damaged_exif_never_fails():
     assert n_changed > 1000
 
 
-def test_what_is_no_image_is_refused_in_one_line(tmp_path):
+def test_a_file_that_is_no_image_is_refused_in_one_line(tmp_path):
     path = tmp_path / "notes.jpg"
     path.write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"notes\.jpg: not a readable image"):

@@ -25,7 +25,7 @@ def folder(request, photos, s3_server):
         yield ImageFolder({"folder": str(photos), "file": f"file://{photos}", "s3": s3}[request.param])
 
 
-def test_images_are_listed_alike_in_folders_and_stores(folder):
+def test_folders_and_object_stores_list_the_same_images(folder):
     assert [path.as_posix() for path in folder.images()] == ["a/1.jpg", "b/10.png", "b/2.PNG", "wei\u00df/\u767d.png"]
 
 
@@ -37,7 +37,7 @@ def test_content_size_and_time_are_those_of_the_file(folder, photos):
     assert folder.shown(path).endswith(f"{photos.parent.name}/photos/{path}")
 
 
-def test_a_file_that_has_gone_is_an_error_of_the_system(folder):
+def test_a_removed_file_is_an_os_error(folder):
     with pytest.raises(FileNotFoundError):
         folder.read(Path("gone.png"))
     with pytest.raises(FileNotFoundError):
@@ -51,7 +51,7 @@ def test_the_fingerprint_changes_with_a_file(folder, photos):
     assert folder.fingerprint() != before
 
 
-def test_a_place_that_cannot_be_listed_is_one_line(tmp_path):
+def test_a_location_that_cannot_be_listed_is_a_one_line_error(tmp_path):
     with pytest.raises(DataError, match="nosuch://bucket: no file system for it"):
         ImageFolder("nosuch://bucket?key=secret")
     with pytest.raises(DataError, match=r"file:///nosuch.* cannot be listed: .*; check the URI") as caught:
@@ -59,14 +59,14 @@ def test_a_place_that_cannot_be_listed_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_options_of_a_uri_stay_behind_it_and_are_not_shown():
+def test_options_of_a_uri_are_kept_and_not_shown():
     uri = "s3://bucket/photos?endpoint_override=127.0.0.1%3A9000&scheme=http"
     assert uri_below(uri, "train") == "s3://bucket/photos/train?endpoint_override=127.0.0.1%3A9000&scheme=http"
     assert uri_below("s3://bucket/photos/", ".") == "s3://bucket/photos"
     assert shown_uri(uri) == "s3://bucket/photos"
 
 
-def test_a_gallery_of_a_uri_holds_the_images_below_it(photos, tmp_path):
+def test_a_gallery_at_a_uri_has_the_images_below_it(photos, tmp_path):
     gallery = read_gallery(GalleryConfig(uri=f"file://{photos}", images="b"))
     assert (gallery.name, gallery.place) == ("b", f"file://{photos}/b")
     assert [item.path.as_posix() for item in gallery.items] == ["10.png", "2.PNG"]
@@ -75,7 +75,7 @@ def test_a_gallery_of_a_uri_holds_the_images_below_it(photos, tmp_path):
         read_gallery(GalleryConfig(uri=f"file://{tmp_path}/empty"))
 
 
-def test_the_local_engine_refuses_a_gallery_of_a_uri(photos, colour_bundle, tmp_path):
+def test_the_local_engine_refuses_a_gallery_at_a_uri(photos, colour_bundle, tmp_path):
     with pytest.raises(ConfigError, match=r"gallery\.uri .* needs embedding\.engine=ray"):
         embed_gallery(
             colour_bundle,
@@ -90,11 +90,11 @@ def test_the_local_engine_refuses_a_gallery_of_a_uri(photos, colour_bundle, tmp_
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"uri": "s3://bucket", "root": "/photos"}, "uri .* leaves no place for root and annotations"),
-        ({"uri": "s3://key:secret@bucket/photos"}, "uri must hold no password"),
+        ({"uri": "s3://bucket", "root": "/photos"}, "uri .* excludes root and annotations"),
+        ({"uri": "s3://key:secret@bucket/photos"}, "uri must contain no password"),
         ({"uri": "bucket/photos"}, "uri"),
     ],
 )
-def test_uris_that_cannot_be_meant_are_refused(values, message):
+def test_unusable_uris_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         GalleryConfig.parse(values)

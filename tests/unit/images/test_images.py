@@ -20,6 +20,7 @@ from image_finder.components.images import decoding, files
 from image_finder.components.images.decoding import image_size, load_for_display, load_rgb
 from image_finder.components.images.files import find_images
 from tests.support.checkout import CHECKOUT
+from tests.support.encoded import encoded
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 ORIENTATION = 0x0112
@@ -37,12 +38,6 @@ CORNER_OF_ORIENTATION = {
 # marked() encoded by pillow-heif 1.8.1 with EXIF orientation 6, hence an irot box of 270 degrees counter-clockwise,
 # and with the camera, time and position that tests/unit/images/test_exif.py expects.
 HEIC = (CHECKOUT / "tests/support/turned.heic").read_bytes()
-
-
-def encoded(image, file_format="PNG", **options):
-    stream = io.BytesIO()
-    image.save(stream, file_format, **options)
-    return stream.getvalue()
 
 
 def exif(orientation):
@@ -109,7 +104,7 @@ def test_heic_is_turned_once_by_its_own_rotation(brand, quarter_turns_left, orie
     assert image.getexif().get(ORIENTATION) is None
 
 
-def test_heic_of_too_many_pixels_is_refused_and_one_that_hides_them_is_not_decoded():
+def test_heic_with_too_many_pixels_is_refused_also_if_its_header_hides_them():
     with pytest.raises(ImageError, match="32 x 48 pixels, the limit is 1,535 pixels"):
         load_rgb(HEIC, max_pixels=1535)
     assert load_rgb(HEIC, max_pixels=1536).size == (32, 48)
@@ -122,14 +117,14 @@ def test_heic_of_too_many_pixels_is_refused_and_one_that_hides_them_is_not_decod
 
 @pytest.mark.parametrize("old", [b"Exif\0\0\0\0\x0epitm", b"hvc1\0"])
 @pytest.mark.parametrize("damage", [b"\xff", b"\xc3"])
-def test_heic_whose_item_has_a_type_that_would_crash_pi_heif_is_refused(old, damage):
+def test_heic_with_an_item_type_that_would_crash_pi_heif_is_refused(old, damage):
     for position in range(4):
         at = HEIC.index(old) + position
         with pytest.raises(ImageError, match="cannot be decoded: an item of the HEIF file has a damaged type"):
             image_size(HEIC[:at] + damage + HEIC[at + 1 :])
 
 
-def test_heic_whose_pixels_hold_the_name_of_an_item_is_read():
+def test_heic_whose_pixels_contain_the_name_of_a_box_is_read():
     assert image_size(HEIC + b"\xff" * 8 + b"infe" + b"\xff" * 90) == (32, 48)
     assert image_size(HEIC + b"\0\0\0\x40infe\x09" + b"\xff" * 90) == (32, 48)
 
@@ -195,7 +190,7 @@ def test_grey_bilevel_palette_and_cmyk_images_become_rgb():
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_first_frame_stands_for_an_animation(file_format):
+def test_an_animation_is_decoded_to_its_first_frame(file_format):
     options = {"lossless": True} if file_format == "WEBP" else {}
     later = Image.new("RGB", (20, 10), BLUE)
     data = encoded(Image.new("RGB", (20, 10), RED), file_format, save_all=True, append_images=[later], **options)
@@ -270,7 +265,7 @@ def test_image_between_our_limit_and_pillows_raises_no_warning():
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "cannot be decoded: Invalid input: Unspecified: File size too small."),
     ],
 )
-def test_what_is_no_image_is_refused_with_path_and_reason_in_one_line(tmp_path, content, reason):
+def test_a_file_that_is_no_image_is_refused_with_path_and_reason_in_one_line(tmp_path, content, reason):
     path = tmp_path / "größe 写真.jpg"
     path.write_bytes(content)
     for read in (load_rgb, image_size):
@@ -381,7 +376,7 @@ def test_image_for_display_fits_and_is_never_enlarged(size, at_most_px, shown):
     assert load_for_display(turned, at_most_px=at_most_px).size == shown[::-1]
 
 
-def test_image_for_display_is_upright_and_carries_no_metadata():
+def test_image_for_display_is_upright_and_has_no_metadata():
     profile = display_p3()
     data = encoded(marked(480, 320), "JPEG", exif=exif(6), icc_profile=profile, comment=b"secret", quality=95)
     image = load_for_display(data, at_most_px=240)
@@ -453,7 +448,7 @@ def test_transparency_is_laid_over_white_for_display_without_dark_edges():
     assert np.asarray(load_for_display(encoded(hole), at_most_px=20)).min() >= 254
 
 
-def test_large_16_bit_grey_is_scaled_by_one_white_in_all_its_bands(monkeypatch):
+def test_all_bands_of_a_large_16_bit_grey_are_scaled_by_the_same_white(monkeypatch):
     values = np.arange(-500, 1500, dtype=np.int32).reshape(50, 40) * 100  # beyond 16 bits: stretched from end to end
     data = encoded(Image.fromarray(values), "TIFF")
     whole = np.asarray(load_rgb(data))

@@ -52,7 +52,7 @@ def painted(paint, path, seconds, colour="red"):
     return path
 
 
-def test_index_takes_files_of_any_modification_time(place, paint, colour_bundle):
+def test_index_accepts_files_of_any_modification_time(place, paint, colour_bundle):
     for name, seconds in {"2300": YEAR_2300, "1901": YEAR_1901, "1969": BEFORE_1970}.items():
         painted(paint, place / f"{name}.png", seconds)
     assert run("index", place, "--bundle", colour_bundle.path, "--json")["images"] == 3
@@ -70,7 +70,7 @@ def test_index_takes_files_of_any_modification_time(place, paint, colour_bundle)
     assert CliRunner().invoke(main, ["info"]).exit_code == 0
 
 
-def test_a_gallery_takes_files_of_any_modification_time(tmp_path, paint, colour_bundle):
+def test_a_gallery_accepts_files_of_any_modification_time(tmp_path, paint, colour_bundle):
     painted(paint, tmp_path / "gallery" / "a.png", YEAR_2300)
     painted(paint, tmp_path / "gallery" / "b.png", YEAR_1901)
     gallery = read_gallery(GalleryConfig(root=tmp_path / "gallery"))
@@ -82,7 +82,7 @@ def test_a_gallery_takes_files_of_any_modification_time(tmp_path, paint, colour_
     assert ImageFolder(str(tmp_path / "gallery")).state(Path("a.png")).modified_s == YEAR_2300
 
 
-def test_a_check_of_training_data_takes_a_file_of_any_modification_time_and_reads_it_each_time(tmp_path, paint):
+def test_inspection_accepts_any_modification_time_and_rereads_files_with_a_clamped_one(tmp_path, paint):
     painted(paint, tmp_path / "a.png", YEAR_2300)
     captions = pd.DataFrame({"image_id": [1], "file_name": ["a.png"], "part": ["train"]})
     before = inspect_images(captions, tmp_path, cache_path=tmp_path / "cache")["sha256"].tolist()
@@ -91,7 +91,7 @@ def test_a_check_of_training_data_takes_a_file_of_any_modification_time_and_read
 
 
 @pytest.mark.parametrize("seconds", [YEAR_2300, -62_135_596_801, 253_402_300_800, 1 << 62, -(1 << 62)])
-def test_a_modification_time_is_brought_into_the_range_that_every_format_holds(seconds):
+def test_modification_times_are_clamped_to_the_range_of_every_format(seconds):
     status = SimpleNamespace(st_mtime_ns=seconds * 1_000_000_000)
     held = moments.modified_ns(status)
     assert -(1 << 63) <= held < 1 << 63
@@ -102,7 +102,7 @@ def test_a_modification_time_is_brought_into_the_range_that_every_format_holds(s
 NAMES = ["line\nbreak.png", "bell\a\x1b[31m.png", "\u202egnp.txt.png", " two  blanks .png", "\udcff\udc80.png", "é" * 125 + ".png", "x" * 251 + ".png"]  # fmt: skip
 
 
-def test_index_and_search_take_odd_names(place, paint, colour_bundle):
+def test_index_and_search_accept_odd_names(place, paint, colour_bundle):
     for name in NAMES:
         paint(place / name, "red")
     (place / "broken\n\udcff.jpg").write_bytes(b"x")
@@ -165,9 +165,7 @@ def test_a_file_of_gigabytes_is_refused_by_its_size_and_never_opened(place, pain
 
 
 @pytest.mark.parametrize("where", ["read", "decode"])
-def test_an_image_that_memory_is_short_for_fails_alone_and_is_tried_again(
-    place, paint, colour_bundle, monkeypatch, where
-):
+def test_an_image_that_exceeds_memory_fails_alone_and_is_retried(place, paint, colour_bundle, monkeypatch, where):
     for side, colour in enumerate(("red", "lime", "blue"), start=40):
         paint(place / f"{colour}.png", colour, (side * side, side))
     content = (place / "lime.png").read_bytes()

@@ -21,7 +21,7 @@ LENIENT = ValidationConfig(max_quarantined_share=1.0)
 
 
 def captions_table(n_images=4, captions_per_image=2, part="train", first_image=1):
-    """Images first_image, ...; image i has the captions 10 i, 10 i + 1, ..., each with a text of its own."""
+    """Images first_image, ...; image i has the captions 10 i, 10 i + 1, ..., each with its own text."""
     rows = [
         {
             "image_id": image,
@@ -165,7 +165,7 @@ def test_examples_say_what_was_measured():
     )  # of images 1, 2, 6, 7, 9, 10: 3 + 2 + 3 + 3 + 4 + 1
 
 
-def test_caption_with_two_faults_stands_under_both_reasons_and_counts_once():
+def test_caption_with_two_faults_is_listed_under_both_reasons_and_counted_once():
     captions = captions_table()
     captions.loc[0, "caption"] = "short"
     images = images_of(captions)
@@ -186,7 +186,7 @@ def test_captions_of_an_image_are_counted_without_the_unusable_ones():
     assert valid_captions(captions, report)["caption_id"].tolist() == [11, 12]
 
 
-def test_repeated_id_is_dropped_although_the_first_is_quarantined_for_itself():
+def test_repeated_id_is_dropped_even_if_the_first_is_quarantined():
     captions = captions_table(n_images=2)
     captions["caption_id"] = [7, 7, 7, 8]
     captions.loc[0, "caption"] = ""
@@ -402,7 +402,7 @@ def test_repeated_texts_warn_above_their_share_and_do_not_stop(n_repeated, warns
     require_valid(report)
 
 
-def test_captions_in_another_script_are_not_taken_for_one_text():
+def test_captions_in_another_script_are_not_mistaken_for_one_text():
     captions = captions_table(n_images=1, captions_per_image=3)
     captions["caption"] = ["собака на траве", "кошка на траве", "птица на траве"]
     assert expectation(validate(captions), "caption_text_repeated").n_failed == 0
@@ -448,7 +448,7 @@ def test_report_survives_json():
     assert ValidationReport.model_validate_json(report.model_dump_json()) == report
 
 
-def test_page_escapes_what_the_data_says():
+def test_page_escapes_text_of_the_data():
     captions = captions_table()
     captions.loc[0, "caption"] = "<script>alert(1)</script>"
     captions["file_name"] = "<img src=x>" + captions["file_name"]
@@ -482,7 +482,7 @@ def test_reading_a_report_does_not_import_great_expectations():
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_validation_writes_no_file_and_says_nothing(tmp_path, monkeypatch, capfd):
+def test_validation_writes_no_file_and_prints_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     captions, images = faulty_tables()
     validate(captions, images, STRICT)
@@ -490,7 +490,7 @@ def test_validation_writes_no_file_and_says_nothing(tmp_path, monkeypatch, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def test_real_coco_images_pass_whole(shared_data):
+def test_all_captions_of_real_coco_images_are_valid(shared_data):
     config = DatasetConfig(
         name="coco",
         root=shared_data / "coco",
