@@ -1,14 +1,13 @@
-"""A training at COCO's size with synthetic images: what each part takes at a quarter of the size and at the whole, and memory.
+"""Time and memory of each part of a training at a quarter of COCO's size and at the whole, with synthetic images.
 
     python tests/benchmarks/bench_coco_size.py [--images 118287] [--folder DIR]
 
-Data: that many JPEG files of 64 x 48 px that all differ, with five made-up captions each, in COCO layout; written to a
-temporary folder (0.3 GB at full size) unless one is named, where they are kept. The image trunk reads 32 px, which
-makes it cheap, so that what is measured is everything around them: reading, looking at each file, the
-validation, the split, caching, planning, training from memory-mapped features for one epoch, vectors, ranks of 1,000
-images, the hub correction. Each size runs in a process of its own. Linear parts take 4 times as long for 4 times the
-images; a quadratic one would take 16 times. Memory is the process's own, the most of what it holds after each part:
-pages of the mapped caches, which the system takes back when it needs them, do not count.
+Data: JPEG files of 64 x 48 px, all different, with five synthetic captions each, in COCO layout; in a temporary
+directory (0.3 GB at full size) or in --folder, where they stay. The image trunk reads 32 px, which makes it cheap, so
+that everything around it is measured: reading, inspection, validation, split, caching, planning, one epoch from
+memory-mapped features, vectors, ranks of 1,000 images, hubness correction. Each size runs in a separate process.
+Linear parts take 4 times as long for 4 times the images, a quadratic one 16 times. Memory is the maximum of the
+process's anonymous memory after each part; mapped pages of the caches, which the system can reclaim, do not count.
 """
 
 import argparse
@@ -47,8 +46,8 @@ THINGS = [
     "clock",
     "bench",
 ]
-PLACES = ["beach", "street", "kitchen", "field", "river", "bridge", "garden", "station", "room", "mountain"]
-DOINGS = ["stands", "lies", "waits", "moves", "rests", "turns", "falls", "shines", "jumps", "hides"]
+LOCATIONS = ["beach", "street", "kitchen", "field", "river", "bridge", "garden", "station", "room", "mountain"]
+ACTIONS = ["stands", "lies", "waits", "moves", "rests", "turns", "falls", "shines", "jumps", "hides"]
 MODEL = {
     "image": {"weights": "packaged", "input_px": 32, "trained_stages": 0, "pool_width": 64, "pool_heads": 4},
     "text": {"pooling": "mean_end", "max_tokens": 32},
@@ -59,24 +58,24 @@ MODEL = {
 
 
 def write_images(folder: Path, count: int) -> None:
-    """count files with captions in COCO layout; what is there already is kept."""
+    """Write images with captions in COCO layout; existing images are kept."""
     images = folder / "train2017"
     images.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    for number in tqdm(range(count), desc="images", unit="pic"):
+    for number in tqdm(range(count), desc="images", unit="image"):
         corners = rng.integers(0, 255, (2, 3, 3), np.uint8)
         path = images / f"{number:012d}.jpg"
         if not path.exists():
             stream = io.BytesIO()
             Image.fromarray(corners).resize((64, 48)).save(stream, "JPEG", quality=80)
             path.write_bytes(stream.getvalue())
-    words = [rng.integers(0, len(of), (count, CAPTIONS)) for of in (COLOURS, THINGS, DOINGS, PLACES)]
+    words = [rng.integers(0, len(of), (count, CAPTIONS)) for of in (COLOURS, THINGS, ACTIONS, LOCATIONS)]
     captions = [
         {
             "id": CAPTIONS * number + turn,
             "image_id": number,
             "caption": f"a {COLOURS[words[0][number, turn]]} {THINGS[words[1][number, turn]]} number {number} "
-            f"{DOINGS[words[2][number, turn]]} in the {PLACES[words[3][number, turn]]}",
+            f"{ACTIONS[words[2][number, turn]]} in the {LOCATIONS[words[3][number, turn]]}",
         }
         for number in range(count)
         for turn in range(CAPTIONS)
@@ -92,13 +91,13 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def anonymous_mb() -> float:
-    """Memory of this process that no file stands behind, 10^6 bytes (Linux)."""
+    """Anonymous memory of this process, 10^6 bytes (Linux)."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
 def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
-    """Seconds of each part of a training on the first `count` images, and the process's peak memory."""
+    """Seconds of each part of a training on the first `count` images, and the peak memory of the process."""
     from image_finder.components.captions.captioned import CaptionedImages
     from image_finder.components.captions.captions_table import read_captions
     from image_finder.components.captions.inspection import inspect_images
@@ -144,7 +143,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     model, training = ModelConfig.parse(MODEL), TrainingConfig(epochs=1, ema_decay=0.9)
     settings = FeatureSettings(work, EmbeddingConfig())
     captions = timed("read captions", lambda: read_captions(dataset))
-    images = timed("look at each image", lambda: inspect_images(captions, root))
+    images = timed("inspect images", lambda: inspect_images(captions, root))
     manifest = build_manifest(captions, images, dataset)
     counts = timed("count tokens", lambda: Tokenizer(packaged_tokenizer_json(), 64).count(captions["caption"].tolist()))
     report = timed(

@@ -1,12 +1,12 @@
-"""How often drift is reported where nothing drifted, and from which share of other images on: what drift.py relies on.
+"""How often drift is reported without drift, and from which share of foreign images on.
 
     python tests/benchmarks/bench_drift.py BUNDLE ROOT [--other ROOT ...] [--runs 100] [--compared 1000] [--seed 0]
 
-ROOT and the others hold captioned images in a layout that a training reads. All their readable images are encoded
-once (kept in --cache). Without drift: ROOT is divided at random into 6/7 that were trained on, of which 2,000 are the
-reference, and 1/7 of which --compared are compared; printed for each row, over --runs: how often the distance is above
+ROOT and the others contain captioned images in a layout that training reads. All readable images are encoded once
+(cached in --cache). Without drift: ROOT is divided at random into 6/7 for training, 2,000 of which are the reference,
+and 1/7, of which --compared images are compared. Printed for each row, over --runs: how often the distance is above
 chance, above its limit, and above both (drift), and the largest distance. With drift: a share of the compared images
-is replaced by images of another data set; printed is the share of runs in which each row drifted.
+is replaced by images of another data set; printed for each row is the share of runs with drift.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def joined(first: ImageSample, second: ImageSample) -> ImageSample:
 
 
 def reference_of(trained: ImageSample, bundle: Bundle) -> DriftReference:
-    """A reference in memory, as write_reference would leave it on disk."""
+    """A reference in memory, as write_reference writes it to disk."""
     manifest = DriftManifest(
         format_version=1,
         bundle_sha256=bundle.sha256,
@@ -94,17 +94,17 @@ def show_without_drift(sample: ImageSample, bundle: Bundle, options: argparse.Na
         compared = ComparedSample(reference_of(trained, bundle), ("", ""), now, "", "")
         reports.append(report_drift(compared, None, config))
     seconds = (time.perf_counter() - started) / options.runs
-    rows = [("row, nothing drifted", "largest", "limit", "above chance", "above limit", "drifted")]
-    for several in zip(*(report.rows for report in reports), strict=True):
-        measured = [row.measured for row in several]
+    rows = [("row, without drift", "largest", "limit", "above chance", "above limit", "drifted")]
+    for of_name in zip(*(report.rows for report in reports), strict=True):
+        measured = [row.measured for row in of_name]
         rows.append(
             (
-                several[0].name,
+                of_name[0].name,
                 float(max(measured)),
-                several[0].limit,
-                f"{np.mean([row.measured > row.chance for row in several]):.1%}",
-                f"{np.mean([row.measured > row.limit for row in several]):.1%}",
-                f"{np.mean([row.drifted for row in several]):.1%}",
+                of_name[0].limit,
+                f"{np.mean([row.measured > row.chance for row in of_name]):.1%}",
+                f"{np.mean([row.measured > row.limit for row in of_name]):.1%}",
+                f"{np.mean([row.drifted for row in of_name]):.1%}",
             )
         )
     any_row = [
@@ -112,8 +112,8 @@ def show_without_drift(sample: ImageSample, bundle: Bundle, options: argparse.Na
         ("drifted", np.mean([bool(report.drifted) for report in reports])),
     ]
     show(rows)
-    told = ", ".join(f"{name} in any row {share:.1%}" for name, share in any_row)
-    print(f"{options.runs} reports on {len(now.vectors)} images, {seconds:.2f} s each: {told}\n")
+    shares = ", ".join(f"{name} in any row {share:.1%}" for name, share in any_row)
+    print(f"{options.runs} reports on {len(now.vectors)} images, {seconds:.2f} s each: {shares}\n")
 
 
 def show_mixed(sample: ImageSample, other: ImageSample, bundle: Bundle, options: argparse.Namespace) -> None:
@@ -130,8 +130,8 @@ def show_mixed(sample: ImageSample, other: ImageSample, bundle: Bundle, options:
             reports.append(report_drift(compared, None, DriftConfig(seed=run)))
         names = tuple(row.name for row in reports[0].rows)
         cells = [
-            f"{np.mean([row.measured for row in several]):.3f}{'*' if all(row.drifted for row in several) else ''}"
-            for several in zip(*(report.rows for report in reports), strict=True)
+            f"{np.mean([row.measured for row in of_name]):.3f}{'*' if all(row.drifted for row in of_name) else ''}"
+            for of_name in zip(*(report.rows for report in reports), strict=True)
         ]
         rows.append((f"{share:.0%}", *cells))
     show([("replaced", *names), *rows])
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--compared", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     default = Path(tempfile.gettempdir()) / "image-finder-bench-drift"
-    parser.add_argument("--cache", type=Path, default=default, help="vectors are kept there  [default: %(default)s]")
+    parser.add_argument("--cache", type=Path, default=default, help="directory for vectors  [default: %(default)s]")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
     sampler = Sampler(bundle, DriftConfig(), EmbeddingConfig(device="cpu"), cache_dir=options.cache, progress=True)

@@ -1,11 +1,11 @@
-"""How often near-duplicates are folded that are none, and edited copies that should be: what duplicates.py relies on.
+"""How often different photographs are folded as near-duplicates, and how often edited copies are.
 
     python tests/benchmarks/bench_duplicates.py BUNDLE IMAGES [--images 6000] [--copies 600] [--threads 0]
 
-Data: the first --images of a folder by name, taken to be different photographs (of Flickr8k's training images a few
-are not: the closest pairs are listed, to be looked at), and of each 10th of them up to --copies seven edited copies,
-saved as JPEG (quality 90 where no other is told) and read as the library reads files. Nothing is random. A pair is near by hash within NEAR_BITS of 64 bits, near by vector from a cosine of NEAR_COSINE on, and
-folded if both hold. Time is of no interest here.
+Data: the first --images of a directory by name, taken as different photographs (a few of Flickr8k's training images
+are not: the closest pairs are listed for inspection), and seven edited copies of each 10th of them, up to --copies,
+saved as JPEG of quality 90 unless stated otherwise and read as the library reads files. Nothing is random. A pair is
+near by hash within NEAR_BITS of 64 bits, near by vector from a cosine of NEAR_COSINE on, and folded if both hold.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.images.decoding import load_rgb
 from image_finder.components.index.duplicates import HASH_BITS, NEAR_BITS, NEAR_COSINE, difference_hash
 
-BATCH = 32
 LISTED = 10
 
 
@@ -51,16 +50,19 @@ def copies_of(image: Image.Image) -> Iterator[tuple[str, bytes]]:
 def described(encoder: OnnxEncoder, images: Sequence[Path | bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Difference hashes (n,) and vectors (n, dim) of images, as the library makes them."""
     hashes: list[int] = []
-    vectors: list[np.ndarray] = []
-    for start in range(0, len(images), BATCH):
-        pixels = np.stack([encoder.preprocess.load(each) for each in images[start : start + BATCH]])
-        hashes += [difference_hash(each) for each in pixels]
-        vectors.append(encoder.encode_image(pixels))
-    return np.array(hashes, np.uint64), np.concatenate(vectors)
+
+    def load() -> Iterator[np.ndarray]:
+        for image in images:
+            pixels = encoder.preprocess.load(image)
+            hashes.append(difference_hash(pixels))
+            yield pixels
+
+    vectors = encoder.encode_image(load())
+    return np.array(hashes, np.uint64), vectors
 
 
 def pairs_within(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both rows of each pair whose hashes differ in at most so many bits."""
+    """Both rows of each pair whose hashes differ in at most `bits` bits."""
     found = [
         row + 1 + np.flatnonzero(np.bitwise_count(hashes[row + 1 :] ^ hash_) <= bits)
         for row, hash_ in enumerate(hashes)
@@ -98,7 +100,7 @@ def show_copies(encoder: OnnxEncoder, paths: list[Path], hashes: np.ndarray, vec
         alike = copy_vectors @ vector >= NEAR_COSINE
         for name, by_hash, by_vector in zip(names, near.tolist(), alike.tolist(), strict=True):
             found.setdefault(name, []).append((by_hash, by_hash and by_vector))
-    shares = {name: np.mean(several, axis=0) for name, several in found.items()}
+    shares = {name: np.mean(pairs, axis=0) for name, pairs in found.items()}
     rows = [(name, f"{hashed:.1%}", f"{both:.1%}") for name, (hashed, both) in shares.items()]
     show([(f"edited copies, {len(paths)} of each kind", "near by hash", "and by vector: folded"), *rows])
 

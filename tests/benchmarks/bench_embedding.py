@@ -1,13 +1,13 @@
-"""Images a second of indexing (read, hash, decode, embed, keep) against the bare rate of ONNX Runtime.
+"""Images per second of indexing (read, hash, decode, embed, cache) against the bare rate of ONNX Runtime.
 
     python tests/benchmarks/bench_embedding.py BUNDLE IMAGES [--images 300] [--repeat 3] [--trunk]
 
-Data: the images of a folder in their own size; few images are multiplied up to --images (a JPEG with bytes behind
-its end is other content that takes as long to decode).
-Floor: the graph alone on pixels already in memory, with ONNX Runtime's own defaults and all cores, in batches of 32.
-Both rates are the best of --repeat interleaved runs, so that a busy machine blurs neither alone.
---trunk: the frozen trunk's features for training in place of a bundle's vectors, at the size of Lite0 (random weights:
-as fast); BUNDLE is then only asked for its preprocessing. Needs the extra `pipeline`.
+Data: the images of a directory in original size, multiplied up to --images (a JPEG with extra bytes at its end is
+different content that takes as long to decode).
+Floor: the graph alone on pixels in memory, with the defaults of ONNX Runtime and all cores, in batches of 32. Both
+rates are the best of --repeat interleaved runs, so that a busy machine affects both.
+--trunk: features of the frozen trunk for training instead of a bundle's vectors, at the size of Lite0 (random weights
+are as fast); BUNDLE then provides only the preprocessing. Needs the extra `pipeline`.
 """
 
 import argparse
@@ -36,8 +36,8 @@ class Rate(NamedTuple):
     cpu_ms: float
 
 
-class Ways(NamedTuple):
-    """graph, output: what the floor runs. extract: the whole way from files to a new cache below a folder."""
+class Method(NamedTuple):
+    """graph, output: run by the floor. extract: everything from files to a new cache below a directory."""
 
     graph: Path
     output: str
@@ -66,7 +66,7 @@ def whole_rate(paths: list[Path], extract: Callable[[list[Path], Path], ContentC
     return rate
 
 
-def bundle_ways(bundle: Bundle, config: EmbeddingConfig) -> Ways:
+def bundle_method(bundle: Bundle, config: EmbeddingConfig) -> Method:
     encoder = throughput_encoder(bundle, config)
 
     def extract(paths: list[Path], folder: Path) -> ContentCache:
@@ -74,10 +74,10 @@ def bundle_ways(bundle: Bundle, config: EmbeddingConfig) -> Ways:
         cache_vectors(encoder, paths, cache, config)
         return cache
 
-    return Ways(bundle.path / IMAGE_ENCODER, "embedding", extract)
+    return Method(bundle.path / IMAGE_ENCODER, "embedding", extract)
 
 
-def trunk_ways(config: EmbeddingConfig, folder: Path) -> Ways:
+def trunk_method(config: EmbeddingConfig, folder: Path) -> Method:
     from image_finder.components.configs import ModelConfig
     from image_finder.components.export.exporter import export_stem
     from image_finder.components.features.frozen_trunk import cache_stem_features, image_features_cache
@@ -87,12 +87,12 @@ def trunk_ways(config: EmbeddingConfig, folder: Path) -> Ways:
     assembled = untrained(ModelConfig(), 0)
     export_stem(assembled.model.image_tower.stem, folder / "stem.onnx", input_px=assembled.preprocess.input_px)
 
-    def extract(paths: list[Path], place: Path) -> ContentCache:
-        cache = image_features_cache(assembled, place)
+    def extract(paths: list[Path], folder: Path) -> ContentCache:
+        cache = image_features_cache(assembled, folder)
         cache_stem_features(folder / "stem.onnx", View(assembled.preprocess, 0), paths, cache, config, title="")
         return cache
 
-    return Ways(folder / "stem.onnx", "features", extract)
+    return Method(folder / "stem.onnx", "features", extract)
 
 
 def multiplied(images: Path, count: int, folder: Path) -> list[Path]:
@@ -119,21 +119,22 @@ def main() -> None:
         paths = multiplied(options.folder, options.images, folder)
         decoded: list[np.ndarray] = []
         decode = measured(len(paths), lambda: decoded.extend(preprocess.load(path) for path in paths))
-        ways = trunk_ways(config, folder) if options.trunk else bundle_ways(bundle, config)
+        method = trunk_method(config, folder) if options.trunk else bundle_method(bundle, config)
         pixels = np.stack(decoded)
         runs = [
-            (bare_rate(ways.graph, ways.output, pixels), whole_rate(paths, ways.extract)) for _ in range(options.repeat)
+            (bare_rate(method.graph, method.output, pixels), whole_rate(paths, method.extract))
+            for _ in range(options.repeat)
         ]
     bare, whole = (max(rates) for rates in zip(*runs, strict=True))
     each = ", ".join(f"{second.per_s / first.per_s:.2f}" for first, second in runs)
     rows = [
-        ("what", "images/s", "CPU ms an image"),
+        ("what", "images/s", "CPU ms per image"),
         ("decoding alone, one thread", decode.per_s, decode.cpu_ms),
         ("ONNX Runtime alone", bare.per_s, bare.cpu_ms),
         ("trunk features of files" if options.trunk else "vectors of files", whole.per_s, whole.cpu_ms),
     ]
     show(rows, f"{len(paths)} images, {os.cpu_count()} cores")
-    print(f"ratio {whole.per_s / bare.per_s:.2f} (goal >= 0.80), of each run: {each}")
+    print(f"ratio {whole.per_s / bare.per_s:.2f} (goal >= 0.80), per run: {each}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""An epoch of head training with cached features against the same epoch that decodes and runs the trunks each time.
+"""An epoch of head training with cached features against the same epoch with decoding and trunks.
 
     python tests/benchmarks/bench_epoch.py FLICKR8K [--images 512]
 
-Both epochs are timed in one run on the same images, captions, batches and heads; extraction is printed beside them.
+Both epochs are timed in one run on the same images, captions, batches and heads; extraction is timed separately.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from image_finder.components.training.trainer import FeatureSettings, paired_set
 
 
 def main() -> None:
-    """Print seconds and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--images", type=int, default=512)
@@ -53,7 +52,7 @@ def main() -> None:
 
 
 def _epoch_s(config: ModelConfig, data: PairedSet, val: PairedSet, training: TrainingConfig, work: Path) -> float:
-    """Seconds of the last epoch, without validation."""
+    """Seconds of the last epoch without validation."""
     model = untrained(config, 0).model
     return train(model, data, val, training, work=work, identity="benchmark").history[-1].seconds
 

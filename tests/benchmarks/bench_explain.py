@@ -1,12 +1,13 @@
-"""Whether explanations show what mattered: the deletion test over hits of captions and of nouns.
+"""Whether explanations mark the regions that matter: the deletion test over hits of captions and of nouns.
 
-python tests/benchmarks/bench_explain.py LIBRARY CAPTIONS... [--hits 240] [--seed 0] [--threads 0]
+    python tests/benchmarks/bench_explain.py LIBRARY CAPTIONS... [--hits 240] [--seed 0] [--threads 0]
 
-LIBRARY indexes the images of CAPTIONS, files in COCO's captions form. A hit is the captioned image among the ten nearest to its
-own caption (two in three hits), or one of the three nearest to a noun. Of each hit the quarter of the pixels that a map marks
-most is hidden, then the quarter that it marks least, then a quarter of random squares; what each costs is a difference of
-cosines. Pixels are hidden under grey, a blur and the mean colour; the map of the query was made with the mean colour alone.
-Prints the share of hits in which the quarter marked most costs more than the one marked least, beside attention.
+LIBRARY indexes the images of CAPTIONS, files in COCO's captions format. A hit is the captioned image among the ten
+nearest to its caption (two of three hits), or one of the three nearest to a noun. For each hit, the quarter of the
+pixels that a map marks most is hidden, then the quarter that it marks least, then a quarter of random squares; the
+cost is the loss of cosine. Pixels are hidden under grey, a blur and the mean colour; the map of the query is made
+with the mean colour only. Prints the share of hits in which the most marked quarter costs more than the least marked
+one, beside attention.
 """
 
 import argparse
@@ -29,13 +30,13 @@ NOUNS = (
     "a dog,a cat,a clock,a bus,a train,a horse,a pizza,a boat,an umbrella,a toilet,a giraffe,an elephant,a surfboard,a bed,"
     "a bicycle,a bird,a kite,a laptop,a cake,a truck,a bear,a bench,a baby,a bottle,a motorcycle,a sheep,a zebra,a ball"
 )
-_SQUARES = 8  # a side, of the random quarters
+_SQUARES = 8  # per side, for the random quarters
 
 
 def hits_of(
     finder: Finder, captions: dict[str, list[str]], count: int, rng: random.Random
 ) -> Iterator[tuple[str, str]]:
-    """Queries and ids of images."""
+    """Pairs of a query and an image id."""
     names = sorted(captions)
     rng.shuffle(names)
     own = ((captions[name][0], name) for name in names)
@@ -59,8 +60,8 @@ def random_quarter(px: int, rng: np.random.Generator) -> np.ndarray:
     return squares.reshape(_SQUARES, _SQUARES)[square[:, None], square]
 
 
-def grounds(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """What hides pixels."""
+def covers(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Images that replace hidden pixels."""
     blurred = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(len(pixels) / 13))
     mean = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
     return {
@@ -71,7 +72,7 @@ def grounds(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def costs(encoder: OnnxEncoder, pixels: np.ndarray, query: np.ndarray, rng: np.random.Generator) -> dict:
-    """Cosine that each way of hiding each quarter costs; `coloured`: whether any region raises the score."""
+    """Loss of cosine for each cover and quarter; `coloured`: whether any region raises the score."""
     px = len(pixels)
     masks = {("", "random"): random_quarter(px, rng)}
     found = contributions(encoder, pixels, query)
@@ -79,8 +80,8 @@ def costs(encoder: OnnxEncoder, pixels: np.ndarray, query: np.ndarray, rng: np.r
     for name, shown in maps.items():
         masks |= {(name, end): mask for end, mask in quarters(shown, px).items()}
     hidden = {
-        (ground, *key): np.where(mask[..., None], over, pixels)
-        for ground, over in grounds(pixels).items()
+        (cover, *key): np.where(mask[..., None], over, pixels)
+        for cover, over in covers(pixels).items()
         for key, mask in masks.items()
     }
     images = [pixels, *hidden.values()]
@@ -94,20 +95,20 @@ def main() -> None:
     parser.add_argument("captions", type=Path, nargs="+")
     parser.add_argument("--hits", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, help="of ONNX Runtime; 0 takes one a core")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads for ONNX Runtime; 0: one per core")
     options = parser.parse_args()
     finder = Finder.open(options.library, threads=options.threads)
     encoder = finder.engine.encoder
     draw = random.Random(options.seed)
     hits = list(hits_of(finder, captions_of(options.captions), options.hits, draw))
-    draw.shuffle(hits)  # so that what is printed on the way holds both kinds
+    draw.shuffle(hits)  # so that interim reports cover both kinds
     rng = np.random.default_rng(options.seed)
     found = []
     for text, identity in hits:
         pixels = encoder.preprocess.load(finder.image_path(identity))
         found.append(costs(encoder, pixels, finder.encode_texts([text])[0], rng))
         if len(found) % 20 == 0 or len(found) == len(hits):
-            report(found)
+            print_report(found)
     vector, path = finder.encode_texts([hits[0][0]])[0], finder.image_path(hits[0][1])
     times = sorted(seconds_of(lambda: explain(encoder, path, vector)) for _ in range(10))
     show([["ms per explanation", "median", "slowest"], ["file to overlay", 1000 * times[5], 1000 * times[-1]]])
@@ -123,14 +124,14 @@ def captions_of(files: list[Path]) -> dict[str, list[str]]:
     return captions
 
 
-def report(found: list[dict]) -> None:
+def print_report(found: list[dict]) -> None:
     rows = [["hidden under", "map", "most costs more, %", "most", "least", "random"]]
-    for ground in ("grey", "blur", "mean colour"):
-        lost = {key[1:]: np.array([each[key] for each in found]) for key in found[0] if key[0] == ground}
+    for cover in ("grey", "blur", "mean colour"):
+        lost = {key[1:]: np.array([each[key] for each in found]) for key in found[0] if key[0] == cover}
         for name in ("query", "attention"):
             most, least = lost[name, "most"], lost[name, "least"]
             means = [round(float(each.mean()), 3) for each in (most, least, lost["", "random"])]
-            rows.append([ground, name, round(100 * float(np.mean(most > least)), 1), *means])
+            rows.append([cover, name, round(100 * float(np.mean(most > least)), 1), *means])
     coloured = 100 * sum(each["coloured"] for each in found) / len(found)
     show(rows, f"{len(found)} hits, {coloured:.0f} % with colour; mean cosine lost by hiding a quarter of the pixels")
 

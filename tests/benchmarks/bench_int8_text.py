@@ -1,10 +1,10 @@
-"""The text tower with weights of 8 bits against the float one: recall on captioned images, time of a text, size.
+"""The 8-bit text tower against the float one: recall on captioned images, time per text, size.
 
     python tests/benchmarks/bench_int8_text.py BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
 
-BUNDLE: one with a float text tower (export.int8_text=false). Data: a part of a folder of captioned images, validated
-as for a training. Both towers read the same captions; the images' vectors are the same. Times are medians of one text
-and of 16 texts a call, taken in turn round by round; the ratio is the median of the rounds' ratios.
+BUNDLE: with a float text tower (export.int8_text=false). DATA: a directory of captioned images, validated as for
+training. Both towers encode the same captions, and the image vectors are the same. Times are medians of one text and
+of 16 texts per call, measured alternately; the ratio is the median of the rounds' ratios.
 """
 
 import argparse
@@ -27,11 +27,6 @@ KS = (1, 5, 10)
 CALL = 16
 
 
-def text_vectors(encoder: OnnxEncoder, texts: list[str]) -> np.ndarray:
-    # alone, as a search encodes them: dynamic quantisation scales a whole call's activations together
-    return np.concatenate([encoder.encode_text([text]) for text in texts])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
@@ -41,7 +36,9 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=60)
     options = parser.parse_args()
     if Bundle.open(options.bundle).manifest.text_quantised:
-        raise SystemExit(f"the text tower of {options.bundle} has 8 bits already; train with export.int8_text=false")
+        raise SystemExit(
+            f"the text tower of {options.bundle} is quantised to 8 bits; export with export.int8_text=false"
+        )
     data = read_part(options.data, options.part).data
     texts, owners = data.captions["caption"].tolist(), data.image_of_caption()
     with tempfile.TemporaryDirectory() as folder:
@@ -56,34 +53,29 @@ def main() -> None:
         megabytes = [size.stat().st_size / 1e6 for size in sizes]
         paths = [data.root / name for name in data.image_rows()["file_name"]]
         preprocess = encoders["float"].preprocess
-        images = np.concatenate(
-            [
-                encoders["float"].encode_image(np.stack([preprocess.load(path) for path in paths[at : at + 32]]))
-                for at in range(0, len(paths), 32)
-            ]
-        )
-        vectors = {name: text_vectors(encoder, texts) for name, encoder in encoders.items()}
+        images = encoders["float"].encode_image(preprocess.load(path) for path in paths)
+        vectors = {name: encoder.encode_text(texts) for name, encoder in encoders.items()}
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in encoders}
         for _ in range(options.rounds):
             for name, encoder in encoders.items():
                 single = [seconds_of(lambda e=encoder, t=text: e.encode_text([t])) for text in texts[: options.texts]]
                 calls = [texts[at : at + CALL] for at in range(0, 10 * CALL, CALL)]
-                several = [seconds_of(lambda e=encoder, c=call: e.encode_text(c)) / CALL for call in calls]
-                times[name].append((1e3 * median(single), 1e3 * median(several)))
+                batched = [seconds_of(lambda e=encoder, c=call: e.encode_text(c)) / CALL for call in calls]
+                times[name].append((1e3 * median(single), 1e3 * median(batched)))
     rows = []
     for name, size in zip(encoders, megabytes, strict=True):
         recalls = named_recalls(first_match_ranks(images, vectors[name], owners), KS)
         cells = [f"{100 * value:.2f}" for value in recalls.values()]
         rows.append([name, *cells, *(median(column) for column in zip(*times[name], strict=True)), size])
-    show([["text tower", *recalls, "one text, ms", f"of {CALL} a call, ms", "MB"], *rows])
+    show([["text tower", *recalls, "one text, ms", f"one of {CALL} per call, ms", "MB"], *rows])
     ratios = [
         median(whole[at] / small[at] for whole, small in zip(times["float"], times["8 bits"], strict=True))
         for at in (0, 1)
     ]
     cosines = (vectors["float"] * vectors["8 bits"]).sum(axis=1)
     print(
-        f"faster {ratios[0]:.2f} times alone, {ratios[1]:.2f} times {CALL} a call; cosine of the two towers' vectors: "
-        f"median {np.median(cosines):.4f}, smallest {cosines.min():.4f}; {len(texts):,} captions, {len(paths):,} images"
+        f"faster {ratios[0]:.2f} times alone, {ratios[1]:.2f} times with {CALL} per call; cosine of the two towers' vectors: "
+        f"median {np.median(cosines):.4f}, minimum {cosines.min():.4f}; {len(texts):,} captions, {len(paths):,} images"
     )
 
 

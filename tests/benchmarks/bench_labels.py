@@ -1,10 +1,10 @@
-"""Accuracy of zero-shot labels on captioned photographs: an image's label is the one word of the list its captions name.
+"""Accuracy of zero-shot labels on captioned photographs, whose label is the one word of a list in their captions.
 
-python tests/benchmarks/bench_labels.py BUNDLE ROOT [--annotations FILE] [--images FOLDER] [--labels A,B,...]
+    python tests/benchmarks/bench_labels.py BUNDLE ROOT [--annotations FILE] [--images FOLDER] [--labels A,B,...]
 
-ROOT is in COCO layout. An image counts when most of its captions name exactly one and the same word of the list (or its
-plural) and no caption names another one. Prints, for the project's prompt templates and for the bare word: share of
-images whose word comes first and is among the first five, beside chance and beside always saying the commonest word.
+ROOT is in COCO layout. An image counts if most of its captions name exactly one word of the list (or its plural) and
+no caption names another. Prints, for the project's prompt templates and for the bare word, the share of images whose
+word is first and among the first five, beside chance and beside always answering the most frequent word.
 """
 
 import argparse
@@ -30,7 +30,7 @@ WORDS = (
 
 
 def word_of(captions: tuple[str, ...], words: list[str]) -> str | None:
-    """The one word of the list that most captions name, if no other one is named."""
+    """The word of the list that most captions name, if they name no other."""
     patterns = {word: re.compile(rf"\b{word}(?:s|es)?\b", re.IGNORECASE) for word in words}
     named = Counter(word for caption in captions for word in words if patterns[word].search(caption))
     return next(iter(named)) if len(named) == 1 and 2 * named.total() > len(captions) else None

@@ -1,13 +1,13 @@
-"""Time and memory of `image-finder index` as a whole command: nothing to do, one changed file, fresh photographs.
+"""Time and memory of whole `image-finder index` commands: nothing to do, one changed file, new photographs.
 
     python tests/benchmarks/bench_library.py BUNDLE IMAGES [--unchanged 10000] [--library 100000] [--photos 1500]
                                              [--memory 1000 5000] [--repeat 3]
 
-Data: tiny JPEGs (16 px; every one other bytes) whose vectors, random ones of seed 0, are put into the library's cache
-before they are first indexed, since nothing here depends on them; and photographs of IMAGES in their own size, few
-multiplied by bytes behind their end. Files and library lie in a temporary folder (TMPDIR); the page cache is warm.
-Each time is that of a process from start to end, the median of --repeat. Floor of the photographs: ONNX Runtime alone on
-pixels in memory, see bench_embedding.py; the command's start, walk, index and publication count against it.
+Data: different tiny JPEGs (16 px) whose vectors, random ones of seed 0, are put into the library's cache before they
+are first indexed, because nothing here depends on them; and photographs of IMAGES in original size, multiplied by
+appending bytes. Files and library are in a temporary directory (TMPDIR); the page cache is warm. Each time is that of
+a process from start to end, the median of --repeat. Floor of the photographs: ONNX Runtime alone on pixels in memory,
+see bench_embedding.py; start, scan, index and publication of the command count against it.
 """
 
 import argparse
@@ -39,7 +39,7 @@ RUN = (
 
 
 def index(library: Path, *arguments: object) -> tuple[float, float]:
-    """Run the command. Seconds from start to end, and its peak memory in MB."""
+    """Run the command; returns seconds from start to end, and its peak memory in MB."""
     code = RUN.format(here=str(Path(__file__).parent))
     command = [sys.executable, "-c", code, "index", "--json", "--library", str(library), *map(str, arguments)]
     started = time.perf_counter()
@@ -80,12 +80,12 @@ def prefill(library: Path, bundle: Bundle, keys: list[str]) -> None:
             cache.append(part, list(rows))
 
 
-def filled(place: Path, bundle: Bundle, count: int) -> tuple[Path, Path, float]:
-    """A library of tiny images: its folder, the images' folder, seconds of its first index without embedding."""
-    library, images = place / "library", place / "images"
+def filled(folder: Path, bundle: Bundle, count: int) -> tuple[Path, Path, float]:
+    """Index tiny images without embedding; returns the library, the images' directory and the seconds."""
+    library, images = folder / "library", folder / "images"
     library.mkdir(parents=True)
     prefill(library, bundle, write_tiny(images, count))
-    time.sleep(2.1)  # files that are younger than a file system's clock tells may be read again the next time
+    time.sleep(2.1)  # newer files are read again next time: their modification time could still be ambiguous
     seconds, _ = index(library, images, "--bundle", bundle.path)
     return library, images, seconds
 
@@ -120,34 +120,34 @@ def main() -> None:
             change_one(images, n)
             runs.append(index(library))
         rows.append((f"one changed among {options.library:,}, published", median(run[0] for run in runs), "s", "< 3"))
-        rows.append(("the same, peak memory", max(run[1] for run in runs), "MB", ""))
+        rows.append(("peak memory of this", max(run[1] for run in runs), "MB", ""))
         rows += photographs(bundle, options, Path(name) / "photos")
         for count in options.memory:
-            place = Path(name) / f"memory{count}"
-            place.mkdir()
-            multiplied(options.folder, count, place)
-            _, peak = index(place / "library", place, "--bundle", bundle.path)
+            folder = Path(name) / f"memory{count}"
+            folder.mkdir()
+            multiplied(options.folder, count, folder)
+            _, peak = index(folder / "library", folder, "--bundle", bundle.path)
             rows.append((f"peak memory, {count:,} photographs", peak, "MB", "flat"))
     show(rows, f"{os.cpu_count()} cores")
 
 
-def photographs(bundle: Bundle, options: argparse.Namespace, place: Path) -> list[tuple[object, ...]]:
-    """Rows of the table; bare and whole runs alternate, ratios are those of neighbours."""
-    place.mkdir()
-    paths, preprocess = multiplied(options.folder, options.photos, place), bundle.preprocess()
+def photographs(bundle: Bundle, options: argparse.Namespace, folder: Path) -> list[tuple[object, ...]]:
+    """Rows of the table. Bare and whole runs alternate; ratios are of consecutive runs."""
+    folder.mkdir()
+    paths, preprocess = multiplied(options.folder, options.photos, folder), bundle.preprocess()
     pixels = np.stack([preprocess.load(path) for path in paths])
     bare, whole, inner = [], [], []
     for run in range(options.repeat):
         bare.append(bare_rate(bundle.path / IMAGE_ENCODER, "embedding", pixels).per_s)
-        library = place.with_name(f"photos{run}.library")
-        seconds, _ = index(library, place, "--bundle", bundle.path)
+        library = folder.with_name(f"photos{run}.library")
+        seconds, _ = index(library, folder, "--bundle", bundle.path)
         whole.append(len(paths) / seconds)
         inner.append(len(paths) / (seconds - index(library)[0]))
     return [
         ("ONNX Runtime alone", median(bare), "images/s", ""),
         (f"{len(paths):,} photographs, whole command", median(whole), "images/s", ""),
         ("ratio", median(w / b for w, b in zip(whole, bare, strict=True)), "x", ">= 0.80"),
-        ("ratio without what an idle command takes", median(i / b for i, b in zip(inner, bare, strict=True)), "x", ""),
+        ("ratio without the time of an idle command", median(i / b for i, b in zip(inner, bare, strict=True)), "x", ""),
     ]
 
 

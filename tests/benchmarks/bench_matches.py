@@ -1,34 +1,32 @@
-"""What "good match" is worth: precision and coverage for single nouns, captions and absent things, at several sizes.
+"""Good matches: precision and coverage for single nouns, captions and absent things, at several library sizes.
 
-python tests/benchmarks/bench_matches.py DATA... --library LIBRARY [--library LARGER ...] [--captions 500]
+    python tests/benchmarks/bench_matches.py DATA... --library LIBRARY [--library LARGER ...] [--captions 500]
 
-DATA: folders whose annotations/captions_*.json (COCO layout) describe the libraries' images. A hit is right for a noun if
-a caption of its image has one of the noun's words, and for a caption if the image is its own or its captions name every
-thing and colour of it (image_finder.components.evaluation.caption_nouns). Captions leave much unsaid, so precision is a lower bound. "own":
-the caption's own image among the good hits. Things without a right image in a library count as absent there.
+DATA: directories whose annotations/captions_*.json (COCO layout) describe the libraries' images. A hit is right for a
+noun if a caption of its image contains one of the noun's words, and for a caption if the image is its own or its
+captions name every thing and colour of it (components/evaluation/caption_nouns.py). Captions are silent about much,
+so precision is a lower bound. Things without a right image in a library count as absent there.
 
-precision: right among good hits. coverage: good among the right images of the first 400 hits. any: queries with a good
-hit. The nouns and absent things below took no part in fitting the models of good matches; Flickr8k val and the 200
-photographs of COCO val2017 did, with other queries. Flickr8k train is the starter's training data: precision in a
-library that holds it is that of images the model knows.
+precision: right among good hits. coverage: good among the right images of the first 400 hits. any: queries with a
+good hit. own: captions whose own image is a good hit. The nouns and absent things below took no part in fitting the
+models of good matches; Flickr8k val and the 200 photographs of COCO val2017 did, with other queries. Flickr8k train
+is the training data of the starter model: precision in a library that contains it is that of images the model knows.
 """
 
 import argparse
-import json
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from measuring import show
+from measuring import captions_by_name, show
 
 from image_finder.components.evaluation.caption_nouns import is_right, things_named, things_shown
 from image_finder.components.search.finder import Finder
 from image_finder.components.search.query import Query
 
 DEPTH = 400
-# noun: further words of captions that show it
+# noun: more words of captions that show it
 NOUNS = {
     "dog": "puppy puppies poodle terrier greyhound labrador retriever", "cat": "kitten kitty", "horse": "pony ponies",
     "bird": "parrot seagull pigeon duck goose geese owl eagle", "cow": "cattle bull calf", "sheep": "lamb ram",
@@ -73,7 +71,7 @@ ABSENT = (
 
 
 class Answer(NamedTuple):
-    """One query in one library. good, right: (hits,) of the first 400; own: whether its own image is good."""
+    """One query in one library. good, right: (hits,) of the first 400; own: whether its own image is a good hit."""
 
     kind: str
     text: str
@@ -82,18 +80,8 @@ class Answer(NamedTuple):
     own: bool
 
 
-def captions_by_name(folders: list[Path]) -> dict[str, list[str]]:
-    captions: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(path for folder in folders for path in folder.glob("annotations/captions_*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
-        for each in content["annotations"]:
-            captions[names[each["image_id"]]].append(each["caption"])
-    return captions
-
-
 def answers(finder: Finder, captions: dict[str, list[str]], n_captions: int) -> list[Answer]:
-    """Answers to all queries; captions are drawn from the images of the library."""
+    """Answers to all queries; captions are drawn from those of the library's images."""
     names = sorted({Path(name).name for name in finder.engine.index.items["name"].to_pylist()} & set(captions))
     shown = {name: things_shown(captions[name]) for name in names}
     texts = {name: " . ".join(captions[name]).casefold() for name in names}
@@ -120,19 +108,19 @@ def answer(finder: Finder, kind: str, text: str, right: set[str], own: str) -> A
     return Answer(kind, text, good, of_right, bool((good & is_own).any()))
 
 
-def row_of(size: int, kind: str, several: list[Answer]) -> list[object]:
-    good = np.concatenate([each.good for each in several])
-    right = np.concatenate([each.right for each in several])
+def row_of(size: int, kind: str, answered: list[Answer]) -> list[object]:
+    good = np.concatenate([each.good for each in answered])
+    right = np.concatenate([each.right for each in answered])
     n_good = int(good.sum())
     return [
         f"{size:,}",
         kind,
-        len(several),
+        len(answered),
         n_good,
         f"{100 * right[good].mean():.0f} %" if n_good and kind != "absent" else "-",
         f"{100 * good[right].mean():.1f} %" if right.any() else "-",
-        f"{100 * np.mean([each.good.any() for each in several]):.1f} %",
-        f"{100 * np.mean([each.own for each in several]):.1f} %" if kind == "caption" else "-",
+        f"{100 * np.mean([each.good.any() for each in answered]):.1f} %",
+        f"{100 * np.mean([each.own for each in answered]):.1f} %" if kind == "caption" else "-",
     ]
 
 
@@ -152,7 +140,7 @@ def main() -> None:
             row_of(size, kind, [each for each in found if each.kind == kind]) for kind in ("noun", "caption", "absent")
         ]
         wrong = [each.text for each in found if each.kind == "absent" and each.good.any()]
-        print(f"{size:,} images, absent but with a good hit: {', '.join(wrong) or 'none'}")
+        print(f"{size:,} images, absent things with a good hit: {', '.join(wrong) or 'none'}")
     show(rows)
 
 

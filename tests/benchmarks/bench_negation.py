@@ -1,25 +1,24 @@
-"""What `not` does to the first 20 images: how many show the unwanted thing, how many the wanted one, by their captions.
+"""Effect of `not` on the first 20 images: how many show the excluded thing, and how many the wanted one, by captions.
 
-python tests/benchmarks/bench_negation.py LIBRARY DATA... [--choosing]
+    python tests/benchmarks/bench_negation.py LIBRARY DATA... [--choosing]
 
-DATA: folders whose annotations/captions_*.json (COCO layout) describe the library's images. An image shows a thing if
-any of its captions names it by one of the words below; captions are silent about much that an image shows, so both
-numbers are lower bounds. "available" counts the images that show the wanted thing and not the unwanted one.
+DATA: directories whose annotations/captions_*.json (COCO layout) describe the library's images. An image shows a
+thing if a caption names it by one of the words below. Captions are silent about much, so both numbers are lower
+bounds. available: images that show the wanted thing and not the excluded one.
 
-Without --choosing: 20 pairs, chosen by the counts of captions alone, on which nothing was tuned. With it: the means of
-all other pairs of the things below, at several weights; the weight and the groups of image_finder.components.search.negation were
-chosen on those, with Flickr8k val and 200 photographs of COCO val2017.
+Without --choosing: 20 pairs, selected by caption counts alone, on which nothing was tuned. With --choosing: means of
+all other pairs of the things below, at several weights. They decided the weight and the groups of
+components/search/negation.py, with Flickr8k val and 200 photographs of COCO val2017.
 """
 
 import argparse
 import itertools
-import json
 import re
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from measuring import show
+from measuring import captions_by_name, show
 
 from image_finder.components.arrays import Mask
 from image_finder.components.search.engine import SearchEngine
@@ -30,7 +29,7 @@ K = 20
 MIN_WANTED, MIN_BOTH, MIN_SHARE = 25, 6, 0.06  # images of a pair for --choosing
 WEIGHTS = (0.5, NOT_WEIGHT, 0.8, 0.95)
 
-# Phrases that name something else than their words do.
+# Phrases whose words name something else.
 PHRASES = re.compile(
     r"\bhot ?dogs?\b|\bteddy bears?\b|\bstuffed (?:toy )?(?:animals?|bears?|dogs?)\b|\ba (?:large |small )?number of\b|"
     r"\btrain(?:ing|s? to)\b|\btoy (?:cars?|trucks?|trains?|boats?|planes?)\b"
@@ -79,7 +78,7 @@ TEXT = (
     "numbers numbered"
 )
 
-# Thing -> the query or unwanted term that names it, and the words by which captions do.
+# Thing -> the query or excluded term that names it, and the words by which captions do.
 THINGS = {
     "people": ("people", PEOPLE),
     "children": ("a child", "child children kid kids boy boys girl girls baby babies infant toddler toddlers"),
@@ -142,7 +141,7 @@ THINGS = {
     ),
     "night": ("night", "night dusk sunset"),
 }
-# Query, things it names, unwanted term, its thing.
+# Query, its things, excluded term, its thing.
 PAIRS = (
     ("beach", ("beach",), "people", "people"),
     ("water", ("water",), "people", "people"),
@@ -168,20 +167,15 @@ PAIRS = (
 
 
 def captions_of(folders: list[Path]) -> dict[str, list[str]]:
-    """The captions of each image, by its file name."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(path for folder in folders for path in (folder / "annotations").glob("captions_*.json")):
-        described = json.loads(path.read_bytes())
-        names = {image["id"]: Path(image["file_name"]).name for image in described["images"]}
-        for each in described["annotations"]:
-            found.setdefault(names[each["image_id"]], []).append(PHRASES.sub(" ", each["caption"].lower()))
-    return found
+    """Captions of each image by its file name, in lower case and without PHRASES."""
+    captions = captions_by_name(folders)
+    return {name: [PHRASES.sub(" ", text.lower()) for text in texts] for name, texts in captions.items()}
 
 
 def shown_things(names: list[str], captions: dict[str, list[str]]) -> dict[str, Mask]:
-    """For each thing, which images show it. Ends the program if an image has no captions."""
+    """Which images show each thing. Exits if an image has no captions."""
     if unknown := [name for name in names if name not in captions]:
-        raise SystemExit(f"{len(unknown):,} of {len(names):,} images have no captions in DATA, e.g. {unknown[0]}")
+        raise SystemExit(f"{len(unknown):,} of {len(names):,} images without captions in DATA, first: {unknown[0]}")
     patterns = {thing: re.compile(rf"\b(?:{'|'.join(words.split())})\b") for thing, (_, words) in THINGS.items()}
     return {
         thing: np.array([any(pattern.search(caption) for caption in captions[name]) for name in names])
@@ -199,43 +193,43 @@ def first_hits(engine: SearchEngine, text: str, not_text: str = "", weight: floa
 def report(engine: SearchEngine, row_of: dict[str, int], shown: dict[str, Mask]) -> None:
     """Print the 20 pairs and their means."""
     rows: list[tuple[object, ...]] = [
-        ("query", "not", "available", "unwanted", "wanted", "unwanted with not", "wanted with not")
+        ("query", "not", "available", "excluded", "wanted", "excluded with not", "wanted with not")
     ]
     for text, things, term, thing in PAIRS:
-        wanted, unwanted = np.all([shown[each] for each in things], axis=0), shown[thing]
+        wanted, excluded = np.all([shown[each] for each in things], axis=0), shown[thing]
         counts = []
         for hits in (first_hits(engine, text), first_hits(engine, text, term)):
             first = [row_of[name] for name in hits]
-            counts += [int(unwanted[first].sum()), int(wanted[first].sum())]
-        rows.append((text, term, int((wanted & ~unwanted).sum()), *counts))
-    for title, least in (("mean", 0), ("mean of those with 30 available", 30)):
-        counted = [row[3:] for row in rows[1:] if isinstance(row[2], int) and row[2] >= least]
+            counts += [int(excluded[first].sum()), int(wanted[first].sum())]
+        rows.append((text, term, int((wanted & ~excluded).sum()), *counts))
+    for title, minimum in (("mean", 0), ("mean of those with 30 available", 30)):
+        counted = [row[3:] for row in rows[1:] if isinstance(row[2], int) and row[2] >= minimum]
         if counted:
             means = [fmean(float(str(value)) for value in column) for column in zip(*counted, strict=True)]
             rows.append((title, f"{len(counted)} pairs", "", *means))
-    show(rows, f"{len(row_of):,} images, of the first {K}")
+    show(rows, f"{len(row_of):,} images, counts among the first {K} hits")
 
 
 def report_choosing(engine: SearchEngine, row_of: dict[str, int], shown: dict[str, Mask]) -> None:
-    """Print the means of all pairs that are not reported, by weight."""
+    """Print the means of all other pairs, by weight."""
     reported = {(things[0], thing) for _, things, _, thing in PAIRS if len(things) == 1}
     pairs = [
-        (wanted, unwanted)
-        for wanted, unwanted in itertools.permutations(THINGS, 2)
-        if (wanted, unwanted) not in reported
-        and (shown[wanted] & ~shown[unwanted]).sum() >= MIN_WANTED
-        and (shown[wanted] & shown[unwanted]).sum() >= max(MIN_BOTH, MIN_SHARE * shown[wanted].sum())
+        (wanted, excluded)
+        for wanted, excluded in itertools.permutations(THINGS, 2)
+        if (wanted, excluded) not in reported
+        and (shown[wanted] & ~shown[excluded]).sum() >= MIN_WANTED
+        and (shown[wanted] & shown[excluded]).sum() >= max(MIN_BOTH, MIN_SHARE * shown[wanted].sum())
     ]
-    rows: list[tuple[object, ...]] = [("weight", "unwanted", "wanted")]
+    rows: list[tuple[object, ...]] = [("weight", "excluded", "wanted")]
     for weight in (None, *WEIGHTS):
         counts = []
-        for wanted, unwanted in pairs:
-            text, term = THINGS[wanted][0], THINGS[unwanted][0]
+        for wanted, excluded in pairs:
+            text, term = THINGS[wanted][0], THINGS[excluded][0]
             hits = first_hits(engine, text) if weight is None else first_hits(engine, text, term, weight)
             first = [row_of[name] for name in hits]
-            counts.append((float(shown[unwanted][first].sum()), float(shown[wanted][first].sum())))
+            counts.append((float(shown[excluded][first].sum()), float(shown[wanted][first].sum())))
         rows.append((f"{weight or 'no not'}", *(fmean(column) for column in zip(*counts, strict=True))))
-    show(rows, f"{len(row_of):,} images, of the first {K}, mean of {len(pairs)} pairs")
+    show(rows, f"{len(row_of):,} images, counts among the first {K} hits, mean of {len(pairs)} pairs")
 
 
 def main() -> None:

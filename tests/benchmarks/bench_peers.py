@@ -1,13 +1,13 @@
-"""Our embedding and exact search beside other tools, in one run on one machine; pip install -e '.[bench]' brings them.
+"""Our encoder and exact search beside other tools, in one run on one machine; pip install -e '.[bench]' installs them.
 
     python tests/benchmarks/bench_peers.py BUNDLE IMAGES [--images 128] [--count 118287] [--queries 20] [--rounds 3]
 
-Data: the images of a folder, multiplied; random unit vectors of the bundle's dimension near a plane of 32 dimensions
-(seed 0), and queries likewise (seeds 1 and 2). Vectors that are random in all dimensions would make an approximate index
-look worse than it is; to an exact one all are the same. open_clip has random weights, for
-its own come from a hub: as fast as trained ones, of no use for finding anything. Weights and vectors are 32-bit floats.
-Each way is timed in turn, round by round, at the size of its calls; the median counts. Recall is the share of the true 10
-nearest (float64) that is among the 10 answered. A peer that is not installed is listed as such.
+Data: the images of a directory, multiplied; random unit vectors of the bundle's dimension near a plane of 32
+dimensions (seed 0), and queries likewise (seeds 1 and 2). Vectors that are random in all dimensions would put
+approximate indexes at a disadvantage and make no difference to exact ones. open_clip has random weights, because its
+trained ones come from a hub: as fast, but useless for searching. Weights and vectors are float32. Tools are timed
+alternately, at the batch size of their calls; the median counts. Recall is the share of the true 10 nearest (float64)
+among the 10 answers. Tools that are not installed are listed as such.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from statistics import median
 import numpy as np
 from bench_embedding import multiplied
 from measuring import COCO_TRAIN, seconds_of, show, unit_rows_near_plane, write_random_index
-from peers import BATCH, LACKS, OPEN_CLIP, PEERS, K, Search, Ways, encoder_ways, numpy_search, peer_search, there
+from peers import BATCH, LACKS, OPEN_CLIP, PEERS, Calls, K, Search, encoder_calls, installed, numpy_search, peer_search
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.index.index import VectorIndex
 
 
 def searches(bundle: Bundle, count: int, folder: Path, skip: list[str]) -> tuple[dict[str, Search], dict[str, float]]:
-    """Searches by name, and seconds each took to build."""
+    """Searches by name, and the seconds to build each."""
     vectors = write_random_index(
         folder / "index", bundle, count, vectors=unit_rows_near_plane(0, count, bundle.manifest.embedding_dim)
     )
@@ -34,19 +34,19 @@ def searches(bundle: Bundle, count: int, folder: Path, skip: list[str]) -> tuple
     builds = {"ours": seconds_of(lambda: ours.append(VectorIndex.open(folder / "index"))), "numpy": 0.0}
     found: dict[str, Search] = {"ours": lambda queries: ours[0].search(queries, K).rows, "numpy": numpy_search(vectors)}
     for peer in PEERS:
-        if peer != OPEN_CLIP and peer not in skip and there(peer):
+        if peer != OPEN_CLIP and peer not in skip and installed(peer):
             builds[peer] = seconds_of(lambda peer=peer: found.__setitem__(peer, peer_search(peer, vectors)))
     return found, builds
 
 
-def in_turn(ways: Ways, rounds: int) -> dict[str, float]:
-    """Median seconds of each way after one run that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def alternately(calls: Calls, rounds: int) -> dict[str, float]:
+    """Median seconds of each call after a warm-up round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
-        for name, way in ways.items():
-            taken = seconds_of(way)
-            times[name] += [taken] if number else []
-    return {name: median(several) for name, several in times.items()}
+        for name, call in calls.items():
+            seconds = seconds_of(call)
+            times[name] += [seconds] if number else []
+    return {name: median(seconds) for name, seconds in times.items()}
 
 
 def main() -> None:
@@ -58,14 +58,14 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--skip", nargs="*", default=[], choices=list(PEERS), help="peers to leave out, said in the table"
+        "--skip", nargs="*", default=[], choices=list(PEERS), help="tools to skip; the table lists them"
     )
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
     absent = {
         peer: "skipped" if peer in options.skip else "not installed"
         for peer in PEERS
-        if peer in options.skip or not there(peer)
+        if peer in options.skip or not installed(peer)
     }
     with tempfile.TemporaryDirectory() as name:
         show_encoders(bundle, multiplied(options.folder, options.images, Path(name)), options, absent)
@@ -73,9 +73,9 @@ def main() -> None:
 
 
 def show_encoders(bundle: Bundle, paths: list[Path], options: argparse.Namespace, absent: dict[str, str]) -> None:
-    images, texts = encoder_ways(bundle, paths)
-    per_s = {name: len(paths) / seconds for name, seconds in in_turn(images, options.rounds).items()}
-    text_ms = {name: 1e3 * seconds for name, seconds in in_turn(texts, 10 * options.rounds).items()}
+    images, texts = encoder_calls(bundle, paths)
+    per_s = {name: len(paths) / seconds for name, seconds in alternately(images, options.rounds).items()}
+    text_ms = {name: 1e3 * seconds for name, seconds in alternately(texts, 10 * options.rounds).items()}
     rows: list[tuple[object, ...]] = [("encoder", "images/s", "one text, ms", "lacks")]
     rows += [(name, f"{per_s[name]:.1f}", f"{text_ms[name]:.1f}", LACKS[name]) for name in per_s]
     rows += [(OPEN_CLIP, absent[OPEN_CLIP], "", LACKS[OPEN_CLIP])] if OPEN_CLIP in absent else []
@@ -87,8 +87,8 @@ def show_searches(bundle: Bundle, options: argparse.Namespace, folder: Path, abs
     dim = bundle.manifest.embedding_dim
     queries = unit_rows_near_plane(1, options.queries, dim)
     hundred = unit_rows_near_plane(2, 100, dim)
-    one = in_turn({f: lambda s=s: [s(query[None]) for query in queries] for f, s in found.items()}, options.rounds)
-    many = in_turn({f: lambda s=s: s(hundred) for f, s in found.items()}, options.rounds)
+    one = alternately({f: lambda s=s: [s(query[None]) for query in queries] for f, s in found.items()}, options.rounds)
+    many = alternately({f: lambda s=s: s(hundred) for f, s in found.items()}, options.rounds)
     vectors = np.load(folder / "index" / "vectors.npy", mmap_mode="r")
     true = np.argsort(-(queries.astype(np.float64) @ vectors.T), axis=1)[:, :K]
     rows: list[tuple[object, ...]] = [("search", "one query, ms", "of 100, ms each", "build, s", "recall@10", "lacks")]

@@ -1,13 +1,13 @@
-"""Images a second of the embedding engines `local` and `ray` on one machine, in one run, and what Ray costs besides.
+"""Images per second of the embedding engines `local` and `ray` on one machine, in one run, and the overhead of Ray.
 
     python tests/benchmarks/bench_ray.py BUNDLE IMAGES [--images 600] [--repeat 3]
 
-Needs the extra `ray`. Data: the images of a folder in their own size; few images are multiplied up to --images (a
-JPEG with bytes behind its end is other content that takes as long to decode).
-Each engine makes a whole index in an empty cache, of a third of the images and of all. The rate is that of the other
-two thirds, so that what is paid once (processes, graphs, the self-check) is told apart, as seconds. Ray has an actor of
-one CPU for each core, the local engine its threads on the same cores. Memory is what all processes hold at the highest
-(PSS: what is shared is divided among those that share it).
+Needs the extra `ray`. Data: the images of a directory in original size, multiplied up to --images (a JPEG with extra
+bytes at its end is different content that takes as long to decode).
+Each engine builds a whole index with an empty cache, from a third of the images and from all. The rate is that of the
+other two thirds, which separates it from one-time costs (processes, graphs, self-check), given in seconds. Ray has an
+actor of one CPU per core, the local engine its threads on the same cores. Memory is the peak over all processes (PSS:
+shared pages are divided among the processes that share them).
 """
 
 import argparse
@@ -67,7 +67,7 @@ def start_and_stop() -> None:
 
 @contextmanager
 def peak_of(found: list[float]):
-    """Appends the highest sum of the MB that this process and its descendants hold."""
+    """Append the peak memory in MB of this process and its descendants."""
     ended, highest = threading.Event(), [0.0]
 
     def look() -> None:
@@ -127,16 +127,16 @@ def main() -> None:
         vectors = []
         for engine, config in CONFIGS.items():
             vectors.append(np.array(index_of(bundle, paths, config, Path(name, engine)).vectors))
-    rates = {engine: [run.per_s(len(paths)) for run in several] for engine, several in runs.items()}
-    rows: list[tuple[object, ...]] = [("engine", "images/s", "s once", "s in all", "peak MB")]
-    for engine, several in runs.items():
-        once = statistics.median(run.once_s(len(paths)) for run in several)
-        whole = statistics.median(run.whole_s for run in several)
+    rates = {engine: [run.per_s(len(paths)) for run in of_engine] for engine, of_engine in runs.items()}
+    rows: list[tuple[object, ...]] = [("engine", "images/s", "one-time s", "total s", "peak MB")]
+    for engine, of_engine in runs.items():
+        once = statistics.median(run.once_s(len(paths)) for run in of_engine)
+        whole = statistics.median(run.whole_s for run in of_engine)
         rows.append((engine, statistics.median(rates[engine]), once, whole, max(peaks[engine])))
     show(rows, f"{len(paths)} images, {CORES} cores, medians of {options.repeat}")
     ratios = [ray / local for local, ray in zip(rates["local"], rates["ray"], strict=True)]
-    print(f"ray / local {statistics.median(ratios):.2f}, of each run: {', '.join(f'{each:.2f}' for each in ratios)}")
-    print(f"starting and stopping Ray alone: {statistics.median(starts):.1f} s")
+    print(f"ray / local {statistics.median(ratios):.2f}, per run: {', '.join(f'{each:.2f}' for each in ratios)}")
+    print(f"starting and stopping Ray: {statistics.median(starts):.1f} s")
     worst = float(np.abs(vectors[0] - vectors[1]).max())
     print(
         f"largest difference of a vector's component: {worst:.3g} ({'equal to the bit' if worst == 0 else 'rounding'})"

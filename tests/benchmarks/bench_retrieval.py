@@ -5,27 +5,16 @@ python tests/benchmarks/bench_retrieval.py [--images 5000] [--captions 25000] [-
 
 import argparse
 import json
-import resource
 import sys
 import time
 
 import numpy as np
+from measuring import peak_mb, unit_rows
 
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import report_ranks
 from image_finder.components.records.retrieval import EvaluatedOn
-
-
-def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:
-    rows = rng.standard_normal((n_rows, dim), dtype=np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows
-
-
-def peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes on macOS, kB on Linux
 
 
 def main() -> None:

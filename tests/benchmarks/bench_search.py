@@ -1,16 +1,17 @@
-"""Time and memory of the search engine against what one pass over the vectors and one encoded text must cost.
+"""Time and memory of the search engine against the minimum: one encoded text and one pass over the vectors.
 
     python tests/benchmarks/bench_search.py BUNDLE [--count 118287] [--rounds 5] [--queries 20] [--threads 0]
 
-Data: random unit vectors of the bundle's dimension (seed 0), written as a real index with items as COCO's have them, and
+Data: random unit vectors of the bundle's dimension (seed 0), written as a real index with items like COCO's, and
 queries of 6 to 13 words; the page cache is warm.
-Floor of one query: the median of encoding one text (again and again, and once more after a pass over the vectors, which
-leaves nothing of the encoder in the processor's caches, as the query before does), plus the bytes of the vectors divided by the read rate. The read rate
-is that of the fastest of three ways to touch all vectors with all cores: one matrix-vector product of BLAS, and one thread
-a core that sums or takes the maximum of its part. What a batch of 100 could gain at most: that floor against the text encoder's
-own time in batches plus one bare matrix product, both for one query.
-Parts are timed in turn, round by round. A time is the median of the rounds' medians, a ratio the median of the rounds'
-ratios, so that another program's minute blurs both sides alike. Memory is that of a fresh process.
+Floor of one query: the median time of encoding one text, plus the bytes of the vectors divided by the read rate.
+Encoding is timed repeatedly, and once more after a pass over the vectors, which evicts the encoder from the
+processor's caches as the previous query does. The read rate is that of the fastest of three ways to read all vectors
+with all cores: one matrix-vector product of BLAS, or one thread per core that sums its part or takes its maximum. The
+most that a batch of 100 can gain: this floor against the text encoder's time in batches plus one bare matrix product,
+both per query.
+Parts are timed alternately. A time is the median of the rounds' medians, a ratio the median of the rounds' ratios, so
+that other programs affect both sides alike. Memory is that of a fresh process.
 """
 
 import argparse
@@ -35,24 +36,24 @@ BATCH = 100
 
 
 def fastest_pass(vectors: np.ndarray, query: np.ndarray, pool: ThreadPoolExecutor, cores: int) -> Callable[[], object]:
-    """The fastest of three ways to touch all vectors."""
+    """The fastest of three ways to read all vectors."""
     parts = np.array_split(vectors.reshape(-1), cores)
-    ways = (
+    passes = (
         lambda: vectors @ query,
         lambda: list(pool.map(np.max, parts)),
         lambda: list(pool.map(np.sum, parts)),
     )
-    return min(ways, key=lambda way: min(seconds_of(way) for _ in range(10)))
+    return min(passes, key=lambda one: min(seconds_of(one) for _ in range(10)))
 
 
 def after(read: Callable[[], object], work: Callable[[list[str]], object], texts: list[str]) -> float:
-    """Seconds of work once a pass has taken the processor's caches, as each query finds them."""
+    """Seconds of work after a pass over the vectors, which evicts everything else from the processor's caches."""
     read()
     return seconds_of(lambda: work(texts))
 
 
 def fresh_process(index: Path, bundle: Path, threads: int) -> list[float]:
-    """Peak memory at four moments, opening time and time of the first answer of a process that only answers."""
+    """Peak memory at four moments, seconds to open and to answer first, of a process that only answers."""
     command = [sys.executable, __file__, str(bundle), "--threads", str(threads), "--answer-from", str(index)]
     return list(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
 
@@ -71,7 +72,7 @@ def answer_from(index: Path, bundle: Path, threads: int) -> None:
 
 
 def rounds_of(engine: SearchEngine, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Median seconds a query of each part, for each round."""
+    """Median seconds per query of each part, for each round."""
     texts, vectors, encoder = sentences(options.queries), engine.index.vectors, engine.encoder
     cores = len(os.sched_getaffinity(0))
     queries = [Query.of_text(text) for text in texts]
@@ -141,16 +142,16 @@ def main() -> None:
         ("floor: the two", 1e3 * t["floor"], "ms", ""),
         ("engine, one query", 1e3 * t["engine"], "ms", ""),
         ("engine / floor", ratio("engine", "floor"), "x", "<= 1.5"),
-        ("engine / floor, the text encoded after a pass", ratio("engine", "floor after"), "x", ""),
+        ("engine / floor, text encoded after a pass", ratio("engine", "floor after"), "x", ""),
         ("engine without encoding", 1e3 * t["rank"], "ms", ""),
-        ("engine, a tenth allowed", 1e3 * t["filtered"], "ms", ""),
+        ("engine, filter allows a tenth", 1e3 * t["filtered"], "ms", ""),
         ("engine, near-duplicates not folded", 1e3 * t["unfolded"], "ms", ""),
-        (f"engine, a query of {BATCH} at once", 1e3 * t["batch"], "ms", ""),
-        ("one query / one of a batch", ratio("engine", "batch"), "x", ">= 2.5"),
-        ("the same, at most (text encoder and bare product)", ratio("floor", "batch floor"), "x", ""),
-        ("of that, text encoder in batches", 1e3 * t["encode batch"], "ms", ""),
-        ("of that, product with all vectors", 1e3 * t["product"], "ms", ""),
-        ("opening, all hashes compared", 1e3 * opening_s, "ms", ""),
+        (f"engine, one query of {BATCH} at once", 1e3 * t["batch"], "ms", ""),
+        ("one query / one query of a batch", ratio("engine", "batch"), "x", ">= 2.5"),
+        ("maximum of this ratio (text encoder, bare product)", ratio("floor", "batch floor"), "x", ""),
+        ("thereof text encoder in batches", 1e3 * t["encode batch"], "ms", ""),
+        ("thereof product with all vectors", 1e3 * t["product"], "ms", ""),
+        ("opening, with all hashes verified", 1e3 * opening_s, "ms", ""),
         ("first answer", 1e3 * first_s, "ms", ""),
         ("peak memory: imported", imported_mb, "MB", ""),
         ("peak memory: opened", opened_mb, "MB", ""),

@@ -1,4 +1,4 @@
-"""Seconds from starting `image-finder search` to its answer, and the modules whose import takes longest.
+"""Seconds from starting `image-finder search` to its answer, and the slowest imports.
 
 python tests/benchmarks/bench_search_start.py INDEX [--bundle BUNDLE] [--repeat 5] [--text "a dog on the beach"]
 """
@@ -12,12 +12,12 @@ import time
 RUN = "from image_finder.components.app.cli import main; main()"
 
 
-def import_times(command: list[str], shown: int) -> dict[str, float]:
-    """Cumulative milliseconds of the slowest imports, nested ones within their importers."""
+def import_times(command: list[str], count: int) -> dict[str, float]:
+    """Cumulative milliseconds of the slowest imports; an importer includes its imports."""
     done = subprocess.run([command[0], "-X", "importtime", *command[1:]], capture_output=True, text=True, check=True)
     rows = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines() if "|" in line][1:]
     times = {name.strip(): int(cumulative) / 1e3 for _, cumulative, name in rows}
-    return dict(sorted(times.items(), key=lambda row: -row[1])[:shown])
+    return dict(sorted(times.items(), key=lambda row: -row[1])[:count])
 
 
 def main() -> None:

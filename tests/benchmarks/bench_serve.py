@@ -2,11 +2,11 @@
 
     python tests/benchmarks/bench_serve.py LIBRARY_OR_INDEX [--bundle BUNDLE] [--seconds 10] [--connections 1 8 64]
 
-Data: whatever is indexed there; 294 different queries of 6 to 13 words in random order (seed 0), 20 hits each; thumbnails
-of the first 100 hits. The load comes from wrk (apt-get install wrk) on the same machine: its cores are shared.
-Errors: 429 and 503 are the documented refusals; every other status above 399, and every connection that breaks or stalls,
-is an error and must not happen. The first result is the page, what it links to, one search and one thumbnail that was
-never made before, one request after the other over one connection; drawing is not in it.
+Data: the indexed images; 294 different queries of 6 to 13 words in random order (seed 0), 20 hits each; thumbnails of
+the first 100 hits. wrk (apt-get install wrk) generates the load on the same machine and shares its cores. 429 and 503
+are documented refusals; every other status above 399, and every broken or stalled connection, is an error and must
+not occur. The first result is the page, everything it links to, one search and one thumbnail that was never made
+before, requested one after the other over one connection, without drawing.
 """
 
 import argparse
@@ -51,7 +51,7 @@ end
 
 @contextlib.contextmanager
 def served(place: Path, bundle: Path | None, folder: Path) -> Iterator[str]:
-    """Address of a server that is stopped afterwards."""
+    """Address of a running server, which is stopped afterwards."""
     kind = "--library" if (place / "catalog.sqlite").exists() else "--index"
     command = [sys.executable, "-m", "image_finder", "serve", kind, str(place), "--port", "0"]
     command += ["--bundle", str(bundle)] if bundle else []
@@ -99,7 +99,7 @@ def get(connection: http.client.HTTPConnection, path: str) -> bytes:
 
 
 def first_result_ms(address: str, text: str, rank: int) -> tuple[float, float, float]:
-    """Milliseconds of the page with all it links to, of the search, of one thumbnail."""
+    """Milliseconds for the page with everything it links to, the search, and one thumbnail."""
     connection, times = http.client.HTTPConnection(urlsplit(address).netloc), [time.perf_counter()]
     page = get(connection, "/").decode()
     for path in dict.fromkeys(re.findall(r'(?:src|href)="(/?static/[^"]+)"', page)):
@@ -149,7 +149,7 @@ def main() -> None:
     parts = [f"{median(each):.0f}" for each in zip(*first, strict=True)]
     total = median(sum(each) for each in first[1:])
     print(
-        f"first result: {total:.0f} ms (goal < 300), the very first {sum(first[0]):.0f} ms; "
+        f"first result: {total:.0f} ms (goal < 300), the very first time {sum(first[0]):.0f} ms; "
         f"page {parts[0]}, search {parts[1]}, thumbnail {parts[2]} ms"
     )
 

@@ -1,19 +1,21 @@
-"""Index tiers at a million vectors: build time, size, memory, time of a query and recall with texts; more on paper.
+"""Index tiers at a million vectors: build time, size, memory, query time and recall with texts; larger sizes on paper.
 
     python tests/benchmarks/bench_tiers.py BUNDLE IMAGES [--count 1000000] [--sample 4000] [--texts 500] [--queries 50]
                                            [--set links=16 ef_construction=80 nprobe=16 ...] [--paper]
 
-IMAGES: captioned images in COCO layout (annotations/captions_*.json beside the folders of images).
-Data: the bundle's vectors of --sample of these images and of as many of their captions. The gallery is drawn from the
-images' distribution by a smoothed bootstrap (Silverman 1986, section 6.4.3): a real vector is drawn, moved towards the
-mean by sqrt(1 - h^2), and h times noise of the sample's covariance is added; mean and covariance stay those of the sample,
-and so does, the smaller h, its structure. h is the one with which as many made vectors as real ones have the same median
-cosine to their nearest neighbour; what came out is printed beside the real figures. Rows are made unit. Seed 0.
-The searches that are compared are the same for all: real captions that neither fitted nor tuned anything. A tier is tuned
-as a library is that has no captions, with made sentences; its own figure is printed below the table. Times are medians over single queries, of a fresh process that opened the
-index, after a first round that does not count; the page cache is warm. Memory is that process's: anonymous (its own) and
-mapped files that were touched, which the system may drop. The whole runs with the threads it is given (OMP_NUM_THREADS).
-On paper: bytes by image_finder.components.index.tiers; embedding by the images a second that this run measured.
+IMAGES: captioned images in COCO layout (annotations/captions_*.json beside the directories of images).
+Data: the bundle's vectors of --sample images and of as many captions. The gallery is drawn from the images'
+distribution by a smoothed bootstrap (Silverman 1986, section 6.4.3): a real vector is drawn, moved towards the mean
+by sqrt(1 - h^2), and h times noise of the sample's covariance is added. Mean and covariance stay those of the sample;
+the smaller h, the more of its structure remains. h is chosen so that synthetic and real vectors of the same number
+have the same median cosine to their nearest neighbour; further cosines are printed for both. Rows are normalised.
+Seed 0.
+All tiers answer the same searches: real captions that neither fitted nor tuned anything. A tier is tuned with
+synthetic captions, like a library without captions; its own figure is printed below the table. Times are medians over
+single queries of a fresh process that opened the index, after a warm-up round; the page cache is warm. Memory is that
+of the process: anonymous, and mapped files that were read, which the system can reclaim. Everything runs with the
+given number of threads (OMP_NUM_THREADS).
+On paper: bytes by components/index/tiers.py; embedding by the measured images per second.
 """
 
 import argparse
@@ -61,14 +63,14 @@ SHARES = (0.5, 0.1, 0.01)
 
 
 class Real(NamedTuple):
-    """Vectors of a bundle. images, texts: (n, dim) unit rows, a text an image; per_s: images embedded a second."""
+    """Vectors of a bundle. images, texts: (n, dim) unit rows, one text per image; per_s: images embedded per second."""
 
     images: Vectors
     texts: Vectors
     per_s: float
 
 
-# The data
+# Data
 
 
 def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
@@ -85,19 +87,11 @@ def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
         found = cache_vectors(throughput_encoder(bundle, config), files, cache, config)
         per_s = len(files) / (time.perf_counter() - started)
         images = cached_vectors(cache, [found.keys[path] for path in files])[0]
-    return Real(images, text_vectors(bundle, texts), per_s)
+    return Real(images, OnnxEncoder(bundle, device="cpu").encode_text(texts), per_s)
 
 
-def text_vectors(bundle: Bundle, texts: list[str]) -> Vectors:
-    encoder, order = OnnxEncoder(bundle, device="cpu"), np.argsort([len(text) for text in texts], kind="stable")
-    rows = np.empty((len(texts), encoder.embedding_dim), np.float32)
-    for part in np.array_split(order, math.ceil(len(order) / 16)):
-        rows[part] = encoder.encode_text([texts[n] for n in part])
-    return rows
-
-
-class Made:
-    """Draws vectors like real ones. smoothing: h, 0 (copies of the sample) to 1 (a normal distribution)."""
+class Synthetic:
+    """Draws vectors like real ones. smoothing: h, from 0 (copies of the sample) to 1 (a normal distribution)."""
 
     def __init__(self, real: Vectors, smoothing: float) -> None:
         self._mean = real.mean(axis=0)
@@ -118,20 +112,20 @@ def nearest_cosine(vectors: Vectors) -> float:
     return float(np.median(cosines.max(axis=1)))
 
 
-def fitted(real: Vectors) -> tuple[Made, float]:
-    """The smoothing by bisection: the larger it is, the farther made vectors are from each other."""
-    wanted, low, high = nearest_cosine(real), 0.0, 1.0
+def fitted(real: Vectors) -> tuple[Synthetic, float]:
+    """Find the smoothing by bisection: the larger it is, the farther synthetic vectors are from each other."""
+    target, low, high = nearest_cosine(real), 0.0, 1.0
     for _ in range(12):
         smoothing = (low + high) / 2
-        made = Made(real, smoothing).draw(len(real), np.random.default_rng(1))
-        low, high = (smoothing, high) if nearest_cosine(made) > wanted else (low, smoothing)
-    return Made(real, smoothing), smoothing
+        drawn = Synthetic(real, smoothing).draw(len(real), np.random.default_rng(1))
+        low, high = (smoothing, high) if nearest_cosine(drawn) > target else (low, smoothing)
+    return Synthetic(real, smoothing), smoothing
 
 
-def show_likeness(real: Real, made: Made, smoothing: float) -> None:
-    """Whether the made images are to texts and to each other what the real ones are."""
-    drawn = made.draw(len(real.images), np.random.default_rng(2))
-    rows: list[tuple[object, ...]] = [("what, median cosine", "real", "made")]
+def show_similarity(real: Real, synthetic: Synthetic, smoothing: float) -> None:
+    """Print how similar synthetic and real images are to texts and to each other."""
+    drawn = synthetic.draw(len(real.images), np.random.default_rng(2))
+    rows: list[tuple[object, ...]] = [("median cosine", "real", "synthetic")]
     for name, measure in (
         ("image to its nearest other image", nearest_cosine),
         ("two images", lambda them: float(np.median(them[: len(them) // 2] @ them[len(them) // 2 :].T))),
@@ -143,14 +137,14 @@ def show_likeness(real: Real, made: Made, smoothing: float) -> None:
     show(rows, f"{len(drawn):,} images and texts, h = {smoothing:.2f}")
 
 
-# The indexes
+# Indexes
 
 
-def write_exact(folder: Path, bundle: Bundle, made: Made, count: int) -> IndexManifest:
+def write_exact(folder: Path, bundle: Bundle, synthetic: Synthetic, count: int) -> IndexManifest:
     rng = np.random.default_rng(3)
     vectors = np.empty((count, bundle.manifest.embedding_dim), np.float32)
     for start in range(0, count, BLOCK):
-        vectors[start : start + BLOCK] = made.draw(min(BLOCK, count - start), rng)
+        vectors[start : start + BLOCK] = synthetic.draw(min(BLOCK, count - start), rng)
     manifest = IndexManifest(
         format_version=FORMAT_VERSION,
         kind="exact",
@@ -158,7 +152,7 @@ def write_exact(folder: Path, bundle: Bundle, made: Made, count: int) -> IndexMa
         embedding_dim=vectors.shape[1],
         bundle_sha256=bundle.sha256,
         bundle_uri=str(bundle.path),
-        gallery="made",
+        gallery="synthetic",
         roots=("/images",),
         failed={},
         self_check=None,
@@ -169,7 +163,7 @@ def write_exact(folder: Path, bundle: Bundle, made: Made, count: int) -> IndexMa
 
 
 def plain_items(count: int) -> pa.Table:
-    """What a library keeps of an image without EXIF: ids and hashes of its bytes, no captions."""
+    """Items of images without EXIF and captions, as a library stores them."""
     rng = np.random.default_rng(4)
     paths = [f"{n // 1000:06d}/{n:012d}.jpg" for n in range(count)]
     values = {
@@ -192,12 +186,12 @@ def plain_items(count: int) -> pa.Table:
 
 
 def build(folder: Path, source: Path, manifest: IndexManifest, config: IndexTierConfig, encode: EncodeTexts) -> float:
-    """Seconds to bring a copy of the exact index to a tier, the recall measured."""
+    """Seconds to add a tier to a copy of the exact index, including the measurement of recall."""
     folder.mkdir()
     for name in (VECTORS, ITEMS, MANIFEST):
         os.link(source / name, folder / name)
     text = (folder / MANIFEST).read_text(encoding="utf-8")
-    (folder / MANIFEST).unlink()  # it is written anew, and a link would be written through
+    (folder / MANIFEST).unlink()  # a hard link would be written through
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return seconds_of(lambda: add_tier(folder, manifest, config, encode))
 
@@ -215,7 +209,7 @@ def memory_mb() -> dict[str, float]:
 
 
 def search_from(folder: Path, queries_path: Path) -> None:
-    """What a fresh process measures: prints JSON, and leaves the rows it found beside the queries."""
+    """Measure in a fresh process: print JSON, and write the scores into the index's directory."""
     logging.disable(logging.WARNING)
     queries, before = np.load(queries_path), memory_mb()
     opened: list[VectorIndex] = []
@@ -269,7 +263,7 @@ def recall(folder: Path, best: Path, name: str) -> float:
 
 
 class Machine(NamedTuple):
-    """Of a cluster, for the arithmetic: memory that indexes may take, and disk."""
+    """Machine of a cluster: memory for indexes, and disk."""
 
     memory_gb: float = 48.0  # of 64
     disk_tb: float = 3.5  # of 4, NVMe
@@ -292,7 +286,7 @@ def show_paper(dim: int, items_bytes: float, per_s: float) -> None:
     ]
     for count in (10**6, 10**8, 5 * 10**9):
         hnsw, ivfpq = (tier_for(count, dim, IndexTierConfig(kind=kind)).memory_mb for kind in ("hnsw", "ivfpq"))
-        # Items are read whole by a search process; vectors and codes are mapped, codes are to stay in memory.
+        # A search process reads items completely; vectors and codes are mapped, and codes should stay in memory.
         memory_gb = ivfpq / 1e3 + count * items_bytes / 1e9
         disk_tb = count * (4 * dim + items_bytes) / 1e12 + ivfpq / 1e6
         shards = max(math.ceil(memory_gb / machine.memory_gb), math.ceil(disk_tb / machine.disk_tb))
@@ -312,12 +306,12 @@ def show_paper(dim: int, items_bytes: float, per_s: float) -> None:
         )
     show(
         rows,
-        f"\non paper: {dim} components, {items_bytes:.0f} bytes of items a row, {per_s:.0f} images/s a machine like this",
+        f"\non paper: {dim} components, {items_bytes:.0f} bytes of items a row, {per_s:.0f} images/s per machine like this",
     )
     print(
-        f"A shard holds the images whose id falls to it, with their vectors.npy, items.parquet and approximate.faiss: "
+        f"A shard contains the images assigned to it by id, with vectors.npy, items.parquet and approximate.faiss: "
         f"{machine.memory_gb:.0f} GB of memory for items and codes, {machine.disk_tb} TB of NVMe. A query goes to all "
-        "shards; each answers its k best with exact scores, so that merging them by score gives what one index would."
+        "shards; each answers its k best with exact scores, so merging by score gives the result of a single index."
     )
 
 
@@ -325,7 +319,7 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes / 1e12:,.1f} TB" if n_bytes >= 1e12 else f"{n_bytes / 1e9:,.2f} GB"
 
 
-# The whole
+# Command
 
 
 def main() -> None:
@@ -337,10 +331,10 @@ def main() -> None:
     parser.add_argument("images", type=Path, metavar="IMAGES")
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--sample", type=int, default=4_000)
-    parser.add_argument("--texts", type=int, default=500, help="queries that recall is measured with")
-    parser.add_argument("--queries", type=int, default=50, help="of these, timed one by one")
+    parser.add_argument("--texts", type=int, default=500, help="queries for measuring recall")
+    parser.add_argument("--queries", type=int, default=50, help="how many of these are timed")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of IndexTierConfig")
-    parser.add_argument("--paper", action="store_true", help="only embed the sample and do the arithmetic")
+    parser.add_argument("--paper", action="store_true", help="only embed the sample and calculate")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
     real = real_vectors(bundle, options.images, options.sample)
@@ -351,29 +345,29 @@ def main() -> None:
     show_paper(bundle.manifest.embedding_dim, items_bytes or 250.0, real.per_s)
 
 
-def show_tiers(bundle: Bundle, real: Real, options: argparse.Namespace, place: Path) -> float:
-    """Bytes of items.parquet a row."""
+def show_tiers(bundle: Bundle, real: Real, options: argparse.Namespace, work: Path) -> float:
+    """Measure all tiers; returns the bytes of items.parquet per row."""
     held_out = options.texts
-    made, smoothing = fitted(real.images[held_out:])
-    show_likeness(real, made, smoothing)
+    synthetic, smoothing = fitted(real.images[held_out:])
+    show_similarity(real, synthetic, smoothing)
     config = IndexTierConfig.parse(dict(each.split("=", 1) for each in options.set))
-    queries = place / "queries.npz"
-    images = made.draw(held_out, np.random.default_rng(6))
+    queries = work / "queries.npz"
+    images = synthetic.draw(held_out, np.random.default_rng(6))
     np.savez(queries, texts=real.texts[:held_out], images=images, timed=options.queries)
     started = time.perf_counter()
-    manifest = write_exact(place / "exact", bundle, made, options.count)
+    manifest = write_exact(work / "exact", bundle, synthetic, options.count)
     seconds = {"exact": time.perf_counter() - started}
     columns = (
         *("tier", "build, s", "file, MB", "opening, s", "own memory, MB", "mapped, MB"),
-        *("one query, ms", "of 100, ms each", *(f"{share:.0%} allowed, ms" for share in SHARES)),
+        *("one query, ms", "of 100, ms each", *(f"filter allows {share:.0%}, ms" for share in SHARES)),
         *("recall@10, texts", "recall@10, images", "effort"),
     )
     rows: list[tuple[object, ...]] = [columns]
     for kind in KINDS:
-        folder, effort = place / kind, ""
+        folder, effort = work / kind, ""
         if kind != "exact":
             named = config.model_copy(update={"kind": kind})
-            seconds[kind] = build(folder, place / "exact", manifest, named, texts_encoder(bundle))
+            seconds[kind] = build(folder, work / "exact", manifest, named, texts_encoder(bundle))
             facts = VectorIndex.open(folder, verify=False).manifest.approximate
             assert facts is not None
             effort = f"{facts.parameters!r}, {facts.recall_at_10:.3f} with {facts.n_texts} {facts.texts}"
@@ -384,7 +378,7 @@ def show_tiers(bundle: Bundle, real: Real, options: argparse.Namespace, place: P
                 *(kind, seconds[kind], (folder / file).stat().st_size / 1e6),
                 *(found[name] for name in ("opening_s", "anonymous_mb", "mapped_mb", "ms", "batch_ms")),
                 *found["filtered_ms"],  # type: ignore[misc]
-                *(recall(folder, place / "exact", name) for name in ("texts", "images")),
+                *(recall(folder, work / "exact", name) for name in ("texts", "images")),
                 effort,
             )
         )
@@ -392,7 +386,7 @@ def show_tiers(bundle: Bundle, real: Real, options: argparse.Namespace, place: P
     show([row[:-1] for row in rows], f"\n{options.count:,} x {dim}, the {K} nearest, {os.cpu_count()} cores")
     for row in rows[2:]:
         print(f"{row[0]}: {row[-1]}")
-    return (place / "exact" / ITEMS).stat().st_size / options.count
+    return (work / "exact" / ITEMS).stat().st_size / options.count
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What the benchmarks share: times, memory, tables, and an index of random vectors with items as a real one has them."""
+"""Shared by the benchmarks: times, memory, tables, captions, and an index of random vectors with realistic items."""
 
 import itertools
+import json
 import resource
 import sys
 import time
@@ -16,16 +17,24 @@ from image_finder.components.index.index import FORMAT_VERSION, ITEM_SCHEMA, Ind
 
 COCO_TRAIN = 118_287  # images of COCO train2017
 CAMERAS = ("", "", "Canon EOS 400D DIGITAL", "NIKON D80", "Apple iPhone 12", "Sony DSC-W55")
-_WHO = ("a dog", "two children", "a man in a red shirt", "a black cat", "an old woman", "a group of people", "a horse")
-_DOES = ("running", "sitting", "playing with a ball", "looking at the camera", "jumping", "standing", "eating")
-_WHERE = ("on the beach", "in the snow", "next to a parked car", "in a kitchen", "on a wooden bench", "near a lake")
+_SUBJECTS = (
+    "a dog",
+    "two children",
+    "a man in a red shirt",
+    "a black cat",
+    "an old woman",
+    "a group of people",
+    "a horse",
+)
+_ACTIONS = ("running", "sitting", "playing with a ball", "looking at the camera", "jumping", "standing", "eating")
+_LOCATIONS = ("on the beach", "in the snow", "next to a parked car", "in a kitchen", "on a wooden bench", "near a lake")
 
 
 def sentences(count: int) -> list[str]:
     """Distinct captions of 6 to 13 words (at most 294; then they repeat)."""
-    several = [" ".join(parts) for parts in itertools.product(_WHO, _DOES, _WHERE)]
-    order = np.random.default_rng(0).permutation(len(several))
-    return [several[order[n % len(several)]] for n in range(count)]
+    distinct = [" ".join(parts) for parts in itertools.product(_SUBJECTS, _ACTIONS, _LOCATIONS)]
+    order = np.random.default_rng(0).permutation(len(distinct))
+    return [distinct[order[n % len(distinct)]] for n in range(count)]
 
 
 def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:
@@ -35,7 +44,7 @@ def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:
 
 
 def unit_rows_near_plane(seed: int, n_rows: int, dim: int, *, plane_dim: int = 32) -> np.ndarray:
-    """Unit rows near one plane of fewer dimensions (always the same one), as a model's vectors are; the rest is noise."""
+    """Unit rows near a fixed plane of fewer dimensions, like a model's vectors, with noise around it."""
     plane = unit_rows(np.random.default_rng(12345), plane_dim, dim)
     rng = np.random.default_rng(seed)
     rows = unit_rows(rng, n_rows, plane_dim) @ plane + 0.2 * unit_rows(rng, n_rows, dim)
@@ -46,7 +55,7 @@ def unit_rows_near_plane(seed: int, n_rows: int, dim: int, *, plane_dim: int = 3
 def write_random_index(
     path: Path, bundle: Bundle, count: int, *, seed: int = 0, vectors: np.ndarray | None = None
 ) -> np.ndarray:
-    """Write an index of random unit vectors, or of these, that claims to be of this bundle; returns the vectors."""
+    """Write an index of random or given unit vectors for this bundle; returns the vectors."""
     dim = bundle.manifest.embedding_dim
     vectors = unit_rows(np.random.default_rng(seed), count, dim) if vectors is None else vectors
     manifest = IndexManifest(
@@ -68,7 +77,7 @@ def write_random_index(
 
 
 def random_items(count: int, seed: int) -> pa.Table:
-    """Items with five captions each, in ten folders; a third has a camera's time, a tenth GPS."""
+    """Items with five captions each, in ten folders; a third has an EXIF time, a tenth GPS."""
     rng, captions, start = (
         np.random.default_rng(seed),
         sentences(count + 5),
@@ -97,6 +106,17 @@ def random_items(count: int, seed: int) -> pa.Table:
     return pa.table(columns, schema=ITEM_SCHEMA)
 
 
+def captions_by_name(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Captions of each image by its file name, from the annotations/captions_*.json of the directories."""
+    captions: dict[str, list[str]] = {}
+    for path in sorted(path for folder in folders for path in folder.glob("annotations/captions_*.json")):
+        content = json.loads(path.read_bytes())
+        names = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
+        for annotation in content["annotations"]:
+            captions.setdefault(names[annotation["image_id"]], []).append(annotation["caption"].strip())
+    return captions
+
+
 def seconds_of(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
@@ -104,9 +124,9 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process, files it has mapped included.
+    """Peak resident memory of this process, including mapped files.
 
-    On Linux not ru_maxrss: a child that was started with vfork inherits its parent's.
+    Linux: not ru_maxrss, which a child started with vfork inherits from its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -115,7 +135,7 @@ def peak_mb() -> float:
 
 
 def show(rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Print an aligned table; first row is the head, numbers stand to the right."""
+    """Print an aligned table; the first row is the head, numbers are right-aligned."""
     texts = [[_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     numeric = [

@@ -1,4 +1,4 @@
-"""Peers: other tools behind the same two shapes, a way to encode and a search; each is imported only when it is built."""
+"""Peers: other tools behind the same two interfaces, encoding and search; each is imported only when it is used."""
 
 import importlib.util
 from collections.abc import Callable
@@ -17,29 +17,29 @@ PEERS = {OPEN_CLIP: "open_clip", SENTENCE: "sentence_transformers", "faiss Index
          "hnswlib": "hnswlib"}  # fmt: skip
 LACKS = {
     "ours": "-",
-    "numpy": "filters, files, equal vectors in a fixed order",
+    "numpy": "filters, files, a fixed order of equal scores",
     OPEN_CLIP: "an index; needs torch",
     SENTENCE: "filters in the search, files of an index; needs torch",
     "faiss IndexFlatIP": "metadata; filters are an id selector",
     "usearch exact": "metadata; filters in this search",
-    "hnswlib": "exactness; metadata; filters are a callback for each candidate",
+    "hnswlib": "exactness; metadata; filters are a callback per candidate",
 }
-Ways = dict[str, Callable[[], object]]
+Calls = dict[str, Callable[[], object]]
 Search = Callable[[np.ndarray], np.ndarray]  # queries (n, dim) to rows (n, K)
 
 
-def there(peer: str) -> bool:
+def installed(peer: str) -> bool:
     return importlib.util.find_spec(PEERS[peer]) is not None
 
 
-def encoder_ways(bundle: Bundle, paths: list[Path]) -> tuple[Ways, Ways]:
-    """Ways to encode a batch of images that are in memory, and to encode one text."""
+def encoder_calls(bundle: Bundle, paths: list[Path]) -> tuple[Calls, Calls]:
+    """By encoder: a call that encodes the images from memory, and one that encodes a text."""
     encoder, text = OnnxEncoder(bundle, device="cpu"), sentences(1)
     pixels = np.stack([encoder.preprocess.load(path) for path in paths])
-    parts = range(0, len(paths), BATCH)
-    images: Ways = {"ours": lambda: [encoder.encode_image(pixels[at : at + BATCH]) for at in parts]}
-    texts: Ways = {"ours": lambda: encoder.encode_text(text)}
-    if there(OPEN_CLIP):
+    starts = range(0, len(paths), BATCH)
+    images: Calls = {"ours": lambda: [encoder.encode_image(pixels[at : at + BATCH]) for at in starts]}
+    texts: Calls = {"ours": lambda: encoder.encode_text(text)}
+    if installed(OPEN_CLIP):
         import open_clip
         import torch
 
@@ -50,7 +50,7 @@ def encoder_ways(bundle: Bundle, paths: list[Path]) -> tuple[Ways, Ways]:
 
         @torch.inference_mode()
         def open_clip_images() -> None:
-            for at in parts:
+            for at in starts:
                 model.encode_image(inputs[at : at + BATCH], normalize=True)
 
         images[OPEN_CLIP] = open_clip_images
