@@ -6,10 +6,7 @@ from contextvars import ContextVar
 
 
 class Cancelled(BaseException):
-    """Nobody waits for the result any more.
-
-    Not an Exception, so that handlers of failures do not catch it.
-    """
+    """Nobody waits for the result. Not an Exception: handlers of failures must not catch it."""
 
 
 def _never() -> bool:

@@ -42,17 +42,17 @@ class IndexChoice(NamedTuple):
 
 
 def default_index() -> IndexChoice:
-    """The index that is searched unless another one is named: the library's or the pipelines', the one published last.
+    """The index that is searched by default: that of the library or of the pipelines.
 
-    Where nothing is published, the pipelines' place.
+    The one published last; if there is none, the path of the pipelines' index.
     """
-    places = [default_library() / "index", home_root() / "index"]
-    # The name of the pointer file is image_finder.components.index.generations.POINTER; importing it here would cost --help its speed.
-    published = sorted((place for place in places if (place / "CURRENT").is_file()), key=_published_at)
+    paths = [default_library() / "index", home_root() / "index"]
+    # The pointer file of index.generations.POINTER; importing that here would slow --help down.
+    published = sorted((path for path in paths if (path / "CURRENT").is_file()), key=_published_at)
     if not published:
-        return IndexChoice(places[-1], None)
+        return IndexChoice(paths[-1], None)
     return IndexChoice(published[-1], published[0] if len(published) > 1 else None)
 
 
-def _published_at(place: Path) -> int:
-    return (place / "CURRENT").stat().st_mtime_ns
+def _published_at(path: Path) -> int:
+    return (path / "CURRENT").stat().st_mtime_ns

@@ -185,10 +185,7 @@ def write_table_atomically(path: Path, table: "pa.Table") -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a stream to a temporary sibling; on success it is synced and renamed to path.
-
-    Raises StorageError.
-    """
+    """A temporary's stream; on success it is synced and renamed to path. Raises StorageError."""
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as (descriptor, temporary):

@@ -29,10 +29,7 @@ _ABANDONED_S = 24 * 3600.0  # for file systems without locks: longer than any wr
 
 @contextlib.contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[int, Path]]:
-    """Descriptor and path of a new file beside path; removed at the end unless renamed.
-
-    Raises OSError.
-    """
+    """Descriptor and path of a new file beside path; removed unless renamed. Raises OSError."""
     remove_leftovers(path.parent)
     descriptor, temporary = _locked(lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_NEW))
     try:

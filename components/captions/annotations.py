@@ -18,10 +18,7 @@ _EXACT_FLOAT = 2.0**53  # up to it every integer is a float
 
 
 class ImageColumns(NamedTuple):
-    """Images, one a row: (n_images,) each; 0 if a size or licence is unknown.
-
-    File names are as annotated.
-    """
+    """Images: (n_images,) each. File names as annotated; 0 for an unknown size or licence."""
 
     ids: IntArray
     file_names: list[str]
@@ -107,10 +104,7 @@ def texts_or_empty(values: Iterable[Any], where: str) -> list[str]:
 
 
 def licenses(values: Sequence[Any], where: str, known: dict[str, int]) -> IntArray:
-    """Ids of licences, 0 if unknown.
-
-    A text is one of `known` (ids by name in lower case) or a number; others are unknown and logged.
-    """
+    """Ids of licences: numbers, texts that are numbers or `known` in lower case; else 0, logged."""
     names = {value: value.strip().casefold() for value in values if isinstance(value, str)}
     ids = {value: int(name) if name.isdecimal() else known.get(name, 0) for value, name in names.items()}
     if unknown := sorted(value for value, number in ids.items() if number == 0 and names[value] not in {"", "0"}):

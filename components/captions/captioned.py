@@ -35,10 +35,7 @@ class CaptionedImages:
         return np.searchsorted(self.image_ids(), self.captions["image_id"].to_numpy())
 
     def image_rows(self) -> pd.DataFrame:
-        """The images table in the order of image_ids.
-
-        Raises DataError if an image is absent or unreadable.
-        """
+        """The images table in the order of image_ids. Raises DataError if one is unreadable."""
         rows = self.images.drop_duplicates("image_id").set_index("image_id").reindex(self.image_ids())
         faulty = rows.index[(rows["sha256"].isna()) | (rows["sha256"] == "")]
         if len(faulty):

@@ -46,10 +46,7 @@ class PartFile:
 
 
 def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
-    """The annotation files of a data set, in the order train, val, test and as listed in a part.
-
-    Raises DataError if local files need a root that is not set.
-    """
+    """The annotation files of a data set, in order. Raises DataError if local files lack a root."""
     if config.layout == "demo":
         named = {"train": [("annotations/captions.json", "images")]}
     else:
@@ -143,7 +140,6 @@ def _as_frame(found: Annotations, names: ImageNames) -> pd.DataFrame:
 
 
 def _finish(frame: pd.DataFrame, part: PartName, max_images: int | None) -> pd.DataFrame:
-    """Sort one part, keep its first max_images images by id, and order its columns."""
     frame = frame.sort_values(["image_id", "caption_id"], kind="stable", ignore_index=True)
     if max_images is not None:
         kept = np.unique(frame["image_id"].to_numpy())[:max_images]

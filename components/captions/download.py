@@ -114,8 +114,6 @@ def fetch_images(requests: Sequence[ImageRequest], config: FetchConfig, *, progr
 
 
 class _Run:
-    """Counters and failures of one call."""
-
     def __init__(self, config: FetchConfig, failed: dict[int, str]) -> None:
         self.config = config
         self.failed = failed
@@ -264,7 +262,6 @@ def _url_fault(url: str) -> str:
 
 
 def _size_of(path: Path) -> int:
-    """Size in bytes; 0 if there is no such file."""
     return path.stat().st_size if path.is_file() else 0
 
 

@@ -149,7 +149,6 @@ def _below(tidy: str, folder: str) -> str | None:
 
 
 def _shared_directories(names: Sequence[str]) -> int:
-    """Number of leading directories that all names share."""
     parents = [name.split("/")[:-1] for name in names]
     if not parents:
         return 0

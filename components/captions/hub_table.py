@@ -98,10 +98,7 @@ def _require_columns(found: Sequence[str], columns: Sequence[str], source: str) 
 
 
 def _lists(table: pa.Table, source: str) -> tuple[pa.Array, pa.Array, IntArray]:
-    """Flat ids, flat captions and their number in each row.
-
-    Raises DataError if the two lists of a row differ in length.
-    """
+    """Flat ids, flat captions and their number in each row. Raises DataError if these differ."""
     columns = {name: table[name].combine_chunks() for name in ("ids", "captions")}
     for name, column in columns.items():
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):

@@ -120,7 +120,6 @@ def _failed(file_name: str, error: str) -> _Facts:
 
 
 def _stamp(root: Path, file_name: str) -> tuple[int, int] | None:
-    """(size in bytes, modification time in ns) of a file; None if unknown."""
     try:
         status = (root / file_name).stat()
     except (OSError, ValueError):

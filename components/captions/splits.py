@@ -60,7 +60,6 @@ def _uniform(key: str) -> float:
 
 
 def _contents(images: pd.DataFrame | None) -> dict[int, str]:
-    """Content hash by image id, for readable images."""
     if images is None:
         return {}
     read = images[images["sha256"] != ""]

@@ -44,10 +44,7 @@ class Tokenizer:
             raise BundleError(f"{path} is not a tokenizer.json: {error}; restore the file") from error
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of texts, cut at max_tokens and padded to the longest: (n, length).
-
-        Cut texts keep their end token.
-        """
+        """Ids of texts, cut at max_tokens before the end token, padded to the longest: (n, length)."""
         encodings = self._cutter.encode_batch_fast(list(texts))
         length = max((len(encoding.ids) for encoding in encodings), default=0)
         ids = np.zeros((len(encodings), length), dtype=np.int64)

@@ -93,7 +93,6 @@ def _write_scenes(folder: Path, n_images: int, seed: int) -> dict[str, list[dict
 
 
 def _info(n_images: int, seed: int) -> dict[str, Any]:
-    """The info block of captions.json; it identifies the demo set."""
     return {
         "description": "Demo scenes of OpenMoji drawings, composed by Text-Guided Image Finder",
         "url": "https://openmoji.org",
@@ -109,10 +108,7 @@ def _info(n_images: int, seed: int) -> dict[str, Any]:
 
 
 def _present_info(directory: Path) -> dict[str, Any]:
-    """Info of the demo set in directory, empty if there is none.
-
-    Raises DataError if directory holds anything else.
-    """
+    """Info of the demo set in directory, {} if empty. Raises DataError for other content."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return {}
     try:
@@ -147,7 +143,6 @@ def _placed_sprite(hexcode: str, limit_px: tuple[float, float], rng: np.random.G
 
 
 def _cast_shadow(image: Image.Image, left: int, bottom: int, width: int) -> None:
-    """Darken an ellipse under an object."""
     mask = Image.new("L", (width, max(3, width // 7)), 0)
     ImageDraw.Draw(mask).ellipse((0, 0, mask.width - 1, mask.height - 1), fill=70)
     image.paste((20, 20, 30), (left, bottom - mask.height // 2), mask)

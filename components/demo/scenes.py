@@ -147,10 +147,7 @@ def _of_three(scene: Scene, rng: np.random.Generator) -> list[str]:
 
 
 def _places(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """Four phrases for the place, the first three different.
-
-    Phrases for objects on the ground are not used for objects in the air.
-    """
+    """Four phrases for the place, the first three different, that suit high and low objects."""
     high = {group.thing.high for group in scene.groups}
     fitting = {frozenset({True}): scene.background.over, frozenset({False}): scene.background.on}
     phrases = [*fitting.get(frozenset(high), ()), *scene.background.anywhere]

@@ -23,7 +23,6 @@ def to_srgb(image: Image.Image, profile: object) -> Image.Image:
 
 @functools.lru_cache(maxsize=8)  # the images of a gallery share few profiles, and building a transform costs 2 ms
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From profile to sRGB for images of a mode; None if the profile cannot be used."""
     try:
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -92,7 +92,6 @@ def _noise(content: bytes) -> bytes:
 
 
 def _last_scan_has_begun(content: bytes) -> bool:
-    """Whether the scans that have begun hold every bit of every coefficient."""
     missing_bits: dict[int, list[int]] = {}
     for code, body in _segments(content):
         if code in _FRAMES and len(body) > 5:

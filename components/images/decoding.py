@@ -196,7 +196,6 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB image, transparency over white."""
     if image.mode.startswith(("I", "F")):
         return _grey_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:

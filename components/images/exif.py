@@ -61,7 +61,7 @@ def image_facts(source: Path | bytes) -> ImageFacts:
 
 
 def _directory(exif: Image.Exif, tag: int) -> _Tags:
-    """A directory that the first one points to; empty if absent or damaged."""
+    """An EXIF directory by its pointer tag; empty if absent or damaged."""
     if tag not in exif:
         return {}
     try:
@@ -86,7 +86,6 @@ def _text(tags: _Tags, tag: int) -> str:
 
 
 def _taken_at(exif: _Tags, details: _Tags) -> datetime | None:
-    """The first plausible time, from the opening of the shutter to the change of the file."""
     texts = (
         _text(details, ExifTags.Base.DateTimeOriginal),
         _text(details, ExifTags.Base.DateTimeDigitized),

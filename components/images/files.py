@@ -79,10 +79,7 @@ def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.
 
 
 def read_image(path: Path) -> bytes:
-    """Content of an image file.
-
-    Raises ImageError for a file above MAX_IMAGE_BYTES, before it is read; OSError.
-    """
+    """Content of an image file. Raises ImageError above MAX_IMAGE_BYTES, unread; OSError."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
         raise OSError(errno.EINVAL, "not a regular file")

@@ -37,10 +37,7 @@ class ImageFolder:
             self._files, self._base = _open_uri(location)
 
     def images(self) -> list[Path]:
-        """Relative paths of image files, by ending, sorted by POSIX path; hidden ones are skipped.
-
-        Raises DataError if the folder is absent or cannot be listed.
-        """
+        """Relative paths of visible image files, sorted by POSIX path. Raises DataError."""
         if self._files is None:
             return find_images(Path(self._location))
         paths = map(Path, sorted(self._listed()))
@@ -112,7 +109,6 @@ def uri_below(uri: str, folder: str) -> str:
 
 
 def _open_uri(uri: str) -> tuple[Any, str]:
-    """A pyarrow file system for a URI, and the path in it."""
     from pyarrow import fs
 
     try:

@@ -20,10 +20,7 @@ class SliceDifference(Record):
 
 
 class Comparison(Record):
-    """Challenger minus champion on the same queries, in total and for every slice.
-
-    gain: mean recall over both directions and all k.
-    """
+    """Challenger minus champion on the same queries; gain: mean recall, all directions and k."""
 
     former_names: ClassVar = {"n_pictures": "n_images"}
 

@@ -25,10 +25,7 @@ class IngestedData(NamedTuple):
 
 
 def ingest(dataset: DatasetConfig, root: Path, *, cache_path: Path | None = None) -> IngestedData:
-    """Read the captions and inspect every image, with a progress bar.
-
-    root, cache_path: see inspect_images.
-    """
+    """Read captions and inspect images, with progress. root, cache_path: see inspect_images."""
     captions = read_captions(dataset)
     images = inspect_images(captions, root, cache_path=cache_path, progress=True)
     return IngestedData(captions, images, build_manifest(captions, images, dataset))
@@ -37,10 +34,7 @@ def ingest(dataset: DatasetConfig, root: Path, *, cache_path: Path | None = None
 def validate(
     data: IngestedData, config: ValidationConfig, tokenizer: Tokenizer, previous: DatasetManifest | None = None
 ) -> ValidationReport:
-    """Validate a data set, its captions counted in tokens.
-
-    previous: data version that changes are measured against; None: they are not measured.
-    """
+    """Validate a data set, captions counted in tokens. previous: version to measure drift to."""
     counts = tokenizer.count(data.captions["caption"].tolist())
     return validate_captions(*data, config, token_counts=counts, previous=previous)
 

@@ -28,8 +28,6 @@ _MAX_EXAMPLE_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Result of a rule, and the positions of the rows that failed it."""
-
     result: ExpectationResult
     rows: IntArray
 

@@ -174,10 +174,7 @@ def part_facts(captions: DataFrame, manifest: DatasetManifest) -> DataFrame:
 
 
 def text_facts(captions: DataFrame) -> DataFrame:
-    """Words of each caption, and how many captions have its text.
-
-    Texts are compared without case, punctuation and spaces.
-    """
+    """Words of each caption, and how many captions share its text but for case and punctuation."""
     texts = [" ".join(text.lower().translate(_punctuation()).split()) for text in _texts(captions)]
     same = Series(texts, dtype=object).groupby(texts, sort=False).transform("size") if texts else Series(dtype="int64")
     n_words = np.fromiter((text.count(" ") + 1 for text in texts), dtype=np.int64, count=len(texts))
