@@ -15,14 +15,17 @@ _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # "isn't" and "t-shirt" are one wo
 
 
 class ImageWords(NamedTuple):
-    """Captions of one image: number of words in each, and count of each word over all of them, without its position."""
+    """Captions of one image: words in each, and count of each word in all of them."""
 
     lengths: tuple[int, ...]
     counts: Mapping[str, int]
 
 
 def image_words(captions: Sequence[str]) -> ImageWords:
-    """Words of one image's captions, in lower case. In scripts without spaces, an unbroken run is one word."""
+    """Words of one image's captions, in lower case.
+
+    In scripts without spaces, an unbroken run is one word.
+    """
     words = [_WORD.findall(caption.lower()) for caption in captions]
     return ImageWords(tuple(map(len, words)), Counter(word for caption in words for word in caption))
 
@@ -36,7 +39,10 @@ def images_with_word(images: Iterable[Sequence[str]]) -> Counter[str]:
 
 
 def length_histograms(images: Sequence[ImageWords]) -> Values:
-    """Distribution of caption lengths per image: (images, LONGEST + 1), rows sum to 1. Every image needs a caption."""
+    """Distribution of caption lengths per image: (images, LONGEST + 1), rows sum to 1.
+
+    Every image needs a caption.
+    """
     histograms = np.zeros((len(images), LONGEST + 1))
     for row, image in enumerate(images):
         for length in image.lengths:
@@ -53,9 +59,10 @@ def commonest_words(images: Iterable[ImageWords], count: int) -> list[str]:
 
 
 def word_frequencies(images: Sequence[ImageWords], words: Sequence[str]) -> FloatMatrix:
-    """Shares of these words, and of all others in the last column, per image: (images, words + 1), rows sum to 1.
+    """Shares of these words, and of all others, per image: (images, words + 1).
 
-    An image whose captions contain no word counts fully in the last column.
+    Rows sum to 1; all other words share the last column. An image whose captions contain no word counts fully in the
+    last column.
     """
     column = {word: number for number, word in enumerate(words)}
     shares = np.zeros((len(images), len(words) + 1), np.float32)

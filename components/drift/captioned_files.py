@@ -32,9 +32,10 @@ def captioned_files(captions: pd.DataFrame, root: Path) -> list[CaptionedFile]:
 
 
 def find_captioned_files(root: Path, part: PartName | None = None) -> list[CaptionedFile]:
-    """Images of a data set, of one part or of all; without annotations, all images below the directory, uncaptioned.
+    """Images of a data set, of one part or of all, with their captions.
 
-    Reads every layout that training reads. Raises DataError if there are no images or the part does not exist.
+    Without annotations, all images below the directory, without captions. Reads every layout that training reads.
+    Raises DataError if there are no images or the part does not exist.
     """
     try:
         dataset = _layout(root)

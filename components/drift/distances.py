@@ -14,7 +14,10 @@ from image_finder.components.drift.permutation import Sides, Statistic, Values
 
 
 def wasserstein(values: Values) -> Statistic:
-    """Wasserstein-1 distance of one number per item, (items,), in its unit: how far mass moves on average. Exact."""
+    """Wasserstein-1 distance of one number per item, in its unit. Exact.
+
+    The mean distance that mass has to move. values: (items,).
+    """
     order = np.argsort(values, kind="stable")
     gaps = np.diff(values[order])
 
@@ -29,7 +32,10 @@ def wasserstein(values: Values) -> Statistic:
 
 
 def wasserstein_of_counts(histograms: Values) -> Statistic:
-    """Wasserstein-1 distance of one distribution over integers per item, (items, integers), rows sum to 1."""
+    """Wasserstein-1 distance of one distribution over integers per item.
+
+    histograms: (items, integers), rows sum to 1.
+    """
 
     def of(sides: Sides) -> Values:
         first, second = _means(sides, histograms)
@@ -40,7 +46,10 @@ def wasserstein_of_counts(histograms: Values) -> Statistic:
 
 
 def jensen_shannon(frequencies: FloatMatrix) -> Statistic:
-    """Jensen-Shannon divergence in bits, 0 to 1, of one distribution per item, (items, words), rows sum to 1."""
+    """Jensen-Shannon divergence in bits, 0 to 1, of one distribution per item.
+
+    frequencies: (items, words), rows sum to 1.
+    """
 
     def of(sides: Sides) -> Values:
         # A mean can be a rounding error below 0.
@@ -55,7 +64,7 @@ def jensen_shannon(frequencies: FloatMatrix) -> Statistic:
 
 
 def rise_of_mean(values: Values) -> Statistic:
-    """Mean of the second side minus mean of the first, of one number per item, (items,): one-sided."""
+    """Mean of the second side minus mean of the first, of (items,) numbers: one-sided."""
 
     def of(sides: Sides) -> Values:
         first, second = _means(sides, values[:, None])
@@ -66,7 +75,10 @@ def rise_of_mean(values: Values) -> Statistic:
 
 
 def rise_of_share(counts: Values, totals: Values) -> Statistic:
-    """Share counts / totals of the second side minus that of the first, both (items,): one-sided."""
+    """Share counts / totals of the second side minus that of the first: one-sided.
+
+    counts, totals: (items,).
+    """
 
     def of(sides: Sides) -> Values:
         both = np.stack([counts, totals], axis=1)

@@ -46,7 +46,10 @@ _SHOWN_WORDS = 4
 
 @dataclass(frozen=True)
 class ComparedSample:
-    """A sample and its reference. origin: registered model and version; name, version: data set of the sample."""
+    """A sample and its reference.
+
+    origin: registered model and version; name, version: data set of the sample.
+    """
 
     reference: DriftReference
     origin: tuple[str, str]
@@ -58,9 +61,9 @@ class ComparedSample:
 def report_drift(
     compared: ComparedSample | None, log: SearchLog | None, config: DriftConfig, *, note: str = ""
 ) -> DriftReport:
-    """Report on images and captions (compared), on searches (log), or on both. note: reason why something is missing.
+    """Report on images and captions (compared), on searches (log), or on both.
 
-    Raises DataError if the vectors of the two sides have different widths.
+    note: reason why something is missing. Raises DataError if the vectors of the two sides have different widths.
     """
     rows = [*(_image_rows(compared, config) if compared else ()), *(_log_rows(log, config) if log else ())]
     return DriftReport(
@@ -97,7 +100,7 @@ def _origin(compared: ComparedSample) -> DriftOrigin:
 
 
 class _Row(NamedTuple):
-    """limit: field of the configuration; above_chance: subtract the mean distance of random divisions, far above 0."""
+    """limit: field of the configuration; above_chance: subtract the mean of random divisions."""
 
     name: str
     unit: str

@@ -35,11 +35,11 @@ class Chance(NamedTuple):
 def compare_with_chance(
     statistic: Statistic, sizes: tuple[int, int], *, permutations: int, rate: float, seed: int
 ) -> Chance:
-    """Compare the distance of the first sizes[0] items from the others with that of random divisions.
+    """Compare the distance of the first sizes[0] items from the rest with random divisions.
 
     rate: probability that the distance is above the threshold if nothing differs, at least 1 / (permutations + 1).
-    Exact for exchangeable items of any distribution; a tie counts as no difference. The divisions depend on seed alone;
-    up to six items, all their orders are used once. O(permutations x cost of the statistic).
+    Exact for exchangeable items of any distribution; a tie counts as no difference. The divisions depend on seed
+    alone; up to six items, all their orders are used once. O(permutations x cost of the statistic).
     """
     true = np.repeat([1, 0], sizes)
 

@@ -79,10 +79,11 @@ class TrainedOn:
 
 
 def write_reference(path: Path, sampler: Sampler, trained_on: TrainedOn, *, images: int, seed: int) -> "DriftReference":
-    """Draw up to `images` training images and write their description to path, completely or not at all.
+    """Draw up to `images` training images and write their description to path.
 
-    sampler: of the bundle that the reference belongs to, with the same seed. O(images) decodes and encodings, and one
-    pass over all training captions. Raises DataError if no image can be read, StorageError.
+    It is written completely or not at all. sampler: of the bundle that the reference belongs to, with the same seed.
+    O(images) decodes and encodings, and one pass over all training captions. Raises DataError if no image can be read,
+    StorageError.
     """
     sample = sampler.draw(trained_on.files, images)
     if not sample.contents:
@@ -184,7 +185,10 @@ class DriftReference:
 
 
 class Contents(Collection[str]):
-    """Hex SHA-256 of images by their first 8 bytes: one in 10^13 other images would match one of a million."""
+    """Hex SHA-256 of images, by their first 8 bytes.
+
+    One in 10^13 other images would match one of a million.
+    """
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
         """keys: sorted."""

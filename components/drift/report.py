@@ -9,7 +9,10 @@ from image_finder.components.text import counted
 
 
 class DriftRow(Record):
-    """One distance. It drifted if measured is above threshold, the larger of limit and chance; None: not measured."""
+    """One distance. It drifted if it is above threshold, the larger of limit and chance.
+
+    None: not measured.
+    """
 
     former_names: ClassVar = {"what": "name"}
 
@@ -39,7 +42,10 @@ class DriftOrigin(Record):
 
 
 class DriftReport(Record):
-    """All rows, with their denominators. reference: None if there was nothing to compare with; note gives the reason."""
+    """All rows, with their denominators.
+
+    reference: None if there was nothing to compare with; note gives the reason.
+    """
 
     former_names: ClassVar = {"n_pictures": "n_images"}
 

@@ -32,7 +32,7 @@ def report_html(report: DriftReport, figure: Figure | None = None) -> str:
 
 
 def drift_figure(compared: ComparedSample) -> Figure:
-    """Draw histograms of caption length, size and brightness, and the vectors projected on a plane, for both sides."""
+    """Draw both sides: histograms of captions, sizes and brightness, and a map of the vectors."""
     figure = new_figure(10.9, 6.6)
     before, now = compared.reference.sample, compared.sample
     axes = figure.subplots(2, 2)

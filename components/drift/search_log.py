@@ -24,7 +24,10 @@ _MARK = '"matches_well"'  # lines without it, most of a log, are not parsed
 
 @dataclass(frozen=True)
 class SearchLog:
-    """Text queries by day, ascending. days: by the clock of the server; unmatched, queries: (days,) each."""
+    """Text queries by day, ascending.
+
+    days: by the clock of the server; unmatched, queries: (days,) each.
+    """
 
     days: tuple[date, ...]
     unmatched: Values
@@ -33,7 +36,10 @@ class SearchLog:
 
 
 def find_logs(patterns: Sequence[str]) -> list[Path]:
-    """Files by name or pattern (* and ?), each once. Raises DataError for a pattern without a match."""
+    """Files by name or pattern (* and ?), each once.
+
+    Raises DataError for a pattern without a match.
+    """
     found: dict[Path, None] = {}
     for pattern in patterns:
         named = [Path(name) for name in sorted(glob.glob(pattern))] or [Path(pattern)]  # noqa: PTH207 - patterns can be absolute
@@ -83,7 +89,10 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _query(line: str) -> tuple[date, bool]:
-    """Day, and whether a hit matched well. Raises ValueError, KeyError, TypeError for other lines."""
+    """Day, and whether a hit matched well.
+
+    Raises ValueError, KeyError, TypeError for other lines.
+    """
     facts = json.loads(line)
     if facts["message"] != "request" or facts["status"] != 200 or not isinstance(facts["matches_well"], bool):
         raise ValueError("not an answered search")

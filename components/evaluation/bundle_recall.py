@@ -31,7 +31,7 @@ _MB = 1e6
 def measure_bundle(
     bundle: Bundle, data: CaptionedImages, config: EvaluationConfig, *, identity: EvaluatedOn, code_sha256: str
 ) -> MeasuredBundle:
-    """Measure the recall of a bundle's ONNX towers, the median time of one encoding, and the size of its files.
+    """Measure recall of a bundle's ONNX towers, median time of one encoding, and size.
 
     Recall is measured on the available device, times on the CPU, where searches run. The time of an image excludes
     decoding and resizing, which depend on the file. code_sha256: hash of the code in use, for the record. Raises
@@ -87,7 +87,7 @@ def _sample(n_rows: int) -> list[int]:
 
 
 def _test_sha256(data: CaptionedImages) -> str:
-    """Hash of the test: the contents of the images in order, and each caption with the row of its image."""
+    """Hash of the images' contents in order, and of each caption with its image's row."""
     contents = data.image_rows()["sha256"].tolist()
     captions = zip(data.image_of_caption().tolist(), data.captions["caption"].tolist(), strict=True)
     return sha256_of_bytes("\n".join([*contents, *(f"{row} {caption!r}" for row, caption in captions)]).encode())

@@ -113,9 +113,10 @@ def things_shown(captions: Iterable[str]) -> frozenset[str]:
 
 
 def is_right(named: frozenset[str], shown: frozenset[str]) -> bool:
-    """Whether an image that shows some things is right for a text that names some; False for a text that names none.
+    """Whether an image is right for a text, by the things that they show and name.
 
-    A missing colour counts only if the captions name other colours, because most captions name none.
+    False for a text that names none. A missing colour counts only if the captions name other colours, because most
+    captions name none.
     """
     colours, shown_colours = named & _COLOURS, shown & _COLOURS
     return bool(named) and named - colours <= shown and (colours <= shown_colours or not shown_colours)

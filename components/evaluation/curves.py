@@ -21,7 +21,7 @@ _LONGEST_K = 100
 
 
 def recall_curve(ranks: MatchRanks) -> Figure:
-    """Draw recall@k for k = 1 to 100 in both directions on a logarithmic axis, random baselines dashed."""
+    """Draw recall@k for k = 1 to 100 in both directions, random baselines dashed."""
     ks = np.arange(1, _LONGEST_K + 1)
     own_captions = np.unique(ranks.image_of_caption, return_counts=True)[1]
     directions = [
@@ -47,7 +47,10 @@ def recall_curve(ranks: MatchRanks) -> Figure:
 
 
 def training_curves(history: Sequence[EpochRecord]) -> Figure:
-    """Draw loss, learning rates, logit scale and recall on val by epoch. Raises DataError for an empty history."""
+    """Draw loss, learning rates, logit scale and recall on val by epoch.
+
+    Raises DataError for an empty history.
+    """
     if not history:
         raise DataError("history has 0 epochs, expected at least 1")
     figure = new_figure(10.9, 6.3)

@@ -11,7 +11,10 @@ _DPI = 110
 
 
 class Boxes:
-    """Converts inches from the top left into matplotlib's positions of axes, which are shares from the bottom left."""
+    """Converts inches from the top left into matplotlib's positions of axes.
+
+    Matplotlib takes shares of the figure from the bottom left.
+    """
 
     def __init__(self, figure: Figure) -> None:
         self._width_in, self._height_in = figure.get_size_inches()

@@ -20,7 +20,7 @@ _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # least likely trai
 
 
 class FolderMeasurement(NamedTuple):
-    """A measurement. n_captions: all captions of the part; n_left_out: invalid ones and those without an image."""
+    """n_captions: all captions; n_left_out: invalid ones and those without an image."""
 
     measurement: BundleMeasurement
     n_captions: int
@@ -53,7 +53,7 @@ def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config:
 
 
 def read_part(root: Path, part: PartName | None) -> CaptionedPart:
-    """Read, inspect and validate one part of a directory of captioned images; see measure_on_folder."""
+    """Read, inspect and validate one part of a data set; see measure_on_folder."""
     dataset = _only(detect_layout(root), part)
     name = next(iter(dataset.parts))
     data, report = check_folder(dataset, root, ValidationConfig())

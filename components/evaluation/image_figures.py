@@ -32,7 +32,7 @@ _FIRST_HIT_IN = _OWN_IN + _TILE_IN + 0.35
 
 
 def similarity_heat_map(similarity: FloatMatrix, thumbnails: Sequence[Image.Image], captions: Sequence[str]) -> Figure:
-    """Draw cosine similarities of n captions (rows) and n images (columns) with values; right pairs are framed.
+    """Draw cosine similarities of n captions (rows) and images (columns), right pairs framed.
 
     similarity: (n, n), row i is caption i against every image; caption i belongs to image i. Raises DataError.
     """
@@ -64,10 +64,10 @@ def similarity_heat_map(similarity: FloatMatrix, thumbnails: Sequence[Image.Imag
 def query_examples(
     examples: QueryExamples, thumbnails: Mapping[int, Image.Image], captions: Sequence[str], *, gallery_size: int
 ) -> Figure:
-    """Draw the best and worst caption queries: caption, rank, own image, then the nearest images with their scores.
+    """Draw the best and worst caption queries with their nearest images and scores.
 
-    thumbnails: by row, all of examples.image_rows. captions: by caption row. The caption's own image always has a green
-    frame. Raises DataError without examples or if an image is missing.
+    thumbnails: by row, all of examples.image_rows. captions: by caption row. The caption's own image always has a
+    green frame. Raises DataError without examples or if an image is missing.
     """
     missing = [row for row in examples.image_rows if row not in thumbnails]
     groups = [("Answered best", examples.best), ("Answered worst", examples.worst)]

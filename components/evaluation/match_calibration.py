@@ -19,7 +19,7 @@ _MAX_IMAGES = 2000  # per data set; bounds the time of an export
 def calibrate_matches(
     encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages], *, seed: int = 0
 ) -> MatchModels:
-    """Fit the models of good matches (see match_fit.py) on captioned images that the model was not trained on.
+    """Fit the models of good matches on captioned images that were not trained on.
 
     vocabulary: of the training captions, with counts; parts: one per data set. Raises DataError, ImageError.
     """

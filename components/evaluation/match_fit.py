@@ -46,7 +46,7 @@ EncodeQueries = Callable[[Sequence[str]], Vectors]
 
 
 class _Query(NamedTuple):
-    """own: row of the image that a caption belongs to, else -1; key: texts with one key stay in one fold."""
+    """own: row of a caption's image, else -1; key: texts with one key stay in one fold."""
 
     text: str
     own: int
@@ -67,7 +67,10 @@ class _Hits(NamedTuple):
 
 @dataclass(frozen=True)
 class _Search:
-    """Captioned images to search. images: (n, dim) unit rows; shown: things in the captions of each image."""
+    """Captioned images to search.
+
+    images: (n, dim) unit rows; shown: things in the captions of each image.
+    """
 
     images: Vectors
     shown: Sequence[frozenset[str]]
@@ -119,7 +122,7 @@ def _known_words(shown: Sequence[frozenset[str]], vocabulary: Vocabulary) -> lis
 def _absent_words(
     captions_of: Sequence[Sequence[str]], vocabulary: Vocabulary, rng: np.random.Generator
 ) -> list[_Query]:
-    """Words of the training captions that no caption of these images contains: all their hits are wrong."""
+    """Training words that no caption of these images contains: all their hits are wrong."""
     present = {word for captions in captions_of for caption in captions for word in content_words(caption)}
     absent = [word for word in vocabulary.words if _known(word, vocabulary) and present.isdisjoint(word_forms(word))]
     return [_Query(absent[row], -1, absent[row]) for row in np.sort(rng.permutation(len(absent))[:_ABSENT_WORDS])]
@@ -198,7 +201,7 @@ def _hits(cosines: NDArray[np.float64], right: Mask, words: QueryWords, labels: 
 
 
 def _model(search: _Search, queries: Sequence[_Query], *, fit_absent: bool, max_absent: float) -> MatchModel | None:
-    """Fit all hits, with the lowest threshold that keeps the promised precision in cross-validation."""
+    """Fit all hits; the threshold keeps the promised precision in cross-validation."""
     if len(queries) < _MIN_QUERIES or not search.galleries:
         return None
     hits = _all_hits(search, queries)
@@ -230,7 +233,10 @@ def _regression(hits: _Hits, rows: Rows) -> Pipeline:
 
 
 def _min_probability(hits: _Hits, probabilities: NDArray[np.float64], max_absent: float) -> tuple[float, float] | None:
-    """The lowest probability with the promised precision and share of absent queries, and its precision."""
+    """Lowest probability that keeps both promises, and its precision.
+
+    The promises are the precision, and the share of absent queries with a good hit.
+    """
     galleries = [hits.gallery == gallery for gallery in np.unique(hits.gallery)]
     for least in np.arange(0.3, 0.99, 0.01).round(2).tolist():
         good = _leading(hits, probabilities >= least)
@@ -258,7 +264,10 @@ def _n_queries(hits: _Hits, rows: Mask) -> int:
 
 
 def _leading(hits: _Hits, good: Mask) -> Mask:
-    """Good hits before the first hit of their search that is not good; hits of a search are adjacent, best first."""
+    """Good hits before the first hit of their search that is not good.
+
+    Hits of a search are adjacent, best first.
+    """
     failures = np.concatenate([[0], np.cumsum(~good)])
     leading: Mask = failures[1:] == failures[hits.start]
     return leading

@@ -20,7 +20,10 @@ def row_of_caption(ranks: MatchRanks) -> IntVector:
 
 
 def per_image(image: IntVector, n_captioned: int, values: NDArray[np.generic] | None = None) -> NDArray[np.float64]:
-    """(n_captioned,) sum of the values of each image's queries; their number without values. image: (n_queries,) rows."""
+    """(n_captioned,) sum of the values of each image's queries; their number without values.
+
+    image: (n_queries,) rows.
+    """
     return np.bincount(image, weights=values, minlength=n_captioned).astype(np.float64)
 
 

@@ -26,7 +26,7 @@ def calibrate_scores(
     identity: EvaluatedOn,
     chunk_rows: int | None = None,
 ) -> ScoreCalibration:
-    """Quantiles of the cosines of true pairs, and the 5 % quantile of every caption's best cosine in the gallery.
+    """Quantiles of true pairs' cosines, and the 5 % quantile of each caption's best cosine.
 
     Arguments as in `first_match_ranks`; logit_scale: the model's factor before the softmax, above 0. Captions are used
     without prompt templates. Raises DataError.

@@ -24,7 +24,10 @@ from image_finder.components.records.promotion import Comparison, SliceDifferenc
 
 
 class MeasuredBundle(NamedTuple):
-    """A measurement with the ranks and slices of a paired comparison. slices: for each name one label per caption."""
+    """A measurement with the ranks and slices of a paired comparison.
+
+    slices: for each name one label per caption.
+    """
 
     measurement: BundleMeasurement
     ranks: MatchRanks
@@ -66,7 +69,10 @@ class StoredMeasurement(Record):
 
 
 def compare_bundles(challenger: MeasuredBundle, champion: MeasuredBundle) -> Comparison:
-    """Compare with the cut-offs, bootstrap samples and seed of the challenger's report. Raises DataError."""
+    """Compare with the cut-offs, bootstrap samples and seed of the challenger's report.
+
+    Raises DataError.
+    """
     report = challenger.measurement.report
     return compare_ranks(
         challenger.ranks,
@@ -87,11 +93,11 @@ def compare_ranks(
     samples: int,
     seed: int,
 ) -> Comparison:
-    """Challenger minus champion: mean recall over both directions and all ks, and the mean over ks of every slice.
+    """Challenger minus champion: mean recall, and the mean over ks of every slice.
 
-    slices: for each name one label per caption, "" for none. Both directions are slices too, so that a loss in one
-    cannot hide behind a gain in the other. Equal ranks give exactly 0. Raises DataError unless both models were
-    measured on the same captions and images.
+    Mean recall is the mean over both directions and all ks. slices: for each name one label per caption, "" for none.
+    Both directions are slices too, so that a loss in one cannot hide behind a gain in the other. Equal ranks give
+    exactly 0. Raises DataError unless both models were measured on the same captions and images.
     """
     _require_same_queries(challenger, champion)
     n_captioned = len(challenger.captioned_images)

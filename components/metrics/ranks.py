@@ -47,13 +47,13 @@ def first_match_ranks(
     *,
     chunk_rows: int | None = None,
 ) -> MatchRanks:
-    """Rank every caption's image among all images, and every image's best caption among all captions.
+    """Rank each caption's image among all images, and each image's best caption.
 
     image_embeddings: (n_images, dim), text_embeddings: (n_captions, dim), unit rows. image_of_caption: (n_captions,)
-    rows of image_embeddings. chunk_rows: captions per chunk; by default 4 million scores fit into a chunk.
-    Scores are computed in float64 and rounded to float32 before they are compared: BLAS sums in an order that depends
-    on the shape of the chunk, and in float32 alone, chunks of 1 and 777 captions gave 2,043 of 6,000 captions different
-    ranks in a gallery that contained every image twice. Raises DataError.
+    rows of image_embeddings. chunk_rows: captions per chunk; by default 4 million scores fit into a chunk. Scores are
+    computed in float64 and rounded to float32 before they are compared: BLAS sums in an order that depends on the
+    shape of the chunk, and in float32 alone, chunks of 1 and 777 captions gave 2,043 of 6,000 captions different ranks
+    in a gallery that contained every image twice. Raises DataError.
     """
     images, texts, owners = checked_vectors(image_embeddings, text_embeddings, image_of_caption)
     gallery = images.astype(np.float64)
@@ -83,7 +83,10 @@ def first_match_ranks(
 
 
 def chunks(n_captions: int, n_images: int, chunk_rows: int | None = None) -> Iterator[slice]:
-    """Slices that cover all captions, of chunk_rows or of at most 4 million scores. Raises DataError."""
+    """Slices that cover all captions, of chunk_rows or of at most 4 million scores.
+
+    Raises DataError.
+    """
     if chunk_rows is not None and chunk_rows < 1:
         raise DataError(f"chunk_rows is {chunk_rows}, expected at least 1")
     rows = chunk_rows or max(1, _TILE_SCORES // n_images)
@@ -93,7 +96,10 @@ def chunks(n_captions: int, n_images: int, chunk_rows: int | None = None) -> Ite
 def checked_vectors(
     image_embeddings: FloatMatrix, text_embeddings: FloatMatrix, image_of_caption: IntVector
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]:
-    """The arrays of `first_match_ranks` as float32 with unit rows, and image rows that exist. Raises DataError."""
+    """The arrays of `first_match_ranks` as float32 with unit rows, and image rows that exist.
+
+    Raises DataError.
+    """
     images = _unit_rows("image_embeddings", image_embeddings)
     texts = _unit_rows("text_embeddings", text_embeddings)
     if images.shape[1] != texts.shape[1]:

@@ -29,9 +29,10 @@ _GATE_K = 10
 
 
 def recall_at_k(ranks: IntVector, k: int) -> float:
-    """Share of queries whose first right item is among the k nearest. ranks: (n_queries,), counted from 1.
+    """Share of queries whose first right item is among the k nearest.
 
-    A k above the gallery size gives 1. Raises DataError for no queries or k below 1.
+    ranks: (n_queries,), counted from 1. A k above the gallery size gives 1. Raises DataError for no queries or k below
+    1.
     """
     if len(ranks) == 0:
         raise DataError("recall@k of 0 queries is undefined, expected at least 1 query")
@@ -41,10 +42,10 @@ def recall_at_k(ranks: IntVector, k: int) -> float:
 
 
 def random_recall_at_k(gallery_size: int, n_right: IntVector, k: int) -> float:
-    """Expected recall@k of a random order of the gallery, exact. n_right: (n_queries,) right items of each query.
+    """Expected recall@k of a random order of the gallery, exact.
 
-    With c right items among n, a query misses with probability C(n - c, k) / C(n, k) = C(n - k, c) / C(n, c). Integers
-    until the division avoid cancellation between near-equal terms.
+    n_right: (n_queries,) right items of each query. With c right items among n, a query misses with probability C(n -
+    c, k) / C(n, k) = C(n - k, c) / C(n, c). Integers until the division avoid cancellation between near-equal terms.
     """
     sizes, counts = np.unique(n_right, return_counts=True)
     hits = 0.0
@@ -67,7 +68,7 @@ def report_ranks(
     identity: EvaluatedOn,
     slices: Mapping[str, Sequence[str]] | None = None,
 ) -> RetrievalReport:
-    """Recall@k in both directions and by slice, with denominators, random baseline and 95 % intervals.
+    """Recall@k in both directions and by slice, with random baseline and 95 % intervals.
 
     slices: for each name one label per caption, "" for captions in no slice. mean_recall is the mean over both
     directions and all k. Images without captions are in the gallery of text-to-image but are not queries. Raises
@@ -137,7 +138,10 @@ class _Measured(NamedTuple):
 
 
 def _measure(ranks: MatchRanks, ks: Sequence[int], slices: Sequence[Mask], config: EvaluationConfig) -> _Measured:
-    """Measure both directions and all slices with one bootstrap, whose columns are the ks of each part in turn."""
+    """Measure both directions and all slices with one bootstrap.
+
+    Its columns are the ks of each part in turn.
+    """
     n_captioned = len(ranks.captioned_images)
     rows = row_of_caption(ranks)
     parts = [(ranks.text_to_image, rows), (ranks.image_to_text, np.arange(n_captioned))]

@@ -22,9 +22,9 @@ _SQUARE_RATIO = 1.05  # an image is square up to this ratio of long to short sid
 
 
 def slice_groups(slices: Mapping[str, Sequence[str]], n_captions: int) -> Iterator[tuple[str, str, Mask]]:
-    """Name, value and members of every group, values in natural order ("9-13 words" before "14 words or more").
+    """Name, value and members of every group, values in natural order.
 
-    Raises DataError if labels do not match the captions.
+    Natural order puts "9-13 words" before "14 words or more". Raises DataError if labels do not match the captions.
     """
     for name, labels in slices.items():
         if len(labels) != n_captions:
@@ -42,11 +42,11 @@ def _natural_order(label: str) -> tuple[int, str]:
 def caption_slices(
     captions: pd.DataFrame, vocabulary: Vocabulary | None = None, *, min_captions: int = MIN_CAPTIONS
 ) -> dict[str, list[str]]:
-    """Labels by slice name, one per row of the captions table in its order; "" for rows in no group.
+    """Labels by slice name, one per row of the captions table; "" for rows in no group.
 
     Names and values are those of components/configs/slices.py, "words" only with the model's vocabulary. In val2017,
-    17, 75 and 8 % of the captions are short, medium and long. Images of unknown size or license are in no group. Groups
-    below min_captions get no label, and slices with fewer than two groups are left out. Raises DataError.
+    17, 75 and 8 % of the captions are short, medium and long. Images of unknown size or license are in no group.
+    Groups below min_captions get no label, and slices with fewer than two groups are left out. Raises DataError.
     """
     missing = [name for name in _COLUMNS if name not in captions.columns]
     if missing:

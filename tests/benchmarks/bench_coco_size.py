@@ -97,7 +97,7 @@ def anonymous_mb() -> float:
 
 
 def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
-    """Seconds of each part of a training on the first `count` images, and the peak memory of the process."""
+    """Seconds of each part of a training on `count` images, and the peak memory."""
     from image_finder.components.captions.captioned import CaptionedImages
     from image_finder.components.captions.captions_table import read_captions
     from image_finder.components.captions.inspection import inspect_images

@@ -37,7 +37,10 @@ class Rate(NamedTuple):
 
 
 class Method(NamedTuple):
-    """graph, output: run by the floor. extract: everything from files to a new cache below a directory."""
+    """graph, output: run by the floor.
+
+    extract: everything from files to a new cache below a directory.
+    """
 
     graph: Path
     output: str

@@ -72,7 +72,7 @@ def covers(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def costs(encoder: OnnxEncoder, pixels: np.ndarray, query: np.ndarray, rng: np.random.Generator) -> dict:
-    """Loss of cosine for each cover and quarter; `coloured`: whether any region raises the score."""
+    """Loss of cosine by cover and quarter; `coloured`: whether any region raises the score."""
     px = len(pixels)
     masks = {("", "random"): random_quarter(px, rng)}
     found = contributions(encoder, pixels, query)

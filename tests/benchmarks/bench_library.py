@@ -81,7 +81,7 @@ def prefill(library: Path, bundle: Bundle, keys: list[str]) -> None:
 
 
 def filled(folder: Path, bundle: Bundle, count: int) -> tuple[Path, Path, float]:
-    """Index tiny images without embedding; returns the library, the images' directory and the seconds."""
+    """Index tiny images without embedding; returns library, image directory and seconds."""
     library, images = folder / "library", folder / "images"
     library.mkdir(parents=True)
     prefill(library, bundle, write_tiny(images, count))

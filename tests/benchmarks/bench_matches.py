@@ -71,7 +71,10 @@ ABSENT = (
 
 
 class Answer(NamedTuple):
-    """One query in one library. good, right: (hits,) of the first 400; own: whether its own image is a good hit."""
+    """One query in one library.
+
+    good, right: (hits,) of the first 400; own: whether its own image is a good hit.
+    """
 
     kind: str
     text: str

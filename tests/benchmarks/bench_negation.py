@@ -1,10 +1,10 @@
-"""Effect of `not` on the first 20 images: how many show the excluded thing, and how many the wanted one, by captions.
+"""Effect of `not` on the first 20 images: how many show the excluded thing, and how many the searched one, by captions.
 
     python tests/benchmarks/bench_negation.py LIBRARY DATA... [--choosing]
 
 DATA: directories whose annotations/captions_*.json (COCO layout) describe the library's images. An image shows a
 thing if a caption names it by one of the words below. Captions are silent about much, so both numbers are lower
-bounds. available: images that show the wanted thing and not the excluded one.
+bounds. available: images that show the searched thing and not the excluded one.
 
 Without --choosing: 20 pairs, selected by caption counts alone, on which nothing was tuned. With --choosing: means of
 all other pairs of the things below, at several weights. They decided the weight and the groups of
@@ -193,15 +193,15 @@ def first_hits(engine: SearchEngine, text: str, not_text: str = "", weight: floa
 def report(engine: SearchEngine, row_of: dict[str, int], shown: dict[str, Mask]) -> None:
     """Print the 20 pairs and their means."""
     rows: list[tuple[object, ...]] = [
-        ("query", "not", "available", "excluded", "wanted", "excluded with not", "wanted with not")
+        ("query", "not", "available", "excluded", "searched", "excluded with not", "searched with not")
     ]
     for text, things, term, thing in PAIRS:
-        wanted, excluded = np.all([shown[each] for each in things], axis=0), shown[thing]
+        searched, excluded = np.all([shown[each] for each in things], axis=0), shown[thing]
         counts = []
         for hits in (first_hits(engine, text), first_hits(engine, text, term)):
             first = [row_of[name] for name in hits]
-            counts += [int(excluded[first].sum()), int(wanted[first].sum())]
-        rows.append((text, term, int((wanted & ~excluded).sum()), *counts))
+            counts += [int(excluded[first].sum()), int(searched[first].sum())]
+        rows.append((text, term, int((searched & ~excluded).sum()), *counts))
     for title, minimum in (("mean", 0), ("mean of those with 30 available", 30)):
         counted = [row[3:] for row in rows[1:] if isinstance(row[2], int) and row[2] >= minimum]
         if counted:
@@ -214,20 +214,20 @@ def report_choosing(engine: SearchEngine, row_of: dict[str, int], shown: dict[st
     """Print the means of all other pairs, by weight."""
     reported = {(things[0], thing) for _, things, _, thing in PAIRS if len(things) == 1}
     pairs = [
-        (wanted, excluded)
-        for wanted, excluded in itertools.permutations(THINGS, 2)
-        if (wanted, excluded) not in reported
-        and (shown[wanted] & ~shown[excluded]).sum() >= MIN_WANTED
-        and (shown[wanted] & shown[excluded]).sum() >= max(MIN_BOTH, MIN_SHARE * shown[wanted].sum())
+        (searched, excluded)
+        for searched, excluded in itertools.permutations(THINGS, 2)
+        if (searched, excluded) not in reported
+        and (shown[searched] & ~shown[excluded]).sum() >= MIN_WANTED
+        and (shown[searched] & shown[excluded]).sum() >= max(MIN_BOTH, MIN_SHARE * shown[searched].sum())
     ]
-    rows: list[tuple[object, ...]] = [("weight", "excluded", "wanted")]
+    rows: list[tuple[object, ...]] = [("weight", "excluded", "searched")]
     for weight in (None, *WEIGHTS):
         counts = []
-        for wanted, excluded in pairs:
-            text, term = THINGS[wanted][0], THINGS[excluded][0]
+        for searched, excluded in pairs:
+            text, term = THINGS[searched][0], THINGS[excluded][0]
             hits = first_hits(engine, text) if weight is None else first_hits(engine, text, term, weight)
             first = [row_of[name] for name in hits]
-            counts.append((float(shown[excluded][first].sum()), float(shown[wanted][first].sum())))
+            counts.append((float(shown[excluded][first].sum()), float(shown[searched][first].sum())))
         rows.append((f"{weight or 'no not'}", *(fmean(column) for column in zip(*counts, strict=True))))
     show(rows, f"{len(row_of):,} images, counts among the first {K} hits, mean of {len(pairs)} pairs")
 

@@ -47,13 +47,13 @@ def fastest_pass(vectors: np.ndarray, query: np.ndarray, pool: ThreadPoolExecuto
 
 
 def after(read: Callable[[], object], work: Callable[[list[str]], object], texts: list[str]) -> float:
-    """Seconds of work after a pass over the vectors, which evicts everything else from the processor's caches."""
+    """Seconds of work after a pass over the vectors, which evicts the processor's caches."""
     read()
     return seconds_of(lambda: work(texts))
 
 
 def fresh_process(index: Path, bundle: Path, threads: int) -> list[float]:
-    """Peak memory at four moments, seconds to open and to answer first, of a process that only answers."""
+    """Peak memory at four moments, and seconds to open and to answer first."""
     command = [sys.executable, __file__, str(bundle), "--threads", str(threads), "--answer-from", str(index)]
     return list(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
 
@@ -96,7 +96,7 @@ def rounds_of(engine: SearchEngine, options: argparse.Namespace) -> dict[str, li
             each("engine", engine.search, queries)
             each("rank", lambda pair: engine.rank([pair[0]], [pair[1]]), list(zip(queries, encoded, strict=True)))
             each("filtered", engine.search, filtered)
-            each("unfolded", engine.search, unfolded)
+            each("shown", engine.search, unfolded)
             each("batch", engine.search_many, [batch] * 2, BATCH)
             calls = [batch_texts[at : at + 10] for at in range(0, BATCH, 10)]
             each("encode batch", lambda calls: [encoder.encode_text(call) for call in calls], [calls] * 2, BATCH)
@@ -145,12 +145,12 @@ def main() -> None:
         ("engine / floor, text encoded after a pass", ratio("engine", "floor after"), "x", ""),
         ("engine without encoding", 1e3 * t["rank"], "ms", ""),
         ("engine, filter allows a tenth", 1e3 * t["filtered"], "ms", ""),
-        ("engine, near-duplicates not folded", 1e3 * t["unfolded"], "ms", ""),
+        ("engine, near-duplicates not folded", 1e3 * t["shown"], "ms", ""),
         (f"engine, one query of {BATCH} at once", 1e3 * t["batch"], "ms", ""),
         ("one query / one query of a batch", ratio("engine", "batch"), "x", ">= 2.5"),
         ("maximum of this ratio (text encoder, bare product)", ratio("floor", "batch floor"), "x", ""),
-        ("thereof text encoder in batches", 1e3 * t["encode batch"], "ms", ""),
-        ("thereof product with all vectors", 1e3 * t["product"], "ms", ""),
+        ("of this: text encoder in batches", 1e3 * t["encode batch"], "ms", ""),
+        ("of this: product with all vectors", 1e3 * t["product"], "ms", ""),
         ("opening, with all hashes verified", 1e3 * opening_s, "ms", ""),
         ("first answer", 1e3 * first_s, "ms", ""),
         ("peak memory: imported", imported_mb, "MB", ""),

@@ -63,7 +63,7 @@ SHARES = (0.5, 0.1, 0.01)
 
 
 class Real(NamedTuple):
-    """Vectors of a bundle. images, texts: (n, dim) unit rows, one text per image; per_s: images embedded per second."""
+    """images, texts: (n, dim) unit rows, one text per image; per_s: images embedded per second."""
 
     images: Vectors
     texts: Vectors
@@ -91,7 +91,10 @@ def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
 
 
 class Synthetic:
-    """Draws vectors like real ones. smoothing: h, from 0 (copies of the sample) to 1 (a normal distribution)."""
+    """Draws vectors like real ones.
+
+    smoothing: h, from 0 (copies of the sample) to 1 (a normal distribution).
+    """
 
     def __init__(self, real: Vectors, smoothing: float) -> None:
         self._mean = real.mean(axis=0)
@@ -113,7 +116,7 @@ def nearest_cosine(vectors: Vectors) -> float:
 
 
 def fitted(real: Vectors) -> tuple[Synthetic, float]:
-    """Find the smoothing by bisection: the larger it is, the farther synthetic vectors are from each other."""
+    """Find the smoothing by bisection: it moves synthetic vectors apart."""
     target, low, high = nearest_cosine(real), 0.0, 1.0
     for _ in range(12):
         smoothing = (low + high) / 2

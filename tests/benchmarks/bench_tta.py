@@ -31,7 +31,7 @@ TRIED = [("whole",), ("whole", "mirrored"), ("whole", "centre"), VARIANTS]
 
 
 def recalls_of(bundle: Path, data) -> tuple[dict[tuple[str, ...], dict[str, float]], float]:
-    """Recalls of each tried set of variants, and the milliseconds to encode one variant of an image."""
+    """Recalls of each set of variants, and milliseconds to encode one variant of an image."""
     opened = Bundle.open(bundle)
     if ModelConfig.parse(opened.manifest.config).image.tta != ("whole",):
         raise SystemExit(f"{bundle} has test-time augmentation; give a bundle without: model.image.tta=[whole]")

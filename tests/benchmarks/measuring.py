@@ -44,7 +44,7 @@ def unit_rows(rng: np.random.Generator, n_rows: int, dim: int) -> np.ndarray:
 
 
 def unit_rows_near_plane(seed: int, n_rows: int, dim: int, *, plane_dim: int = 32) -> np.ndarray:
-    """Unit rows near a fixed plane of fewer dimensions, like a model's vectors, with noise around it."""
+    """Unit rows near a fixed plane of fewer dimensions, like a model's vectors."""
     plane = unit_rows(np.random.default_rng(12345), plane_dim, dim)
     rng = np.random.default_rng(seed)
     rows = unit_rows(rng, n_rows, plane_dim) @ plane + 0.2 * unit_rows(rng, n_rows, dim)
@@ -107,7 +107,7 @@ def random_items(count: int, seed: int) -> pa.Table:
 
 
 def captions_by_name(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Captions of each image by its file name, from the annotations/captions_*.json of the directories."""
+    """Captions by image file name, from annotations/captions_*.json of the directories."""
     captions: dict[str, list[str]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("annotations/captions_*.json")):
         content = json.loads(path.read_bytes())

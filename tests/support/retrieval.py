@@ -30,7 +30,7 @@ def random_case(seed, n_images=13, n_captions=40, dim=8, noise=1.0):
 
 
 def one_hot_case():
-    """Three images on the axes, four captions; similarities to the images (x, y, z) can be read off the rows.
+    """Three images on the axes, four captions whose rows are their similarities to x, y, z.
 
     caption 0, of x: x nearest (rank 1).   caption 1, of y: x, then y (rank 2).
     caption 2, of z: x, y, then z (rank 3). caption 3, of x: y, then x (rank 2).

@@ -116,7 +116,7 @@ def test_the_same_seed_divides_alike_and_another_one_otherwise():
 
 @pytest.mark.parametrize("name", ["wasserstein", "energy", "lengths"])
 def test_false_alarms_come_as_often_as_they_may(name):
-    """400 pairs of samples of one population at a rate of 10 %: 40 alarms are expected, 3.3 sigma are 20."""
+    """400 pairs of equal samples at a rate of 10 %: 40 alarms expected, 3.3 sigma are 20."""
     rng = np.random.default_rng(5)
     alarms = 0
     for run in range(400):

@@ -22,7 +22,7 @@ SENTENCES = ("a {} thing on paper", "there is one {} thing", "a {} thing on the 
 
 
 def paint_set(folder, *, seed, count=60, red=0.5, size=(24, 16), sentences=SENTENCES, light=1.0):
-    """Plain images, a share of them red, the others blue and as bright, in shades; three captions each."""
+    """Plain images in shades of red or of equally bright blue; three captions each."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     files = []
@@ -178,7 +178,7 @@ def test_the_very_training_images_are_known_and_do_not_drift(report_of, training
 
 
 def test_only_new_images_are_compared_when_that_is_asked_for(report_of, training, place):
-    """40 new images among 120 known ones: all together they hardly differ, by themselves they do."""
+    """40 new images among 120 known ones: only the new ones alone differ clearly."""
     new = paint_set(place / "new", seed=5, count=40, red=1.0)
     together, alone = report_of([*training, *new]), report_of([*training, *new], images="new")
     assert "embeddings" not in together.drifted

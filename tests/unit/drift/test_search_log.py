@@ -62,7 +62,7 @@ def log_stream():
 def test_a_search_is_logged_with_whether_it_matched_and_never_with_its_words(album_tools, album, log_stream, tmp_path):
     with album_tools.serving(album / "index") as client:
         client.get("/api/v1/search?q=red")
-        client.get("/api/v1/search?q=red&k=2&offset=2")  # the next page is no search of its own
+        client.get("/api/v1/search?q=red&k=2&offset=2")  # the next page of the same search
         client.get("/api/v1/search?q=secretive&until=1990-01-01")
         client.post("/api/v1/search", json={"terms": [{"text": "blue"}]})
         client.get("/api/v1/search?q=")
@@ -118,7 +118,7 @@ def rows_of(path, **values):
 
 
 def test_searches_in_vain_that_become_common_drift(tmp_path):
-    """Two weeks at about 20 %, then a week at about 45 %: below the limit of 50 %, but 25 points above the days before."""
+    """Two weeks at about 20 %, then one at about 45 %: below the limit of 50 %, but 25 points up."""
     rng = np.random.default_rng(0)
     shares = [*rng.uniform(0.15, 0.25, 14), *rng.uniform(0.4, 0.5, 7)]
     rows, report = rows_of(write_days(tmp_path / "serve.log", shares))

@@ -24,7 +24,7 @@ IDENTITY = EvaluatedOn(dataset="colours", data_version="abc", split="test")
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """40 images in four colours, each a little different; two captions each, of which every tenth lies."""
+    """40 images in four colours, each a little different; two captions each, every tenth wrong."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     captions, files = [], []

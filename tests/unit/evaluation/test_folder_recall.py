@@ -17,7 +17,7 @@ COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250), 
 
 
 def write_part(root, part, words):
-    """Images of these colours with two captions each, the second without a colour; a COCO file names them."""
+    """Images of these colours with two captions each, the second without a colour."""
     (root / part).mkdir(parents=True)
     images, annotations = [], []
     for number, word in enumerate(words):

@@ -13,7 +13,10 @@ DIM = 256
 
 
 def world(seed: int, n_images: int, clarity: float):
-    """Images of three things each; a text's vector is the sum of its things'. clarity: of things in image vectors."""
+    """Images of three things each; a text's vector is the sum of its things'.
+
+    clarity: of things in image vectors.
+    """
     rng = np.random.default_rng(seed)
     directions = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0]
     axes = {min(things_named(word)): directions[row] for row, word in enumerate(WORDS)}

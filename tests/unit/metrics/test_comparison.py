@@ -35,7 +35,7 @@ def ranks_of(owners, text_to_image, image_to_text, n_images=None):
 
 
 def drawn_pair(seed, n_images=40, better=0.0):
-    """Two models' ranks of captions of images that are hard or easy for both; images own 0 to 5 captions."""
+    """Ranks of two models on images that are hard or easy for both; 0 to 5 captions each."""
     rng = np.random.default_rng(seed)
     owners = np.repeat(np.arange(n_images), rng.integers(0, 6, n_images))
     rng.shuffle(owners)
