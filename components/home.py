@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import platformdirs
 
@@ -30,29 +29,5 @@ def home_root(path: Path | None = None) -> Path:
 
 
 def default_library() -> Path:
-    """The default library of indexed folders."""
+    """The default library."""
     return home_root() / "library"
-
-
-class IndexChoice(NamedTuple):
-    """The published index that is searched, and the other one if there are two."""
-
-    path: Path
-    other: Path | None
-
-
-def default_index() -> IndexChoice:
-    """The index that is searched by default: that of the library or of the pipelines.
-
-    The one published last; if there is none, the path of the pipelines' index.
-    """
-    paths = [default_library() / "index", home_root() / "index"]
-    # The pointer file of index.generations.POINTER; importing that here would slow --help down.
-    published = sorted((path for path in paths if (path / "CURRENT").is_file()), key=_published_at)
-    if not published:
-        return IndexChoice(paths[-1], None)
-    return IndexChoice(published[-1], published[0] if len(published) > 1 else None)
-
-
-def _published_at(path: Path) -> int:
-    return (path / "CURRENT").stat().st_mtime_ns

@@ -19,7 +19,7 @@ def finder_indexing(
     registry: RegistryConfig = _REGISTRY,
     embedding: EmbeddingConfig = _EMBEDDING,
 ) -> None:
-    """Load the champion, embed the gallery with it, publish both."""
+    """Load the champion, embed the gallery and the library's other sources with it, publish both."""
     bundle = load_champion(registry)
-    index = embed_gallery(bundle, gallery, embedding, gallery_fingerprint)
-    publish_index(index, bundle, registry)
+    embedded = embed_gallery(bundle, gallery, embedding, gallery_fingerprint)
+    publish_index(embedded, bundle, gallery, embedding, registry)

@@ -5,12 +5,13 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from image_finder.components.app.champion_index import indices_of, pending_change
+from image_finder.components.app.champion_index import pending_change
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import RegistryConfig
 from image_finder.components.errors import BundleError, ConfigError, FinderError, QualityError
 from image_finder.components.index.generations import is_published_root
 from image_finder.components.index.publish import bundle_in_force, restore
+from image_finder.components.library.library import Library
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.model_registry import names
 from image_finder.model_registry.comparison_text import Side
@@ -22,6 +23,7 @@ from image_finder.model_registry.registry_errors import limit_waiting, shown_add
 from image_finder.pipelines.stores import Home, existing_registry
 
 _REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
+_LIBRARY_WAIT_S = 60.0  # for a process that is indexing
 
 
 class RegisteredModel(NamedTuple):
@@ -109,13 +111,13 @@ def rollback(registered: RegisteredModel, *, reason: str) -> Change:
 
 
 def pending(registered: RegisteredModel) -> list[str]:
-    """What completes a change of the champion whose indices in the home are missing, a sentence an index."""
+    """What completes a change of the champion whose index in the home is missing: at most one sentence."""
+    index = registered.home.index_dir
     champion = registered.registry.champion_version(registered.name)
-    if champion is None:
+    if champion is None or not is_published_root(index):
         return []
-    note = registered.promotions.champion_note(registered.name, champion)
-    found = [pending_change(index, note=note) for index in indices_of(registered.home.root)]
-    return [each.text() for each in found if each is not None]
+    change = pending_change(index, note=registered.promotions.champion_note(registered.name, champion))
+    return [change.text()] if change is not None else []
 
 
 def fetch(registered: RegisteredModel, version_or_alias: str, to: Path) -> Bundle:
@@ -161,7 +163,9 @@ def _update_index(registered: RegisteredModel, version: str) -> str:
     registered.promotions.note_champion(registered.name, version)
     try:
         bundle = _bundle(registered, version)
-        if (restored := restore(bundle, bundles=home.bundles_dir, target=home.index_dir)) is not None:
+        with Library(home.library_dir).writing(wait_s=_LIBRARY_WAIT_S):
+            restored = restore(bundle, bundles=home.bundles_dir, target=home.index_dir)
+        if restored is not None:
             told = f"{restored.manifest.count:,} images in {home.index_dir}, kept from before"
             event = Event(kind="index", from_version=before, to_version=version, reasons=(told,))
             registered.promotions.record(registered.name, event)
@@ -176,8 +180,8 @@ def _update_index(registered: RegisteredModel, version: str) -> str:
         ) from error
     if manifest is None:
         return (
-            f"searches still answer with version {before or '?'}: no index of version {version} is kept and no indexing run "
-            "is known here; run 'image-finder pipeline run indexing'"
+            f"searches still answer with version {before or '?'}: the library belongs to another model; "
+            "run 'image-finder pipeline run indexing'"
         )
     return f"searches answer with version {version}: {manifest.count:,} images indexed"
 

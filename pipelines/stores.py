@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.components.home import HOME_VARIABLE, home_root
+from image_finder.components.index.index import read_manifest
+from image_finder.components.library.former_home import bring_up_to_date
 from image_finder.components.storage import make_private, write_errors
 from image_finder.components.text import one_line
 from image_finder.pipelines import moved_home as moved
@@ -79,14 +81,35 @@ class Home:
         return self.root / "bundles"
 
     @property
+    def library_dir(self) -> Path:
+        """The library: what was indexed, by directory and by pipeline."""
+        return self.root / "library"
+
+    @property
     def index_dir(self) -> Path:
-        """Published vector indices."""
-        return self.root / "index"
+        """The library's published index."""
+        return self.library_dir / "index"
+
+
+def require_demo_library(home: Home) -> None:
+    """Raises ConfigError if a home's library has other sources than the demo: its model would search them from then on."""
+    bring_up_to_date(home.root)
+    try:
+        roots = read_manifest(home.index_dir).roots
+    except StorageError:  # nothing is published
+        return
+    others = [root for root in roots if not Path(root).is_relative_to(home.data_dir)]
+    if others:
+        raise ConfigError(
+            f"the library in {home.root} holds {others[0]}, which would be searched with the demo's model: "
+            "give another directory with --home"
+        )
 
 
 def existing_registry(home: Home, given: str | None = None) -> str:
     """MLflow's address for a command that reads it without ZenML; a home that was moved is adopted first."""
     moved.adopt(home)
+    bring_up_to_date(home.root)
     return tracking_uri(home, given)
 
 
@@ -125,6 +148,7 @@ def connect(home: Home) -> "Client":
     """
     _make_folders(home)
     moved.adopt(home)
+    bring_up_to_date(home.root)
     if not has_server():
         moved.ensure_own_store(home)
     _set_environment(home, has_server=has_server())

@@ -22,8 +22,6 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.drift import reference
 from image_finder.components.drift.reference import DriftReference
 from image_finder.components.errors import StorageError
-from image_finder.components.index import index
-from image_finder.components.index.index import VectorIndex
 from image_finder.components.records.base import Record
 from image_finder.components.records.data import ValidationReport
 from image_finder.components.storage import hash_directory
@@ -113,13 +111,6 @@ class BundleMaterializer(DirectoryMaterializer):
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bundle,)
     MANIFEST = bundle.MANIFEST
-
-
-class IndexMaterializer(DirectoryMaterializer):
-    """A vector index."""
-
-    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (VectorIndex,)
-    MANIFEST = index.MANIFEST
 
 
 class DriftReferenceMaterializer(DirectoryMaterializer):

@@ -10,15 +10,14 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from image_finder.components.configs import RegistryConfig
-from image_finder.components.errors import StorageError
 from image_finder.components.home import HOME_VARIABLE, home_root
 from image_finder.components.index.generations import is_published_root
-from image_finder.components.index.publish import bundle_in_force, default_bundle
+from image_finder.components.index.publish import bundle_in_force
 from image_finder.components.records.base import Record
 from image_finder.components.storage import write_bytes_atomically
 
 NOTE = "champion.json"
-_INDEX, _LIBRARY, _BUNDLES = "index", "library", "bundles"
+_LIBRARY, _INDEX = "library", "index"
 
 
 class ChampionNote(Record):
@@ -38,27 +37,21 @@ class PendingChange(Record):
     home: Path
     index_version: str
     champion_version: str
-    commands: tuple[str, ...]  # that complete the change, in order
+    command: str  # that completes the change
 
     def text(self, *, with_home: bool = True) -> str:
         """A message with the commands. with_home: include the path of a non-default home."""
         variable = f"{HOME_VARIABLE}={shlex.quote(str(self.home))} "
         prefix = variable if with_home and self.home != home_root() else ""
-        commands = " && ".join(f"{prefix}image-finder {command}" for command in self.commands)
         return (
             f"The current index belongs to version {self.index_version}; version {self.champion_version} is champion. "
-            f"Complete with: {commands}"
+            f"Complete with: {prefix}image-finder {self.command}"
         )
 
 
-def indices_of(home: Path) -> list[Path]:
-    """Published indices of a home: the pipelines' and the library's."""
-    return [index for index in (home / _INDEX, home / _LIBRARY / _INDEX) if is_published_root(index)]
-
-
 def note_champion(home: Path, note: ChampionNote) -> None:
-    """Record the new champion if the home has a published index. Raises StorageError."""
-    if indices_of(home):
+    """Record the new champion if the home has a published library. Raises StorageError."""
+    if is_published_root(home / _LIBRARY / _INDEX):
         notes = {**_read(home), note.model: note}
         write_bytes_atomically(home / NOTE, _Notes.dump_json(notes, indent=2))
 
@@ -75,30 +68,14 @@ def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote
         version = next((name for name, sha256 in each.bundles.items() if sha256 == bundle), None)
         champion = each.bundles.get(each.version)
         if version is not None and champion is not None and champion != bundle:
+            model = "" if each.model == RegistryConfig().model_name else f" --model {shlex.quote(each.model)}"
             return PendingChange(
                 home=home,
                 index_version=version,
                 champion_version=each.version,
-                commands=_commands(index, home, each, champion),
+                command=f"models promote {each.version}{model}",
             )
     return None
-
-
-def _commands(index: Path, home: Path, note: ChampionNote, champion: str) -> tuple[str, ...]:
-    model = "" if note.model == RegistryConfig().model_name else f" --model {shlex.quote(note.model)}"
-    promote = f"models promote {note.version}{model}"
-    if index == home / _INDEX:
-        return (promote,)
-    try:
-        default = default_bundle(home / _BUNDLES)
-    except StorageError:
-        default = None
-    if default is not None and default.name == champion[:16]:
-        return ("index",)  # uses the newest published bundle
-    if is_published_root(home / _INDEX):
-        return (promote, "index")
-    folder = f"version-{note.version}"
-    return (f"models fetch --alias {note.version} --to {folder}{model}", f"index --bundle {folder}")
 
 
 def _home_of(index: Path) -> Path:

@@ -17,7 +17,7 @@ class GalleryConfig(Config):
     uri: str = Field(
         "",
         pattern=r"^([a-z][a-z0-9+.-]*://.*)?$",
-        description="images on an object store (s3://, gs://, abfs://, hdfs:// or file://) instead of root; needs engine: ray",
+        description="images on an object store (s3://, gs://, abfs://, hdfs:// or file://) instead of root",
     )
     annotations: str | None = Field(
         None, description="COCO captions JSON, relative to root; its captions are stored in the index"

@@ -1,7 +1,9 @@
 """Image folder: lists and reads the files of a local folder or an object store; decodes nothing."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from image_finder.components.errors import DataError
@@ -12,16 +14,18 @@ from image_finder.components.images.files import (
     read_image,
     require_readable_size,
 )
-from image_finder.components.moments import modified_s
+from image_finder.components.moments import modified_ns
 from image_finder.components.storage import sha256_of_lines
 from image_finder.components.text import one_line
+
+_Answer = TypeVar("_Answer")
 
 
 class FileState(NamedTuple):
     """Size and modification time of a file."""
 
     n_bytes: int
-    modified_s: int  # POSIX time, whole seconds
+    modified_ns: int  # since 1970
 
 
 class ImageFolder:
@@ -43,6 +47,15 @@ class ImageFolder:
         paths = map(Path, sorted(self._listed()))
         return [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS]
 
+    def states(self) -> dict[Path, FileState]:
+        """Size and time of change of each of `images` of an object store, from one listing. Raises DataError."""
+        listed = {Path(name): info for name, info in self._listed().items()}
+        return {
+            path: FileState(info.size or 0, info.mtime_ns or 0)
+            for path, info in listed.items()
+            if path.suffix.lower() in IMAGE_ENDINGS
+        }
+
     def fingerprint(self) -> str:
         """Hex SHA-256 of names, sizes and modification times. Raises DataError."""
         if self._files is None:
@@ -53,20 +66,23 @@ class ImageFolder:
         """Content of a file, by relative path. Raises ImageError for its size, OSError."""
         if self._files is None:
             return read_image(Path(self._location, path))
-        with self._files.open_input_file(self._below(path)) as stream:
-            require_readable_size(stream.size())
-            content: bytes = stream.read()
+        try:
+            with self._files.open_input_file(self._below(path)) as stream:
+                require_readable_size(stream.size())
+                content: bytes = stream.read()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(2, "No such file", self.shown(path)) from error
         return content
 
     def state(self, path: Path) -> FileState:
         """Size and modification time of a file. Raises OSError."""
         if self._files is None:
             status = Path(self._location, path).stat()
-            return FileState(status.st_size, modified_s(status))
+            return FileState(status.st_size, modified_ns(status))
         info = self._files.get_file_info(self._below(path))
         if info.size is None:
             raise FileNotFoundError(2, "No such file", self.shown(path))
-        return FileState(info.size, (info.mtime_ns or 0) // 1_000_000_000)
+        return FileState(info.size, info.mtime_ns or 0)
 
     def shown(self, path: Path) -> str:
         """Path or URI of a file for messages and indices."""
@@ -90,9 +106,38 @@ class ImageFolder:
         return f"{self._base.rstrip('/')}/{path.as_posix()}"
 
 
-def is_uri(location: str) -> bool:
-    """Whether a location is a URI rather than a path; no path has two slashes after a colon."""
-    return "://" in location
+@lru_cache(maxsize=16)
+def opened_folder(place: str) -> ImageFolder:
+    """An ImageFolder, opened once: connecting to an object store takes a while. Raises DataError."""
+    return ImageFolder(place)
+
+
+class StoredFile(NamedTuple):
+    """A file of an object store."""
+
+    folder: ImageFolder
+    path: Path
+
+    def state(self) -> FileState:
+        """Size and time of change. Raises DataError."""
+        return self._reached(self.folder.state)
+
+    def content(self) -> bytes:
+        """Raises ImageError for its size, DataError."""
+        return self._reached(self.folder.read)
+
+    def _reached(self, get: Callable[[Path], _Answer]) -> _Answer:
+        if ".." in self.path.parts:
+            raise DataError(f"{self.folder.shown(self.path)} leads outside the source; index it again")
+        try:
+            return get(self.path)
+        except OSError as error:
+            raise DataError(f"{self.folder.shown(self.path)} cannot be read: {one_line(error)}") from error
+
+
+def is_uri(place: str) -> bool:
+    """Whether place names an object store rather than a folder; no path holds two slashes after a colon."""
+    return "://" in place
 
 
 def shown_uri(uri: str) -> str:

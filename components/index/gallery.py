@@ -9,7 +9,6 @@ from image_finder.components.captions.file_names import ImageNames, leads_out
 from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.images.files import find_images
-from image_finder.components.images.image_folder import ImageFolder, uri_below
 from image_finder.components.text import shown_path
 
 logger = logging.getLogger(__name__)
@@ -28,18 +27,8 @@ class Gallery:
     """Images in the order of the index that is made of them."""
 
     name: str
-    root: Path  # absolute; of a gallery on an object store, its URI without options
+    root: Path  # absolute
     items: tuple[GalleryItem, ...]
-    uri: str = ""  # of an object store; empty: a folder of this machine
-
-    @property
-    def place(self) -> str:
-        """Folder or URI, as ImageFolder takes it."""
-        return self.uri or str(self.root)
-
-    def file_of(self, item: GalleryItem) -> Path:
-        """Absolute path of an item's file."""
-        return self.root / item.path
 
 
 def read_gallery(config: GalleryConfig) -> Gallery:
@@ -47,11 +36,9 @@ def read_gallery(config: GalleryConfig) -> Gallery:
 
     With annotations, images come in ascending order of image id; without, in that of their POSIX path. Annotated
     images that are absent are counted in the log.
-    Raises ConfigError if neither root nor uri is set; DataError for a folder or file that is missing or malformed, image
+    Raises ConfigError if root is not set; DataError for a folder or file that is missing or malformed, image
     ids that are not unique, and a gallery without images.
     """
-    if config.uri:
-        return _gallery_of_uri(config.uri, config.images)
     if config.root is None:
         raise ConfigError("gallery: root is not set; name the folder of the images")
     root = config.root.expanduser().resolve()
@@ -68,15 +55,6 @@ def read_gallery(config: GalleryConfig) -> Gallery:
         raise DataError(f"gallery: no images in {place}; check root, images and annotations")
     resolved = folder.resolve()
     return Gallery(resolved.name or str(resolved), resolved, tuple(items))
-
-
-def _gallery_of_uri(uri: str, images: str) -> Gallery:
-    folder = ImageFolder(uri_below(uri, images))
-    items = [GalleryItem(path, ()) for path in folder.images()]
-    if not items:
-        raise DataError(f"gallery: no images in {folder.shown_location} and below; check uri and images")
-    shown = Path(folder.shown_location)
-    return Gallery(shown.name, shown, tuple(items), uri_below(uri, images))
 
 
 def _items_of_folder(folder: Path) -> list[GalleryItem]:

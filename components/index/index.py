@@ -8,7 +8,7 @@ approximate.faiss  above a million rows only (image_finder.components.index.tier
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from image_finder.components.arrays import Mask, Rows, Vectors
 from image_finder.components.configs import first_fault
@@ -66,7 +66,7 @@ _FEW = 1 / 4  # of the rows: up to so many, reading them alone costs less than a
 class SelfCheck(Record):
     """What the writer measured on the finished index."""
 
-    former_names: ClassVar = {"n_pictures": "n_images"}
+    former_names: ClassVar[Mapping[str, str]] = {"n_pictures": "n_images"}
 
     n_images: int
     found_themselves_first: int  # the image, or one of equal content or equal vector
@@ -98,6 +98,7 @@ class IndexManifest(Record):
     self_check: SelfCheck | None
     files_sha256: dict[str, str]
     approximate: ApproximateFacts | None = None  # of kinds other than exact
+    uris: dict[str, str] = Field(default_factory=dict)  # root -> URI with its options, of roots that are object stores
 
 
 class VectorIndex:
@@ -243,6 +244,11 @@ class VectorIndex:
         """Absolute path of the file of what `item` gave."""
         return Path(self.manifest.roots[item["root"]], os.fsdecode(item["path"]))
 
+    def store_of(self, row: int) -> str | None:
+        """URI, with its options, of the object store that holds an image; None for one on this machine."""
+        root = self.manifest.roots[self.items["root"][row].as_py()]
+        return self.manifest.uris.get(root, root) if "://" in root else None
+
     def uri_of_item(self, item: dict[str, Any]) -> str:
         """Where the image of what `item` gave is, for people: absolute path, or URI of an object store."""
         root = self.manifest.roots[item["root"]]
@@ -256,10 +262,12 @@ def item_id(root: Path, path: bytes) -> str:
     return sha256_of_bytes(os.fsencode(root) + b"\0" + path)[:16]
 
 
-def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexManifest) -> IndexManifest:
+def write_index(
+    path: Path, vectors: Vectors, items: pa.Table, manifest: IndexManifest, *, base: Path | None = None
+) -> IndexManifest:
     """Write an index into an empty folder; the caller makes that folder whole or absent. Rows must be unit vectors.
 
-    Returns the manifest with its hashes. Raises BundleError if vectors are not unit rows.
+    base: see `write_manifest`. Returns the manifest with its hashes. Raises BundleError if vectors are not unit rows.
     """
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) if len(vectors) else np.ones(1, np.float32)
     worst = float(np.abs(norms - 1).max())
@@ -272,16 +280,19 @@ def write_index(path: Path, vectors: Vectors, items: pa.Table, manifest: IndexMa
     pq.write_table(items.cast(ITEM_SCHEMA), path / ITEMS, use_dictionary=["folder", "camera"])
     hashes = {name: sha256_of_file(path / name) for name in (VECTORS, ITEMS)}
     manifest = manifest.model_copy(update={"files_sha256": hashes})
-    write_manifest(path, manifest)
+    write_manifest(path, manifest, base=base)
     return manifest
 
 
-def write_manifest(path: Path, manifest: IndexManifest) -> None:
-    """Write index.json, with a checksum of itself. Paths that move with a published index are stored relative to it."""
+def write_manifest(path: Path, manifest: IndexManifest, *, base: Path | None = None) -> None:
+    """Write index.json, with a checksum of itself. Paths below base are stored relative to the index, to move with it.
+
+    base: None takes the library (or home) that a published index is in.
+    """
     stored = manifest.model_copy(
         update={
-            "bundle_uri": stored_paths.relative(manifest.bundle_uri, path),
-            "roots": tuple(stored_paths.relative(root, path) for root in manifest.roots),
+            "bundle_uri": stored_paths.relative(manifest.bundle_uri, path, base),
+            "roots": tuple(stored_paths.relative(root, path, base) for root in manifest.roots),
         }
     )
     (path / MANIFEST).write_text(sealed(stored.model_dump_json()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Publishing: puts an index and the bundle it was made with where searches look for them, the bundle first."""
+"""Publishing: the default bundle, and going back to the index of an earlier bundle."""
 
 import shutil
 from pathlib import Path
@@ -11,29 +11,15 @@ from image_finder.components.index.generations import (
     current_generation,
     generations,
     is_published_root,
-    new_generation,
     point_to,
 )
-from image_finder.components.index.index import IndexManifest, VectorIndex, is_sealed, read_manifest, write_manifest
+from image_finder.components.index.index import VectorIndex, read_manifest
 from image_finder.components.storage import new_directory, write_text_atomically
 
 
-def publish(index: VectorIndex, bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex:
-    """Copy the bundle to bundles/<its hash> and make it the default one, then the index as a generation of target.
-
-    Does nothing when the same index is in force already. The newest index of the bundle before is kept besides the two
-    newest, for `restore`. Raises IndexMismatchError, StorageError.
-    """
-    index.require_bundle(bundle.sha256)
-    home = keep_bundle(bundle, bundles)
-    write_text_atomically(bundles / POINTER, home.name + "\n")
-    manifest = index.manifest.model_copy(update={"bundle_uri": str(home.resolve())})
-    if _in_force(target) == manifest:
-        return VectorIndex.open(target)
-    with new_generation(target, spare=lambda: _of_the_bundle_before(target)) as folder:
-        shutil.copytree(index.path, folder, dirs_exist_ok=True)
-        write_manifest(folder, manifest)
-    return VectorIndex.open(target)
+def publish_bundle(bundle: Bundle, bundles: Path) -> None:
+    """Copy a bundle to bundles/<its hash> and make it the default one. Raises StorageError."""
+    write_text_atomically(bundles / POINTER, keep_bundle(bundle, bundles).name + "\n")
 
 
 def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | None:
@@ -48,7 +34,7 @@ def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | Non
             VectorIndex.open(folder)
         except StorageError:  # damaged: an older one may be whole
             continue
-        write_text_atomically(bundles / POINTER, keep_bundle(bundle, bundles).name + "\n")
+        publish_bundle(bundle, bundles)
         point_to(target, folder.name)
         return VectorIndex.open(target, verify=False)
     return None
@@ -62,8 +48,8 @@ def bundle_in_force(target: Path) -> str:
         return ""
 
 
-def _of_the_bundle_before(target: Path) -> list[str]:
-    """Name of the newest generation that was made with another bundle than the one in force."""
+def generation_of_bundle_before(target: Path) -> list[str]:
+    """Name of the newest generation that was made with another bundle than the current one, for `restore`."""
     found = generations(target)
     now = _bundle_of(current_generation(target))
     return next(([folder.name] for folder in found if _bundle_of(folder) not in {now, ""}), [])
@@ -95,14 +81,3 @@ def default_bundle(bundles: Path) -> Path | None:
     if not (bundles / name).is_dir() or Path(name).name != name:
         raise StorageError(f"{bundles / POINTER} names {name[:40]!r}, which is not there; publish a bundle again")
     return bundles / name
-
-
-def _in_force(target: Path) -> IndexManifest | None:
-    """The manifest of the index in force; None also for a damaged one, which is no reason not to publish a whole one."""
-    if not is_published_root(target):
-        return None
-    try:
-        index = VectorIndex.open(target)
-    except StorageError:
-        return None
-    return None if index.fault or not is_sealed(index.path) else index.manifest

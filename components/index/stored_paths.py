@@ -11,9 +11,12 @@ _GENERATIONS = "generations"
 _BUNDLES = "bundles"
 
 
-def relative(path: str, folder: Path) -> str:
-    """A path as the index in `folder` stores it: relative to folder if it is below the index's base, else unchanged."""
-    base = _base_of(folder)
+def relative(path: str, folder: Path, base: Path | None = None) -> str:
+    """A path as the index in `folder` stores it: relative to folder if it is below base, else unchanged.
+
+    base: None takes the directory that holds the index's generations and their bundles.
+    """
+    base = base or _base_of(folder)
     if base is None or not Path(path).is_relative_to(base):
         return path
     return os.path.relpath(path, _absolute(folder))

@@ -53,13 +53,18 @@ class MeasuringTexts(NamedTuple):
 
 
 def add_tier(
-    folder: Path, manifest: IndexManifest, config: IndexTierConfig, encode_texts: EncodeTexts
+    folder: Path,
+    manifest: IndexManifest,
+    config: IndexTierConfig,
+    encode_texts: EncodeTexts,
+    *,
+    base: Path | None = None,
 ) -> IndexManifest:
     """Add the approximate file to a new index, if its size requires one; returns the manifest.
 
-    encode_texts: unit vectors, (n, dim), of texts; called only to measure. With kind auto, an index stays exact, with
-    a warning, if FAISS is missing or the recall is below config.min_recall_at_10; with another kind that raises
-    ConfigError or QualityError. Raises StorageError. The caller makes the folder whole or absent.
+    encode_texts: unit vectors, (n, dim), of texts; called only to measure. With kind auto, an index stays exact, with a
+    warning, if FAISS is missing or the recall is below config.min_recall_at_10; with another kind that raises ConfigError
+    or QualityError. base: see `write_manifest`. Raises StorageError. The caller makes the folder whole or absent.
     """
     tier = tier_for(manifest.count, manifest.embedding_dim, config)
     if tier.parameters is None:
@@ -79,7 +84,7 @@ def add_tier(
             raise
         logger.warning("%s stays exact: %s", rows, error)
         return manifest
-    write_manifest(folder, whole)
+    write_manifest(folder, whole, base=base)
     return whole
 
 

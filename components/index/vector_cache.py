@@ -92,7 +92,7 @@ def _rows_of(encoder: OnnxEncoder) -> Infer:
 
     def infer(pixels: Pixels) -> NDArray[np.float32]:
         hashes = np.array([difference_hash(each) for each in pixels], np.uint64)
-        return np.concatenate([encoder.encode_image(pixels), _as_columns(hashes)], axis=1)[:, None, :]
+        return joined_rows(encoder.encode_image(pixels), hashes)[:, None, :]
 
     return infer
 
@@ -117,6 +117,11 @@ def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, H
 def split_rows(rows: NDArray[np.float32]) -> tuple[Vectors, Hashes]:
     """Rows (n, dim + 4) as vectors (n, dim) and difference hashes (n,) uint64."""
     return rows[:, :-_HASH_COLUMNS], _from_columns(rows[:, -_HASH_COLUMNS:])
+
+
+def joined_rows(vectors: Vectors, hashes: Hashes) -> NDArray[np.float32]:
+    """Rows (n, dim + 4), as the cache holds them, of vectors (n, dim) and difference hashes (n,) uint64."""
+    return np.concatenate([vectors, _as_columns(hashes)], axis=1)
 
 
 def _as_columns(hashes: Hashes) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Bundles of a library: which one is used next, and its copy inside the library; knows nothing of images."""
+"""Bundles of a library: the choice of the next one, and the copies inside the library."""
 
 import contextlib
 import shutil
@@ -16,10 +16,11 @@ from image_finder.components.storage import write_errors
 
 _SETTING = "bundle"
 _SINCE = "bundle_since_ns"
+_NEXT = "next_bundle"  # images are being embedded with it, and it is published later
 
 
 def used_bundle(library: Library, catalog: Catalog) -> str:
-    """Hash of the bundle the library was last indexed with, "" if there is none or it is not known any more."""
+    """Hash of the bundle the library was last indexed with; "" if unknown."""
     if known := catalog.setting(_SETTING):
         return known
     try:
@@ -37,29 +38,29 @@ def choose_bundle(
     starter: Callable[[], Bundle] | None = None,
     warn: Callable[[str], None],
 ) -> Bundle:
-    """The bundle to index with, copied into the library: the given one, else a default one that was published after
-    the library took its own, else its own, else the starter.
+    """Choose the bundle to index with, and copy it into the library.
 
-    defaults: folder of published bundles. starter: makes the bundle for a library that has none. Raises BundleError if
-    there is none, StorageError.
+    It is the given one, else a default one that was published after the library chose its own, else its own, else the
+    starter. defaults: folder of published bundles. starter: makes the bundle for a library without one. Raises
+    BundleError if there is none, StorageError.
     """
     if given is not None:
-        return _kept(library, Bundle.open(given))
+        return keep(library, Bundle.open(given))
     used = used_bundle(library, catalog)
     if defaults is not None and (not used or published_ns(defaults) > int(catalog.setting(_SINCE) or 0)):
         try:
             if newer := default_bundle(defaults):
-                return _kept(library, Bundle.open(newer))
+                return keep(library, Bundle.open(newer))
         except (BundleError, StorageError) as error:
             if not used:
                 raise
             warn(f"the newer bundle in {defaults} is not used: {error}")
-    if not used:  # a first run that was stopped has kept its bundle already
+    if not used:  # the first run was stopped after it had copied its bundle
         kept = sorted(library.bundles.glob("[0-9a-f]*"))
         if len(kept) == 1:
             return Bundle.open(kept[0])
         if starter is not None:
-            return _kept(library, starter())
+            return keep(library, starter())
         raise BundleError(
             f"no bundle to index with: none was published{f' to {defaults}' if defaults else ''}; train one with "
             "'image-finder pipeline run training' and 'indexing', or name one with --bundle"
@@ -68,21 +69,28 @@ def choose_bundle(
 
 
 def remember_bundle(catalog: Catalog, bundle: Bundle, chosen_ns: int) -> None:
-    """Note in the catalogue which bundle was chosen and when, nanoseconds since 1970; the caller commits."""
+    """Record the chosen bundle, and when it was chosen in nanoseconds since 1970; the caller commits."""
     catalog.set(**{_SETTING: bundle.sha256, _SINCE: str(chosen_ns)})
+    if catalog.setting(_NEXT) == bundle.sha256:
+        catalog.set(**{_NEXT: ""})
+
+
+def remember_next_bundle(catalog: Catalog, bundle: Bundle) -> None:
+    """Record a bundle that images were embedded with for a later publication; the caller commits."""
+    catalog.set(**{_NEXT: bundle.sha256})
 
 
 def published_ns(bundles: Path) -> int:
-    """When a default bundle was published last, nanoseconds since 1970; 0 if never."""
+    """Time of the last publication of a default bundle, nanoseconds since 1970; 0 if never."""
     try:
         return (bundles / POINTER).stat().st_mtime_ns
     except OSError:
         return 0
 
 
-def remove_unused(library: Library, bundle: Bundle) -> None:
-    """Remove bundles that neither a generation nor the given one needs."""
-    needed = {bundle.sha256[:16]}
+def remove_unused(library: Library, catalog: Catalog, bundle: Bundle) -> None:
+    """Remove bundles that no generation and no later publication needs, except the given one."""
+    needed = {bundle.sha256[:16], catalog.setting(_NEXT)[:16]}
     for generation in (library.index / "generations").glob("[0-9]*"):
         with contextlib.suppress(OSError, StorageError):  # damaged: nobody can search it
             needed.add(read_manifest(generation).bundle_sha256[:16])
@@ -92,7 +100,7 @@ def remove_unused(library: Library, bundle: Bundle) -> None:
 
 
 def _own(library: Library, sha256: str, defaults: Path | None) -> Bundle:
-    """The library's own copy, fetched again from the published bundles if it is damaged."""
+    """The library's own copy; a damaged one is replaced from the published bundles."""
     home = library.bundles / sha256[:16]
     try:
         return Bundle.open(home)
@@ -100,13 +108,14 @@ def _own(library: Library, sha256: str, defaults: Path | None) -> Bundle:
         source = defaults / sha256[:16] if defaults is not None else None
         if source is None or not source.is_dir():
             raise
-        return _kept(library, Bundle.open(source))
+        return keep(library, Bundle.open(source))
 
 
-def _kept(library: Library, bundle: Bundle) -> Bundle:
+def keep(library: Library, bundle: Bundle) -> Bundle:
+    """The library's own copy of a bundle. Raises StorageError."""
     try:
         return Bundle.open(keep_bundle(bundle, library.bundles))
-    except BundleError:  # the copy that was there is damaged
+    except BundleError:  # the existing copy is damaged
         with write_errors(library.bundles):
             shutil.rmtree(library.bundles / bundle.sha256[:16])
         return Bundle.open(keep_bundle(bundle, library.bundles))

@@ -1,15 +1,16 @@
-"""Catalogue: what is known of each file of a library, in SQLite; knows nothing of vectors, models or searches.
+"""Catalogue: the files of a library with their metadata, in SQLite; knows nothing of vectors, models or searches.
 
-A search never opens it, so a library on a disk that cannot be written can be searched; one process writes at a time.
-Every row carries a CRC-32 of its values, checked when it is loaded. A damaged catalogue costs a reading of the
-images, no embedding: vectors are kept by content elsewhere. SQLite's rollback journal, not its write-ahead log, for
-that needs shared memory, which network disks lack, and leaves two more files behind.
+Searches never open it, so a library on a read-only disk can be searched. One process writes at a time. Each row has a
+CRC-32 of its values, which is checked when it is loaded. A damaged catalogue is rebuilt by reading the images again; no
+image is embedded, since vectors are stored by content elsewhere. It uses SQLite's rollback journal, since the
+write-ahead log needs shared memory, which network disks lack.
 """
 
 import datetime as dt
+import json
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from image_finder.components.errors import StorageError
 from image_finder.components.text import one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no galleries and no captions
 _BUSY_S = 10.0
 _FIRST_ABSURD_VERSION = 1000  # above, the number itself is damaged
 _DAMAGE = {
@@ -36,16 +37,22 @@ CREATE TABLE files (
     error TEXT NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 """
+_GALLERY_SCHEMA = """
+CREATE TABLE galleries (folder INTEGER PRIMARY KEY, facts TEXT NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE captions (
+    folder INTEGER NOT NULL, path BLOB NOT NULL, captions TEXT NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (folder, path)) WITHOUT ROWID;
+"""
 
 
 class FileRow(NamedTuple):
-    """One file. A readable image has a sha256 and no error, another one an error and no sha256."""
+    """One file: a readable image has a sha256, any other an error."""
 
     folder: int  # id of its folder
     path: bytes  # relative to that folder
     size: int  # bytes
     mtime_ns: int
-    settled: int  # 0: size and mtime do not yet prove that the content is the one that was read
+    settled: int  # 0: equal size and mtime do not prove equal content
     sha256: str
     width_px: int  # as displayed, 0 if unknown
     height_px: int
@@ -60,22 +67,25 @@ _COLUMNS = ", ".join(FileRow._fields)
 _FILES = f"SELECT {_COLUMNS}, crc FROM files ORDER BY folder, path"  # noqa: S608 - own constants
 _FOLDERS = "SELECT id, path, crc FROM folders ORDER BY id"
 _SETTINGS = "SELECT name, value, crc FROM settings"
+_GALLERIES = "SELECT folder, facts, crc FROM galleries ORDER BY folder"
+_CAPTIONS = "SELECT folder, path, captions, crc FROM captions ORDER BY folder, path"
 _INSERT = f"INSERT OR REPLACE INTO files ({_COLUMNS}, crc) VALUES ({', '.join('?' * (len(FileRow._fields) + 1))})"  # noqa: S608
 
 
 class Catalog:
-    """An opened catalogue. Changes are kept by commit; what was not committed when it is closed is dropped."""
+    """An open catalogue. Changes that were not committed when it is closed are lost."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """Use Catalog.open or Catalog.read."""
         self.path = path
         self._connection = connection
+        (self._version,) = connection.execute("PRAGMA user_version").fetchone()
 
     @classmethod
     def open(cls, path: Path, *, warn: Callable[[str], None]) -> "Catalog":
-        """Open for writing, or create; a damaged one is moved aside, which warn is told in one line.
+        """Open for writing, or create. A damaged catalogue is moved aside, and warn gets one line.
 
-        Needs the library's lock. Raises StorageError for one of a newer version, or that cannot be written.
+        Needs the library's lock. Raises StorageError for a newer version and for a disk that cannot be written.
         """
         try:
             try:
@@ -84,7 +94,7 @@ class Catalog:
                 if _is_refusal(error):
                     raise
                 aside = _move_aside(path)
-                warn(f"{path} is damaged ({error}); it was moved to {aside.name} and is built anew from the images")
+                warn(f"{path} is damaged ({error}); it was moved to {aside.name} and is rebuilt from the images")
                 return cls._connected(path, read_only=False)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot write {path}: {error}; check the disk and its permissions") from error
@@ -124,25 +134,25 @@ class Catalog:
         self.close()
 
     def close(self) -> None:
-        """Close it; what was not committed is dropped."""
+        """Close it; uncommitted changes are lost."""
         self._connection.close()
 
     def commit(self) -> None:
-        """Keep what was changed. Raises StorageError."""
+        """Commit the changes. Raises StorageError."""
         self._do(self._connection.commit)
 
     def folders(self) -> dict[int, bytes]:
-        """Absolute path of each folder by its id; those that are damaged are left out."""
+        """Absolute path of each folder by its id, without damaged rows."""
         rows = self._rows(_FOLDERS)
         return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
 
     def folders_are_sound(self) -> bool:
-        """Whether it has folders and none of them is damaged; a new one that was made for a lost one has none."""
+        """Whether it has folders, all undamaged; a catalogue that replaces a lost one has none."""
         rows = self._rows(_FOLDERS)
         return bool(rows) and all(_crc(row[:2]) == row[2] for row in rows)
 
     def add_folder(self, path: bytes) -> int:
-        """Id of a folder, which is added if it is not there."""
+        """Id of a folder, which is added if it is missing."""
         for identity, known in self.folders().items():
             if known == path:
                 return identity
@@ -157,52 +167,83 @@ class Catalog:
         return identity
 
     def rename_folder(self, identity: int, path: bytes) -> None:
-        """Change the absolute path of a folder; what is known of its files stays."""
+        """Change the absolute path of a folder and keep its files."""
         values = (path, _crc((identity, path)), identity)
         self._do(lambda: self._connection.execute("UPDATE folders SET path = ?, crc = ? WHERE id = ?", values))
 
     def remove_folder(self, identity: int) -> None:
-        """Remove a folder and all that is known of its files."""
-        self._do(lambda: self._connection.execute("DELETE FROM files WHERE folder = ?", (identity,)))
-        self._do(lambda: self._connection.execute("DELETE FROM folders WHERE id = ?", (identity,)))
+        """Remove a folder with its files, gallery facts and captions."""
+        for table in ("files", "galleries", "captions"):
+            self._change(f"DELETE FROM {table} WHERE folder = ?", [(identity,)])  # noqa: S608 - own constants
+        self._change("DELETE FROM folders WHERE id = ?", [(identity,)])
+
+    def galleries(self) -> dict[int, str]:
+        """Facts of each folder that is a gallery, by its id, without damaged rows."""
+        rows = self._rows(_GALLERIES) if self._version >= SCHEMA_VERSION else []
+        return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
+
+    def set_gallery(self, identity: int, facts: str) -> None:
+        """Make a folder a gallery, or replace its facts."""
+        values = (identity, facts, _crc((identity, facts)))
+        self._change("INSERT OR REPLACE INTO galleries VALUES (?, ?, ?)", [values])
+
+    def captions(self) -> dict[tuple[int, bytes], tuple[str, ...]]:
+        """Captions of gallery files by (folder id, relative path), without damaged rows."""
+        rows = self._rows(_CAPTIONS) if self._version >= SCHEMA_VERSION else []
+        return {(row[0], row[1]): tuple(json.loads(row[2])) for row in rows if _crc(row[:3]) == row[3]}
+
+    def set_captions(self, identity: int, captions: Mapping[bytes, Sequence[str]]) -> None:
+        """Replace the captions of a gallery, by relative path; () for a member without captions."""
+        self._change("DELETE FROM captions WHERE folder = ?", [(identity,)])
+        texts = ((identity, path, json.dumps(list(each))) for path, each in captions.items())
+        self._change("INSERT INTO captions VALUES (?, ?, ?, ?)", ((*row, _crc(row)) for row in texts))
 
     def files(self) -> tuple[list[FileRow], int]:
-        """Sound rows by folder and path, and how many were damaged; those are to be indexed again."""
+        """Undamaged rows ordered by folder and path, and the number of damaged ones."""
         stored = self._rows(_FILES)
         crc32 = zlib.crc32
         sound = [FileRow._make(row[:-1]) for row in stored if crc32(repr(row[:-1]).encode()) == row[-1]]
         return sound, len(stored) - len(sound)
 
+    def files_by_path(self) -> tuple[dict[bytes, FileRow], int]:
+        """Undamaged rows by absolute path, and the number of rows damaged or without folder."""
+        bases = {identity: path.rstrip(b"/") + b"/" for identity, path in self.folders().items()}
+        rows, damaged = self.files()
+        known = {bases[row.folder] + row.path: row for row in rows if row.folder in bases}
+        return known, damaged + len(rows) - len(known)
+
     def put(self, rows: Iterable[FileRow]) -> None:
-        """Add rows, or replace those of the same folder and path."""
+        """Add rows, or replace those with the same folder and path."""
         kept = [row if row.latitude is None else _without_negative_zero(row) for row in rows]
         values = [(*row, _crc(tuple(row))) for row in kept]
-        self._do(lambda: self._connection.executemany(_INSERT, values))
+        self._change(_INSERT, values)
 
     def remove(self, keys: Iterable[tuple[int, bytes]]) -> None:
         """Remove the rows of (folder id, relative path)."""
-        values = list(keys)
-        self._do(lambda: self._connection.executemany("DELETE FROM files WHERE folder = ? AND path = ?", values))
+        self._change("DELETE FROM files WHERE folder = ? AND path = ?", list(keys))
 
     def remove_damaged(self) -> None:
-        """Remove rows that files() left out, and folders that folders() did, with the files in them."""
+        """Remove damaged rows, and all rows of damaged folders."""
         files = self._rows(_FILES)
         self.remove((row[0], row[1]) for row in files if _crc(row[:-1]) != row[-1])
         folders = self._rows(_FOLDERS)
         damaged = [(row[0],) for row in folders if _crc(row[:2]) != row[2]]
-        self._do(lambda: self._connection.executemany("DELETE FROM folders WHERE id = ?", damaged))
-        orphans = "DELETE FROM files WHERE folder NOT IN (SELECT id FROM folders)"
-        self._do(lambda: self._connection.execute(orphans))
+        self._change("DELETE FROM folders WHERE id = ?", damaged)
+        for table in ("files", "galleries", "captions"):
+            self._change(f"DELETE FROM {table} WHERE folder NOT IN (SELECT id FROM folders)", [()])  # noqa: S608
 
     def setting(self, name: str) -> str:
-        """A value by its name; "" if it is not there or damaged."""
+        """Value of a setting; "" if it is missing or damaged."""
         rows = self._rows(f"{_SETTINGS} WHERE name = ?", (name,))
         return str(rows[0][1]) if rows and _crc(rows[0][:2]) == rows[0][2] else ""
 
     def set(self, **settings: str) -> None:
         """Set values by their names."""
         values = [(name, value, _crc((name, value))) for name, value in settings.items()]
-        self._do(lambda: self._connection.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", values))
+        self._change("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", values)
+
+    def _change(self, statement: str, values: Iterable[tuple[object, ...]]) -> None:
+        self._do(lambda: self._connection.executemany(statement, values))
 
     def _rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._do(lambda: self._connection.execute(statement, values).fetchall())
@@ -215,7 +256,7 @@ class Catalog:
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, may_create: bool) -> None:
-    """Raises StorageError for a newer version, sqlite3.DatabaseError for a catalogue that is damaged."""
+    """Raises StorageError for a newer version, sqlite3.DatabaseError for damage."""
     connection.text_factory = _text
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if SCHEMA_VERSION < version < _FIRST_ABSURD_VERSION:
@@ -223,24 +264,29 @@ def _check(connection: sqlite3.Connection, path: Path, *, may_create: bool) -> N
             f"{path} has version {version}, this program knows {SCHEMA_VERSION}; install a newer image-finder"
         )
     if version == 0 and may_create and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        connection.executescript(f"BEGIN; {_SCHEMA} {_GALLERY_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         return
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise sqlite3.DatabaseError(f"version {version}, expected {SCHEMA_VERSION}")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(one_line(verdict))
     for statement in (_FILES, _FOLDERS, _SETTINGS):  # a table or column that is missing
         connection.execute(f"{statement} LIMIT 0")
+    if version == 1 and may_create:
+        connection.executescript(f"BEGIN; {_GALLERY_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    elif version == SCHEMA_VERSION:
+        for statement in (_GALLERIES, _CAPTIONS):
+            connection.execute(f"{statement} LIMIT 0")
 
 
 def _is_refusal(error: sqlite3.DatabaseError) -> bool:
-    """Whether the disk refuses (full, read-only, busy, failing) rather than the content being damaged."""
+    """Whether the cause is the disk (full, read-only, busy, failing), not damaged content."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE
 
 
 def _move_aside(path: Path) -> Path:
-    """Rename a catalogue, and its journal, which must not be played back into the next one."""
+    """Rename a catalogue with its journal, which must not be replayed into the next one."""
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S-%f")
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     journal = path.with_name(f"{path.name}-journal")
@@ -250,12 +296,12 @@ def _move_aside(path: Path) -> Path:
 
 
 def _without_negative_zero(row: FileRow) -> FileRow:
-    """SQLite keeps -0.0 as 0.0, which would fail the row's CRC."""
+    """SQLite stores -0.0 as 0.0, which would not match the row's CRC."""
     return row._replace(latitude=(row.latitude or 0.0) + 0.0, longitude=(row.longitude or 0.0) + 0.0)
 
 
 def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")  # a damaged text fails its row's CRC; it must not fail the reading of all
+    return value.decode("utf-8", "replace")  # a damaged text only fails the CRC of its own row
 
 
 def _crc(values: tuple[object, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Folders of a library: which ones it is to hold, also when its catalogue has lost them; looks at no image."""
+"""Folders of a library: the choice of its sources, also after its catalogue was lost."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from image_finder.components.errors import DataError, StorageError
 from image_finder.components.index.index import read_manifest
 from image_finder.components.library.catalog import Catalog
 from image_finder.components.library.library import Library, shown
+from image_finder.components.library.sources import is_store
 
 
 def chosen_roots(
@@ -16,25 +17,26 @@ def chosen_roots(
     folders: Sequence[Path],
     forget: Sequence[Path],
     *,
+    galleries: Sequence[bytes] = (),
     warn: Callable[[str], None],
 ) -> list[bytes]:
-    """Absolute folders the library is to hold: those it has and the given ones, without the forgotten ones.
+    """Sources of the library after this update: known and given ones without forgotten ones.
 
-    Folders that the catalogue has lost are taken from the index in force, which warn is told in one line. Raises
-    DataError for a folder that is not there, and where there is none at all.
+    Folders that the catalogue has lost are taken from the current index, and warn gets one line. Raises DataError for a
+    missing folder, and if there is no source at all.
     """
     known = list(catalog.folders().values()) if catalog is not None else []
     lost = [] if catalog is not None and catalog.folders_are_sound() else _published_roots(library, known)
     known += lost
-    for folder in map(_resolved, forget):
+    for folder in (_source_of(each, known) for each in forget):
         if folder not in known:
             there = ", ".join(map(shown, known)) or "no folders"
             raise DataError(f"{shown(folder)} is not a folder of this library; it has {there}")
         known.remove(folder)
-    given = [*map(_resolved, folders)]
+    given = [*map(_resolved, folders), *galleries]
     for folder in given:
         if folder not in known:
-            known.append(_usable(folder))
+            known.append(folder if is_store(folder) else _usable(folder))
     if not known and not forget:
         raise DataError("the library has no folders yet; name some: image-finder index DIR...")
     if silent := [folder for folder in lost if folder in known and folder not in given]:
@@ -46,12 +48,18 @@ def chosen_roots(
 
 
 def _published_roots(library: Library, known: Sequence[bytes]) -> list[bytes]:
-    """Folders of the index in force that are not among the known ones."""
+    """Roots of the current index that are not among the known ones."""
     try:
         roots = read_manifest(library.index).roots
-    except (StorageError, OSError):  # nothing was published, or it is damaged too
+    except (StorageError, OSError):  # nothing is published, or it is damaged too
         return []
     return [folder for folder in map(os.fsencode, roots) if folder not in known]
+
+
+def _source_of(folder: Path, known: Sequence[bytes]) -> bytes:
+    """The source that a path of the command line names; Path turns "s3://" into "s3:/"."""
+    stores = {Path(os.fsdecode(root)): root for root in known if is_store(root)}
+    return stores.get(folder) or _resolved(folder)
 
 
 def _usable(folder: bytes) -> bytes:

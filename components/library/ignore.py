@@ -36,12 +36,12 @@ class _Rule(NamedTuple):
 
 
 class _Level(NamedTuple):
-    prefix: str  # of the folder the file stands in, relative to the root, "" or ending in "/"
+    prefix: str  # folder of the file, relative to the root: "" or ending in "/"
     rules: tuple[_Rule, ...]  # in reverse order: the last line that matches decides
 
 
 class IgnoreRules:
-    """The rules in force in one folder: those of its own file, then those of the folders above it."""
+    """The rules of one folder: those of its file, then those of the folders above."""
 
     def __init__(self, levels: Sequence[_Level] = ()) -> None:
         """No rules; see extended."""
@@ -51,10 +51,10 @@ class IgnoreRules:
         return bool(self._levels)
 
     def extended(self, prefix: str, content: bytes) -> "IgnoreRules":
-        """These rules and those of a `.finderignore` in the folder `prefix` ("" or ending in "/"), which decide first.
+        """These rules preceded by those of a `.finderignore` in the folder `prefix`.
 
-        content: the file's bytes. A line that is no valid pattern is logged and left out. Raises StorageError for
-        content that is no text.
+        prefix: "" or ending in "/". content: bytes of the file. Logs and skips invalid patterns. Raises StorageError for
+        content that is not text.
         """
         rules = []
         for number, line in enumerate(_decoded(content).splitlines(), start=1):
@@ -66,25 +66,25 @@ class IgnoreRules:
         return IgnoreRules((_Level(prefix, tuple(reversed(rules))), *self._levels)) if rules else self
 
     def ignores(self, relative: str) -> bool:
-        """Whether a file or folder (then ending in "/") is left out; relative: POSIX path from the root.
+        """Whether a file, or a folder (ending in "/"), is ignored. relative: POSIX path from the root.
 
-        Its folders must have been asked before and not been left out: nothing below an ignored folder is ever found.
+        The folders above it must have been checked before, since nothing below an ignored folder is scanned.
         """
         relative = unicodedata.normalize("NFC", relative.replace("\n", _NO_BREAK))
         for prefix, rules in self._levels:
             own = relative[len(prefix) :]
             for regex, ignores in rules:
                 found = regex.match(own)
-                # A match of a folder above has been judged when that folder was; only the entry itself counts here.
+                # Folders above were checked before; only a match of the whole entry counts.
                 if found is not None and found.end() == len(own):
                     return ignores
         return False
 
 
 def _decoded(content: bytes) -> str:
-    """The text of a rules file: UTF-8, or what its byte-order mark says, in composed form (NFC).
+    """Text of a rules file in composed form (NFC): UTF-8, or the encoding of its byte-order mark.
 
-    Bytes that are not UTF-8 stay as they are, so that they match names which hold the same bytes.
+    Bytes that are not UTF-8 are kept, to match file names with the same bytes.
     """
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
     try:
@@ -97,7 +97,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _compiled(line: str) -> list[_Rule]:
-    # "a/**" means all that is in a, not a itself, which pathspec does not tell apart.
+    # "a/**" means everything in a, not a itself; pathspec matches both.
     line = f"{line}/*" if line.endswith("/**") else line
     patterns = GitIgnoreSpec.from_lines([line]).patterns
     return [
@@ -108,7 +108,7 @@ def _compiled(line: str) -> list[_Rule]:
 
 
 def _whole(regex: re.Pattern[str]) -> re.Pattern[str]:
-    """The expression as one that can match a whole entry: pathspec shortens those of "*" and "*/" to "." and "/"."""
+    """A regex that matches whole entries: pathspec shortens "*" and "*/" to "." and "/"."""
     if regex.pattern.startswith("^"):
         return regex
     return _ANY_FOLDER if "/" in regex.pattern else _ANY_ENTRY

@@ -1,31 +1,37 @@
-"""Indexer: brings a library up to date with its folders and publishes what changed; searches go on meanwhile."""
+"""Indexer: updates a library from its sources and publishes the changes; searches continue."""
 
 import contextlib
 import gc
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tqdm import tqdm
-
-from image_finder.components.arrays import Rows
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
-from image_finder.components.errors import StorageError
+from image_finder.components.configs import IndexTierConfig
+from image_finder.components.errors import DataError, StorageError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.decoding import DECODING_VERSION
 from image_finder.components.index.index import IndexManifest, VectorIndex, is_sealed
 from image_finder.components.index.tiers import tier_for
-from image_finder.components.library.bundles import choose_bundle, remember_bundle, remove_unused, used_bundle
+from image_finder.components.library.bundles import (
+    choose_bundle,
+    remember_bundle,
+    remember_next_bundle,
+    remove_unused,
+    used_bundle,
+)
 from image_finder.components.library.catalog import Catalog, FileRow
+from image_finder.components.library.dry_run import facts_of, rehearse
 from image_finder.components.library.folders import chosen_roots
+from image_finder.components.library.index_options import IndexOptions, IndexSummary, Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.losses import (
+    DISKS,
     Arrivals,
     Kept,
     Memory,
@@ -36,62 +42,27 @@ from image_finder.components.library.losses import (
     warn_of_unreadable,
 )
 from image_finder.components.library.moved_folders import adopt_folders
-from image_finder.components.library.publishing import publish_rows
+from image_finder.components.library.publishing import PublishedSources, publish_rows
 from image_finder.components.library.reading import PUBLISHED, Reader
-from image_finder.components.library.recovery import lost_rows
-from image_finder.components.library.scan import Scan, scan_folders
-from image_finder.components.library.unsupported import by_kind
-from image_finder.components.library.update_plan import Plan, make_plan
+from image_finder.components.library.recovery import lost_rows, recover_captions
+from image_finder.components.library.scan import Scan
+from image_finder.components.library.sources import (
+    captions_by_path,
+    gallery_facts,
+    given_uris,
+    list_stores,
+    require_readable,
+    root_of,
+    rows_of,
+    scan_sources,
+    settle_galleries,
+    uris_of,
+)
+from image_finder.components.library.update_plan import Plan, Rows, folder_ids, make_plan
 from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
-from image_finder.components.records.base import Record
 
-_DISKS = "disks"  # setting: Memory.text
 _DECODERS = "decoders"  # setting: versions of what decodes images
 _DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
-Warn = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class IndexOptions:
-    """How a library is indexed."""
-
-    config: EmbeddingConfig
-    bundle: Path | None = None  # None: the library's own, or a newer default one
-    default_bundles: Path | None = None  # where the pipeline publishes bundles
-    starter: Callable[[], Bundle] | None = None  # makes the bundle to take where there is no other
-    dry_run: bool = False
-    prune: bool = False  # remove also the entries that are kept because a disk may be away
-    progress: bool = False  # bars on stderr
-    on_scan: Callable[[Scan], object] | None = None  # gets what the walk found, before any image is read
-
-
-class IndexSummary(Record):
-    """What one update did; of a dry run, what it would do, with moved files told by size and time."""
-
-    library: str
-    folders: tuple[str, ...]
-    images: int  # in the index
-    added: int
-    changed: int
-    moved: int
-    copied: int  # new files whose content another file has
-    removed: int
-    unchanged: int
-    absent: int  # known and not found, but kept
-    kept: dict[str, int]  # source or disk -> those of absent that --prune removes
-    vanished: int  # went while they were being indexed
-    embedded: int
-    failed: dict[str, str]  # file -> reason, of this run
-    still_failing: int  # broken files that did not change
-    unreadable: dict[str, str]  # folder or file that could not be looked at -> reason
-    unsupported: dict[str, dict[str, int]]  # kind -> ending -> files of formats that are not supported
-    cut: dict[str, str]  # JPEG files whose end is missing -> how much, of this run; they are indexed
-    links_outside: int  # links that lead out of the folders, not followed
-    bundle: str  # sha256
-    published: bool
-    dry_run: bool
-    watching: Literal["", "events", "polling"] = ""  # how `index --watch` learns of changes, "" elsewhere
-    seconds: float
 
 
 def update(
@@ -102,11 +73,12 @@ def update(
     forget: Sequence[Path] = (),
     warn: Warn,
 ) -> IndexSummary:
-    """Index folders, and those the library has already, and publish; whatever stops it, the next call goes on.
+    """Index given and known sources, and publish; an interrupted update is resumed by the next.
 
-    forget: folders that are removed from the library. warn: told, in one line each, of what the user should know.
-    Raises DataError for a folder that is not there and for a library without folders; BundleError; StorageError, among
-    others if another process is writing.
+    Object stores are listed if their gallery is given, if the bundle changed, and with prune; otherwise their images
+    stay as they are. forget: sources to remove from the library. warn: gets one line for each thing that the user
+    should know. Raises DataError for a missing folder and for a library without sources, BundleError, and StorageError,
+    for example if another process is writing.
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -114,17 +86,19 @@ def update(
         if options.dry_run:
             catalog = Catalog.read(library.catalog) if library.catalog.exists() else None
         else:
-            stack.enter_context(library.writing())
+            stack.enter_context(library.writing(wait_s=options.wait_s))
             catalog = Catalog.open(library.catalog, warn=warn)
         if catalog is not None:
             stack.enter_context(catalog)
             if options.default_bundles is not None and not options.dry_run:
                 adopt_folders(library, catalog, options.default_bundles.parent, warn=warn)
-        roots = chosen_roots(library, catalog, folders, forget, warn=warn)
+        galleries = [root_of(each) for each in options.galleries]
+        roots = chosen_roots(library, catalog, folders, forget, galleries=galleries, warn=warn)
         if catalog is None or options.dry_run:
-            counts = _rehearse(library, catalog, roots, options, warn)
+            counts = rehearse(library, catalog, roots, options, warn)
         else:
-            counts = _Update(library, catalog, options, warn).run(roots)
+            named = {os.fsencode(each.expanduser().resolve()) for each in folders}
+            counts = _Update(library, catalog, options, warn).run(roots, named)
     return IndexSummary(
         library=str(library.root), dry_run=options.dry_run, seconds=time.monotonic() - started, **counts
     )
@@ -132,9 +106,9 @@ def update(
 
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
-    """While rows are made that all stay until the update's end, where gc.unfreeze gives them back.
+    """Disable the garbage collector while rows are made that live until the end of the update.
 
-    Looking for cycles among 100,000 of them, again and again, took 0.4 of 3.6 seconds (bench_library.py).
+    Searching 100,000 of them for cycles took 0.4 of 3.6 seconds (bench_library.py).
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -146,82 +120,8 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _scan(library: Library, roots: Sequence[bytes], options: IndexOptions) -> Scan:
-    with tqdm(desc="looking", unit=" folders", disable=not options.progress, delay=1, leave=False) as bar:
-        scan = scan_folders(roots, leave_out=[os.fsencode(library.root)], on_folder=bar.update)
-    if options.on_scan is not None:
-        options.on_scan(scan)
-    return scan
-
-
-def _known_rows(catalog: Catalog) -> tuple[Rows, int]:
-    """Sound rows by absolute path, and how many were not sound."""
-    bases = {identity: path.rstrip(b"/") + b"/" for identity, path in catalog.folders().items()}
-    rows, damaged = catalog.files()
-    known = {bases[row.folder] + row.path: row for row in rows if row.folder in bases}
-    return known, damaged + len(rows) - len(known)
-
-
-def _rehearse(
-    library: Library, catalog: Catalog | None, roots: Sequence[bytes], options: IndexOptions, warn: Warn
-) -> dict[str, Any]:
-    known, damaged = _known_rows(catalog) if catalog is not None else ({}, 0)
-    scan = _scan(library, roots, options)
-    homes = _homes(scan, catalog.folders() if catalog is not None else {})
-    incomplete = damaged > 0 or not known
-    known |= lost_rows(library, scan, known, homes, incomplete=incomplete)
-    emptied = keep_emptied(scan, known, prune=options.prune)
-    contents = {row.sha256 for row in known.values()}
-    plan = make_plan(scan, known, homes, vectors=contents, retry_failed=False)
-    warn_of_unreadable(scan, known, warn)
-    arrived = Counter(scan.files[path][1:] for path in plan.fresh)
-    if not options.prune:
-        memory = Memory.parse(catalog.setting(_DISKS) if catalog is not None else "")
-        again = plan.fresh if incomplete else ()
-        arrivals = Arrivals(lambda row: (row.size, row.mtime_ns), Counter(arrived), again)
-        kept = kept_losses(plan.missing, known, arrivals, scan, memory)
-        plan.keep(kept)
-        emptied |= warn_of_losses(kept, warn)
-    gone = Counter((known[path].size, known[path].mtime_ns) for path in plan.missing)
-    moved = sum((gone & arrived).values())
-    return {
-        **_facts_of(scan, plan),
-        "kept": emptied,
-        "images": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh),
-        "added": len(plan.fresh) - moved,
-        "changed": len(plan.altered),
-        "moved": moved,
-        "copied": 0,
-        "removed": len(plan.missing) - moved,
-        "unchanged": plan.unchanged,
-        "vanished": 0,
-        "embedded": 0,
-        "failed": {},
-        "cut": {},
-        "bundle": used_bundle(library, catalog) if catalog is not None else "",
-        "published": False,
-    }
-
-
-def _homes(scan: Scan, ids: dict[int, bytes]) -> dict[int, int]:
-    """Id of each root by its position in the scan; -1 - position for one that has none."""
-    by_path = {path: identity for identity, path in ids.items()}
-    return {position: by_path.get(root, -1 - position) for position, root in enumerate(scan.roots)}
-
-
-def _facts_of(scan: Scan, plan: Plan) -> dict[str, Any]:
-    return {
-        "folders": tuple(map(shown, scan.roots)),
-        "absent": len(plan.absent),
-        "still_failing": plan.still_failing,
-        "unreadable": {shown(path): reason for path, reason in scan.unreadable.items()},
-        "unsupported": by_kind(scan.unsupported),
-        "links_outside": scan.links_outside,
-    }
-
-
 class _Update:
-    """One update, under the library's lock."""
+    """One update. Needs the library's lock."""
 
     def __init__(self, library: Library, catalog: Catalog, options: IndexOptions, warn: Warn) -> None:
         self._library = library
@@ -230,24 +130,27 @@ class _Update:
         self._warn = warn
         self._n_published = 0
 
-    def run(self, roots: Sequence[bytes]) -> dict[str, Any]:
-        """Bring the library up to date with roots; what is in the summary."""
+    def run(self, roots: Sequence[bytes], named: Collection[bytes]) -> dict[str, Any]:
+        """Update the library; returns values of the summary. named: directories given by the user."""
         chosen_ns = time.time_ns()
         with _without_collector():
             known, incomplete = self._sound_rows()
             bundle = self._bundle()
             cache = open_vectors(self._library, bundle, warn=self._warn)
-            known = self._settle_folders(roots, known)
-            scan = _scan(self._library, roots, self._options)
-            homes = _homes(scan, self._catalog.folders())
+            added = set(roots) - set(self._catalog.folders().values())
+            known = self._settle_folders(roots, known, named, incomplete=incomplete)
+            scan = self._scan(roots)
+            homes = folder_ids(scan, self._catalog.folders())
             lost = lost_rows(self._library, scan, known, homes, incomplete=incomplete)
             self._catalog.put(lost.values())
             known |= lost
+            resting = self._list_stores(scan, known, cache)
+            known = {path: row for path, row in known.items() if path not in resting}
             emptied = keep_emptied(scan, known, prune=self._options.prune)
             warn_of_unreadable(scan, known, self._warn)
             plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
-        reader = Reader(self._catalog, known, scan, homes)
+        reader = Reader(self._catalog, known, scan, homes, self._uris())
         for path in plan.rehomed:
             self._catalog.remove([(known[path].folder, known[path].path)])
             reader.keep(path, known[path])
@@ -257,12 +160,15 @@ class _Update:
         read(plan.to_read)
         emptied |= self._keep_losses(plan, known, reader, incomplete=incomplete)
         counts = self._forget_missing(plan, known, old, reader)
+        self._require_readable(known, added)
         embedded = len(cache) - n_vectors
+        known |= resting
         with _without_collector():
             published, mended = self._publish(known, read, chosen_ns)
         return {
-            **_facts_of(scan, plan),
+            **facts_of(scan, plan),
             **counts,
+            "unchanged": counts["unchanged"] + sum(not row.error for row in resting.values()),
             "kept": emptied,
             "images": self._n_published,
             "vanished": len(reader.vanished),
@@ -273,11 +179,15 @@ class _Update:
             "published": published,
         }
 
+    def _scan(self, roots: Sequence[bytes]) -> Scan:
+        options = self._options
+        return scan_sources(self._library, self._catalog, roots, progress=options.progress, on_scan=options.on_scan)
+
     def _sound_rows(self) -> tuple[Rows, bool]:
-        """Sound rows by absolute path, and whether others may have been lost."""
-        known, damaged = _known_rows(self._catalog)
+        """Undamaged rows by absolute path, and whether rows may have been lost."""
+        known, damaged = self._catalog.files_by_path()
         if damaged:
-            self._warn(f"{damaged:,} entries of {self._catalog.path} were damaged and are made anew from their images")
+            self._warn(f"{damaged:,} entries of {self._catalog.path} were damaged and are rebuilt from their images")
             self._catalog.remove_damaged()
         return known, damaged > 0 or not known
 
@@ -292,9 +202,12 @@ class _Update:
             warn=self._warn,
         )
 
-    def _settle_folders(self, roots: Sequence[bytes], known: Rows) -> Rows:
-        """Make the catalogue's folders the given ones; the rows that remain."""
+    def _settle_folders(
+        self, roots: Sequence[bytes], known: Rows, named: Collection[bytes], *, incomplete: bool
+    ) -> Rows:
+        """Update folders, galleries and captions of the catalogue; returns the remaining rows."""
         catalog = self._catalog
+        directories = set(catalog.folders().values()) - set(gallery_facts(catalog))
         for identity, path in catalog.folders().items():
             if path not in roots:
                 catalog.remove_folder(identity)
@@ -305,10 +218,45 @@ class _Update:
             if root not in there:
                 catalog.add_folder(root)
                 catalog.set(**{PUBLISHED: ""})
+        if incomplete:
+            recover_captions(self._library, catalog)
+        galleries = self._options.galleries
+        if settle_galleries(catalog, galleries, directories=directories, named=named, warn=self._warn):
+            catalog.set(**{PUBLISHED: ""})
         return known
 
+    def _list_stores(self, scan: Scan, known: Rows, cache: ContentCache) -> Rows:
+        """Add the images of object stores to the scan; returns the rows of stores not listed."""
+        given = given_uris(self._options.galleries)
+        listed: dict[bytes, str] = {}
+        resting: Rows = {}
+        for root, uri in self._uris().items():
+            rows = rows_of(root, known)
+            has_vectors = all(row.error or row.sha256 in cache for row in rows.values())
+            if root in given or self._options.prune or not has_vectors:
+                listed[root] = uri
+            else:
+                resting |= rows
+        list_stores(scan, listed)
+        return resting
+
+    def _uris(self) -> dict[bytes, str]:
+        return uris_of(self._catalog) | given_uris(self._options.galleries)
+
+    def _require_readable(self, known: Rows, added: Collection[bytes]) -> None:
+        """Raises DataError for a gallery with too many unreadable images; a new one is removed."""
+        for gallery in self._options.galleries:
+            try:
+                require_readable(gallery, known, self._warn)
+            except DataError:
+                identities = {root: identity for identity, root in self._catalog.folders().items()}
+                if (root := root_of(gallery)) in added:
+                    self._catalog.remove_folder(identities[root])
+                    self._catalog.commit()
+                raise
+
     def _decoders_changed(self) -> bool:
-        """Whether files that failed are to be tried again, since other software decodes them now."""
+        """Whether to retry failed files, because the decoding software changed."""
         versions = _decoder_versions()
         changed = self._catalog.setting(_DECODERS) != versions
         self._catalog.set(**{_DECODERS: versions})
@@ -326,8 +274,8 @@ class _Update:
             )
 
     def _keep_losses(self, plan: Plan, known: Rows, reader: Reader, *, incomplete: bool) -> dict[str, int]:
-        """Keep missing files whose disk may be away; their number by source or disk."""
-        memory = Memory.parse(self._catalog.setting(_DISKS))
+        """Keep missing files whose disk may be unmounted; their number by source or disk."""
+        memory = Memory.parse(self._catalog.setting(DISKS))
         kept: list[Kept] = []
         if plan.missing and not self._options.prune:
             fresh = set(plan.fresh)
@@ -337,11 +285,11 @@ class _Update:
             kept = kept_losses(plan.missing, before, arrivals, reader.scan, memory)
             plan.keep(kept)
         if (now := remembered(memory, reader.scan, kept)) != memory:
-            self._catalog.set(**{_DISKS: now.text})
+            self._catalog.set(**{DISKS: now.text})
         return warn_of_losses(kept, self._warn)
 
     def _forget_missing(self, plan: Plan, known: Rows, old: Rows, reader: Reader) -> dict[str, int]:
-        """Remove what is not there any more, and say what became of the files that were read."""
+        """Remove missing files, and count what became of the files that were read."""
         missing = [*plan.missing, *(path for path in reader.vanished if path in known)]
         gone = Counter(known[path].sha256 for path in missing)
         for path in missing:
@@ -364,11 +312,16 @@ class _Update:
         return dict(counts)
 
     def _publish(self, known: Rows, read: "Reading", chosen_ns: int) -> tuple[bool, int]:
-        """Publish unless that was done; whether it was needed, and how many damaged vectors were computed again."""
+        """Publish if needed; whether it was, and the number of damaged vectors computed again."""
         bundle, cache, catalog = read.bundle, read.cache, self._catalog
+        if not self._options.publish:
+            self._n_published = sum(not row.error for row in known.values())
+            remember_next_bundle(catalog, bundle)
+            catalog.commit()
+            return False, 0
         if self._in_force(bundle):
             return False, 0
-        # Not a set: in its order of chance the vectors of 100,000 images take twice as long to read.
+        # A dict, since reading 100,000 vectors in the random order of a set takes twice as long.
         used = dict.fromkeys(row.sha256 for row in known.values() if not row.error and row.sha256 in cache)
         if damaged := cache.damaged(list(used)):
             self._warn(f"{len(damaged):,} vectors in {cache.folder} were damaged and are computed again")
@@ -380,18 +333,30 @@ class _Update:
         if without := len(known) - len(rows):
             self._warn(f"{without:,} images have no vector of this bundle yet and cannot be read now: left out")
         self._n_published = sum(not row.error for row in rows)
-        tier = self._options.config.tier
-        name = publish_rows(self._library, bundle, cache, rows, catalog.folders(), tier=tier)
+        name = publish_rows(
+            self._library,
+            bundle,
+            cache,
+            rows,
+            PublishedSources(catalog.folders(), uris_of(catalog), captions_by_path(catalog), self._home()),
+            config=self._options.config,
+            checked_by=read.reader if self._options.self_check else None,
+        )
         catalog.set(**{PUBLISHED: name})
         remember_bundle(catalog, bundle, chosen_ns)
         catalog.commit()
-        remove_unused(self._library, bundle)
+        remove_unused(self._library, catalog, bundle)
         remove_other_vectors(self._library, cache)
         compact(cache, used)
         return True, len(damaged)
 
+    def _home(self) -> Path | None:
+        """The home that the library is in, if it is in one."""
+        bundles = self._options.default_bundles
+        return bundles.parent if bundles is not None and self._library.root.is_relative_to(bundles.parent) else None
+
     def _in_force(self, bundle: Bundle) -> bool:
-        """Whether a sound generation holds what the catalogue says, made with this bundle."""
+        """Whether the current generation is undamaged and matches catalogue and bundle."""
         name = self._catalog.setting(PUBLISHED)
         if not name:
             return False
@@ -418,7 +383,7 @@ def _kind_of(manifest: IndexManifest, tier: IndexTierConfig) -> str:
 
 @dataclass(frozen=True)
 class Reading:
-    """A reader with all it needs."""
+    """A reader with its bundle, vector cache and options."""
 
     bundle: Bundle
     cache: ContentCache
@@ -426,23 +391,26 @@ class Reading:
     options: IndexOptions
 
     def __call__(self, paths: Sequence[bytes]) -> None:
-        """Read files and keep what is found."""
-        self.reader.read(self.bundle, self.cache, paths, self.options.config, progress=self.options.progress)
+        """Read files and commit what was found."""
+        options = self.options
+        self.reader.read(
+            self.bundle, self.cache, paths, options.config, engine=options.engine, progress=options.progress
+        )
         self.reader.commit()
 
     @property
     def found(self) -> Container[bytes]:
-        """Paths that can be read."""
+        """Paths of the scanned files."""
         return self.reader.scan.files
 
 
 def _content(row: FileRow) -> object:
-    """Facts by which two files are recognised as equal."""
+    """What makes two files equal: content, or size and time if that is unknown."""
     return row.sha256 or (row.size, row.mtime_ns)
 
 
 def _arrival(sha256: str, gone: Counter[str], contents: set[str]) -> str:
-    """What a new file is: its content was at a place that is gone, is elsewhere too, or is new. Updates both."""
+    """Classify a new file by its content; updates both arguments."""
     if gone[sha256] > 0:
         gone[sha256] -= 1
         return "moved"

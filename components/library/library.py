@@ -1,7 +1,7 @@
-"""Library: the folder in which all parts of a library lie, and who is writing to it; knows nothing of their content.
+"""Library: the directory of a library and its writer lock; knows nothing of the content.
 
-catalog.sqlite   what is known of each file        vectors-<maker>/  vectors by content, computed once
-index/           published generations             bundles/          the bundle in use, so that a library stands alone
+catalog.sqlite   files and their metadata          vectors-<maker>/  vectors by content, computed once
+index/           published generations             bundles/          bundles of the generations: a library is self-contained
 writer.lock, writer.json                           thumbnails/       of the server; may be removed at any time
 """
 
@@ -15,15 +15,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from image_finder.components.errors import StorageError
+from image_finder.components.home import default_library, home_root
+from image_finder.components.index.generations import is_published_root
 from image_finder.components.storage import make_private, write_errors, write_text_atomically
 from image_finder.components.temporaries import remove_leftovers
 
 
 class Library:
-    """Where the parts of one library are."""
+    """Paths of the parts of one library."""
 
     def __init__(self, root: Path) -> None:
-        """root: absolute or relative; need not exist."""
+        """root: absolute or relative; it is created when needed."""
         self.root = root.expanduser().resolve()
         self.catalog = self.root / "catalog.sqlite"
         self.index = self.root / "index"
@@ -32,16 +34,16 @@ class Library:
         self._writer = self.root / "writer.json"
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the writer's lock; it is free again when the process ends, however it ends.
+    def writing(self, *, wait_s: float = 0) -> Iterator[None]:
+        """Hold the writer lock; the system releases it when the process ends.
 
-        Raises StorageError at once, naming the holder, if another process has it, and if the folder cannot be written.
+        Raises StorageError naming the holder after wait_s, and if the folder cannot be written.
         """
         lock = FileLock(self._lock)
         with write_errors(self.root):
             make_private(self.root)
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=wait_s)
             except Timeout as error:
                 raise StorageError(
                     f"library {self.root} is being written by {self._holder()}; wait for it or stop it"
@@ -56,7 +58,7 @@ class Library:
             lock.release()
 
     def _written(self) -> list[Path]:
-        """Directories in which a writer that was killed may have left temporaries."""
+        """Directories in which a killed writer may have left temporaries."""
         index = [self.index, self.index / "generations", self.bundles]
         return [self.root, *index, *self.root.glob("vectors-*"), self.root / "thumbnails"]
 
@@ -65,10 +67,27 @@ class Library:
             holder = json.loads(self._writer.read_bytes())
             since = datetime.fromisoformat(holder["since"]).astimezone()
             return f"process {int(holder['pid'])} since {since:%Y-%m-%d %H:%M:%S}"
-        except (OSError, ValueError, TypeError, KeyError):  # it holds the lock and has not written its name yet
+        except (OSError, ValueError, TypeError, KeyError):  # it has not written its name yet
             return "another process"
 
 
+def default_index() -> Path:
+    """The index that is searched unless another one is named: that of the home's library.
+
+    A home of an earlier version, which had a second index, is brought up to date first; one that cannot be written, and
+    whose library is not published, is searched in that index. Raises StorageError if it cannot be brought up to date.
+    """
+    home, index = home_root(), default_library() / "index"
+    former = home / "index"
+    if is_published_root(former):
+        from image_finder.components.library.former_home import bring_up_to_date
+
+        bring_up_to_date(home)
+        if is_published_root(former) and not is_published_root(index):
+            return former
+    return index
+
+
 def shown(path: bytes) -> str:
-    r"""A path as text that can be written to any file: its exact characters, and bytes that are not UTF-8 as \xff."""
+    r"""A path as text; bytes that are not UTF-8 are written as \xff."""
     return path.decode("utf-8", "backslashreplace")

@@ -1,8 +1,8 @@
-"""Losses: files that are missing and stay indexed until a user confirms, because a disk may be away; reads no file.
+"""Losses: missing files that stay indexed until the user confirms, as a disk may be unmounted.
 
-A disk that was mounted in or above a source and is not mounted now keeps its entries. So does a source, or a mounted
-disk, of which at least half of 20 or more images are missing at once. What counts is that a directory and the one above
-it were on different devices, not the device numbers: those change when a system restarts.
+Entries are kept for a disk that was mounted in or above a source and is not mounted now, and for a source or mounted
+disk of which at least half of 20 or more images are missing at once. A mount is recognised by a directory being on
+another device than its parent; device numbers are not compared, since they change when a system restarts.
 """
 
 import json
@@ -17,33 +17,34 @@ from image_finder.components.library.library import shown
 from image_finder.components.library.mounts import inside
 from image_finder.components.library.scan import Scan
 
-LEAST_IMAGES = 20  # in a source or on a disk; of fewer, any number may be deleted
-LEAST_SHARE = 0.5  # of its images; less may be deleted at once
+DISKS = "disks"  # setting of the catalogue: Memory.text
+LEAST_IMAGES = 20  # in a source or on a disk; with fewer, any number may be deleted
+LEAST_SHARE = 0.5  # of its images; a smaller share may be deleted at once
 _EMPTIED = "empty, as a disk that is not mounted"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What is remembered from one update to the next."""
+    """State kept from one update to the next."""
 
     disks: frozenset[bytes] = frozenset()  # mount points of disks that hold images
     kept: frozenset[bytes] = frozenset()  # sources and disks whose missing files are kept
 
     @classmethod
     def parse(cls, text: str) -> "Memory":
-        """Of what `text` returned; empty for "", the value of a library that has none yet."""
+        """Parse the result of `text`; "" gives an empty state."""
         stored = json.loads(text or "{}")
         return cls(*(frozenset(map(os.fsencode, stored.get(name, ()))) for name in ("disks", "kept")))
 
     @property
     def text(self) -> str:
-        """One line of ASCII."""
+        """One line of JSON in ASCII."""
         return json.dumps({"disks": _names(self.disks), "kept": _names(self.kept)})
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Missing files of one source or disk that stay in the index."""
+    """Missing files of a source or disk that stay in the index."""
 
     unit: bytes  # the source or disk
     disk: bytes | None  # that is not mounted; None: most of the files are missing
@@ -52,7 +53,7 @@ class Kept:
 
     @property
     def text(self) -> str:
-        """One line for the user."""
+        """Message for the user."""
         images = f"{len(self.files):,} image{'' if len(self.files) == 1 else 's'}"
         if self.disk is None:
             fact = f"{shown(self.unit)}: {len(self.files):,} of {self.known:,} images are missing, which are kept"
@@ -65,14 +66,14 @@ class Kept:
 
 @dataclass
 class Arrivals:
-    """Files that are new, by what is compared of a file: each accounts for one missing file, which has moved."""
+    """New files by their trace; each accounts for one missing file, which has moved."""
 
     trace: Callable[[FileRow], Hashable]
     counts: Counter[Hashable] = field(default_factory=Counter)
     found_again: Collection[bytes] = ()  # new files of a catalogue that has lost rows, so they may have been known
 
     def lost(self, paths: Iterable[bytes], known: Mapping[bytes, FileRow]) -> list[bytes]:
-        """Those of paths that have not moved."""
+        """The paths that have not moved."""
         lost = []
         for path in paths:
             trace = self.trace(known[path])
@@ -86,9 +87,7 @@ class Arrivals:
 def kept_losses(
     missing: Sequence[bytes], known: Mapping[bytes, FileRow], arrivals: Arrivals, scan: Scan, memory: Memory
 ) -> list[Kept]:
-    """Those of the missing files that are to be kept. known: what the catalogue held before this update, missing
-    included, by absolute path.
-    """
+    """The missing files to keep. known: rows before this update, missing ones included, by absolute path."""
     if not missing:
         return []
     away = sorted(memory.disks - scan.mounts, key=len, reverse=True)
@@ -106,7 +105,7 @@ def kept_losses(
 
 
 def remembered(memory: Memory, scan: Scan, kept: Sequence[Kept]) -> Memory:
-    """What is remembered after an update."""
+    """The state after an update."""
     files = sorted(scan.files) if scan.mounts else []
     waiting = {each.disk for each in kept}
     disks = {
@@ -122,9 +121,7 @@ def remembered(memory: Memory, scan: Scan, kept: Sequence[Kept]) -> Memory:
 
 
 def keep_emptied(scan: Scan, known: Collection[bytes], *, prune: bool) -> dict[str, int]:
-    """A root that had images and has no visible entry now counts as a disk that is not mounted, unless the user
-    confirms that its images are gone. Returns the number of kept images by root.
-    """
+    """Treat roots that became empty as unmounted disks, unless prune; returns kept images by root."""
     kept = {}
     for root in scan.empty_roots:
         n = sum(path.startswith(root.rstrip(b"/") + b"/") for path in known)
@@ -135,7 +132,7 @@ def keep_emptied(scan: Scan, known: Collection[bytes], *, prune: bool) -> dict[s
 
 
 def warn_of_unreadable(scan: Scan, known: Collection[bytes], warn: Callable[[str], None]) -> None:
-    """Name the sources that could not be looked at, and the option that removes their images."""
+    """Warn of sources that could not be listed, with the option that removes their images."""
     for root in scan.roots:
         if root in scan.unreadable:
             n = sum(path.startswith(root.rstrip(b"/") + b"/") for path in known)
@@ -146,7 +143,7 @@ def warn_of_unreadable(scan: Scan, known: Collection[bytes], warn: Callable[[str
 
 
 def warn_of_losses(kept: Sequence[Kept], warn: Callable[[str], None]) -> dict[str, int]:
-    """Name what is kept although it is missing; its number of images by source or disk."""
+    """Warn of missing images that are kept; returns their number by source or disk."""
     for each in kept:
         warn(each.text)
     return {shown(each.unit): len(each.files) for each in kept}
@@ -157,7 +154,7 @@ def _below(disks: Collection[bytes], roots: Sequence[bytes]) -> list[bytes]:
 
 
 def _by_unit(paths: Iterable[bytes], units: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-    """Paths by the innermost unit that holds them. units: the longest first."""
+    """Paths by the innermost unit that contains them. units: longest first."""
     found: dict[bytes, list[bytes]] = {}
     bases = [(unit, unit.rstrip(b"/") + b"/") for unit in units]
     for path in paths:
@@ -169,7 +166,7 @@ def _by_unit(paths: Iterable[bytes], units: Sequence[bytes]) -> dict[bytes, list
 
 
 def _holds(disk: bytes, roots: Sequence[bytes], files: Sequence[bytes]) -> bool:
-    """Whether a source or one of the files is on a disk. files: sorted."""
+    """Whether a source or a file is on a disk. files: sorted."""
     if any(inside(root, disk) for root in roots):
         return True
     base = disk + b"/"
@@ -178,7 +175,7 @@ def _holds(disk: bytes, roots: Sequence[bytes], files: Sequence[bytes]) -> bool:
 
 
 def _hidden(path: bytes, scan: Scan) -> bool:
-    """Whether the scan could not look at path, or at something inside it."""
+    """Whether path, or anything inside it, could not be listed."""
     return scan.is_unreadable(path) or any(inside(each, path) for each in scan.unreadable)
 
 

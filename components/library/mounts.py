@@ -1,20 +1,20 @@
-"""Mounts: which file systems are mounted at, above and below folders; reads no image."""
+"""Mounts: the file systems mounted at, above and below folders."""
 
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_TABLE = Path("/proc/self/mountinfo")  # Linux; nothing is known elsewhere
+_TABLE = Path("/proc/self/mountinfo")  # Linux only
 _OCTAL = re.compile(rb"\\([0-7]{3})")
-# They report to this machine what this machine changes, never what another one does.
+# They report only changes by this machine.
 _REMOTE = re.compile(
     r"nfs4?|cifs|smb3?|smbfs|9p|virtiofs|afs|ceph|lustre|glusterfs|beegfs|ncpfs|fuse\.(?!fuse-overlayfs).+"
 )
 
 
 def mount_point(path: bytes) -> bytes:
-    """The directory at which the file system that holds path is mounted. path: absolute, resolved. Raises OSError."""
+    """Mount point of the file system of path (absolute, resolved). Raises OSError."""
     device = os.stat(path).st_dev  # noqa: PTH116 - bytes
     while path != b"/":
         above = os.path.dirname(path)  # noqa: PTH120 - bytes
@@ -30,7 +30,7 @@ def inside(path: bytes, folder: bytes) -> bool:
 
 
 def mounted_at(folders: Sequence[bytes], table: Path = _TABLE) -> dict[bytes, tuple[bytes, str]]:
-    """Identity and type of the file systems that hold folders or are mounted below them, by their mount points."""
+    """Identity and type, by mount point, of the file systems of folders and below them."""
     try:
         lines = table.read_bytes().splitlines()
     except OSError:
@@ -49,6 +49,6 @@ def mounted_at(folders: Sequence[bytes], table: Path = _TABLE) -> dict[bytes, tu
 
 
 def remote_mount(folders: Sequence[bytes], table: Path = _TABLE) -> tuple[bytes, str] | None:
-    """Mount point and type of a network file system that holds a folder or is mounted below one, None if none is."""
+    """Mount point and type of a network file system of a folder or below one, or None."""
     mounts = mounted_at(folders, table)
     return next(((point, kind) for point, (_, kind) in sorted(mounts.items()) if _REMOTE.fullmatch(kind)), None)

@@ -1,4 +1,4 @@
-"""Moved: a library's folders that are in its home follow the home when it is renamed, copied or mounted elsewhere."""
+"""Moved folders: folders of a library inside its home follow the home when it moves."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from image_finder.components.library.catalog import Catalog
 from image_finder.components.library.library import Library
 from image_finder.components.library.reading import PUBLISHED
 
-_HOME = "home"  # setting: where the home was when the catalogue was written last
+_HOME = "home"  # setting: path of the home at the last update
 
 
 def adopt_folders(library: Library, catalog: Catalog, home: Path, *, warn: Callable[[str], None]) -> None:
-    """Bring folders below the former home below `home`, and note where it is; the caller commits.
+    """Update paths below the former home to `home`, and record it; the caller commits.
 
-    Nothing happens to a library that is outside its home, and to folders that are outside both homes.
+    A library outside the home, and folders outside both homes, stay unchanged.
     """
     if not library.root.is_relative_to(home):
         return
@@ -39,7 +39,7 @@ def adopt_folders(library: Library, catalog: Catalog, home: Path, *, warn: Calla
 
 
 def _published_home(library: Library, home: Path) -> str:
-    """The home as an index of an earlier version names it, which stored the absolute path of its bundle; "" if unknown."""
+    """The home according to an index of a version that stored absolute paths; "" if unknown."""
     try:
         stored = json.loads((current_generation(library.index) / MANIFEST).read_bytes())["bundle_uri"]
     except (OSError, StorageError, ValueError, KeyError, TypeError):

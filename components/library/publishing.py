@@ -1,25 +1,45 @@
-"""Publishing a library: catalogue rows and their vectors to a new generation of the index."""
+"""Publishing: catalogue rows and their vectors become a new generation of the index."""
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import IndexTierConfig
+from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.index.duplicates import Hashes
 from image_finder.components.index.generations import current_generation, new_generation
-from image_finder.components.index.index import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
+from image_finder.components.index.index import (
+    FORMAT_VERSION,
+    ITEM_SCHEMA,
+    IndexManifest,
+    VectorIndex,
+    write_index,
+)
+from image_finder.components.index.publish import generation_of_bundle_before
+from image_finder.components.index.self_check import CheckedImages, check_sample
 from image_finder.components.index.tier_building import add_tier, texts_encoder
 from image_finder.components.index.vector_cache import cached_vectors
 from image_finder.components.library.catalog import FileRow
 from image_finder.components.library.library import Library, shown
+from image_finder.components.library.reading import Reader
+from image_finder.components.library.sources import Captions
 from image_finder.components.moments import FIRST_S, LAST_S
+
+
+class PublishedSources(NamedTuple):
+    """The sources of an index."""
+
+    roots: Mapping[int, bytes]  # absolute folder, or URI without options, by folder id
+    uris: Mapping[bytes, str]  # with options, of the roots that are object stores
+    captions: Captions
+    home: Path | None  # of the library: paths inside it are stored relative to the index, so that it can be moved
 
 
 def publish_rows(
@@ -27,15 +47,17 @@ def publish_rows(
     bundle: Bundle,
     cache: ContentCache,
     rows: Sequence[FileRow],
-    roots: Mapping[int, bytes],
+    sources: PublishedSources,
     *,
-    tier: IndexTierConfig,
+    config: EmbeddingConfig,
+    checked_by: Reader | None = None,
 ) -> str:
-    """Write rows, each readable and with its vector in the cache, as the generation in force; returns its name.
+    """Publish rows as the current generation; returns its name.
 
-    roots: absolute folder of each folder id; a row of an unreadable file goes to the list of failures. An approximate
-    tier is built anew with every generation. Raises BundleError, ConfigError, QualityError, StorageError.
+    The vector of each readable row must be in the cache; rows with an error become the list of failures. An approximate
+    file is rebuilt for every generation. checked_by: reads a sample of the images for the self-check. Raises BundleError, ConfigError, DataError, QualityError, StorageError.
     """
+    roots = sources.roots
     readable = [row for row in rows if not row.error]
     vectors, hashes = cached_vectors(cache, [row.sha256 for row in readable])
     manifest = IndexManifest(
@@ -50,16 +72,34 @@ def publish_rows(
         failed={shown(roots[row.folder] + b"/" + row.path): row.error for row in rows if row.error},
         self_check=None,
         files_sha256={},
+        uris={shown(root): uri for root, uri in sources.uris.items()},
     )
-    table = item_table(readable, roots, hashes)
-    with new_generation(library.index) as folder:
-        written = write_index(folder, vectors, table, manifest)
-        add_tier(folder, written, tier, texts_encoder(bundle))
+    paths = [roots[row.folder].rstrip(b"/") + b"/" + row.path for row in readable]
+    table = item_table(readable, roots, hashes, [sources.captions.get(path, ()) for path in paths])
+    if checked_by is not None:
+        unchecked = VectorIndex(library.index, manifest, vectors, table)
+        manifest = _checked(unchecked, paths, checked_by, bundle, config)
+    with new_generation(library.index, spare=lambda: generation_of_bundle_before(library.index)) as folder:
+        written = write_index(folder, vectors, table, manifest, base=sources.home)
+        add_tier(folder, written, config.tier, texts_encoder(bundle), base=sources.home)
     return current_generation(library.index).name
 
 
-def item_table(rows: Sequence[FileRow], roots: Mapping[int, bytes], hashes: Hashes) -> pa.Table:
-    """Rows of readable images as ITEM_SCHEMA, in their order. hashes: (n,) difference hashes."""
+def _checked(
+    index: VectorIndex, paths: Sequence[bytes], reader: Reader, bundle: Bundle, config: EmbeddingConfig
+) -> IndexManifest:
+    """The manifest with a self-check of images that the reader can read. paths: of all rows."""
+    rows = np.array([row for row, path in enumerate(paths) if path in reader.scan.files], np.int64)
+    if not len(rows):
+        return index.manifest
+    images = CheckedImages(rows, lambda row: reader.content_of(paths[row]))
+    return index.manifest.model_copy(update={"self_check": check_sample(index, images, bundle, config)})
+
+
+def item_table(
+    rows: Sequence[FileRow], roots: Mapping[int, bytes], hashes: Hashes, captions: Sequence[Sequence[str]]
+) -> pa.Table:
+    """Rows of readable images as ITEM_SCHEMA. hashes: (n,) difference hashes; captions: per row."""
     columns = list(zip(*rows, strict=True)) or [()] * len(FileRow._fields)
     of = dict(zip(FileRow._fields, columns, strict=True))
     positions = {identity: position for position, identity in enumerate(roots)}
@@ -76,7 +116,7 @@ def item_table(rows: Sequence[FileRow], roots: Mapping[int, bytes], hashes: Hash
         "bytes": _numbers(np.array(of["size"], np.int64), pa.int64()),
         "width_px": _numbers(np.array(of["width_px"], np.int32), pa.int32()),
         "height_px": _numbers(np.array(of["height_px"], np.int32), pa.int32()),
-        "captions": _no_texts(len(rows)),
+        "captions": _text_lists(captions),
         "taken_at": _optional(of["taken_s"], np.int64, pa.timestamp("s")),
         "modified_at": _numbers(np.clip(modified_s, FIRST_S, LAST_S), pa.timestamp("s")),
         "camera": _texts([value.encode() for value in of["camera"]], pa.string()),
@@ -87,7 +127,7 @@ def item_table(rows: Sequence[FileRow], roots: Mapping[int, bytes], hashes: Hash
 
 
 def root_labels(roots: Mapping[int, bytes]) -> dict[int, str]:
-    """What people see of each folder: its own name, numbered where names are equal; nothing of the path above it."""
+    """Label of each folder: its name without the path above, numbered if names are equal."""
     labels: dict[int, str] = {}
     for identity, root in roots.items():
         name = shown(root.rpartition(b"/")[2]) or "files"
@@ -100,7 +140,7 @@ def root_labels(roots: Mapping[int, bytes]) -> dict[int, str]:
 
 
 def _ids(folders: Sequence[int], paths: Sequence[bytes], roots: Mapping[int, bytes]) -> list[bytes]:
-    """What image_finder.components.index.index.item_id gives, for many: the hash of a root is taken once."""
+    """`index.item_id` of many items, with the hash of each root computed once."""
     beginnings = {identity: hashlib.sha256(root + b"\0") for identity, root in roots.items()}
     ids = []
     for folder, path in zip(folders, paths, strict=True):
@@ -118,7 +158,7 @@ def _labels(folders: Sequence[int], inner: Sequence[bytes], roots: Mapping[int, 
     return [made[place] for place in zip(folders, inner, strict=True)]
 
 
-# Not pa.array: it imports pandas where that is installed, a quarter of a second for nothing.
+# Arrow buffers are built by hand: pa.array imports pandas if it is installed, which takes a quarter of a second.
 
 
 def _texts(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
@@ -127,11 +167,12 @@ def _texts(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))])
 
 
-def _no_texts(n: int) -> pa.Array:
-    """As many empty lists of texts."""
-    offsets = pa.py_buffer(np.zeros(n + 1, np.int32))
-    kind = pa.list_(pa.string())
-    return pa.Array.from_buffers(kind, n, [None, offsets], children=[_texts([], pa.string())])
+def _text_lists(values: Sequence[Sequence[str]]) -> pa.Array:
+    offsets = np.zeros(len(values) + 1, np.int32)
+    offsets[1:] = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
+    texts = _texts([text.encode() for each in values for text in each], pa.string())
+    buffers = [None, pa.py_buffer(offsets)]
+    return pa.Array.from_buffers(pa.list_(pa.string()), len(values), buffers, children=[texts])
 
 
 def _optional(values: Sequence[float | None], dtype: type, kind: pa.DataType) -> pa.Array:
@@ -140,6 +181,6 @@ def _optional(values: Sequence[float | None], dtype: type, kind: pa.DataType) ->
 
 
 def _numbers(values: NDArray[Any], kind: pa.DataType, there: NDArray[np.bool_] | None = None) -> pa.Array:
-    """values, which have the memory layout of kind, and which of them are known."""
+    """An array of values, which have the memory layout of kind. there: which are known."""
     known = None if there is None else pa.py_buffer(np.packbits(there, bitorder="little"))
     return pa.Array.from_buffers(kind, len(values), [known, pa.py_buffer(np.ascontiguousarray(values))])

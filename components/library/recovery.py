@@ -1,4 +1,4 @@
-"""Recovery: what the published index still knows of images that the catalogue lost, where nobody can look now."""
+"""Recovery: catalogue rows and captions from the published index."""
 
 import os
 from collections.abc import Mapping
@@ -7,26 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from image_finder.components.arrays import Rows
 from image_finder.components.errors import StorageError
 from image_finder.components.index.index import VectorIndex
-from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.catalog import Catalog, FileRow
 from image_finder.components.library.library import Library
 from image_finder.components.library.scan import Scan
+from image_finder.components.library.sources import GalleryFacts
+from image_finder.components.library.update_plan import Rows
 
 
 def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int], *, incomplete: bool) -> Rows:
-    """Rows of the current index, by absolute path, that are not known and whose files the scan did not see.
+    """Unknown rows of the current index whose files the scan did not find, by absolute path.
 
-    homes: the catalogue's id of each position in scan.roots. incomplete: the catalogue has lost rows; otherwise only
-    rows are returned whose paths the scan could not look at. Times are those of the index, whole seconds, and the rows
-    count as unsettled: such a file is read when it can be looked at again. Nothing where no sound index is in force.
+    homes: catalogue id of each position in scan.roots. incomplete: the catalogue has lost rows; otherwise only rows are
+    returned whose paths could not be listed. The rows have times in whole seconds and count as unsettled, so that their
+    files are read as soon as possible. Empty without an undamaged index.
     """
     if not (scan.unreadable or scan.empty_roots or incomplete):
         return {}
     try:
         index = VectorIndex.open(library.index)
-    except StorageError:  # nothing was published, or it is damaged too; the publication tells of that
+    except StorageError:  # nothing is published, or it is damaged too, which the publication reports
         return {}
     ids = {root: homes[position] for position, root in enumerate(scan.roots)}
     roots = [os.fsencode(root) for root in index.manifest.roots]
@@ -38,10 +39,44 @@ def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int
         if hidden and path not in known and path not in scan.files and roots[number] in ids:
             positions[path] = position
     items = index.items_at(np.array([*positions.values()], np.int64))
-    return {path: _row(item, ids[roots[item["root"]]]) for path, item in zip(positions, items, strict=True)}
+    return {path: row_of_item(item, ids[roots[item["root"]]]) for path, item in zip(positions, items, strict=True)}
 
 
-def _row(item: Mapping[str, Any], folder: int) -> FileRow:
+def recover_captions(library: Library, catalog: Catalog) -> None:
+    """Restore captions from the current index into a damaged catalogue; the caller commits.
+
+    The path of the annotations is unknown: the annotated images remain the gallery until it is given again.
+    """
+    try:
+        index = VectorIndex.open(library.index)
+    except StorageError:
+        return
+    identities = {root: identity for identity, root in catalog.folders().items()}
+    known = catalog.galleries()
+    for root, captions in captions_of(index).items():
+        if (identity := identities.get(root)) is not None and identity not in known:
+            put_captions(catalog, identity, captions)
+
+
+def captions_of(index: VectorIndex) -> dict[bytes, dict[bytes, tuple[str, ...]]]:
+    """Captions by root, if it has any, and by relative path."""
+    found: dict[bytes, dict[bytes, tuple[str, ...]]] = {}
+    columns = (index.items[name].to_pylist() for name in ("root", "path", "captions"))
+    for number, path, captions in zip(*columns, strict=True):
+        found.setdefault(os.fsencode(index.manifest.roots[number]), {})[path] = tuple(captions)
+    return {root: captions for root, captions in found.items() if any(captions.values())}
+
+
+def put_captions(
+    catalog: Catalog, identity: int, captions: Mapping[bytes, tuple[str, ...]], *, listed: bool = True
+) -> None:
+    """Make a folder a gallery with captions, if listed of these files only; the caller commits."""
+    catalog.set_gallery(identity, GalleryFacts(listed=listed).model_dump_json())
+    catalog.set_captions(identity, captions)
+
+
+def row_of_item(item: Mapping[str, Any], folder: int) -> FileRow:
+    """Catalogue row of an item; unsettled, since an index stores whole seconds only."""
     return FileRow(
         folder=folder,
         path=item["path"],

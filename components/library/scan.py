@@ -1,7 +1,7 @@
-"""Scan: walks folders for image files with a stat each; opens no image and knows nothing of catalogues.
+"""Scan: finds image files below folders, with size and time; opens no image.
 
-Left out: names that begin with a dot, the folders of SYSTEM_FOLDERS (whatever their case), what `.finderignore` files
-name, and links. What a link inside the folders leads to is found at its own place; what leads outside is counted.
+Skipped: names that begin with a dot, SYSTEM_FOLDERS in any case, files and folders that `.finderignore` files exclude,
+and links. A link to a file inside the folders adds nothing, since that file is found itself; links to the outside are counted.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from image_finder.components.library.mounts import mount_point
 from image_finder.components.library.unsupported import KIND_OF_ENDING
 from image_finder.components.moments import modified_ns
 
-# Kept by systems, disk stations and programs: what was deleted, thumbnails, resource forks, packages.
+# Recycle bins, thumbnails, resource forks and packages of systems, network disks and programs.
 SYSTEM_FOLDERS = frozenset(
     {
         *(b"lost+found", b"$recycle.bin", b"recycler", b"system volume information"),
@@ -34,21 +34,21 @@ _IGNORE_FILE = os.fsencode(IGNORE_FILE)
 
 @dataclass
 class Scan:
-    """What a walk met. Paths are absolute, as bytes of the file system."""
+    """What a scan found. Paths are absolute, as bytes of the file system."""
 
     roots: tuple[bytes, ...]
     files: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)  # (position of root, size, mtime_ns)
-    unreadable: dict[bytes, str] = field(default_factory=dict)  # folders and files that could not be looked at: reason
-    empty_roots: list[bytes] = field(default_factory=list)  # without a visible entry, as a disk that is not mounted
-    folders: set[tuple[bytes, int]] = field(default_factory=set)  # (path, inode) of each folder that was listed
-    mounts: set[bytes] = field(default_factory=set)  # of the file systems that hold roots or are below them
+    unreadable: dict[bytes, str] = field(default_factory=dict)  # folders and files that could not be listed: reason
+    empty_roots: list[bytes] = field(default_factory=list)  # without visible entries, like an unmounted disk
+    folders: set[tuple[bytes, int]] = field(default_factory=set)  # (path, inode) of each listed folder
+    mounts: set[bytes] = field(default_factory=set)  # mount points of the file systems of roots and below
     unsupported: Counter[str] = field(default_factory=Counter)  # files by ending, of KIND_OF_ENDING
     links_outside: int = 0
-    began_ns: int = 0  # when it was walked, nanoseconds since 1970
+    began_ns: int = 0  # nanoseconds since 1970
     ended_ns: int = 0
 
     def is_unreadable(self, path: bytes) -> bool:
-        """Whether path, or a folder above it, could not be looked at."""
+        """Whether path, or a folder above it, could not be listed."""
         if not self.unreadable:
             return False
         while path not in self.unreadable:
@@ -60,17 +60,17 @@ class Scan:
 
 
 def outermost_first(folders: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Folders without repetition, each before those inside it."""
+    """Distinct folders, each before the folders inside it."""
     return tuple(sorted(set(folders), key=lambda folder: (folder.count(b"/") if folder != b"/" else 0, folder)))
 
 
 def scan_folders(
     roots: Sequence[bytes], *, leave_out: Sequence[bytes] = (), on_folder: Callable[[], object] | None = None
 ) -> Scan:
-    """Find the image files below roots (absolute, resolved); each once, under the outermost root that reaches it.
+    """Find each image file below roots (absolute, resolved) once, under its outermost root.
 
-    leave_out: folders that are not entered (the library itself). on_folder: called for each
-    folder. Raises nothing for what it meets: an unlistable folder, a root that is not there are in the answer.
+    leave_out: folders to skip (the library itself). on_folder: called for each folder. Raises nothing: folders that
+    cannot be listed, and missing roots, are part of the result.
     """
     scan = Scan(outermost_first(roots), began_ns=time.time_ns())
     walk = _Walk(scan, frozenset(leave_out))
@@ -95,9 +95,9 @@ class _Walk:
         self._visited: set[tuple[int, int]] = set()
 
     def folders(self, position: int, root: bytes) -> Iterator[None]:
-        """Walk a root, a folder at a time."""
+        """Scan a root folder by folder."""
         base = root if root.endswith(b"/") else root + b"/"
-        with contextlib.suppress(OSError):  # _folder says why
+        with contextlib.suppress(OSError):  # _folder records the reason
             self._scan.mounts.add(mount_point(root))
         waiting = [_Visit(base, IgnoreRules(), 0)]
         while waiting:
@@ -105,7 +105,7 @@ class _Walk:
             yield
 
     def _folder(self, position: int, base: bytes, visit: _Visit) -> list[_Visit]:
-        """Take a folder's files; the folders in it that are to be walked, with the rules in force there."""
+        """Add the files of a folder; returns its subfolders to visit, with their rules."""
         folder, rules, device = visit
         try:
             status = os.stat(folder)  # noqa: PTH116 - paths are bytes here, and Path objects cost as much as the stat
@@ -118,7 +118,7 @@ class _Walk:
             if any(entry.name == _IGNORE_FILE for entry in entries):
                 rules = rules.extended(os.fsdecode(folder[len(base) :]), _read_ignore_file(folder + _IGNORE_FILE))
         except (OSError, StorageError) as error:
-            if isinstance(error, FileNotFoundError) and folder != base:  # it has just gone
+            if isinstance(error, FileNotFoundError) and folder != base:  # just deleted
                 return []
             reason = (error.strerror or "cannot be listed") if isinstance(error, OSError) else str(error)
             self._scan.unreadable[folder.rstrip(b"/") or b"/"] = reason
@@ -133,7 +133,7 @@ class _Walk:
     def _entries(
         self, position: int, base: bytes, entries: Sequence["os.DirEntry[bytes]"], rules: IgnoreRules
     ) -> list[bytes]:
-        """Take the files among a folder's entries; the folders among them that are to be walked, each with a slash."""
+        """Add the files among entries; returns the subfolders to visit, each ending in a slash."""
         inner = []
         files = self._scan.files
         for entry in entries:
@@ -157,14 +157,14 @@ class _Walk:
                     if not stat.S_ISREG(status.st_mode) or (rules and rules.ignores(os.fsdecode(path[len(base) :]))):
                         continue
                     files[path] = (position, status.st_size, modified_ns(status))
-            except FileNotFoundError:  # it has just gone
+            except FileNotFoundError:  # just deleted
                 continue
             except OSError as error:
                 self._scan.unreadable[path] = error.strerror or "cannot be looked at"
         return inner
 
     def _leads_outside(self, link: bytes) -> bool:
-        """Whether a link leads to a folder or image that is below none of the roots."""
+        """Whether a link leads to a folder or image outside all roots."""
         target = os.path.realpath(link)
         try:
             mode = os.stat(target).st_mode  # noqa: PTH116 - bytes
@@ -176,14 +176,14 @@ class _Walk:
 
 
 def _read_ignore_file(path: bytes) -> bytes:
-    """Content of a rules file. Raises StorageError: without its rules, what it hides would be indexed."""
+    """Content of a rules file. Raises StorageError, since excluded files must not be indexed."""
     try:
-        status = os.lstat(path)  # not stat: a link may lead out of the given folders
+        status = os.lstat(path)  # not stat: a link may lead outside the given folders
         if not stat.S_ISREG(status.st_mode):
             raise StorageError(f"its {IGNORE_FILE} is not a regular file")
         if status.st_size > MAX_IGNORE_BYTES:
             raise StorageError(f"its {IGNORE_FILE} has {status.st_size:,} bytes, at most {MAX_IGNORE_BYTES:,} are read")
         with open(path, "rb") as stream:  # noqa: PTH123 - bytes
             return stream.read()
-    except OSError as error:  # also where it has just gone, as while an editor saves it
+    except OSError as error:  # also if it was just deleted, as by an editor that saves it
         raise StorageError(f"its {IGNORE_FILE} cannot be read: {error.strerror}") from error

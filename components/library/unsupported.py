@@ -1,8 +1,8 @@
-"""Unsupported formats: which files that are no supported images people expect to find, and how to name them."""
+"""Unsupported formats: file endings that users may expect to be indexed, and their names."""
 
 from collections.abc import Mapping
 
-# By kind, its name in the plural, and the endings of its files.
+# Kind, its plural, file endings.
 _KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "video",
@@ -34,7 +34,7 @@ KIND_OF_ENDING = {ending: kind for kind, _, endings in _KINDS for ending in endi
 
 
 def by_kind(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Files by ending as kind -> ending -> number: kinds in the order above, the most frequent ending first."""
+    """Counts by ending as kind -> ending -> number, the most frequent ending first."""
     found: dict[str, dict[str, int]] = {}
     for kind, _, endings in _KINDS:
         present = [ending for ending in endings if counts.get(ending)]
@@ -44,7 +44,7 @@ def by_kind(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 
 def unsupported_text(found: Mapping[str, Mapping[str, int]]) -> str:
-    """What by_kind gave in words: "12 videos (.mp4 10, .mov 2), 1 camera raw file (.cr2)"."""
+    """The result of by_kind as text: "12 videos (.mp4 10, .mov 2), 1 camera raw file (.cr2)"."""
     plurals = {kind: plural for kind, plural, _ in _KINDS}
     parts = []
     for kind, counts in found.items():

@@ -1,4 +1,4 @@
-"""Plan: what differs between a catalogue and what a walk found; pure, reads and writes nothing."""
+"""Update plan: the differences between a catalogue and a scan."""
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,25 +12,25 @@ Rows = dict[bytes, FileRow]  # by absolute path
 
 @dataclass
 class Plan:
-    """Absolute paths by what is to be done with them, each list in the order of the paths."""
+    """Absolute paths by what the update does with them."""
 
-    fresh: list[bytes] = field(default_factory=list)  # not known yet: to be read
+    fresh: list[bytes] = field(default_factory=list)  # unknown: to be read
     altered: list[bytes] = field(default_factory=list)  # known with another size or mtime: to be read
-    retried: list[bytes] = field(default_factory=list)  # failed, and may not fail any more: to be read
-    vectorless: list[bytes] = field(default_factory=list)  # one for each content whose vector is not there: to be read
-    missing: list[bytes] = field(default_factory=list)  # known and not there: to be forgotten
-    absent: list[bytes] = field(default_factory=list)  # known, in a place that cannot be looked at: kept
-    rehomed: list[bytes] = field(default_factory=list)  # reached from another of the given folders than before
+    retried: list[bytes] = field(default_factory=list)  # failed with other software: to be read
+    vectorless: list[bytes] = field(default_factory=list)  # one for each content without vector: to be read
+    missing: list[bytes] = field(default_factory=list)  # known and not found: to be removed
+    absent: list[bytes] = field(default_factory=list)  # known, in a folder that cannot be listed: kept
+    rehomed: list[bytes] = field(default_factory=list)  # found under another root than before
     unchanged: int = 0
     still_failing: int = 0
 
     @property
     def to_read(self) -> list[bytes]:
-        """All that is to be read, by path: neighbours lie near each other on the disk."""
+        """Paths to read in sorted order: neighbours are close on the disk."""
         return sorted([*self.fresh, *self.altered, *self.retried, *self.vectorless])
 
     def keep(self, kept: Iterable[Kept]) -> None:
-        """Count missing files as absent."""
+        """Move kept files from missing to absent."""
         files = {path for each in kept for path in each.files}
         self.absent += [path for path in self.missing if path in files]
         self.missing = [path for path in self.missing if path not in files]
@@ -39,7 +39,7 @@ class Plan:
 def make_plan(
     scan: Scan, known: Rows, folder_ids: Mapping[int, int], *, vectors: Container[str], retry_failed: bool
 ) -> Plan:
-    """Compare. folder_ids: catalogue's id of each position in scan.roots; vectors: contents whose vector is there."""
+    """Compare. folder_ids: catalogue id by position in scan.roots; vectors: contents with a vector."""
     plan = Plan()
     wanted: set[str] = set()
     for path, (position, size, mtime_ns) in scan.files.items():
@@ -65,3 +65,9 @@ def make_plan(
         gone = plan.absent if scan.is_unreadable(path) else plan.missing
         gone.append(path)
     return plan
+
+
+def folder_ids(scan: Scan, ids: Mapping[int, bytes]) -> dict[int, int]:
+    """Catalogue id of each root by its position in the scan; -1 - position if it has none."""
+    by_path = {path: identity for identity, path in ids.items()}
+    return {position: by_path.get(root, -1 - position) for position, root in enumerate(scan.roots)}

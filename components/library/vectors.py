@@ -1,14 +1,15 @@
-"""Vectors of a library: opens their cache whatever state it is in, and makes it smaller when most of it is unused."""
+"""Vectors of a library: opens the vector cache, repairs it, and compacts it."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.errors import StorageError
+from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.features.content_cache import ContentCache
-from image_finder.components.index.vector_cache import vector_cache
+from image_finder.components.index.vector_cache import vector_cache, vector_maker
 from image_finder.components.library.library import Library
 from image_finder.components.storage import write_errors
 
@@ -19,11 +20,11 @@ _WORTH_IT = 1000  # unused entries
 def open_vectors(library: Library, bundle: Bundle, *, warn: Callable[[str], None]) -> ContentCache:
     """The cache of a bundle's vectors. Needs the library's lock.
 
-    One that cannot be opened is removed, which warn is told: its vectors are computed again. Raises StorageError.
+    A damaged cache is removed with a warning, and its vectors are computed again. Raises StorageError.
     """
-    for unfinished in library.root.glob("vectors-*.smaller"):  # so was this one, before it was whole
+    for unfinished in library.root.glob("vectors-*.smaller"):  # left by a killed run
         shutil.rmtree(unfinished, ignore_errors=True)
-    for retired in library.root.glob("vectors-*.retired"):  # a run was killed while it compacted the cache
+    for retired in library.root.glob("vectors-*.retired"):  # left by a run that was killed while it compacted the cache
         with write_errors(retired):
             if retired.with_suffix("").exists():
                 shutil.rmtree(retired)
@@ -42,9 +43,9 @@ def open_vectors(library: Library, bundle: Bundle, *, warn: Callable[[str], None
 
 
 def compact(cache: ContentCache, used: Collection[str]) -> bool:
-    """Drop entries that are not used if they are more than 1,000 and more than the others; whether it was done.
+    """Drop unused entries if they are more than 1,000 and the majority; returns whether it did.
 
-    Killed at any moment, it leaves either the old cache or the new one for open_vectors. Raises StorageError.
+    If it is killed, open_vectors finds either the old cache or the new one. Raises StorageError.
     """
     unused = len(cache) - len(used)
     if unused <= max(_WORTH_IT, len(used)):
@@ -61,9 +62,13 @@ def compact(cache: ContentCache, used: Collection[str]) -> bool:
 
 
 def remove_other_vectors(library: Library, cache: ContentCache) -> None:
-    """Remove the caches of other bundles."""
+    """Remove vector caches of bundles that the library no longer has; a rollback needs the rest."""
+    needed = {cache.folder.name}
+    for folder in library.bundles.glob("[0-9a-f]*"):
+        with contextlib.suppress(BundleError):  # damaged: it cannot embed anything
+            needed.add(f"vectors-{vector_maker(Bundle.open(folder, verify=False))[:16]}")
     for folder in library.root.glob("vectors-*"):
-        if folder != cache.folder:
+        if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
-"""Watch: says when the images of some folders, or the default bundle, may have changed; indexes nothing.
+"""Watch: reports when images of some folders, or the default bundle, may have changed.
 
-The system reports changes (inotify on Linux) in each folder that the last update listed. Where it cannot, the folders
-are looked through at intervals and compared with what the last update saw. In any case an update is due at intervals.
+The system reports changes (inotify on Linux) in each folder of the last update. Where it cannot, the folders are
+scanned at intervals and compared with the last update. An update is due after rescan_s in any case.
 """
 
 import os
@@ -26,29 +26,29 @@ Cause = Literal["start", "images", "folders", "bundle", "interval"]
 _LOOK_S = (
     5.0  # between looks at what the system does not report: sources and disks that come and go, the default bundle
 )
-_QUIET_MS = 1000  # changes are reported once none came for so long
-_AT_MOST_MS = 30_000  # and after so long in any case
-_IDLE_SHARE = 20  # looking through folders takes at most a twentieth of one core
-_AGAIN_S = 1.0  # before folders that changed while they were being watched are listed again
+_QUIET_MS = 1000  # time without a change before changes are reported
+_AT_MOST_MS = 30_000  # longest delay of a report
+_IDLE_SHARE = 20  # polling takes at most a twentieth of one core
+_AGAIN_S = 1.0  # before folders that changed at the start of the watch are listed again
 
 
 class Due(NamedTuple):
-    """An update is due. polling: why the folders are looked through at intervals, "" while the system reports."""
+    """An update is due. polling: why the folders are polled; "" while the system reports changes."""
 
     cause: Cause
     polling: str
 
 
 class View(NamedTuple):
-    """What an update saw, as far as it must be compared."""
+    """What is compared of an update."""
 
     folders: frozenset[tuple[bytes, int]] = frozenset()  # path and inode
     files: int = 0  # hash of all paths, sizes and times
-    locked: tuple[bytes, ...] = ()  # folders that this process may not list
+    locked: tuple[bytes, ...] = ()  # folders without permission to list
 
 
 def view_of(scan: Scan) -> View:
-    """What to compare of a scan."""
+    """The comparable part of a scan."""
     files = sum(hash((path, facts[1:])) for path, facts in scan.files.items()) & 0xFFFFFFFFFFFFFFFF
     locked = sorted(path for path in scan.unreadable if not _can_be_listed(path))
     return View(frozenset(scan.folders), files, tuple(locked))
@@ -59,12 +59,12 @@ class FolderWatch:
     """Watches the folders of one library until stop is set."""
 
     folders: Sequence[Path]  # the sources
-    leave_out: Path  # the library itself, which may be below a source
-    seen: Callable[[], View]  # by the last update
-    bundle_ns: Callable[[], int]  # when a default bundle was published last
+    leave_out: Path  # the library, which may be inside a source
+    seen: Callable[[], View]  # view of the last update
+    bundle_ns: Callable[[], int]  # time of the last published default bundle
     stop: threading.Event
-    warn: Callable[[str], None]  # gets one line when the way of watching changes
-    rescan_s: float  # an update is due after this time in any case
+    warn: Callable[[str], None]  # gets one line when the watch switches between events and polling
+    rescan_s: float  # an update is due after this time
     look_s: float = _LOOK_S
     _polling: str = field(default="", init=False)
     _began: bool = field(default=False, init=False)
@@ -72,7 +72,7 @@ class FolderWatch:
     _state: tuple[object, ...] = field(default=(), init=False)
 
     def causes(self) -> Iterator[Due]:
-        """Why another update is due, as often as one is. The consumer updates before it takes the next one."""
+        """Yield whenever an update is due. The consumer must update before it continues."""
         self._state = self._outside()
         while not self.stop.is_set():
             for cause in self._causes():
@@ -80,7 +80,7 @@ class FolderWatch:
                 self._updated = time.monotonic()
 
     def _causes(self) -> Iterator[Cause]:
-        """Until the folders have to be watched anew."""
+        """Yield causes until the watched folders change."""
         if remote := remote_mount([os.fsencode(folder) for folder in self.folders]):
             point, kind = remote
             reason = f"{shown(point)} is a network file system ({kind}), which does not report every change"
@@ -118,7 +118,7 @@ class FolderWatch:
             if paths
             else _ticks(self.stop, self.look_s)
         ):
-            if not watching:  # what changed before the system watched was not reported
+            if not watching:  # earlier changes were not reported
                 watching = True
                 self._report("", "")
                 yield "start"
@@ -130,7 +130,7 @@ class FolderWatch:
                 return
 
     def _by_looking(self, reason: str, remedy: str) -> Iterator[Cause]:
-        """Look through the folders until the interval has passed; then the system may be able to report."""
+        """Poll until the rescan interval has passed; then events are tried again."""
         if self._report(reason, remedy):
             yield "start"
         rescanned = False
@@ -148,7 +148,7 @@ class FolderWatch:
                 yield cause
 
     def _report(self, polling: str, remedy: str) -> bool:
-        """Say how the folders are watched if that has changed; whether it has, or they were not watched before."""
+        """Warn if the way of watching changed; returns whether it changed or just began."""
         changed = polling != self._polling or not self._began
         if changed and polling:
             self.warn(f"{polling}; looking for changes every {self.look_s:g} s or less often instead{remedy}")
@@ -158,7 +158,7 @@ class FolderWatch:
         return changed
 
     def _other_cause(self, seen: View) -> Cause | None:
-        """A reason for an update that no folder's change gives."""
+        """A cause other than changed files."""
         before, self._state = self._state, self._outside()
         if self._state[0] != before[0]:
             return "bundle"
@@ -167,7 +167,7 @@ class FolderWatch:
         return "interval" if time.monotonic() - self._updated >= self.rescan_s else None
 
     def _outside(self) -> tuple[object, ...]:
-        """What the system does not report: the default bundle, which sources are there, what is mounted."""
+        """State that events do not cover: default bundle, existing sources, mounts."""
         return (
             self.bundle_ns(),
             _present(self.folders),
@@ -180,12 +180,12 @@ class FolderWatch:
         name = os.path.basename(path)  # noqa: PTH119 - a Path for each event of a large copy costs more than all else
         if name == IGNORE_FILE or os.path.splitext(name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122
             return True
-        # A folder that came or went brings or takes its images without an event for each.
+        # Images of an added or removed folder have no events of their own.
         return (change == Change.deleted and path in watched) or (change == Change.added and os.path.isdir(path))  # noqa: PTH112
 
 
 def _present(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Folders that are there, with what distinguishes one that came back from the one that went."""
+    """Existing folders with device and inode, to detect replaced ones."""
     found = {}
     for folder in folders:
         try:
@@ -219,6 +219,6 @@ def _reason_and_remedy(error: str) -> tuple[str, str]:
 
 
 def _ticks(stop: threading.Event, seconds: float) -> Iterator[set[object]]:
-    """Nothing, every so many seconds: there is no folder to watch."""
+    """Yield an empty set at intervals, for a library without folders."""
     while not stop.wait(seconds):
         yield set()

@@ -1,16 +1,16 @@
-"""Embedding engines: the one that a configuration names; Ray is imported only when it is named."""
+"""Embedding engines: chosen by the configuration; Ray is imported only if it is chosen."""
 
-from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from image_finder.components.configs import EmbeddingConfig
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.index import VectorIndex
+from image_finder.components.library.reading import Engine, embed_here
 
 
-def embedding_engine(config: EmbeddingConfig) -> Callable[..., VectorIndex]:
-    """`embed_gallery`, or `embed_gallery_on_ray`, which takes and gives the same."""
+def embedding_engine(config: EmbeddingConfig, *, cache_dir: Path) -> Engine:
+    """`embed_here` or `embed_on_ray`. cache_dir: for Ray's shards, unless ray_shards is set."""
     if config.engine == "ray":
-        from image_finder.components.scaling.ray_embed import embed_gallery_on_ray
+        from image_finder.components.scaling.ray_embed import embed_on_ray
 
-        return embed_gallery_on_ray
-    return embed_gallery
+        return partial(embed_on_ray, shards=config.ray_shards or str(cache_dir.resolve()))
+    return embed_here

@@ -1,17 +1,17 @@
-"""Embedding on Ray Data: a gallery of images to Parquet shards by actors on many machines, and one index of them.
+"""Embedding on Ray Data: images to Parquet shards by actors on many machines, and from there to the vector cache.
 
-Two streams. First every file is hashed, then each content that no shard holds is embedded by an actor, which writes
-shards. So equal content is computed once, a second run embeds what is new, and one that was stopped goes on where it
-was. Names and hashes travel through Ray; images and vectors do not.
+There are two streams. The first hashes every file. In the second, actors embed each content that is neither in the cache
+nor in a shard, and write shards. So equal content is embedded once, a second run embeds only new content, and a stopped
+run resumes. Ray transfers names and hashes, but no images and no vectors.
 
-A worker that is lost is started again by Ray, and its shard is computed again. When its node is gone and no other has
-room for it, Ray waits for ever: after `ray_stall_s` without a finished shard the stream is broken off, and what is
-missing is embedded by as many actors as there is room for then.
+Ray restarts a lost worker, and its shard is computed again. If its node is gone and no other node has room, Ray waits
+for ever: after `ray_stall_s` without a finished shard the stream is stopped, and a new one embeds the rest with as many
+actors as there is room for.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,101 +21,104 @@ from tqdm import tqdm
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import ConfigError, StorageError
-from image_finder.components.index.embed import (
-    EmbeddedImages,
-    ImageContent,
-    require_images,
-    require_readable,
-    write_gallery_index,
-)
-from image_finder.components.index.gallery import Gallery
-from image_finder.components.index.index import VectorIndex
-from image_finder.components.index.vector_cache import vector_maker
-from image_finder.components.scaling.ray_session import ray_session, reason_of, told_by_worker, worker_was_lost
+from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.images.exif import ImageFacts
+from image_finder.components.index.vector_cache import joined_rows, vector_maker
+from image_finder.components.library.reading import OnFile
+from image_finder.components.scaling.ray_session import error_of_worker, ray_session, reason_of, worker_was_lost
 from image_finder.components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
 from image_finder.components.scaling.shards import Shards
 
 logger = logging.getLogger(__name__)
 
 _FILES_A_CALL = 2048
-_CALLS_AN_ACTOR = 4  # at least so many when there is work for them, so that all end at about the same time
+_ROWS_AT_ONCE = 100_000  # of vectors, from the shards to the cache
+_CALLS_AN_ACTOR = 4  # at least, so that all actors end at about the same time
 _ROWS_A_STREAM = 1_000_000  # of names in Ray's store: 100 MB
 _MOST_RETRIES = 3  # of one shard whose worker is lost each time, in one stream
 _FRUITLESS_STREAMS = 3
 
 
-def embed_gallery_on_ray(
+def embed_on_ray(
     bundle: Bundle,
-    gallery: Gallery,
-    path: Path,
+    folder: str,
+    paths: Sequence[Path],
+    cache: ContentCache,
     config: EmbeddingConfig,
     *,
-    cache_dir: Path,
-    max_failed_share: float,
-    progress: bool = False,
-) -> VectorIndex:
-    """`embed_gallery` with actors on Ray Data: the same arguments, the same index, the same errors.
+    on_file: OnFile,
+    cut: dict[str, str],
+    shards: str,
+) -> None:
+    """Embed with actors on Ray Data: an `Engine`. shards: folder or URI for the shards.
 
-    All nodes must reach the bundle, the images and the shards (config.ray_shards, else below cache_dir) by the same
-    paths. Vectors equal those of the local engine to the bit when both give a call of ONNX Runtime the same number of
-    threads on the same kind of processor, else to some 1e-7. Raises besides ConfigError if no node has room for an
-    actor, StorageError if workers are lost again and again or Ray fails.
+    All nodes must reach the bundle, the images and the shards by the same paths. Vectors equal those of the local
+    engine bit by bit with the same number of ONNX Runtime threads on the same kind of processor, otherwise within about
+    1e-7. Also raises ConfigError if no node has room for an actor, StorageError if workers are lost repeatedly or Ray
+    fails.
     """
-    require_images(gallery)
-    place = config.ray_shards or str(cache_dir.resolve())
-    shards = Shards(place, maker=vector_maker(bundle), dim=bundle.manifest.embedding_dim)
+    written = Shards(shards, maker=vector_maker(bundle), dim=bundle.manifest.embedding_dim)
     with ray_session(config.ray_address, cpus=_cpus_here(config)):
-        known = _Known(gallery, shards)
-        _hash_all(known, gallery, title="hashed" if progress else "")
-        job = _job(bundle, gallery, place, config)
-        _embed_missing(known, job, title="images" if progress else "")
-    return write_gallery_index(bundle, gallery, known.embedded(max_failed_share), path, config)
+        known = _Known(paths, written, cache)
+        _hash_all(known, folder, title="hashed")
+        _embed_missing(known, _job(bundle, folder, shards, config), title="images")
+    facts = _fill(cache, known)
+    for path, sha256, failure in known.found():
+        on_file(path, sha256, failure, facts.get(sha256))
+
+
+def _fill(cache: ContentCache, known: "_Known") -> dict[str, ImageFacts]:
+    """Copy new vectors from the shards to the cache; returns image facts by content."""
+    keys = [key for key in dict.fromkeys(sha256 for _, sha256, _ in known.found()) if key and key not in cache]
+    facts: dict[str, ImageFacts] = {}
+    with cache:
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            found = known.shards.collect(keys[start : start + _ROWS_AT_ONCE])
+            cache.append(found.keys, list(joined_rows(found.vectors, found.hashes)[:, None, :]))
+            facts.update(zip(found.keys, found.facts, strict=True))
+    return facts
 
 
 class _Known:
-    """What is known of each row of a gallery so far."""
+    """State of each file during an embedding."""
 
-    def __init__(self, gallery: Gallery, shards: Shards) -> None:
+    def __init__(self, paths: Sequence[Path], shards: Shards, cache: Container[str]) -> None:
         self.shards = shards
-        self.paths = [os.fsencode(item.path.as_posix()) for item in gallery.items]
-        self._gallery = gallery
+        self.paths = [os.fsencode(path.as_posix()) for path in paths]
+        self._cache = cache
         self._sha256 = [""] * len(self.paths)
-        self._bytes = [0] * len(self.paths)
-        self._modified_s = [0] * len(self.paths)
         self._unreadable: dict[int, str] = {}  # by row
         self._undecodable: dict[str, str] = {}  # by content
         self._embedded: set[str] = set()
 
     def hashed(self, table: pa.Table) -> None:
-        """Take what `hash_files` gave."""
-        for row, sha256, n_bytes, modified_s, failure in zip(
-            *map(pa.ChunkedArray.to_pylist, table.columns), strict=True
-        ):
-            self._sha256[row], self._bytes[row], self._modified_s[row] = sha256, n_bytes, modified_s
+        """Add a result of `hash_files`."""
+        for row, sha256, failure in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True):
+            self._sha256[row] = sha256
             if failure:
                 self._unreadable[row] = failure
 
     def done(self, table: pa.Table) -> None:
-        """Take what an actor gave."""
+        """Add a result of an actor."""
         for row, sha256, failure, _ in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True):
             if failure:
                 self._undecodable[self._sha256[row]] = failure
-            else:  # another content than before if the file changed meanwhile
+            else:  # differs if the file changed meanwhile
                 self._sha256[row] = sha256
                 self._embedded.add(sha256)
 
     def look_again(self) -> None:
-        """Take up shards that are there, also those of which no actor could tell any more."""
+        """Read the keys of all shards, including those of lost actors."""
         self._embedded = self.shards.all_keys()
 
     def missing(self) -> list[int]:
-        """A row of each content that is still to be embedded, ascending."""
+        """One row for each content to embed, ascending."""
         first: dict[str, int] = {}
         for row, sha256 in enumerate(self._sha256):
             if row not in self._unreadable:
                 first.setdefault(sha256, row)
         settled = self._embedded | self._undecodable.keys()
-        return [row for sha256, row in first.items() if sha256 not in settled]
+        return [row for sha256, row in first.items() if sha256 not in settled and sha256 not in self._cache]
 
     def new_files(self, rows: Sequence[int]) -> pa.Table:
         columns = {
@@ -125,33 +128,24 @@ class _Known:
         }
         return pa.table(columns, schema=NEW)
 
-    def embedded(self, max_failed_share: float) -> EmbeddedImages:
-        """Everything, from the shards. Raises DataError, StorageError."""
-        items = self._gallery.items
-        reasons = {row: self._undecodable[key] for row, key in enumerate(self._sha256) if key in self._undecodable}
-        reasons |= self._unreadable
-        failures: Mapping[Path, str] = {items[row].path: reasons[row] for row in sorted(reasons)}
-        require_readable(self._gallery, failures, max_failed_share)
-        rows = [row for row in range(len(items)) if row not in reasons]
-        found = self.shards.collect([self._sha256[row] for row in rows])
-        contents = [
-            ImageContent(self._sha256[row], self._bytes[row], self._modified_s[row], facts)
-            for row, facts in zip(rows, found.facts, strict=True)
-        ]
-        return EmbeddedImages([items[row] for row in rows], contents, found.vectors, found.hashes, failures)
+    def found(self) -> Iterator[tuple[Path, str, str]]:
+        """Each file with its content hash and "", or "" and the reason why it cannot be read."""
+        for row, (path, sha256) in enumerate(zip(self.paths, self._sha256, strict=True)):
+            failure = self._unreadable.get(row) or self._undecodable.get(sha256, "")
+            yield Path(os.fsdecode(path)), "" if failure else sha256, failure
 
 
-def _hash_all(known: _Known, gallery: Gallery, *, title: str) -> None:
+def _hash_all(known: _Known, folder: str, *, title: str) -> None:
     import ray.data
 
     numbered = pa.table({"row": range(len(known.paths)), "path": known.paths}, schema=FILES)
     for start in range(0, len(known.paths), _ROWS_A_STREAM):
         blocks = _blocks(numbered.slice(start, _ROWS_A_STREAM), _FILES_A_CALL)
         data = ray.data.from_arrow(blocks).map_batches(
-            hash_files,  # type: ignore[arg-type]  # Ray's type knows nothing of fn_kwargs
+            hash_files,  # type: ignore[arg-type]  # Ray's type hint ignores fn_kwargs
             batch_size=None,
             batch_format="pyarrow",
-            fn_kwargs={"images": gallery.place},
+            fn_kwargs={"images": folder},
             num_cpus=1,
         )
         with tqdm(total=sum(map(len, blocks)), desc=title, unit="pic", disable=not title) as bar:
@@ -161,7 +155,7 @@ def _hash_all(known: _Known, gallery: Gallery, *, title: str) -> None:
 
 
 def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
-    """Run streams until every content is in a shard or known to be unreadable. Raises FinderError."""
+    """Run streams until each content is in a shard or unreadable. Raises FinderError."""
     known.look_again()
     fruitless, most = 0, job.config.ray_shard_images
     with tqdm(total=len(known.missing()), desc=title, unit="pic", disable=not title) as bar:
@@ -173,8 +167,8 @@ def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
             if len(known.missing()) < len(rows):
                 fruitless = 0
             else:
-                fruitless, most = fruitless + 1, max(1, most // 4)  # narrows down which image ends its worker
-            logger.warning("workers on Ray were lost (%s); %d images are embedded anew", fault, len(known.missing()))
+                fruitless, most = fruitless + 1, max(1, most // 4)  # narrows down the image that ends its worker
+            logger.warning("workers on Ray were lost (%s); %d images are embedded again", fault, len(known.missing()))
             if fruitless == _FRUITLESS_STREAMS:
                 first = os.fsdecode(known.paths[rows[0]])
                 raise StorageError(
@@ -184,7 +178,7 @@ def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
 
 
 def _embed(known: _Known, rows: Sequence[int], job: Job, *, most: int, patience: int, bar: Any) -> str:  # noqa: ANN401 - tqdm's
-    """One stream of shards of at most so many images; why it broke off, "" if it did not."""
+    """Run one stream with shards of at most `most` images; returns why it stopped, "" if it completed."""
     import ray.data
 
     room = _room(job.config)
@@ -207,7 +201,7 @@ def _embed(known: _Known, rows: Sequence[int], job: Job, *, most: int, patience:
             known.done(table)
             bar.update(len(table))
     except Exception as error:
-        if told_by_worker(error) is not None or not worker_was_lost(error):
+        if error_of_worker(error) is not None or not worker_was_lost(error):
             raise
         return reason_of(error)
     return ""
@@ -221,22 +215,22 @@ def _results(data: Any) -> Iterator[pa.Table]:  # noqa: ANN401 - ray.data.Datase
 
 
 def _blocks(table: pa.Table, size: int) -> list[pa.Table]:
-    # Ray would keep the whole table for each slice of it.
+    # Ray would store the whole table with each slice.
     return [table.slice(start, size).combine_chunks() for start in range(0, len(table), size)]
 
 
-def _job(bundle: Bundle, gallery: Gallery, place: str, config: EmbeddingConfig) -> Job:
+def _job(bundle: Bundle, folder: str, shards: str, config: EmbeddingConfig) -> Job:
     import ray
 
     device = config.device
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
     own = config.model_copy(update={"device": device, "threads": config.ray_actor_cpus})
-    return Job(str(bundle.path.resolve()), gallery.place, place, vector_maker(bundle), own)
+    return Job(str(bundle.path.resolve()), folder, shards, vector_maker(bundle), own)
 
 
 def _room(config: EmbeddingConfig) -> int:
-    """How many actors the nodes that are alive have room for. Raises ConfigError for none."""
+    """Number of actors that fit on the nodes that are alive. Raises ConfigError if none fits."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -254,5 +248,5 @@ def _room(config: EmbeddingConfig) -> int:
 
 
 def _cpus_here(config: EmbeddingConfig) -> int:
-    """CPUs of a Ray that is started on this machine."""
+    """CPUs for a Ray that is started on this machine."""
     return max(len(os.sched_getaffinity(0)), max(config.ray_actors, 1) * config.ray_actor_cpus)

@@ -1,4 +1,4 @@
-"""Ray session: Ray started quietly on this machine or reached on a cluster, and its errors as lines; embeds nothing."""
+"""Ray session: starts Ray here or connects to a cluster, and turns its errors into one line."""
 
 import contextlib
 import logging
@@ -31,16 +31,16 @@ QUIET = {
 
 @contextlib.contextmanager
 def ray_session(address: str, *, cpus: int) -> Iterator[None]:
-    """Connect to Ray, or start it here with so many CPUs for as long as this lasts; nothing of it is left then.
+    """Connect to Ray, or run it on this machine with `cpus` CPUs until the context ends.
 
-    address: "" starts it; "auto", or host:port, is a cluster that runs, and goes on. A session that the program has
-    opened itself is used. Raises ConfigError if Ray is not installed, StorageError if it cannot be reached or started,
-    and StorageError for whatever Ray raises meanwhile; errors of this project pass as they are.
+    address: "" starts Ray; "auto" or host:port names a running cluster, which is not stopped. An existing session of
+    this process is used. Raises ConfigError if Ray is not installed, StorageError if it cannot be reached or started
+    and for every error of Ray in the context. Errors of this project pass unchanged.
     """
     with _environment(QUIET), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="ray")
         ray = _imported()
-        # What it warns of comes with 2.64; pyproject.toml keeps below that.
+        # It warns of changes in Ray 2.64, which pyproject.toml excludes.
         warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
         if ray.is_initialized():
             yield
@@ -50,25 +50,25 @@ def ray_session(address: str, *, cpus: int) -> Iterator[None]:
                 _connect(ray, address, cpus, folder)
                 yield
             except Exception as error:
-                told = told_by_worker(error)
-                if told is not None:
-                    raise told from None  # its text is all that matters; Ray's would be a worker's traceback
+                own = error_of_worker(error)
+                if own is not None:
+                    raise own from None  # without the worker's traceback, which Ray adds
                 raise StorageError(f"Ray failed: {reason_of(error)}; run again, what was finished is kept") from error
             finally:
                 ray.shutdown()
 
 
-def told_by_worker(error: BaseException) -> FinderError | None:
-    """The error of this project that a worker, or the program itself, has raised behind an error; None if there is none."""
+def error_of_worker(error: BaseException) -> FinderError | None:
+    """The error of this project that caused an error of Ray; None if there is none."""
     own = [each for each in _behind(error) if isinstance(each, FinderError) and not hasattr(each, "cause")]
     if not own:
         return None
-    own[-1].args = (str(own[-1]).partition("\n")[0],)  # Ray writes lines on its own retries behind it
+    own[-1].args = (str(own[-1]).partition("\n")[0],)  # Ray appends lines about retries
     return own[-1]
 
 
 def worker_was_lost(error: BaseException) -> bool:
-    """Whether an error says that a worker, its node or the progress was lost, not that its program failed."""
+    """Whether an error means a lost worker, node or progress, not a failed program."""
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError, RayTaskError
 
@@ -76,19 +76,19 @@ def worker_was_lost(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """The line of an error of Ray that says most: its first one, or that of the error behind it."""
+    """First line of the innermost cause of an error of Ray."""
     *_, last = _behind(error)
     return one_line(str(last).strip().partition("\n")[0] or type(last).__name__)
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that caused it, the outermost first."""
+    """The error and its causes, outermost first."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:
         seen.add(id(following))
         yield following
-        cause = getattr(following, "cause", None)  # where Ray keeps the worker's exception
+        cause = getattr(following, "cause", None)  # where Ray stores the worker's exception
         following = cause if isinstance(cause, BaseException) else following.__cause__
 
 
@@ -101,7 +101,7 @@ def _imported() -> Any:  # noqa: ANN401 - a module
             "engine ray needs Ray: pip install 'text-guided-image-finder[ray]', or set embedding.engine=local"
         ) from error
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is told as an error, in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised, in one line
     return ray
 
 
@@ -126,10 +126,10 @@ def _connect(ray: Any, address: str, cpus: int, folder: Path | None) -> None:  #
 
 @contextlib.contextmanager
 def _no_cloud_detection(folder: Path | None) -> Iterator[dict[str, str]]:
-    """While Ray starts here, its home directory is the folder; yields what gives workers the user's one.
+    """Set HOME to folder while Ray starts; yields variables that restore it for the workers.
 
-    With usage statistics off Ray still calls the metadata services of three clouds, unless the home directory has that
-    file. Ray's token, which guards the session, remains in the user's home directory.
+    Even without usage statistics Ray calls the metadata services of three clouds, unless the home directory has that
+    file. Ray's token, which protects the session, stays in the user's home directory.
     """
     home = os.environ.get("HOME")
     if folder is None or home is None:
@@ -148,7 +148,7 @@ def _no_cloud_detection(folder: Path | None) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """While Ray starts, its C++ part tells on stderr which level of messages it was asked for; faults are raised."""
+    """Discard stderr, where Ray's C++ part prints its log level at the start; errors are raised."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -162,7 +162,7 @@ def _no_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables that are not set yet, for this process and those that it starts meanwhile."""
+    """Set variables that are not set yet, for this process and its children."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -185,7 +185,7 @@ def _scratch(*, needed: bool) -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ray takes SIGTERM over, so that its processes end too; afterwards it is as it was."""
+    """Restore the SIGTERM handler that Ray replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

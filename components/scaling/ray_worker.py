@@ -1,4 +1,4 @@
-"""Ray workers: what runs on the nodes: hash files, embed images into shards; knows nothing of Ray itself.
+"""Ray workers: functions that run on the nodes, to hash files and embed images; imports no Ray.
 
 Ray gives each call a block of rows as an Arrow table and takes one back; a call may run twice, and then does the same.
 """
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,32 +20,23 @@ from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import BundleError, FinderError, ImageError
 from image_finder.components.features.image_features import unreadable
 from image_finder.components.images.exif import ImageFacts
-from image_finder.components.images.image_folder import FileState, ImageFolder, is_uri
-from image_finder.components.index.embed import known_facts
+from image_finder.components.images.image_folder import ImageFolder, is_uri
 from image_finder.components.index.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
+from image_finder.components.library.reading import known_facts
 from image_finder.components.scaling.shards import ShardRows, Shards, shard_name
 from image_finder.components.storage import sha256_of_bytes
 
 FILES = pa.schema([("row", pa.int64()), ("path", pa.binary())])
-HASHED = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("sha256", pa.string()),
-        ("bytes", pa.int64()),
-        ("modified_s", pa.int64()),
-        ("failure", pa.string()),
-    ]
-)
+HASHED = pa.schema([("row", pa.int64()), ("sha256", pa.string()), ("failure", pa.string())])
 NEW = pa.schema([("row", pa.int64()), ("path", pa.binary()), ("sha256", pa.string())])
 DONE = pa.schema([("row", pa.int64()), ("sha256", pa.string()), ("failure", pa.string()), ("shard", pa.string())])
 
-_REQUESTS = 16  # of an object store, at a time
-_UNSEEN = FileState(0, 0)
+_REQUESTS = 16  # concurrent requests to an object store
 
 
 @dataclass(frozen=True)
 class Job:
-    """What an actor is started with: where things are, as all nodes reach them."""
+    """Arguments of an actor: paths or URIs that all nodes can reach."""
 
     bundle: str
     images: str
@@ -54,43 +45,35 @@ class Job:
     config: EmbeddingConfig  # device and threads are the actor's own
 
 
-class _Hashed(NamedTuple):
-    sha256: str
-    state: FileState
-    failure: str
-
-
 def hash_files(files: pa.Table, *, images: str) -> pa.Table:
-    """Content hash, size and time of change of each file, or why it cannot be read. FILES to HASHED."""
+    """Hash the content of files, or report why they cannot be read: FILES to HASHED."""
     folder = ImageFolder(images)
     paths = [_path(each) for each in files["path"].to_pylist()]
     with ThreadPoolExecutor(_REQUESTS if is_uri(images) else 1) as pool:
         found = list(pool.map(lambda path: _hashed(folder, path), paths))
     columns = {
         "row": files["row"],
-        "sha256": [each.sha256 for each in found],
-        "bytes": [each.state.n_bytes for each in found],
-        "modified_s": [each.state.modified_s for each in found],
-        "failure": [each.failure for each in found],
+        "sha256": [sha256 for sha256, _ in found],
+        "failure": [failure for _, failure in found],
     }
     return pa.table(columns, schema=HASHED)
 
 
-def _hashed(folder: ImageFolder, path: Path) -> _Hashed:
+def _hashed(folder: ImageFolder, path: Path) -> tuple[str, str]:
+    """Content hash and "", or "" and the reason."""
     try:
-        state = folder.state(path)
-        return _Hashed(sha256_of_bytes(folder.read(path)), state, "")
+        return sha256_of_bytes(folder.read(path)), ""
     except ImageError as error:
-        return _Hashed("", _UNSEEN, str(error))
+        return "", str(error)
     except (OSError, MemoryError) as error:
-        return _Hashed("", _UNSEEN, unreadable(error))
+        return "", unreadable(error)
 
 
 class ImageEmbedder:
-    """An actor: holds the image tower open, embeds a block of files of distinct content a call, writes them as a shard."""
+    """An actor: embeds a block of files of distinct content per call and writes it as a shard."""
 
     def __init__(self, job: Job) -> None:
-        """Raises nothing: Ray would take a failed start for a lost worker; the first call tells."""
+        """Raises nothing, since Ray treats a failed start as a lost worker; the first call raises."""
         self._job = job
         self._fault: FinderError | None = None
         try:
@@ -106,7 +89,7 @@ class ImageEmbedder:
         self._encoder = throughput_encoder(bundle, self._job.config)
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        """NEW to DONE: the content that was embedded, or why it could not be.
+        """Embed files, or report why they cannot be embedded: NEW to DONE.
 
         Raises StorageError, BundleError if the bundle is not the driver's, ConfigError for a device that is not there.
         """
@@ -115,7 +98,7 @@ class ImageEmbedder:
         keys: list[str] = files["sha256"].to_pylist()
         paths = [_path(each) for each in files["path"].to_pylist()]
         name = shard_name(keys)
-        kept = set(self._shards.keys_of(name))  # by this call's first run, whose worker was lost before it could tell
+        kept = set(self._shards.keys_of(name))  # by an earlier attempt whose worker was lost
         memory, facts = _Memory(), dict[Path, ImageFacts]()
 
         def read(path: Path) -> bytes:
@@ -126,7 +109,7 @@ class ImageEmbedder:
         todo = [path for path, key in zip(paths, keys, strict=True) if key not in kept]
         found = cache_vectors(self._encoder, todo, memory, self._job.config, read=read)
         if memory.rows:
-            if kept:  # a file that changed since then; that shard is left as it is
+            if kept:  # a file has changed since; the existing shard stays
                 name = shard_name(list(memory.rows))
             self._shards.write(name, _shard_rows(memory, {found.keys[path]: facts[path] for path in found.keys}))
         columns = {
@@ -148,7 +131,7 @@ def _shard_rows(memory: "_Memory", facts: dict[str, ImageFacts]) -> ShardRows:
 
 
 class _Memory:
-    """Rows by content, for as long as a call takes; what `cache_vectors` appends to."""
+    """Rows by content in memory, in place of a ContentCache."""
 
     def __init__(self) -> None:
         self.rows: dict[str, NDArray[Any]] = {}

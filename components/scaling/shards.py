@@ -1,4 +1,4 @@
-"""Shards: Parquet files of image vectors by content, written by many and read by one; knows nothing of Ray.
+"""Shards: Parquet files of image vectors by content, written by many processes; imports no Ray.
 
 A shard is named by the contents it was made for, so that the same work done twice is the same file. It is written whole
 or not at all, and its pages carry checksums: one that is damaged counts as absent, and its images are embedded again.
@@ -40,7 +40,7 @@ _FACTS = pa.schema(
 
 
 class ShardRows(NamedTuple):
-    """What shards hold of distinct contents, in one order."""
+    """Content of shards for distinct keys, in one order."""
 
     keys: Sequence[str]  # SHA-256 of the files, hex
     vectors: Vectors  # (n, dim) unit rows
@@ -49,10 +49,10 @@ class ShardRows(NamedTuple):
 
 
 class Shards:
-    """The shards of one image tower and preprocessing: a folder all nodes reach, or a URI of an object store."""
+    """Shards of one image tower and preprocessing, in a shared folder or an object store."""
 
     def __init__(self, place: str, *, maker: str, dim: int) -> None:
-        """place: folder or URI; maker: hash of what computes the vectors, another one has another folder.
+        """place: folder or URI; maker: hash of image tower and preprocessing.
 
         Raises StorageError for a URI that cannot be used.
         """
@@ -62,18 +62,18 @@ class Shards:
         self._files, self._base = _open(self.place)
 
     def write(self, name: str, rows: ShardRows) -> None:
-        """Write one shard, in place of what has its name. Raises StorageError."""
+        """Write a shard, or replace the one with its name. Raises StorageError."""
         facts = {field: [getattr(each, field) for each in rows.facts] for field in _FACTS.names[2:]}
         table = pa.table({"sha256": list(rows.keys), "dhash": rows.hashes, **facts}, schema=_FACTS)
         flat = pa.array(np.ascontiguousarray(rows.vectors, np.float32).reshape(-1))
         table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, self.dim))
         sink = pa.BufferOutputStream()
-        # Vectors neither repeat nor compress; their pages are checked on reading.
+        # No compression, since vectors do not compress. Page checksums are verified on reading.
         pq.write_table(table, sink, use_dictionary=["camera"], compression="none", write_page_checksum=True)
         self._put(name, sink.getvalue().to_pybytes())
 
     def keys_of(self, name: str) -> list[str]:
-        """Contents of a shard; none if there is no such shard or it is damaged."""
+        """Keys of a shard; empty if it is missing or damaged."""
         try:
             with (
                 self._files.open_input_file(f"{self._base}/{name}") as stream,
@@ -88,11 +88,11 @@ class Shards:
         return keys
 
     def all_keys(self) -> set[str]:
-        """Contents of all shards. Raises StorageError if they cannot be listed."""
+        """Keys of all shards. Raises StorageError if they cannot be listed."""
         return {key for name in self._names() for key in self.keys_of(name)}
 
     def collect(self, keys: Sequence[str]) -> ShardRows:
-        """What the shards hold of some contents, in their order. Raises StorageError if one is in none of them."""
+        """Rows of keys, in their order. Raises StorageError if a key is in no shard."""
         number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
         vectors, hashes = np.empty((len(number), self.dim), np.float32), np.empty(len(number), np.uint64)
         facts: list[ImageFacts | None] = [None] * len(number)
@@ -119,7 +119,7 @@ class Shards:
 
     @property
     def shown(self) -> str:
-        """Where the shards are, for people."""
+        """Path or URI for messages."""
         return shown_uri(self.place) if is_uri(self.place) else self.place
 
     def _names(self) -> list[str]:
@@ -132,7 +132,7 @@ class Shards:
         return sorted(info.base_name for info in found if info.base_name.endswith(_ENDING) and info.base_name[0] != ".")
 
     def _whole(self, name: str) -> pa.Table | None:
-        """All of a shard; None, and the file is removed, if it is damaged. Raises StorageError if it cannot be read."""
+        """Read a shard; a damaged one is removed and gives None. Raises StorageError."""
         path = f"{self._base}/{name}"
         try:
             with self._files.open_input_file(path) as stream:
@@ -166,7 +166,7 @@ class Shards:
 
 
 def shard_name(keys: Sequence[str]) -> str:
-    """Name of the shard of a call that is to embed these contents; those it could not decode are not in it."""
+    """Name of the shard for these keys; keys of undecodable images are missing in it."""
     return sha256_of_bytes("\n".join(keys).encode())[:32] + _ENDING
 
 

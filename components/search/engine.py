@@ -1,5 +1,6 @@
 """Search engine: ranks the images of an index for queries."""
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from image_finder.components.arrays import Rows, Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import DataError
+from image_finder.components.images.image_folder import StoredFile, opened_folder
 from image_finder.components.index.arrow import numbers
 from image_finder.components.index.duplicates import Hashes, fold
 from image_finder.components.index.exact import Neighbours
@@ -101,12 +103,28 @@ class SearchEngine:
 
     def image_path(self, identity: str) -> Path:
         """Resolved path of an image's file, which may have gone. Raises QueryError for an unknown id, DataError if the
-        path leads outside the folders that were indexed.
+        path leads outside the folders that were indexed, or the image is on an object store.
         """
-        path = self.index.file_of(self.index.row_of_id(identity)).resolve()
+        row = self.index.row_of_id(identity)
+        if self.index.store_of(row) is not None:
+            raise DataError(f"image {identity} is on an object store and has no path: {self.image(identity).uri}")
+        path = self.index.file_of(row).resolve()
         if not any(path.is_relative_to(Path(root).resolve()) for root in self.index.manifest.roots):
             raise DataError(f"image {identity} leads outside the folders that were indexed; index them again")
         return path
+
+    def stored_image(self, identity: str) -> StoredFile | None:
+        """An image's file on an object store, None for one on this machine. Raises QueryError, DataError."""
+        row = self.index.row_of_id(identity)
+        store = self.index.store_of(row)
+        if store is None:
+            return None
+        return StoredFile(opened_folder(store), Path(os.fsdecode(self.index.item(row)["path"])))
+
+    def image_source(self, identity: str) -> Path | bytes:
+        """Path of an image's file, or its content if it is on an object store. Raises QueryError, DataError."""
+        stored = self.stored_image(identity)
+        return self.image_path(identity) if stored is None else stored.content()
 
     def facets(self) -> Facets:
         """Folders, cameras and days of the images."""

@@ -200,7 +200,7 @@ class Finder:
 
 
 def _source(engine: SearchEngine, image: ImageSource | str) -> ImageSource:
-    return engine.image_path(image) if isinstance(image, str) else image
+    return engine.image_source(image) if isinstance(image, str) else image
 
 
 def _readable(engine: SearchEngine, image: ImageSource | str) -> Path | bytes:

@@ -35,9 +35,10 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     """
     from image_finder.components.search.engine import SearchEngine
     from image_finder.pipelines import report_text, run_config, runs
-    from image_finder.pipelines.stores import Home
+    from image_finder.pipelines.stores import Home, require_demo_library
 
     stores = Home.resolve(home)
+    require_demo_library(stores)
     started = time.monotonic()
     click.echo(f"everything is stored in {stores.root}", err=True)
     outcome = runs.run_training(run_config.load("training", "demo"), stores, mlflow_uri)

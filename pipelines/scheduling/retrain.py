@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from image_finder.components.configs import DatasetConfig, RegistryConfig
+from image_finder.components.configs import DatasetConfig, EmbeddingConfig, RegistryConfig
 from image_finder.components.drift.report import DriftReport, verdict
 from image_finder.components.errors import BusyError, ConfigError, FinderError
 from image_finder.components.index.generations import is_published_root
@@ -134,23 +134,20 @@ def retrain(
         return outcome.model_copy(update={"index": _index_champion(gallery, name, home, uri)})
 
 
-def reindex(home: Home, mlflow_uri: str | None, *, model_name: str | None = None) -> IndexManifest | None:
-    """Index the images of the last indexing run again, with the champion of today; None when nothing was ever indexed.
+def reindex(home: Home, mlflow_uri: str | None, *, model_name: str) -> IndexManifest | None:
+    """Embed all sources of the library with a model's champion, and publish; the ledger notes it.
 
-    With model_name: only if that run was of this model. The index in force answers until the new one is whole, which is
-    noted in the ledger. Raises FinderError.
+    The gallery of the last indexing run is brought up to date as well. None if the library, or that run, belongs to
+    another model. Searches use the current index meanwhile. Raises FinderError.
     """
     with runs.exclusive(home, mlflow_uri) as uri:
-        values = _last_indexing()
-        if values is None or model_name not in {None, _model_name(values)}:
-            return None
-        return runs.run_indexing(values, home, uri)
+        return _embed_all(_last_indexing(), model_name, home, uri)
 
 
 def update_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest | None:
-    """Index the images of the last indexing run with a model's champion when searches here answer with another bundle.
+    """Embed the library of the home with a model's champion when searches answer with another bundle.
 
-    None when nothing was done: also without an index in this home, or when that run was of another model. Raises
+    None when nothing was done: also where nothing was indexed, or the library belongs to another model. Raises
     FinderError.
     """
     if not is_published_root(home.index_dir):
@@ -226,16 +223,32 @@ def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> 
         or bundle_in_force(home.index_dir) == registry.version(name, champion).tags[names.BUNDLE_SHA256]
     ):
         return None
-    values = gallery or _last_indexing()
-    if values is None or _model_name(values) != name:
-        return None
     try:
-        return runs.run_indexing(values, home, uri)
+        return _embed_all(gallery or _last_indexing(), name, home, uri)
     except FinderError as error:
         raise type(error)(
             f"version {champion} of {name} is champion, but its index was not made and searches answer with the one "
             f"before it: {error}; the next training tries again"
         ) from error
+
+
+def _embed_all(values: Values | None, name: str, home: Home, uri: str) -> IndexManifest | None:
+    """Run an indexing; without one, embed the sources that the library has. None if it belongs to another model."""
+    from image_finder.model_registry.champion_library import embed_sources, publish_sources
+    from image_finder.model_registry.promotions import Promotions
+    from image_finder.model_registry.registry import Registry
+
+    if values is not None:
+        return runs.run_indexing(values, home, uri) if _model_name(values) == name else None
+    registry, current = Registry(uri), bundle_in_force(home.index_dir)
+    champion = registry.champion_version(name)
+    others = [model for model in registry.model_names() if model != name]
+    if not current or champion is None or any(registry.version_of_bundle(model, current) for model in others):
+        return None
+    bundle = registry.download_bundle(name, champion, home.bundles_dir / "champion")
+    embedding = EmbeddingConfig()
+    embed_sources(home.root, bundle, embedding)
+    return publish_sources(Promotions(registry, home=home.root), name, home.root, bundle, embedding)
 
 
 def _last_indexing() -> Values | None:

@@ -23,9 +23,9 @@ import onnxruntime as ort
 from measuring import show
 
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, Bundle
-from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache
-from image_finder.components.index.gallery import read_gallery
+from image_finder.components.images.files import find_images
 from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
 
 BATCH = 32
@@ -99,8 +99,7 @@ def trunk_method(config: EmbeddingConfig, folder: Path) -> Method:
 
 
 def multiplied(images: Path, count: int, folder: Path) -> list[Path]:
-    gallery = read_gallery(GalleryConfig(root=images))
-    files = [gallery.file_of(item) for item in gallery.items]
+    files = [images / path for path in find_images(images)]
     paths = [folder / f"{n:06d}{files[n % len(files)].suffix}" for n in range(count)]
     for n, path in enumerate(paths):
         path.write_bytes(files[n % len(files)].read_bytes() + b"\0" * (n // len(files)))

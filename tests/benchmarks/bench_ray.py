@@ -24,9 +24,11 @@ from bench_embedding import multiplied
 from measuring import seconds_of, show
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import EmbeddingConfig
-from image_finder.components.index.gallery import Gallery, GalleryItem
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.index.index import VectorIndex
+from image_finder.components.library.index_options import IndexOptions
+from image_finder.components.library.indexer import update
+from image_finder.components.library.library import Library
 from image_finder.components.scaling.engines import embedding_engine
 from image_finder.components.scaling.ray_session import ray_session
 
@@ -50,9 +52,19 @@ class Run(NamedTuple):
 
 
 def index_of(bundle: Bundle, paths: list[Path], config: EmbeddingConfig, folder: Path) -> VectorIndex:
-    gallery = Gallery("images", paths[0].parent, tuple(GalleryItem(Path(path.name), ()) for path in paths))
-    engine = embedding_engine(config)
-    return engine(bundle, gallery, folder / "index", config, cache_dir=folder / "cache", max_failed_share=0)
+    (folder / "images").mkdir()
+    for path in paths:
+        os.link(path, folder / "images" / path.name)
+    options = IndexOptions(
+        config,
+        bundle=bundle.path,
+        galleries=[GalleryConfig(root=folder / "images")],
+        engine=embedding_engine(config, cache_dir=folder / "cache"),
+        self_check=True,
+    )
+    library = Library(folder / "library")
+    update(library, [], options, warn=print)
+    return VectorIndex.open(library.index)
 
 
 def seconds_to_index(bundle: Bundle, paths: list[Path], config: EmbeddingConfig) -> float:

@@ -94,7 +94,7 @@ def published(wheel, tmp_path_factory):
         run(finder, "pipeline", "run", name, "--config", root / f"{name}.yaml", "--home", root / "home")
     where = run(python, "-c", "import image_finder; print(image_finder.__file__)").strip()
     assert where.startswith(str(own)), where
-    return finder, root / "home" / "index"
+    return finder, root / "home" / "library"
 
 
 def test_the_installed_wheel_trains_indexes_and_searches(published):

@@ -67,7 +67,7 @@ class Scheduled:
 
     def state(self):
         """What a run that fails must leave as it is."""
-        return str(self.champion.version), (self.home / "index" / "CURRENT").read_bytes()
+        return str(self.champion.version), (self.home / "library" / "index" / "CURRENT").read_bytes()
 
     def models(self, *words):
         self.begin({"words": ["models", *map(str, words)]})

@@ -13,12 +13,10 @@ from zenml.materializers.materializer_registry import materializer_registry
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.errors import StorageError
-from image_finder.components.index.index import VectorIndex
 from image_finder.components.records.data import ExpectationResult, ValidationReport
 from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.steps.materializers import (
     BundleMaterializer,
-    IndexMaterializer,
     RecordMaterializer,
     TableMaterializer,
     ValidationReportMaterializer,
@@ -82,7 +80,6 @@ def test_fetching_from_a_store_brings_nested_files_with_the_same_hash(place, tmp
     ("kind", "materializer"),
     [
         (Bundle, BundleMaterializer),
-        (VectorIndex, IndexMaterializer),
         (pd.DataFrame, TableMaterializer),
         (RetrievalReport, RecordMaterializer),
         (ValidationReport, ValidationReportMaterializer),

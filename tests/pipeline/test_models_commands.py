@@ -17,17 +17,14 @@ from image_finder.components.app.api.application import create_app
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.cli import main
 from image_finder.components.configs import (
-    EmbeddingConfig,
     EvaluationConfig,
     GalleryConfig,
     PromotionConfig,
     SplitConfig,
 )
 from image_finder.components.evaluation.bundle_recall import measure_bundle
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.index import VectorIndex
-from image_finder.components.index.publish import bundle_in_force, publish
+from image_finder.components.index.publish import bundle_in_force, publish_bundle
 from image_finder.components.metrics.comparison import StoredMeasurement
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.records.retrieval import EvaluatedOn
@@ -39,6 +36,7 @@ from image_finder.model_registry.registration import Evidence, register_bundle
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.rule import Reports
 from tests.support.checkout import CHECKOUT
+from tests.support.galleries import publish_gallery
 from tests.support.tiny_bundle import BAD, FAIR, GOOD, PARITY, VALIDATION, draw_images, write_tiny_bundle
 
 MODEL = "finder"
@@ -98,11 +96,9 @@ class Place:
 
     def index(self, version):
         """Index the images with a version and publish that."""
-        made, bundle = self.root / f"index{version}", self.bundles[version]
-        config = EmbeddingConfig(device="cpu", threads=1)
-        gallery = read_gallery(GalleryConfig(root=self.root / "images"))
-        embed_gallery(bundle, gallery, made, config, cache_dir=self.root / "cache", max_failed_share=0)
-        publish(VectorIndex.open(made), bundle, bundles=self.home / "bundles", target=self.home / "index")
+        bundle = self.bundles[version]
+        publish_gallery(GalleryConfig(root=self.root / "images"), bundle, self.home / "library")
+        publish_bundle(bundle, self.home / "bundles")
 
     def run(self, *arguments, home=None):
         """Exit code, stdout and stderr of a command."""
@@ -116,7 +112,7 @@ class Place:
 
     def searched_with(self):
         """The version that searches answer with."""
-        return self.promotions.registry.version_of_bundle(MODEL, bundle_in_force(self.home / "index"))
+        return self.promotions.registry.version_of_bundle(MODEL, bundle_in_force(self.home / "library" / "index"))
 
     def told(self):
         return [entry.kind for entry in self.promotions.history(MODEL).entries]
@@ -269,12 +265,14 @@ def test_until_the_champion_has_its_index_every_surface_names_the_command_that_c
     place.promotions.rollback(MODEL, reason="wrong colours")  # as a command that is killed before it brings the index
     command = "models promote 1 --model finder"
     text = f"The current index belongs to version 2; version 1 is champion. Complete with: image-finder {command}"
-    app = create_app(lambda: Finder.open(place.home / "index", threads=1), Settings.parse({"refresh_s": 0.02}))
+    app = create_app(
+        lambda: Finder.open(place.home / "library" / "index", threads=1), Settings.parse({"refresh_s": 0.02})
+    )
     with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.get("/health/ready").json()["pending"] == text
         assert place.run("list")[2] == place.run("list", "--json")[2] == place.run("history")[2] == f"{text}\n"
         assert json.loads(place.run("history", "--json")[1])["notes"] == [text]
-        shown = CliRunner().invoke(main, ["info", "--index", str(place.home / "index")])
+        shown = CliRunner().invoke(main, ["info", "--index", str(place.home / "library" / "index")])
         assert f"pending    {text}" in shown.stdout.splitlines()
         code, out, _ = place.run(*command.split()[1:])
         assert (code, out.splitlines()[0]) == (0, "finder version 1 is already the champion")
@@ -303,8 +301,8 @@ def test_a_home_that_was_moved_shows_fetches_and_rolls_back_without_the_original
     finally:
         hidden.rename(place.home)
     assert caplog.messages == [f"Home moved from {place.home} to {moved}: stored paths updated"]
-    index = VectorIndex.open(moved / "index")
-    assert Path(index.manifest.bundle_uri).parent == moved / "bundles"
+    index = VectorIndex.open(moved / "library" / "index")
+    assert Path(index.manifest.bundle_uri).parent == moved / "library" / "bundles"
     assert place.promotions.registry.version_of_bundle(MODEL, index.manifest.bundle_sha256) == "1"
     assert (place.champion(), place.searched_with()) == ("2", "2")  # in the original
 
@@ -414,3 +412,24 @@ def test_a_registry_that_is_away_or_has_no_such_model_is_one_line(place, tmp_pat
     assert done.exit_code == 1
     assert "no registry at sqlite" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_promotion_embeds_the_library_where_no_index_of_the_version_is_kept(place, mlflow_template, tmp_path):
+    """In a process of its own: ZenML keeps the home it was started with."""
+    home = tmp_path / "home"
+    publish_gallery(GalleryConfig(root=place.root / "images"), place.bundles["1"], home / "library")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "image_finder", "models", "promote", "2", "--home", home, "--mlflow-uri", place.uri],
+        env={**kept, "PYTHONPATH": str(CHECKOUT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "17 images" in done.stdout
+    index = VectorIndex.open(home / "library" / "index")
+    assert index.manifest.bundle_sha256 == place.bundles["2"].sha256
+    assert index.manifest.self_check.found_themselves_first == 17

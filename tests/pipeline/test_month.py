@@ -184,7 +184,7 @@ def searching(home, folder):
     """`image-finder serve` on the home's index, and somebody who searches all the time."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_"))}
     log = folder / "serve.jsonl"
-    command = [sys.executable, "-m", "image_finder", "serve", "--index", str(home / "index"), "--port", "0"]
+    command = [sys.executable, "-m", "image_finder", "serve", "--index", str(home / "library" / "index"), "--port", "0"]
     with (
         log.open("w") as stream,
         subprocess.Popen(
@@ -341,6 +341,6 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
     seen = [bundle for bundle, _ in searcher.answers]
     order = [bundle for at, bundle in enumerate(seen) if at == 0 or seen[at - 1] != bundle]
     assert order == [bundle_of(client, version) for version in ("1", "2", "4", "3", "4")]
-    index = VectorIndex.open(month.home / "index")
+    index = VectorIndex.open(month.home / "library" / "index")
     assert index.manifest.bundle_sha256.startswith(bundle_of(client, "4"))
     assert index.manifest.count == SCENES

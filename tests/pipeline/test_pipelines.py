@@ -80,7 +80,7 @@ def test_training_reports_recall_with_its_denominators_and_promotes_the_first_ve
 
 def test_the_published_index_belongs_to_the_champion_and_holds_every_image(trained):
     _, home, _, indexing = trained
-    index = VectorIndex.open(home / "index", verify=True)
+    index = VectorIndex.open(home / "library" / "index", verify=True)
     bundle = Bundle.open(Path(index.manifest.bundle_uri))
     index.require_bundle(bundle.sha256)
     assert index.manifest.count == indexing["count"] == 80
@@ -98,7 +98,7 @@ def test_search_answers_from_the_published_index(trained):
             "search",
             "a dog",
             "--index",
-            str(home / "index"),
+            str(home / "library" / "index"),
             "-k",
             "3",
             "--duplicates",
@@ -146,7 +146,7 @@ def test_no_artefact_was_pickled(trained):
     with closing(sqlite3.connect(home / "zenml" / "stores" / "default_zen_store" / "zenml.db")) as store:
         rows = store.execute("select distinct materializer from artifact_version").fetchall()
     materializers = {json.loads(source)["attribute"] for (source,) in rows}
-    assert {"BundleMaterializer", "CheckpointMaterializer", "IndexMaterializer", "TableMaterializer"} < materializers
+    assert {"BundleMaterializer", "CheckpointMaterializer", "RecordMaterializer", "TableMaterializer"} < materializers
     assert not [name for name in materializers if "pickle" in name.lower()]
 
 
@@ -199,7 +199,7 @@ def test_a_training_brings_the_index_of_its_champion_where_searches_answer_with_
         outcome = json.loads(run(*training, home=home).stdout)
         assert outcome["decision"]["reasons"] == [f"version {version} is champion already"]
         champion = client.get_model_version("image-finder", version)
-        index = VectorIndex.open(home / "index").manifest
+        index = VectorIndex.open(home / "library" / "index").manifest
         assert index.bundle_sha256 == outcome["index"]["bundle_sha256"] == champion.tags["bundle_sha256"]
         assert index.count == 80
     assert json.loads(run(*training, home=home).stdout)["index"] is None
@@ -225,7 +225,7 @@ def test_a_later_training_is_compared_with_the_images_of_the_champion(trained):
 
 def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_index(trained):
     root, home, _, _ = trained
-    before = (home / "index" / "CURRENT").read_bytes()
+    before = (home / "library" / "index" / "CURRENT").read_bytes()
     data = home / "data" / "demo"
     annotations = data / "annotations" / "captions.json"
     content = json.loads(annotations.read_text())
@@ -242,7 +242,7 @@ def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_ind
     )
     assert done.returncode == 1
     assert "100 of 400 captions" in done.stderr.splitlines()[-1]
-    assert (home / "index" / "CURRENT").read_bytes() == before
+    assert (home / "library" / "index" / "CURRENT").read_bytes() == before
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     assert len(client.search_model_versions("name = 'image-finder'")) == 2  # none was registered from refused data
 
@@ -263,7 +263,7 @@ def test_an_indexing_on_a_full_disk_is_one_line_changes_nothing_and_succeeds_lat
     disk = tmp_path / "disk"
     disk.mkdir()
     program = [sys.executable, "-m", "image_finder", "pipeline", "run", "indexing", "--home", disk / "home"]
-    shown = f"cat {disk}/home/index/CURRENT; mount -o remount,size=4g {disk}"
+    shown = f"cat {disk}/home/library/index/CURRENT; mount -o remount,size=4g {disk}"
     run_it = " ".join(map(str, [*program, "--config", root / "indexing.yaml"]))
     script = f"{run_it} && exit 3; {shown}; {run_it}"
     done = subprocess.run(
@@ -286,7 +286,7 @@ def test_an_indexing_on_a_full_disk_is_one_line_changes_nothing_and_succeeds_lat
     assert len(errors) == 1, done.stderr[-4000:]
     assert errors[0].startswith("Error: ")
     assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[0] == (home / "index" / "CURRENT").read_text().strip()
+    assert done.stdout.splitlines()[0] == (home / "library" / "index" / "CURRENT").read_text().strip()
     assert "80 images indexed" in done.stdout
 
 
@@ -297,7 +297,7 @@ def test_a_home_that_was_moved_indexes_its_own_images(trained, tmp_path):
     try:
         done = run("pipeline", "run", "indexing", "--config", root / "indexing.yaml", "--json", home=moved)
     finally:
-        index = VectorIndex.open(moved / "index")
+        index = VectorIndex.open(moved / "library" / "index")
         moved.rename(home)
     assert json.loads(done.stdout)["count"] == 80
     assert f"Home moved from {home} to {moved}: stored paths updated" in done.stderr.splitlines()

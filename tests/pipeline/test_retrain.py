@@ -86,7 +86,7 @@ def test_the_first_retraining_trains_promotes_indexes_and_tells(scheduled, first
     assert outcome["changes"]["since"] is None
     assert outcome["decision"]["challenger_version"] == str(scheduled.champion.version) == "1"
     assert outcome["index"]["count"] == 40
-    index = VectorIndex.open(scheduled.home / "index")
+    index = VectorIndex.open(scheduled.home / "library" / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
     assert alert["type"] == "success"
     assert alert["title"].endswith("version 1 is champion")
@@ -94,7 +94,7 @@ def test_the_first_retraining_trains_promotes_indexes_and_tells(scheduled, first
 
 
 def test_an_unchanged_retraining_trains_nothing_but_makes_up_for_an_index_that_is_missing(scheduled, first):
-    (scheduled.home / "index" / "CURRENT").unlink()  # as after a crash between promotion and indexing
+    (scheduled.home / "library" / "index" / "CURRENT").unlink()  # as after a crash between promotion and indexing
     done = scheduled.run(*scheduled.again)
     assert done["code"] == 0, done["err"][-4000:]
     outcome = json.loads(done["out"])
@@ -102,7 +102,7 @@ def test_an_unchanged_retraining_trains_nothing_but_makes_up_for_an_index_that_i
     assert outcome["changes"] == {"since": "1", "what": [], "undecided": False}
     assert "train_dual_encoder" not in done["err"]
     assert outcome["index"]["count"] == 40  # of the folder the last indexing run was given
-    index = VectorIndex.open(scheduled.home / "index")
+    index = VectorIndex.open(scheduled.home / "library" / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
     assert scheduled.alert["title"].endswith("nothing changed")
     assert scheduled.ledger()[-2:] == ["skipped", "index"]
@@ -179,7 +179,7 @@ def test_a_retraining_that_is_ended_tells_so_and_the_next_one_does_its_work(sche
     outcome = json.loads(done["out"])
     assert outcome["changes"] == {"since": "1", "what": ["configuration"], "undecided": False}
     assert outcome["decision"]["challenger_version"] == "2"
-    index = VectorIndex.open(scheduled.home / "index")
+    index = VectorIndex.open(scheduled.home / "library" / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
 
 

@@ -53,8 +53,8 @@ class Explainer:
         return await while_connected(request, self.workers.run(lambda: self._explained(engine, identity, query, known)))
 
     def _explained(self, engine: SearchEngine, identity: str, query: Query | None, known: str) -> Explained:
-        with open_original(engine, identity) as stream:
-            data = read_original(stream, self._max_bytes)
+        with open_original(engine, identity) as original:
+            data = read_original(original, self._max_bytes)
         vector = engine.encode([query])[0].terms if query else None
         content = hashlib.sha256(data).hexdigest()
         subject = (engine.encoder.bundle.sha256, content, b"" if vector is None else vector.tobytes())

@@ -1,6 +1,5 @@
 """Routes of images, by id: metadata, thumbnail, larger view and original file."""
 
-import os
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
@@ -60,19 +59,23 @@ async def view(identity: Identity, request: Request, server: Server) -> Response
 async def original(identity: Identity, request: Request, server: Server) -> Response:
     """The unchanged file, as a download."""
     engine = server.live.engine
-    stream = await server.workers.run(lambda: open_original(engine, identity))
-    length = os.fstat(stream.fileno()).st_size
+    original = await server.workers.run(lambda: open_original(engine, identity))
     headers = {
-        "Content-Length": str(length),
+        "Content-Length": str(original.n_bytes),
         "Content-Disposition": attachment(engine.image(identity).name),
         "Cache-Control": PRIVATE,
     }
-    kind = media_type(stream.read(16))
-    stream.seek(0)
+    try:
+        head = await server.workers.run(lambda: original.stream.read(16))
+        original.stream.seek(0)
+    except BaseException:
+        original.stream.close()
+        raise
+    kind = media_type(head)
     if is_head(request):
-        stream.close()
+        original.stream.close()
         return Response(headers=headers, media_type=kind)
-    return StreamingResponse(_chunks(stream, length), headers=headers, media_type=kind)
+    return StreamingResponse(_chunks(original.stream, original.n_bytes), headers=headers, media_type=kind)
 
 
 def attachment(name: str) -> str:

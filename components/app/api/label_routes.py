@@ -42,9 +42,9 @@ def _labelled(server: State, engine: SearchEngine, given: LabelsBody, upload: by
         require_decodable(upload, server.settings.max_upload_pixels)
         pixels = engine.encoder.preprocess.load(upload)
     else:
-        with open_original(engine, str(given.id)) as stream:
+        with open_original(engine, str(given.id)) as original:
             try:
-                pixels = engine.encoder.preprocess.load(stream.read(server.settings.max_original_bytes))
+                pixels = engine.encoder.preprocess.load(original.stream.read(server.settings.max_original_bytes))
             except ImageError:  # the file has changed since it was indexed
                 raise gone(UNREADABLE) from None
     (scores,) = classify(engine.encoder, pixels[None], given.labels)

@@ -1,13 +1,16 @@
 """Original files: opens the files of indexed images, and no others."""
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from image_finder.components.app.api.error_responses import Fault
 from image_finder.components.app.api.search_queue import require_indexed
 from image_finder.components.errors import FinderError
+from image_finder.components.images.image_folder import StoredFile
 from image_finder.components.search.engine import SearchEngine
 
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -34,7 +37,51 @@ def gone(message: str = _MISSING) -> Fault:
     return Fault(410, "gone", message)
 
 
-def open_original(engine: SearchEngine, identity: str) -> BinaryIO:
+class Original(NamedTuple):
+    """An image's open file."""
+
+    stream: BinaryIO
+    n_bytes: int
+    modified_ns: int
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.close()
+
+
+class _Remote(io.RawIOBase):
+    """A file of an object store, fetched when it is first read."""
+
+    def __init__(self, stored: StoredFile) -> None:
+        self._stored = stored
+        self._content: io.BytesIO | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - collections.abc.Buffer is of Python 3.12
+        return self._fetched().readinto(buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._fetched().seek(offset, whence)
+
+    def _fetched(self) -> io.BytesIO:
+        if self._content is None:
+            try:
+                self._content = io.BytesIO(self._stored.content())
+            except FinderError:
+                raise gone() from None
+        return self._content
+
+
+def open_original(engine: SearchEngine, identity: str) -> Original:
     """Open the file of an image. Raises Fault 404 for an unknown id, 410 for a missing file.
 
     Checks the path twice, before opening it and through the open descriptor, since a folder of the path may be replaced
@@ -42,15 +89,18 @@ def open_original(engine: SearchEngine, identity: str) -> BinaryIO:
     """
     require_indexed(engine, identity)
     try:
+        if (stored := engine.stored_image(identity)) is not None:
+            return Original(cast("BinaryIO", io.BufferedReader(_Remote(stored))), *stored.state())
         path = engine.image_path(identity)
         # O_NOFOLLOW: the file may have become a link. O_NONBLOCK: never wait for the writer of a named pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except (FinderError, OSError, RuntimeError, ValueError):  # RuntimeError: circular links
         raise gone() from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _inside(engine, path, descriptor):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not _inside(engine, path, descriptor):
             raise gone()
-        return os.fdopen(descriptor, "rb")
+        return Original(os.fdopen(descriptor, "rb"), status.st_size, status.st_mtime_ns)
     except BaseException:
         os.close(descriptor)
         raise

@@ -5,11 +5,11 @@ import hashlib
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
-from image_finder.components.app.api.original_files import UNREADABLE, gone, open_original
+from image_finder.components.app.api.original_files import UNREADABLE, Original, gone, open_original
 from image_finder.components.errors import ImageError
 from image_finder.components.images.decoding import load_for_display
 from image_finder.components.search.engine import SearchEngine
@@ -46,15 +46,15 @@ class Views:
 
         Raises Fault 404 for an unknown id, 410 if the file is missing or no longer an image.
         """
-        with open_original(engine, identity) as stream:
-            key = _key_of(os.fstat(stream.fileno()), engine, identity, px)
+        with open_original(engine, identity) as original:
+            key = _key_of(original, engine, identity, px)
             if key in known or known.strip() == "*":
                 return View(key, None)
             cached = self._cached_path(key, px)
             if cached is not None:
                 with contextlib.suppress(OSError):
                     return View(key, cached.read_bytes())
-            content = self._render(stream, px)
+            content = self._render(original, px)
         if cached is not None:
             with contextlib.suppress(OSError):
                 _store(cached, content)
@@ -63,25 +63,25 @@ class Views:
     def _cached_path(self, key: str, px: int) -> Path | None:
         return self._folder / key[:2] / f"{key}.jpg" if self._folder and px in SIZES_PX else None
 
-    def _render(self, stream: BinaryIO, px: int) -> bytes:
-        data = read_original(stream, self._max_bytes)
+    def _render(self, original: Original, px: int) -> bytes:
+        data = read_original(original, self._max_bytes)
         try:
             return jpeg(load_for_display(data, at_most_px=px))
         except ImageError:
             raise gone(UNREADABLE) from None
 
 
-def read_original(stream: BinaryIO, max_bytes: int) -> bytes:
+def read_original(original: Original, max_bytes: int) -> bytes:
     """Content of an open image file. Raises Fault 410 if it is larger than max_bytes."""
-    data = stream.read(max_bytes + 1)
+    data = original.stream.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise gone(f"the image file is now larger than {max_bytes:,} bytes and is not shown")
     return data
 
 
-def _key_of(file: os.stat_result, engine: SearchEngine, identity: str, px: int) -> str:
+def _key_of(file: Original, engine: SearchEngine, identity: str, px: int) -> str:
     """Key from size and time of the file instead of its content, which would have to be read."""
-    facts = (_VERSION, engine.image(identity).sha256, file.st_size, file.st_mtime_ns, px)
+    facts = (_VERSION, engine.image(identity).sha256, file.n_bytes, file.modified_ns, px)
     return hashlib.sha256(":".join(map(str, facts)).encode()).hexdigest()[:32]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from image_finder.components.app.error_boundary import shown_to_user
-from image_finder.components.home import default_index, home_root
+from image_finder.components.home import home_root
 from image_finder.components.text import aligned, counted, shown_path, visible
 
 if TYPE_CHECKING:
@@ -89,11 +89,12 @@ def _bundle(path: Path | None) -> "Bundle":
     from image_finder.components.index.generations import is_published_root
     from image_finder.components.index.index import VectorIndex
     from image_finder.components.index.publish import default_bundle
+    from image_finder.components.library.library import default_index
 
     if path is None:
         path = default_bundle(home_root() / "bundles")
     if path is None:
-        index = default_index().path
+        index = default_index()
         if not is_published_root(index):
             return starter_bundle()
         path = Path(VectorIndex.open(index, verify=False).manifest.bundle_uri)

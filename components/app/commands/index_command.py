@@ -15,7 +15,7 @@ from image_finder.components.text import counted, shown_path, visible
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from image_finder.components.library.indexer import IndexOptions, IndexSummary
+    from image_finder.components.library.index_options import IndexOptions, IndexSummary
     from image_finder.components.library.library import Library
     from image_finder.components.library.watch import Due
 
@@ -97,11 +97,15 @@ def index(**options: Unpack[_Options]) -> None:
     with shown_to_user():
         from image_finder.components.app.starter_bundle import starter_bundle
         from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
-        from image_finder.components.library.indexer import IndexOptions, update
+        from image_finder.components.library.former_home import bring_up_to_date
+        from image_finder.components.library.index_options import IndexOptions
+        from image_finder.components.library.indexer import update
         from image_finder.components.library.library import Library
 
         # 100,000 or more row tuples without cycles: the collector would traverse them over and over.
         gc.set_threshold(100_000, 20, 20)
+        if not options["library"] and not options["dry_run"]:
+            bring_up_to_date(home_root())
         library = Library(options["library"] or default_library())
         settings = IndexOptions(
             config=EmbeddingConfig(tier=IndexTierConfig(kind=options["tier"])),
@@ -138,7 +142,7 @@ def _watch(library: "Library", settings: "IndexOptions", options: _Options) -> N
     _print(summary, as_json=options["as_json"])
     bundles = settings.default_bundles
     watch = FolderWatch(
-        [Path(folder) for folder in summary.folders],
+        [Path(folder) for folder in summary.folders if "://" not in folder],  # a store reports no changes
         leave_out=library.root,
         seen=lambda: seen[0],
         bundle_ns=lambda: published_ns(bundles) if bundles else 0,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from image_finder.components.home import default_index, default_library, home_root
+from image_finder.components.home import home_root
 from image_finder.components.text import shown_path, visible
 
 if TYPE_CHECKING:
@@ -29,11 +29,10 @@ def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> Non
         raise click.UsageError("--library and --index exclude each other")
     with shown_to_user():
         from image_finder.components.app.champion_index import pending_change
+        from image_finder.components.library.library import default_index
         from image_finder.components.search.library_info import index_info
 
-        if index_path is None and library is None and not (default_library() / "index").is_dir():
-            index_path = default_index().path
-        path = (index_path or (library or default_library()).expanduser() / "index").resolve()
+        path = (index_path or (library.expanduser() / "index" if library else default_index())).resolve()
         found = index_info(path, default_bundles=home_root() / "bundles")
         if (pending := pending_change(path)) is not None:
             found = found.model_copy(update={"pending": pending.text()})

@@ -9,7 +9,6 @@ import click
 
 from image_finder.components.app.commands.query_options import QUERY_FIELDS, QueryCommand
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from image_finder.components.home import default_index
 from image_finder.components.text import counted, shown_path, visible
 
 if TYPE_CHECKING:
@@ -117,13 +116,9 @@ def _index_path(options: _Options) -> Path:
     library, index = options["library"], options["index_path"]
     if library and index:
         raise click.UsageError("--library and --index exclude each other")
-    if path := library or index:
-        return path
-    choice = default_index()
-    if choice.other:
-        newer, older = shown_path(choice.path), shown_path(choice.other)
-        click.echo(f"searching {newer}, which is newer than {older}; choose with --index", err=True)
-    return choice.path
+    from image_finder.components.library.library import default_index
+
+    return library or index or default_index()
 
 
 def _query(words: tuple[str, ...], options: _Options, values: Mapping[str, Any]) -> "Query":

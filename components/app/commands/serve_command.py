@@ -11,7 +11,7 @@ from image_finder.components.app.commands.index_command import RESCAN_S, RESCAN_
 from image_finder.components.app.error_boundary import shown_to_user
 from image_finder.components.app.token_file import read_token
 from image_finder.components.errors import ConfigError
-from image_finder.components.home import default_index, default_library
+from image_finder.components.home import default_library
 
 if TYPE_CHECKING:
     from image_finder.components.search.finder import Finder
@@ -28,7 +28,7 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 @click.option(
     "--library",
     type=click.Path(path_type=Path),
-    help="Library to search.  [default: the newest index in the home, see IMAGE_FINDER_HOME]",
+    help="Library to search.  [default: library in the home, see IMAGE_FINDER_HOME]",
 )
 @click.option("--index", "index_path", type=click.Path(path_type=Path), help="Index to search, instead of a library.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: that of the index]")
@@ -84,15 +84,14 @@ def serve(
         from image_finder.components.app.api.server_logs import configure_logging
         from image_finder.components.app.api.settings import Settings
         from image_finder.components.app.watcher import Watcher, Watching
+        from image_finder.components.library.library import default_index
         from image_finder.components.search.finder import Finder
 
         if library and index_path:
             raise ConfigError("--library and --index exclude each other")
         if keep_fresh and index_path:
             raise ConfigError("--keep-fresh needs --library, not --index")
-        if keep_fresh:
-            library = library or default_library()
-        path = index_path or library or default_index().path
+        path = index_path or library or default_index()
         if path == default_library() / "index":
             library = default_library()
         thumbnails = library / "thumbnails" if library else None

@@ -5,11 +5,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from image_finder.components.app.champion_index import NOTE, ChampionNote, indices_of, note_champion, pending_change
+from image_finder.components.app.champion_index import NOTE, ChampionNote, note_champion, pending_change
 from image_finder.components.app.cli import main
-from image_finder.components.index.index import VectorIndex
-from image_finder.components.index.publish import default_bundle, publish
-from image_finder.components.storage import write_text_atomically
 
 NEWER = "f" * 64
 
@@ -19,7 +16,7 @@ def home(tmp_path, paint, album_tools, colour_bundle, monkeypatch):
     """A home with an index of version 1."""
     monkeypatch.setenv("IMAGE_FINDER_HOME", str(tmp_path))
     paint(tmp_path / "images" / "red.png", "red")
-    album_tools.publish_album(tmp_path / "images", colour_bundle, tmp_path)
+    album_tools.publish_album(tmp_path / "images", colour_bundle, tmp_path / "library")
     return tmp_path
 
 
@@ -29,7 +26,7 @@ def champion(version, bundle, model="image-finder"):
 
 def test_info_and_readiness_name_both_versions_and_the_command(home, album_tools, colour_bundle):
     text = "The current index belongs to version 1; version 2 is champion. Complete with: image-finder models promote 2"
-    with album_tools.serving(home / "index") as client:
+    with album_tools.serving(home / "library" / "index") as client:
         assert "pending" not in client.get("/health/ready").json()
         note_champion(home, champion("2", colour_bundle))
         answer = client.get("/health/ready").json()
@@ -46,34 +43,28 @@ def test_the_command_names_model_and_home_but_readiness_contains_no_path(home, c
     note_champion(home, champion("2", colour_bundle, model="my model"))
     monkeypatch.setenv("IMAGE_FINDER_HOME", "/usual")
     command = "image-finder models promote 2 --model 'my model'"
-    assert pending_change(home / "index").text().endswith(f"Complete with: IMAGE_FINDER_HOME={home} {command}")
-    with album_tools.serving(home / "index") as client:
+    assert (
+        pending_change(home / "library" / "index").text().endswith(f"Complete with: IMAGE_FINDER_HOME={home} {command}")
+    )
+    with album_tools.serving(home / "library" / "index") as client:
         assert client.get("/health/ready").json()["pending"].endswith(f"Complete with: {command}")
 
 
-def test_a_library_is_completed_by_index_once_the_bundle_is_published(home, colour_bundle, write_colour_bundle):
-    newer = write_colour_bundle(home / "newer", input_px=16)
-    note = ChampionNote(model="image-finder", version="2", bundles={"1": colour_bundle.sha256, "2": newer.sha256})
-    library = home / "library"
-    publish(VectorIndex.open(home / "index"), colour_bundle, bundles=library / "bundles", target=library / "index")
-    assert indices_of(home) == [home / "index", library / "index"]
-    note_champion(home, note)
-    change = pending_change(library / "index")
-    assert change.commands == ("models promote 2", "index")
-    write_text_atomically(home / "bundles" / "CURRENT", f"{newer.sha256[:16]}\n")
-    newer.path.rename(home / "bundles" / newer.sha256[:16])
-    assert default_bundle(home / "bundles").name == newer.sha256[:16]
-    assert pending_change(library / "index").text().endswith("Complete with: image-finder index")
+def test_a_library_outside_the_home_has_no_champion(home, colour_bundle, album_tools, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    album_tools.publish_album(home / "images", colour_bundle, elsewhere)
+    note_champion(home, champion("2", colour_bundle))
+    assert pending_change(elsewhere / "index") is None
 
 
 def test_an_index_of_an_unknown_version_has_no_pending_change(home, colour_bundle):
     unknown = ChampionNote(model="image-finder", version="2", bundles={"2": NEWER})
     note_champion(home, unknown)
-    assert pending_change(home / "index") is None
+    assert pending_change(home / "library" / "index") is None
     (home / NOTE).write_bytes(b"{damaged")
-    assert pending_change(home / "index") is None
+    assert pending_change(home / "library" / "index") is None
     note_champion(home, champion("2", colour_bundle))
-    assert pending_change(home / "index").champion_version == "2"
+    assert pending_change(home / "library" / "index").champion_version == "2"
 
 
 def test_a_home_without_an_index_gets_no_note(tmp_path, colour_bundle):

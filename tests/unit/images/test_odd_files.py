@@ -13,13 +13,12 @@ from PIL import Image
 from image_finder.components import moments
 from image_finder.components.app.cli import main
 from image_finder.components.captions.inspection import inspect_images
-from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import ImageError
 from image_finder.components.images import decoding, files, preprocess
 from image_finder.components.images.exif import image_facts
 from image_finder.components.images.image_folder import ImageFolder
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import read_gallery
+from tests.support.galleries import publish_gallery
 
 # What a disk may report: ext4 keeps the years 1901 to 2446, other file systems every number of 64 bits.
 YEAR_2300, YEAR_1901, BEFORE_1970 = 10_413_792_000, -2_147_483_648, -1
@@ -73,13 +72,9 @@ def test_index_accepts_files_of_any_modification_time(place, paint, colour_bundl
 def test_a_gallery_accepts_files_of_any_modification_time(tmp_path, paint, colour_bundle):
     painted(paint, tmp_path / "gallery" / "a.png", YEAR_2300)
     painted(paint, tmp_path / "gallery" / "b.png", YEAR_1901)
-    gallery = read_gallery(GalleryConfig(root=tmp_path / "gallery"))
-    config = EmbeddingConfig(device="cpu", threads=1)
-    index = embed_gallery(
-        colour_bundle, gallery, tmp_path / "made", config, cache_dir=tmp_path / "cache", max_failed_share=0
-    )
-    assert [time.year for time in index.items["modified_at"].to_pylist()] == [2300, 1901]
-    assert ImageFolder(str(tmp_path / "gallery")).state(Path("a.png")).modified_s == YEAR_2300
+    index = publish_gallery(GalleryConfig(root=tmp_path / "gallery"), colour_bundle, tmp_path / "library")
+    assert [time.year for time in index.items["modified_at"].to_pylist()] == [2262, 1901]
+    assert ImageFolder(str(tmp_path / "gallery")).state(Path("a.png")).modified_ns == (1 << 63) - 1
 
 
 def test_inspection_accepts_any_modification_time_and_rereads_files_with_a_clamped_one(tmp_path, paint):

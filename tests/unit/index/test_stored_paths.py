@@ -13,7 +13,8 @@ from image_finder.components.index import stored_paths
 from image_finder.components.index.generations import current_generation
 from image_finder.components.index.index import VectorIndex, read_manifest
 from image_finder.components.library.catalog import Catalog
-from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.index_options import IndexOptions
+from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.finder import Finder

@@ -20,8 +20,6 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
 from image_finder.components.errors import ConfigError, QualityError
 from image_finder.components.index import tiers
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.index import (
     APPROXIMATE,
     FORMAT_VERSION,
@@ -31,15 +29,16 @@ from image_finder.components.index.index import (
     VectorIndex,
     write_index,
 )
-from image_finder.components.index.publish import publish
 from image_finder.components.index.tier_building import add_tier, measuring_texts, texts_encoder
 from image_finder.components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, lists_for, reach_for, tier_for
-from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.index_options import IndexOptions
+from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.query import Query
 from image_finder.components.storage import sealed
 from tests.support.checkout import CHECKOUT
+from tests.support.galleries import publish_gallery
 
 KINDS = ("hnsw", "ivfpq")
 COUNT, DIM = 5_000, 16
@@ -566,16 +565,17 @@ def test_a_gallery_is_indexed_by_the_tier_of_its_config_and_published_with_its_f
     for number in range(12):
         paint(tmp_path / "images" / f"{number:02d}.png", (20 * number, 255 - 20 * number, 90))
     config = EmbeddingConfig(device="cpu", threads=1, tier={"kind": "hnsw", "links": 4})
-    gallery = read_gallery(GalleryConfig(root=tmp_path / "images"))
-    cache = {"cache_dir": tmp_path / "cache", "max_failed_share": 0}
-    index = embed_gallery(colour_bundle, gallery, tmp_path / "made", config, **cache)
-    assert (index.manifest.kind, index.manifest.approximate.recall_at_10) == ("hnsw", 1.0)
-    where = {"bundles": tmp_path / "bundles", "target": tmp_path / "index"}
-    published = publish(index, colour_bundle, **where)
+
+    def publish():
+        gallery = GalleryConfig(root=tmp_path / "images")
+        return publish_gallery(gallery, colour_bundle, tmp_path / "library", config=config)
+
+    published = publish()
+    assert (published.manifest.kind, published.manifest.approximate.recall_at_10) == ("hnsw", 1.0)
     assert published.approximate is not None
-    assert publish(index, colour_bundle, **where).path == published.path
+    assert publish().path == published.path
     (published.path / APPROXIMATE).write_bytes(b"")
-    mended = publish(index, colour_bundle, **where)
+    mended = publish()
     assert mended.path != published.path
     assert mended.fault == ""
 

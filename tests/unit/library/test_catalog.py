@@ -133,9 +133,9 @@ def test_a_damaged_catalogue_is_moved_aside_said_and_built_anew(tmp_path, damage
 def test_a_catalogue_of_a_newer_version_is_refused_and_left_alone(tmp_path):
     filled(tmp_path / "c")
     with sqlite3.connect(tmp_path / "c") as raw:
-        raw.execute("PRAGMA user_version = 2")
+        raw.execute("PRAGMA user_version = 3")
     raw.close()
-    with pytest.raises(StorageError, match="has version 2, this program knows 1; install a newer image-finder"):
+    with pytest.raises(StorageError, match="has version 3, this program knows 2; install a newer image-finder"):
         opened(tmp_path / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 

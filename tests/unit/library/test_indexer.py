@@ -22,7 +22,8 @@ from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import BundleError, DataError, StorageError
 from image_finder.components.index.index import VectorIndex, is_sealed, item_id
 from image_finder.components.library.bundles import published_ns
-from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.index_options import IndexOptions
+from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 from image_finder.components.library.scan import scan_folders
 from image_finder.components.library.watch import FolderWatch, view_of
@@ -322,7 +323,11 @@ def test_a_new_bundle_is_said_embeds_all_again_and_the_old_index_answers_until_t
     assert own == home.library.bundles / other.sha256[:16]
     shutil.rmtree(other.path)
     assert counts(home.index(bundle=None)) == {"unchanged": 5}
-    assert len(list(home.library.root.glob("vectors-*"))) == 1
+    assert len(list(home.library.root.glob("vectors-*"))) == 2  # the bundle before can come back with its generation
+    assert home.index().embedded == 0
+    for px in (10, 12):
+        home.index(bundle=write_colour_bundle(tmp_path / f"px{px}", input_px=px).path)
+    assert len(list(home.library.root.glob("vectors-*"))) == len(list(home.library.bundles.iterdir())) == 2
 
 
 def test_files_that_changed_a_moment_ago_are_counted_among_what_a_new_bundle_embeds_again(
@@ -549,9 +554,9 @@ def test_two_runs_at_once_are_refused_at_once_with_the_holders_name(home, paint)
 
 def test_a_file_that_goes_while_it_is_indexed_is_no_failure(home, paint, monkeypatch):
     fill(home, paint, 4)
-    from image_finder.components.library import indexer
+    from image_finder.components.library import sources
 
-    whole = indexer.scan_folders
+    whole = sources.scan_folders
 
     def and_then_one_goes(*arguments, **options):
         scan = whole(*arguments, **options)
@@ -560,7 +565,7 @@ def test_a_file_that_goes_while_it_is_indexed_is_no_failure(home, paint, monkeyp
         return scan
 
     with monkeypatch.context() as patch:
-        patch.setattr(indexer, "scan_folders", and_then_one_goes)
+        patch.setattr(sources, "scan_folders", and_then_one_goes)
         summary = home.index()
     assert (summary.vanished, summary.failed, summary.images) == (1, {}, 3)
     again = home.index()
@@ -572,7 +577,8 @@ RUNNER = """
 import os, signal, sys
 from pathlib import Path
 from image_finder.components.configs import EmbeddingConfig
-from image_finder.components.library.indexer import IndexOptions, update
+from image_finder.components.library.index_options import IndexOptions
+from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 
 images, bundle, *runs = sys.argv[1:]

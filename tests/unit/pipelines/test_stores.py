@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from image_finder.components.errors import StorageError
-from image_finder.pipelines.stores import Home, _make_folders, prepare, tracking_uri
+from image_finder.components.errors import ConfigError, StorageError
+from image_finder.pipelines.stores import Home, _make_folders, prepare, require_demo_library, tracking_uri
 from tests.support.checkout import CHECKOUT
 
 
@@ -77,3 +77,17 @@ def test_home_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file/zenml: Not a directory"):
         prepare(Home(tmp_path / "file"), mlflow_uri=None)
+
+
+def test_the_demo_does_not_take_over_the_search_of_other_images(colour_bundle, paint, tmp_path, album_tools):
+    home = Home(tmp_path / "home")
+    require_demo_library(home)
+    paint(home.data_dir / "demo" / "images" / "red.png", "red")
+    album_tools.publish_album(home.data_dir / "demo" / "images", colour_bundle, home.library_dir)
+    require_demo_library(home)
+    paint(tmp_path / "photos" / "blue.png", "blue")
+    album_tools.publish_album(tmp_path / "photos", colour_bundle, home.library_dir)
+    with pytest.raises(
+        ConfigError, match=rf"holds {tmp_path}/photos, which would .*: give another directory with --home"
+    ):
+        require_demo_library(home)

@@ -1,7 +1,5 @@
 """Embedding on a Ray cluster of several nodes: the index of the local engine, also when workers and nodes are lost."""
 
-import json
-import logging
 import os
 import runpy
 import shutil
@@ -21,14 +19,15 @@ from onnx import TensorProto, helper, numpy_helper
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, MANIFEST, Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import ConfigError, DataError, StorageError
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import Gallery, GalleryItem, read_gallery
+from image_finder.components.index.index import ITEMS, VECTORS
+from image_finder.components.library.reading import embed_here
 from image_finder.components.scaling import ray_embed
 from image_finder.components.scaling.engines import embedding_engine
 from image_finder.components.scaling.ray_session import QUIET
 from image_finder.components.storage import hash_directory, sha256_of_file
 from image_finder.pipelines import run_config
 from tests.support.checkout import CHECKOUT
+from tests.support.galleries import publish_gallery
 
 pytestmark = pytest.mark.slow
 
@@ -111,10 +110,12 @@ def folder(tmp_path, paint):
     return tmp_path / "images"
 
 
-def embed(bundle, gallery, tmp_path, config, *, name="index", max_failed_share=0.0):
-    return embedding_engine(config)(
-        bundle, gallery, tmp_path / name, config, cache_dir=tmp_path / "cache", max_failed_share=max_failed_share
-    )
+def embed(bundle, images, tmp_path, config, *, name="library", max_failed_share=0.0, warn=None):
+    """The published index of a library whose source is a folder, or a URI."""
+    source = {"uri": images} if isinstance(images, str) else {"root": images}
+    gallery = GalleryConfig(**source, max_failed_share=max_failed_share)
+    engine = embedding_engine(config, cache_dir=tmp_path / "cache")
+    return publish_gallery(gallery, bundle, tmp_path / name, config=config, engine=engine, warn=warn)
 
 
 def keys_of_shards(tmp_path):
@@ -134,12 +135,10 @@ def gated_reading(monkeypatch):
 class Gate:
     """An image whose readers wait at a named pipe beside it until they are served."""
 
-    def __init__(self, gallery, content):
-        self.item = GalleryItem(Path("gate.png"), ())
-        self.gallery = Gallery(gallery.name, gallery.root, (*gallery.items, self.item))
+    def __init__(self, folder, content):
         self.caught = []
         self._content = content
-        path = gallery.root / self.item.path
+        path = folder / "gate.png"
         path.write_bytes(content)
         self._path = path.with_name(f"{path.name}.pipe")
         os.mkfifo(self._path)
@@ -202,7 +201,7 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_the_index_is_that_of_the_local_engine_to_the_byte(network, on_ray, shared_data, tmp_path, caplog):
+def test_the_index_is_that_of_the_local_engine_to_the_byte(network, on_ray, shared_data, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for number, path in enumerate(sorted((shared_data / "coco" / "train2017").glob("*.jpg"))[:37]):
@@ -212,42 +211,43 @@ def test_the_index_is_that_of_the_local_engine_to_the_byte(network, on_ray, shar
     (images / "000.jpg").write_bytes(b"no image")
     (images / "zz.jpg").write_bytes(b"no image")
     (images / "empty.jpg").touch()
-    gallery = read_gallery(GalleryConfig(root=images))
-    embed(network, gallery, tmp_path, LOCAL, name="local", max_failed_share=0.1)
-    with caplog.at_level(logging.WARNING):
-        index = embed(network, gallery, tmp_path, on_ray, max_failed_share=0.1)
-    assert hash_directory(tmp_path / "index") == hash_directory(tmp_path / "local")
+    told = []
+    local = embed(network, images, tmp_path, LOCAL, name="local", max_failed_share=0.1)
+    index = embed(network, images, tmp_path, on_ray, max_failed_share=0.1, warn=told)
+    for name in (VECTORS, ITEMS):
+        assert (index.path / name).read_bytes() == (local.path / name).read_bytes()
+    assert index.manifest.self_check == local.manifest.self_check
     assert index.manifest.count == 44
-    assert "3 of 47 images of 'images' cannot be read (000.jpg:" in caplog.text
+    assert told[-1].startswith("3 of 47 images of 'images' cannot be read (000.jpg:")
     shards = keys_of_shards(tmp_path)
     assert max(map(len, shards)) <= 5
     assert sum(map(len, shards)) == len(set.union(*shards)) == 37
 
 
 def test_a_second_run_embeds_only_what_is_new(colour_bundle, folder, on_ray, tmp_path, paint):
-    embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, on_ray)
+    embed(colour_bundle, folder, tmp_path, on_ray)
     before = hash_directory(tmp_path / "cache")
     new = [paint(folder / f"{name}.png", colour) for name, colour in {"05": "red", "new": "blue"}.items()]
-    index = embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, on_ray)
+    index = embed(colour_bundle, folder, tmp_path, on_ray)
     assert set.union(*keys_of_shards(tmp_path)[-2:]) == {sha256_of_file(path) for path in new}
     assert before.items() <= hash_directory(tmp_path / "cache").items()
     np.testing.assert_allclose(index.vectors[[5, 30]], [[1, 0, 0], [0, 0, 1]], atol=1e-4)
     too_many = folder / "06.png"
     too_many.write_bytes(b"no image")
-    before = hash_directory(tmp_path / "index")
+    before = hash_directory(tmp_path / "library" / "index")
     with pytest.raises(DataError, match=r"1 of 31 .* \(06\.png: .*: 3\.23%, allowed 0\.00%"):
-        embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, on_ray)
-    assert hash_directory(tmp_path / "index") == before
+        embed(colour_bundle, folder, tmp_path, on_ray)
+    assert hash_directory(tmp_path / "library" / "index") == before
 
 
 def test_a_worker_killed_in_the_middle_is_replaced_and_nothing_is_lost(network, folder, on_ray, tmp_path):
-    gate = Gate(read_gallery(GalleryConfig(root=folder)), (folder / "00.png").read_bytes() + b"\0")
+    gate = Gate(folder, (folder / "00.png").read_bytes() + b"\0")
     script = gate.run(gate.serve, gate.catch(kill), gate.serve, gate.serve)
-    index = embed(network, gate.gallery, tmp_path, on_ray)
+    index = embed(network, folder, tmp_path, on_ray)
     script.join(timeout=30)
     assert not script.is_alive()  # hashed, killed, embedded, looked at by the self-check
     gate.open()
-    local = embed(network, gate.gallery, tmp_path, LOCAL, name="local")
+    local = embed(network, folder, tmp_path, LOCAL, name="local")
     assert index.vectors.tobytes() == local.vectors.tobytes()
     assert index.items["sha256"] == local.items["sha256"]
 
@@ -256,37 +256,37 @@ def test_an_address_where_no_ray_answers_is_one_line(colour_bundle, folder, tmp_
     monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1")  # else it is tried for two minutes
     config = LOCAL.model_copy(update={"engine": "ray", "ray_address": "127.0.0.1:1"})
     with pytest.raises(StorageError, match=r"Ray cannot be reached at 127\.0\.0\.1:1: .*; check ray_address") as caught:
-        embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, config)
+        embed(colour_bundle, folder, tmp_path, config)
     assert "\n" not in str(caught.value)
 
 
 def test_an_actor_larger_than_every_node_is_refused(colour_bundle, folder, on_ray, tmp_path):
     config = on_ray.model_copy(update={"ray_actor_cpus": 3})
     with pytest.raises(ConfigError, match=r"room for an actor of 3 CPUs \(the nodes have \[.*\] CPUs\)"):
-        embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, config)
+        embed(colour_bundle, folder, tmp_path, config)
 
 
 def test_what_fails_on_a_node_is_told_in_its_own_line(colour_bundle, folder, on_ray, tmp_path):
     (tmp_path / "shards").touch()
     config = on_ray.model_copy(update={"ray_shards": str(tmp_path / "shards")})
     with pytest.raises(StorageError, match=r"cannot write .*shards/shards-.*Not a directory") as caught:
-        embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, config)
+        embed(colour_bundle, folder, tmp_path, config)
     assert "\n" not in str(caught.value)
 
 
 def test_an_image_that_ends_every_worker_is_named(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_embed, "_MOST_RETRIES", 0)
     monkeypatch.setattr(ray_embed, "_FRUITLESS_STREAMS", 2)
-    gate = Gate(read_gallery(GalleryConfig(root=folder)), b"any")
+    gate = Gate(folder, b"any")
     gate.run(gate.serve, *[gate.catch(kill)] * 10)
-    with pytest.raises(StorageError, match=r"lost 2 times .* 1 images are missing, the first is gate\.png"):
-        embed(colour_bundle, gate.gallery, tmp_path, on_ray)
+    with pytest.raises(StorageError, match=r"lost 2 times .* 1 images are missing, the first is .*gate\.png"):
+        embed(colour_bundle, folder, tmp_path, on_ray)
     assert len(set.union(*keys_of_shards(tmp_path))) == 30
 
 
 def test_a_node_lost_in_the_middle_is_done_without(colour_bundle, folder, on_ray, cluster, tmp_path, caplog):
     ray_cluster, nodes, here = cluster
-    gate = Gate(read_gallery(GalleryConfig(root=folder)), (folder / "00.png").read_bytes() + b"\0")
+    gate = Gate(folder, (folder / "00.png").read_bytes() + b"\0")
 
     def remove_node(pid):
         (lost,) = [node for node in nodes if node.all_processes["raylet"][0].process.pid == parent_of(pid)]
@@ -296,7 +296,7 @@ def test_a_node_lost_in_the_middle_is_done_without(colour_bundle, folder, on_ray
     script = gate.run(gate.serve, gate.catch(remove_node), gate.serve, gate.serve)
     config = on_ray.model_copy(update={"ray_stall_s": STALL_S})
     try:
-        index = embed(colour_bundle, gate.gallery, tmp_path, config)
+        index = embed(colour_bundle, folder, tmp_path, config)
     finally:
         ray_cluster.add_node(**here, num_cpus=1)
     script.join(timeout=30)
@@ -308,24 +308,24 @@ def test_a_node_lost_in_the_middle_is_done_without(colour_bundle, folder, on_ray
 # Ray that is started for one run
 
 CHILD = """
-import json, sys
+import sys
 from pathlib import Path
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.library.index_options import IndexOptions
+from image_finder.components.library.indexer import update
+from image_finder.components.library.library import Library
 from image_finder.components.scaling.engines import embedding_engine
-from image_finder.components.scaling.ray_session import QUIET
-from image_finder.components.index.gallery import Gallery, GalleryItem
 bundle, images, place = map(Path, sys.argv[1:4])
-items = tuple(GalleryItem(Path(name), ()) for name in json.loads(sys.argv[4]))
 config = EmbeddingConfig(device="cpu", engine="ray", ray_actors=1, ray_shard_images=10)
-embedding_engine(config)(Bundle.open(bundle), Gallery("images", images, items), place / "index", config,
-    cache_dir=place / "cache", max_failed_share=0)
+options = IndexOptions(config, bundle=bundle, galleries=[GalleryConfig(root=images, max_failed_share=0)],
+    engine=embedding_engine(config, cache_dir=place / "cache"), self_check=True)
+update(Library(place / "library"), [], options, warn=print)
 """
 
 
-def child(bundle, gallery, tmp_path, mark):
-    names = json.dumps([str(item.path) for item in gallery.items])
-    command = [sys.executable, "-c", CHILD, str(bundle.path), str(gallery.root), str(tmp_path), names]
+def child(bundle, folder, tmp_path, mark):
+    command = [sys.executable, "-c", CHILD, str(bundle.path), str(folder), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": f"{GATED_READING}:{CHECKOUT}", "IMAGE_FINDER_TEST_MARK": mark}
     return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -350,8 +350,8 @@ def no_process_is_left_of(mark):
 
 def test_ctrl_c_ends_all_of_ray_and_the_next_run_goes_on(colour_bundle, folder, tmp_path):
     mark = f"embedding {tmp_path}"
-    gate = Gate(read_gallery(GalleryConfig(root=folder)), (folder / "00.png").read_bytes() + b"\0")
-    stopped = child(colour_bundle, gate.gallery, tmp_path, mark)
+    gate = Gate(folder, (folder / "00.png").read_bytes() + b"\0")
+    stopped = child(colour_bundle, folder, tmp_path, mark)
     gate.run(gate.serve, gate.catch(lambda _: (stopped.send_signal(signal.SIGINT), stopped.wait(60))))
     _, errors = stopped.communicate(timeout=120)
     assert errors.rstrip().endswith("KeyboardInterrupt")
@@ -359,7 +359,7 @@ def test_ctrl_c_ends_all_of_ray_and_the_next_run_goes_on(colour_bundle, folder, 
     kept = keys_of_shards(tmp_path)
     assert kept
     gate.run(gate.serve, gate.serve, gate.serve)
-    whole = child(colour_bundle, gate.gallery, tmp_path, mark)
+    whole = child(colour_bundle, folder, tmp_path, mark)
     _, errors = whole.communicate(timeout=120)
     assert (whole.returncode, errors) == (0, "")
     assert len(set.union(*keys_of_shards(tmp_path))) == 31
@@ -371,24 +371,25 @@ def test_without_ray_the_extra_is_named(colour_bundle, folder, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "ray", None)
     config = LOCAL.model_copy(update={"engine": "ray"})
     with pytest.raises(ConfigError, match=r"pip install 'text-guided-image-finder\[ray\]'"):
-        embed(colour_bundle, read_gallery(GalleryConfig(root=folder)), tmp_path, config)
+        embed(colour_bundle, folder, tmp_path, config)
 
 
 def test_both_engines_make_the_tier_of_the_indexing_configuration(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "image_finder.components.index.embed.add_tier", lambda _, manifest, config, __: asked.append(config) or manifest
+        "image_finder.components.library.publishing.add_tier",
+        lambda _, manifest, config, __, **___: asked.append(config) or manifest,
     )
     yaml = tmp_path / "own.yaml"
     yaml.write_text("parameters: {gallery: {}, embedding: {tier: {kind: hnsw, memory_budget_mb: 7}}}\n")
     tier = run_config.checked("indexing", run_config.load("indexing", str(yaml)))["embedding"].tier
     assert tier.memory_budget_mb == 7
-    gallery = read_gallery(GalleryConfig(root=folder))
     for name, config in (("local", LOCAL), ("ray", on_ray)):
-        embed(colour_bundle, gallery, tmp_path, config.model_copy(update={"tier": tier}), name=name)
+        embed(colour_bundle, folder, tmp_path, config.model_copy(update={"tier": tier}), name=name)
     assert asked == [tier, tier]
 
 
-def test_the_engine_is_the_one_that_is_named():
-    assert embedding_engine(LOCAL) is embed_gallery
-    assert embedding_engine(LOCAL.model_copy(update={"engine": "ray"})) is ray_embed.embed_gallery_on_ray
+def test_the_engine_is_the_one_that_is_named(tmp_path):
+    assert embedding_engine(LOCAL, cache_dir=tmp_path) is embed_here
+    engine = embedding_engine(LOCAL.model_copy(update={"engine": "ray"}), cache_dir=tmp_path)
+    assert engine.func is ray_embed.embed_on_ray

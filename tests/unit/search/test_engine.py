@@ -7,20 +7,16 @@ import pytest
 from PIL import Image
 
 from image_finder.components.captions.vocabulary import Vocabulary
-from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import BundleError, DataError, ImageError, IndexMismatchError, QueryError
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import read_gallery
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.query import NOT_WEIGHT, NotTerm, Query, Term
+from tests.support.galleries import embed_folder
 
 RED_TO_BLUE = [(255 - 25 * step, 20, 25 * step) for step in range(11)]
 
 
 def index_of(folder, bundle, place):
-    gallery = read_gallery(GalleryConfig(root=folder))
-    config = EmbeddingConfig(device="cpu", threads=1)
-    embed_gallery(bundle, gallery, place / "index", config, cache_dir=place / "cache", max_failed_share=0)
+    embed_folder(folder, bundle, place / "index")
     return place / "index"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from image_finder.components.configs import EmbeddingConfig, GalleryConfig
+from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import (
     BundleError,
     FinderError,
@@ -18,22 +18,17 @@ from image_finder.components.errors import (
     StorageError,
 )
 from image_finder.components.images.decoding import load_rgb, upright_rgb
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.generations import current_generation
 from image_finder.components.index.index import VECTORS
-from image_finder.components.index.publish import publish
 from image_finder.components.search.finder import Finder
 from image_finder.components.search.query import Query
+from tests.support.galleries import publish_gallery
 
 SHADES = [(255 - 25 * step, 20, 25 * step) for step in range(11)]  # red to blue
-CONFIG = EmbeddingConfig(device="cpu", threads=1)
 
 
 def publish_album(album, bundle, library):
-    gallery = read_gallery(GalleryConfig(root=album))
-    index = embed_gallery(bundle, gallery, library / "built", CONFIG, cache_dir=library / "cache", max_failed_share=0)
-    publish(index, bundle, bundles=library / "bundles", target=library / "index")
+    publish_gallery(GalleryConfig(root=album), bundle, library)
 
 
 def paint_shade(path, step, seed=None):

@@ -3,13 +3,11 @@ import pytest
 from PIL import Image
 
 from image_finder.components.captions.vocabulary import Vocabulary
-from image_finder.components.configs import EmbeddingConfig, GalleryConfig
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import read_gallery
 from image_finder.components.search import negation
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.negation import GROUPS, Group, group_of, lowered
 from image_finder.components.search.query import NOT_WEIGHT, Query
+from tests.support.galleries import embed_folder
 
 SHADES = {
     "red": (220, 20, 20),
@@ -30,9 +28,7 @@ def engine(tmp_path, write_colour_bundle):
         Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(
             tmp_path / "images" / f"{name}.png"
         )
-    gallery = read_gallery(GalleryConfig(root=tmp_path / "images"))
-    config = EmbeddingConfig(device="cpu", threads=1)
-    embed_gallery(bundle, gallery, tmp_path / "index", config, cache_dir=tmp_path / "cache", max_failed_share=0)
+    embed_folder(tmp_path / "images", bundle, tmp_path / "index")
     return SearchEngine.open(tmp_path / "index", bundle.path)
 
 

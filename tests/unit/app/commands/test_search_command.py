@@ -12,13 +12,11 @@ from PIL import Image
 
 from image_finder.components.app.commands.search_command import search
 from image_finder.components.captions.vocabulary import Vocabulary
-from image_finder.components.configs import EmbeddingConfig, GalleryConfig
-from image_finder.components.index.embed import embed_gallery
-from image_finder.components.index.gallery import read_gallery
+from image_finder.components.configs import GalleryConfig
 from image_finder.components.index.index import item_id
-from image_finder.components.index.publish import publish
 from image_finder.components.storage import sha256_of_file
 from tests.support.checkout import CHECKOUT
+from tests.support.galleries import publish_gallery
 
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations", "onnx", "sklearn")
 
@@ -42,10 +40,8 @@ def publish_images(folder, colours, bundle):
         images.append({"id": number, "file_name": f"{name}.png"})
         annotations.append({"image_id": number, "caption": f"a plain\n{name} ✓ image"})
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    gallery = read_gallery(GalleryConfig(root=folder, annotations="captions.json", images="images"))
-    config = EmbeddingConfig(device="cpu", threads=1)
-    index = embed_gallery(bundle, gallery, folder / "built", config, cache_dir=folder / "cache", max_failed_share=0)
-    publish(index, bundle, bundles=folder / "bundles", target=folder / "index")
+    gallery = GalleryConfig(root=folder, annotations="captions.json", images="images")
+    publish_gallery(gallery, bundle, folder / "library")
 
 
 @pytest.fixture(scope="module")
@@ -336,18 +332,17 @@ def test_a_missing_image_is_reported_and_not_explained(home, tmp_path):
     assert talk[-1].startswith(f"wrote 1 image to {tmp_path / 'why'}")
 
 
-def test_the_newest_index_is_searched_and_named(home, tmp_path):
-    for root, age in (("index", 100), ("library/index", 50)):
-        shutil.copytree(home / "index", tmp_path / root)
-        shutil.copytree(home / "bundles", (tmp_path / root).parent / "bundles")
-        os.utime(tmp_path / root / "CURRENT", (age, age))
-    expected = f"searching {tmp_path}/index, which is newer than {tmp_path}/library/index; choose with --index"
-    assert ask(tmp_path, "red")[2] == [expected]
-    os.utime(tmp_path / "library" / "index" / "CURRENT", (200, 200))
-    assert ask(tmp_path, "red")[2][0].startswith(f"searching {tmp_path}/library/index, which is newer than")
-    assert ask(tmp_path, "red", "--library", str(tmp_path / "library"))[2] == []
-    shutil.rmtree(tmp_path / "index")
-    assert ask(tmp_path, "red")[2] == []
+def test_the_library_of_the_home_is_searched_unless_another_one_is_named(home, tmp_path):
+    assert ask(home, "red")[2] == []
+    shutil.copytree(home / "library", tmp_path / "elsewhere")
+    code, _, talk = ask(tmp_path, "red")
+    assert (code, talk[0]) == (1, talk[0])
+    assert f"{tmp_path}/library" in talk[0]
+    for option in (("--library", tmp_path / "elsewhere"), ("--index", tmp_path / "elsewhere" / "index")):
+        assert ask(tmp_path, "red", *map(str, option))[0] == 0
+    code, _, talk = ask(home, "red", "--library", str(tmp_path), "--index", str(tmp_path))
+    assert code == 2
+    assert talk[-1].endswith("--library and --index exclude each other")
 
 
 @pytest.mark.parametrize(

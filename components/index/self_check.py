@@ -1,0 +1,75 @@
+"""Self-check: a sample of images is embedded again and must find itself in the index."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_finder.components.arrays import Vectors
+from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.errors import DataError, ImageError, QualityError
+from image_finder.components.features.image_features import unreadable
+from image_finder.components.images.preprocess import Pixels
+from image_finder.components.index.index import SelfCheck, VectorIndex
+
+_CHECK_K = 10
+_CHECK_SEED = 0
+# Float32 sums differ by the order in which they are taken, some 1e-7; other images differ by far more than this.
+_EQUAL_SCORE = 1e-5
+_PASS_ROWS = 65_536
+
+
+class CheckedImages(NamedTuple):
+    """Images to sample from. read: content of a row's image; raises ImageError, OSError."""
+
+    rows: NDArray[np.int64]
+    read: Callable[[int], bytes]
+
+
+def check_sample(index: VectorIndex, images: CheckedImages, bundle: Bundle, config: EmbeddingConfig) -> SelfCheck:
+    """Embed a sample of images again and search for them.
+
+    Raises QualityError if an image does not find itself, DataError if one cannot be read.
+    """
+    n_images = min(config.self_check_images, len(images.rows))
+    sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(images.rows, n_images, replace=False))
+    encoder = OnnxEncoder(bundle, device=config.device, threads=config.threads)
+    queries = encoder.encode_image(_pixels(index, encoder, images.read, row) for row in sample.tolist())
+    near = index.search(queries, _CHECK_K)
+    # The image itself, or one of equal content or vector: then its own score equals the best one.
+    own = np.einsum("ij,ij->i", queries, index.vectors[sample], dtype=np.float64)
+    lost = sample[~(own >= near.scores[:, 0] - _EQUAL_SCORE)]
+    if len(lost):
+        raise QualityError(
+            f"{len(lost)} of {n_images} images do not find themselves first, the first is {_name(index, int(lost[0]))}; "
+            "they changed meanwhile or their cached vectors are damaged: run again, and if it stays, remove the "
+            "vectors-* folders of the library"
+        )
+    recall = _recall_against_float64(index.vectors, queries, near.rows)
+    return SelfCheck(n_images=n_images, found_themselves_first=n_images, recall_at_10=recall)
+
+
+def _pixels(index: VectorIndex, encoder: OnnxEncoder, read: Callable[[int], bytes], row: int) -> Pixels:
+    try:
+        return encoder.preprocess.load(read(row))
+    except (ImageError, OSError) as error:
+        reason = unreadable(error) if isinstance(error, OSError) else str(error)
+        raise DataError(f"{_name(index, row)} changed while it was being embedded: {reason}; run again") from error
+
+
+def _name(index: VectorIndex, row: int) -> str:
+    return index.uri_of_item(index.item(row))
+
+
+def _recall_against_float64(vectors: Vectors, queries: Vectors, rows: NDArray[np.int64]) -> float:
+    """Share of rows that a float64 search finds too; ties with its last hit count as found."""
+    exact_queries = queries.astype(np.float64)
+    best = np.empty((len(queries), 0))
+    for start in range(0, len(vectors), _PASS_ROWS):
+        best = np.concatenate([best, exact_queries @ vectors[start : start + _PASS_ROWS].astype(np.float64).T], axis=1)
+        best = -np.sort(-best, axis=1)[:, : rows.shape[1]]
+    scores = np.einsum("ij,ikj->ik", exact_queries, vectors[rows].astype(np.float64))
+    return float(np.mean(scores >= best[:, -1:] - _EQUAL_SCORE))
