@@ -1,4 +1,4 @@
-"""Distances and re-divisions: values worked out by hand, and the rate of false alarms by simulation."""
+"""Distances and permutation tests: hand-worked values, and the false alarm rate by simulation."""
 
 import math
 
@@ -25,7 +25,7 @@ def of_division(statistic, n_first, n_second):
     return statistic(np.repeat(np.array([[1, 0]], np.float32), [n_first, n_second], axis=1))[0]
 
 
-def test_wasserstein_is_how_far_the_mass_must_move():
+def test_wasserstein_is_the_mean_distance_that_mass_moves():
     assert of_division(distances.wasserstein(np.array([0.0, 0, 1, 3])), 2, 2) == pytest.approx(2)
     assert of_division(distances.wasserstein(np.array([5.0, 5, 5])), 2, 1) == 0
 
@@ -51,7 +51,7 @@ def test_energy_is_one_for_two_points_and_the_unbiased_formula_between():
     assert of_division(distances.energy(vectors.astype(np.float32)), 5, 4) == pytest.approx(expected, abs=1e-6)
 
 
-def test_jensen_shannon_is_a_bit_for_words_that_share_nothing():
+def test_jensen_shannon_is_one_bit_for_disjoint_words():
     apart = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
     assert of_division(distances.jensen_shannon(apart), 2, 1) == pytest.approx(1)
     halves = np.array([[0.5, 0.5], [1, 0]], np.float32)
@@ -66,7 +66,7 @@ def test_rises_are_one_sided():
     assert of_division(rise, 2, 1) == pytest.approx(0.9 - 0.05)
 
 
-def test_an_image_weighs_the_same_however_many_captions_it_has():
+def test_an_image_weighs_the_same_with_any_number_of_captions():
     one, five = image_words(["a red dog"]), image_words(["a red dog"] * 5)
     np.testing.assert_allclose(*length_histograms([one, five]), atol=1e-6)
     np.testing.assert_allclose(*word_frequencies([one, five], ["red", "dog"]), atol=1e-6)
@@ -99,12 +99,12 @@ def test_a_distance_is_above_its_threshold_exactly_when_its_p_value_is_within_th
     assert (found.measured > found.threshold) == (found.p_value <= rate + 1e-12)
 
 
-def test_equal_images_are_never_apart_by_chance():
+def test_equal_items_have_distance_zero_and_p_value_one():
     found = compare_with_chance(distances.wasserstein(np.ones(40)), (20, 20), permutations=99, rate=0.5, seed=0)
     assert (found.measured, found.threshold, found.p_value) == (0, 0, 1)
 
 
-def test_the_same_seed_divides_alike_and_another_one_otherwise():
+def test_the_divisions_depend_on_the_seed():
     values = np.random.default_rng(1).normal(size=50)
     runs = [
         compare_with_chance(distances.wasserstein(values), (30, 20), permutations=300, rate=0.05, seed=seed)
@@ -115,7 +115,7 @@ def test_the_same_seed_divides_alike_and_another_one_otherwise():
 
 
 @pytest.mark.parametrize("name", ["wasserstein", "energy", "lengths"])
-def test_false_alarms_come_as_often_as_they_may(name):
+def test_the_false_alarm_rate_is_the_configured_one(name):
     """400 pairs of equal samples at a rate of 10 %: 40 alarms expected, 3.3 sigma are 20."""
     rng = np.random.default_rng(5)
     alarms = 0
@@ -125,7 +125,7 @@ def test_false_alarms_come_as_often_as_they_may(name):
         elif name == "energy":
             vectors = rng.normal(size=(50, 4)) + np.array([1, 0, 0, 0])
             statistic = distances.energy((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
-        else:  # five captions of one image are nearly of one length: as 250 witnesses they would alarm far too often
+        else:  # five captions of one image are nearly of one length: as 250 independent items they would alarm far too often
             lengths = 5 + rng.integers(0, 10, (50, 1)) + rng.integers(0, 2, (50, 5))
             histograms = np.stack([np.bincount(each, minlength=17) for each in lengths]) / 5
             statistic = distances.wasserstein_of_counts(histograms)

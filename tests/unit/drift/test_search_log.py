@@ -1,4 +1,4 @@
-"""Search logs: what the server writes is read back, and what others write is passed over."""
+"""Search logs: lines of the server are read, other lines are skipped."""
 
 import gzip
 import io
@@ -37,8 +37,8 @@ def line(day, matched, **changes):
 def write_days(path, shares, *, queries=100):
     """A log whose newest day is TODAY: shares[i] of the queries of day i found nothing."""
     lines = [
-        line(TODAY - timedelta(days=len(shares) - 1 - place), bool(number >= share * queries))
-        for place, share in enumerate(shares)
+        line(TODAY - timedelta(days=len(shares) - 1 - number_of_day), bool(number >= share * queries))
+        for number_of_day, share in enumerate(shares)
         for number in range(queries)
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -47,7 +47,7 @@ def write_days(path, shares, *, queries=100):
 
 @pytest.fixture
 def log_stream():
-    """The server's own logging into a text; afterwards the loggers are as before."""
+    """Captures the server's log; restores the loggers afterwards."""
     names = ("image_finder", "uvicorn.error", "asyncio", "py.warnings")
     before = [(logging.getLogger(name), vars(logging.getLogger(name)).copy()) for name in names]
     stream = io.StringIO()
@@ -67,15 +67,15 @@ def test_a_search_is_logged_with_whether_it_matched_and_never_with_its_words(alb
         client.post("/api/v1/search", json={"terms": [{"text": "blue"}]})
         client.get("/api/v1/search?q=")
         client.get("/health/live")
-    told = log_stream.getvalue()
-    assert "secretive" not in told
+    logged = log_stream.getvalue()
+    assert "secretive" not in logged
     path = tmp_path / "serve.log"
-    path.write_text(told, encoding="utf-8")
+    path.write_text(logged, encoding="utf-8")
     log = read_log([path])
     assert (log.queries.tolist(), log.unmatched.tolist(), log.broken_lines) == ([3], [1], 0)
 
 
-def test_lines_of_others_are_passed_over_and_cut_ones_counted(tmp_path):
+def test_other_lines_are_skipped_and_truncated_ones_counted(tmp_path):
     path = tmp_path / "serve.log"
     lines = [
         "indexing 12 of 40 images",
@@ -104,7 +104,7 @@ def test_rotated_logs_are_found_by_pattern_each_once_and_read_compressed(tmp_pat
     assert (log.queries.tolist(), log.unmatched.tolist()) == ([1, 100], [0, 50])
 
 
-def test_a_log_that_is_not_there_or_damaged_is_one_line(tmp_path):
+def test_a_missing_or_damaged_log_is_a_one_line_error(tmp_path):
     with pytest.raises(DataError, match=r"no search log at .*nowhere.log"):
         find_logs([str(tmp_path / "nowhere.log")])
     (tmp_path / "cut.log.gz").write_bytes(gzip.compress(b"x" * 1000)[:20])
@@ -117,7 +117,7 @@ def rows_of(path, **values):
     return {row.name: row for row in report.rows}, report
 
 
-def test_searches_in_vain_that_become_common_drift(tmp_path):
+def test_a_rise_of_unmatched_queries_drifts(tmp_path):
     """Two weeks at about 20 %, then one at about 45 %: below the limit of 50 %, but 25 points up."""
     rng = np.random.default_rng(0)
     shares = [*rng.uniform(0.15, 0.25, 14), *rng.uniform(0.4, 0.5, 7)]
@@ -136,7 +136,7 @@ def test_days_that_differ_among_themselves_are_no_drift(tmp_path):
     assert report.drifted == ()
 
 
-def test_one_day_before_is_too_few_to_tell_a_rise_from_chance(tmp_path):
+def test_one_earlier_day_is_too_little_to_distinguish_a_rise_from_chance(tmp_path):
     rows, report = rows_of(write_days(tmp_path / "serve.log", [0.1, 0.45, 0.45, 0.45]), recent_days=3)
     assert rows["rise of unmatched queries"].measured == pytest.approx(0.35)
     assert rows["rise of unmatched queries"].p_value > 0.1

@@ -54,7 +54,7 @@ def test_the_part_least_likely_trained_on_is_measured_unless_one_is_named(colour
     assert measured(colour_bundle, tmp_path).measurement.report.split == "test"
 
 
-def test_a_part_that_is_not_there_is_named_with_those_that_are(colour_bundle, folder):
+def test_a_missing_part_is_an_error_that_lists_the_existing_ones(colour_bundle, folder):
     with pytest.raises(DataError, match=r"has no part 'test', only .*train"):
         measured(colour_bundle, folder, "test")
 

@@ -120,7 +120,7 @@ def test_the_gain_is_the_difference_of_the_reports_and_turns_with_the_order(seed
     assert found.interval.low - 1e-12 <= found.gain <= found.interval.high + 1e-12
 
 
-def test_a_model_compared_with_itself_differs_by_exactly_nothing():
+def test_a_model_compared_with_itself_differs_by_exactly_zero():
     same, _ = drawn_pair(5)
     found = compared(same, same, slices={"caption length": ["1-8 words"] * same.n_captions})
     assert (found.gain, found.interval) == (0.0, Interval(low=0.0, high=0.0))
@@ -136,7 +136,7 @@ def test_the_paired_interval_is_narrower_than_that_of_either_model_alone():
     assert found.interval.high - found.interval.low < 0.7 * width
 
 
-def test_on_300_images_a_gain_of_seven_points_is_beyond_chance_and_models_alike_are_not_told_apart():
+def test_on_300_images_a_gain_of_seven_points_exceeds_chance_and_equal_models_show_none():
     better = [compared(*drawn_pair(seed, n_images=300, better=0.25)) for seed in range(10)]
     assert np.mean([each.gain for each in better]) == pytest.approx(0.07, abs=0.01)
     assert all(each.interval.low > 0 for each in better)

@@ -32,7 +32,7 @@ def test_caption_length_is_counted_in_words_and_cut_at_fixed_edges():
     ]  # fmt: skip
 
 
-def test_captions_are_told_apart_by_whether_the_model_has_met_their_words():
+def test_captions_are_divided_by_whether_all_their_words_occurred_in_training():
     rows = [(0, "a dog", 1, 1, 0), (1, "a kangaroo", 1, 1, 0)]
     vocabulary = Vocabulary.of(["a dog", "a dog"])
     labels = caption_slices(table(rows), vocabulary, min_captions=1)
@@ -48,7 +48,7 @@ def test_image_shape_comes_from_the_annotated_size_and_unknown_sizes_are_in_no_g
     ]  # fmt: skip
 
 
-def test_captions_of_an_image_are_counted_wherever_its_rows_stand():
+def test_captions_of_an_image_are_counted_in_any_row_order():
     ids = [1, 2, 3, 2, 2, 2, 2, 3, 3, 3, 3, 3]
     labels = caption_slices(table([(i, "a dog", 1, 1, 0) for i in ids]), min_captions=1)["captions of the image"]
     assert labels == [{1: "1-4", 2: "5", 3: "6 or more"}[i] for i in ids]
