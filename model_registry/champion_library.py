@@ -7,7 +7,7 @@ from pathlib import Path
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import ConfigError
-from image_finder.components.index.index import IndexManifest, read_manifest
+from image_finder.components.index.format import IndexManifest, read_manifest
 from image_finder.components.index.publish import bundle_in_force, publish_bundle
 from image_finder.components.library.index_options import IndexOptions, IndexSummary
 from image_finder.components.library.indexer import update

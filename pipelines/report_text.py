@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from image_finder.components.index.index import IndexManifest
+from image_finder.components.index.format import IndexManifest
 from image_finder.components.records.export import BundleMeasurement, ParityReport
 from image_finder.components.records.promotion import PromotionCheck, PromotionDecision
 from image_finder.components.records.retrieval import DirectionReport, RetrievalReport, SliceReport

@@ -17,7 +17,7 @@ from image_finder.components.drift.report import DriftReport
 from image_finder.components.errors import BusyError, ConfigError, FinderError
 from image_finder.components.hub import require_pinned
 from image_finder.components.images.image_folder import ImageFolder, shown_uri
-from image_finder.components.index.index import IndexManifest
+from image_finder.components.index.format import IndexManifest
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import RetrievalReport

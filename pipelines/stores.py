@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.components.home import HOME_VARIABLE, home_root
-from image_finder.components.index.index import read_manifest
+from image_finder.components.index.format import read_manifest
 from image_finder.components.library.former_home import bring_up_to_date
 from image_finder.components.storage import make_private, write_errors
 from image_finder.components.text import one_line

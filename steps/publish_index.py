@@ -6,7 +6,7 @@ from zenml import log_metadata, step
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig, RegistryConfig
-from image_finder.components.index.index import IndexManifest
+from image_finder.components.index.format import IndexManifest
 from image_finder.components.library.index_options import IndexSummary
 from image_finder.model_registry import tracking
 from image_finder.model_registry.champion_library import publish_sources

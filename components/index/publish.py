@@ -6,6 +6,7 @@ from pathlib import Path
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.bundle import write_manifest as write_bundle_manifest
 from image_finder.components.errors import StorageError
+from image_finder.components.index.format import read_manifest
 from image_finder.components.index.generations import (
     POINTER,
     current_generation,
@@ -13,7 +14,7 @@ from image_finder.components.index.generations import (
     is_published_root,
     point_to,
 )
-from image_finder.components.index.index import VectorIndex, read_manifest
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.storage import new_directory, write_text_atomically
 
 

@@ -13,7 +13,8 @@ from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import DataError, ImageError, QualityError
 from image_finder.components.features.image_features import unreadable
 from image_finder.components.images.preprocess import Pixels
-from image_finder.components.index.index import SelfCheck, VectorIndex
+from image_finder.components.index.format import SelfCheck
+from image_finder.components.index.index import VectorIndex
 
 _CHECK_K = 10
 _CHECK_SEED = 0

@@ -18,13 +18,8 @@ from image_finder.components.index import exact
 from image_finder.components.index.approximate import Approximate, library_version, write_approximate
 from image_finder.components.index.arrow import number_array
 from image_finder.components.index.exact import Neighbours
-from image_finder.components.index.index import (
-    APPROXIMATE,
-    ApproximateFacts,
-    IndexManifest,
-    VectorIndex,
-    write_manifest,
-)
+from image_finder.components.index.format import APPROXIMATE, ApproximateFacts, IndexManifest, write_manifest
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, reach_for, tier_for
 from image_finder.components.storage import sha256_of_file
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.errors import BundleError, StorageError
+from image_finder.components.index.format import read_manifest
 from image_finder.components.index.generations import POINTER
-from image_finder.components.index.index import VectorIndex, read_manifest
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import default_bundle, keep_bundle
 from image_finder.components.library.catalog import Catalog
 from image_finder.components.library.library import Library

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from image_finder.components.errors import DataError, StorageError
-from image_finder.components.index.index import read_manifest
+from image_finder.components.index.format import read_manifest
 from image_finder.components.library.catalog import Catalog
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.sources import is_store

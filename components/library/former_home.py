@@ -16,8 +16,9 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.index.format import read_manifest, write_manifest
 from image_finder.components.index.generations import POINTER, current_generation, is_published_root
-from image_finder.components.index.index import VectorIndex, read_manifest, write_manifest
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import bundle_in_force, generation_of_bundle_before
 from image_finder.components.index.vector_cache import joined_rows
 from image_finder.components.library.bundles import keep, published_ns, remember_bundle

@@ -16,7 +16,8 @@ from image_finder.components.configs import IndexTierConfig
 from image_finder.components.errors import DataError, StorageError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.decoding import DECODING_VERSION
-from image_finder.components.index.index import IndexManifest, VectorIndex, is_sealed
+from image_finder.components.index.format import IndexManifest, is_sealed
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.tiers import tier_for
 from image_finder.components.library.bundles import (
     choose_bundle,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from image_finder.components.errors import StorageError
+from image_finder.components.index.format import MANIFEST
 from image_finder.components.index.generations import current_generation
-from image_finder.components.index.index import MANIFEST
 from image_finder.components.index.stored_paths import moved
 from image_finder.components.library.catalog import Catalog
 from image_finder.components.library.library import Library

@@ -14,14 +14,9 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.index.duplicates import Hashes
+from image_finder.components.index.format import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
 from image_finder.components.index.generations import current_generation, new_generation
-from image_finder.components.index.index import (
-    FORMAT_VERSION,
-    ITEM_SCHEMA,
-    IndexManifest,
-    VectorIndex,
-    write_index,
-)
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import generation_of_bundle_before
 from image_finder.components.index.self_check import CheckedImages, check_sample
 from image_finder.components.index.tier_building import add_tier, texts_encoder

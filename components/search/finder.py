@@ -27,8 +27,8 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import FinderError
 from image_finder.components.images.decoding import upright_rgb
 from image_finder.components.images.preprocess import Pixels
+from image_finder.components.index.format import IndexManifest
 from image_finder.components.index.generations import Stamp, pointer_stamp, published_root
-from image_finder.components.index.index import IndexManifest
 from image_finder.components.records.search import Facets, IndexedImage, SearchResult
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.explain import Explanation, explain, explain_pooling

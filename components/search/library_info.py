@@ -6,7 +6,8 @@ from pathlib import Path
 
 from image_finder.components.bundle.bundle import Bundle, BundleManifest
 from image_finder.components.errors import BundleError, StorageError
-from image_finder.components.index.index import MANIFEST, VectorIndex
+from image_finder.components.index.format import MANIFEST
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import default_bundle
 from image_finder.components.library.bundles import published_ns
 from image_finder.components.moments import clipped_s

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from image_finder.components.configs import DatasetConfig, EmbeddingConfig, RegistryConfig
 from image_finder.components.drift.report import DriftReport, verdict
 from image_finder.components.errors import BusyError, ConfigError, FinderError
+from image_finder.components.index.format import IndexManifest
 from image_finder.components.index.generations import is_published_root
-from image_finder.components.index.index import IndexManifest
 from image_finder.components.index.publish import bundle_in_force
 from image_finder.components.records.base import Record
 from image_finder.components.records.export import ParityReport

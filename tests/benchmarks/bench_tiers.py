@@ -41,17 +41,17 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.layout import detect_layout
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
-from image_finder.components.index.gallery import read_gallery
-from image_finder.components.index.index import (
+from image_finder.components.index.format import (
     FORMAT_VERSION,
     ITEM_SCHEMA,
     ITEMS,
     MANIFEST,
     VECTORS,
     IndexManifest,
-    VectorIndex,
     write_index,
 )
+from image_finder.components.index.gallery import read_gallery
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.tier_building import EncodeTexts, add_tier, texts_encoder
 from image_finder.components.index.tiers import tier_for
 from image_finder.components.index.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache

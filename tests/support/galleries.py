@@ -5,7 +5,8 @@ from pathlib import Path
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
-from image_finder.components.index.index import VectorIndex, write_manifest
+from image_finder.components.index.format import write_manifest
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library

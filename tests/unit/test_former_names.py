@@ -3,7 +3,7 @@
 import pytest
 
 from image_finder.components.configs import DatasetConfig, DriftConfig, EmbeddingConfig, ExportConfig
-from image_finder.components.index.index import SelfCheck
+from image_finder.components.index.format import SelfCheck
 from image_finder.components.records.promotion import PromotionDecision
 
 

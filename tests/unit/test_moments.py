@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from image_finder.components.index.index import ITEM_SCHEMA
+from image_finder.components.index.format import ITEM_SCHEMA
 from image_finder.components.moments import local, start_of_day
 from image_finder.components.records.search import Facets
 from image_finder.components.search.filters import allowed_rows, facets

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from image_finder.components.errors import BundleError, IndexMismatchError, QueryError, StorageError
 from image_finder.components.index import exact
-from image_finder.components.index.index import (
+from image_finder.components.index.format import (
     FORMAT_VERSION,
     ITEM_SCHEMA,
     ITEMS,
     MANIFEST,
     VECTORS,
     IndexManifest,
-    VectorIndex,
     is_sealed,
     read_manifest,
     write_index,
 )
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.storage import sealed, unsealed
 
 
@@ -153,13 +153,13 @@ def test_only_allowed_rows_are_found_and_up_to_k_of_them(data, count, k, pass_ro
 def test_an_index_refuses_another_bundle_and_names_both(written):
     index = VectorIndex.open(written)
     index.require_bundle("a" * 64)
-    with pytest.raises(IndexMismatchError, match="made with bundle aaaaaaaaaaaa, the bundle given is bbbbbbbbbbbb"):
+    with pytest.raises(IndexMismatchError, match="made with bundle aaaaaaaaaaaa, the given bundle is bbbbbbbbbbbb"):
         index.require_bundle("b" * 64)
 
 
 @pytest.mark.parametrize("vectors", [[[2.0, 0.0]], [[0.0, 0.0]], [[np.nan, 1.0]]])
 def test_rows_that_are_not_unit_vectors_are_not_written(tmp_path, vectors):
-    with pytest.raises(BundleError, match="a norm is off 1 by"):
+    with pytest.raises(BundleError, match="a norm differs from 1 by"):
         write_index(tmp_path, np.array(vectors, np.float32), items_of(1), manifest_of(1, 2))
     assert list(tmp_path.iterdir()) == []
 

@@ -6,8 +6,9 @@ import random
 import pytest
 
 from image_finder.components.errors import StorageError
+from image_finder.components.index.format import MANIFEST, VECTORS, is_sealed
 from image_finder.components.index.generations import POINTER, generations
-from image_finder.components.index.index import MANIFEST, VECTORS, VectorIndex, is_sealed
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import bundle_in_force, default_bundle, restore
 from image_finder.components.storage import unsealed
 

@@ -10,8 +10,9 @@ import pytest
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import BundleError
 from image_finder.components.index import stored_paths
+from image_finder.components.index.format import read_manifest
 from image_finder.components.index.generations import current_generation
-from image_finder.components.index.index import VectorIndex, read_manifest
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.library.catalog import Catalog
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update

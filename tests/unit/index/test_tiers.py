@@ -20,15 +20,15 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
 from image_finder.components.errors import ConfigError, QualityError
 from image_finder.components.index import tiers
-from image_finder.components.index.index import (
+from image_finder.components.index.format import (
     APPROXIMATE,
     FORMAT_VERSION,
     ITEM_SCHEMA,
     MANIFEST,
     IndexManifest,
-    VectorIndex,
     write_index,
 )
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.tier_building import add_tier, measuring_texts, texts_encoder
 from image_finder.components.index.tiers import Hnsw, IvfPq, efforts, exact_is_cheaper, lists_for, reach_for, tier_for
 from image_finder.components.library.index_options import IndexOptions
@@ -332,7 +332,7 @@ def test_a_damaged_file_is_reported_and_every_row_compared(folders, tmp_path, ca
     assert f"{APPROXIMATE} {reason}" in index.fault
     assert len(caplog.messages) == 1
     assert f"index {folder}: {APPROXIMATE} {reason}" in caplog.text
-    assert "every row is compared instead, which is right but slow; build it again" in caplog.text
+    assert "searches compare every row instead, which is exact but slow; build it again" in caplog.text
     exact = VectorIndex.open(folders["exact"])
     assert index.search(QUERIES, 10).rows.tolist() == exact.search(QUERIES, 10).rows.tolist()
 

@@ -12,8 +12,9 @@ import pytest
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import GalleryConfig
 from image_finder.components.home import HOME_VARIABLE
+from image_finder.components.index.format import write_manifest
 from image_finder.components.index.generations import POINTER, current_generation, generations
-from image_finder.components.index.index import VectorIndex, write_manifest
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import default_bundle, publish_bundle, restore
 from image_finder.components.library import former_home
 from image_finder.components.library.former_home import bring_up_to_date

@@ -17,7 +17,8 @@ from PIL import Image
 
 from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import DataError, QualityError, StorageError
-from image_finder.components.index.index import VectorIndex, item_id
+from image_finder.components.index.format import item_id
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.vector_cache import vector_cache
 from image_finder.components.library.catalog import Catalog
 from image_finder.components.library.index_options import IndexOptions

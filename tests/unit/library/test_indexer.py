@@ -20,7 +20,8 @@ from PIL import Image
 
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import BundleError, DataError, StorageError
-from image_finder.components.index.index import VectorIndex, is_sealed, item_id
+from image_finder.components.index.format import is_sealed, item_id
+from image_finder.components.index.index import VectorIndex
 from image_finder.components.library.bundles import published_ns
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update

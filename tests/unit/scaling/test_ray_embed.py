@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, MANIFEST, Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import ConfigError, DataError, StorageError
-from image_finder.components.index.index import ITEMS, VECTORS
+from image_finder.components.index.format import ITEMS, VECTORS
 from image_finder.components.library.reading import embed_here
 from image_finder.components.scaling import ray_embed
 from image_finder.components.scaling.engines import embedding_engine

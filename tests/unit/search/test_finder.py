@@ -18,8 +18,8 @@ from image_finder.components.errors import (
     StorageError,
 )
 from image_finder.components.images.decoding import load_rgb, upright_rgb
+from image_finder.components.index.format import VECTORS
 from image_finder.components.index.generations import current_generation
-from image_finder.components.index.index import VECTORS
 from image_finder.components.search.finder import Finder
 from image_finder.components.search.query import Query
 from tests.support.galleries import publish_gallery
