@@ -8,7 +8,7 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import ConfigError
 from image_finder.components.index.format import IndexManifest, read_manifest
-from image_finder.components.index.publish import bundle_in_force, publish_bundle
+from image_finder.components.index.publish import current_bundle_sha256, publish_bundle
 from image_finder.components.library.index_options import IndexOptions, IndexSummary
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
@@ -58,7 +58,7 @@ def publish_sources(
                 "nothing was published: run 'image-finder pipeline run indexing' again"
             )
         promotions.note_champion(model, champion.version)  # it may have been moved elsewhere
-        before = bundle_in_force(target)
+        before = current_bundle_sha256(target)
         publish_bundle(bundle, home / "bundles")
         _update(home, bundle, embedding, galleries, publish=True)
         published = read_manifest(target)

@@ -10,7 +10,7 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import RegistryConfig
 from image_finder.components.errors import BundleError, ConfigError, FinderError, QualityError
 from image_finder.components.index.generations import is_published_root
-from image_finder.components.index.publish import bundle_in_force, restore
+from image_finder.components.index.publish import current_bundle_sha256, restore
 from image_finder.components.library.library import Library
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.model_registry import names
@@ -148,7 +148,7 @@ def _rolled_back_to(registered: RegisteredModel, version: str) -> bool:
 
 
 def _index_is_of_another(registered: RegisteredModel, version: str) -> bool:
-    now = bundle_in_force(registered.home.index_dir)
+    now = current_bundle_sha256(registered.home.index_dir)
     return bool(now) and now != registered.registry.version(registered.name, version).tags.get(names.BUNDLE_SHA256)
 
 
@@ -159,7 +159,7 @@ def _update_index(registered: RegisteredModel, version: str) -> str:
         return f"no index in {home.root}"
     if not _index_is_of_another(registered, version):
         return f"the index in {home.index_dir} is of version {version}"
-    before = registry.version_of_bundle(registered.name, bundle_in_force(home.index_dir))
+    before = registry.version_of_bundle(registered.name, current_bundle_sha256(home.index_dir))
     registered.promotions.note_champion(registered.name, version)
     try:
         bundle = _bundle(registered, version)

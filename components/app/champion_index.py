@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from image_finder.components.configs import RegistryConfig
 from image_finder.components.home import HOME_VARIABLE, home_root
 from image_finder.components.index.generations import is_published_root
-from image_finder.components.index.publish import bundle_in_force
+from image_finder.components.index.publish import current_bundle_sha256
 from image_finder.components.records.base import Record
 from image_finder.components.storage import write_bytes_atomically
 
@@ -63,7 +63,7 @@ def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote
     by default that of champion.json.
     """
     home = _home_of(index)
-    bundle = bundle_in_force(index) if bundle is None else bundle
+    bundle = current_bundle_sha256(index) if bundle is None else bundle
     for each in [note] if note else _read(home).values():
         version = next((name for name, sha256 in each.bundles.items() if sha256 == bundle), None)
         champion = each.bundles.get(each.version)

@@ -1,4 +1,4 @@
-"""Gallery: the images to be searched, with what is known of each; decodes nothing and knows nothing of models."""
+"""Gallery: a list of images with their captions; decodes nothing."""
 
 import logging
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images in the order of the index that is made of them."""
+    """Images in the order of their index."""
 
     name: str
     root: Path  # absolute
@@ -32,27 +32,26 @@ class Gallery:
 
 
 def read_gallery(config: GalleryConfig) -> Gallery:
-    """List the images of a folder, or those of a COCO captions JSON that are there.
+    """List the images of a folder, or those of a COCO captions JSON that exist.
 
-    With annotations, images come in ascending order of image id; without, in that of their POSIX path. Annotated
-    images that are absent are counted in the log.
-    Raises ConfigError if root is not set; DataError for a folder or file that is missing or malformed, image
-    ids that are not unique, and a gallery without images.
+    With annotations, in ascending order of image id, else of POSIX path. Missing annotated images are counted in the
+    log. Raises ConfigError if root is not set; DataError for a missing or malformed folder or file, repeated image
+    ids, and a gallery without images.
     """
     if config.root is None:
-        raise ConfigError("gallery: root is not set; name the folder of the images")
+        raise ConfigError("gallery: root is not set; give the folder of the images")
     root = config.root.expanduser().resolve()
     folder = root / config.images
     if not folder.is_dir():
         raise DataError(f"gallery: no such folder: {folder}; check root and images")
     if config.annotations is None:
         items = _items_of_folder(folder)
-        place = f"{folder} and below"
+        source = f"{folder} and below"
     else:
-        place = str(root / config.annotations)
+        source = str(root / config.annotations)
         items = _items_of_annotations(root / config.annotations, folder)
     if not items:
-        raise DataError(f"gallery: no images in {place}; check root, images and annotations")
+        raise DataError(f"gallery: no images in {source}; check root, images and annotations")
     resolved = folder.resolve()
     return Gallery(resolved.name or str(resolved), resolved, tuple(items))
 

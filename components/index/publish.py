@@ -24,16 +24,16 @@ def publish_bundle(bundle: Bundle, bundles: Path) -> None:
 
 
 def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | None:
-    """Point target to the newest generation that was made with this bundle, and make the bundle the default one.
+    """Make the newest generation of this bundle, and the bundle itself, current.
 
-    None, and nothing has changed, when no whole generation of it is kept. Raises StorageError.
+    Returns None, without any change, if no intact generation of it is kept. Raises StorageError.
     """
     for folder in generations(target):
         if _bundle_of(folder) != bundle.sha256:
             continue
         try:
             VectorIndex.open(folder)
-        except StorageError:  # damaged: an older one may be whole
+        except StorageError:  # damaged: an older one may be intact
             continue
         publish_bundle(bundle, bundles)
         point_to(target, folder.name)
@@ -41,8 +41,8 @@ def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | Non
     return None
 
 
-def bundle_in_force(target: Path) -> str:
-    """Hash of the bundle the index in force was made with, "" if there is none that can be read."""
+def current_bundle_sha256(target: Path) -> str:
+    """Hash of the current index's bundle; "" if there is no readable index."""
     try:
         return _bundle_of(current_generation(target)) if is_published_root(target) else ""
     except StorageError:
@@ -50,7 +50,7 @@ def bundle_in_force(target: Path) -> str:
 
 
 def generation_of_bundle_before(target: Path) -> list[str]:
-    """Name of the newest generation that was made with another bundle than the current one, for `restore`."""
+    """Name of the newest generation of another bundle than the current one, for `restore`."""
     found = generations(target)
     now = _bundle_of(current_generation(target))
     return next(([folder.name] for folder in found if _bundle_of(folder) not in {now, ""}), [])
@@ -60,11 +60,14 @@ def _bundle_of(folder: Path) -> str:
     try:
         return read_manifest(folder).bundle_sha256
     except (OSError, StorageError):
-        return ""  # damaged or of another format: nobody can search it
+        return ""  # damaged or of another format: not searchable
 
 
 def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
-    """Copy a bundle to bundles/<16 digits of its hash> unless it is there; returns that folder. Raises StorageError."""
+    """Copy a bundle to bundles/<16 digits of its hash> unless it exists; returns that directory.
+
+    Raises StorageError.
+    """
     home = bundles / bundle.sha256[:16]
     if not home.is_dir():
         with new_directory(home) as folder:
@@ -74,11 +77,14 @@ def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
 
 
 def default_bundle(bundles: Path) -> Path | None:
-    """Folder of the bundle that was published last, None if there is none. Raises StorageError if it has gone."""
+    """Directory of the bundle published last; None if there is none.
+
+    Raises StorageError if it is missing.
+    """
     try:
         name = (bundles / POINTER).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
     if not (bundles / name).is_dir() or Path(name).name != name:
-        raise StorageError(f"{bundles / POINTER} names {name[:40]!r}, which is not there; publish a bundle again")
+        raise StorageError(f"{bundles / POINTER} names {name[:40]!r}, which does not exist; publish a bundle again")
     return bundles / name

@@ -18,7 +18,7 @@ from image_finder.components.index.index import VectorIndex
 
 _CHECK_K = 10
 _CHECK_SEED = 0
-# Float32 sums differ by the order in which they are taken, some 1e-7; other images differ by far more than this.
+# Float32 sums differ with their order by about 1e-7; different images differ by far more than this.
 _EQUAL_SCORE = 1e-5
 _PASS_ROWS = 65_536
 
@@ -46,7 +46,7 @@ def check_sample(index: VectorIndex, images: CheckedImages, bundle: Bundle, conf
     if len(lost):
         raise QualityError(
             f"{len(lost)} of {n_images} images do not find themselves first, the first is {_name(index, int(lost[0]))}; "
-            "they changed meanwhile or their cached vectors are damaged: run again, and if it stays, remove the "
+            "they changed meanwhile or their cached vectors are damaged: run again; if it fails again, remove the "
             "vectors-* folders of the library"
         )
     recall = _recall_against_float64(index.vectors, queries, near.rows)

@@ -1,7 +1,7 @@
-"""Stored paths: how an index names what moves with it, relative to its own folder; knows nothing of vectors or models.
+"""Stored paths: paths in an index are relative to its directory, so that both can be moved.
 
 A published index is <base>/index/generations/<name>, where base is a home or a library. Paths below base are stored
-relative to the generation, so that base can be renamed, copied or mounted elsewhere, also on a disk that is read-only.
+relative to the generation, so that base can be renamed, copied or mounted elsewhere, also read-only.
 """
 
 import os
@@ -12,7 +12,7 @@ _BUNDLES = "bundles"
 
 
 def relative(path: str, folder: Path, base: Path | None = None) -> str:
-    """A path as the index in `folder` stores it: relative to folder if it is below base, else unchanged.
+    """The path as the index in `folder` stores it: relative if it is below base.
 
     base: None takes the directory that holds the index's generations and their bundles.
     """
@@ -30,10 +30,10 @@ def absolute(path: str, folder: Path) -> str:
 
 
 def adopted(bundle: str, roots: tuple[str, ...], folder: Path) -> tuple[str, tuple[str, ...]]:
-    """Absolute bundle and roots of an index, also of one that stored absolute paths and was moved since.
+    """Absolute bundle and roots of an index, which may have been moved with absolute paths.
 
-    Where its bundle is beside it under the same name, the paths below the former base are those below the present one:
-    a copy must read its own files, not those of the original.
+    If its bundle is beside it under the same name, paths below the former base are replaced by paths below the
+    present one: a copy must read its own files, not those of the original.
     """
     base, named = _base_of(folder), Path(absolute(bundle, folder))
     located = tuple(absolute(root, folder) for root in roots)
@@ -46,7 +46,7 @@ def adopted(bundle: str, roots: tuple[str, ...], folder: Path) -> tuple[str, tup
 
 
 def moved(path: str, former: Path, base: Path) -> str:
-    """The path below base of one below former; any other is unchanged."""
+    """The path below base that corresponds to one below former; other paths are unchanged."""
     return str(base / Path(path).relative_to(former)) if Path(path).is_relative_to(former) else path
 
 

@@ -1,6 +1,6 @@
-"""Vector cache: the vectors of images by content, computed once; one row holds a vector and its difference hash.
+"""Vector cache: vectors of images by content, each computed once; a row holds a vector and a difference hash.
 
-The hash's 64 bits travel as four whole numbers below 65,536, which float32 holds exactly.
+The hash's 64 bits are stored as four integers below 65,536, which float32 represents exactly.
 """
 
 import logging
@@ -25,18 +25,18 @@ logger = logging.getLogger(__name__)
 
 _HASH_COLUMNS = 4
 _ROWS_AT_ONCE = 4096
-_ROW_VERSION = 2  # raise it when a row holds something else
+_ROW_VERSION = 2  # raise it when the content of a row changes
 
 
 def vector_cache(bundle: Bundle, folder: Path) -> ContentCache:
-    """The cache of a bundle's image vectors below folder; another image tower or preprocessing has another one."""
+    """The cache of a bundle's image vectors below folder, one per image tower and preprocessing."""
     maker = vector_maker(bundle)
     width = bundle.manifest.embedding_dim + _HASH_COLUMNS
     return ContentCache(folder / f"vectors-{maker[:16]}", width=width, dtype="float32", maker=maker)
 
 
 def vector_maker(bundle: Bundle) -> str:
-    """Hash of all that decides what an image's row is: image tower, preprocessing, the form of a row."""
+    """Hash of everything that determines an image's row: tower, preprocessing, row format."""
     hashes = bundle.manifest.files_sha256
     return sha256_of_bytes(f"{hashes[IMAGE_ENCODER]}:{hashes[PREPROCESS]}:{PIXELS_VERSION}:{_ROW_VERSION}".encode())
 
@@ -52,9 +52,11 @@ def cache_vectors(
     read: ReadFile = read_image,
     cut: dict[str, str] | None = None,
 ) -> ImageKeys:
-    """Make sure the cache holds the row of each readable image. encoder: from `throughput_encoder`; title: of the
-    progress bar, empty for none; on_image, read: see `cache_images`. cut: takes a note by content for each JPEG
-    whose end is missing, before on_image is called for it; None: they are logged in one line. Raises StorageError.
+    """Compute the rows of the readable images that the cache lacks. Raises StorageError.
+
+    encoder: from `throughput_encoder`. title: of the progress bar, empty for none. on_image, read: see
+    `cache_images`. cut: receives a note by content for each truncated JPEG, before on_image is called for it; None:
+    one log line.
     """
     notes = {} if cut is None else cut
     found = cache_images(
@@ -77,7 +79,7 @@ def cache_vectors(
 
 
 class _Noting:
-    """A preprocessing that takes JPEGs whose end is missing and keeps a note of each, by content."""
+    """A preprocessing that accepts truncated JPEGs and keeps a note of each, by content."""
 
     def __init__(self, preprocess: Preprocess, notes: dict[str, str]) -> None:
         self._preprocess = preprocess
@@ -103,12 +105,15 @@ def throughput_encoder(bundle: Bundle, config: EmbeddingConfig) -> OnnxEncoder:
 
 
 def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, Hashes]:
-    """Vectors (n, dim) float32 and difference hashes (n,) uint64 of images by content. Raises StorageError."""
-    places, _ = cache.places(keys)
+    """Vectors (n, dim) float32 and difference hashes (n,) uint64 of images by content.
+
+    Raises StorageError.
+    """
+    positions, _ = cache.places(keys)
     vectors = np.empty((len(keys), cache.width - _HASH_COLUMNS), np.float32)
     hashes = np.empty(len(keys), np.uint64)
-    for start in range(0, len(keys), _ROWS_AT_ONCE):  # all at once would take the memory of all twice
-        rows: NDArray[np.float32] = cache.rows[places[start : start + _ROWS_AT_ONCE]]
+    for start in range(0, len(keys), _ROWS_AT_ONCE):  # in parts, to keep one copy in memory
+        rows: NDArray[np.float32] = cache.rows[positions[start : start + _ROWS_AT_ONCE]]
         part = slice(start, start + len(rows))
         vectors[part], hashes[part] = split_rows(rows)
     return vectors, hashes
@@ -116,20 +121,11 @@ def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, H
 
 def split_rows(rows: NDArray[np.float32]) -> tuple[Vectors, Hashes]:
     """Rows (n, dim + 4) as vectors (n, dim) and difference hashes (n,) uint64."""
-    return rows[:, :-_HASH_COLUMNS], _from_columns(rows[:, -_HASH_COLUMNS:])
+    columns = rows[:, -_HASH_COLUMNS:].astype("<u2")
+    return rows[:, :-_HASH_COLUMNS], columns.view("<u8")[:, 0].astype(np.uint64, copy=False)
 
 
 def joined_rows(vectors: Vectors, hashes: Hashes) -> NDArray[np.float32]:
-    """Rows (n, dim + 4), as the cache holds them, of vectors (n, dim) and difference hashes (n,) uint64."""
-    return np.concatenate([vectors, _as_columns(hashes)], axis=1)
-
-
-def _as_columns(hashes: Hashes) -> NDArray[np.float32]:
-    shifts = np.arange(_HASH_COLUMNS, dtype=np.uint64) * np.uint64(16)
-    return ((hashes[:, None] >> shifts) & np.uint64(0xFFFF)).astype(np.float32)
-
-
-def _from_columns(columns: NDArray[np.float32]) -> Hashes:
-    shifts = np.arange(_HASH_COLUMNS, dtype=np.uint64) * np.uint64(16)
-    hashes: Hashes = (columns.astype(np.uint64) << shifts).sum(axis=1, dtype=np.uint64)
-    return hashes
+    """Rows (n, dim + 4) of the cache from vectors (n, dim) and difference hashes (n,) uint64."""
+    columns = hashes.astype("<u8")[:, None].view("<u2")
+    return np.concatenate([vectors, columns.astype(np.float32)], axis=1)

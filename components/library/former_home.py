@@ -19,7 +19,7 @@ from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.index.format import read_manifest, write_manifest
 from image_finder.components.index.generations import POINTER, current_generation, is_published_root
 from image_finder.components.index.index import VectorIndex
-from image_finder.components.index.publish import bundle_in_force, generation_of_bundle_before
+from image_finder.components.index.publish import current_bundle_sha256, generation_of_bundle_before
 from image_finder.components.index.vector_cache import joined_rows
 from image_finder.components.library.bundles import keep, published_ns, remember_bundle
 from image_finder.components.library.catalog import Catalog
@@ -147,7 +147,7 @@ def _keep_generations(home: Path, library: Library, names: Collection[str]) -> N
 
 def _is_searched(former: Path, library: Library) -> bool:
     """Whether searches used the former index, or the library belongs to the same bundle."""
-    if not is_published_root(library.index) or bundle_in_force(library.index) == bundle_in_force(former):
+    if not is_published_root(library.index) or current_bundle_sha256(library.index) == current_bundle_sha256(former):
         return True
     return (former / POINTER).stat().st_mtime_ns > (library.index / POINTER).stat().st_mtime_ns
 

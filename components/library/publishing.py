@@ -4,15 +4,15 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache
+from image_finder.components.index.arrow import number_array, text_array, text_list_array
 from image_finder.components.index.duplicates import Hashes
 from image_finder.components.index.format import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
 from image_finder.components.index.generations import current_generation, new_generation
@@ -101,20 +101,20 @@ def item_table(
     modified_s = np.array(of["mtime_ns"], np.int64) // 1_000_000_000
     names = [path.rpartition(b"/") for path in of["path"]]
     arrays = {
-        "id": _texts(_ids(of["folder"], of["path"], roots), pa.string()),
-        "root": _numbers(np.array([positions[identity] for identity in of["folder"]], np.int16), pa.int16()),
-        "path": _texts(of["path"], pa.binary()),
-        "folder": _texts(_labels(of["folder"], [name[0] for name in names], roots), pa.string()),
-        "name": _texts([shown(name[2]).encode() for name in names], pa.string()),
-        "sha256": _texts([value.encode() for value in of["sha256"]], pa.string()),
-        "dhash": _numbers(hashes, pa.uint64()),
-        "bytes": _numbers(np.array(of["size"], np.int64), pa.int64()),
-        "width_px": _numbers(np.array(of["width_px"], np.int32), pa.int32()),
-        "height_px": _numbers(np.array(of["height_px"], np.int32), pa.int32()),
-        "captions": _text_lists(captions),
+        "id": text_array(_ids(of["folder"], of["path"], roots), pa.string()),
+        "root": number_array(np.array([positions[identity] for identity in of["folder"]], np.int16), pa.int16()),
+        "path": text_array(of["path"], pa.binary()),
+        "folder": text_array(_labels(of["folder"], [name[0] for name in names], roots), pa.string()),
+        "name": text_array([shown(name[2]).encode() for name in names], pa.string()),
+        "sha256": text_array([value.encode() for value in of["sha256"]], pa.string()),
+        "dhash": number_array(hashes, pa.uint64()),
+        "bytes": number_array(np.array(of["size"], np.int64), pa.int64()),
+        "width_px": number_array(np.array(of["width_px"], np.int32), pa.int32()),
+        "height_px": number_array(np.array(of["height_px"], np.int32), pa.int32()),
+        "captions": text_list_array(captions),
         "taken_at": _optional(of["taken_s"], np.int64, pa.timestamp("s")),
-        "modified_at": _numbers(np.clip(modified_s, FIRST_S, LAST_S), pa.timestamp("s")),
-        "camera": _texts([value.encode() for value in of["camera"]], pa.string()),
+        "modified_at": number_array(np.clip(modified_s, FIRST_S, LAST_S), pa.timestamp("s")),
+        "camera": text_array([value.encode() for value in of["camera"]], pa.string()),
         "latitude": _optional(of["latitude"], np.float64, pa.float64()),
         "longitude": _optional(of["longitude"], np.float64, pa.float64()),
     }
@@ -153,29 +153,6 @@ def _labels(folders: Sequence[int], inner: Sequence[bytes], roots: Mapping[int, 
     return [made[place] for place in zip(folders, inner, strict=True)]
 
 
-# Arrow buffers are built by hand: pa.array imports pandas if it is installed, which takes a quarter of a second.
-
-
-def _texts(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
-    offsets = np.zeros(len(values) + 1, np.int32)
-    offsets[1:] = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))])
-
-
-def _text_lists(values: Sequence[Sequence[str]]) -> pa.Array:
-    offsets = np.zeros(len(values) + 1, np.int32)
-    offsets[1:] = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
-    texts = _texts([text.encode() for each in values for text in each], pa.string())
-    buffers = [None, pa.py_buffer(offsets)]
-    return pa.Array.from_buffers(pa.list_(pa.string()), len(values), buffers, children=[texts])
-
-
 def _optional(values: Sequence[float | None], dtype: type, kind: pa.DataType) -> pa.Array:
     there = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    return _numbers(np.fromiter((value or 0 for value in values), dtype, len(values)), kind, there)
-
-
-def _numbers(values: NDArray[Any], kind: pa.DataType, there: NDArray[np.bool_] | None = None) -> pa.Array:
-    """An array of values, which have the memory layout of kind. there: which are known."""
-    known = None if there is None else pa.py_buffer(np.packbits(there, bitorder="little"))
-    return pa.Array.from_buffers(kind, len(values), [known, pa.py_buffer(np.ascontiguousarray(values))])
+    return number_array(np.fromiter((value or 0 for value in values), dtype, len(values)), kind, there)

@@ -12,7 +12,7 @@ from image_finder.components.drift.report import DriftReport, verdict
 from image_finder.components.errors import BusyError, ConfigError, FinderError
 from image_finder.components.index.format import IndexManifest
 from image_finder.components.index.generations import is_published_root
-from image_finder.components.index.publish import bundle_in_force
+from image_finder.components.index.publish import current_bundle_sha256
 from image_finder.components.records.base import Record
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
@@ -220,7 +220,7 @@ def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> 
     champion = registry.champion_version(name)
     if (
         champion is None
-        or bundle_in_force(home.index_dir) == registry.version(name, champion).tags[names.BUNDLE_SHA256]
+        or current_bundle_sha256(home.index_dir) == registry.version(name, champion).tags[names.BUNDLE_SHA256]
     ):
         return None
     try:
@@ -240,7 +240,7 @@ def _embed_all(values: Values | None, name: str, home: Home, uri: str) -> IndexM
 
     if values is not None:
         return runs.run_indexing(values, home, uri) if _model_name(values) == name else None
-    registry, current = Registry(uri), bundle_in_force(home.index_dir)
+    registry, current = Registry(uri), current_bundle_sha256(home.index_dir)
     champion = registry.champion_version(name)
     others = [model for model in registry.model_names() if model != name]
     if not current or champion is None or any(registry.version_of_bundle(model, current) for model in others):

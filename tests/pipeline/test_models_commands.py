@@ -24,7 +24,7 @@ from image_finder.components.configs import (
 )
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.index.index import VectorIndex
-from image_finder.components.index.publish import bundle_in_force, publish_bundle
+from image_finder.components.index.publish import current_bundle_sha256, publish_bundle
 from image_finder.components.metrics.comparison import StoredMeasurement
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.records.retrieval import EvaluatedOn
@@ -112,7 +112,7 @@ class Place:
 
     def searched_with(self):
         """The version that searches answer with."""
-        return self.promotions.registry.version_of_bundle(MODEL, bundle_in_force(self.home / "library" / "index"))
+        return self.promotions.registry.version_of_bundle(MODEL, current_bundle_sha256(self.home / "library" / "index"))
 
     def told(self):
         return [entry.kind for entry in self.promotions.history(MODEL).entries]

@@ -9,7 +9,7 @@ from image_finder.components.errors import StorageError
 from image_finder.components.index.format import MANIFEST, VECTORS, is_sealed
 from image_finder.components.index.generations import POINTER, generations
 from image_finder.components.index.index import VectorIndex
-from image_finder.components.index.publish import bundle_in_force, default_bundle, restore
+from image_finder.components.index.publish import current_bundle_sha256, default_bundle, restore
 from image_finder.components.storage import unsealed
 
 
@@ -37,11 +37,11 @@ def place(tmp_path):
 
 def test_the_index_of_the_model_before_comes_back_with_its_model(bundles, published, tmp_path):
     old, new, _ = bundles
-    assert bundle_in_force(tmp_path / "index") == ""
+    assert current_bundle_sha256(tmp_path / "index") == ""
     published(old, "red")
     for colour in ("green", "blue", "white"):
         root = published(new, colour)
-    assert bundle_in_force(root) == new.sha256
+    assert current_bundle_sha256(root) == new.sha256
     assert len(generations(root)) == 3  # in force, the one before it, and the newest of the model before
     index = restore(old, **place(tmp_path))
     assert index is not None
@@ -77,7 +77,7 @@ def test_after_going_back_the_next_index_of_either_model_keeps_the_other(bundles
     published(new, "green")
     restore(old, **place(tmp_path))
     root = published(old, "blue")
-    assert bundle_in_force(root) == old.sha256
+    assert current_bundle_sha256(root) == old.sha256
     assert restore(new, **place(tmp_path)).manifest.count == 2
     published(new, "white")
     assert restore(old, **place(tmp_path)).manifest.count == 3
