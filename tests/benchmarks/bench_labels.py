@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     words = options.labels.split(",")
     gallery = read_gallery(GalleryConfig(root=options.root, annotations=options.annotations, images=options.images))
-    images = [(gallery.file_of(item), word_of(item.captions, words)) for item in gallery.items]
+    images = [(gallery.root / item.path, word_of(item.captions, words)) for item in gallery.items]
     labelled = [(path, word) for path, word in images if word is not None]
     encoder = OnnxEncoder(Bundle.open(options.bundle), device="cpu")
     vectors = encoder.encode_image(encoder.preprocess.load(path) for path, _ in labelled)

@@ -77,7 +77,7 @@ def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
     items = []
     for file in itertools.chain.from_iterable(detect_layout(root).parts.values()):
         gallery = read_gallery(GalleryConfig(root=root, annotations=file.annotations, images=file.images))
-        items += [(gallery.file_of(item), item.captions[0]) for item in gallery.items if item.captions]
+        items += [(gallery.root / item.path, item.captions[0]) for item in gallery.items if item.captions]
     order = np.random.default_rng(0).permutation(len(items))[:sample]
     files, texts = [items[n][0] for n in order], [items[n][1] for n in order]
     config = EmbeddingConfig(device="cpu")

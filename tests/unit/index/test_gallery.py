@@ -27,7 +27,7 @@ def test_a_file_is_absolute_though_the_root_is_relative(tmp_path, paint, monkeyp
     paint(tmp_path / "photos" / "a.png", "red")
     monkeypatch.chdir(tmp_path)
     gallery = read_gallery(GalleryConfig(root="photos"))
-    assert gallery.file_of(gallery.items[0]) == tmp_path / "photos" / "a.png"
+    assert gallery.root / gallery.items[0].path == tmp_path / "photos" / "a.png"
 
 
 def test_annotated_images_that_are_absent_are_left_out_counted_and_logged(tmp_path, paint, caplog):
@@ -133,4 +133,4 @@ def test_names_that_are_not_utf8_keep_their_bytes(tmp_path, paint):
     paint(tmp_path / "a.png", "red").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     gallery = read_gallery(GalleryConfig(root=tmp_path))
     assert os.fsencode(gallery.items[0].path) == b"caf\xe9.png"
-    assert gallery.file_of(gallery.items[0]).is_file()
+    assert (gallery.root / gallery.items[0].path).is_file()
