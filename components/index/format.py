@@ -99,9 +99,10 @@ def item_id(root: Path, path: bytes) -> str:
 def write_index(
     path: Path, vectors: Vectors, items: pa.Table, manifest: IndexManifest, *, base: Path | None = None
 ) -> IndexManifest:
-    """Write an index into an empty folder; the caller makes that folder whole or absent. Rows must be unit vectors.
+    """Write an index into an empty directory; returns the manifest with its hashes.
 
-    base: see `write_manifest`. Returns the manifest with its hashes. Raises BundleError if vectors are not unit rows.
+    base: see `write_manifest`. The caller makes the directory whole or absent. Raises BundleError if vectors are not
+    unit rows.
     """
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) if len(vectors) else np.ones(1, np.float32)
     worst = float(np.abs(norms - 1).max())
@@ -119,9 +120,10 @@ def write_index(
 
 
 def write_manifest(path: Path, manifest: IndexManifest, *, base: Path | None = None) -> None:
-    """Write index.json, with a checksum of itself. Paths below base are stored relative to the index, to move with it.
+    """Write index.json with its own checksum.
 
-    base: None takes the library (or home) that a published index is in.
+    base: paths below it are stored relative to the index, so that both can be moved; None: the library (or home) that
+    a published index is in.
     """
     stored = manifest.model_copy(
         update={

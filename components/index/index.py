@@ -182,7 +182,7 @@ class VectorIndex:
         return Path(self.manifest.roots[item["root"]], os.fsdecode(item["path"]))
 
     def store_of(self, row: int) -> str | None:
-        """URI, with its options, of the object store that holds an image; None for one on this machine."""
+        """URI, with options, of the object store of an image; None for an image on this machine."""
         root = self.manifest.roots[self.items["root"][row].as_py()]
         return self.manifest.uris.get(root, root) if "://" in root else None
 

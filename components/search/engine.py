@@ -102,19 +102,23 @@ class SearchEngine:
         return IndexedImage.model_validate(self._facts(self.index.item(self.index.row_of_id(identity))))
 
     def image_path(self, identity: str) -> Path:
-        """Resolved path of an image's file, which may have gone. Raises QueryError for an unknown id, DataError if the
-        path leads outside the folders that were indexed, or the image is on an object store.
+        """Resolved path of an image's file, which may be missing.
+
+        Raises QueryError for an unknown id, DataError for a path outside the indexed folders or an object store.
         """
         row = self.index.row_of_id(identity)
         if self.index.store_of(row) is not None:
             raise DataError(f"image {identity} is on an object store and has no path: {self.image(identity).uri}")
         path = self.index.file_of(row).resolve()
         if not any(path.is_relative_to(Path(root).resolve()) for root in self.index.manifest.roots):
-            raise DataError(f"image {identity} leads outside the folders that were indexed; index them again")
+            raise DataError(f"image {identity} is outside the indexed folders; index its folder again")
         return path
 
     def stored_image(self, identity: str) -> StoredFile | None:
-        """An image's file on an object store, None for one on this machine. Raises QueryError, DataError."""
+        """An image's file on an object store; None for an image on this machine.
+
+        Raises QueryError, DataError.
+        """
         row = self.index.row_of_id(identity)
         store = self.index.store_of(row)
         if store is None:
@@ -122,7 +126,10 @@ class SearchEngine:
         return StoredFile(opened_folder(store), Path(os.fsdecode(self.index.item(row)["path"])))
 
     def image_source(self, identity: str) -> Path | bytes:
-        """Path of an image's file, or its content if it is on an object store. Raises QueryError, DataError."""
+        """Path of an image's file, or its content if it is on an object store.
+
+        Raises QueryError, DataError.
+        """
         stored = self.stored_image(identity)
         return self.image_path(identity) if stored is None else stored.content()
 
