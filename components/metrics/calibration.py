@@ -1,6 +1,6 @@
-"""Calibration of scores: what a model's cosines mean, from pairs it was not trained on; knows nothing of models or files.
+"""Calibration of scores: meaning of a model's cosines, from pairs it was not trained on; knows nothing of models or files.
 
-A cosine alone means little: true pairs lie around 0.3 with one model and around 0.6 with another. Two facts make it
+A cosine alone means little: true pairs score about 0.3 with one model and 0.6 with another. Two facts make it
 readable: how true pairs of caption and image score, and how the best hit scores when the gallery has a right one.
 """
 
