@@ -15,7 +15,7 @@ from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.errors import ConfigError
 from image_finder.components.evaluation.folder_recall import measure_on_folder, read_part
 from image_finder.components.evaluation.match_calibration import calibrate_matches
-from image_finder.components.export.starter_packing import StarterManifest, export_starter, pack_starter, with_matches
+from image_finder.components.export.starter_packing import StarterManifest, pack_starter, unpack_starter, with_matches
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.starter import CARD, MAX_MB, WEIGHTS
@@ -77,7 +77,7 @@ def pack(
         manifest = pack_starter(
             trained.checkpoint, trained.scores, packed, vocabulary=trained.vocabulary, max_mb=max_mb
         )
-        bundle = export_starter(packed, bundle_path)
+        bundle = unpack_starter(packed, bundle_path)
         measured = [_measured(bundle, each) for each in measure_on]
         if measure_on:
             parts = [read_part(each, None).data for each in measure_on]

@@ -31,13 +31,13 @@ def _export(path: Path) -> Bundle:
         if (bundle := _existing(path)) is not None:
             return bundle
         try:
-            from image_finder.components.export.starter_packing import export_starter
+            from image_finder.components.export.starter_packing import unpack_starter
         except ModuleNotFoundError as error:
             raise BundleError(
                 f"preparing the starter model needs {error.name}, which is not installed: pip install "
                 "'text-guided-image-finder[starter]', or name a model with --bundle"
             ) from error
-        return export_starter(FOLDER, path)
+        return unpack_starter(FOLDER, path)
 
 
 def _existing(path: Path) -> Bundle | None:

@@ -132,7 +132,7 @@ class Sampler:
         )
 
     def _rows(self, contents: Sequence[str]) -> Vectors:
-        rows, _ = self._cache.places(contents)
+        rows, _ = self._cache.spans(contents)
         return np.array(self._cache.rows[rows], np.float32)
 
 

@@ -1,12 +1,12 @@
-"""Attention pooling: a grid of trunk features to one vector and the weights that made it.
+"""Attention pooling: reduces a grid of trunk features to one vector, with attention weights.
 
 As in CLIP's AttentionPool2d (Radford et al. 2021, section 2.3; openai/CLIP model.py): flatten, prepend the mean
-token, add learned positions, one multi-head attention whose query is the first token and whose keys and values are
-all 1 + HW tokens.
+token, add learned positions, then one multi-head attention with the first token as query and all 1 + HW tokens as keys
+and values.
 
-With a single query the key and value maps need not be applied to every token: q . (K x) = (K^T q) . x, and the
-weighted sum of V x is V applied to the weighted sum of x. For 50 tokens of 1280 into 512 with 8 heads that is 28 times
-fewer multiplications (65.5 M against 2.3 M) for the same numbers. A key bias would shift all scores of a query alike, so there is none.
+With a single query, the key and value maps need not be applied to every token: q . (K x) = (K^T q) . x, and the
+weighted sum of V x is V applied to the weighted sum of x. For 50 tokens of 1280 into 512 with 8 heads this takes 2.3 M
+multiplications instead of 65.5 M. There is no key bias, since it would add the same number to all scores of a query.
 """
 
 import torch
@@ -27,9 +27,9 @@ class AttentionPool(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens: (N, HW, C). Returns the pooled (N, width) and the attention (N, HW), the mean over heads.
+        """Pooled vectors (N, width) and mean attention of the heads (N, HW) of tokens (N, HW, C).
 
-        The attention rows sum to at most 1: what is missing fell on the mean token.
+        A row of the attention sums to at most 1; the rest is the weight of the mean token.
         """
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + self.positions
         query = self.query(tokens[:, 0]).view(-1, self.heads, self.query.out_features // self.heads)  # (N, heads, d)

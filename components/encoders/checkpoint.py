@@ -1,11 +1,11 @@
-"""Checkpoint: a trained dual encoder as plain files; nothing in it is unpickled.
+"""Checkpoint: a trained dual encoder as safetensors and JSON files; nothing is unpickled.
 
 model.safetensors   all tensors of the DualEncoder
 config.json         ModelConfig
-text_trunk.json     transformers config of the text trunk, so that loading needs no hub
+text_trunk.json     transformers configuration of the text trunk, so that loading needs no hub
 tokenizer.json      Hugging Face tokenizers definition
-preprocess.json     image_finder.components.images.preprocess.Preprocess
-checkpoint.json     CheckpointManifest: format, what it was trained on, sha256 of every other file
+preprocess.json     Preprocess
+checkpoint.json     CheckpointManifest: format, training data, SHA-256 of every other file
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ from image_finder.components.text import one_line
 
 FORMAT_VERSION = 2
 MANIFEST = "checkpoint.json"
-_FORMER_TENSORS = {"image_tower.hubs.": "image_tower.hubness."}  # prefixes of names in older files
+_FORMER_TENSORS = {"image_tower.hubs.": "image_tower.hubness."}  # prefixes in files of earlier versions
 _FILES = ("model.safetensors", "config.json", "text_trunk.json", "tokenizer.json", "preprocess.json")
 
 
@@ -60,7 +60,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
-        """Open and verify. Raises BundleError."""
+        """Open a checkpoint and verify its hashes. Raises BundleError."""
         try:
             text = (path / MANIFEST).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -79,32 +79,27 @@ class Checkpoint:
         for name in (*_FILES, *manifest.files_sha256):
             expected = manifest.files_sha256.get(name)
             if not (path / name).is_file() or sha256_of_file(path / name) != expected:
-                raise BundleError(
-                    f"checkpoint {path} is corrupted: {name} is absent or has another content; train again"
-                )
+                raise BundleError(f"checkpoint {path} is corrupted: {name} is missing or has changed; train again")
         return cls(path, manifest)
 
     @property
     def config(self) -> ModelConfig:
-        """The model's config."""
+        """Configuration of the model. Raises BundleError."""
         try:
             return ModelConfig.model_validate_json((self.path / "config.json").read_text(encoding="utf-8"))
         except ValidationError as error:
             raise BundleError(
-                f"{self.path / 'config.json'} is of another version: {first_fault(error)}; train again"
+                f"{self.path / 'config.json'} is not readable by this version: {first_fault(error)}; train again"
             ) from error
 
     @property
     def logit_scale(self) -> float:
-        """Factor exp(t) of cosines before a softmax, as trained."""
+        """Trained factor exp(t) of the cosines before a softmax."""
         with safe_open(self.path / "model.safetensors", framework="pt") as tensors:
             return float(tensors.get_tensor("logit_scale.t").exp())
 
     def load(self) -> Assembled:
-        """The trained dual encoder in evaluation mode on the CPU, with its preprocessing and tokenizer.
-
-        Needs no hub and leaves torch's global generator alone. Raises BundleError.
-        """
+        """Load the dual encoder on the CPU in evaluation mode; needs no hub. Raises BundleError."""
         config = self.config
         preprocess = Preprocess.model_validate_json((self.path / "preprocess.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.from_file(self.path / "tokenizer.json", config.text.max_tokens)
@@ -121,7 +116,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, assembled: Assembled, config: ModelConfig, manifest: CheckpointManifest) -> Checkpoint:
-    """Write a checkpoint whole or not at all; the hashes of the manifest are filled in. Raises StorageError."""
+    """Write a checkpoint with the hashes of its files. Raises StorageError."""
     with new_directory(path) as folder:
         save_file(model_tensors(assembled.model), folder / "model.safetensors")
         (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
@@ -135,7 +130,7 @@ def save_checkpoint(path: Path, assembled: Assembled, config: ModelConfig, manif
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file by their current names. Raises SafetensorError, OSError."""
+    """Read the tensors of a file under their current names. Raises SafetensorError, OSError."""
     tensors = load_file(path)
     for former, current in _FORMER_TENSORS.items():
         tensors = {name.replace(former, current, 1): tensor for name, tensor in tensors.items()}
@@ -143,5 +138,5 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def model_tensors(model: DualEncoder) -> dict[str, Tensor]:
-    """The model's tensors by name, on the CPU and contiguous, as safetensors wants them."""
+    """Tensors of a model by name, on the CPU and contiguous, as safetensors requires."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Dual encoder: the two towers and their temperature, with what is needed to store and feed them."""
+"""Dual encoder: both towers and the logit scale, with preprocessing and tokenizer."""
 
 from typing import NamedTuple
 
@@ -18,14 +18,13 @@ from image_finder.components.images.preprocess import Preprocess
 
 
 class DualEncoder(nn.Module):
-    """Image tower and text tower into one space; rows of both are unit vectors.
+    """Image tower and text tower with one shared space of unit vectors.
 
-    Several heads are an ensemble: trained each for itself they make different mistakes, and the mean of their cosines
-    makes fewer (Hansen and Salamon 1990). The product of two whole vectors is that mean, times product_scale.
+    Independently trained ensemble heads make different errors, and the mean of their cosines makes fewer (Hansen and
+    Salamon 1990). The product of an image vector and a text vector is that mean times product_scale.
     """
 
     def __init__(self, image_tower: ImageTower, text_tower: TextTower) -> None:
-        """Both towers end in the same embedding_dim."""
         super().__init__()
         self.image_tower = image_tower
         self.text_tower = text_tower
@@ -49,7 +48,7 @@ class DualEncoder(nn.Module):
 
 
 class Assembled(NamedTuple):
-    """A dual encoder with its input side."""
+    """A dual encoder with its preprocessing and tokenizer."""
 
     model: DualEncoder
     preprocess: Preprocess
@@ -57,9 +56,9 @@ class Assembled(NamedTuple):
 
 
 def assemble(config: ModelConfig) -> Assembled:
-    """Build the dual encoder of a config with its trunks' weights.
+    """Build a dual encoder with the configured weights of its trunks.
 
-    Heads are drawn from torch's global generator: seed it before. Raises ConfigError, DataError.
+    Heads are random: seed torch's global generator before. Raises ConfigError, DataError.
     """
     image = load_image_trunk(config.image)
     text = load_text_trunk(config.text)
@@ -71,10 +70,10 @@ def assemble(config: ModelConfig) -> Assembled:
 def build(
     config: ModelConfig, preprocess: Preprocess, image_trunk: EfficientNet, text_trunk: PreTrainedModel
 ) -> DualEncoder:
-    """The dual encoder of a config around two trunks; heads are drawn from torch's global generator. Raises ConfigError."""
-    width, length = config.text.max_tokens, int(text_trunk.config.max_position_embeddings)
-    if width > length:
+    """Build a dual encoder on two given trunks, with random heads. Raises ConfigError."""
+    length = int(text_trunk.config.max_position_embeddings)
+    if config.text.max_tokens > length:
         raise ConfigError(
-            f"text.max_tokens ({width}) must not be above the {length} positions of '{config.text.trunk}'"
+            f"text.max_tokens ({config.text.max_tokens}) must not be above the {length} positions of '{config.text.trunk}'"
         )
     return DualEncoder(ImageTower(image_trunk, preprocess.mean, preprocess.std, config), TextTower(text_trunk, config))

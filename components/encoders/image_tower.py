@@ -1,10 +1,10 @@
 """Image tower: uint8 pixels to unit vectors through an EfficientNet trunk, attention pooling and a projection.
 
-The trunk is cut in two: `stem`, which never learns, so that its output can be computed once and cached, and a tail,
-the last stages, which do (none of them when only the heads learn). Heads share one tail or have one each.
+The trunk is cut in two: a frozen `stem`, whose output is computed once and cached, and a trainable tail, the last
+stages (none if only the heads learn). Ensemble heads share one tail or have one each.
 
-A finished tower may look at an image more than once (test-time augmentation, as Krizhevsky et al. 2012 did with crops
-and mirrored images): what one look mistakes, the mean over several mistakes less.
+A trained tower can average the vectors of several variants of an image (test-time augmentation, as Krizhevsky et al.
+2012 did with crops and mirrored images), which reduces errors.
 """
 
 from copy import deepcopy
@@ -18,13 +18,13 @@ from torch.nn import functional
 from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders.attention_pool import AttentionPool
 from image_finder.components.encoders.hubness import HubnessCorrection
-from image_finder.components.encoders.projection import Projection, side_by_side
+from image_finder.components.encoders.projection import Projection, concatenated
 
-_CENTRE = 0.7  # of the side; chosen among 0.6 to 0.9 on Flickr8k's val, where 0.7 to 0.85 gain alike
+_CENTRE = 0.7  # share of the side; chosen from 0.6 to 0.9 on Flickr8k's val, where 0.7 to 0.85 gain equally
 
 
 class ImageStem(nn.Module):
-    """Frozen beginning of the trunk: (N, H, W, 3) uint8 pixels to (N, h, w, C) features, channels last."""
+    """Frozen first stages: uint8 pixels (N, H, W, 3) to features (N, h, w, C)."""
 
     def __init__(self, layers: nn.Sequential, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """mean, std: per channel, of pixels in 0..1."""
@@ -36,17 +36,16 @@ class ImageStem(nn.Module):
         self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (N, H, W, 3) uint8. Returns (N, h, w, C) float."""
+        """Features (N, h, w, C) of uint8 pixels (N, H, W, 3)."""
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
         x = x * self.scale + self.shift
         return cast("Tensor", self.layers(x)).permute(0, 2, 3, 1)
 
 
 class ImageHead(nn.Module):
-    """Attention pooling, LayerNorm, projection, L2 norm: tokens of a trunk's grid to a unit vector."""
+    """Attention pooling, LayerNorm, projection, L2 norm: grid tokens to a unit vector."""
 
     def __init__(self, channels: int, positions: int, config: ModelConfig) -> None:
-        """channels, positions: of the grid."""
         super().__init__()
         image = config.image
         self.pool = AttentionPool(channels, positions, image.pool_width, image.pool_heads)
@@ -55,7 +54,7 @@ class ImageHead(nn.Module):
         self.projection = Projection(image.pool_width, config.head_dim, kind=config.projection, dropout=config.dropout)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens: (N, HW, C). Returns unit vectors (N, head_dim) and attention (N, HW)."""
+        """Unit vectors (N, head_dim) and attention (N, HW) of tokens (N, HW, C)."""
         pooled, attention = self.pool(tokens)
         if self.residual is not None:
             pooled = pooled + self.residual(tokens.mean(dim=1))
@@ -63,12 +62,11 @@ class ImageHead(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Stem, tails, heads side by side, hubness correction."""
+    """Frozen stem, trainable tails, concatenated ensemble heads, hubness correction."""
 
     def __init__(
         self, trunk: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], config: ModelConfig
     ) -> None:
-        """trunk: a timm EfficientNet with its classifier unused."""
         super().__init__()
         image = config.image
         blocks = list(trunk.blocks)
@@ -91,32 +89,32 @@ class ImageTower(nn.Module):
         self.stem.requires_grad_(False)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Stem output, what is cached: (N, H, W, 3) uint8 pixels to (N, h, w, C)."""
+        """Stem features (N, h, w, C) of uint8 pixels (N, H, W, 3)."""
         return cast("Tensor", self.stem(pixels))
 
     def embed_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (N, embedding_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
         found = [each for tail in range(len(self.tails)) for each in self.branch(features, tail)]
-        vectors = side_by_side([vector for vector, _ in found])
+        vectors = concatenated([vector for vector, _ in found])
         attention = torch.stack([weights for _, weights in found]).mean(dim=0)
         return vectors if self.hubness is None else self.hubness(vectors), attention
 
     def branch(self, features: Tensor, tail: int) -> list[tuple[Tensor, Tensor]]:
-        """Of each head on a tail, unit vectors (N, head_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
+        """Unit vectors (N, head_dim) and attention (N, h', w') of each head on a tail."""
         x = self.tails[tail](features.permute(0, 3, 1, 2))
         tokens = x.flatten(2).transpose(1, 2)
         found = [self.heads[head](tokens) for head in self.heads_of(tail)]
         return [(vectors, attention.unflatten(1, x.shape[2:])) for vectors, attention in found]
 
     def heads_of(self, tail: int) -> range:
-        """Numbers of the heads on a tail."""
-        each = len(self.heads) // len(self.tails)
-        return range(tail * each, (tail + 1) * each)
+        """Indices of the heads on a tail."""
+        n = len(self.heads) // len(self.tails)
+        return range(tail * n, (tail + 1) * n)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (N, embedding_dim) and attention (N, h', w') of (N, H, W, 3) uint8 pixels.
 
-        The vectors are the means over all looks; the attention is that of the whole image.
+        Vectors are averaged over the test-time variants; attention is that of the whole image.
         """
         if self.tta == ("whole",):
             return self.embed_features(self.features(pixels))
@@ -127,8 +125,9 @@ class ImageTower(nn.Module):
         return functional.normalize(mean, dim=1), attention.unflatten(0, by_variant)[0]
 
     def train(self, mode: bool = True) -> "ImageTower":
-        """Batch norms of the trunk keep their pre-trained statistics unless the whole trunk learns: small batches of
-        a frozen stem would drift away from the features that were cached.
+        """Set the mode; batch norms keep their pre-trained statistics unless the whole trunk learns.
+
+        Otherwise they would no longer match the cached features.
         """
         super().train(mode)
         self.stem.eval()

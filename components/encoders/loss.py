@@ -1,7 +1,7 @@
-"""Contrastive loss: symmetric cross-entropy over a batch of images and captions with several captions an image.
+"""Contrastive loss: symmetric cross-entropy over a batch of images with one or more captions each.
 
-CLIP's loss (Radford et al. 2021, figure 3) when each image has one caption. With several, an image's other
-captions are taken out of its denominator: two captions of one image are never each other's negatives.
+With one caption per image this is CLIP's loss (Radford et al. 2021, figure 3). With several, captions of the same image
+are not each other's negatives: they are left out of the denominator.
 """
 
 import math
@@ -17,28 +17,28 @@ _MAX_T = float(np.nextafter(np.float32(math.log(MAX_LOGIT_SCALE)), np.float32(0)
 
 
 class LogitScale(nn.Module):
-    """Learned temperature: exp(t), t starts at ln(1/0.07), exp(t) is kept at most 100 (Radford et al. 2021, 2.5)."""
+    """Learned factor exp(t) of cosines: starts at 1/0.07, at most 100 (Radford et al. 2021)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.t = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self) -> Tensor:
-        """Scale, a scalar in (0, 100] as long as clamp_ follows every optimizer step."""
-        # No clamp here: its gradient is zero at the limit (torch 2.14), so a scale that once reached 100 would stay there.
+        """Scale, a scalar in (0, 100] if clamp_ follows every optimizer step."""
+        # No clamp here: its gradient at the limit is zero (torch 2.14), so a scale of 100 could never fall again.
         return self.t.exp()
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Pull t back into range after an optimizer step, as CLIP does; its gradient stays alive."""
+        """Limit t after an optimizer step, as CLIP does."""
         self.t.clamp_(max=_MAX_T)
 
 
 def contrastive_loss(logits: Tensor, image_of_text: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean of the text-to-image and the image-to-text cross-entropy, a scalar.
+    """Mean of text-to-image and image-to-text cross-entropy, a scalar.
 
-    logits: (n_images, n_texts), scaled similarities; image_of_text: (n_texts,) int64 row of each text's image.
-    Every image has at least one text. label_smoothing spreads that share of a text's target over all images.
+    logits: (n_images, n_texts) scaled similarities; image_of_text: (n_texts,) int64 row of each text's image; every
+    image has at least one text. label_smoothing: share of a text's target that is spread over all images.
     """
     n_images, n_texts = logits.shape
     text_to_image = functional.cross_entropy(logits.t(), image_of_text, label_smoothing=label_smoothing)
@@ -54,12 +54,11 @@ def contrastive_share(
     *,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """What some images and their captions add to a batch's contrastive_loss: a scalar; all shares sum up to it.
+    """Share of some images and their texts in the contrastive_loss of a batch; shares add up.
 
-    vectors: unit vectors of the batch's images (n_images, dim) and texts (n_texts, dim); image_of_text: (n_texts,)
-    as there; rows: the images of this share, and the texts, which are all of those images. It takes a product of
-    (images of the share, n_texts) and one of (texts of the share, n_images), so the shares of many processes cost
-    each of them its part (open_clip's local loss, Ilharco et al. 2021, here with counts of the whole batch).
+    vectors: unit vectors of the batch's images (n_images, dim) and texts (n_texts, dim); rows: the images of this share
+    and all their texts. Cost falls with the size of the share, as in open_clip's local loss (Ilharco et al. 2021), but
+    with the counts of the whole batch.
     """
     images, texts = vectors
     own_images, own_texts = rows
@@ -73,9 +72,9 @@ def contrastive_share(
 
 
 def _image_to_text(logits: Tensor, image_of_text: Tensor, own_images: slice, own_texts: slice) -> Tensor:
-    """Sum of some images' image-to-text cross-entropies.
+    """Sum of the image-to-text cross-entropies of some images.
 
-    logits: (n_own_images, n_texts); own_images: which rows of the batch these are; own_texts: all their texts.
+    logits: (n_own_images, n_texts); own_images, own_texts: rows of these images and of their texts in the batch.
     """
     device = logits.device
     own = image_of_text.unsqueeze(0) == torch.arange(own_images.start, own_images.stop, device=device).unsqueeze(1)
@@ -84,5 +83,5 @@ def _image_to_text(logits: Tensor, image_of_text: Tensor, own_images: slice, own
     positives = logits[row_of_text, torch.arange(own_texts.start, own_texts.stop, device=device)]  # (n_own_texts,)
     # -log(e^p / (e^p + sum of e^n)) = softplus(log sum e^n - p)
     pair_loss = functional.softplus(negatives[row_of_text] - positives)
-    weight = 1 / own.sum(dim=1)[row_of_text]  # each image counts once, however many captions it has
+    weight = 1 / own.sum(dim=1)[row_of_text]  # each image has the same weight, regardless of its captions
     return (pair_loss * weight).sum()

@@ -1,4 +1,4 @@
-"""ONNX export: a torch module to a graph whose declared dimensions are proven to be free."""
+"""ONNX export: writes a torch module as a graph and checks that its batch and length dimensions are free."""
 
 import io
 import logging
@@ -25,17 +25,16 @@ def export_module(
     inputs: dict[str, tuple[str | None, ...]],
     outputs: Sequence[str],
 ) -> None:
-    """Write module as one self-contained ONNX file.
+    """Write a module as one self-contained ONNX file.
 
-    example: inputs with a first dimension of 2 (with 1 the exporter silently fixes the batch to 1). inputs: for each
-    input the names of its free dimensions, None where a dimension is fixed. Raises BundleError if a dimension that
-    should be free is not.
+    example: inputs with a batch of 2 (with 1, the exporter silently fixes the batch to 1). inputs: dimension names of
+    each input, None for a fixed dimension. Raises BundleError if a named dimension is not free.
     """
     names = {name for dimensions in inputs.values() for name in dimensions if name}
     free = {name: torch.export.Dim(name, min=1, max=65_536) for name in sorted(names)}
     shapes = tuple({axis: free[name] for axis, name in enumerate(dimensions) if name} for dimensions in inputs.values())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    # The exporter prints its progress and warns of its own internals.
+    # the exporter prints progress and internal warnings
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -49,14 +48,14 @@ def export_module(
             external_data=False,
         )
     if program is None:
-        raise BundleError(f"cannot export {path.name}: the exporter gave no program")
+        raise BundleError(f"cannot export {path.name}: torch.onnx.export returned no program")
     _free_names(program.model.graph, outputs)
     program.save(str(path), external_data=False)
     _require_free(path, inputs)
 
 
 def _free_names(graph: Graph, outputs: Sequence[str]) -> None:
-    """Rename inner values that bear an output's name; the exporter calls a looked-up token `embedding` itself."""
+    """Rename inner values that have an output's name, such as a token lookup `embedding`."""
     ends = {id(value) for value in graph.outputs}
     for node in graph:
         for value in node.outputs:
@@ -71,13 +70,13 @@ def _require_free(path: Path, inputs: dict[str, tuple[str | None, ...]]) -> None
         for axis, (dimension, name) in enumerate(zip(dimensions, inputs[value.name], strict=True)):
             if name and not dimension.dim_param:
                 raise BundleError(
-                    f"cannot export {path.name}: dimension {axis} ('{name}') of input '{value.name}' was fixed to "
-                    f"{dimension.dim_value}, expected to be free; export with a batch of 2"
+                    f"cannot export {path.name}: dimension {axis} ('{name}') of input '{value.name}' is fixed to "
+                    f"{dimension.dim_value}; export with a batch of 2"
                 )
 
 
 def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:
-    """A frozen stem as its own graph with output `features`; input_px: of an image stem, None for a text stem."""
+    """Export a frozen stem with output `features`. input_px: None for a text stem."""
     if input_px is not None:
         example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
         export_module(stem, example, path, inputs={"pixels": ("batch", None, None, None)}, outputs=("features",))
@@ -87,6 +86,6 @@ def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:
 
 
 def example_tokens() -> tuple[Tensor, Tensor]:
-    """Ids and mask (2, 5) int64 to trace a text tower with."""
+    """Example ids and mask (2, 5) int64 for tracing a text tower."""
     ids = torch.tensor([[101, 1037, 3899, 102, 0], [101, 1037, 4937, 2652, 102]])
     return ids, (ids > 0).long()

@@ -1,4 +1,4 @@
-"""Projection: a head's pooled vector into its part of the shared space, and the parts put together."""
+"""Projection of pooled vectors into the shared space, and concatenation of ensemble heads."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Projection(nn.Module):
-    """Linear map, optionally plus a two-layer perceptron (a residual branch): (N, width_in) to (N, width_out)."""
+    """Linear map, for kind "mlp" plus a two-layer perceptron."""
 
     def __init__(self, width_in: int, width_out: int, *, kind: Literal["linear", "mlp"], dropout: float) -> None:
-        """dropout: in front of the maps, while training."""
+        """dropout: before the maps, in training."""
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width_in, width_out)
@@ -24,13 +24,13 @@ class Projection(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, width_in). Returns (N, width_out), not normalised."""
+        """(N, width_in) to (N, width_out), not normalised."""
         x = self.dropout(x)
         projected: Tensor = self.linear(x)
         return projected if self.mlp is None else projected + self.mlp(x)
 
 
-def side_by_side(vectors: Sequence[Tensor]) -> Tensor:
-    """One unit vector (N, heads * head_dim) of the heads' (N, head_dim): its products are the means of theirs."""
+def concatenated(vectors: Sequence[Tensor]) -> Tensor:
+    """Unit vectors (N, heads * head_dim) of heads (N, head_dim); products are means over heads."""
     scale: float = len(vectors) ** -0.5
     return scale * torch.cat(list(vectors), dim=-1)

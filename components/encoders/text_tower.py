@@ -8,8 +8,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from image_finder.components.configs import ModelConfig
-from image_finder.components.encoders.hubness import lifted_texts
-from image_finder.components.encoders.projection import Projection, side_by_side
+from image_finder.components.encoders.hubness import with_extra_dims
+from image_finder.components.encoders.projection import Projection, concatenated
 
 _ATTENTION_HEADS = 8
 
@@ -23,12 +23,12 @@ class TextStem(nn.Module):
         self.trunk = trunk
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """ids, mask: (N, T) int64. Returns (N, T, C) float; rows under padding are not defined."""
+        """Hidden states (N, T, C) of ids under mask, both (N, T) int64; undefined under padding."""
         return cast("Tensor", self.trunk(input_ids=ids, attention_mask=mask).last_hidden_state)
 
 
 class TokenAttention(nn.Module):
-    """Pool tokens by weights that each of several heads learns to give them (Lin et al. 2017, with GELU for tanh)."""
+    """Learned multi-head attention pooling of tokens (Lin et al. 2017; GELU instead of tanh)."""
 
     def __init__(self, channels: int) -> None:
         """channels: C of the trunk, a multiple of 8."""
@@ -37,9 +37,9 @@ class TokenAttention(nn.Module):
         self.value = nn.Linear(channels, channels)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """tokens: (N, T, C), mask: (N, T). Returns (N, C)."""
+        """Pooled (N, C) of tokens (N, T, C) under mask (N, T)."""
         n, length, channels = tokens.shape
-        # As one long list of tokens: exported so, the weights keep their names, by which the quantiser leaves them out.
+        # 2-D input: only then do the exported weights keep their names, by which the quantiser excludes them
         flat = tokens.reshape(n * length, channels)
         scores = self.score(flat).view(n, length, _ATTENTION_HEADS)
         weights = scores.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).softmax(dim=1)
@@ -52,7 +52,6 @@ class TextHead(nn.Module):
     """LayerNorm, pooling, projection, L2 norm: hidden states of a trunk to a unit vector."""
 
     def __init__(self, channels: int, config: ModelConfig) -> None:
-        """channels: of the hidden states."""
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.pooling = config.text.pooling
@@ -62,11 +61,11 @@ class TextHead(nn.Module):
         self.projection = Projection(pooled, config.head_dim, kind=config.projection, dropout=config.dropout)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """features: (N, T, C), mask: (N, T). Returns (N, head_dim)."""
+        """Unit vectors (N, head_dim) of hidden states (N, T, C) under mask (N, T)."""
         x = self.norm(features)
-        # The end-of-text token is the last one under the mask, whatever its id.
+        # the end-of-text token is the last one under the mask
         last = (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)
-        seen = self._hidden(mask, last) if self.training and self.token_dropout else mask
+        seen = self._with_dropout(mask, last) if self.training and self.token_dropout else mask
         parts = []
         if self.pooling != "end":
             keep = seen.unsqueeze(-1).to(x.dtype)
@@ -77,15 +76,15 @@ class TextHead(nn.Module):
             parts.append(self.attention(x, seen))
         return functional.normalize(self.projection(torch.cat(parts, dim=-1)), dim=-1)
 
-    def _hidden(self, mask: Tensor, last: Tensor) -> Tensor:
-        """The mask (N, T) with some tokens taken out, as if their words had not been said; first and last (N, 1) stay."""
+    def _with_dropout(self, mask: Tensor, last: Tensor) -> Tensor:
+        """The mask (N, T) without some random tokens; the first and the last, (N, 1), remain."""
         kept = torch.rand(mask.shape, device=mask.device) >= self.token_dropout
         kept[:, 0] = True
         return mask * kept.scatter(1, last, value=True)
 
 
 class TextTower(nn.Module):
-    """Trunk, heads side by side."""
+    """Trunk and concatenated ensemble heads."""
 
     def __init__(self, trunk: PreTrainedModel, config: ModelConfig) -> None:
         """trunk: a transformers BertModel or DistilBertModel without pooler."""
@@ -93,21 +92,21 @@ class TextTower(nn.Module):
         channels = int(trunk.config.hidden_size)
         self.stem = TextStem(trunk)
         self.heads = nn.ModuleList(TextHead(channels, config) for _ in range(config.ensemble_heads))
-        self.lifts = config.hubness.centres > 0
+        self.corrects_hubness = config.hubness.centres > 0
         self.trained_layers = config.text.trained_layers
         self._freeze(trunk)
 
     def features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states of the trunk, what is cached when it is frozen: (N, T, C)."""
+        """Hidden states of the trunk (N, T, C); cached if it is frozen."""
         return cast("Tensor", self.stem(ids, mask))
 
     def embed_features(self, features: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of hidden states (N, T, C) under mask (N, T)."""
-        vectors = side_by_side(self.head_vectors(features, mask, range(len(self.heads))))
-        return lifted_texts(vectors) if self.lifts else vectors
+        vectors = concatenated(self.head_vectors(features, mask, range(len(self.heads))))
+        return with_extra_dims(vectors) if self.corrects_hubness else vectors
 
     def head_vectors(self, features: Tensor, mask: Tensor, heads: range) -> list[Tensor]:
-        """Of each of some heads, unit vectors (N, head_dim) of hidden states (N, T, C) under mask (N, T)."""
+        """Unit vectors (N, head_dim) of some heads; features: (N, T, C), mask: (N, T)."""
         return [self.heads[head](features, mask) for head in heads]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ class TextTower(nn.Module):
         return self.embed_features(self.features(ids, mask), mask)
 
     def train(self, mode: bool = True) -> "TextTower":
-        """A frozen trunk stays in evaluation mode: its dropout would change what was cached."""
+        """Set the mode; a frozen trunk stays in evaluation mode, as its features are cached."""
         super().train(mode)
         if self.trained_layers == 0:
             self.stem.eval()

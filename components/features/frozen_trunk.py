@@ -1,7 +1,7 @@
-"""Frozen-trunk features: what never learns is computed once by ONNX Runtime and kept by content and by trunk.
+"""Frozen-trunk features: computed once by ONNX Runtime and cached.
 
-The cache is keyed by the image's (or caption's) content hash inside a folder named by the stem's weights and input,
-so neither an edited image nor another trunk can meet stale features. Resumable; memory-mapped when read.
+Entries are keyed by content hash of the image or caption, in a directory named by a hash of the stem's weights and its
+input. So an edited image or another trunk never gets stale features. Resumable; memory-mapped for reading.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,13 @@ from image_finder.components.images.augmentation import VIEWS_VERSION, View
 from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
 from image_finder.components.temporaries import scratch_directory
+from image_finder.components.text import counted
 
 _LISTED = 5
 
 
 def image_features_cache(assembled: Assembled, folder: Path, *, view: int = 0) -> ContentCache:
-    """The cache of this model's image stem; an entry is (h * w, C) float16. view: see image_finder.components.images.augmentation."""
+    """Cache of this model's image stem for one view; entries (h * w, C) float16."""
     parts = [_stem_identity(assembled.model.image_tower.stem), assembled.preprocess.model_dump_json(), PIXELS_VERSION]
     parts += [f"view {view} of version {VIEWS_VERSION}"] if view else []
     maker = sha256_of_bytes(":".join(map(str, parts)).encode())
@@ -40,7 +41,7 @@ def image_features_cache(assembled: Assembled, folder: Path, *, view: int = 0) -
 
 
 def text_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
-    """The cache of this model's text trunk; an entry is (tokens, C) float16."""
+    """Cache of this model's text trunk; entries (tokens, C) float16."""
     tokenizer = assembled.tokenizer
     stem = assembled.model.text_tower.stem
     maker = sha256_of_bytes(f"{_stem_identity(stem)}:{tokenizer.max_tokens}:{tokenizer.definition}".encode())
@@ -57,9 +58,9 @@ def extract_image_features(
     view: int = 0,
     progress: bool = False,
 ) -> dict[Path, str]:
-    """Cache the stem's features of a view of images. Returns the content key of each path.
+    """Cache stem features of one view of images; returns the content key of each path.
 
-    Raises DataError if one is unreadable.
+    Raises DataError if an image is unreadable.
     """
     graph = _exported(assembled.model.image_tower.stem, cache, input_px=assembled.preprocess.input_px)
     title = (f"image features, view {view + 1}" if view else "image features") if progress else ""
@@ -67,7 +68,7 @@ def extract_image_features(
     if found.failures:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in list(found.failures.items())[:_LISTED])
         raise DataError(
-            f"{len(found.failures)} of {len(paths)} images changed after validation and cannot be read: {listed}; "
+            f"{len(found.failures)} of {counted(len(paths), 'image')} changed after validation and cannot be read: {listed}; "
             "run the pipeline again"
         )
     return found.keys
@@ -82,10 +83,7 @@ def cache_stem_features(
     *,
     title: str,
 ) -> ImageKeys:
-    """Cache what an exported image stem makes of a view of images: entries of (h * w, C) float16, under the images' keys.
-
-    title: of the progress bar.
-    """
+    """Cache features of an exported stem for one view of images. title: see cache_images."""
     lanes = throughput_lanes(config.device, config.threads)
     session = open_session(graph, device=config.device, threads=lanes.threads)
 
@@ -126,10 +124,9 @@ def extract_text_features(
 
 
 def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> Path:
-    """The stem as a graph in its cache's folder: exporting takes as long as thousands of images, so it is kept.
+    """Path of the stem's ONNX graph, kept since an export takes as long as thousands of images.
 
-    The cache's folder is named by the stem; the file's name holds the hash of its content, and what does not have it is
-    exported again.
+    The file name holds the hash of its content; a damaged file is exported again.
     """
     for kept in cache.folder.glob("stem-*.onnx"):
         if kept.stem == f"stem-{sha256_of_file(kept)[:16]}":
@@ -144,7 +141,7 @@ def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> 
 
 
 def _stem_identity(stem: nn.Module) -> str:
-    # the architecture's text tells apart trunks that happen to hold equal tensors
+    # the architecture distinguishes trunks with equal tensors
     return f"{sha256_of_bytes(repr(stem).encode())}:{state_sha256(stem.state_dict())}"
 
 

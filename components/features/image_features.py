@@ -1,6 +1,6 @@
-"""Features of images: decode and infer side by side, keep the result by image content.
+"""Image features: decodes and infers in parallel and stores the results by image content.
 
-Used for the frozen trunk's features and for a gallery's embeddings alike; knows nothing of what the graph computes.
+Serves frozen-trunk features and gallery embeddings alike; knows nothing of the inferred values.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from image_finder.components.text import one_line
 
 Infer = Callable[[Pixels], NDArray[Any]]
 ReadFile = Callable[[Path], bytes]  # raises ImageError, OSError
-OnImage = Callable[[Path, str, str], None]  # path, content hash, "" or the reason why it cannot be read
+OnImage = Callable[[Path, str, str], None]  # path, content hash, reason why it is unreadable or ""
 
 
 class Entries(Protocol):
-    """Where entries are kept: a ContentCache, or memory. Appended to only between entering and leaving."""
+    """Store of entries: a ContentCache, or memory. Appended to only inside a with statement."""
 
     def __enter__(self) -> Self: ...
 
@@ -39,12 +39,12 @@ class Entries(Protocol):
     def __contains__(self, key: object) -> bool: ...
 
     def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
-        """Keep entries of (rows, width) under new keys."""
+        """Store entries (rows, width) under new keys."""
         ...
 
 
 class LoadsPixels(Protocol):
-    """How the content of a file becomes what a model reads: a Preprocess, or a View."""
+    """Decodes a file into a model's input: a Preprocess or a View."""
 
     def load(self, source: bytes) -> Pixels:
         """(H, W, 3) uint8. Raises ImageError."""
@@ -52,7 +52,7 @@ class LoadsPixels(Protocol):
 
 
 class ImageKeys(NamedTuple):
-    """Content hash of each readable image and the one-line reason of each that is not, by path."""
+    """Content hash of each readable image and reason for each unreadable one, by path."""
 
     keys: dict[Path, str]
     failures: dict[Path, str]
@@ -78,12 +78,12 @@ def cache_images(
     on_image: OnImage | None = None,
     read: ReadFile = read_image,
 ) -> ImageKeys:
-    """Make sure the cache holds an entry for each readable image; equal content is computed once.
+    """Compute and store missing entries of readable images; equal content is computed once.
 
-    infer: (n, H, W, 3) uint8 to (n, rows, width); called from infer_threads threads at a time, with batches of up to
-    `batch`. title: of the progress bar on stderr; empty: no bar. on_image: told of each image once it is decoded, in
-    order, on the calling thread, while others are computed; its entry may be kept a little later. read: the content of a
-    file, called from the decoding threads. What is done is kept when it is stopped. Raises StorageError.
+    infer: maps (n <= batch, H, W, 3) uint8 to (n, rows, width), in infer_threads threads. title: of the progress bar;
+    empty: no bar. on_image: called in order on the calling thread once an image is decoded; its entry may be stored
+    later. read: returns a file's content, in the decoding threads. An interrupted call keeps finished entries.
+    Raises StorageError.
     """
     keys: dict[Path, str] = {}
     failures: dict[Path, str] = {}
@@ -109,10 +109,9 @@ def cache_images(
 
 
 class _Batches:
-    """Fills batches, hands them to the inferring threads and keeps what comes back, in order.
+    """Collects batches, infers them in a thread pool and stores the results in order.
 
-    The calling thread never infers, so that it goes on taking decoded images; it waits only when `ahead` batches
-    are being inferred and one more is ready.
+    The calling thread only collects; it waits when `ahead` batches are being inferred and one more is ready.
     """
 
     def __init__(self, infer: Infer, cache: Entries, pool: ThreadPoolExecutor, *, size: int, ahead: int) -> None:
@@ -126,8 +125,7 @@ class _Batches:
         self._taken: set[str] = set()
 
     def add(self, key: str, pixels: Pixels) -> None:
-        # A copy of an image that was decoded before its twin was kept is on its way already.
-        if key in self._taken:
+        if key in self._taken:  # a copy of an image whose entry is not stored yet
             return
         self._taken.add(key)
         self._filling[key] = pixels
@@ -164,16 +162,16 @@ def _decode(path: Path, read: ReadFile, preprocess: LoadsPixels, cache: Entries)
 
 
 def unreadable(error: OSError | MemoryError) -> str:
-    """Why a file cannot be read, one line."""
+    """One-line reason why a file is unreadable."""
     if isinstance(error, MemoryError):
         return "cannot be read: not enough memory"
-    # Errors of object stores carry no number of the system's, only a text.
+    # errors of object stores have a message but no errno
     return f"cannot be read: {error.strerror or one_line(error)}"
 
 
 @contextlib.contextmanager
 def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool that drops what has not begun when it is left, so that an interrupted run ends at once."""
+    """A pool that cancels waiting tasks on exit, so that an interrupted run ends at once."""
     pool = ThreadPoolExecutor(number)
     try:
         yield pool
@@ -184,7 +182,7 @@ def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[Path], _Decoded], paths: Iterable[Path], *, ahead: int
 ) -> Iterator[_Decoded]:
-    """Like pool.map, but with at most `ahead` results in flight, so that memory stays flat."""
+    """Like pool.map, with at most `ahead` pending results to bound memory."""
     remaining = iter(paths)
     queue: deque[Future[_Decoded]] = deque(pool.submit(work, path) for path in itertools.islice(remaining, ahead))
     while queue:

@@ -1,4 +1,4 @@
-"""Features of texts: hidden states of a frozen text trunk, kept by text; knows nothing of what the graph computes."""
+"""Text features: hidden states of a frozen text trunk, stored by text; knows nothing of the inferred values."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,9 +28,9 @@ def cache_texts(
     batch: int = 128,
     title: str = "",
 ) -> None:
-    """Make sure the cache holds an entry for each text: (its tokens, width).
+    """Compute and store an entry (tokens, width) for each text that has none.
 
-    infer: a padded batch to (n, length, width). Texts are batched by length, so that little padding is computed.
+    infer: maps a padded batch to (n, length, width). Batches hold texts of similar length, to save padding.
     """
     with cache:
         missing = {key: text for key, text in zip(text_keys(texts), texts, strict=True) if key not in cache}

@@ -109,7 +109,7 @@ def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, H
 
     Raises StorageError.
     """
-    positions, _ = cache.places(keys)
+    positions, _ = cache.spans(keys)
     vectors = np.empty((len(keys), cache.width - _HASH_COLUMNS), np.float32)
     hashes = np.empty(len(keys), np.uint64)
     for start in range(0, len(keys), _ROWS_AT_ONCE):  # in parts, to keep one copy in memory

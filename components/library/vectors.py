@@ -77,6 +77,6 @@ def _copy(cache: ContentCache, folder: Path, keys: Collection[str]) -> None:
     remaining = iter(keys)
     with copy:
         while chunk := list(islice(remaining, _CHUNK)):
-            starts, counts = cache.places(chunk)
+            starts, counts = cache.spans(chunk)
             parts = [cache.rows[start : start + n] for start, n in zip(starts, counts, strict=True)]
             copy.append(chunk, parts)

@@ -1,6 +1,6 @@
-"""The model in the box: trained weights that are put together with packaged trunks at first use. Names only, no torch.
+"""Starter model: location of the packaged weights, which are combined with packaged trunks at first use; no torch.
 
-model/ is made by `image-finder models pack`; its MODEL_CARD.md says on what it was trained and what it cannot do.
+`image-finder models pack` writes model/ (export/starter_packing.py); app/starter_bundle.py exports it to the home.
 """
 
 from pathlib import Path
@@ -9,4 +9,4 @@ FOLDER = Path(__file__).parent / "model"
 MANIFEST = "starter.json"
 WEIGHTS = "weights.safetensors"
 CARD = "MODEL_CARD.md"
-MAX_MB = 11.8  # of the weights, unless more is allowed
+MAX_MB = 11.8  # default limit of the weights

@@ -1,4 +1,4 @@
-"""Epoch plan: which images and which of their captions meet in which batch; pure, a function of seed and epoch."""
+"""Epoch plan: assigns images and captions to batches as a pure function of seed and epoch."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,12 @@ from image_finder.components.arrays import IntArray
 
 
 class BatchPlan(NamedTuple):
-    """One batch. image_rows: (n_images,); caption_rows: (n_texts,); image_of_text: (n_texts,) position in image_rows;
-    views: (n_images,) int64 which view of each image is seen, see image_finder.components.images.augmentation.
-    """
+    """Images and captions of one batch."""
 
-    image_rows: IntArray
-    caption_rows: IntArray
-    image_of_text: IntArray
-    views: IntArray
+    image_rows: IntArray  # (n_images,)
+    caption_rows: IntArray  # (n_texts,)
+    image_of_text: IntArray  # (n_texts,) position in image_rows
+    views: IntArray  # (n_images,) view of each image, see components/images/augmentation.py
 
 
 def plan_epoch(
@@ -27,12 +25,11 @@ def plan_epoch(
     epoch: int,
     views: int = 1,
 ) -> list[BatchPlan]:
-    """Shuffle images into batches of nearly equal size; each image brings captions_per_image of its captions.
+    """Shuffle images into batches of nearly equal size, with captions_per_image captions each.
 
-    image_of_caption: (n_captions,) row of each caption's image, every image has at least one. An image's captions
-    are dealt in a random order of its own and take turns, so that all are used before one comes again; an image with
-    fewer captions brings them all. epoch counts from 0. views: of each image; it begins with a random one of them, and
-    they take turns.
+    image_of_caption: (n_captions,) row of each caption's image; every image has at least one. Captions rotate over the
+    epochs in a random order per image, so that all are used before one repeats. Views rotate likewise, from a random
+    one. epoch counts from 0; views: number per image.
     """
     n_images = int(image_of_caption.max()) + 1
     order = np.random.default_rng((seed, epoch)).permutation(n_images)
@@ -52,7 +49,7 @@ def plan_epoch(
 
 
 class Share(NamedTuple):
-    """What one rank takes of a batch. own: as a batch of its own; images, texts: its rows among those of the whole."""
+    """One rank's share of a batch, as a batch (own) and as rows of the whole batch."""
 
     own: BatchPlan
     images: slice
@@ -60,9 +57,9 @@ class Share(NamedTuple):
 
 
 def share_of_batch(plan: BatchPlan, rank: int, world: int) -> Share:
-    """The share of rank `rank` of `world`: neighbouring images with all their captions, in the batch's order.
+    """Share of one of `world` ranks: consecutive images with all their captions.
 
-    Shares differ by one image at most; a batch of fewer images than ranks leaves some with none.
+    Shares differ by at most one image; with fewer images than ranks, some are empty.
     """
     n_images = len(plan.image_rows)
     first, end = rank * n_images // world, (rank + 1) * n_images // world
@@ -78,8 +75,8 @@ def share_of_batch(plan: BatchPlan, rank: int, world: int) -> Share:
 def batches_of_epoch(n_images: int, batch_images: int) -> int:
     """Number of batches in an epoch.
 
-    A batch of one image has no negatives, so there is none unless there is one image: with batch_images 2 and an
-    odd number of images, one batch holds 3.
+    A batch of one image has no negatives and is avoided: with batch_images 2 and an odd number of images, one batch
+    holds 3.
     """
     return max(1, min(-(-n_images // batch_images), n_images // 2))
 
@@ -90,6 +87,6 @@ def smallest_batch(n_images: int, batch_images: int) -> int:
 
 
 def _dealt_captions(image_of_caption: IntArray, seed: int) -> IntArray:
-    """Caption rows grouped by image, in a random order within each image that stays for the whole training."""
+    """Caption rows grouped by image, in random order within each image; the same in every epoch."""
     shuffled = np.random.default_rng((seed, 1 << 32)).permutation(len(image_of_caption))
     return shuffled[np.argsort(image_of_caption[shuffled], kind="stable")]

@@ -1,15 +1,15 @@
-"""Training loop: a dual encoder and paired sets in, a trained one and its history out; knows nothing of ZenML or MLflow.
+"""Training loop: trains a dual encoder on a train set and validates each epoch; knows nothing of ZenML or MLflow.
 
-Killed at any moment, the next call with the same work folder goes on after the last finished epoch and ends where an
-uninterrupted run would: batches are a function of (seed, epoch), and each epoch reseeds torch's generator for dropout.
+A training that is killed at any moment resumes after its last finished epoch and ends like an uninterrupted one: batches
+are a function of (seed, epoch), and each epoch reseeds torch's generator for dropout.
 
-Several processes (ranks) do what one would with the whole batch: all plan the same batches and take their shares, and
-all make the same step with the summed gradient. Rank 0 alone validates and writes.
+Several ranks do what one process would do with the whole batch: all plan the same batches, take their shares of them
+and make the same step with the summed gradient. Only rank 0 validates and writes.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from image_finder.components.configs import TrainingConfig
@@ -27,6 +26,7 @@ from image_finder.components.errors import ConfigError, DataError, StorageError
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import named_recalls
 from image_finder.components.records.training import EpochRecord
+from image_finder.components.text import counted
 from image_finder.components.training import resume
 from image_finder.components.training.distributed.ranks import ALONE, Ranks
 from image_finder.components.training.distributed.shared_batch_norm import share_batch_norms
@@ -37,9 +37,10 @@ from image_finder.components.training.epoch_plan import (
     share_of_batch,
     smallest_batch,
 )
-from image_finder.components.training.learning_rate import rate_factor
+from image_finder.components.training.loader import Batch, loaded_batches
 from image_finder.components.training.memory import freed_memory_kept
-from image_finder.components.training.sources import DecodedImages, PairedSet, TextInput, embed_all
+from image_finder.components.training.optimization import adamw, moving_average, rate_factor
+from image_finder.components.training.sources import PairedSet, embed_all
 
 _VAL_KS = (1, 5, 10)
 
@@ -47,17 +48,11 @@ OnEpoch = Callable[[EpochRecord], None]
 
 
 class Trained(NamedTuple):
-    """Outcome of a training: the model holds the weights of epoch `epoch` (the best, or the last)."""
+    """A model with the weights of epoch `epoch`: the best with early stopping, else the last."""
 
     model: DualEncoder
     history: tuple[EpochRecord, ...]
     epoch: int
-
-
-class _Batch(NamedTuple):
-    images: Tensor
-    texts: TextInput
-    image_of_text: Tensor
 
 
 def train(
@@ -72,17 +67,18 @@ def train(
     progress: bool = False,
     ranks: Ranks = ALONE,
 ) -> Trained:
-    """Train the parts of the model that learn. identity: hash of data, config and code; only its own state is resumed.
+    """Train the trainable parts of a model and return it on the CPU.
 
-    on_epoch is told every epoch in order; after a kill, those that were finished before come again first. Of several
-    ranks each is given the same model, sets, config and work folder. Raises ConfigError for a device that is not
-    there, DataError for a set without images, StorageError, ProcessError when another rank is gone.
+    work: directory of the resumable state; identity: hash of data, configuration and code, only such a state is
+    resumed. on_epoch receives every epoch in order; a resumed training repeats the epochs finished before. All ranks
+    get the same arguments. Raises ConfigError for a missing device, DataError for a set without images, StorageError,
+    ProcessError if another rank fails.
     """
     for name, data in (("train", train_set), ("val", val_set)):
         if len(data.images) == 0:
-            raise DataError(f"the {name} set holds no images; at least 2 are needed to train, 1 to validate")
+            raise DataError(f"the {name} set is empty; training needs at least 2 images, validation 1")
     if len(train_set.images) < 2:
-        raise DataError("the train set holds a single image, expected at least 2: a contrast needs another one")
+        raise DataError("the train set has 1 image; training needs at least 2")
     _require_shares(len(train_set.images), config, ranks)
     run = _Run(model, config, batches_of_epoch(len(train_set.images), config.batch_images), ranks)
     with resume.only_one(work) if ranks.leads else contextlib.nullcontext(), freed_memory_kept():
@@ -93,14 +89,14 @@ def train(
         while state.epochs_done < config.epochs and not _out_of_patience(state, config):
             record = run.epoch(train_set, val_set, state.epochs_done, progress=progress)
             history = (*state.history, record)
-            best = max(history, key=lambda r: r.val_mean_recall).epoch  # of equals, the first
+            best = max(history, key=lambda r: r.val_mean_recall).epoch  # the first of equals
             state = resume.Progress(
                 identity=identity, history=history, best_epoch=best if config.patience_epochs else record.epoch
             )
             if ranks.leads:
                 resume.save(work, state, run.tensors())
             on_epoch(record)
-        ranks.tell()  # the last epoch is written
+        ranks.broadcast()  # wait until rank 0 has written the last epoch
         kept = work / f"epoch-{state.best_epoch:04d}"
         model.load_state_dict(resume.load(kept, "average" if config.ema_decay else "model"))
     return Trained(model.cpu().eval(), state.history, state.best_epoch)
@@ -118,10 +114,10 @@ class _Run:
         self.model = model.to(self.device)
         if self.device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.optimizer = _optimizer(self.model, config, fused=self.device.type == "cuda")
+        self.optimizer = adamw(self.model, config, fused=self.device.type == "cuda")
         self.total_steps = steps_of_epoch * config.epochs
         self.average = (
-            AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema_decay), use_buffers=True)
+            AveragedModel(self.model, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
             if config.ema_decay
             else None
         )
@@ -129,10 +125,10 @@ class _Run:
     def resume(self, work: Path, identity: str) -> resume.Progress:
         found = resume.latest(work, identity)
         epochs_done = found[1].epochs_done if found else 0
-        led = int(self.ranks.tell(str(epochs_done)))
-        if led != epochs_done:
+        lead_epochs = int(self.ranks.broadcast(str(epochs_done)))
+        if lead_epochs != epochs_done:
             raise StorageError(
-                f"{work} holds {epochs_done} finished epochs here and {led} for process 0; "
+                f"{work} has {counted(epochs_done, 'finished epoch')} here and {lead_epochs} on the host of process 0; "
                 "it must be on a file system that all hosts share"
             )
         if found is None:
@@ -165,7 +161,7 @@ class _Run:
         losses = []
         shares = [share_of_batch(plan, self.ranks.rank, self.ranks.world).own for plan in plans]
         bar = tqdm(
-            _loaded(shares, train_set, config, self.device),
+            loaded_batches(shares, train_set, config, self.device),
             total=len(plans),
             desc=f"epoch {index + 1}/{config.epochs}",
             unit="batch",
@@ -182,7 +178,7 @@ class _Run:
             )
         self.require_same(f"after epoch {index + 1}")
         if not self.ranks.leads:
-            return EpochRecord.model_validate_json(self.ranks.tell())
+            return EpochRecord.model_validate_json(self.ranks.broadcast())
         recall = self._recall(val_set)
         record = EpochRecord(
             epoch=index + 1,
@@ -195,7 +191,7 @@ class _Run:
             val_recall=recall,
             val_mean_recall=sum(recall.values()) / len(recall),
         )
-        self.ranks.tell(record.model_dump_json())
+        self.ranks.broadcast(record.model_dump_json())
         return record
 
     def _recall(self, val_set: PairedSet) -> dict[str, float]:
@@ -209,7 +205,7 @@ class _Run:
         return module
 
     def _plans(self, train_set: PairedSet, index: int) -> list[BatchPlan]:
-        """The epoch's batches: of each tail its own, in turn. Tails that met the same batches would err alike."""
+        """Batches of an epoch, in turn for each tail: equal batches would give equal errors."""
         config = self.config
         of_tails = [
             plan_epoch(
@@ -224,8 +220,8 @@ class _Run:
         ]
         return [plan for step in zip(*of_tails, strict=True) for plan in step]
 
-    def _step(self, data: PairedSet, batch: _Batch, plan: BatchPlan, step: int, tail: int) -> Tensor:
-        """Train a tail and its heads on a batch of theirs. step: of total_steps, each of which takes all tails in turn."""
+    def _step(self, data: PairedSet, batch: Batch, plan: BatchPlan, step: int, tail: int) -> Tensor:
+        """Train one tail and its heads on a batch; returns the loss. A step visits all tails."""
         warmup = int(self.config.warmup_share * self.total_steps)
         factor = rate_factor(step, total_steps=self.total_steps, warmup_steps=warmup)
         for group in self.optimizer.param_groups:
@@ -233,12 +229,15 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         tower = self.model.image_tower
         with self._autocast():
-            images = data.images.branch(self.model, batch.images, tail)
-            texts = data.texts.heads(self.model, batch.texts, tower.heads_of(tail))
+            images = tower.branch(data.images.features(self.model, batch.images), tail)
+            hidden = data.texts.features(self.model, batch.texts)
+            texts = self.model.text_tower.head_vectors(hidden, batch.texts.mask, tower.heads_of(tail))
         pairs = zip(images, texts, strict=True)
-        loss = torch.stack([self._loss(image.float(), text.float(), batch, plan) for image, text in pairs]).mean()
+        loss = torch.stack([self._loss(image.float(), text.float(), batch, plan) for (image, _), text in pairs]).mean()
         loss.backward()
-        learned = [p for p in self.model.parameters() if p.grad is not None]  # the tail's own and what all share
+        learned = [
+            p for p in self.model.parameters() if p.grad is not None
+        ]  # the tail, its heads and what all tails share
         self.ranks.sum_gradients(learned)
         nn.utils.clip_grad_norm_(learned, self.config.clip_norm)
         self.optimizer.step()
@@ -247,10 +246,8 @@ class _Run:
             self.average.update_parameters(self.model)
         return loss.detach()
 
-    def _loss(self, images: Tensor, texts: Tensor, batch: _Batch, plan: BatchPlan) -> Tensor:
-        """A head's loss of the batch, or this rank's share of it. images, texts: this rank's vectors; plan: of the whole
-        batch.
-        """
+    def _loss(self, images: Tensor, texts: Tensor, batch: Batch, plan: BatchPlan) -> Tensor:
+        """Loss of one head, or this rank's share; images, texts: this rank's, plan: whole batch."""
         smoothing = self.config.label_smoothing
         images = self.model.product_scale * images
         if self.ranks.alone:
@@ -269,100 +266,20 @@ class _Run:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-class _PlannedBatches(Dataset["_Batch | str"]):
-    """Loads planned batches by number, in the process that asks for them; a str is the reason why one has no batch.
-
-    An exception would come out of a loader's process with its traceback as its message.
-    """
-
-    def __init__(self, plans: list[BatchPlan], data: PairedSet) -> None:
-        self._plans = plans
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._plans)
-
-    def __getitem__(self, number: int) -> _Batch | str:
-        plan = self._plans[number]
-        try:
-            return _Batch(
-                self._data.images.load(plan.image_rows, plan.views),
-                self._data.texts.load(plan.caption_rows),
-                torch.from_numpy(plan.image_of_text),
-            )
-        except DataError as error:
-            return str(error)
-
-
 def pick_device(device: str) -> torch.device:
-    """The torch device of a config's choice. Raises ConfigError if cuda is asked for and not there."""
+    """Torch device for "auto", "cpu" or "cuda". Raises ConfigError if there is no CUDA device."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("training.device: cuda was asked for, torch finds no CUDA device; use auto or cpu")
+        raise ConfigError("training.device: cuda, but torch finds no CUDA device; use auto or cpu")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _loaded(plans: list[BatchPlan], data: PairedSet, config: TrainingConfig, device: torch.device) -> Iterator[_Batch]:
-    # Reading cached features on the CPU is a copy: a process to do it would cost more than it saves.
-    workers = config.loader_workers if device.type == "cuda" or isinstance(data.images, DecodedImages) else 0
-    loader = DataLoader(
-        _PlannedBatches(plans, data), batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"
-    )
-    for loaded in loader:
-        if isinstance(loaded, str):
-            raise DataError(f"{loaded}; it could be read when it was validated, run the pipeline again")
-        images, texts, image_of_text = loaded
-        yield _Batch(
-            images.to(device, non_blocking=True),
-            TextInput(texts[0].to(device, non_blocking=True), texts[1].to(device, non_blocking=True)),
-            image_of_text.to(device, non_blocking=True),
-        )
 
 
 def _require_shares(n_images: int, config: TrainingConfig, ranks: Ranks) -> None:
     smallest = smallest_batch(n_images, config.batch_images)
     if smallest < ranks.world:
         raise ConfigError(
-            f"training.processes: {ranks.world} processes cannot share the smallest batch, of {smallest} images; "
-            f"start fewer or raise batch_images ({config.batch_images})"
+            f"training.processes ({ranks.world}) is above the {smallest} images of the smallest batch; "
+            f"set fewer processes or raise batch_images ({config.batch_images})"
         )
-
-
-def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """The update of AveragedModel; torch's own averages whole numbers too, which turns position 7 into 6 at 0.9."""
-
-    @torch.no_grad()
-    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], _: Tensor | int) -> None:
-        for average, current in zip(averages, currents, strict=True):
-            if average.is_floating_point():
-                average.lerp_(current, 1 - decay)
-            else:
-                average.copy_(current)
-
-    return update
-
-
-def _optimizer(model: DualEncoder, config: TrainingConfig, *, fused: bool) -> torch.optim.AdamW:
-    """Four groups: heads and trunks, each with weight decay for matrices and without it for biases, norms, positions."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
-        (trunk, plain): [] for trunk in (False, True) for plain in (False, True)
-    }
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            trunk = ".stem." in name or ".tails." in name
-            plain = parameter.ndim < 2 or name.endswith("positions")
-            groups[trunk, plain].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": 0.0,
-                "peak": config.trunk_rate if trunk else config.head_rate,
-                "weight_decay": 0.0 if plain else config.weight_decay,
-            }
-            for (trunk, plain), parameters in groups.items()
-        ],
-        fused=fused,
-    )
 
 
 def _out_of_patience(state: resume.Progress, config: TrainingConfig) -> bool:

@@ -1,8 +1,8 @@
-"""Resumable state: all that decides how training goes on, after each epoch, as plain tensors and JSON; no pickle.
+"""Resumable state: model, optimizer and progress after each epoch, as safetensors and JSON.
 
-    <work folder>/epoch-0003/   model.safetensors  optimizer.safetensors  [average.safetensors]  progress.json
+    <work directory>/epoch-0003/   model.safetensors  optimizer.safetensors  [average.safetensors]  progress.json
 
-A folder is written whole or not at all, and the one before it goes only when the new one is there.
+A directory is written completely or not at all; the previous one is removed only afterwards.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ _NAME = re.compile(r"epoch-(\d{4})")
 
 
 class Progress(Record):
-    """What has been done. best_epoch counts from 1; 0: none yet."""
+    """Finished epochs. best_epoch counts from 1; 0: none yet."""
 
-    identity: str  # of data, config and code: another training must not be continued
+    identity: str  # hash of data, configuration and code: only the same training resumes
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int = 0
 
@@ -40,7 +40,7 @@ class Progress(Record):
 
 
 def latest(work: Path, identity: str) -> tuple[Path, Progress] | None:
-    """The newest state of this training, or None."""
+    """Newest state of this training, or None. Raises StorageError if it is damaged."""
     for folder in sorted(_epoch_folders(work), reverse=True):
         if not (folder / _PROGRESS).exists():
             continue  # its removal was interrupted
@@ -55,14 +55,16 @@ def latest(work: Path, identity: str) -> tuple[Path, Progress] | None:
 
 @contextlib.contextmanager
 def only_one(work: Path) -> Iterator[None]:
-    """Hold the work folder for this process, and sweep what killed ones left half-written. Raises StorageError."""
+    """Lock the work directory and remove incomplete states. Raises StorageError."""
     with write_errors(work):
         work.mkdir(parents=True, exist_ok=True)
         lock = FileLock(work / "training.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise StorageError(f"another run is training the same in {work}; wait for it or stop it") from error
+            raise StorageError(
+                f"another run of this training is in progress in {work}; wait until it ends or stop it"
+            ) from error
     try:
         for leftover in work.glob(".epoch-*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -72,7 +74,7 @@ def only_one(work: Path) -> Iterator[None]:
 
 
 def save(work: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]]) -> Path:
-    """Write the state after an epoch; keep only it and the best epoch. tensors: file stem -> tensors. Raises StorageError."""
+    """Write the state after an epoch; keep only it and the best epoch. Raises StorageError."""
     target = work / f"epoch-{progress.epochs_done:04d}"
     with new_directory(target) as folder:
         for stem, content in tensors.items():
@@ -89,7 +91,7 @@ def save(work: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]]) 
 
 
 def load(folder: Path, stem: str) -> dict[str, Tensor]:
-    """Tensors of one file of a state. Raises StorageError."""
+    """Read one tensor file of a state. Raises StorageError."""
     path = folder / f"{stem}.safetensors"
     try:
         return load_file(path)
@@ -98,20 +100,20 @@ def load(folder: Path, stem: str) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's moments and step counts by parameter number."""
+    """Moments and step counts of an optimizer, named by parameter number."""
     state = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put saved moments and step counts back."""
+    """Restore saved moments and step counts."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)
-        # Moments lie in memory as their parameter does (channels last on a GPU); fused AdamW insists on it.
-        laid = value if name == "step" else torch.empty_like(parameters[int(number)].detach()).copy_(value)
-        state.setdefault(int(number), {})[name] = laid
+        # fused AdamW needs moments in the memory format of their parameter (channels last on a GPU)
+        formatted = value if name == "step" else torch.empty_like(parameters[int(number)].detach()).copy_(value)
+        state.setdefault(int(number), {})[name] = formatted
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)

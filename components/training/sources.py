@@ -1,4 +1,4 @@
-"""Training inputs: rows to tensors, from cached features where a trunk is frozen and from files and texts where it is not."""
+"""Training inputs by row: cached features of frozen trunks, or pixels and tokens where the whole trunk learns."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _CPU = torch.device("cpu")
 
 
 class TextInput(NamedTuple):
-    """values: hidden states (n, T, C) float16 when cached, ids (n, T) int64 otherwise; mask: (n, T) int64."""
+    """Cached hidden states (n, T, C) float16 or token ids (n, T) int64, and mask (n, T)."""
 
     values: Tensor
     mask: Tensor
@@ -31,15 +31,15 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
-        """What `embed` reads, one row an image. views: (n,) number of the view of each; None: the images themselves."""
+        """Features or pixels of images. views: (n,) view of each; None: the unchanged images."""
+        ...
+
+    def features(self, model: DualEncoder, values: Tensor, /) -> Tensor:
+        """Stem features (n, h, w, C) of loaded values."""
         ...
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
-        """Unit vectors (n, embedding_dim) of loaded values on the model's device."""
-        ...
-
-    def branch(self, model: DualEncoder, values: Tensor, tail: int) -> list[Tensor]:
-        """Unit vectors (n, head_dim) of each head on a tail."""
+        """Unit vectors (n, embedding_dim) of loaded values."""
         ...
 
 
@@ -49,60 +49,55 @@ class TextSource(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, rows: IntArray) -> TextInput:
-        """What `embed` reads, one row a text."""
+        """Stored hidden states or token ids of texts."""
         ...
 
     def reading_order(self, rows: IntArray) -> IntArray:
-        """(n,) places in rows, in the order in which they are read fastest: texts of a length beside each other."""
+        """Permutation (n,) of rows that puts texts of similar length next to each other."""
         ...
 
-    def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
-        """Unit vectors (n, embedding_dim) of loaded values on the model's device."""
-        ...
-
-    def heads(self, model: DualEncoder, values: TextInput, heads: range) -> list[Tensor]:
-        """Unit vectors (n, head_dim) of each of some heads."""
+    def features(self, model: DualEncoder, loaded: TextInput, /) -> Tensor:
+        """Hidden states (n, T, C) of loaded texts."""
         ...
 
 
 class CachedImages:
-    """Frozen-stem features of views of images."""
+    """Cached features of a frozen stem, for each view of each image."""
 
     def __init__(self, caches: Sequence[ContentCache], keys: Sequence[str]) -> None:
-        """caches: one a view, that of the images themselves first; keys: content key of each row, in every cache."""
+        """caches: one per view, the unchanged images first; keys: content key of each row."""
         self._caches = list(caches)
-        places = [each.places(keys) for each in self._caches]
-        self._starts = np.stack([starts for starts, _ in places])  # (views, rows)
-        counts = places[0][1]
+        spans = [each.spans(keys) for each in self._caches]
+        self._starts = np.stack([starts for starts, _ in spans])  # (views, rows)
+        counts = spans[0][1]
         self._positions = int(counts[0]) if len(counts) else 0
 
     def __len__(self) -> int:
         return int(self._starts.shape[1])
 
     def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
-        """Features (n, h, w, C) float16; the grid is square. views: see ImageSource."""
+        """Features (n, h, w, C) float16; the grid is square."""
         stored = [cache.rows for cache in self._caches]
         views = np.zeros(len(rows), np.int64) if views is None else views
         batch = np.empty((len(rows), self._positions, stored[0].shape[1]), stored[0].dtype)
-        for place, view, start in zip(batch, views, self._starts[views, rows], strict=True):
-            place[...] = stored[view][start : start + self._positions]
+        for target, view, start in zip(batch, views, self._starts[views, rows], strict=True):
+            target[...] = stored[view][start : start + self._positions]
         side = int(self._positions**0.5)
         return torch.from_numpy(batch).view(len(rows), side, side, -1)
 
-    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
-        """Tails and heads of the image tower."""
-        return model.image_tower.embed_features(values.float())[0]
+    def features(self, _: DualEncoder, values: Tensor) -> Tensor:
+        """The loaded features."""
+        return values.float()
 
-    def branch(self, model: DualEncoder, values: Tensor, tail: int) -> list[Tensor]:
-        """See ImageSource."""
-        return [vectors for vectors, _ in model.image_tower.branch(values.float(), tail)]
+    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
+        """Unit vectors of loaded features; without test-time augmentation."""
+        return model.image_tower.embed_features(values.float())[0]
 
 
 class DecodedImages:
-    """Images decoded from their files each time."""
+    """Images decoded from their files at every load."""
 
     def __init__(self, paths: Sequence[Path], preprocess: Preprocess) -> None:
-        """paths: file of each row."""
         self._paths = list(paths)
         self._preprocess = preprocess
 
@@ -110,30 +105,29 @@ class DecodedImages:
         return len(self._paths)
 
     def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
-        """Pixels (n, px, px, 3) uint8. views: see ImageSource."""
+        """Pixels (n, px, px, 3) uint8."""
         numbers = [0] * len(rows) if views is None else views.tolist()
         pixels = [
             View(self._preprocess, number).load(self._paths[row]) for row, number in zip(rows, numbers, strict=True)
         ]
         return torch.from_numpy(np.stack(pixels))
 
-    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
-        """The whole image tower."""
-        return model.encode_image(values)
+    def features(self, model: DualEncoder, values: Tensor) -> Tensor:
+        """Stem features of pixels."""
+        return model.image_tower.features(values)
 
-    def branch(self, model: DualEncoder, values: Tensor, tail: int) -> list[Tensor]:
-        """See ImageSource."""
-        tower = model.image_tower
-        return [vectors for vectors, _ in tower.branch(tower.features(values), tail)]
+    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
+        """Unit vectors of pixels."""
+        return model.encode_image(values)
 
 
 class CachedTexts:
-    """Frozen-trunk hidden states of texts."""
+    """Cached hidden states of a frozen text trunk."""
 
     def __init__(self, cache: ContentCache, keys: Sequence[str]) -> None:
-        """keys: content key of each row; all are in the cache."""
+        """keys: content key of each row."""
         self._cache = cache
-        self._starts, self._counts = cache.places(keys)
+        self._starts, self._counts = cache.spans(keys)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -143,29 +137,24 @@ class CachedTexts:
         counts = self._counts[rows]
         stored = self._cache.rows
         values = np.zeros((len(rows), int(counts.max()), stored.shape[1]), stored.dtype)
-        for place, start, count in zip(values, self._starts[rows], counts, strict=True):
-            place[:count] = stored[start : start + count]
+        for target, start, count in zip(values, self._starts[rows], counts, strict=True):
+            target[:count] = stored[start : start + count]
         mask = (np.arange(values.shape[1]) < counts[:, None]).astype(np.int64)
         return TextInput(torch.from_numpy(values), torch.from_numpy(mask))
 
     def reading_order(self, rows: IntArray) -> IntArray:
-        """As they are stored, which is by length. See TextSource."""
+        """In storage order, which is by length."""
         return np.argsort(self._starts[rows], kind="stable")
 
-    def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
-        """Heads of the text tower."""
-        return model.text_tower.embed_features(values.values.float(), values.mask)
-
-    def heads(self, model: DualEncoder, values: TextInput, heads: range) -> list[Tensor]:
-        """See TextSource."""
-        return model.text_tower.head_vectors(values.values.float(), values.mask, heads)
+    def features(self, _: DualEncoder, loaded: TextInput) -> Tensor:
+        """The loaded hidden states."""
+        return loaded.values.float()
 
 
 class TokenisedTexts:
-    """Texts tokenised each time."""
+    """Texts tokenised at every load."""
 
     def __init__(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
-        """texts: one a row."""
         self._texts = list(texts)
         self._tokenizer = tokenizer
 
@@ -178,17 +167,12 @@ class TokenisedTexts:
         return TextInput(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
 
     def reading_order(self, rows: IntArray) -> IntArray:
-        """By their characters. See TextSource."""
+        """By number of characters."""
         return np.argsort([len(self._texts[row]) for row in rows], kind="stable")
 
-    def embed(self, model: DualEncoder, values: TextInput) -> Tensor:
-        """The whole text tower."""
-        return model.encode_text(values.values, values.mask)
-
-    def heads(self, model: DualEncoder, values: TextInput, heads: range) -> list[Tensor]:
-        """See TextSource."""
-        tower = model.text_tower
-        return tower.head_vectors(tower.features(values.values, values.mask), values.mask, heads)
+    def features(self, model: DualEncoder, loaded: TextInput) -> Tensor:
+        """Hidden states of token ids."""
+        return model.text_tower.features(loaded.values, loaded.mask)
 
 
 class PairedSet(NamedTuple):
@@ -199,11 +183,10 @@ class PairedSet(NamedTuple):
     image_of_caption: IntArray
 
 
-@torch.no_grad()
 def embed_all(
     model: DualEncoder, data: PairedSet, *, device: torch.device, batch: int = 256
 ) -> tuple[Vectors, Vectors]:
-    """Unit vectors of all images and all captions in evaluation mode: (n_images, dim), (n_captions, dim) float32."""
+    """Unit vectors of all images and all captions: (n_images, dim), (n_captions, dim)."""
     every = np.arange(len(data.images)), np.arange(len(data.texts))
     return embed_rows(model, data, *every, device=device, batch=batch)
 
@@ -218,34 +201,30 @@ def embed_rows(
     device: torch.device = _CPU,
     batch: int = 256,
 ) -> tuple[Vectors, Vectors]:
-    """Unit vectors of some images and some captions in evaluation mode, in the order of their rows."""
+    """Unit vectors of some images and captions, in evaluation mode, in the order of their rows."""
     model.eval()
+
+    def images(rows: IntArray) -> Tensor:
+        return data.images.embed(model, data.images.load(rows).to(device))
 
     def texts(rows: IntArray) -> Tensor:
         values, mask = data.texts.load(rows)
-        return data.texts.embed(model, TextInput(values.to(device), mask.to(device)))
+        loaded = TextInput(values.to(device), mask.to(device))
+        return model.text_tower.embed_features(data.texts.features(model, loaded), loaded.mask)
 
     return (
-        _gathered(
-            image_rows,
-            np.arange(len(image_rows)),
-            batch,
-            lambda rows: data.images.embed(model, data.images.load(rows).to(device)),
-        ),
-        _gathered(text_rows, data.texts.reading_order(text_rows), batch, texts),
+        _embedded(image_rows, np.arange(len(image_rows)), batch, images),
+        _embedded(text_rows, data.texts.reading_order(text_rows), batch, texts),
     )
 
 
-def _gathered(rows: IntArray, order: IntArray, batch: int, embed: Callable[[IntArray], Tensor]) -> Vectors:
-    """Vectors of rows, embedded in an order, at their places in one array: those of all captions of COCO take 0.6 GB."""
+def _embedded(rows: IntArray, order: IntArray, batch: int, embed: Callable[[IntArray], Tensor]) -> Vectors:
+    """Vectors (n, dim) of rows, computed in the given order."""
     gathered = torch.empty(0)
-    for places in _chunks(order, batch):
-        vectors = embed(rows[places])
-        if not len(gathered):
+    for start in range(0, len(order), batch):
+        positions = order[start : start + batch]
+        vectors = embed(rows[positions])
+        if not len(gathered):  # one array: COCO's captions take 0.6 GB
             gathered = torch.empty(len(rows), vectors.shape[1])
-        gathered[torch.from_numpy(places)] = vectors.float().cpu()
+        gathered[torch.from_numpy(positions)] = vectors.float().cpu()
     return cast("Vectors", gathered.numpy())
-
-
-def _chunks(rows: IntArray, size: int) -> list[IntArray]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]

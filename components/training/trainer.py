@@ -1,4 +1,4 @@
-"""Trainer: captions tables to a checkpoint, and a checkpoint's vectors of a table; the whole of training on a bare machine."""
+"""Trainer: trains a checkpoint on captioned images and computes a checkpoint's vectors; needs no ZenML or MLflow."""
 
 import shutil
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from image_finder.components.features.frozen_trunk import (
 from image_finder.components.features.text_features import text_keys
 from image_finder.components.records.base import Record
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file
+from image_finder.components.text import counted
 from image_finder.components.training.distributed.ranks import ALONE, Ranks
 from image_finder.components.training.loop import OnEpoch, pick_device, train
 from image_finder.components.training.sources import (
@@ -39,9 +40,9 @@ from image_finder.components.training.sources import (
 )
 
 _FINISHED = "finished"
-_EMBEDDED = 256  # looks at images, or captions, a batch
-_BANKED_CAPTIONS, _MEAN_IMAGES = 20_000, 2_000  # of the training part, that a hub correction is learned from
-_RUNNING_ONLY = {"rendezvous", "restarts", "wait_s"}  # say how a training runs, not what comes out
+_EMBED_BATCH = 256  # images times test-time variants, or captions
+_BANK_CAPTIONS, _BANK_IMAGES = 20_000, 2_000  # training examples that fit the hubness correction
+_RUNTIME_ONLY = {"rendezvous", "restarts", "wait_s"}  # do not affect the result
 _CODE_FOLDERS = ("captions", "encoders", "features", "images", "metrics", "training")
 
 
@@ -55,16 +56,16 @@ class FeatureSettings:
 
 
 class FeatureSummary(Record):
-    """What the feature caches hold for a data set; the arrays themselves stay in their content caches."""
+    """Directories of the feature caches of a data set and the number of examples."""
 
-    image_cache: str  # empty: the whole image trunk learns, nothing is cached
+    image_cache: str  # empty: the whole image trunk learns, so nothing is cached
     text_cache: str
     n_images: int
     n_captions: int
 
 
 def untrained(config: ModelConfig, seed: int) -> Assembled:
-    """The dual encoder of a config with pre-trained trunks and heads drawn by seed."""
+    """Dual encoder with pre-trained trunks and random heads."""
     torch.manual_seed(seed)
     return assemble(config)
 
@@ -77,10 +78,7 @@ def paired_set(
     *,
     augmented_views: int = 1,
 ) -> PairedSet:
-    """Training inputs of a table; features of frozen trunks are computed where they are missing.
-
-    augmented_views: number of views of each image. Raises DataError.
-    """
+    """Training inputs; computes missing features of frozen trunks. Raises DataError."""
     return PairedSet(
         _image_source(assembled, config, data, settings, augmented_views=augmented_views),
         _text_source(assembled, config, data, settings),
@@ -96,7 +94,7 @@ def extract_features(
     *,
     augmented_views: int = 1,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables. augmented_views: number of views of each image in the first table."""
+    """Fill the caches of frozen trunks for all tables; only the first table has augmented views."""
     assembled = untrained(config, seed)
     for number, data in enumerate(tables):
         paired_set(assembled, config, data, settings, augmented_views=1 if number else augmented_views)
@@ -121,12 +119,11 @@ def train_checkpoint(
     on_epoch: OnEpoch = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> Checkpoint:
-    """Train in this process and write a checkpoint at path. dataset: its name and data version.
+    """Train in this process and write a checkpoint at path. dataset: name and data version.
 
-    Of several ranks rank 0 computes the features and writes; `image_finder.components.training.distributed.run` starts them.
-
-    A run that was killed is continued from its last finished epoch, kept below <cache folder>/training; a finished one
-    of the same data, configs and code is not trained again. Raises DataError, ConfigError, StorageError, ProcessError.
+    A killed training resumes after its last finished epoch, stored in <cache directory>/training; a finished one with
+    the same data, configuration and code is not repeated. Of several ranks (training.distributed.run starts them),
+    rank 0 computes the features and writes. Raises DataError, ConfigError, StorageError, ProcessError.
     """
     model_config, training = configs
     assembled = untrained(model_config, training.seed)
@@ -156,38 +153,37 @@ def train_checkpoint(
         files_sha256={},
     )
     if not ranks.leads:
-        ranks.tell()  # it is written
+        ranks.broadcast()  # wait until the checkpoint is written
         return Checkpoint.open(path)
     _fit_hubness(trained.model, train_set, pick_device(training.device))
     _forget_finished(work)
     checkpoint = save_checkpoint(path, assembled._replace(model=trained.model), model_config, manifest)
-    ranks.tell()
+    ranks.broadcast()
     return checkpoint
 
 
 def checkpoint_vectors(
     checkpoint: Checkpoint, data: CaptionedImages, settings: FeatureSettings, *, device: str = "auto"
 ) -> tuple[Vectors, Vectors]:
-    """A checkpoint's unit vectors of a table: images in the order of image_ids, captions in theirs."""
+    """Unit vectors of images (order of image_ids) and captions (order of the table)."""
     assembled = checkpoint.load()
     target = pick_device(device)
     variants = len(assembled.model.image_tower.tta)
     images = (
         _image_source(assembled, checkpoint.config, data, settings, augmented_views=1)
         if variants == 1
-        else _decoded_images(assembled, data)  # cached features are of the whole image alone
+        else _decoded_images(assembled, data)  # the cache holds the features of the whole image only
     )
     data_set = PairedSet(images, _text_source(assembled, checkpoint.config, data, settings), data.image_of_caption())
-    return embed_all(assembled.model.to(target), data_set, device=target, batch=_EMBEDDED // variants)
+    return embed_all(assembled.model.to(target), data_set, device=target, batch=_EMBED_BATCH // variants)
 
 
 def _fit_hubness(model: DualEncoder, train_set: PairedSet, device: torch.device) -> None:
-    """Let the model's hub correction, if it has one, learn from captions and images of the training part."""
     hubness = model.image_tower.hubness
     if hubness is None:
         return
-    captions = _thinned(np.arange(len(train_set.texts)), _BANKED_CAPTIONS)
-    images = _thinned(np.arange(len(train_set.images)), _MEAN_IMAGES)
+    captions = _thinned(np.arange(len(train_set.texts)), _BANK_CAPTIONS)
+    images = _thinned(np.arange(len(train_set.images)), _BANK_IMAGES)
     vectors = embed_rows(model.to(device), train_set, images, captions, device=device)
     model.cpu()
     image_vectors, text_vectors = (plain_vectors(torch.from_numpy(each)) for each in vectors)
@@ -195,7 +191,7 @@ def _fit_hubness(model: DualEncoder, train_set: PairedSet, device: torch.device)
 
 
 def _thinned(rows: IntArray, most: int) -> IntArray:
-    """At most so many of some rows, evenly."""
+    """At most `most` of the rows, evenly spaced."""
     return rows[np.linspace(0, len(rows), min(len(rows), most), endpoint=False).astype(np.int64)]
 
 
@@ -222,14 +218,15 @@ def _decoded_images(assembled: Assembled, data: CaptionedImages) -> DecodedImage
 def _fill(
     cache: ContentCache, assembled: Assembled, keys: dict[Path, str], settings: FeatureSettings, *, view: int
 ) -> None:
-    """Compute the features of the images that the cache lacks. keys: content key of each path."""
     missing = [path for path, key in keys.items() if key not in cache]
     if not missing:
         return
     found = extract_image_features(assembled, missing, cache, settings.embedding, view=view, progress=settings.progress)
     changed = [path for path in missing if found[path] != keys[path]]
     if changed:
-        raise DataError(f"{len(changed)} images changed after validation, first {changed[0]}; run the pipeline again")
+        raise DataError(
+            f"{counted(len(changed), 'image')} changed after validation, first {changed[0]}; run the pipeline again"
+        )
 
 
 def _text_source(
@@ -247,7 +244,7 @@ def _text_source(
 
 
 def _forget_finished(work: Path) -> None:
-    """Mark this training as finished and remove the states of others that were; unfinished ones can still go on."""
+    """Mark this training as finished and remove the states of other finished ones."""
     for other in work.parent.iterdir():
         if other != work and (other / _FINISHED).exists():
             shutil.rmtree(other)
@@ -257,9 +254,9 @@ def _forget_finished(work: Path) -> None:
 def _identity(
     train_data: CaptionedImages, val_data: CaptionedImages, configs: tuple[ModelConfig, TrainingConfig]
 ) -> str:
-    """Hash of everything that decides the outcome of a training: configs, code, images, captions."""
+    """Hash of all inputs of a training: configuration, code, images, captions."""
     model_config, training = configs
-    parts = [model_config.model_dump_json(), training.model_dump_json(exclude=_RUNNING_ONLY), _code_sha256()]
+    parts = [model_config.model_dump_json(), training.model_dump_json(exclude=_RUNTIME_ONLY), _code_sha256()]
     for data in (train_data, val_data):
         parts += data.image_rows()["sha256"].tolist()
         parts += text_keys(data.captions["caption"].tolist())
@@ -268,7 +265,7 @@ def _identity(
 
 
 def _code_sha256() -> str:
-    """Hash of the code a training runs through; without it, a finished training would outlive an edit of its loop."""
+    """Hash of the code that a training runs: changed code starts a new training."""
     components = Path(__file__).resolve().parents[1]
     files = sorted(path for folder in _CODE_FOLDERS for path in (components / folder).rglob("*.py"))
     return sha256_of_bytes(

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.errors import FinderError
-from image_finder.components.training.distributed.ranks import ALONE, Place, joined
+from image_finder.components.training.distributed.ranks import ALONE, Assignment, joined
 from image_finder.components.training.epoch_plan import plan_epoch, share_of_batch
-from image_finder.components.training.loop import _PlannedBatches, _Run
+from image_finder.components.training.loader import PlannedBatches
+from image_finder.components.training.loop import _Run
 from image_finder.components.training.trainer import FeatureSettings, paired_set, train_checkpoint, untrained
 from tests.support import children
 
@@ -47,9 +48,10 @@ def gradient(scenario: dict, ranks) -> None:
     plan = plan_epoch(
         train_set.image_of_caption, batch_images=training.batch_images, captions_per_image=2, seed=0, epoch=0
     )[0]
-    batch = _PlannedBatches([share_of_batch(plan, ranks.rank, ranks.world).own], train_set)[0]
+    batch = PlannedBatches([share_of_batch(plan, ranks.rank, ranks.world).own], train_set)[0]
     images = train_set.images.embed(run.model, batch.images)
-    texts = train_set.texts.embed(run.model, batch.texts)
+    hidden = train_set.texts.features(run.model, batch.texts)
+    texts = run.model.text_tower.embed_features(hidden, batch.texts.mask)
     loss = run._loss(images.float(), texts.float(), batch, plan)
     loss.backward()
     learned = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
@@ -101,7 +103,7 @@ def run_rank(scenario: dict, rank: int) -> None:
         return
     config = TrainingConfig.parse(scenario["training"])
     try:
-        with joined(Place(rank, scenario["world"], rank), config) as ranks:
+        with joined(Assignment(rank, scenario["world"], rank), config) as ranks:
             do(scenario, ranks)
     except FinderError as error:
         (Path(scenario["out"]) / f"{rank}.error").write_text(f"{type(error).__name__}: {error}")

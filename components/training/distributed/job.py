@@ -1,23 +1,25 @@
-"""Job: a folder through which the processes of one training are told what to do and tell what they did; no pickle.
+"""Training job: the directory through which the launcher and workers of one training exchange JSON and tables.
 
-    <cache folder>/training-jobs/<name>/
-        job.json                          what to train, on what, where to write it
+    <cache directory>/training-jobs/<name>/
+        job.json                          configuration, data and checkpoint path
         {train,val}.{captions,images}.parquet
-        epochs.jsonl                      a line for each finished epoch, from process 0
-        failed-<rank>.json                why a process ended
-        failure.json                      why the whole ended, from the step's launcher
-        torch/                            of torch's launchers
-        running.lock                      held by whoever waits for the job
+        epochs.jsonl                      one line per finished epoch, written by rank 0
+        failed-<rank>.json                why a worker ended
+        failure.json                      why the launcher ended
+        torch/                            logs of torch's launcher
+        running.lock                      held by the training step
 
-On several hosts the folder lies on a file system that all share, under the same path; its name is known before: it is
-that of their rendezvous, where only one training can meet at a time.
+With several hosts the directory must have the same path on all of them (a shared file system), and its name is derived
+from training.rendezvous, where only one training can run at a time.
 """
 
 import contextlib
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +42,7 @@ _JOB, _EPOCHS, _FAILURE, _LOCK = "job.json", "epochs.jsonl", "failure.json", "ru
 
 
 class Job(Record):
-    """What the processes of a training are to do."""
+    """Input of all workers of a training."""
 
     model: ModelConfig
     training: TrainingConfig
@@ -53,19 +55,19 @@ class Job(Record):
 
 
 class Failure(Record):
-    """Why a process, or the whole, ended. error: name of a class of image_finder.components.errors; "" for any other."""
+    """Why a worker or the launcher ended."""
 
-    error: str
+    error: str  # name of a class in components.errors; "" for any other exception
     message: str
-    rank: int = -1
+    rank: int = -1  # -1: the launcher
 
     @property
     def final(self) -> bool:
-        """Whether starting again would end the same way: an error of data, configuration or storage."""
+        """Whether a restart would fail in the same way: an error of data, configuration or storage."""
         return self.error not in ("", ProcessError.__name__)
 
     def as_error(self) -> FinderError:
-        """The error to raise where the training was asked for."""
+        """The error for the caller of the training."""
         kind = getattr(errors, self.error, ProcessError)
         named: FinderError = kind(self.message)
         return named
@@ -73,9 +75,9 @@ class Failure(Record):
 
 @contextlib.contextmanager
 def new_job(job: Job, data: "tuple[CaptionedImages, CaptionedImages]") -> Iterator[Path]:
-    """A folder with a job and its train and val tables, gone afterwards; those of killed programs are swept.
+    """Create a job's directory, yield it and remove it, with those of killed programs.
 
-    Raises ConfigError if another training meets at the same rendezvous, StorageError.
+    data: train and val tables. Raises ConfigError if another training uses the same rendezvous, StorageError.
     """
     parent = job.cache_dir / "training-jobs"
     with write_errors(parent):
@@ -97,20 +99,20 @@ def new_job(job: Job, data: "tuple[CaptionedImages, CaptionedImages]") -> Iterat
 
 
 def read_job(folder: Path) -> Job:
-    """The job of a folder. Raises StorageError."""
+    """Read job.json. Raises StorageError."""
     path = folder / _JOB
     try:
         return Job.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be read: {error.strerror}; the folder must be on a file system that all hosts share"
+            f"{path} cannot be read: {error.strerror}; the directory must be on a file system that all hosts share"
         ) from error
     except ValidationError as error:
         raise StorageError(f"{path} is not a training job of this version: {first_fault(error)}") from error
 
 
 def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages]":
-    """The train and val tables of a job."""
+    """Read the train and val tables of a job."""
     import pandas as pd
 
     from image_finder.components.captions.captioned import CaptionedImages
@@ -127,45 +129,47 @@ def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages
 
 
 def feature_settings(job: Job) -> "FeatureSettings":
-    """Where the job's features are cached and how they are computed."""
+    """Feature settings of a job."""
     from image_finder.components.training.trainer import FeatureSettings
 
     return FeatureSettings(job.cache_dir, job.embedding, job.progress)
 
 
 def add_epoch(folder: Path, record: EpochRecord) -> None:
-    """Tell of a finished epoch. Process 0 only."""
+    """Append a finished epoch; only rank 0 does so."""
     with write_errors(folder), (folder / _EPOCHS).open("a", encoding="utf-8") as stream:
         stream.write(record.model_dump_json() + "\n")
 
 
 def epochs_after(folder: Path, epoch: int) -> list[EpochRecord]:
-    """Finished epochs with a higher number, ascending; processes that were started again tell of earlier ones twice."""
+    """Finished epochs after `epoch`, ascending, each once even if a worker was restarted."""
     path = folder / _EPOCHS
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last may be unfinished
+    lines = (
+        path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    )  # the last line may be incomplete
     records = {record.epoch: record for record in map(EpochRecord.model_validate_json, lines)}
     return [records[number] for number in sorted(records) if number > epoch]
 
 
-def tell_failure(folder: Path, failure: Failure) -> None:
-    """Leave word of a process's failure (rank 0 or more) or of the whole's."""
+def write_failure(folder: Path, failure: Failure) -> None:
+    """Store the failure of a worker or of the launcher."""
     name = _FAILURE if failure.rank < 0 else f"failed-{failure.rank}.json"
     write_text_atomically(folder / name, failure.model_dump_json())
 
 
 def failures(folder: Path) -> list[Failure]:
-    """Of the processes, by rank."""
+    """Failures of workers, by rank."""
     found = [Failure.model_validate_json(path.read_text(encoding="utf-8")) for path in folder.glob("failed-*.json")]
     return sorted(found, key=lambda failure: failure.rank)
 
 
-def forget_failure(folder: Path, rank: int) -> None:
-    """Take back what an earlier attempt of this process left."""
+def clear_failure(folder: Path, rank: int) -> None:
+    """Remove the failure of an earlier attempt of this worker."""
     (folder / f"failed-{rank}.json").unlink(missing_ok=True)
 
 
-def failure_of_all(folder: Path) -> Failure | None:
-    """What the launcher said, if it did."""
+def launcher_failure(folder: Path) -> Failure | None:
+    """The failure that the launcher reported, if any."""
     path = folder / _FAILURE
     return Failure.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -178,14 +182,26 @@ def _new_folder(parent: Path, training: TrainingConfig) -> Path:
         folder.mkdir(0o700)
     except FileExistsError as error:
         raise ConfigError(
-            f"training.rendezvous ({training.rendezvous}): another training meets there, its job is {folder}; "
-            "wait for its end or name another port"
+            f"training.rendezvous ({training.rendezvous}): another training uses it (job {folder}); "
+            "wait until it ends or set another port"
         ) from error
     return folder
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the folders of programs that were killed: nobody holds their locks."""
+    """Remove the directories of killed programs: their locks are free."""
     for folder in parent.glob("job-*"):
         with contextlib.suppress(Timeout, OSError), FileLock(folder / _LOCK).acquire(timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def when_stdin_ends(act: Callable[[], None]) -> None:
+    """Call `act` in a thread when standard input ends, that is, when the parent process ends."""
+
+    def watch() -> None:
+        # os.read, not sys.stdin.read(): a thread that holds sys.stdin's lock blocks the interpreter's exit
+        while os.read(0, 4096):
+            pass
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,17 +1,17 @@
-"""Launcher: starts the processes of a training job on one host with torch's elastic launcher, and says why they ended.
+"""Launcher: starts the workers of a training job on one host with torch's elastic launcher and reports why they failed.
 
     python -m image_finder.components.training.distributed.launch JOB [--within SECONDS]
 
-The training step runs it on its own host. With training.hosts above 1 this command is run on each other host as well,
-once, before the step or after it: it waits until JOB is there and the step's host answers at training.rendezvous, which
-must name that host; then all hosts wait for each other, 15 minutes at the longest. It ends with the training. JOB is
+The training step starts it on its own host. With training.hosts above 1, run this command once on each other host, before
+or after the step starts. It waits until JOB exists and the step's host (training.rendezvous) accepts connections; then
+all hosts wait for each other for at most 15 minutes. It ends with the training. JOB is
 
-    <cache folder>/training-jobs/job-HOST-PORT        for training.rendezvous=HOST:PORT; the step says it too
+    <cache directory>/training-jobs/job-HOST-PORT        for training.rendezvous=HOST:PORT; the step prints it
 
-and lies, as the cache folder, the images and the checkpoint's folder do, under the same path on all hosts, on a file
-system they share. So a scheduler (Slurm, say) may start all at once: image-finder pipeline run training on the host of
-the rendezvous, this command with a long --within on the others. torchrun cannot take its place, nor Kubeflow's
-PyTorchJob: the step's launcher is one of those that meet. Run so far on one machine only, with two launchers (a test).
+The cache directory, the images and the checkpoint directory must have the same paths on all hosts, on a shared file
+system. A scheduler such as Slurm can start all hosts at once: `image-finder pipeline run training` on the host of
+the rendezvous and this command with a long --within on the others. torchrun and Kubeflow's PyTorchJob cannot replace it,
+because the step's own launcher takes part in the rendezvous. Tested with two launchers on one machine only.
 """
 
 import logging
@@ -35,18 +35,17 @@ from image_finder.components.configs import TrainingConfig
 from image_finder.components.errors import ConfigError, FinderError, ProcessError, StorageError
 from image_finder.components.text import one_line
 from image_finder.components.training.distributed import job as jobs
-from image_finder.components.training.distributed.job import Failure, Job
-from image_finder.components.training.distributed.lifeline import when_stdin_ends
+from image_finder.components.training.distributed.job import Failure, Job, when_stdin_ends
 
-_GATHER_S = 900  # for all hosts to be there
-_LOOK_EVERY_S = 1.0
-_ANSWER_S = 5.0
-_SHUTDOWN_S = "5"  # torch waits 30 s for a process it has asked to end
-_GO_ON = "start it again: it goes on after the last finished epoch"
+_JOIN_TIMEOUT_S = 900  # until all hosts have joined
+_POLL_S = 1.0
+_CONNECT_TIMEOUT_S = 5.0
+_SHUTDOWN_S = "5"  # torch's default of 30 s delays every failure
+_RESUME = "start it again: it resumes after the last finished epoch"
 
 
 class Ended(Protocol):
-    """What torch knows of a process that failed: its exit code (negative: a signal) and when that was noticed."""
+    """A failed worker in torch's report: exit code (negative: a signal) and time in seconds."""
 
     exitcode: int
     timestamp: int
@@ -58,59 +57,59 @@ class Ended(Protocol):
     "--within",
     "within_s",
     type=click.FloatRange(min=0),
-    default=_GATHER_S,
+    default=_JOIN_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="Wait so long for JOB and for the host of the training step.",
+    help="Seconds to wait for JOB and for the step's host.",
 )
-@click.option("--attached", is_flag=True, hidden=True, help="End with whoever holds the other end of stdin.")
+@click.option("--attached", is_flag=True, hidden=True, help="End when standard input ends.")
 def main(folder: Path, *, within_s: float, attached: bool) -> None:
-    """Start this host's processes of the training job in the folder JOB and wait for them."""
+    """Run this host's workers of the training job in directory JOB."""
     if attached:
         when_stdin_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    logging.disable(logging.ERROR)  # torch's own account of a failure; ours follows
+    logging.disable(logging.ERROR)  # torch's report of a failure; ours follows
     try:
-        job = jobs.read_job(folder) if attached else awaited(folder, within_s)
+        job = jobs.read_job(folder) if attached else wait_for_job(folder, within_s)
         launch(folder, job.training, attached=attached)
     except FinderError as error:
-        if attached:  # the step waits for this word; the others' processes left theirs
-            jobs.tell_failure(folder, Failure(error=type(error).__name__, message=str(error)))
+        if attached:  # on other hosts the workers' own files suffice
+            jobs.write_failure(folder, Failure(error=type(error).__name__, message=str(error)))
         raise click.ClickException(str(error)) from error
-    except SignalException as error:  # its processes are ended by then
+    except SignalException as error:  # torch has ended the workers by then
         sys.exit(128 + error.sigval)
 
 
-def awaited(folder: Path, within_s: float) -> Job:
-    """The job of another host's training step, once it is there and that host answers.
+def wait_for_job(folder: Path, within_s: float) -> Job:
+    """Wait for the job of another host's training step and for a connection to that host.
 
-    A job without a host that answers was left by a step that was killed. Raises StorageError or ProcessError after
-    within_s, ConfigError for a job of one host.
+    Without a connection the job is a leftover of a killed step. Raises StorageError or ProcessError after within_s,
+    ConfigError for a job of one host.
     """
     end = time.monotonic() + within_s
     while True:
         try:
             job = jobs.read_job(folder)
             if job.training.hosts == 1:
-                raise ConfigError(f"{folder} is a job of one host (training.hosts: 1), whose step starts all processes")
-            with socket.create_connection(parse_rendezvous_endpoint(job.training.rendezvous, -1), _ANSWER_S):
+                raise ConfigError(f"{folder} is a job of one host (training.hosts: 1); its step starts all workers")
+            with socket.create_connection(parse_rendezvous_endpoint(job.training.rendezvous, -1), _CONNECT_TIMEOUT_S):
                 return job
         except (StorageError, OSError) as error:
             if time.monotonic() < end:
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_POLL_S)
                 continue
             if isinstance(error, StorageError):
                 raise
             raise ProcessError(
                 f"the host of the training step did not answer at {job.training.rendezvous} within {within_s:g} s: "
-                f"{error}; training.rendezvous must name it, and the step must run"
+                f"{error}; check training.rendezvous and that the step is running"
             ) from error
 
 
 def launch(folder: Path, config: TrainingConfig, *, attached: bool) -> None:
-    """Run this host's share of a job's processes to their end. Raises the FinderError of the one that failed first."""
+    """Run this host's workers until they end. Raises the FinderError of the first failure."""
     local = config.processes // config.hosts
-    # Else all attempts share a store, and a process that starts sooner than its neighbour finds the address of that one's
-    # predecessor there: on a busy machine no restart would succeed (torch 2.14).
+    # Otherwise all attempts share one store, and a restarted worker may read the address of a worker of the previous
+    # attempt: on a busy machine no restart succeeds (torch 2.14).
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_S)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // local)))
@@ -121,12 +120,10 @@ def launch(folder: Path, config: TrainingConfig, *, attached: bool) -> None:
         run_id=folder.name,
         rdzv_backend="c10d",
         rdzv_endpoint=config.rendezvous or "localhost:0",
-        rdzv_configs={"join_timeout": _GATHER_S},
+        rdzv_configs={"join_timeout": _JOIN_TIMEOUT_S},
         max_restarts=config.restarts,
         local_addr=None if config.hosts > 1 else "127.0.0.1",
-        logs_specs=DefaultLogsSpecs(
-            log_dir=str(folder / "torch")
-        ),  # else a folder of the system's, which nobody removes
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder / "torch")),  # the default is never removed
     )
     options = ["--attached"] if attached else []
     try:
@@ -134,41 +131,41 @@ def launch(folder: Path, config: TrainingConfig, *, attached: bool) -> None:
             "-m", "image_finder.components.training.distributed.worker", str(folder), *options
         )
     except ChildFailedError as error:
-        raise cause(error.failures, jobs.failures(folder)).as_error() from error
+        raise first_failure(error.failures, jobs.failures(folder)).as_error() from error
     except RendezvousError as error:
         reason = one_line(error)
         raise ProcessError(
-            f"the {config.hosts} hosts of training.hosts did not meet at {config.rendezvous}: {reason}; it must name "
-            f"the host of the training step, and the launcher must be started on each other within {_GATHER_S} s"
+            f"the {config.hosts} hosts did not join at training.rendezvous ({config.rendezvous}): {reason}; it must name "
+            f"the host of the training step, and the launcher must start on all other hosts within {_JOIN_TIMEOUT_S} s"
         ) from error
 
 
-def cause(ended: Mapping[int, Ended], told: list[Failure]) -> Failure:
-    """The failure that the others followed from. ended: by rank, those of this host; told: what processes left word of.
+def first_failure(ended: Mapping[int, Ended], reported: list[Failure]) -> Failure:
+    """The failure that caused the others. ended: by rank, on this host; reported: on all hosts.
 
-    When one is gone, those that talk to it fail too, and the rest is ended by the launcher: a reason that was given
-    counts most, a lost connection least.
+    When one worker ends, the others lose their connections and the launcher kills the rest. So a reported error counts
+    most and a lost connection least.
     """
-    for failure in told:
+    for failure in reported:
         if failure.final:
             return failure.model_copy(update={"message": f"process {failure.rank}: {failure.message}"})
-    lost = [failure for failure in told if failure.error == ProcessError.__name__]
-    own = [failure for failure in told if failure not in lost]
-    noticed = min(each.timestamp for each in ended.values())
-    # whom the launcher had to kill for not ending has died later
-    signals = {n: -each.exitcode for n, each in ended.items() if each.exitcode < 0 and each.timestamp <= noticed + 1}
-    silent = [rank for rank in ended if rank not in signals and all(rank != failure.rank for failure in told)]
+    lost = [failure for failure in reported if failure.error == ProcessError.__name__]
+    raised = [failure for failure in reported if failure not in lost]
+    first_end = min(each.timestamp for each in ended.values())
+    # Workers that ended later than this were killed by the launcher
+    signals = {n: -each.exitcode for n, each in ended.items() if each.exitcode < 0 and each.timestamp <= first_end + 1}
+    silent = [rank for rank in ended if rank not in signals and all(rank != failure.rank for failure in reported)]
     for rank, number in sorted(signals.items(), key=lambda item: item[1] == signal.SIGTERM):
-        if number != signal.SIGTERM or not (own or silent):  # the launcher ends the rest with SIGTERM
-            hint = " (the system does that when memory runs out)" if number == signal.SIGKILL else ""
-            return _process_failure(rank, f"was ended by {signal.Signals(number).name}{hint}")
-    for failure in [*own, *lost]:
-        return _process_failure(failure.rank, f"failed: {failure.message}")
-    return _process_failure(silent[0], f"ended with exit code {ended[silent[0]].exitcode}")
+        if number != signal.SIGTERM or not (raised or silent):  # the launcher's own signal
+            hint = " (probably out of memory)" if number == signal.SIGKILL else ""
+            return _worker_failure(rank, f"was ended by {signal.Signals(number).name}{hint}")
+    for failure in [*raised, *lost]:
+        return _worker_failure(failure.rank, f"failed: {failure.message}")
+    return _worker_failure(silent[0], f"ended with exit code {ended[silent[0]].exitcode}")
 
 
-def _process_failure(rank: int, what: str) -> Failure:
-    return Failure(error=ProcessError.__name__, message=f"process {rank} of the training {what}; {_GO_ON}")
+def _worker_failure(rank: int, what: str) -> Failure:
+    return Failure(error=ProcessError.__name__, message=f"process {rank} of the training {what}; {_RESUME}")
 
 
 if __name__ == "__main__":

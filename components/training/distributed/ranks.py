@@ -1,8 +1,7 @@
-"""Ranks: the processes of one training and what passes between them; knows nothing of towers or losses.
+"""Ranks: collective operations among the workers of one training; knows nothing of towers or losses.
 
-Everything is summed, never averaged: each rank's loss is its share of the whole batch's loss, divided by the whole
-batch's counts. A sum over ranks is then the loss, and the sum of their gradients the gradient, of one process with the
-whole batch, without any factor of the number of ranks.
+All operations are sums. Each rank's loss is its share of the batch's loss, divided by the counts of the whole batch, so
+that the sum over ranks equals the loss, and the summed gradients equal the gradient, of one process with that batch.
 """
 
 import contextlib
@@ -18,17 +17,17 @@ from torch.nn import functional
 
 from image_finder.components.configs import TrainingConfig
 from image_finder.components.errors import ConfigError, ProcessError
-from image_finder.components.text import one_line
+from image_finder.components.text import counted, one_line
 
-# Whoever waits for rank 0's validation or features waits on a connection that breaks when rank 0 dies, and under a
-# launcher that then ends all: this limit only has to be longer than any of both takes.
-_PATIENCE = timedelta(hours=24)
+# Longer than rank 0 ever takes to validate or to compute features. If rank 0 dies meanwhile, the connection breaks and
+# the launcher ends the other workers.
+_LONG_WAIT = timedelta(hours=24)
 _BUCKET_ELEMENTS = 1 << 24  # 64 MiB of float32: large enough for full speed, small beside a model's memory
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a launcher put this process. rank: among all, from 0; local_rank: on its host, from 0."""
+class Assignment:
+    """A worker's rank among all `world` workers and its local rank on its host, both from 0."""
 
     rank: int
     world: int
@@ -37,53 +36,52 @@ class Place:
 
 @dataclass(frozen=True)
 class Ranks:
-    """A process among those of its training; alone by default, when nothing here does anything."""
+    """One worker's view of its training; by default the only worker, without communication."""
 
     rank: int = 0
     world: int = 1
-    patient: dist.ProcessGroup | None = None  # over gloo, for waits of any length
+    long_wait: dist.ProcessGroup | None = None  # over gloo, with a timeout of 24 hours
 
     @property
     def leads(self) -> bool:
-        """Whether this is rank 0, which alone validates, writes and reports."""
+        """Whether this is rank 0, the only one that validates, writes and reports."""
         return self.rank == 0
 
     @property
     def alone(self) -> bool:
-        """Whether there are no others."""
+        """Whether this is the only worker."""
         return self.world == 1
 
     def seed(self, shared: int) -> int:
-        """A seed of its own for each rank from one that all share; rank 0 keeps it."""
-        # mixed into 32 bits, which is all that torch's generator on the CPU looks at
+        """Derive this rank's seed from a shared one; rank 0 uses the shared one."""
+        # 32 bits: torch's CPU generator ignores the rest
         return int(np.random.SeedSequence((shared, self.rank)).generate_state(1)[0]) if self.rank else shared
 
-    def tell(self, text: str = "") -> str:
-        """What rank 0 says, on every rank; the others wait for it as long as it takes."""
+    def broadcast(self, text: str = "") -> str:
+        """Send rank 0's text to all ranks and return it; also a barrier, with a long timeout."""
         if self.alone:
             return text
-        said = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
-        size = torch.tensor([len(said)])
+        data = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+        size = torch.tensor([len(data)])
         with _connection():
-            dist.broadcast(size, 0, group=self.patient)
-            said = said if self.leads else torch.empty(int(size), dtype=torch.uint8)
-            dist.broadcast(said, 0, group=self.patient)
-        return said.numpy().tobytes().decode()
+            dist.broadcast(size, 0, group=self.long_wait)
+            data = data if self.leads else torch.empty(int(size), dtype=torch.uint8)
+            dist.broadcast(data, 0, group=self.long_wait)
+        return data.numpy().tobytes().decode()
 
     @contextlib.contextmanager
     def lead_first(self) -> Iterator[None]:
-        """Rank 0 goes through the block alone, then the others do."""
+        """Run the block on rank 0 first, then on all others."""
         if not self.leads:
-            self.tell()
+            self.broadcast()
         yield
         if self.leads:
-            self.tell()
+            self.broadcast()
 
     def gathered(self, own: Tensor, start: int, total: int) -> Tensor:
-        """The rows of all ranks, (total, width), of which (n, width) from `start` on are this one's; with gradients.
+        """Rows of all ranks with gradients: (total, width). own: this rank's, from row `start`.
 
-        A sum of zero-filled matrices: twice the traffic of a gather, which is little beside the gradients', and
-        shares may be uneven.
+        Sums zero-padded matrices: shares may be uneven, and the extra traffic is small beside that of the gradients.
         """
         if self.alone:
             return own
@@ -100,10 +98,7 @@ class Ranks:
         return values
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace each gradient by its sum over ranks.
-
-        The buckets are the same at every step, so that a resumed training adds up in the same order.
-        """
+        """Replace each gradient by its sum over ranks, added in the same order at every step."""
         if self.alone:
             return
         pending = []
@@ -117,17 +112,17 @@ class Ranks:
                     gradient.copy_(part.view(gradient.shape))
 
     def require_same(self, tensors: Iterable[Tensor], when: str) -> None:
-        """Raise ProcessError if a rank's tensors differ from rank 0's, by their sums in float64."""
+        """Raise ProcessError if the float64 sums of a rank's tensors differ from rank 0's."""
         if self.alone:
             return
         sums = torch.stack([tensor.detach().double().sum().cpu() for tensor in tensors]).view(torch.int64)
         everyone = [torch.empty_like(sums) for _ in range(self.world)]
         with _connection():
-            dist.all_gather(everyone, sums, group=self.patient)
+            dist.all_gather(everyone, sums, group=self.long_wait)
         differing = [rank for rank, others in enumerate(everyone) if not torch.equal(others, everyone[0])]
         if differing:
             raise ProcessError(
-                f"process {differing[0]} holds other weights than process 0 {when}; "
+                f"the weights of process {differing[0]} differ from those of process 0 {when}; "
                 "use the same kind of device and the same versions on all hosts"
             )
 
@@ -136,32 +131,32 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined(place: Place, config: TrainingConfig) -> Iterator[Ranks]:
-    """The ranks of a training that a launcher started, with torch's variables MASTER_ADDR and MASTER_PORT set.
+def joined(assignment: Assignment, config: TrainingConfig) -> Iterator[Ranks]:
+    """Join the other workers, over NCCL on GPUs and gloo on CPUs. Raises ConfigError.
 
-    On GPUs over NCCL, else over gloo. Raises ConfigError.
+    The launcher has set MASTER_ADDR and MASTER_PORT.
     """
-    if place.world != config.processes:
+    if assignment.world != config.processes:
         raise ConfigError(
-            f"training.processes is {config.processes}, but {place.world} were started; start that many or change it"
+            f"training.processes is {config.processes}, but {assignment.world} were started; start that many or change it"
         )
     cuda = config.device != "cpu" and torch.cuda.is_available()
     if cuda:
-        require_gpus(place.local_rank + 1)
-        torch.cuda.set_device(place.local_rank)
+        require_gpus(assignment.local_rank + 1)
+        torch.cuda.set_device(assignment.local_rank)
     with _connection():
         dist.init_process_group(
             "nccl" if cuda else "gloo",
-            rank=place.rank,
-            world_size=place.world,
+            rank=assignment.rank,
+            world_size=assignment.world,
             timeout=timedelta(seconds=config.wait_s),
-            device_id=torch.device("cuda", place.local_rank) if cuda else None,
+            device_id=torch.device("cuda", assignment.local_rank) if cuda else None,
         )
-        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    assert isinstance(patient, dist.ProcessGroup), "every rank is a member"
-    ranks = Ranks(place.rank, place.world, patient)
+        long_wait = dist.new_group(backend="gloo", timeout=_LONG_WAIT)
+    assert isinstance(long_wait, dist.ProcessGroup), "every rank is a member"
+    ranks = Ranks(assignment.rank, assignment.world, long_wait)
     yield ranks
-    ranks.tell()  # nobody leaves before rank 0 has written everything
+    ranks.broadcast()  # wait until rank 0 has written everything
     dist.destroy_process_group()
 
 
@@ -169,13 +164,13 @@ def require_gpus(processes: int) -> None:
     """Raise ConfigError if this host has fewer GPUs than processes."""
     if processes > torch.cuda.device_count():
         raise ConfigError(
-            f"training.processes: {processes} on this host, which has {torch.cuda.device_count()} GPUs; "
-            "start no more than there are, or set device to cpu"
+            f"training.processes: {processes} on this host, which has {counted(torch.cuda.device_count(), 'GPU')}; "
+            "set at most one process per GPU, or device to cpu"
         )
 
 
 def summed(values: Tensor) -> Tensor:
-    """Sum over ranks that passes gradients on: what any rank's loss wants of the sum, each addend gets."""
+    """Differentiable sum over ranks; the gradient is the sum of all ranks' gradients."""
     total: Tensor = _Sum.apply(values)
     return total
 
@@ -212,9 +207,9 @@ def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextlib.contextmanager
 def _connection() -> Iterator[None]:
-    """Turn what torch raises when another process is gone or silent into a ProcessError."""
+    """Turn torch's errors about a lost or unresponsive worker into a ProcessError."""
     try:
         yield
     except RuntimeError as error:  # its subclasses too: DistBackendError, DistNetworkError
         reason = one_line(error).split(". ")[0]
-        raise ProcessError(f"the connection to the other processes broke or one fell silent: {reason}") from error
+        raise ProcessError(f"lost the connection to the other processes, or one timed out: {reason}") from error

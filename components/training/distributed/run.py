@@ -1,7 +1,7 @@
-"""Training in as many processes as the config says, on one host or several; the caller's process only waits.
+"""Training in training.processes processes on one or several hosts; the caller waits and receives epochs and failures.
 
-One process: this one. Several: a launcher is started (image_finder.components.training.distributed.launch), which starts the processes
-(image_finder.components.training.distributed.worker), and their epochs and their failure are told here. Nothing of it outlives this process.
+One process trains in the caller. For several, launch.py is started, which starts the workers; all of them end with the
+caller.
 """
 
 import logging
@@ -24,8 +24,8 @@ from image_finder.components.training.trainer import FeatureSettings
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.2
-_END_WITHIN_S = 20.0
+_POLL_S = 0.2
+_END_TIMEOUT_S = 20.0
 
 
 def train_checkpoint(
@@ -38,12 +38,12 @@ def train_checkpoint(
     dataset: tuple[str, str],
     on_epoch: OnEpoch = lambda _: None,
 ) -> Checkpoint:
-    """As trainer.train_checkpoint, in training.processes processes; on_epoch is told in this one, each epoch once.
+    """Train like trainer.train_checkpoint, in training.processes processes.
 
-    With several the result is that of one process, but for dropout and the order of additions; started again after a
-    failure, the same number of processes goes on after the last finished epoch. Raises what one process raises,
-    ConfigError for more processes than GPUs, and ProcessError, naming the process that died, after training.restarts
-    attempts to go on.
+    on_epoch runs in this process, once per epoch. Several processes give the result of one, apart from dropout and
+    rounding. The same number of processes resumes after the last finished epoch. Raises what one process raises,
+    ConfigError for more processes than GPUs, and ProcessError, naming the worker that failed, after training.restarts
+    restarts.
     """
     model, training = configs
     if training.processes == 1:
@@ -65,43 +65,41 @@ def train_checkpoint(
     with jobs.new_job(job, (train_data, val_data)) as folder:
         if training.hosts > 1:
             command = f"{sys.executable} -m image_finder.components.training.distributed.launch {folder}"
-            logger.warning("each of the other %d hosts is to run: %s", training.hosts - 1, command)
+            logger.warning("run this on each of the other hosts (%d): %s", training.hosts - 1, command)
         _run(folder, on_epoch)
     return Checkpoint.open(path)
 
 
 def _run(folder: Path, on_epoch: OnEpoch) -> None:
-    told = 0
+    last_epoch = 0
     with _launcher(folder) as process:
         running = True
         while running:
             try:
-                process.wait(_LOOK_EVERY_S)
+                process.wait(_POLL_S)
                 running = False
             except subprocess.TimeoutExpired:
                 pass
-            for record in jobs.epochs_after(folder, told):
+            for record in jobs.epochs_after(folder, last_epoch):
                 on_epoch(record)
-                told = record.epoch
+                last_epoch = record.epoch
     if process.returncode:
-        failure = jobs.failure_of_all(folder)
-        raise (
-            failure.as_error()
-            if failure
-            else ProcessError(
-                f"the launcher of the training ended with exit code {process.returncode}; what it said stands above"
+        failure = jobs.launcher_failure(folder)
+        if failure is None:
+            raise ProcessError(
+                f"the training launcher failed with exit code {process.returncode}; see its output above"
             )
-        )
+        raise failure.as_error()
 
 
 @contextmanager
 def _launcher(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The launcher as a child whose standard input is its lifeline; afterwards it and its processes are gone."""
-    process = subprocess.Popen(  # noqa: S603 - our own program
+    """Run the launcher; closing its standard input ends it and its workers."""
+    process = subprocess.Popen(  # noqa: S603 - fixed program
         [sys.executable, "-m", "image_finder.components.training.distributed.launch", str(folder), "--attached"],
         stdin=subprocess.PIPE,
         stdout=2,  # standard output is for results
-        start_new_session=True,  # Ctrl-C ends it by way of this process
+        start_new_session=True,  # Ctrl-C reaches it through this process only
     )
     try:
         yield process
@@ -109,7 +107,7 @@ def _launcher(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            process.wait(_END_WITHIN_S)
+            process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

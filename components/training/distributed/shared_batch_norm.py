@@ -1,6 +1,6 @@
-"""Batch norm over the batch of all ranks: statistics and gradients are those of one process with the whole batch.
+"""Batch norm over the batches of all ranks: same statistics and gradients as one process with the whole batch.
 
-Only a trunk that learns as a whole needs it; all others keep their pre-trained statistics (ImageTower.train).
+Needed only if the whole trunk learns; otherwise batch norms keep their pre-trained statistics (ImageTower.train).
 """
 
 from timm.layers.norm_act import SyncBatchNormAct, convert_sync_batchnorm
@@ -10,24 +10,23 @@ from image_finder.components.training.distributed.ranks import summed
 
 
 def share_batch_norms(model: nn.Module) -> None:
-    """Replace, in place, the batch norms of a model; names and parameters stay, so state dicts fit both ways."""
+    """Replace the batch norms of a model in place; state dicts stay compatible."""
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - what timm and torch ask too
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - timm and torch test for it too
                 setattr(module, name, _shared(child))
 
 
 def _shared(norm: nn.Module) -> nn.Module:
-    converted: nn.Module = convert_sync_batchnorm(norm)  # keeps the activation that timm's norms bring along
+    converted: nn.Module = convert_sync_batchnorm(norm)  # keeps the activation inside timm's norms
     converted.__class__ = _SharedBatchNorm
     return converted
 
 
 class _SharedBatchNorm(SyncBatchNormAct):
-    """torch's on a GPU; torch 2.14 has none for the CPU."""
+    """torch's implementation on a GPU, our own on the CPU, where torch 2.14 has none."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
         if x.is_cuda or not self.training:
             result: Tensor = super().forward(x)
             return result
@@ -37,7 +36,7 @@ class _SharedBatchNorm(SyncBatchNormAct):
         return x
 
     def _normalised(self, given: Tensor) -> Tensor:
-        x = given.float()  # under autocast to bfloat16 too, as torch's do
+        x = given.float()  # as torch does, also under autocast
         count = summed(x.new_tensor([x.numel() // x.shape[1]]))
         mean = summed(x.sum((0, 2, 3))) / count
         centred = x - mean.view(1, -1, 1, 1)

@@ -80,10 +80,10 @@ def test_a_single_flipped_bit_is_found_in_every_file(saved, tmp_path):
         copy = tmp_path / "copy"
         shutil.copytree(saved.path, copy)
         flip(copy / name)
-        with pytest.raises(BundleError, match=rf"^checkpoint \S+ is corrupted: {name} is absent or has another"):
+        with pytest.raises(BundleError, match=rf"^checkpoint \S+ is corrupted: {name} is missing or has changed"):
             Checkpoint.open(copy)
         (copy / name).unlink()
-        with pytest.raises(BundleError, match=rf"^checkpoint \S+ is corrupted: {name} is absent"):
+        with pytest.raises(BundleError, match=rf"^checkpoint \S+ is corrupted: {name} is missing or has changed"):
             Checkpoint.open(copy)
         shutil.rmtree(copy)
 
@@ -128,7 +128,9 @@ def test_tensors_that_do_not_fit_the_config_are_a_one_line_error(saved, tiny_mod
 def test_a_config_of_another_version_is_a_one_line_error(saved):
     (saved.path / "config.json").write_text('{"new_key": 1}')
     rehash(saved.path, "config.json")
-    with pytest.raises(BundleError, match=r"^\S+config.json is of another version: new_key: [^\n]*; train again$"):
+    with pytest.raises(
+        BundleError, match=r"^\S+config.json is not readable by this version: new_key: [^\n]*; train again$"
+    ):
         Checkpoint.open(saved.path).load()
 
 

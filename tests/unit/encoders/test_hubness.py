@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from image_finder.components.configs import HubnessConfig, ModelConfig
-from image_finder.components.encoders.hubness import SCALE, HubnessCorrection, lifted_texts, plain_vectors
+from image_finder.components.encoders.hubness import SCALE, HubnessCorrection, plain_vectors, with_extra_dims
 from image_finder.components.training.trainer import untrained
 
 DIM = 16
@@ -24,7 +24,7 @@ def fitted(texts, images, **values):
 def test_without_a_bank_products_keep_their_order_and_rows_are_unit_vectors():
     images, texts = unit(30, 0), unit(20, 1)
     hubs = HubnessCorrection(DIM, HubnessConfig(centres=5))
-    corrected, lifted = hubs(images), lifted_texts(texts)
+    corrected, lifted = hubs(images), with_extra_dims(texts)
     assert corrected.shape == (30, DIM + 2)
     assert lifted.shape == (20, DIM + 2)
     for rows in (corrected, lifted):
@@ -41,7 +41,7 @@ def test_the_score_is_the_cosine_less_the_nearness_to_the_bank():
     expected = (texts @ images.t()).double().numpy() - 0.3 * (near - near.mean())
     corrected = hubs(images)
     torch.testing.assert_close(corrected.norm(dim=1), torch.ones(30))
-    scores = (lifted_texts(texts) @ corrected.t()).numpy() / SCALE
+    scores = (with_extra_dims(texts) @ corrected.t()).numpy() / SCALE
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_a_hub_stands_back():
     images = 0.3 * texts + (1 - 0.3**2) ** 0.5 * axes[8:]  # each a little like its own text, and like no other
     gallery = torch.cat([images, texts.mean(dim=0, keepdim=True) * 8**0.5])  # the last is 0.35 near to every text
     assert ((texts @ gallery.t()).argmax(dim=1) == 8).all()
-    corrected = lifted_texts(texts) @ fitted(texts, gallery)(gallery).t()
+    corrected = with_extra_dims(texts) @ fitted(texts, gallery)(gallery).t()
     torch.testing.assert_close(corrected.argmax(dim=1), torch.arange(8))
 
 

@@ -24,7 +24,7 @@ from image_finder.components.encoders.checkpoint import (
     save_checkpoint,
 )
 from image_finder.components.errors import BundleError, ConfigError
-from image_finder.components.export.starter_packing import export_starter, pack_starter, restored
+from image_finder.components.export.starter_packing import pack_starter, restored, unpack_starter
 from image_finder.components.records.calibration import N_QUANTILES, ScoreCalibration
 from image_finder.components.training.trainer import untrained
 
@@ -74,7 +74,7 @@ def packed(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def put_together(packed, tmp_path_factory):
-    return export_starter(packed, tmp_path_factory.mktemp("bundle") / "bundle")
+    return unpack_starter(packed, tmp_path_factory.mktemp("bundle") / "bundle")
 
 
 def test_only_what_learned_is_packed_matrices_in_8_bits_and_vectors_in_16(packed, trained):
@@ -104,7 +104,7 @@ def test_a_model_that_went_astray_is_refused(trained, tmp_path):
     with torch.no_grad():
         assembled.model.text_tower.heads[0].projection.linear.weight[0, 0] = torch.nan
     broken = save_checkpoint(tmp_path / "broken", assembled, trained.config, trained.manifest)
-    with pytest.raises(BundleError, match="projection.linear.weight holds numbers that are not finite"):
+    with pytest.raises(BundleError, match="projection.linear.weight has values that are not finite"):
         pack_starter(broken, SCORES, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
 
@@ -114,7 +114,7 @@ def test_a_vector_that_half_precision_cannot_hold_is_refused(trained, tmp_path, 
     assembled = trained.load()
     assembled.model.image_tower.hubness.log_weights[0] = number
     broken = save_checkpoint(tmp_path / "broken", assembled, trained.config, trained.manifest)
-    with pytest.raises(BundleError, match="hubness.log_weights holds numbers that half precision cannot"):
+    with pytest.raises(BundleError, match="hubness.log_weights has values outside half precision"):
         pack_starter(broken, SCORES, tmp_path / "packed")
 
 
@@ -156,7 +156,7 @@ def test_the_size_that_is_left_goes_to_what_changed_most(packed, trained, tmp_pa
         assert sizes[-1] <= 1e6 * max_mb + 20_000, "tensors and their names"
     assert sizes[0] < sizes[1]
     assert missing[0] > missing[1]
-    with pytest.raises(ConfigError, match=r"the heads of this model take 0\.\d MB, a starter at most 0\.1"):
+    with pytest.raises(ConfigError, match=r"the heads of this model take 0\.\d MB, a starter model at most 0\.1"):
         pack_starter(trained, SCORES, tmp_path / "none", max_mb=0.1)
     assert not (tmp_path / "none").exists()
 
@@ -196,8 +196,8 @@ def test_a_damaged_starter_is_refused_in_one_line(packed, tmp_path, damage):
         )
     else:
         (copy / box.MANIFEST).unlink()
-    with pytest.raises(BundleError, match="install again"):
-        export_starter(copy, tmp_path / "bundle")
+    with pytest.raises(BundleError, match="reinstall"):
+        unpack_starter(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 

@@ -25,7 +25,7 @@ def fill(cache, numbers):
 
 def assert_sound(cache, n):
     assert len(cache) == n
-    starts, counts = cache.places([f"key-{i}" for i in range(n)])
+    starts, counts = cache.spans([f"key-{i}" for i in range(n)])
     for i in range(n):
         np.testing.assert_array_equal(cache.rows[starts[i] : starts[i] + counts[i]], entry(i))
     assert len(cache.rows) == counts.sum()
@@ -106,14 +106,14 @@ def test_two_writers_take_turns(tmp_path):
 
 
 def test_appending_needs_the_lock(tmp_path):
-    with pytest.raises(StorageError, match="must be entered"):
+    with pytest.raises(StorageError, match="not locked for writing"):
         opened(tmp_path).append(["a"], [entry(0)])
 
 
 def test_an_entry_of_another_width_is_refused_and_nothing_is_added(tmp_path):
     cache = opened(tmp_path)
     fill(cache, range(2))
-    with cache, pytest.raises(StorageError, match=r"holds entries of \(rows, 5\), one of shape \(2, 4\) was given"):
+    with cache, pytest.raises(StorageError, match=r"holds entries of shape \(rows, 5\), got \(2, 4\)"):
         cache.append(["a", "b"], [entry(0), np.zeros((2, 4), np.float32)])
     assert_sound(opened(tmp_path), 2)
 
@@ -137,12 +137,12 @@ def test_missing_keys_are_counted_and_the_first_is_named(tmp_path):
     cache = opened(tmp_path)
     fill(cache, range(2))
     with pytest.raises(StorageError, match=r"^2 of 3 entries are not in .*, first key-8; run again$"):
-        cache.places(["key-0", "key-8", "key-9"])
+        cache.spans(["key-0", "key-8", "key-9"])
 
 
 def test_a_cache_of_another_maker_or_width_is_refused(tmp_path):
     fill(opened(tmp_path), range(2))
-    with pytest.raises(StorageError, match=r"width 5, expected 6; maker 'm', expected 'other'; remove the folder$"):
+    with pytest.raises(StorageError, match=r"width 5, expected 6; maker 'm', expected 'other'; remove the directory$"):
         opened(tmp_path, width=6, maker="other")
 
 
@@ -150,7 +150,7 @@ def test_a_cache_of_another_maker_or_width_is_refused(tmp_path):
 def test_a_damaged_layout_is_named(tmp_path, content):
     opened(tmp_path)
     (tmp_path / "layout.json").write_bytes(content)
-    with pytest.raises(StorageError, match=r"layout.json is damaged: [^\n]*; remove the folder"):
+    with pytest.raises(StorageError, match=r"layout.json is damaged: [^\n]*; remove the directory"):
         opened(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_an_entry_whose_bytes_changed_is_found_and_computed_again(tmp_path):
     content = bytearray((tmp_path / "rows.bin").read_bytes())
     keys = [f"key-{i}" for i in range(9)]
     assert opened(tmp_path).damaged(keys) == []
-    starts, _ = opened(tmp_path).places(keys)
+    starts, _ = opened(tmp_path).spans(keys)
     content[starts[4] * 20 + 7] ^= 1
     (tmp_path / "rows.bin").write_bytes(content)
     cache = opened(tmp_path)
@@ -177,7 +177,7 @@ def test_an_entry_whose_bytes_changed_is_found_and_computed_again(tmp_path):
     assert cache.damaged(keys) == []
     for again in (cache, opened(tmp_path)):
         assert again.damaged(keys) == []
-        start, n = (each[0] for each in again.places(["key-4"]))
+        start, n = (each[0] for each in again.spans(["key-4"]))
         np.testing.assert_array_equal(again.rows[start : start + n], entry(4))
 
 

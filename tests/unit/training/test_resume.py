@@ -165,7 +165,7 @@ def test_a_damaged_state_is_named_in_one_line(tmp_path, record):
 def test_two_runs_do_not_train_the_same_at_once(tmp_path):
     with (
         resume.only_one(tmp_path / "w"),
-        pytest.raises(StorageError, match=r"^another run is training the same in"),
+        pytest.raises(StorageError, match=r"^another run of this training is in progress in"),
         resume.only_one(tmp_path / "w"),
     ):
         pass

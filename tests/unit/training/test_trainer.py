@@ -13,7 +13,8 @@ from image_finder.components.configs import EmbeddingConfig, ModelConfig, Traini
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.training import trainer
 from image_finder.components.training.epoch_plan import batches_of_epoch
-from image_finder.components.training.loop import _moving_average, _Run, pick_device
+from image_finder.components.training.loop import _Run, pick_device
+from image_finder.components.training.optimization import moving_average
 from image_finder.components.training.trainer import FeatureSettings, checkpoint_vectors, train_checkpoint
 
 
@@ -123,7 +124,7 @@ def test_early_stopping_keeps_the_best_epoch(scenes, tiny_model, settings, tmp_p
 
 @pytest.mark.parametrize("decay", [0.9, 0.95, 0.9995])
 def test_a_moving_average_leaves_whole_numbers_alone(decay):
-    update = _moving_average(decay)
+    update = moving_average(decay)
     positions, weights = torch.arange(512), torch.zeros(3)
     for _ in range(20):
         update([positions, weights], [torch.arange(512), torch.ones(3)], 0)
@@ -160,7 +161,7 @@ def test_an_image_that_breaks_while_training_is_a_one_line_error(scenes, tiny_mo
     (tmp_path / "107.png").write_bytes(b"broken since")
     config = model(tiny_model, image={"trained_stages": "all"})
     with pytest.raises(
-        DataError, match=r"107.png: [^\n]*; it could be read when it was validated, run the pipeline ag"
+        DataError, match=r"107.png: [^\n]*; the image was readable when it was validated; run the pipeline ag"
     ):
         fit(
             CaptionedImages(captions, images, tmp_path),
@@ -175,10 +176,10 @@ def test_an_image_that_changed_before_its_features_were_computed_is_named(scenes
     for content in (None, b"broken"):
         if content is None:
             Image.new("RGB", (64, 64), "purple").save(tmp_path / "100.png")
-            message = r"^1 images changed after validation, first \S+100.png; run the pipeline again$"
+            message = r"^1 image changed after validation, first \S+100.png; run the pipeline again$"
         else:
             (tmp_path / "100.png").write_bytes(content)
-            message = r"^1 of 1 images changed after validation and cannot be read: 100.png: [^\n]*; run the pipeline"
+            message = r"^1 of 1 image changed after validation and cannot be read: 100.png: [^\n]*; run the pipeline"
         images = pd.DataFrame([{"image_id": 100, "file_name": "100.png", "sha256": "f" * 64}])
         data = CaptionedImages(scenes.captions[:3], images, tmp_path)
         with pytest.raises(DataError, match=message):
@@ -187,10 +188,10 @@ def test_an_image_that_changed_before_its_features_were_computed_is_named(scenes
 
 def test_sets_that_cannot_be_trained_on_are_refused(scenes, tiny_model, settings, tmp_path):
     configs = (model(tiny_model), training())
-    with pytest.raises(DataError, match=r"^the train set holds a single image, expected at least 2"):
+    with pytest.raises(DataError, match=r"^the train set has 1 image; training needs at least 2"):
         fit(part(scenes, [100]), configs, settings, tmp_path / "c", scenes)
     for train_ids, val_ids, name in (([], [100], "train"), ([100, 101], [], "val")):
-        with pytest.raises(DataError, match=f"^the {name} set holds no images"):
+        with pytest.raises(DataError, match=f"^the {name} set is empty"):
             fit(part(scenes, train_ids), configs, settings, tmp_path / "c", part(scenes, val_ids))
     absent = dataclasses.replace(scenes, images=scenes.images[1:])
     with pytest.raises(DataError, match=r"^1 captioned image absent or unreadable, first id 100"):
@@ -224,7 +225,7 @@ def test_weight_decay_spares_biases_norms_positions_and_the_temperature(tiny_ass
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match=r"^training.device: cuda was asked for"):
+    with pytest.raises(ConfigError, match=r"^training.device: cuda, but torch finds no CUDA device"):
         pick_device("cuda")
 
 

@@ -16,7 +16,7 @@ from image_finder.components.configs import TrainingConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.encoders.loss import contrastive_loss, contrastive_share
 from image_finder.components.errors import ConfigError
-from image_finder.components.training.distributed.ranks import ALONE, Place, Ranks, joined
+from image_finder.components.training.distributed.ranks import ALONE, Assignment, Ranks, joined
 from image_finder.components.training.epoch_plan import plan_epoch, share_of_batch
 from tests.support.checkout import CHECKOUT
 
@@ -144,14 +144,16 @@ def test_two_ranks_train_as_one_process_does(ran):
 def test_a_rank_that_drifts_away_stops_the_training(ran):
     for rank in (0, 1):
         message = (ran / "drift" / f"{rank}.error").read_text()
-        assert message.startswith("ProcessError: process 1 holds other weights than process 0 after epoch 2; use the")
+        assert message.startswith(
+            "ProcessError: the weights of process 1 differ from those of process 0 after epoch 2; use the"
+        )
 
 
 @pytest.mark.slow
 def test_ranks_killed_in_a_batch_and_in_a_save_end_like_uninterrupted_ones(ran):
     for rank in (0, 1):
         message = (ran / "killed" / f"{rank}.error").read_text()
-        assert message.startswith("ProcessError: the connection to the other processes broke or one fell silent: ")
+        assert message.startswith("ProcessError: lost the connection to the other processes, or one timed out: ")
         assert "\n" not in message
     first, second = (Checkpoint.open(ran / name / "checkpoint") for name in ("uninterrupted", "killed"))
     measured = [
@@ -217,7 +219,7 @@ def test_dropout_differs_between_ranks_and_stays_what_it_was_for_one():
 def test_other_numbers_of_processes_than_configured_are_refused():
     with (
         pytest.raises(ConfigError, match=r"^training.processes is 4, but 2 were started; start that many or change it"),
-        joined(Place(0, 2, 0), TrainingConfig(processes=4)),
+        joined(Assignment(0, 2, 0), TrainingConfig(processes=4)),
     ):
         pass
 

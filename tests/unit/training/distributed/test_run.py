@@ -19,7 +19,7 @@ from image_finder.components.records.training import EpochRecord
 from image_finder.components.training import trainer
 from image_finder.components.training.distributed import job as jobs
 from image_finder.components.training.distributed.job import Failure
-from image_finder.components.training.distributed.launch import awaited, cause
+from image_finder.components.training.distributed.launch import first_failure, wait_for_job
 from image_finder.components.training.distributed.run import train_checkpoint
 from image_finder.components.training.trainer import FeatureSettings
 from tests.support.checkout import CHECKOUT
@@ -93,7 +93,7 @@ def test_what_one_process_refuses_is_the_error_of_the_whole_and_is_not_tried_aga
     (tmp_path / "107.png").write_bytes(b"broken since")
     before = descendants()
     with pytest.raises(
-        DataError, match=r"^process [01]: \S*107.png: [^\n]*; it could be read when it was valid[^\n]*$"
+        DataError, match=r"^process [01]: \S*107.png: [^\n]*; the image was readable when it was valid[^\n]*$"
     ):
         train_checkpoint(
             dataclasses.replace(scenes, root=tmp_path),
@@ -105,7 +105,9 @@ def test_what_one_process_refuses_is_the_error_of_the_whole_and_is_not_tried_aga
         )
     assert descendants() == before
     assert not (tmp_path / "c").exists()
-    assert capfd.readouterr().err.count("it could be read when it was validated") <= 3, "two processes, the launcher"
+    assert capfd.readouterr().err.count("the image was readable when it was validated") <= 3, (
+        "two processes, the launcher"
+    )
 
 
 @pytest.fixture
@@ -182,7 +184,7 @@ def test_one_process_trains_here(scenes, tiny_model, tmp_path, monkeypatch):
 def test_more_processes_than_gpus_are_refused(scenes, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match=r"^training.processes: 2 on this host, which has 1 GPUs; start no more"):
+    with pytest.raises(ConfigError, match=r"^training.processes: 2 on this host, which has 1 GPU; set at most one"):
         train_checkpoint(
             scenes,
             scenes,
@@ -199,7 +201,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tiny_assembled):
 
     config = TrainingConfig(processes=4, batch_images=4)
     _require_shares(8, config, Ranks(0, 4))
-    with pytest.raises(ConfigError, match=r"^training.processes: 4 processes cannot share the smallest batch, of 3 pi"):
+    with pytest.raises(ConfigError, match=r"^training.processes \(4\) is above the 3 images of the smallest batch"):
         _require_shares(9, config, Ranks(0, 4))
 
 
@@ -225,7 +227,7 @@ CAUSES = {
     "killed, the other lost it": (
         {1: Ended(-9), 0: Ended(1)},
         [told(0, LOST)],
-        "process 1 .* was ended by SIGKILL \\(the",
+        "process 1 .* was ended by SIGKILL \\(probably",
     ),
     "crashed, the other was ended": ({0: Ended(-11), 1: Ended(-15)}, [], "process 0 .* was ended by SIGSEGV;"),
     "asked to end from outside": ({1: Ended(-15), 0: Ended(1)}, [told(0, LOST)], "process 1 .* was ended by SIGTERM"),
@@ -248,11 +250,11 @@ CAUSES = {
 @pytest.mark.parametrize("name", CAUSES)
 def test_the_process_that_failed_first_is_named(name):
     ended, words, expected = CAUSES[name]
-    failure = cause(ended, words)
+    failure = first_failure(ended, words)
     with pytest.raises(DataError if name == "refused" else ProcessError, match=f"^{expected}"):
         raise failure.as_error()
     assert failure.final == (name == "refused")
-    assert name == "refused" or failure.message.endswith("; start it again: it goes on after the last finished epoch")
+    assert name == "refused" or failure.message.endswith("; start it again: it resumes after the last finished epoch")
 
 
 @pytest.fixture
@@ -306,7 +308,7 @@ def test_a_job_of_several_hosts_is_where_they_expect_it_and_there_is_one_at_a_ti
         assert folder == left
         assert jobs.epochs_after(folder, 0) == []
         with pytest.raises(
-            ConfigError, match=rf"^training.rendezvous \(localhost:{free_port}\): another training meets"
+            ConfigError, match=rf"^training.rendezvous \(localhost:{free_port}\): another training uses it"
         ):
             jobs.new_job(several, (scenes, scenes)).__enter__()
         assert jobs.read_job(folder) == several
@@ -314,18 +316,18 @@ def test_a_job_of_several_hosts_is_where_they_expect_it_and_there_is_one_at_a_ti
 
 def test_a_launcher_waits_for_the_job_and_for_its_host_but_not_for_ever(job, scenes, tmp_path, free_port):
     with pytest.raises(StorageError, match=r"job.json cannot be read: No such file"):
-        awaited(tmp_path / "nowhere", 0)
+        wait_for_job(tmp_path / "nowhere", 0)
     several = of_two_hosts(job, free_port)
     with jobs.new_job(several, (scenes, scenes)) as folder:
         with pytest.raises(
             ProcessError,
             match=rf"^the host of the training step did not answer at localhost:{free_port} within 0.1 s: ",
         ):
-            awaited(folder, 0.1)
+            wait_for_job(folder, 0.1)
         with socket.create_server(("127.0.0.1", free_port)):
-            assert awaited(folder, 0) == several
+            assert wait_for_job(folder, 0) == several
     with jobs.new_job(job, (scenes, scenes)) as folder, pytest.raises(ConfigError, match=r"a job of one host"):
-        awaited(folder, 60)
+        wait_for_job(folder, 60)
 
 
 def test_epochs_told_twice_or_half_are_read_once_and_whole(tmp_path):
@@ -352,7 +354,7 @@ def test_epochs_told_twice_or_half_are_read_once_and_whole(tmp_path):
 
 def test_a_folder_that_is_not_there_is_said_to_be_not_shared(tmp_path):
     with pytest.raises(
-        StorageError, match=r"job.json cannot be read: No such file[^\n]*; the folder must be on a file s"
+        StorageError, match=r"job.json cannot be read: No such file[^\n]*; the directory must be on a file s"
     ):
         jobs.read_job(tmp_path)
     (tmp_path / "job.json").write_text("{}")

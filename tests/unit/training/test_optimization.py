@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from image_finder.components.training.learning_rate import rate_factor
+from image_finder.components.training.optimization import rate_factor
 
 
 @pytest.mark.parametrize(
