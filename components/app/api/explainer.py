@@ -1,7 +1,6 @@
 """Explainer: computes explanations one at a time and caches the latest contributions."""
 
 import hashlib
-import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -42,7 +41,7 @@ class Explainer:
     def __init__(self, settings: Settings) -> None:
         self.workers = Workers(Load("explanations", settings.waiting), running=1, timeout_s=settings.timeout_s)
         self._max_bytes = settings.max_original_bytes
-        self._cache = _Cache(_CACHED)
+        self._cache: OrderedDict[_Key, Contributions] = OrderedDict()  # used by the one worker thread only
 
     async def explain(self, engine: SearchEngine, identity: str, query: Query | None, request: Request) -> Explained:
         """Explain an indexed image's score for a query, or without query the attention pooling.
@@ -67,32 +66,13 @@ class Explainer:
             found = self._cache.get(subject)
             if found is None:
                 found = contributions(engine.encoder, engine.encoder.preprocess.load(data), vector)
-                self._cache.put(subject, found)
+            self._cache[subject] = found
+            self._cache.move_to_end(subject)
+            if len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
             return Explained(key, jpeg(_overlay(data, found)), found.peak)
         except ImageError:
             raise gone(UNREADABLE) from None
-
-
-class _Cache:
-    """Least recently used cache of contributions."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._entries: OrderedDict[_Key, Contributions] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: _Key) -> Contributions | None:
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
-
-    def put(self, key: _Key, value: Contributions) -> None:
-        with self._lock:
-            self._entries[key] = value
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._limit:
-                self._entries.popitem(last=False)
 
 
 def _overlay(data: bytes, found: Contributions) -> Image.Image:

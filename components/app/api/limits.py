@@ -49,36 +49,13 @@ class Load:
             raise self.refusal(f"{self.name}: no answer within {seconds:g} s; retry shortly") from None
 
 
-class Gate:
-    """A semaphore with a limited queue."""
-
-    def __init__(self, load: Load, *, running: int) -> None:
-        """load: counts the queue. running: calls that may hold the semaphore."""
-        self._load = load
-        self._free = asyncio.Semaphore(running)
-
-    async def enter(self) -> None:
-        """Acquire; the caller must call leave. Raises Fault 503 if the queue is full."""
-        if self._free.locked():
-            self._load.require_room()
-        self._load.n_waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._load.n_waiting -= 1
-
-    def leave(self) -> None:
-        """Release."""
-        self._free.release()
-
-
 class Workers:
     """Thread pool. A call occupies its slot until its thread ends, even after a timeout."""
 
     def __init__(self, load: Load, *, running: int, timeout_s: float) -> None:
         """running: threads. timeout_s: for a call, including its time in the queue."""
         self.load = load
-        self._gate = Gate(load, running=running)
+        self._idle = asyncio.Semaphore(running)
         self._pool = ThreadPoolExecutor(running, thread_name_prefix=load.name)
         self._timeout_s = timeout_s
 
@@ -93,12 +70,21 @@ class Workers:
 
         try:
             async with self.load.deadline(self._timeout_s):
-                await self._gate.enter()
+                await self._acquire()
                 done = self._pool.submit(run)
-                done.add_done_callback(lambda _: _soon(loop, self._gate.leave))
+                done.add_done_callback(lambda _: _soon(loop, self._idle.release))
                 return await asyncio.wrap_future(done)
         finally:
             abandoned.set()
+
+    async def _acquire(self) -> None:
+        if self._idle.locked():
+            self.load.require_room()
+        self.load.n_waiting += 1
+        try:
+            await self._idle.acquire()
+        finally:
+            self.load.n_waiting -= 1
 
     def close(self) -> None:
         """Wait for running calls and end the threads."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from image_finder.components.app.api import explainer
 from image_finder.components.app.api.explanation_routes import PEAK
 
 GREY, RED, BLUE = (128, 128, 128), (250, 20, 20), (20, 20, 250)
@@ -128,12 +129,12 @@ class Watched:
 
 @pytest.fixture
 def watched(halves, monkeypatch):
-    explainer = halves.app.state.server.explainer
-    monkeypatch.setattr(explainer._cache, "_entries", type(explainer._cache._entries)())
+    running = halves.app.state.server.explainer
+    running._cache.clear()
     return Watched(halves.app.state.server.live.engine.encoder, monkeypatch)
 
 
-def test_contributions_are_computed_once_per_image_and_query(halves, watched):
+def test_contributions_are_computed_once_per_image_and_query(halves, watched, monkeypatch):
     first = halves.get(halves.address, params={"q": "red"})
     calls = watched.calls
     assert calls > 0
@@ -141,10 +142,9 @@ def test_contributions_are_computed_once_per_image_and_query(halves, watched):
     assert (again.content, again.headers[PEAK], watched.calls) == (first.content, first.headers[PEAK], calls)
     halves.get(halves.address, params={"q": "blue"})
     assert watched.calls == 2 * calls
-    kept = halves.app.state.server.explainer._cache
-    kept._limit = 1
+    monkeypatch.setattr(explainer, "_CACHED", 2)
     halves.get(halves.address, params={"q": "white"})
-    assert len(kept._entries) == 1
+    assert len(halves.app.state.server.explainer._cache) == 2
     halves.get(halves.address, params={"q": "red"})
     assert watched.calls == 4 * calls
 
