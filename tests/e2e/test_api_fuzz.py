@@ -91,7 +91,7 @@ def test_no_generated_request_causes_a_server_error_or_an_undocumented_answer(se
 def _statuses(operation, mode, identity):
     """Statuses of all answers, each of them documented.
 
-    identity: replaces every generated id; generated part names are replaced by that of the sent part.
+    identity: replaces every generated id; generated folders and part names are replaced by existing ones.
     """
     seen = set()
 
@@ -115,8 +115,9 @@ def _statuses(operation, mode, identity):
 def _name(case, identity):
     if isinstance(case.path_parameters, dict) and "identity" in case.path_parameters:
         case.path_parameters["identity"] = identity
-    if isinstance(case.query, dict) and "like" in case.query:
-        case.query["like"] = [identity]
+    if isinstance(case.query, dict):
+        known = {"like": [identity], "folder": ["images"]}
+        case.query.update({name: value for name, value in known.items() if name in case.query})
     body = case.body.get("query", case.body) if isinstance(case.body, dict) else {}
     if not isinstance(body, dict):
         return

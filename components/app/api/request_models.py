@@ -18,7 +18,7 @@ from image_finder.components.search.query import (
 MAX_LABELS = 100
 # Limits that are documented here and checked by Query, whose messages are better than those of a schema.
 _Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS})]
-_REQUIRES_TERMS = {"required": ["terms"]}
+_REQUIRES_TERMS: dict[str, Any] = {"required": ["terms"]}
 # Limits belong to the type inside the union: pydantic may apply those of an optional field to None, a TypeError.
 _Identity = Annotated[str, Field(max_length=64, description="id of an indexed image")]
 _PartName = Annotated[str, Field(max_length=64, description="name of the part with an uploaded image")]

@@ -63,7 +63,7 @@ def _option(name: str, field: "FieldInfo") -> click.Option:
     )
 
 
-def _type(field: "FieldInfo") -> click.ParamType | type[Any]:
+def _type(field: "FieldInfo") -> "click.ParamType[Any] | type[Any]":
     kind: Any = next((each for each in get_args(field.annotation) if each is not NoneType), field.annotation)
     if get_origin(field.annotation) is Literal:
         kind = field.annotation
