@@ -16,7 +16,7 @@ from tests.support.tiny_bundle import retrieval_report, score_calibration, write
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_mlflow_address() -> Iterator[None]:
-    """MLflow keeps its address in the environment too: commands of the modules behind this one would follow it there."""
+    """Reset MLflow's address, which it keeps in the environment, after each module."""
     yield
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)
@@ -35,19 +35,19 @@ def report() -> RetrievalReport:
 
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Bundle:
-    """Two dimensions: a text is (share of "dog", share of "cat"), an image is (red, green), both as unit vectors."""
+    """Two dimensions: (share of "dog", share of "cat") of a text, (red, green) of an image."""
     return write_tiny_bundle(tmp_path / "tiny_bundle")
 
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
-    """Makes tiny bundles: words are the rows of "dog" and "cat", colours those of red, green and blue."""
+    """Makes tiny bundles; words: vectors of "dog" and "cat", colours: of red, green and blue."""
     return lambda name, **tables: write_tiny_bundle(tmp_path / name, **tables)
 
 
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without anything in it: making one takes 4 s, copying it none."""
+    """An empty MLflow database, which takes 4 s to create and none to copy."""
     from mlflow.tracking import MlflowClient
 
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -59,7 +59,27 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def registry_uri(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Address of a registry for the tests of one module; each takes a model of its own."""
+    """Address of a registry for the tests of one module; each uses another model."""
     folder = tmp_path_factory.mktemp("registry")
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
     return f"sqlite:///{folder}/mlflow.db"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_template: Path) -> Iterator[str]:
+    """URI of a tracking store with an experiment, all in tmp_path; global state is restored."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    shutil.copyfile(mlflow_template, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).create_experiment("scratch", (tmp_path / "art").as_uri())
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("scratch")
+    yield uri
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)

@@ -40,7 +40,7 @@ class Dying:
 
 
 def fork(work):
-    """Run work in a process of its own; it is given a function that tells this one something."""
+    """Run work in a child process; it gets a function that sends a value to this process."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         try:
@@ -48,7 +48,7 @@ def fork(work):
             with os.fdopen(write, "w") as stream:
                 work(lambda value: print(json.dumps(value), file=stream, flush=True))
             os._exit(0)
-        except Exception:  # noqa: BLE001 - whatever it was, the process must not go on as its parent
+        except Exception:  # noqa: BLE001 - the child must never run the code of its parent
             traceback.print_exc()
             os._exit(1)
     os.close(write)
@@ -56,11 +56,11 @@ def fork(work):
 
 
 def ended(child, read):
-    """How a process ended, and the last that it told."""
+    """Exit code of a child and the last value that it sent."""
     with os.fdopen(read) as stream:
-        told = stream.read().splitlines()
+        lines = stream.read().splitlines()
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), json.loads(told[-1]) if told else None
+    return os.waitstatus_to_exitcode(status), json.loads(lines[-1]) if lines else None
 
 
 def run(work):
@@ -68,7 +68,7 @@ def run(work):
 
 
 def with_versions(uri, model, n):
-    """A model with n versions that are nothing but numbers; returns promotions."""
+    """The promotions of a model with n versions that have no files."""
     registry = Registry(uri)
     registry.ensure_model(model)
     for _ in range(n):
@@ -89,17 +89,17 @@ def seen(promotions, model):
 
 
 def crash(uri):
-    """Kill a promotion of version 3 over 2 before each of its writes; what is there then, and after reconciling."""
-    model, told = "crash", []
+    """Kill a promotion of 3 over 2 before each write; the state before and after reconciling."""
+    model, outcomes = "crash", []
 
-    def promote(tell, n):
+    def promote(send, n):
         promotions = Promotions(Registry(uri), actor="cleo@lab")
         if n == 1:
             with_versions(uri, model, 3)
         else:
             before = seen(promotions, model)
             promotions.reconcile(model)
-            tell({"before": before, "after": seen(promotions, model)})
+            send({"before": before, "after": seen(promotions, model)})
         for version in ("1", "2"):
             promotions.move_champion(model, version, reason="better")
         registry = Registry(uri)
@@ -107,38 +107,38 @@ def crash(uri):
         Promotions(registry, actor="bob@lab").move_champion(model, "3", reason="best")
 
     for n in range(1, 40):
-        code, looked = run(lambda tell, n=n: promote(tell, n))
+        code, looked = run(lambda send, n=n: promote(send, n))
         if looked is not None:
-            told[-1].update(looked)
-        told.append({"ended": code})
+            outcomes[-1].update(looked)
+        outcomes.append({"ended": code})
         if code != -signal.SIGKILL:
             break
-    return told
+    return outcomes
 
 
 def race(uri):
-    """Two processes that finish together: each compares with the champion it finds and promotes its own version."""
+    """Two processes that finish together; each compares with the champion and promotes."""
     run(lambda _: with_versions(uri, "race", 3).move_champion("race", "1", reason="first"))
     start = time.monotonic() + 1.5
 
-    def promote(tell, version):
+    def promote(send, version):
         promotions = Promotions(Registry(uri), actor=f"run of {version}")
         time.sleep(max(0.0, start - time.monotonic()))
         with promotions.exclusive("race", wait_s=60):
             champion = promotions.champion("race").version
-            time.sleep(0.3)  # a comparison takes its time: without the lock both would have read version 1
+            time.sleep(0.3)  # the time of a comparison: without the lock both would read version 1
             promotions.record("race", Event(kind="decision", from_version=champion, to_version=version))
             promotions.move_champion("race", version, reason="better")
-        tell(champion)
+        send(champion)
 
-    children = [fork(lambda tell, version=version: promote(tell, version)) for version in ("2", "3")]
+    children = [fork(lambda send, version=version: promote(send, version)) for version in ("2", "3")]
     compared = [ended(*child) for child in children]
-    _, state = run(lambda tell: tell(seen(Promotions(Registry(uri)), "race")))
+    _, state = run(lambda send: send(seen(Promotions(Registry(uri)), "race")))
     return {"compared": compared, **state}
 
 
 def stale(uri):
-    """A holder of a store's lock is killed; two others wait for it, and one after the other gets it."""
+    """A holder of a store's lock is killed; two waiters get it one after the other."""
     read, write = os.pipe()
 
     def hold(_):
@@ -146,14 +146,14 @@ def stale(uri):
             os.write(write, b"x")
             time.sleep(60)
 
-    def take(tell):
+    def take(send):
         registry = Registry(uri)
         with StoreLock(registry.client, "stale", beat_s=0.1, stale_s=5).held(60) as lock:
             entered = time.monotonic()
             lock.check()
             time.sleep(0.5)
             lock.check()
-            tell([entered, time.monotonic()])
+            send([entered, time.monotonic()])
 
     child, _ = fork(hold)
     os.read(read, 1)
@@ -162,7 +162,7 @@ def stale(uri):
     os.waitpid(child, 0)
     held = [ended(*each) for each in children]
     _, left = run(
-        lambda tell: tell([model.name for model in Registry(uri).client.search_registered_models("name LIKE 'stale%'")])
+        lambda send: send([model.name for model in Registry(uri).client.search_registered_models("name LIKE 'stale%'")])
     )
     return {"held": held, "left": left}
 

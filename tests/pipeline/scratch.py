@@ -1,4 +1,4 @@
-"""Scratch pipeline: two steps over every kind of artefact, run as a process of its own: scratch.py HOME [YAML]."""
+"""Scratch pipeline: two steps with every kind of artefact. Run: scratch.py HOME [YAML]."""
 
 import json
 import sys
@@ -54,7 +54,7 @@ def make_parts(
 
 
 def wait_for_machine_load() -> None:
-    """MLflow samples in a thread of its own, ten times a second here: a step that is done sooner would show none."""
+    """MLflow samples ten times a second in a thread; a shorter step would have no samples."""
     run = mlflow.active_run()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

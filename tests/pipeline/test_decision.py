@@ -44,25 +44,8 @@ def measure(images):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """A tracking address with an experiment whose artefacts lie in tmp_path; global state is put back."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).create_experiment("scratch", (tmp_path / "art").as_uri())
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment("scratch")
-    yield uri
-    while mlflow.active_run():
-        mlflow.end_run()
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture
 def register(store, make_bundle, report):
-    """Makes and registers a bundle of these tables."""
+    """Writes and registers bundles."""
     made = []
 
     def registered(tables):
@@ -101,7 +84,7 @@ def failed(decision):
     return [check.name for check in decision.checks if not check.passed]
 
 
-def test_better_ones_take_over_whatever_their_width_and_equal_or_worse_ones_do_not(store, register, compare):
+def test_a_better_version_of_any_dimension_is_promoted_and_an_equal_or_worse_one_is_not(store, register, compare):
     first = compare(register(FAIR))
     assert first.decision.promoted
     assert first.champion is None
@@ -125,7 +108,7 @@ def test_better_ones_take_over_whatever_their_width_and_equal_or_worse_ones_do_n
     assert decisions == ["decision", "moved", "decision", "decision", "moved", "decision", "decision"]
 
 
-def test_a_version_that_was_rolled_back_and_its_equals_do_not_win_again(store, register, compare):
+def test_a_rolled_back_version_and_equal_bundles_are_not_promoted_again(store, register, compare):
     compare(register(FAIR))
     rolled_back = register(GOOD)
     assert compare(rolled_back).decision.promoted
@@ -150,7 +133,7 @@ def test_a_first_challenger_below_a_floor_leaves_the_model_without_a_champion(st
 
 
 @pytest.mark.parametrize("damage", ["files removed", "files changed", "version deleted"])
-def test_a_champion_that_cannot_be_loaded_is_kept_until_somebody_forces_it(store, register, compare, tmp_path, damage):
+def test_a_champion_that_cannot_be_loaded_is_kept(store, register, compare, tmp_path, damage):
     compare(register(FAIR))
     if damage == "version deleted":
         mlflow.MlflowClient(tracking_uri=store, registry_uri=store).delete_model_version(MODEL, "1")
@@ -168,14 +151,16 @@ def test_a_champion_that_cannot_be_loaded_is_kept_until_somebody_forces_it(store
     assert after.get("champion") == before.get("champion")
 
 
-def test_of_two_comparisons_at_once_one_waits_and_compares_with_what_the_other_left(store, register, compare, measure):
+def test_of_two_comparisons_at_once_the_second_compares_with_the_champion_of_the_first(
+    store, register, compare, measure
+):
     compare(register(BAD))
     fair, good = register(FAIR), register(GOOD)
     inside, outcome = threading.Event(), {}
 
     def measured_slowly(bundle):
         inside.set()
-        waiting.join(1)  # the other one cannot end while this one holds the model
+        waiting.join(1)  # the other comparison cannot end while this one holds the lock
         outcome.setdefault("waited", waiting.is_alive())
         return measure(bundle)
 
@@ -205,14 +190,14 @@ def test_a_challenger_that_cannot_be_measured_stops_the_run_and_frees_the_model(
     assert compare(register(GOOD)).decision.promoted
 
 
-def test_a_version_that_was_deleted_after_its_registration_is_named(store, register, compare):
+def test_a_version_that_was_deleted_after_its_registration_is_an_error(store, register, compare):
     challenger = register(GOOD)
     mlflow.MlflowClient(tracking_uri=store, registry_uri=store).delete_model_version(MODEL, "1")
     with pytest.raises(ConfigError, match="version 1 of 'finder' was deleted after it was registered"):
         compare(challenger)
 
 
-def test_the_run_of_a_decision_holds_it_its_checks_and_the_measurement(store, register, compare, tmp_path):
+def test_a_run_logs_its_decision_checks_and_measurement(store, register, compare, tmp_path):
     from image_finder.components.metrics.comparison import StoredMeasurement, compare_bundles
 
     compare(register(FAIR))

@@ -45,7 +45,7 @@ def place(store, tmp_path):
     return address, store
 
 
-def test_bundle_is_stored_as_its_files_and_opened_where_it_lies(place, tiny_bundle):
+def test_a_bundle_is_stored_as_its_files_and_opened_in_the_store(place, tiny_bundle):
     materializer = BundleMaterializer(*place)
     materializer.save(tiny_bundle)
     materializer.expected_content_hash = materializer.compute_content_hash(tiny_bundle)
@@ -56,7 +56,7 @@ def test_bundle_is_stored_as_its_files_and_opened_where_it_lies(place, tiny_bund
     assert (facts["embedding_dim"], facts["files"], facts["data_version"]) == (2, 6, "0123456789ab")
 
 
-def test_artefact_that_was_changed_is_refused(place, tiny_bundle, tmp_path):
+def test_a_changed_artefact_is_rejected(place, tiny_bundle, tmp_path):
     materializer = BundleMaterializer(*place)
     materializer.save(tiny_bundle)
     materializer.expected_content_hash = materializer.compute_content_hash(tiny_bundle)
@@ -65,7 +65,7 @@ def test_artefact_that_was_changed_is_refused(place, tiny_bundle, tmp_path):
         materializer.load(Bundle)
 
 
-def test_fetching_from_a_store_brings_nested_files_with_the_same_hash(place, tmp_path):
+def test_fetching_from_a_store_copies_nested_files_with_equal_hash(place, tmp_path):
     source = tmp_path / "source"
     (source / "deep" / "er").mkdir(parents=True)
     (source / "deep" / "er" / "a.bin").write_bytes(bytes(range(256)) * 9000)
@@ -89,7 +89,7 @@ def test_every_artefact_type_has_its_materializer(kind, materializer):
     assert materializer_registry[kind] is materializer
 
 
-def test_table_comes_back_equal_and_its_hash_follows_values_names_types_and_order(place):
+def test_a_table_is_loaded_equal_and_its_hash_depends_on_values_names_types_and_order(place):
     table = pd.DataFrame({"image_id": np.array([3, 1], np.int64), "caption": ["ein Hündchen", ""]})
     materializer = TableMaterializer(*place)
     materializer.save(table)
@@ -109,14 +109,14 @@ def test_table_comes_back_equal_and_its_hash_follows_values_names_types_and_orde
     assert materializer.compute_content_hash(materializer.load(pd.DataFrame)) == hashes[0]
 
 
-def test_record_comes_back_equal_with_whole_number_keys(place, report):
+def test_a_record_is_loaded_equal_with_integer_keys(place, report):
     materializer = RecordMaterializer(*place)
     materializer.save(report)
     assert materializer.load(RetrievalReport) == report
     assert materializer.extract_metadata(report)["mean_recall"] == 0.5
 
 
-def test_validation_report_has_a_page_that_names_what_failed(place, tmp_path):
+def test_the_page_of_a_validation_report_names_the_failed_expectation(place, tmp_path):
     result = ExpectationResult(
         name="caption_not_empty",
         column="caption",

@@ -1,4 +1,4 @@
-"""ZenML and MLflow as the commands set them up: a copy of the sources, a new home, another current folder."""
+"""ZenML and MLflow with a copy of the sources, a new home and another current directory."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _CACHES = shutil.ignore_patterns("__pycache__")
 
 
 class Sandbox:
-    """A checkout and a home of its own; every run is a process that starts in an unrelated folder."""
+    """A copied checkout and a home; every run is a process in an unrelated directory."""
 
     def __init__(self, root: Path) -> None:
         self.checkout, self.home, self.elsewhere = root / "checkout", root / "home", root / "elsewhere"
@@ -28,7 +28,7 @@ class Sandbox:
         shutil.copy(CHECKOUT / "tests" / "pipeline" / "scratch.py", self.checkout / "tests" / "pipeline")
 
     def run(self, *arguments: str) -> tuple[dict, str]:
-        """Result of a run of the scratch pipeline, and what it said on stderr."""
+        """Result of a run of the scratch pipeline, and its stderr."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML_", "MLFLOW_"))}
         done = subprocess.run(
             [sys.executable, self.checkout / "tests" / "pipeline" / "scratch.py", self.home, *arguments],
@@ -56,15 +56,15 @@ def first(sandbox):
     return sandbox.run()
 
 
-def test_first_run_needs_nothing_but_a_home(first, sandbox):
+def test_the_first_run_needs_only_a_home(first, sandbox):
     result, talk = first
     assert [step["status"] for step in result["steps"].values()] == ["completed", "completed"]
     assert result["summary"] == "content 0.1 2 ein Hündchen 6 0.001"
-    assert list(sandbox.elsewhere.iterdir()) == []  # no mlruns, no mlflow.db, no .zen where the user stands
+    assert list(sandbox.elsewhere.iterdir()) == []  # no mlruns, no mlflow.db, no .zen in the current directory
     assert [line for line in talk.splitlines() if not line.startswith("Step `")] == []
 
 
-def test_sources_and_materializers_are_known_by_name(first):
+def test_sources_and_materializers_are_stored_by_name(first):
     result, _ = first
     assert {(step["type"], step["module"]) for step in result["steps"].values()} == {
         ("SourceType.UNKNOWN", "tests.pipeline.scratch")
@@ -96,7 +96,7 @@ def test_mlflow_address_is_blank_after_a_tracked_step_and_home_names_it(first, s
     assert first[0]["uri"] == f"sqlite:///{sandbox.home}/mlflow.db"
 
 
-def test_a_home_that_was_renamed_keeps_its_cached_steps_and_says_so_in_one_line(first, sandbox):
+def test_a_renamed_home_keeps_its_cached_steps_and_logs_the_move_in_one_line(first, sandbox):
     former = sandbox.home
     sandbox.home = former.rename(former.with_name("renamed home"))
     try:
@@ -106,7 +106,7 @@ def test_a_home_that_was_renamed_keeps_its_cached_steps_and_says_so_in_one_line(
     assert [step["status"] for step in result["steps"].values()] == ["cached", "cached"]
     assert result["summary"] == first[0]["summary"]
     assert f"Home moved from {former} to {former.with_name('renamed home')}: stored paths updated" in talk.splitlines()
-    sandbox.run()  # back at its former path it is adopted again
+    sandbox.run()  # moved back, it is updated again
 
 
 def test_unchanged_run_is_cached_until_a_component_changes(first, sandbox):

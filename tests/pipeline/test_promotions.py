@@ -64,7 +64,7 @@ def faults(promotions, model):
 
 @contextlib.contextmanager
 def database(registry):
-    """The store as somebody with a database tool sees it."""
+    """The store in a database tool."""
     with contextlib.closing(sqlite3.connect(registry.tracking_uri.removeprefix("sqlite:///"))) as connection:
         yield connection
         connection.commit()
@@ -85,16 +85,16 @@ def edit(registry, run_id, key, change):
 # Moves
 
 
-def test_a_promotion_moves_champion_and_previous_and_is_told_whole(promotions, model):
+def test_a_promotion_moves_champion_and_previous_and_is_recorded(promotions, model):
     promotions.move_champion(model, "1", reason="the first")
     assert where(promotions, model) == ("1", None, "3")
     entry = promotions.move_champion(model, "2", reason="better")
     assert where(promotions, model) == ("2", "1", "3")
     assert (entry.kind, entry.from_version, entry.to_version, entry.actor) == ("moved", "1", "2", "ann@lab")
     assert (entry.data_version, entry.reasons) == ("0123456789ab", ("better",))
-    told = ["registered", "registered", "registered", "moving", "moved", "moving", "moved"]
+    expected = ["registered", "registered", "registered", "moving", "moved", "moving", "moved"]
     history = promotions.history(model)
-    assert ([each.kind for each in history.entries], history.faults, history.notes) == (told, (), ())
+    assert ([each.kind for each in history.entries], history.faults, history.notes) == (expected, (), ())
     assert promotions.registry.version(model, "2").tags[names.LAST_EVENT] == "0007 v2 promoted over v1"
     assert promotions.registry.version(model, "1").tags[names.LAST_EVENT] == "replaced as champion by v2"
 
@@ -105,13 +105,13 @@ def test_a_version_that_is_champion_already_is_not_moved_again(promotions, model
     assert kinds(promotions, model)[-1] == "moved"
 
 
-def test_a_version_that_is_not_there_moves_nothing(promotions, model):
+def test_an_unknown_version_moves_nothing(promotions, model):
     with pytest.raises(ConfigError, match="has no version or alias '9'"):
         promotions.move_champion(model, "9", reason="hope")
     assert where(promotions, model) == (None, None, "3")
 
 
-def test_a_rollback_goes_back_and_a_second_one_forth_again(promotions, model):
+def test_a_second_rollback_undoes_the_first(promotions, model):
     for version in ("1", "2"):
         promotions.move_champion(model, version, reason="better")
     entry = promotions.rollback(model, reason="wrong colours")
@@ -121,14 +121,14 @@ def test_a_rollback_goes_back_and_a_second_one_forth_again(promotions, model):
     assert where(promotions, model)[:2] == ("2", "1")
 
 
-def test_a_rollback_without_a_version_to_go_back_to_says_so(promotions, model):
+def test_a_rollback_without_a_previous_version_is_an_error(promotions, model):
     promotions.move_champion(model, "1", reason="the first")
     with pytest.raises(ConfigError, match="no previous version to go back to"):
         promotions.rollback(model, reason="regret")
     assert where(promotions, model)[0] == "1"
 
 
-def test_a_forced_decision_is_told_as_forced_with_its_numbers(promotions, model):
+def test_a_forced_decision_is_recorded_as_forced_with_its_measurements(promotions, model):
     promotions.move_champion(model, "1", reason="the first")
     decision = PromotionDecision(
         promoted=True, challenger_version="2", champion_version="1", reasons=("forced: a fair is on",), checks=(),
@@ -140,10 +140,10 @@ def test_a_forced_decision_is_told_as_forced_with_its_numbers(promotions, model)
     assert kinds(promotions, model)[-3:] == ["decision", "moving", "forced"]
 
 
-# What hands do
+# Changes outside our commands
 
 
-def test_a_champion_deleted_by_hand_is_not_taken_for_no_champion_yet(promotions, model):
+def test_a_deleted_champion_is_not_taken_for_no_champion_yet(promotions, model):
     assert promotions.champion(model).fault == ""  # there never was one
     for version in ("1", "2"):
         promotions.move_champion(model, version, reason="better")
@@ -161,7 +161,7 @@ def test_a_champion_deleted_by_hand_is_not_taken_for_no_champion_yet(promotions,
     assert promotions.reconcile(model) == ()
 
 
-def test_an_alias_that_points_to_nothing_is_told_and_can_be_replaced(promotions, model):
+def test_an_alias_of_a_missing_version_is_reported_and_can_be_replaced(promotions, model):
     promotions.move_champion(model, "1", reason="the first")
     with database(promotions.registry) as connection:
         connection.execute("UPDATE registered_model_aliases SET version=99 WHERE name=? AND alias='champion'", (model,))
@@ -181,11 +181,11 @@ def test_an_alias_moved_by_hand_is_recorded_and_a_rollback_undoes_it(promotions,
     assert (entry.kind, entry.alias, entry.from_version, entry.to_version) == ("outside", "champion", "1", "3")
     assert where(promotions, model)[:2] == ("3", "1")
     assert promotions.reconcile(model) == ()
-    promotions.rollback(model, reason="nobody asked for it")
+    promotions.rollback(model, reason="it was a mistake")
     assert where(promotions, model)[:2] == ("1", "3")
 
 
-def test_a_registry_older_than_its_ledger_is_taken_over(promotions, model):
+def test_a_registry_that_is_older_than_its_ledger_is_recorded(promotions, model):
     promotions.registry.client.set_registered_model_alias(model, "champion", "2")
     promotions.reconcile(model)
     assert kinds(promotions, model) == ["registered", "registered", "registered", "outside"]
@@ -202,12 +202,12 @@ def test_a_registration_that_was_interrupted_before_its_alias_gets_it(promotions
     assert where(promotions, model)[2] == "4"
 
 
-# Processes that die, race and hang
+# Processes that are killed, race and hang
 
 
 @pytest.fixture(scope="module")
 def children(registry_uri, mlflow_template, tmp_path_factory):
-    """What registry_children.py saw, in a store of its own."""
+    """Results of registry_children.py in a separate store."""
     folder = tmp_path_factory.mktemp("children")
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
     done = subprocess.run(
@@ -222,7 +222,7 @@ def children(registry_uri, mlflow_template, tmp_path_factory):
     return json.loads(done.stdout)
 
 
-def test_a_promotion_killed_at_any_write_leaves_a_champion_and_is_finished_or_never_was(children):
+def test_a_promotion_killed_at_any_write_leaves_a_champion_and_is_completed_or_absent(children):
     *crashes, whole = children["crash"]
     assert whole == {"ended": 0}  # the run that was not killed
     assert len(crashes) > 8  # head, text and end of two entries, two aliases, tags
@@ -246,7 +246,7 @@ def test_a_promotion_killed_at_any_write_leaves_a_champion_and_is_finished_or_ne
         assert last["reasons"][1].startswith("begun by bob@lab")
 
 
-def test_of_two_promotions_at_once_one_waits_and_compares_with_what_the_other_left(children):
+def test_of_two_promotions_at_once_the_second_compares_with_the_champion_of_the_first(children):
     race = children["race"]
     assert [code for code, _ in race["compared"]] == [0, 0]
     compared = {"2": race["compared"][0][1], "3": race["compared"][1][1]}
@@ -257,14 +257,14 @@ def test_of_two_promotions_at_once_one_waits_and_compares_with_what_the_other_le
     assert (race["faults"], race["notes"]) == ([], [])
 
 
-def test_a_lock_in_the_store_outlives_no_killed_holder_and_has_one_holder_at_a_time(children):
+def test_a_lock_in_the_store_is_taken_over_from_a_killed_holder_by_one_waiter_at_a_time(children):
     (first, second) = sorted(held for code, held in children["stale"]["held"])
     assert [code for code, _ in children["stale"]["held"]] == [0, 0]
     assert first[1] <= second[0]
     assert children["stale"]["left"] == []
 
 
-def test_who_waits_for_too_long_is_told_for_whom(promotions, model, registry):
+def test_the_error_after_waiting_too_long_names_the_holder(promotions, model, registry):
     other = Promotions(Registry(registry.tracking_uri), actor="bob@lab")
 
     def enter():
@@ -276,7 +276,7 @@ def test_who_waits_for_too_long_is_told_for_whom(promotions, model, registry):
             waiting = elsewhere.submit(enter)
             with pytest.raises(BusyError, match=r"is still locked by .*process \d+, since .* after 0 s"):
                 waiting.result()
-        assert elsewhere.submit(enter).result()  # given back
+        assert elsewhere.submit(enter).result()  # released
 
 
 # Damage to the ledger
@@ -290,7 +290,7 @@ def promoted(promotions, model):
     return model
 
 
-def test_an_entry_cut_in_half_is_named_the_rest_is_given_and_appending_goes_on(promotions, promoted):
+def test_an_entry_cut_in_half_is_reported_and_the_ledger_remains_usable(promotions, promoted):
     edit(promotions.registry, entry_run(promotions, promoted, 5), "entry", lambda text: text[: len(text) // 2])
     history = promotions.history(promoted)
     assert [entry.n for entry in history.entries] == [1, 2, 3, 4, 6, 7]
@@ -310,16 +310,16 @@ def test_an_edited_reason_is_named(promotions, promoted):
     assert where(promotions, promoted)[0] == "2"
 
 
-def test_a_reason_edited_in_the_ui_is_named_and_the_text_stands(promotions, promoted):
+def test_a_reason_edited_in_mlflow_is_reported_and_the_text_is_intact(promotions, promoted):
     run = entry_run(promotions, promoted, 7)
     promotions.registry.client.set_tag(run, "reasons", "bribed")
     assert faults(promotions, promoted) == ["MLflow shows an edited entry 7 (reasons); its text is intact"]
     assert promotions.history(promoted).entries[-1].reasons == ("better",)
-    promotions.registry.client.set_tag(run, "reviewed by", "the auditor")  # a tag of one's own is no damage
+    promotions.registry.client.set_tag(run, "reviewed by", "the auditor")  # an additional tag is no damage
     assert len(faults(promotions, promoted)) == 1
 
 
-def test_a_deleted_entry_is_named_whether_it_is_marked_or_gone(promotions, promoted):
+def test_a_deleted_entry_is_reported_whether_marked_or_removed(promotions, promoted):
     run = entry_run(promotions, promoted, 4)
     promotions.registry.client.delete_run(run)
     assert faults(promotions, promoted) == [
@@ -331,7 +331,7 @@ def test_a_deleted_entry_is_named_whether_it_is_marked_or_gone(promotions, promo
     assert faults(promotions, promoted) == ["entry 4 is missing; entry 5 or a later one exists"]
 
 
-def test_a_last_entry_that_was_removed_stays_missed_after_the_next(promotions, promoted):
+def test_a_removed_last_entry_is_still_reported_after_the_next(promotions, promoted):
     run = entry_run(promotions, promoted, 7)
     with database(promotions.registry) as connection:
         connection.execute("DELETE FROM tags WHERE run_uuid=?", (run,))
@@ -353,16 +353,16 @@ def test_exchanged_entries_are_named(promotions, promoted):
     assert promotions.record(promoted, Event(kind="skipped")).n == 8
 
 
-def test_a_removed_head_is_named_and_leaves_a_trace_when_the_ledger_goes_on(promotions, promoted):
+def test_a_removed_head_is_reported_and_recorded_by_the_next_entry(promotions, promoted):
     promotions.registry.client.delete_registered_model_tag(promoted, names.LEDGER_HEAD)
-    told = "the head of the ledger was removed or edited, so missing entries at the end cannot be detected"
-    assert faults(promotions, promoted) == [told]
+    expected = "the head of the ledger was removed or edited, so missing entries at the end cannot be detected"
+    assert faults(promotions, promoted) == [expected]
     promotions.move_champion(promoted, "3", reason="better")
     assert faults(promotions, promoted) == []
     assert kinds(promotions, promoted)[7:] == ["damaged", "moving", "moved"]
 
 
-def test_a_deleted_ledger_experiment_is_named_and_brought_back_by_the_next_entry(promotions, promoted):
+def test_a_deleted_ledger_experiment_is_reported_and_restored_by_the_next_entry(promotions, promoted):
     client = promotions.registry.client
     client.delete_experiment(client.get_experiment_by_name(f"{promoted} ledger").experiment_id)
     assert faults(promotions, promoted)[0].startswith("the experiment of the ledger was deleted")
@@ -371,7 +371,7 @@ def test_a_deleted_ledger_experiment_is_named_and_brought_back_by_the_next_entry
     assert client.get_experiment_by_name(f"{promoted} ledger").lifecycle_stage == "active"
 
 
-def test_a_clock_that_jumps_back_leaves_the_order(promotions, promoted):
+def test_a_clock_that_jumps_back_does_not_change_the_order(promotions, promoted):
     earlier = iter(datetime(2020, 1, 1, tzinfo=UTC) - timedelta(days=day) for day in range(9))
     promotions.ledger = LedgerStore(promotions.registry.client, promotions.tracking_uri, now=lambda: next(earlier))
     promotions.move_champion(promoted, "3", reason="better")
@@ -382,7 +382,7 @@ def test_a_clock_that_jumps_back_leaves_the_order(promotions, promoted):
     assert where(promotions, promoted)[:2] == ("3", "2")
 
 
-def test_a_long_entry_is_kept_whole(promotions, promoted):
+def test_a_long_entry_is_stored_completely(promotions, promoted):
     reasons = tuple(f"slice {number} fell by more than it may: ä€😀" * 5 for number in range(200))
     promotions.record(promoted, Event(kind="decision", to_version="3", reasons=reasons))
     history = promotions.history(promoted)

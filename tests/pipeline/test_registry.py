@@ -3,7 +3,6 @@
 import base64
 import functools
 import io
-import shutil
 
 import mlflow
 import numpy as np
@@ -24,26 +23,8 @@ LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha25
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch, mlflow_template):
-    """A tracking address with an experiment whose artefacts lie in tmp_path; global state is put back."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    shutil.copyfile(mlflow_template, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).create_experiment("scratch", (tmp_path / "art").as_uri())
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment("scratch")
-    yield uri
-    while mlflow.active_run():
-        mlflow.end_run()
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture
 def registered(store, tiny_bundle, report):
-    """Version 1 of the model `finder`; afterwards MLflow's global address is blank, as ZenML leaves it."""
+    """Version 1 of the model `finder`; MLflow's global URI is reset, as ZenML does."""
     with mlflow.start_run():
         found = register_bundle(
             Registry.of_step(), tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card")

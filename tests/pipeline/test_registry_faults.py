@@ -1,4 +1,4 @@
-"""A registry that is away, slow, read-only, full or damaged: one line that says what to do, and nothing half done."""
+"""A registry that is unreachable, slow, read-only, full or damaged: one line, no partial change."""
 
 import resource
 import shutil
@@ -43,7 +43,7 @@ def store(mlflow_template, tmp_path):
 
 
 def every_call(promotions):
-    """What commands and steps ask of a registry."""
+    """Calls that commands and steps make."""
     return (
         lambda: promotions.registry.versions("finder"),
         lambda: promotions.champion("finder"),
@@ -52,7 +52,7 @@ def every_call(promotions):
     )
 
 
-def test_a_registry_that_is_away_is_one_line_with_its_address(impatient):
+def test_an_unreachable_registry_is_one_line_with_its_address(impatient):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -64,7 +64,7 @@ def test_a_registry_that_is_away_is_one_line_with_its_address(impatient):
         assert "\n" not in str(raised.value)
 
 
-def test_a_registry_that_never_answers_is_given_up_in_time(impatient):
+def test_a_registry_that_never_answers_times_out(impatient):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         held = []
         thread = threading.Thread(target=lambda: held.extend(silent.accept() for _ in range(2)), daemon=True)
@@ -80,7 +80,7 @@ def test_a_registry_that_never_answers_is_given_up_in_time(impatient):
             connection.close()
 
 
-def test_a_server_that_is_no_mlflow_is_told_from_one_without_models(impatient):
+def test_a_server_other_than_mlflow_is_reported(impatient):
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     class Other(BaseHTTPRequestHandler):
@@ -100,7 +100,7 @@ def test_a_server_that_is_no_mlflow_is_told_from_one_without_models(impatient):
         server.shutdown()
 
 
-def test_a_read_only_registry_still_reads_and_says_why_it_does_not_write(store):
+def test_a_read_only_registry_is_readable_and_a_write_reports_why_it_fails(store):
     promotions = Promotions(Registry(f"sqlite:///file:{store}?mode=ro&uri=true"))
     assert promotions.champion("finder").version == "1"
     assert promotions.history("finder").faults == ()
@@ -109,7 +109,7 @@ def test_a_read_only_registry_still_reads_and_says_why_it_does_not_write(store):
     assert promotions.champion("finder").version == "1"
 
 
-def test_a_registry_whose_file_is_damaged_or_absent_is_one_line(tmp_path):
+def test_a_damaged_or_missing_registry_file_is_reported_in_one_line(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError, match="is damaged: restore its database from a backup"):
         Registry(f"sqlite:///{tmp_path}/mlflow.db")
@@ -125,7 +125,7 @@ def test_an_address_is_shown_without_its_password():
 
 @contextmanager
 def largest_file(n_bytes):
-    """No file may grow beyond so many bytes, as on a disk that is full."""
+    """Limit the size of files, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:
@@ -135,7 +135,7 @@ def largest_file(n_bytes):
 
 
 def padded(bundle, n_bytes):
-    """The bundle with a tokenizer of so many bytes."""
+    """The bundle with n_bytes added to its tokenizer."""
     path = bundle.path / "tokenizer.json"
     path.write_text(path.read_text() + " " * n_bytes)
     files = {**bundle.manifest.files_sha256, path.name: sha256_of_file(path)}
@@ -196,9 +196,11 @@ def test_a_fetch_on_a_full_disk_leaves_nothing(store, tiny_bundle, report, monke
     assert not to.exists()
 
 
-@pytest.mark.parametrize("told", ["(psycopg2.errors.UniqueViolation) duplicate key value", "UNIQUE constraint failed"])
-def test_of_two_who_set_an_alias_at_once_neither_fails(store, monkeypatch, told):
-    """What a server of a team answered: both had found no alias, and the other one was first to write it."""
+@pytest.mark.parametrize(
+    "message", ["(psycopg2.errors.UniqueViolation) duplicate key value", "UNIQUE constraint failed"]
+)
+def test_two_processes_may_set_an_alias_at_once(store, monkeypatch, message):
+    """Another process inserts the alias after this one did not find it."""
     registry = Registry(f"sqlite:///{store}")
     point, refused = registry.client.set_registered_model_alias, []
 
@@ -206,7 +208,7 @@ def test_of_two_who_set_an_alias_at_once_neither_fails(store, monkeypatch, told)
         if not refused:
             refused.append(version)
             point(name, alias, "1")
-            raise MlflowException(f"{told}: registered_model_alias_pk")
+            raise MlflowException(f"{message}: registered_model_alias_pk")
         point(name, alias, version)
 
     monkeypatch.setattr(registry.client, "set_registered_model_alias", overtaken)

@@ -84,7 +84,7 @@ def retrieval_report(mean_recall: float = 0.5, **changes: object) -> RetrievalRe
 
 
 def score_calibration() -> ScoreCalibration:
-    """Pairs that score 0 to 1, evenly, over 10 images and 50 captions."""
+    """Scores of pairs evenly from 0 to 1, over 10 images and 50 captions."""
     return ScoreCalibration(
         logit_scale=10.0,
         good_match=0.5,
@@ -98,7 +98,7 @@ def score_calibration() -> ScoreCalibration:
 
 
 def write_tiny_bundle(folder: Path, words: Rows = ((1, 0), (0, 1)), colours: Rows = ((1, 0), (0, 1), (0, 0))) -> Bundle:
-    """A bundle whose text is the sum of its words' rows and whose image is its mean colour times colours."""
+    """A bundle: a text is the sum of its words' vectors, an image its mean colour @ colours."""
     dim = len(words[0])
     folder.mkdir()
     vocabulary = {"[UNK]": 0, "dog": 1, "cat": 2}

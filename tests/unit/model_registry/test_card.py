@@ -67,7 +67,7 @@ def facts(**changes):
     return CardFacts(**{**values, "model": ModelConfig(), "training": TrainingConfig(), **changes})
 
 
-def test_every_measurement_stands_with_interval_baseline_and_denominators():
+def test_every_measurement_has_interval_baseline_and_denominators():
     card = model_card(facts())
     assert "| sentence to image | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
     assert "| image to sentence | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
@@ -78,7 +78,7 @@ def test_slices_have_their_own_denominator_and_cannot_break_the_table():
     assert "| length | 5\\|9 | 10.0 % @1 | 5.0 to 20.0 | 77 |" in model_card(facts())
 
 
-def test_the_threshold_of_scores_stands_with_its_meaning_and_where_it_was_measured():
+def test_the_score_threshold_has_its_meaning_and_its_data_set():
     card = model_card(facts())
     assert "4,999 captions in a gallery of 1,000 images" in card
     assert "best score is below **0.567**" in card
@@ -86,7 +86,7 @@ def test_the_threshold_of_scores_stands_with_its_meaning_and_where_it_was_measur
     assert "No hit is called a good match" in card
 
 
-def test_the_precision_of_good_matches_stands_with_its_queries():
+def test_the_precision_of_good_matches_has_its_number_of_queries():
     good = MatchModel(coefficients=(0.0,) * 8, intercept=0, min_probability=0.9, precision=0.875, n_queries=93)
     scores = facts().scores.model_copy(update={"matches": MatchModels(short=good, long=None)})
     card = model_card(facts(scores=scores))
@@ -124,13 +124,13 @@ def test_licence_follows_the_data_set_and_is_never_guessed(name, layout, words):
     assert words in model_card(facts(manifest=manifest))
 
 
-def test_card_holds_what_is_needed_to_use_the_model_rightly():
+def test_a_card_has_all_sections():
     headings = re.findall(r"^## (.+)$", model_card(facts()), re.MULTILINE)
     wanted = ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Limits"]
     assert headings == [*wanted, "Promotion history"]
 
 
-def test_card_says_where_the_model_comes_from_and_where_its_later_story_is():
+def test_a_card_names_lineage_and_ledger():
     lineage = Lineage(
         code_version="c0de-dirty",
         config_sha256="1" * 64,
@@ -169,13 +169,13 @@ def test_card_says_where_the_model_comes_from_and_where_its_later_story_is():
 
 
 @pytest.mark.parametrize(
-    ("dataset", "told", "not_told"),
+    ("dataset", "present", "absent"),
     [
         ("flickr8k+coco2017", "people and dogs outdoors", "what is rare there"),
         ("mine", "Expect weak results for what is rare", "dogs"),
     ],
 )
-def test_a_starters_card_tells_what_its_own_data_lack_between_its_measurements_and_its_limits(dataset, told, not_told):
+def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, absent):
     registered = facts()
     elsewhere = BundleMeasurement(
         report=registered.report,
@@ -193,5 +193,5 @@ def test_a_starters_card_tells_what_its_own_data_lack_between_its_measurements_a
     assert headings[0] == "Licence of the weights"
     assert headings[-3:] == ["As it is shipped, on part `val` of `flickr8k`", "What it has not met", "Limits"]
     unmet = card.split("## What it has not met")[1]
-    assert told in unmet
-    assert not_told not in unmet
+    assert present in unmet
+    assert absent not in unmet

@@ -49,16 +49,16 @@ def lines(*arguments):
     return {line[:24].strip(): " ".join(line.split()) for line in compare_text(*arguments).splitlines()}
 
 
-def test_every_number_stands_with_its_interval_and_difference():
-    told = lines(side("7", 0.55), side("5", 0.5), None)
-    assert told["mean recall"] == "mean recall 55.0 % [53.0, 57.0] 50.0 % [48.0, 52.0] +5.0"
-    assert told["text to image R@10"] == "text to image R@10 55.0 % [53.0, 57.0] 50.0 % [48.0, 52.0] +5.0"
-    assert told["length: 7-9"] == "length: 7-9 10.0 % [53.0, 57.0] not measured"
-    assert told["config"] == "config 777777777777 555555555555 differs"
-    assert told["seeds"] == "seeds training.seed 0 training.seed 0"
+def test_every_number_has_its_interval_and_difference():
+    fault = lines(side("7", 0.55), side("5", 0.5), None)
+    assert fault["mean recall"] == "mean recall 55.0 % [53.0, 57.0] 50.0 % [48.0, 52.0] +5.0"
+    assert fault["text to image R@10"] == "text to image R@10 55.0 % [53.0, 57.0] 50.0 % [48.0, 52.0] +5.0"
+    assert fault["length: 7-9"] == "length: 7-9 10.0 % [53.0, 57.0] not measured"
+    assert fault["config"] == "config 777777777777 555555555555 differs"
+    assert fault["seeds"] == "seeds training.seed 0 training.seed 0"
 
 
-def test_what_was_measured_query_by_query_has_an_interval_and_what_was_not_says_so():
+def test_only_a_comparison_query_by_query_has_an_interval():
     paired = Comparison(
         gain=0.05, interval=Interval(low=0.01, high=0.09), slices=(), n_images=1000, bootstrap_samples=1000
     )
@@ -68,16 +68,16 @@ def test_what_was_measured_query_by_query_has_an_interval_and_what_was_not_says_
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "fault"),
     [
         ({"data_version": "ffffffffffff"}, "data version 0123456789ab against ffffffffffff"),
         ({"split": "test"}, "split val against test"),
         ({"n_images": 999}, "images 1,000 against 999"),
     ],
 )
-def test_reports_on_different_tests_are_not_compared(changes, told):
+def test_reports_on_different_tests_are_not_compared(changes, fault):
     text = compare_text(side("7", 0.55), side("5", 0.5, **changes), None)
-    assert text.endswith(f"NOT COMPARABLE: {told}. The differences above are meaningless.")
+    assert text.endswith(f"NOT COMPARABLE: {fault}. The differences above are meaningless.")
 
 
 def test_history_gives_reasons_once_and_shortens_run_ids():

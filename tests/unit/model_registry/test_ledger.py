@@ -1,4 +1,4 @@
-"""The chain of hashes, on entries held in memory: every way to damage it is named."""
+"""Every kind of damage to the chain of hashes is reported, on entries in memory."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def five():
     return chain(*moves(5))
 
 
-def test_an_untouched_ledger_has_no_fault_and_gives_back_every_entry(five):
+def test_an_intact_ledger_has_no_fault_and_returns_every_entry(five):
     entries, head = five
     reading = verify("finder", [stored(each) for each in reversed(entries)], head)
     assert reading.faults == ()
@@ -64,7 +64,7 @@ def test_an_untouched_ledger_has_no_fault_and_gives_back_every_entry(five):
     assert [each.previous_sha256 for each in entries] == [FIRST, *(each.sha256 for each in entries[:-1])]
 
 
-def test_an_entry_cut_in_half_is_named_and_the_others_are_given_back(five):
+def test_an_entry_cut_in_half_is_reported_and_the_others_are_returned(five):
     entries, head = five
     kept = [stored(each) for each in entries]
     kept[2] = kept[2]._replace(text=kept[2].text[: len(kept[2].text) // 2])
@@ -73,7 +73,7 @@ def test_an_entry_cut_in_half_is_named_and_the_others_are_given_back(five):
     assert faults(kept, head) == [(3, "the text of entry 3 was cut or edited: its hash differs from the recorded one")]
 
 
-def test_an_edited_entry_is_named_even_when_its_own_hash_was_made_to_fit(five):
+def test_an_edited_entry_is_reported_even_if_its_hash_was_recomputed(five):
     entries, head = five
     forged = seal(
         "finder", moves(3)[2].model_copy(update={"reasons": ("a friend",)}), head=Head(2, entries[1].sha256),
@@ -81,17 +81,17 @@ def test_an_edited_entry_is_named_even_when_its_own_hash_was_made_to_fit(five):
     )  # fmt: skip
     kept = [stored(each) for each in entries]
     kept[2] = stored(forged)
-    told = "entry 4 does not follow the stored entry 3: one of them was rewritten or exchanged"
-    assert faults(kept, head) == [(4, told)]
+    expected = "entry 4 does not follow the stored entry 3: one of them was rewritten or exchanged"
+    assert faults(kept, head) == [(4, expected)]
 
 
-def test_a_deleted_entry_is_missed(five):
+def test_a_deleted_entry_is_reported(five):
     entries, head = five
     kept = [stored(each) for each in entries if each.n != 2]
     assert faults(kept, head) == [(2, "entry 2 is missing; entry 3 or a later one exists")]
 
 
-def test_entries_that_were_cut_off_at_the_end_are_missed_by_the_head(five):
+def test_entries_removed_at_the_end_are_reported(five):
     entries, head = five
     kept = [stored(each) for each in entries[:3]]
     assert [n for n, _ in faults(kept, head)] == [4, 5]
@@ -104,18 +104,18 @@ def test_exchanged_entries_are_named(five):
     kept = [stored(each) for each in entries]
     kept[1] = stored(third, run_id="run2", number="00000002")
     kept[2] = stored(second, run_id="run3", number="00000003")
-    told = faults(kept, head)
-    assert (2, "entry 3 of finder is stored as entry 2 of finder") in told
-    assert (3, "entry 2 of finder is stored as entry 3 of finder") in told
+    expected = faults(kept, head)
+    assert (2, "entry 3 of finder is stored as entry 2 of finder") in expected
+    assert (3, "entry 2 of finder is stored as entry 3 of finder") in expected
 
 
-def test_a_head_that_was_removed_or_put_back_is_a_fault_and_one_entry_behind_is_none(five):
+def test_a_removed_or_reset_head_is_a_fault_and_a_head_one_entry_behind_is_not(five):
     entries, head = five
     kept = [stored(each) for each in entries]
     assert faults(kept, None) == [
         (None, "the head of the ledger was removed or edited, so missing entries at the end cannot be detected")
     ]
-    assert faults(kept, Head(4, entries[3].sha256)) == []  # a writer was stopped before it moved the head
+    assert faults(kept, Head(4, entries[3].sha256)) == []  # a writer was killed before it updated the head
     assert faults(kept, Head(3, entries[2].sha256)) == [
         (None, "the head of the ledger was reset to entry 3, but there are 5 entries")
     ]
@@ -132,14 +132,14 @@ def test_two_entries_of_one_number_are_a_fault(five):
     assert faults([*kept, stored(other, run_id="run6")], head) == [(5, "there are two entries 5, run5 and run6")]
 
 
-def test_what_mlflow_shows_is_held_against_the_text(five):
+def test_what_mlflow_shows_is_compared_with_the_text(five):
     entries, head = five
     kept = [stored(each) for each in entries]
     kept[0] = kept[0]._replace(display={**kept[0].display, "reasons": "worse"}, name="nothing", milliseconds=0)
     assert faults(kept, head) == [(1, "MLflow shows an edited entry 1 (reasons, name, time); its text is intact")]
 
 
-def test_an_entry_marked_as_deleted_is_still_read_and_told(five):
+def test_an_entry_marked_as_deleted_is_read_and_reported(five):
     entries, head = five
     kept = [stored(each) for each in entries]
     kept[3] = kept[3]._replace(deleted=True)
@@ -150,14 +150,14 @@ def test_an_entry_marked_as_deleted_is_still_read_and_told(five):
     ]
 
 
-def test_an_entry_of_another_models_ledger_does_not_pass(five):
+def test_an_entry_of_another_models_ledger_is_a_fault(five):
     entries, head = five
     stranger = seal("other", moves(1)[0], head=Head(0, FIRST), at=START, actor="ann@lab")
     kept = [stored(stranger), *(stored(each) for each in entries[1:])]
     assert (1, "entry 1 of other is stored as entry 1 of finder") in faults(kept, head)
 
 
-def test_a_clock_that_jumps_back_changes_neither_order_nor_soundness():
+def test_a_clock_that_jumps_back_changes_neither_order_nor_validity():
     entries, head = chain(*moves(4), step=timedelta(days=-3))
     reading = verify("finder", [stored(each) for each in entries], head)
     assert reading.faults == ()
@@ -165,7 +165,7 @@ def test_a_clock_that_jumps_back_changes_neither_order_nor_soundness():
     assert reading.entries[0].at > reading.entries[3].at
 
 
-def test_a_field_of_a_newer_version_is_passed_over_and_hashed_all_the_same(five):
+def test_a_field_of_a_newer_version_is_hashed_and_ignored(five):
     import json
 
     from image_finder.components.storage import sha256_of_bytes
@@ -179,7 +179,7 @@ def test_a_field_of_a_newer_version_is_passed_over_and_hashed_all_the_same(five)
 
 
 def test_the_format_of_an_entry_is_frozen():
-    """Text and display of format 1 are in ledgers out there: a change of either needs a new FORMAT."""
+    """Existing ledgers have text and display of format 1: changing either needs a new FORMAT."""
     decision = PromotionDecision(
         promoted=True,
         challenger_version="7",
@@ -221,7 +221,7 @@ def test_the_format_of_an_entry_is_frozen():
     }
 
 
-def test_numbers_that_are_none_are_kept_as_text():
+def test_nan_and_infinity_are_stored_as_text():
     decision = PromotionDecision.model_construct(
         promoted=False, challenger_version="2", champion_version=None, reasons=(), checks=(), forced=False,
         challenger_mean_recall=math.nan, champion_mean_recall=None, gain=math.inf, gain_interval=None,
@@ -232,7 +232,7 @@ def test_numbers_that_are_none_are_kept_as_text():
     }  # fmt: skip
 
 
-def test_the_state_follows_promotions_rollbacks_and_hands():
+def test_the_state_follows_promotions_rollbacks_and_outside_changes():
     events = [
         Event(kind="registered", alias="challenger", to_version="1"),
         Event(kind="moved", to_version="1"),
@@ -268,14 +268,14 @@ ROLLED_BACK = (
         (Event(kind="outside", alias="previous", from_version="2"), Event(kind="moved", to_version="4")),
     ],
 )
-def test_a_rollback_holds_whatever_happens_to_other_versions_and_aliases(later):
+def test_a_rollback_is_not_ended_by_changes_of_other_versions_and_aliases(later):
     entries, _ = chain(*ROLLED_BACK, *later)
     assert current_rollback(entries, {"2"}) == current_rollback(entries, {"2", "3"}) == entries[2]
     assert current_rollback(entries, {"1"}) is current_rollback(entries, {"3"}) is None
 
 
 @pytest.mark.parametrize("kind", ["rollback", "forced", "outside"])
-def test_a_rollback_is_over_once_the_version_or_an_equal_one_is_champion_again(kind):
+def test_a_rollback_ends_when_the_version_or_an_equal_one_is_champion_again(kind):
     back = Event(kind=kind, from_version="1", to_version="2")
     replaced = Event(kind="moved", from_version="2", to_version="3")
     for events in ((back,), (back, replaced)):

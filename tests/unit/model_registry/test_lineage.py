@@ -27,7 +27,7 @@ def test_a_run_names_code_configuration_environment_machine_and_seeds():
     assert len(found.environment_sha256) == 64
 
 
-def test_every_parameter_changes_the_hash_of_the_configuration_but_where_the_data_lies(tmp_path):
+def test_every_parameter_except_the_data_path_changes_the_configuration_hash(tmp_path):
     def digest(**configs):
         return lineage.config_sha256(configs)
 
@@ -39,7 +39,7 @@ def test_every_parameter_changes_the_hash_of_the_configuration_but_where_the_dat
     assert digest(dataset=demo(), model=ModelConfig(), split=SplitConfig()) != before
 
 
-def test_hardware_that_is_not_the_trainings_is_named_as_what_it_is():
+def test_unknown_training_hardware_is_replaced_by_that_of_the_registration():
     found = lineage.of_run("c" * 64, training=TrainingConfig())
     assert found.hardware == f"registered on: {lineage.this_hardware()}"
     assert "cores" in found.hardware
@@ -60,13 +60,13 @@ def test_a_commit_with_changed_files_is_dirty_and_a_folder_without_git_has_no_co
     clean = lineage.code_version(tmp_path)
     (tmp_path / "code.py").write_text("x = 2\n")
     assert lineage.code_version(tmp_path) == f"{clean}-dirty"
-    told = {"config_sha256": "", "environment_sha256": ""}
-    assert lineage.Lineage(code_version=f"{clean}-dirty", **told).dirty is True
-    assert lineage.Lineage(code_version=clean, **told).dirty is False
-    assert lineage.Lineage(code_version="sources-c0de", **told).dirty is None
+    hashes = {"config_sha256": "", "environment_sha256": ""}
+    assert lineage.Lineage(code_version=f"{clean}-dirty", **hashes).dirty is True
+    assert lineage.Lineage(code_version=clean, **hashes).dirty is False
+    assert lineage.Lineage(code_version="sources-c0de", **hashes).dirty is None
 
 
-def test_an_installed_wheel_has_the_commit_it_was_built_from_and_a_checkout_asks_git(tmp_path):
+def test_a_wheel_has_the_commit_of_its_build_and_a_checkout_that_of_git(tmp_path):
     recorded = tmp_path / lineage.RECORDED
     recorded.parent.mkdir()
     recorded.write_text("\n")  # the image was built without the argument

@@ -181,7 +181,7 @@ UNDER, OVER = -1e-9, 1e-9
 
 @pytest.mark.parametrize(("off", "passes"), [(UNDER, False), (0, True), (OVER, True)])
 @pytest.mark.parametrize("has_champion", [True, False])
-def test_floors_hold_at_and_above_them_only(off, passes, has_champion):
+def test_floors_pass_at_and_above_them_only(off, passes, has_champion):
     decided = decision if has_champion else first
     cases = {
         "mean recall": (measurement(0.3 + off), REPORTS),
@@ -197,7 +197,7 @@ def test_floors_hold_at_and_above_them_only(off, passes, has_champion):
 
 @pytest.mark.parametrize(("off", "passes"), [(UNDER, True), (0, True), (OVER, False)])
 @pytest.mark.parametrize("has_champion", [True, False])
-def test_latency_and_size_hold_at_and_below_their_limits_only(off, passes, has_champion):
+def test_latency_and_size_pass_at_and_below_their_limits_only(off, passes, has_champion):
     limits = {"text latency": ("text_ms", 20), "image latency": ("image_ms", 40), "bundle size": ("bundle_mb", 120)}
     for name, (field, limit) in limits.items():
         found = (decision if has_champion else first)(measurement(0.6, **{field: limit + off}))
@@ -206,7 +206,7 @@ def test_latency_and_size_hold_at_and_below_their_limits_only(off, passes, has_c
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_time_or_size_of_nothing_was_not_measured(value):
+def test_a_time_or_size_of_zero_or_less_fails(value):
     for field in ("text_ms", "image_ms", "bundle_mb"):
         assert not first(measurement(**{field: value})).promoted
 
@@ -221,7 +221,7 @@ def test_gain_is_enough_at_and_above_the_margin_only(gain, promoted):
 
 
 @pytest.mark.parametrize("hundredths", range(30, 99))
-def test_gain_of_exactly_the_margin_passes_in_spite_of_binary_fractions(hundredths):
+def test_a_gain_of_exactly_the_margin_passes_despite_rounding(hundredths):
     ours, theirs = (hundredths + 1) / 100, hundredths / 100
     assert decision(measurement(ours), measurement(theirs), comparison(ours - theirs)).promoted
 
@@ -235,13 +235,13 @@ def test_without_a_margin_any_gain_above_zero_is_enough_and_none_is_not():
 
 
 @pytest.mark.parametrize(("low", "promoted"), [(-1e-9, False), (0.0, True), (1e-9, True)])
-def test_the_interval_of_the_gain_must_not_hold_a_loss(low, promoted):
+def test_the_interval_of_the_gain_must_exclude_a_loss(low, promoted):
     found = decision(compared=comparison(0.1, low=low))
     assert failed(found) == ([] if promoted else ["gain interval"])
     assert found.promoted is promoted
 
 
-def test_an_interval_upside_down_passes_nothing():
+def test_an_interval_with_low_above_high_fails():
     assert failed(decision(compared=comparison(0.1, low=0.2, high=0.1))) == ["gain interval"]
 
 
@@ -272,7 +272,7 @@ def test_an_allowance_is_looked_up_by_value_then_by_slice_then_for_all():
 
 
 @pytest.mark.parametrize(("n_queries", "promoted"), [(99, True), (100, False), (101, False)])
-def test_a_slice_of_few_queries_is_shown_and_not_judged(n_queries, promoted):
+def test_a_slice_with_few_queries_is_shown_but_not_judged(n_queries, promoted):
     found = decision(compared=comparison(0.1, slices=(slice_of(-0.5, n_queries),)))
     assert found.promoted is promoted
     if promoted:
@@ -298,7 +298,7 @@ def test_an_allowance_for_an_unknown_slice_is_refused():
         (validation(version="bbb"), "data version bbb was validated, aaa was measured"),
     ],
 )
-def test_data_that_did_not_pass_validation_promote_nothing(report_of_data, words):
+def test_data_that_failed_validation_prevent_promotion(report_of_data, words):
     for found in (
         decision(reports=Reports(report_of_data, parity())),
         first(reports=Reports(report_of_data, parity())),
@@ -308,11 +308,11 @@ def test_data_that_did_not_pass_validation_promote_nothing(report_of_data, words
 
 
 @pytest.mark.parametrize(("quarantined", "promoted"), [(19, True), (20, True), (21, False)])
-def test_quarantine_holds_at_and_below_its_limit_only(quarantined, promoted):
+def test_quarantine_passes_at_and_below_its_limit_only(quarantined, promoted):
     assert first(reports=Reports(validation(quarantined), parity())).promoted is promoted
 
 
-def test_an_export_that_failed_its_gate_is_not_promoted_however_near_its_cosine():
+def test_an_export_that_failed_its_gate_is_not_promoted_at_any_cosine():
     found = first(reports=Reports(validation(), parity(1.0, passed=False)))
     assert failed(found) == ["parity"]
     assert "failed at export: cosine of one text is 0.2" in found.reasons[0]
@@ -336,22 +336,22 @@ def test_measurements_of_different_tests_or_code_are_not_compared(theirs, words)
     assert words in found.reasons[0]
 
 
-def test_tests_that_nobody_can_tell_apart_do_not_count_as_the_same():
+def test_unknown_tests_do_not_count_as_equal():
     unknown = {"test_sha256": "", "code_sha256": ""}
     found = decision(measurement(0.6, **unknown), measurement(0.5, **unknown))
     assert failed(found) == ["same test"]
     assert "test: unknown for both; code: unknown for both" in found.reasons[0]
 
 
-def test_a_comparison_of_other_measurements_is_noticed():
+def test_a_comparison_of_other_measurements_fails():
     assert failed(decision(compared=comparison(0.2))) == ["same test"]
 
 
-def test_another_embedding_size_hinders_nothing():
+def test_another_embedding_dimension_is_allowed():
     assert decision(measurement(0.6, embedding_dim=64), measurement(0.5, embedding_dim=512)).promoted
 
 
-def test_a_champion_that_cannot_be_measured_is_kept_and_the_way_out_is_named():
+def test_a_champion_that_cannot_be_measured_is_kept_and_the_advice_is_given():
     champion = MeasuredVersion("1", None, "bundle of finder version 1 cannot be fetched: no such file")
     found = decide(MeasuredVersion("2", measurement(0.9)), champion, None, reports=REPORTS, config=CONFIG)
     assert not found.promoted
@@ -362,7 +362,7 @@ def test_a_champion_that_cannot_be_measured_is_kept_and_the_way_out_is_named():
     assert 'image-finder models promote 2 --force --reason "..."' in reason
 
 
-def test_a_champion_that_has_gone_is_not_taken_for_none():
+def test_a_deleted_champion_is_not_taken_for_none():
     champion = MeasuredVersion("", None, "version 1 was champion and has been deleted")
     found = decide(MeasuredVersion("2", measurement(0.9)), champion, None, reports=REPORTS, config=CONFIG)
     assert not found.promoted
@@ -379,7 +379,7 @@ def test_a_version_is_not_promoted_over_itself():
 
 @pytest.mark.parametrize(("version", "which"), [("2", ""), ("4", " with the same bundle")])
 @pytest.mark.parametrize("champion", [MeasuredVersion("1", measurement(0.5)), None])
-def test_what_was_rolled_back_is_not_promoted_however_well_it_does(version, which, champion):
+def test_a_rolled_back_version_is_not_promoted_at_any_recall(version, which, champion):
     challenger = MeasuredVersion("2", measurement(0.9), rollback=Rollback(12, version, "wrong colours"))
     found = decide(challenger, champion, comparison(0.4) if champion else None, reports=REPORTS, config=CONFIG)
     assert not found.promoted
@@ -390,13 +390,13 @@ def test_what_was_rolled_back_is_not_promoted_however_well_it_does(version, whic
     )
 
 
-def test_what_was_rolled_back_needs_no_measurement_to_be_refused():
+def test_a_rolled_back_version_is_rejected_without_measurement():
     challenger = MeasuredVersion("2", None, rollback=Rollback(12, "2", "wrong colours"))
     found = decide(challenger, MeasuredVersion("1", None), None, reports=REPORTS, config=CONFIG)
     assert [(check.name, check.passed) for check in found.checks] == [("rollbacks", False)]
 
 
-def test_a_challenger_without_measurement_passes_nothing_that_was_to_be_measured():
+def test_a_challenger_without_measurement_fails_every_measured_check():
     unmeasured = {"data validation", "challenger measured", "mean recall", "recall@10", "text latency"}
     assert unmeasured | {"image latency", "bundle size"} == set(failed(first(None)))
     assert {*unmeasured, "same test", "gain", "gain interval"} < set(failed(decision(None)))
@@ -413,7 +413,7 @@ def test_recall_at_10_must_be_among_the_cut_offs():
 
 
 def _without(value, config):
-    """Every place of a decision's reports that holds a number, with that number made `value`."""
+    """Decisions with each number of their reports replaced by `value`."""
     alone, against = partial(first, config=config), partial(decision, config=config)
     yield against(measurement(value), compared=comparison(0.1))
     yield alone(measurement(value))
@@ -437,14 +437,14 @@ def _without(value, config):
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
 @pytest.mark.parametrize("config", [CONFIG, PromotionConfig()])
-def test_what_is_no_number_never_passes_anywhere_and_can_be_read_back(value, config):
+def test_nan_and_infinity_fail_every_check_and_are_stored(value, config):
     for found in _without(value, config):
         assert not found.promoted
         assert PromotionDecision.model_validate_json(found.model_dump_json()) == found
 
 
 @pytest.mark.parametrize("field", list(PromotionConfig.model_fields))
-def test_a_limit_that_is_no_number_is_refused(field):
+def test_a_limit_of_nan_is_rejected(field):
     value = {"caption length": math.nan} if field == "slice_allowances" else math.nan
     with pytest.raises(ConfigError, match=f"promotion.{field}"):
         RegistryConfig.parse({"promotion": {field: value}})
@@ -505,7 +505,7 @@ def test_nothing_is_promoted_with_a_failed_check_and_everything_without_one(data
     assert bool(found.reasons)
 
 
-def test_a_record_of_a_promotion_against_a_check_is_only_made_by_force():
+def test_only_a_forced_decision_may_promote_against_a_check():
     found = decision(measurement(0.1)).model_dump()
     with pytest.raises(ValidationError, match="promoted although these checks failed: mean recall, gain"):
         PromotionDecision.model_validate({**found, "promoted": True})
@@ -514,7 +514,7 @@ def test_a_record_of_a_promotion_against_a_check_is_only_made_by_force():
     assert PromotionDecision.model_validate({**found, "promoted": True, "forced": True}).promoted
 
 
-def test_the_terminal_shows_the_verdict_and_a_line_a_check():
+def test_the_terminal_shows_the_decision_and_one_line_for_each_check():
     lines = decision_text(decision(measurement(0.6, text_ms=33.0)), "finder").splitlines()
     assert lines[0].startswith("finder version 2 was not promoted: text latency 33.0000, required at most 20 ms")
     assert lines[1].split() == ["check", "measured", "required"]

@@ -38,7 +38,7 @@ def test_a_package_that_is_installed_makes_another_cache_key_of_the_same_code(tm
     newcomer.mkdir()
     (newcomer / "METADATA").write_text("Metadata-Version: 2.1\nName: newcomer\nVersion: 1.0\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    assert key_of_the_policy() == before  # asked once a process
+    assert key_of_the_policy() == before  # read once in a process
     lineage.environment.cache_clear()
     try:
         assert key_of_the_policy() not in {before, f"{code} "}
