@@ -96,7 +96,6 @@ def log_data(manifest: DatasetManifest) -> None:
 
 def log_epoch(record: EpochRecord) -> None:
     """Log the metrics of an epoch; the metric's step is the epoch, from 1."""
-    run_id()
     values = {name: value for name, value in record.model_dump().items() if isinstance(value, float)}
     values.update({f"val_{name}": value for name, value in record.val_recall.items()})
     _log_metrics(values, record.epoch)
@@ -114,7 +113,6 @@ def log_retrieval(report: RetrievalReport) -> None:
             values[f"{short}_r{k}_random"] = direction.random_recall[k]
             values[f"{short}_r{k}_low"] = direction.interval[k].low
             values[f"{short}_r{k}_high"] = direction.interval[k].high
-    run_id()
     _log_metrics({f"{report.split}.{name}": value for name, value in values.items()}, 0)
     log_record(report, f"reports/retrieval_{report.split}.json")
 
@@ -126,7 +124,6 @@ def log_scores(scores: ScoreCalibration) -> None:
         "pair_median": scores.quantiles[len(scores.quantiles) // 2],
         "logit_scale": scores.logit_scale,
     }
-    run_id()
     _log_metrics({f"{scores.split}.{name}": value for name, value in values.items()}, 0)
     log_record(scores, "reports/scores.json")
 
@@ -137,7 +134,6 @@ def log_promotion(decision: PromotionDecision, challenger: Record | None, *, ver
     challenger: a StoredMeasurement, or None if the version was champion already. It is logged to the run that registered
     the version, which may be an earlier run that was killed before the decision.
     """
-    run_id()
     words = re.compile(r"[^a-z0-9]+")
     values = {f"promotion.{words.sub('_', each.name)}": each.measured for each in decision.checks}
     values["promotion.promoted"] = float(decision.promoted)
@@ -150,7 +146,6 @@ def log_promotion(decision: PromotionDecision, challenger: Record | None, *, ver
 
 def log_drift(report: DriftReport) -> None:
     """Log metrics `drift.<row>` and `drift.<row>_threshold`, the verdict as a tag, all as JSON."""
-    run_id()
     values: dict[str, float] = {"drift.rows_drifted": len(report.drifted)}
     for row in report.rows:
         name = f"drift.{row.name.replace(' ', '_')}"
@@ -182,6 +177,7 @@ def log_figures(figures: "dict[str, Figure]") -> None:
 
 def _log_metrics(values: dict[str, float], step: int) -> None:
     """Log finite values; MLflow's SQLite store would turn NaN into 0."""
+    run_id()
     mlflow.log_metrics({name: float(value) for name, value in values.items() if math.isfinite(value)}, step=step)
 
 

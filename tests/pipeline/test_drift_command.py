@@ -23,7 +23,7 @@ LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha25
 
 
 def write_data(root, *, seed, green=0.5, count=80):
-    """A part `train` and a part `val` of plain images, red dogs and green cats, with two captions each."""
+    """Parts `train` and `val` of plain images: red dogs and green cats, two captions each."""
     rng = np.random.default_rng(seed)
     (root / "annotations").mkdir(parents=True)
     for part in ("train", "val"):

@@ -1,4 +1,4 @@
-"""`image-finder models` on a home with three measured versions, a ledger and an index: what a person types and reads."""
+"""`image-finder models` with a home that has three measured versions, a ledger and an index."""
 
 import json
 import os
@@ -46,8 +46,8 @@ MANIFEST = DatasetManifest(
 )  # fmt: skip
 
 
-class Place:
-    """A home with a registry; versions 1 fair, 2 good, 3 bad, each decided on when it came."""
+class ModelHome:
+    """A home with a registry; versions 1 fair, 2 good, 3 bad, each with a decision."""
 
     def __init__(self, root, template):
         self.home, self.uri = root / "home", f"sqlite:///{root}/home/mlflow.db"
@@ -58,7 +58,7 @@ class Place:
         self.bundles = {}
 
     def train(self, tables):
-        """What a training run leaves, without the training."""
+        """Store what a training run stores, without training."""
         version = str(len(self.bundles) + 1)
         bundle = self.bundles[version] = write_tiny_bundle(self.root / f"bundle{version}", **tables)
         measured = self.measured(bundle)
@@ -95,15 +95,15 @@ class Place:
         )
 
     def index(self, version):
-        """Index the images with a version and publish that."""
+        """Index the images with a version and publish the index."""
         bundle = self.bundles[version]
         publish_gallery(GalleryConfig(root=self.root / "images"), bundle, self.home / "library")
         publish_bundle(bundle, self.home / "bundles")
 
     def run(self, *arguments, home=None):
         """Exit code, stdout and stderr of a command."""
-        place = ["--home", str(home or self.home), "--mlflow-uri", self.uri]
-        done = CliRunner().invoke(main, ["models", *arguments, *place])
+        options = ["--home", str(home or self.home), "--mlflow-uri", self.uri]
+        done = CliRunner().invoke(main, ["models", *arguments, *options])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, done.stdout, done.stderr
 
@@ -111,19 +111,19 @@ class Place:
         return self.promotions.registry.aliases(MODEL).get(names.CHAMPION)
 
     def searched_with(self):
-        """The version that searches answer with."""
+        """The version of the current index."""
         return self.promotions.registry.version_of_bundle(MODEL, current_bundle_sha256(self.home / "library" / "index"))
 
-    def told(self):
+    def kinds(self):
         return [entry.kind for entry in self.promotions.history(MODEL).entries]
 
 
 @pytest.fixture(scope="module")
-def place(mlflow_template, tmp_path_factory):
+def models(mlflow_template, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     before, folder = mlflow.get_tracking_uri(), Path.cwd()
     os.chdir(root)
-    made = Place(root, mlflow_template)
+    made = ModelHome(root, mlflow_template)
     client = made.promotions.registry.client
     experiment = client.create_experiment("image-finder", (made.home / "mlartifacts").as_uri())
     mlflow.set_tracking_uri(made.uri)
@@ -133,14 +133,14 @@ def place(mlflow_template, tmp_path_factory):
     made.train(GOOD)
     made.index("2")
     made.train(BAD)
-    mlflow.set_tracking_uri("")  # as ZenML leaves it
+    mlflow.set_tracking_uri("")  # as ZenML does
     yield made
     mlflow.set_tracking_uri(before)
     os.chdir(folder)
 
 
-def test_list_shows_aliases_recall_data_and_the_last_event(place):
-    code, out, _ = place.run("list")
+def test_list_shows_aliases_recall_data_and_the_last_event(models):
+    code, out, _ = models.run("list")
     lines = out.splitlines()
     assert code == 0
     assert lines[0].split()[:2] == ["version", "aliases"]
@@ -150,15 +150,15 @@ def test_list_shows_aliases_recall_data_and_the_last_event(place):
     assert "v3 not promoted, v2 stays" in lines[1]
 
 
-def test_from_a_data_version_to_its_models_and_back(place):
-    code, out, _ = place.run("list", "--data", "0123", "--json")
+def test_models_are_found_by_data_version_and_show_their_data(models):
+    code, out, _ = models.run("list", "--data", "0123", "--json")
     assert [(each["version"], each["tags"]["data_version"]) for each in json.loads(out)] == [
         (version, "0123456789ab") for version in "321"
     ]
-    code, _, err = place.run("list", "--data", "ffff")
+    code, _, err = models.run("list", "--data", "ffff")
     assert code == 1
     assert "no version of 'finder' was trained on data ffff; known data versions: 0123456789ab" in err
-    code, out, _ = place.run("show", "champion", "--json")
+    code, out, _ = models.run("show", "champion", "--json")
     shown = json.loads(out)
     assert shown["version"]["version"] == "2"
     assert shown["manifest"] == MANIFEST.model_dump(mode="json")
@@ -173,121 +173,123 @@ def test_from_a_data_version_to_its_models_and_back(place):
     assert [entry["kind"] for entry in shown["ledger"]] == story
 
 
-def test_show_is_readable_and_prints_the_card_as_it_was_registered(place):
-    code, out, _ = place.run("show", "2")
+def test_show_prints_tables_and_the_registered_card(models):
+    code, out, _ = models.run("show", "2")
     assert code == 0
     assert out.startswith("finder version 2 (champion), registered ")
     assert "data fingerprint" in out
     assert "text to image" in out
     assert "v2 promoted over v1" in out
-    assert place.run("show", "2", "--card")[1] == "# Card 2\n"
-    code, _, err = place.run("show", "9")
+    assert models.run("show", "2", "--card")[1] == "# Card 2\n"
+    code, _, err = models.run("show", "9")
     assert code == 1
     assert "model 'finder' has no version or alias '9'" in err
 
 
-def test_compare_stands_both_reports_side_by_side_with_intervals_and_the_paired_gain(place):
-    code, out, _ = place.run("compare", "champion", "previous")
+def test_compare_shows_both_reports_with_intervals_and_the_paired_gain(models):
+    code, out, _ = models.run("compare", "champion", "previous")
     assert code == 0
     assert out.splitlines()[0].split() == ["version", "2", "version", "1", "difference"]
-    good, fair = (place.promotions.registry.report_of(MODEL, version) for version in "21")
+    good, fair = (models.promotions.registry.report_of(MODEL, version) for version in "21")
     line = next(line for line in out.splitlines() if line.startswith("mean recall"))
     assert f"{100 * good.mean_recall:.1f} % [{100 * good.mean_recall_interval.low:.1f}, " in line
     assert line.endswith(f"{100 * (good.mean_recall - fair.mean_recall):+.1f}")
     last = out.splitlines()[-1]
     assert last.startswith("Query by query, version 2 against 1: mean recall +")
-    values = json.loads(place.run("compare", "2", "1", "--json")[1])
+    values = json.loads(models.run("compare", "2", "1", "--json")[1])
     assert values["comparison"]["gain"] == pytest.approx(good.mean_recall - fair.mean_recall)
     assert values["second"]["report"] == fair.model_dump(mode="json")
 
 
-def test_a_worse_version_is_not_promoted_without_force_and_the_refusal_is_on_record(place):
-    before = place.told()
-    code, _, err = place.run("promote", "3", "--reason", "I like it")
+def test_a_worse_version_is_not_promoted_without_force_and_the_decision_is_recorded(models):
+    before = models.kinds()
+    code, _, err = models.run("promote", "3", "--reason", "I like it")
     assert code == 1
     assert "version 3 of 'finder' is not promoted: " in err
     assert "gain -" in err
     assert "image-finder models promote 3 --force --reason" in err
-    assert (place.champion(), place.searched_with()) == ("2", "2")
-    assert place.told() == [*before, "decision"]
-    assert place.promotions.history(MODEL).entries[-1].reasons[-1] == "asked for: I like it"
-    code, _, err = place.run("promote", "3", "--force")
+    assert (models.champion(), models.searched_with()) == ("2", "2")
+    assert models.kinds() == [*before, "decision"]
+    assert models.promotions.history(MODEL).entries[-1].reasons[-1] == "asked for: I like it"
+    code, _, err = models.run("promote", "3", "--force")
     assert code == 2
     assert "--force requires --reason" in err
 
 
-def test_a_rollback_brings_back_model_and_index_and_only_a_person_undoes_it(place):
-    code, out, _ = place.run("rollback", "--reason", "wrong colours")
+def test_a_rollback_restores_model_and_index_and_only_force_undoes_it(models):
+    code, out, _ = models.run("rollback", "--reason", "wrong colours")
     assert code == 0
     assert out.splitlines()[0] == "finder version 1 is now the champion (previous: 2)"
     assert "searches answer with version 1 again: 17 images" in out.splitlines()[1]
-    assert (place.champion(), place.searched_with()) == ("1", "1")
-    assert place.told()[-3:] == ["moving", "rollback", "index"]
-    entry = place.promotions.history(MODEL).entries[-2]
-    code, _, err = place.run("promote", "2")
+    assert (models.champion(), models.searched_with()) == ("1", "1")
+    assert models.kinds()[-3:] == ["moving", "rollback", "index"]
+    entry = models.promotions.history(MODEL).entries[-2]
+    code, _, err = models.run("promote", "2")
     assert code == 1
     assert f"version 2 was rolled back by ledger entry {entry.n}: wrong colours" in err
-    assert (place.champion(), place.searched_with()) == ("1", "1")
-    code, out, _ = place.run("promote", "2", "--force", "--reason", "colours were right", "--json")
+    assert (models.champion(), models.searched_with()) == ("1", "1")
+    code, out, _ = models.run("promote", "2", "--force", "--reason", "colours were right", "--json")
     change = json.loads(out)
     assert (code, change["version"], change["before"]) == (0, "2", "1")
-    told = "by the rule it would not have been: rollbacks 1.0000"
-    assert change["decision"]["reasons"][1].startswith(told)
+    by_rule = "by the rule it would not have been: rollbacks 1.0000"
+    assert change["decision"]["reasons"][1].startswith(by_rule)
     assert change["decision"]["gain"] > 0
-    assert (place.champion(), place.searched_with()) == ("2", "2")
+    assert (models.champion(), models.searched_with()) == ("2", "2")
 
 
-def test_a_promotion_by_an_old_verdict_brings_model_and_index(place):
-    place.run("promote", "1", "--force", "--reason", "to look at it")
-    assert (place.champion(), place.searched_with()) == ("1", "1")
-    code, out, _ = place.run("promote", "2", "--json")
+def test_a_promotion_by_an_earlier_decision_restores_model_and_index(models):
+    models.run("promote", "1", "--force", "--reason", "to look at it")
+    assert (models.champion(), models.searched_with()) == ("1", "1")
+    code, out, _ = models.run("promote", "2", "--json")
     change = json.loads(out)
     assert (code, change["version"], change["before"]) == (0, "2", "1")
     assert change["decision"]["reasons"][0].startswith("decided before, entry ")
-    assert (place.champion(), place.searched_with()) == ("2", "2")
-    code, out, _ = place.run("promote", "2")
+    assert (models.champion(), models.searched_with()) == ("2", "2")
+    code, out, _ = models.run("promote", "2")
     assert (code, out.splitlines()[0]) == (0, "finder version 2 is already the champion")
 
 
-def test_a_rollback_that_was_stopped_before_its_index_is_finished_and_not_turned_around(place):
-    place.promotions.rollback(MODEL, reason="wrong colours")
-    assert (place.champion(), place.searched_with()) == ("1", "2")
-    code, out, _ = place.run("rollback")
+def test_a_rollback_that_was_killed_before_its_index_is_completed_not_reversed(models):
+    models.promotions.rollback(MODEL, reason="wrong colours")
+    assert (models.champion(), models.searched_with()) == ("1", "2")
+    code, out, _ = models.run("rollback")
     assert code == 0
     assert "searches answer with version 1 again" in out
-    assert (place.champion(), place.searched_with()) == ("1", "1")
-    place.run("rollback", "--reason", "back")
-    assert (place.champion(), place.searched_with()) == ("2", "2")
+    assert (models.champion(), models.searched_with()) == ("1", "1")
+    models.run("rollback", "--reason", "back")
+    assert (models.champion(), models.searched_with()) == ("2", "2")
 
 
-def test_until_the_champion_has_its_index_every_surface_names_the_command_that_completes_it(place, monkeypatch):
-    monkeypatch.setenv("IMAGE_FINDER_HOME", str(place.home))
-    place.promotions.rollback(MODEL, reason="wrong colours")  # as a command that is killed before it brings the index
+def test_until_the_champion_has_its_index_all_outputs_name_the_completing_command(models, monkeypatch):
+    monkeypatch.setenv("IMAGE_FINDER_HOME", str(models.home))
+    models.promotions.rollback(
+        MODEL, reason="wrong colours"
+    )  # as a command that is killed before it restores the index
     command = "models promote 1 --model finder"
     text = f"The current index belongs to version 2; version 1 is champion. Complete with: image-finder {command}"
     app = create_app(
-        lambda: Finder.open(place.home / "library" / "index", threads=1), Settings.parse({"refresh_s": 0.02})
+        lambda: Finder.open(models.home / "library" / "index", threads=1), Settings.parse({"refresh_s": 0.02})
     )
     with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.get("/health/ready").json()["pending"] == text
-        assert place.run("list")[2] == place.run("list", "--json")[2] == place.run("history")[2] == f"{text}\n"
-        assert json.loads(place.run("history", "--json")[1])["notes"] == [text]
-        shown = CliRunner().invoke(main, ["info", "--index", str(place.home / "library" / "index")])
+        assert models.run("list")[2] == models.run("list", "--json")[2] == models.run("history")[2] == f"{text}\n"
+        assert json.loads(models.run("history", "--json")[1])["notes"] == [text]
+        shown = CliRunner().invoke(main, ["info", "--index", str(models.home / "library" / "index")])
         assert f"pending    {text}" in shown.stdout.splitlines()
-        code, out, _ = place.run(*command.split()[1:])
+        code, out, _ = models.run(*command.split()[1:])
         assert (code, out.splitlines()[0]) == (0, "finder version 1 is already the champion")
-        assert (place.champion(), place.searched_with()) == ("1", "1")
+        assert (models.champion(), models.searched_with()) == ("1", "1")
         while "pending" in client.get("/health/ready").json():
             time.sleep(0.02)
-    assert place.run("list")[2] == place.run("history")[2] == ""
-    assert place.run("rollback", "--reason", "back")[0] == 0
-    assert (place.champion(), place.searched_with()) == ("2", "2")
+    assert models.run("list")[2] == models.run("history")[2] == ""
+    assert models.run("rollback", "--reason", "back")[0] == 0
+    assert (models.champion(), models.searched_with()) == ("2", "2")
 
 
-def test_a_home_that_was_moved_shows_fetches_and_rolls_back_without_the_original(place, tmp_path, monkeypatch, caplog):
+def test_a_home_that_was_moved_shows_fetches_and_rolls_back_without_the_original(models, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    moved = Path(shutil.copytree(place.home, tmp_path / "moved home"))
-    hidden = place.home.rename(place.home.with_name("hidden"))
+    moved = Path(shutil.copytree(models.home, tmp_path / "moved home"))
+    hidden = models.home.rename(models.home.with_name("hidden"))
     try:
         for words in (
             ("show", "champion"),
@@ -299,56 +301,56 @@ def test_a_home_that_was_moved_shows_fetches_and_rolls_back_without_the_original
             done = CliRunner().invoke(main, ["models", *words, "--home", str(moved)])
             assert done.exit_code == 0, done.stderr
     finally:
-        hidden.rename(place.home)
-    assert caplog.messages == [f"Home moved from {place.home} to {moved}: stored paths updated"]
+        hidden.rename(models.home)
+    assert caplog.messages == [f"Home moved from {models.home} to {moved}: stored paths updated"]
     index = VectorIndex.open(moved / "library" / "index")
     assert Path(index.manifest.bundle_uri).parent == moved / "library" / "bundles"
-    assert place.promotions.registry.version_of_bundle(MODEL, index.manifest.bundle_sha256) == "1"
-    assert (place.champion(), place.searched_with()) == ("2", "2")  # in the original
+    assert models.promotions.registry.version_of_bundle(MODEL, index.manifest.bundle_sha256) == "1"
+    assert (models.champion(), models.searched_with()) == ("2", "2")  # in the original
 
 
-def test_a_forced_promotion_says_what_the_rule_says_and_can_be_rolled_back(place, tmp_path):
-    code, out, _ = place.run("promote", "challenger", "--force", "--reason", "a fair is on", home=tmp_path)
+def test_a_forced_promotion_records_the_result_of_the_rule_and_can_be_rolled_back(models, tmp_path):
+    code, out, _ = models.run("promote", "challenger", "--force", "--reason", "a fair is on", home=tmp_path)
     assert code == 0
     assert "FAILED" in out
     assert f"no index in {tmp_path}" in out
-    assert place.champion() == "3"
-    entry = place.promotions.history(MODEL).entries[-1]
+    assert models.champion() == "3"
+    entry = models.promotions.history(MODEL).entries[-1]
     assert (entry.kind, entry.from_version, entry.to_version) == ("forced", "2", "3")
     assert entry.reasons[0] == "forced: a fair is on"
     assert entry.reasons[1].startswith("by the rule it would not have been: ")
     assert entry.measurements["gain"] < 0
-    assert place.run("rollback", "--reason", "the fair is over", home=tmp_path)[0] == 0
-    assert place.champion() == "2"
+    assert models.run("rollback", "--reason", "the fair is over", home=tmp_path)[0] == 0
+    assert models.champion() == "2"
 
 
-def test_history_tells_the_story_verifies_it_and_holds_it_against_an_anchor(place):
-    code, out, err = place.run("history")
+def test_history_shows_and_verifies_the_ledger_and_compares_it_with_an_anchor(models):
+    code, out, err = models.run("history")
     assert (code, err) == (0, "")
-    entries = place.promotions.history(MODEL).entries
+    entries = models.promotions.history(MODEL).entries
     assert f"{len(entries)} entries, anchor {entries[-1].n}:{entries[-1].sha256}" in out
     assert "v1 promoted, the first champion" in out
-    exported = json.loads(place.run("history", "--json")[1])
+    exported = json.loads(models.run("history", "--json")[1])
     assert [each["n"] for each in exported["entries"]] == [entry.n for entry in entries]
-    assert place.run("history", "--anchor", f"4:{entries[3].sha256}")[0] == 0
-    code, _, err = place.run("history", "--anchor", f"4:{entries[4].sha256}")
+    assert models.run("history", "--anchor", f"4:{entries[3].sha256}")[0] == 0
+    code, _, err = models.run("history", "--anchor", f"4:{entries[4].sha256}")
     assert code == 1
     assert "the ledger was rewritten" in err
 
 
-def test_history_of_a_damaged_ledger_prints_the_rest_and_fails(place):
-    client = place.promotions.registry.client
+def test_history_of_a_damaged_ledger_prints_intact_entries_and_fails(models):
+    client = models.promotions.registry.client
     experiment = client.get_experiment_by_name(f"{MODEL} ledger").experiment_id
     (run,) = client.search_runs([experiment], "tags.n = '00000002'")
     text = run.data.tags["entry"]
     client.set_tag(run.info.run_id, "entry", text[:100])
-    code, out, err = place.run("history")
+    code, out, err = models.run("history")
     client.set_tag(run.info.run_id, "entry", text)
     assert code == 1
     assert "0001 v1 registered" in out
     assert "0002" not in out
     assert "DAMAGED: the text of entry 2 was cut or edited" in err
-    assert place.run("history")[0] == 0
+    assert models.run("history")[0] == 0
 
 
 ALONE = """
@@ -360,16 +362,16 @@ for arguments in (["index", sys.argv[1], "--bundle", "got"], ["search", "dog", "
 """
 
 
-def test_a_fetched_bundle_is_whole_and_searches_with_no_registry_in_reach(place, tmp_path):
+def test_a_fetched_bundle_is_complete_and_searches_without_a_registry(models, tmp_path):
     to = tmp_path / "got"
-    code, out, _ = place.run("fetch", "--alias", "champion", "--to", str(to))
+    code, out, _ = models.run("fetch", "--alias", "champion", "--to", str(to))
     assert code == 0
     assert out == f"finder version 2 in {to}, 5 files verified\n"
-    code, _, err = place.run("fetch", "--to", str(to))
+    code, _, err = models.run("fetch", "--to", str(to))
     assert code == 1
     assert "exists already" in err
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, place.root / "images"],
+        [sys.executable, "-c", ALONE, models.root / "images"],
         cwd=tmp_path,
         env={
             **{key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW"))},
@@ -386,25 +388,25 @@ def test_a_fetched_bundle_is_whole_and_searches_with_no_registry_in_reach(place,
     assert found["hits"][0]["name"] == "0.png"
 
 
-def test_a_damaged_artefact_is_not_fetched(place, tmp_path):
-    source = place.promotions.registry.client.get_model_version_download_uri(MODEL, "3").removeprefix("file://")
+def test_a_damaged_artefact_is_not_fetched(models, tmp_path):
+    source = models.promotions.registry.client.get_model_version_download_uri(MODEL, "3").removeprefix("file://")
     path = Path(source) / "artifacts" / "bundle" / "tokenizer.json"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    code, _, err = place.run("fetch", "--alias", "3", "--to", str(tmp_path / "got"))
+    code, _, err = models.run("fetch", "--alias", "3", "--to", str(tmp_path / "got"))
     path.write_bytes(whole)
     assert code == 1
     assert "corrupted: tokenizer.json" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_registry_that_is_away_or_has_no_such_model_is_one_line(place, tmp_path, monkeypatch):
+def test_an_unreachable_registry_or_unknown_model_is_one_line(models, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     done = CliRunner().invoke(main, ["models", "list", "--mlflow-uri", "http://127.0.0.1:9", "--home", str(tmp_path)])
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: the registry at http://127.0.0.1:9 cannot be reached; nothing was changed")
     assert len(done.stderr.splitlines()) == 1
-    code, _, err = place.run("list", "--model", "lamp")
+    code, _, err = models.run("list", "--model", "lamp")
     assert code == 1
     assert "no model 'lamp' at sqlite" in err
     assert "name one of finder with --model" in err
@@ -415,13 +417,13 @@ def test_a_registry_that_is_away_or_has_no_such_model_is_one_line(place, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_promotion_embeds_the_library_where_no_index_of_the_version_is_kept(place, mlflow_template, tmp_path):
+def test_a_promotion_embeds_the_library_where_no_index_of_the_version_is_kept(models, mlflow_template, tmp_path):
     """In a process of its own: ZenML keeps the home it was started with."""
     home = tmp_path / "home"
-    publish_gallery(GalleryConfig(root=place.root / "images"), place.bundles["1"], home / "library")
+    publish_gallery(GalleryConfig(root=models.root / "images"), models.bundles["1"], home / "library")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW"))}
     done = subprocess.run(
-        [sys.executable, "-m", "image_finder", "models", "promote", "2", "--home", home, "--mlflow-uri", place.uri],
+        [sys.executable, "-m", "image_finder", "models", "promote", "2", "--home", home, "--mlflow-uri", models.uri],
         env={**kept, "PYTHONPATH": str(CHECKOUT)},
         cwd=tmp_path,
         capture_output=True,
@@ -431,5 +433,5 @@ def test_a_promotion_embeds_the_library_where_no_index_of_the_version_is_kept(pl
     assert done.returncode == 0, done.stderr
     assert "17 images" in done.stdout
     index = VectorIndex.open(home / "library" / "index")
-    assert index.manifest.bundle_sha256 == place.bundles["2"].sha256
+    assert index.manifest.bundle_sha256 == models.bundles["2"].sha256
     assert index.manifest.self_check.found_themselves_first == 17

@@ -1,4 +1,4 @@
-"""Both pipelines for real, on few demo scenes: real ZenML, real MLflow, real towers; each command a process of its own."""
+"""Both pipelines on a few demo scenes with real ZenML, MLflow and towers; each command is a process."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def run(*words, home, cwd="/", check=True):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A home after one training and one indexing of few demo scenes, and what the commands printed."""
+    """A home after one training and one indexing of few demo scenes, and the output."""
     root = tmp_path_factory.mktemp("pipelines")
     TINY["parameters"]["model"]["text"]["trunk"] = str(write_text_trunk(root / "words"))
     for name, values in (("training", TINY), ("indexing", INDEXING)):
@@ -206,7 +206,7 @@ def test_a_training_brings_the_index_of_its_champion_where_searches_answer_with_
 
 
 def test_a_later_training_is_compared_with_the_images_of_the_champion(trained):
-    """60 of the 80 scenes the champion comes from: what was drawn of them was trained on, or held out then."""
+    """60 of the champion's 80 scenes: each was trained on or held out."""
     _, home, _, _ = trained
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("image-finder").experiment_id
@@ -258,7 +258,7 @@ shift 3
 
 
 def test_an_indexing_on_a_full_disk_is_one_line_changes_nothing_and_succeeds_later(trained, tmp_path):
-    """In a mount name space, whose file system of memory is gone with the process. Free: less than one artefact takes."""
+    """In a mount namespace with a file system in memory that has less space than an artefact."""
     root, home, _, _ = trained
     disk = tmp_path / "disk"
     disk.mkdir()
