@@ -261,7 +261,7 @@ class _Ranked(NamedTuple):
         return len(set(self.shown_by.tolist()))
 
     def folded_into(self, position: int) -> Rows:
-        positions = np.flatnonzero(self.shown_by == position)
+        positions: Rows = np.flatnonzero(self.shown_by == position)
         return positions[positions != position]
 
 
