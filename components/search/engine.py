@@ -261,8 +261,9 @@ class _Ranked(NamedTuple):
         return len(set(self.shown_by.tolist()))
 
     def folded_into(self, position: int) -> Rows:
-        positions: Rows = np.flatnonzero(self.shown_by == position)
-        return positions[positions != position]
+        positions = np.flatnonzero(self.shown_by == position)
+        others: Rows = positions[positions != position]
+        return others
 
 
 def _ends_below(scores: Vectors, min_score: float | None) -> bool:
