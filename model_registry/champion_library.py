@@ -79,7 +79,7 @@ def _update(
         bundle=bundle.path,
         default_bundles=home / "bundles",
         galleries=galleries,
-        engine=embedding_engine(embedding, cache_dir=home / "cache"),
+        engine=embedding_engine(embedding, cache_dir=home / "cache", progress=True),
         publish=publish,
         self_check=True,
         wait_s=_WAIT_S,

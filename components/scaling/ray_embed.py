@@ -49,6 +49,7 @@ def embed_on_ray(
     on_file: OnFile,
     cut: dict[str, str],
     shards: str,
+    progress: bool,
 ) -> None:
     """Embed with actors on Ray Data: an `Engine`. shards: folder or URI for the shards.
 
@@ -60,8 +61,8 @@ def embed_on_ray(
     written = Shards(shards, maker=vector_maker(bundle), dim=bundle.manifest.embedding_dim)
     with ray_session(config.ray_address, cpus=_cpus_here(config)):
         known = _Known(paths, written, cache)
-        _hash_all(known, folder, title="hashed")
-        _embed_missing(known, _job(bundle, folder, shards, config), title="images")
+        _hash_all(known, folder, title="hashed" if progress else "")
+        _embed_missing(known, _job(bundle, folder, shards, config), title="images" if progress else "")
     facts = _fill(cache, known)
     for path, sha256, failure in known.found():
         on_file(path, sha256, failure, facts.get(sha256))
