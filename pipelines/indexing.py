@@ -1,4 +1,4 @@
-"""Pipeline `finder_indexing`: the champion and a gallery of images to a published vector index. Composition only."""
+"""Pipeline `finder_indexing`: from the champion and a gallery to a published index. Composition only."""
 
 from zenml import pipeline
 from zenml.enums import ExecutionMode

@@ -1,4 +1,4 @@
-"""Report text: records to the tables a terminal shows."""
+"""Report text: formats records as tables for a terminal."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def training_text(report: RetrievalReport, parity: ParityReport, decision: Promo
 
 
 def retrieval_table(report: RetrievalReport) -> str:
-    """Recall both ways with intervals, denominators and the random baseline."""
+    """Recall in both directions, with intervals, denominators and the random baseline."""
     ks = sorted(report.text_to_image.recall)
     head = ["", "queries", "gallery", *(f"R@{k}" for k in ks), "median rank", *(f"random R@{k}" for k in ks)]
     rows = [
@@ -32,7 +32,7 @@ def retrieval_table(report: RetrievalReport) -> str:
 
 
 def measurement_text(measurement: BundleMeasurement) -> str:
-    """Recall both ways and of each slice, then what a search costs with the bundle."""
+    """Recall in both directions and of each slice, then time and size."""
     report = measurement.report
     ks = sorted(report.text_to_image.recall)
     head = ["text to image, captions of", "queries", *(f"R@{k}" for k in ks)]
@@ -40,13 +40,13 @@ def measurement_text(measurement: BundleMeasurement) -> str:
     cost = (
         f"one text {measurement.text_ms:.1f} ms, one image {measurement.image_ms:.1f} ms "
         f"(median, {measurement.threads} threads); {measurement.bundle_mb:.1f} MB, "
-        f"{measurement.embedding_dim} numbers an image"
+        f"{measurement.embedding_dim} dimensions"
     )
     return "\n\n".join(part for part in (retrieval_table(report), slices, cost) if part)
 
 
 def decision_text(decision: PromotionDecision, model_name: str) -> str:
-    """The verdict and its reasons, then what every check measured and required."""
+    """The decision with its reasons, then the checks."""
     stays = decision.challenger_version == decision.champion_version
     verdict = "is the new champion" if decision.promoted else "stays champion" if stays else "was not promoted"
     if decision.promoted and decision.forced:
@@ -56,7 +56,7 @@ def decision_text(decision: PromotionDecision, model_name: str) -> str:
 
 
 def checks_table(checks: Sequence[PromotionCheck]) -> str:
-    """A line a check: whether it passed, what was measured and what is required."""
+    """One line per check: result, measured and required value."""
     rows = [
         ["ok" if check.passed else "FAILED", check.name, _measured(check.measured), check.required, check.detail]
         for check in checks
@@ -65,7 +65,7 @@ def checks_table(checks: Sequence[PromotionCheck]) -> str:
 
 
 def parity_text(report: ParityReport) -> str:
-    """The export's distance from the trained model in one line."""
+    """One line: how far the exported model is from the trained one."""
     return (
         f"ONNX against torch: smallest cosine {report.min_cosine:.6f}, largest difference {report.max_difference:.2g}, "
         f"R@10 {100 * report.onnx_recall_at_10:.1f} against {100 * report.torch_recall_at_10:.1f} on {report.n_images} images"
@@ -73,7 +73,7 @@ def parity_text(report: ParityReport) -> str:
 
 
 def indexed_text(manifest: IndexManifest) -> str:
-    """What a training or promotion did to the index, in one line."""
+    """One line: what a training or promotion changed in the index."""
     return f"{manifest.count:,} images indexed with the champion, {len(manifest.failed):,} failed"
 
 

@@ -1,7 +1,7 @@
-"""Run configuration: a YAML by name or path, with overrides, checked as a whole before anything is started.
+"""Run configuration: a YAML file with overrides, checked as a whole before a run starts.
 
-The files are ZenML's own (parameters, settings, steps, ...), so `zenml pipeline run` reads them too. Merging happens
-here because ZenML lets a file win over what is given in a call.
+The format is ZenML's (parameters, settings, steps, ...), so `zenml pipeline run` reads the files too. Overrides are
+merged here because in ZenML a file takes precedence over the arguments of a call.
 """
 
 import os
@@ -30,7 +30,7 @@ PARAMETERS: Mapping[PipelineName, type[TrainingParameters | IndexingParameters]]
 
 
 def load(pipeline: PipelineName, name_or_file: str) -> Values:
-    """The YAML of that name in pipelines/configs, or at that path. Raises ConfigError."""
+    """Read a YAML of pipelines/configs by name, or one by path. Raises ConfigError."""
     path = Path(name_or_file)
     if path.suffix not in FILE_ENDINGS:
         path = configs_folder() / f"{pipeline}.{name_or_file}.yaml"
@@ -49,12 +49,12 @@ def load(pipeline: PipelineName, name_or_file: str) -> Values:
 
 
 def configs_folder() -> Path:
-    """Folder of the configurations that come with the package."""
+    """Folder of the packaged configurations."""
     return Path(str(resources.files("image_finder.pipelines"))) / "configs"
 
 
 def override(values: Values, assignments: Sequence[str]) -> Values:
-    """Values with `a.b=c` applied below parameters; c is read as YAML. Raises ConfigError for a malformed one."""
+    """Apply `a.b=c` below `parameters`; c is YAML. Raises ConfigError."""
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         keys = path.split(".")
@@ -65,7 +65,7 @@ def override(values: Values, assignments: Sequence[str]) -> Values:
 
 
 def with_data(pipeline: PipelineName, values: Values, root: Path | None) -> Values:
-    """Values that read the data set or gallery in a folder; a data set without parts is found out from the folder."""
+    """Use the data set or gallery in a folder. Parts that are not configured are detected."""
     if root is None:
         return values
     if pipeline == "indexing":
@@ -78,7 +78,7 @@ def with_data(pipeline: PipelineName, values: Values, root: Path | None) -> Valu
 
 
 def checked(pipeline: PipelineName, values: Values) -> dict[str, Config]:
-    """Every parameter of the run as its config, defaults filled in. Raises ConfigError naming the first fault."""
+    """Every parameter as its config, with defaults. Raises ConfigError for the first fault."""
     known = PARAMETERS[pipeline].model_fields
     given = values["parameters"]
     unknown = sorted(set(given) - set(known))
@@ -92,7 +92,7 @@ def checked(pipeline: PipelineName, values: Values) -> dict[str, Config]:
 
 
 def filled(values: Values) -> Values:
-    """Values whose `${NAME}` are filled in from the environment; ZenML would end in a traceback. Raises ConfigError."""
+    """Replace `${NAME}` by environment variables. Raises ConfigError; ZenML would crash."""
     filled_in = _filled(values)
     assert isinstance(filled_in, dict)
     return filled_in
@@ -109,7 +109,7 @@ def _filled(value: object) -> object:
 def _variable(found: re.Match[str]) -> str:
     content = os.environ.get(found[1])
     if not content:
-        raise ConfigError(f"the configuration wants the environment variable {found[1]}, which is not set: export it")
+        raise ConfigError(f"the configuration needs the environment variable {found[1]}, which is not set: export it")
     return content
 
 

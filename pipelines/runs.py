@@ -1,4 +1,4 @@
-"""Runs: starts a pipeline in a home and reads its results; the one place that ties configuration, home and ZenML."""
+"""Runs: starts a pipeline in a home and reads its results; connects configuration, home and ZenML."""
 
 import secrets
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class TrainingOutcome(NamedTuple):
-    """What a training run leaves."""
+    """Results of a training run."""
 
     report: RetrievalReport
     parity: ParityReport
@@ -55,14 +55,14 @@ def run_training(values: Values, home: Home, mlflow_uri: str | None) -> Training
 
 
 def training_parameters(values: Values, home: Home) -> dict[str, Any]:
-    """All parameters of a training run on data that lie on this machine, with their fingerprint. Raises ConfigError."""
+    """Parameters of a training on local data, with the data's fingerprint. Raises ConfigError."""
     configs = checked("training", values)
     dataset = configs["dataset"]
     assert isinstance(dataset, DatasetConfig)
     require_pinned(cast("ModelConfig", configs["model"]), dataset)
     if dataset.layout == "demo" and dataset.root is None:
         dataset = dataset.model_copy(update={"root": demo_folder(home)})
-        # The step would make it too; made here, its files are in the cache key of the very first run.
+        # The step would create it too, but only files that exist now enter the cache key of the first run.
         compose_demo(demo_folder(home), n_images=dataset.demo_images, seed=dataset.demo_seed)
     elif dataset.root is None and dataset.hub_dataset is None:
         raise ConfigError(f"data set '{dataset.name}' has no folder: give --data DIR or set dataset.root")
@@ -73,7 +73,7 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
 
 
 def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexManifest:
-    """Run finder_indexing and return the manifest of the published index. Raises as run_training."""
+    """Run finder_indexing; returns the published index's manifest. Raises as run_training."""
     configs = checked("indexing", values)
     gallery = configs["gallery"]
     assert isinstance(gallery, GalleryConfig)
@@ -90,18 +90,21 @@ def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexMan
 
 
 def demo_folder(home: Home) -> Path:
-    """Where the demo data set is made."""
+    """Folder of the demo data set."""
     return home.data_dir / "demo"
 
 
 @contextmanager
 def exclusive(home: Home, mlflow_uri: str | None) -> Iterator[str]:
-    """Prepare a home and hold it: one run at a time, its SQLite stores do not bear two writers for minutes.
+    """Prepare a home and lock it; yields MLflow's address. Raises BusyError.
 
-    Yields MLflow's address. May be nested. The operating system lets go of the lock when a process dies. Raises BusyError.
+    One run at a time, because SQLite cannot serve two writers for minutes. The lock may be nested; the operating system
+    releases it when a process dies.
     """
     uri = prepare(home, mlflow_uri=mlflow_uri)
-    lock = FileLock(home.root / "run.lock", is_singleton=True)  # one object in a process, so that it can be nested
+    lock = FileLock(
+        home.root / "run.lock", is_singleton=True
+    )  # one lock object per process, so that calls can be nested
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -113,9 +116,9 @@ def exclusive(home: Home, mlflow_uri: str | None) -> Iterator[str]:
 
 
 def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expression: str) -> None:
-    """Have the orchestrator of the active stack start a pipeline again and again, with alerts of a step that fails.
+    """Schedule a pipeline on the active stack's orchestrator, with an alert if a step fails.
 
-    values: with all parameters, see scheduled_parameters. Raises ConfigError.
+    values: with the parameters of scheduled_parameters. Raises ConfigError.
     """
     from zenml.config.schedule import Schedule
 
@@ -131,7 +134,7 @@ def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expre
 
 
 def scheduled_parameters(kind: PipelineName, values: Values) -> dict[str, Any]:
-    """All parameters of a run whose data are looked at when it runs, maybe on another machine. Raises ConfigError."""
+    """Parameters of a run that reads its data when it starts, perhaps on another machine."""
     fingerprint = {"training": "data_fingerprint", "indexing": "gallery_fingerprint"}[kind]
     return {**_plain(checked(kind, values)), fingerprint: ""}
 
@@ -150,9 +153,9 @@ def pipeline_function(kind: PipelineName) -> Any:  # noqa: ANN401 - ZenML's pipe
 def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: str) -> "PipelineRunResponse":
     from image_finder.model_registry import tracking
 
-    if uri == home.mlflow_uri:  # and the home is held, so that nobody is about to end them
+    if uri == home.mlflow_uri:  # the home is locked, so no other process is running them
         tracking.mark_killed(uri, EXPERIMENT_NAME)
-    # ZenML wants names that never were: after a clock was set back the time alone may have been.
+    # ZenML requires unique names; the time alone may repeat after a clock was set back.
     stamp = f"{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}-{secrets.token_hex(2)}"
     name = f"{kind}-{subject}-{stamp}"
     try:
@@ -167,7 +170,7 @@ def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: st
 
 
 def _submit(kind: PipelineName, pipeline: Any, values: Values, **options: Any) -> "PipelineRunResponse | None":  # noqa: ANN401
-    """Hand a pipeline to the active stack; the run, None of a schedule."""
+    """Submit a pipeline to the active stack. Returns the run; None for a schedule."""
     _require_known_keys(pipeline, kind, values)
     with scratch_directory() as folder:
         path = Path(folder) / f"{kind}.yaml"
@@ -182,7 +185,7 @@ def _submit(kind: PipelineName, pipeline: Any, values: Values, **options: Any) -
 
 
 def _require_known_keys(pipeline: Any, kind: PipelineName, values: Values) -> None:  # noqa: ANN401
-    """ZenML ignores a misspelt key or step: refuse it instead."""
+    """Raise ConfigError for a misspelt key or step, which ZenML would ignore."""
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
     unknown = sorted(set(values) - set(PipelineRunConfiguration.model_fields))

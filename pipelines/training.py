@@ -1,9 +1,9 @@
-"""Pipeline `finder_training`: captioned images to a measured, exported and registered model. Composition only."""
+"""Pipeline `finder_training`: from captioned images to a registered model. Composition only."""
 
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-import image_finder.steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
+import image_finder.steps.materializers  # noqa: F401 - registers the materializers; without them ZenML would pickle
 from image_finder.components.configs import (
     DatasetConfig,
     DriftConfig,
@@ -48,7 +48,7 @@ def finder_training(
     embedding: EmbeddingConfig = _DEFAULT.embedding,
     drift: DriftConfig = _DEFAULT.drift,
 ) -> None:
-    """Ingest, validate, split, train, evaluate, export, register, promote; each measurement is followed by its gate."""
+    """From captions to a promoted model; a gate follows each measurement."""
     captions, images, manifest = ingest_captions(dataset, data_fingerprint)
     validated = validate_captions(captions, images, manifest, validation, model.text)
     require_valid(validated)

@@ -45,7 +45,7 @@ def alert(*, exit_status: int | None, of_service: bool, environment: Path | None
 
 
 def _service_status() -> int | str:
-    """Exit code of the systemd service that started this one, or what killed it; systemd passes it since version 251."""
+    """Exit code of the failed systemd service, or what killed it. Needs systemd 251 or newer."""
     status = os.environ.get("MONITOR_EXIT_STATUS", "")
     if os.environ.get("MONITOR_SERVICE_RESULT") == "exit-code" and status.isdecimal():
         return int(status)

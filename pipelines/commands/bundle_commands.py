@@ -1,4 +1,4 @@
-"""Commands `image-finder models fetch`, `evaluate` and `pack`: models as directories."""
+"""Commands `image-finder models fetch`, `evaluate` and `pack`: models as folders."""
 
 import shlex
 from pathlib import Path
@@ -11,7 +11,7 @@ from image_finder.components.starter import MAX_MB
 from image_finder.components.text import counted, shown_path
 from image_finder.pipelines.commands.options import ModelOptions, json_option, model_options, print_json
 
-_Directory = click.Path(exists=True, file_okay=False, path_type=Path)
+_Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command(
@@ -19,12 +19,12 @@ _Directory = click.Path(exists=True, file_okay=False, path_type=Path)
     "image-finder index IMAGES --bundle champion"
 )
 @click.option("--alias", "version", default="champion", show_default=True, metavar="ALIAS|N", help="Alias or version.")
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="New directory for the bundle.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="New folder for the bundle.")
 @model_options
 def fetch(version: str, *, to: Path, as_json: bool, options: ModelOptions) -> None:
-    """Copy a version's bundle to a directory and verify it.
+    """Copy a version's bundle to a folder and verify it.
 
-    The bundle can then be used without the registry. On an error no directory is left behind.
+    The bundle can then be used without the registry. On an error no folder is left behind.
     """
     from image_finder.pipelines import model_operations
 
@@ -45,11 +45,11 @@ def fetch(version: str, *, to: Path, as_json: bool, options: ModelOptions) -> No
     epilog="\b\nExamples:\n  image-finder models evaluate champion-bundle --data coco\n"
     "  image-finder models evaluate champion-bundle --data flickr8k --part val --json"
 )
-@click.argument("bundle", type=_Directory)
+@click.argument("bundle", type=_Folder)
 @click.option(
     "--data",
     required=True,
-    type=_Directory,
+    type=_Folder,
     help="Captioned images: annotations/captions_*.json (COCO) or huggingface/*.parquet.",
 )
 @click.option("--part", type=click.Choice(get_args(PartName)), help="Part to measure.  [default: test, val or train]")
@@ -96,11 +96,11 @@ def evaluate(
     "--measure-on flickr8k"
 )
 @click.argument("version")
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="Directory to create or replace.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder to create or replace.")
 @click.option(
     "--measure-on",
     multiple=True,
-    type=_Directory,
+    type=_Folder,
     metavar="DIR",
     help="Captioned images to measure the packed model on, for its card: part test, else val (repeatable).",
 )

@@ -27,7 +27,7 @@ DRIFTED = 3  # exit code with --fail; 1 is an error, 2 a usage error
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Data set in a layout that training accepts, or a directory of images.",
+    help="Data set in a layout that training accepts, or a folder of images.",
 )
 @click.option("--part", type=click.Choice(get_args(PartName)), help="Part of the data set.  [default: all]")
 @click.option(

@@ -16,7 +16,7 @@ home_option = click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="IMAGE_FINDER_HOME",
-    help="Directory of all stores and caches.  [default: the user's data directory]",
+    help="Folder of all stores and caches.  [default: the user's data folder]",
 )
 mlflow_option = click.option("--mlflow-uri", help="MLflow server or database.  [default: SQLite in the home]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -77,7 +77,7 @@ for command in (retrain, schedule, alert):
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="IMAGE_FINDER_DATA",
-    help="Directory of the data set, or of the images to index.",
+    help="Folder of the data set, or of the images to index.",
 )
 @click.option("--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Override a parameter (repeatable).")
 @json_option

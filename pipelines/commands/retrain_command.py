@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from image_finder.pipelines.scheduling.retrain import RetrainOutcome
 
 BUSY = 75  # EX_TEMPFAIL of sysexits.h: try again later
-# Checked when the command runs, so that a missing directory raises an alert too.
-Directory = click.Path(file_okay=False, path_type=Path)
+# Checked when the command runs, so that a missing folder raises an alert too.
+Folder = click.Path(file_okay=False, path_type=Path)
 
 training_option = click.option("--training", metavar="NAME|FILE", help="Configuration of the training.")
-data_option = click.option("--data", type=Directory, envvar="IMAGE_FINDER_DATA", help="Directory of captioned images.")
+data_option = click.option("--data", type=Folder, envvar="IMAGE_FINDER_DATA", help="Folder of captioned images.")
 indexing_option = click.option("--indexing", metavar="NAME|FILE", help="Configuration of the indexing.")
-gallery_option = click.option("--gallery", type=Directory, help="Directory of the images to index.")
+gallery_option = click.option("--gallery", type=Folder, help="Folder of the images to index.")
 environment_option = click.option(
     "--environment",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -91,7 +91,7 @@ def retrain(
 
 
 def load_environment(path: Path | None) -> None:
-    """Set the variables of an environment file in this process. Raises ConfigError, StorageError."""
+    """Set an environment file's variables in this process. Raises ConfigError, StorageError."""
     if path is not None:
         import os
 

@@ -9,7 +9,7 @@ import click
 
 from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option
 from image_finder.pipelines.commands.retrain_command import (
-    Directory,
+    Folder,
     data_option,
     gallery_option,
     indexing_option,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-hours", default=24, show_default=True, type=click.IntRange(1, 1000), help="systemd stops longer runs."
 )
-@click.option("--to", type=Directory, help="Directory for the files.  [default: schedule in the home]")
+@click.option("--to", type=Folder, help="Folder for the files.  [default: schedule in the home]")
 @click.option("--name", default=None, help="Name of a stack's schedule.  [default: image-finder and the pipeline]")
 @click.option("--replace", is_flag=True, help="Replace a stack's schedule of the same name.")
 @click.option("--cluster-zone", default="UTC", show_default=True, help="Time zone of Kubeflow's schedule controller.")

@@ -1,8 +1,8 @@
-"""Alerts: tells people how an unattended run ended; knows nothing of what ran.
+"""Alerts: reports to people how an unattended run ended; knows nothing of pipelines.
 
-Addresses are Apprise's (Slack, webhook, e-mail and others) and stand in IMAGE_FINDER_ALERTS, separated by blanks. They
-hold passwords and tokens: only their kind and host are ever shown. An alert that cannot be delivered is a warning; a
-receiver that is down or slow neither fails nor holds up a run.
+IMAGE_FINDER_ALERTS contains Apprise addresses (Slack, webhook, e-mail and others), separated by blanks. They may contain
+passwords and tokens, so only their kind and host are ever shown. An alert that cannot be delivered is a warning; a
+receiver that is down or slow neither fails nor delays a run.
 """
 
 import logging
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 ADDRESSES_VARIABLE = "IMAGE_FINDER_ALERTS"
 OCCASIONS_VARIABLE = "IMAGE_FINDER_ALERTS_ON"
 Occasions = Literal["failure", "success", "always"]
-AlertKind = Literal["success", "warning", "failure"]  # a warning: it came to its end, and somebody should look
+AlertKind = Literal["success", "warning", "failure"]  # warning: the run finished, but a person should check it
 
 _DEADLINE_S = 20.0
-_LONGEST_TEXT = 3000  # characters; Slack cuts a text block off there
+_LONGEST_TEXT = 3000  # characters; Slack's limit for a text block
 _HIDDEN = "****"
 _HOST_IS_NO_SECRET = {"json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos", "http", "https"}
 _SECRET_NAMES = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|API_?KEY|CREDENTIAL", re.IGNORECASE)
 _LOGIN = re.compile(r"://[^\s/@]*@")
-_SHORTEST_SECRET = 4  # characters; hiding each "a" would leave no text
-_SHORTEST_TAIL = 10  # characters of a path; /finder stands in other paths too
+_SHORTEST_SECRET = 4  # characters; shorter values also occur in ordinary words
+_SHORTEST_TAIL = 10  # characters of a path; shorter ones also occur in other paths
 _TOKEN = re.compile(r"(?=.*[0-9])[\w%.~+-]{8,}", re.ASCII)
 
 _THREAD = "alert"
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class Alert(NamedTuple):
-    """What happened, in a line and in some more."""
+    """A message about a run."""
 
     title: str
     text: str
@@ -50,23 +50,23 @@ class Alert(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """What became of an alert at one address. reason: "" when it was delivered."""
+    """Result of an alert at one address."""
 
-    address: str  # as it may be shown
-    reason: str
+    address: str  # without secrets
+    reason: str  # why it was not delivered; "" if it was
 
 
 class AlertSettings(NamedTuple):
-    """To whom alerts go, and when."""
+    """Who is alerted, and when."""
 
     addresses: tuple[str, ...]
     occasions: Occasions
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "AlertSettings":
-        """From IMAGE_FINDER_ALERTS and IMAGE_FINDER_ALERTS_ON (failure, success or always; by default failure).
+        """Read IMAGE_FINDER_ALERTS and IMAGE_FINDER_ALERTS_ON (default: failure).
 
-        Raises ConfigError for another word.
+        Raises ConfigError.
         """
         occasions = environment.get(OCCASIONS_VARIABLE, "").strip() or "failure"
         if occasions not in get_args(Occasions):
@@ -75,30 +75,30 @@ class AlertSettings(NamedTuple):
         return cls(tuple(environment.get(ADDRESSES_VARIABLE, "").split()), cast("Occasions", occasions))
 
     def require_known(self) -> None:
-        """Refuse an address that Apprise cannot read. Raises ConfigError."""
+        """Raise ConfigError if Apprise does not support an address."""
         for number, address in enumerate(self.addresses, 1):
             if _service(address) is None:
                 raise ConfigError(
-                    f"{ADDRESSES_VARIABLE}: address {number}, {shown(address)}, is not one that Apprise knows; examples "
-                    "are https://hooks.slack.com/services/A/B/C, jsons://host/path and mailtos://user:password@host"
+                    f"{ADDRESSES_VARIABLE}: Apprise does not support address {number}, {shown(address)}; examples: "
+                    "https://hooks.slack.com/services/A/B/C, jsons://host/path, mailtos://user:password@host"
                 )
 
-    def wants(self, alert: Alert) -> bool:
-        """Whether the alert is to be sent; a warning is of interest to those who wait for a failure or for a success."""
+    def include(self, alert: Alert) -> bool:
+        """Whether the alert is sent; a warning always is."""
         return self.occasions == "always" or alert.kind in {"warning", self.occasions}
 
 
 def notify(alert: Alert, environment: Mapping[str, str] | None = None) -> None:
-    """Send an alert if it is wanted. Never raises; what cannot be delivered is a warning in the log."""
+    """Send an alert if the settings include it. Never raises; failures are logged as warnings."""
     environment = os.environ if environment is None else environment
     try:
         settings = _settings(environment)
-        if not settings.addresses or not settings.wants(alert):
+        if not settings.addresses or not settings.include(alert):
             return
         for delivery in deliver(alert, settings.addresses, environment=environment):
             if delivery.reason:
                 logger.warning("the alert to %s was not delivered: %s", *delivery)
-    except Exception as error:  # noqa: BLE001 - a fault of an alert must not become a fault of the run
+    except Exception as error:  # noqa: BLE001 - an alert must not make the run fail
         logger.warning("no alert was sent: %s", type(error).__name__)
 
 
@@ -109,9 +109,9 @@ def deliver(
     environment: Mapping[str, str],
     deadline_s: float = _DEADLINE_S,
 ) -> list[Delivery]:
-    """Send an alert to all addresses at once and wait for them, deadline_s at the longest; secrets are taken out of it.
+    """Send an alert, without secrets, to all addresses in parallel; wait at most deadline_s.
 
-    Each has a daemon thread: one that hangs is left behind, and neither the wait nor the process's end waits for it.
+    Each address has a daemon thread, so a receiver that hangs delays neither this call nor the end of the process.
     """
     hidden = alert._replace(title=scrub(alert.title, environment), text=scrub(alert.text, environment)[:_LONGEST_TEXT])
     reasons = dict.fromkeys(range(len(addresses)), f"no answer within {deadline_s:g} s")
@@ -130,7 +130,7 @@ def deliver(
 
 
 def shown(address: str) -> str:
-    """An address as it may be shown: its kind, and its host where that is no token."""
+    """An address without secrets: its kind, and its host unless that is a token."""
     kind, separator, _ = address.partition("://")
     kind = kind.lower()
     if not separator or not re.fullmatch(r"[a-z0-9]{1,20}", kind):
@@ -146,7 +146,7 @@ def shown(address: str) -> str:
 
 
 def scrub(text: str, environment: Mapping[str, str]) -> str:
-    """A text without logins in addresses and without what the environment holds in variables named as secrets."""
+    """Remove logins in URLs, and the values of variables whose names suggest a secret."""
     secrets = {value for name, value in environment.items() if _SECRET_NAMES.search(name)}
     for address in environment.get(ADDRESSES_VARIABLE, "").split():
         secrets.update(_secrets_in(address))
@@ -156,17 +156,17 @@ def scrub(text: str, environment: Mapping[str, str]) -> str:
 
 
 def run_failed(exception: BaseException) -> None:
-    """Failure hook for a ZenML pipeline that an orchestrator starts: says which step failed, and why."""
+    """Failure hook for pipelines started by an orchestrator: reports step and reason."""
     _notify_from_step("failed", str(exception) or type(exception).__name__, "failure")
 
 
 def run_succeeded() -> None:
-    """Success hook for the last step of a ZenML pipeline that an orchestrator starts."""
+    """Success hook for the last step of a pipeline started by an orchestrator."""
     _notify_from_step("succeeded", "", "success")
 
 
 def machine() -> str:
-    """The name of this machine."""
+    """Host name."""
     return socket.gethostname()
 
 
@@ -183,23 +183,22 @@ def _settings(environment: Mapping[str, str]) -> AlertSettings:
     try:
         return AlertSettings.of(environment)
     except ConfigError as error:
-        logger.warning("%s; alerts are sent always", error)
+        logger.warning("%s; using always", error)
         return AlertSettings.of({**environment, OCCASIONS_VARIABLE: "always"})
 
 
-def _not_of_an_alert(record: logging.LogRecord) -> bool:
+def _not_from_alert(record: logging.LogRecord) -> bool:
     return not (record.threadName or "").startswith(_THREAD)
 
 
 class _Reasons(logging.Handler):
-    """Keeps what Apprise warns about, by thread: it tells the reason of a failure in its log only."""
+    """Collects Apprise's warnings by thread: it reports the reason of a failure only in its log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.of_thread: dict[int, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the line."""
         self.of_thread[threading.get_ident()] = one_line(record.getMessage())
 
 
@@ -210,36 +209,36 @@ def _service(address: str) -> "NotifyBase | None":
     from apprise import Apprise, AppriseAsset, PersistentStoreMode
 
     log = logging.getLogger("apprise")
-    log.propagate = False  # it would write addresses to the run's log
-    log.addHandler(_reasons)  # once, however often
-    logging.getLogger("urllib3.connectionpool").addFilter(_not_of_an_alert)
-    # Without an image of Apprise's, and without files in the user's folders.
+    log.propagate = False  # or it would write addresses to the run's log
+    log.addHandler(_reasons)  # adding it again has no effect
+    logging.getLogger("urllib3.connectionpool").addFilter(_not_from_alert)
+    # No Apprise logo, and no files in the user's folders.
     asset = AppriseAsset(app_id="image-finder", image_url_mask=None, storage_mode=PersistentStoreMode.MEMORY)
     return Apprise.instantiate(address, asset=asset)
 
 
 def _send(alert: Alert, address: str) -> str:
-    """Why the alert was not delivered, "" if it was.
+    """Return why the alert was not delivered, or "".
 
-    The service is called itself: Apprise's own notify() uses a pool of threads that a process joins when it ends.
+    Calls the service directly: Apprise.notify() uses a thread pool that delays the end of the process.
     """
     from apprise import NotifyFormat, NotifyType
 
     try:
         service = _service(address)
         if service is None:
-            return "Apprise does not know this address"
+            return "Apprise does not support this address"
         kind = NotifyType(alert.kind)
         sent = service.notify(alert.text or alert.title, alert.title, kind, body_format=NotifyFormat.TEXT)
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises; its text may hold the address
+    except Exception as error:  # noqa: BLE001 - plugins raise anything; the text may contain the address
         return type(error).__name__
     return "" if sent else _reasons.of_thread.get(threading.get_ident(), "refused")
 
 
 def _secrets_in(address: str) -> set[str]:
-    """The address and its parts that may be secret: password, path with query, tokens therein; of unknown kinds the host.
+    """The address and its secret parts: password, path, tokens, and the host of unknown kinds.
 
-    Parts that look like words are none: an alert about the finder may well hold the name of its own channel.
+    Parts that look like words are not secret: an alert may mention the name of its channel.
     """
     parts = urlsplit(address.replace("[", "").replace("]", ""))
     login, _, host = parts.netloc.rpartition("@")

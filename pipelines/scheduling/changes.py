@@ -1,6 +1,6 @@
-"""Changes: whether anything a model is made from differs from what the registered versions were made from.
+"""Changes: what differs between the inputs of a training and those of the registered versions.
 
-Hashes are compared, never times: a clock that jumps makes nothing look new or old.
+Compares hashes, not times, so a wrong clock has no effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _MEANING = {
 
 
 class Fingerprints(Record):
-    """What a training run is made from, as hex hashes; field names are the tags of a registered version."""
+    """Hex hashes of a training's inputs; field names are the tags of a registered version."""
 
     data_fingerprint: str
     code_sha256: str
@@ -26,8 +26,8 @@ class Fingerprints(Record):
     environment_sha256: str
 
 
-class Known(NamedTuple):
-    """A registered version: what it was made from is among its tags."""
+class KnownVersion(NamedTuple):
+    """A registered version with its tags."""
 
     version: str
     tags: Mapping[str, str]
@@ -35,39 +35,39 @@ class Known(NamedTuple):
 
 
 class Changes(Record):
-    """What differs from a registered version; when nothing does, a training would make the same model again."""
+    """Differences from a registered version; without any, training would repeat that model."""
 
-    since: str | None  # the version compared with: a decided one that is the same, else the newest; None: there is none
-    what: tuple[str, ...]
-    undecided: bool  # the run that registered the version did not come to its decision
+    since: str | None  # version compared with: an identical decided one, else the newest; None if there is none
+    changed: tuple[str, ...]
+    undecided: bool  # the run that registered the version ended before its decision
 
     @property
     def any(self) -> bool:
-        """Whether there is something to do."""
-        return self.since is None or bool(self.what) or self.undecided
+        """Whether a training is needed."""
+        return self.since is None or bool(self.changed) or self.undecided
 
     @property
     def text(self) -> str:
-        """In a line."""
+        """One line for people."""
         if self.since is None:
             return "no version is registered yet"
-        told = f"{', '.join(self.what) or 'nothing'} changed since version {self.since}"
-        return f"{told}, about which no decision was made" if self.undecided else told
+        text = f"{', '.join(self.changed) or 'nothing'} changed since version {self.since}"
+        return f"{text}, which has no promotion decision" if self.undecided else text
 
 
-def compare(now: Fingerprints, versions: Sequence[Known]) -> Changes:
-    """What differs between now and the registered versions, newest first: nothing if one was made from just this and decided.
+def compare(now: Fingerprints, versions: Sequence[KnownVersion]) -> Changes:
+    """Compare with the registered versions, newest first.
 
-    Data may go back to what they were: the training would take that version from the cache. A tag that is missing counts
-    as changed.
+    There are no changes if any decided version has the same inputs, also an older one: training would take it from the
+    cache. A missing tag counts as changed.
     """
     if not versions:
-        return Changes(since=None, what=(), undecided=False)
-    decided = (each for each in versions if each.decided and not _differences(now, each))
-    found = next(decided, versions[0])
-    return Changes(since=found.version, what=_differences(now, found), undecided=not found.decided)
+        return Changes(since=None, changed=(), undecided=False)
+    identical = (each for each in versions if each.decided and not _differences(now, each))
+    found = next(identical, versions[0])
+    return Changes(since=found.version, changed=_differences(now, found), undecided=not found.decided)
 
 
-def _differences(now: Fingerprints, known: Known) -> tuple[str, ...]:
+def _differences(now: Fingerprints, known: KnownVersion) -> tuple[str, ...]:
     hashes = now.model_dump()
     return tuple(meaning for tag, meaning in _MEANING.items() if hashes[tag] != known.tags.get(tag))

@@ -1,7 +1,7 @@
-"""Cron expressions: five fields as Debian's cron and Kubernetes both read them, their next times, and systemd's form.
+"""Cron expressions: five fields that Debian's cron and Kubernetes read alike, their next times, and systemd's form.
 
-Programs that read cron expressions differ in details; what they would read differently is refused or rewritten to a form
-that they read alike: names become numbers, Sunday is 0, steps become lists.
+cron implementations differ in details. An expression that they would read differently is refused or rewritten to a
+portable form: names become numbers, Sunday is 0, steps become lists.
 """
 
 import difflib
@@ -16,11 +16,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from cronsim import CronSim, CronSimError
 
 from image_finder.components.errors import ConfigError
+from image_finder.components.text import counted
 
 MissingTime = Literal["skipped", "moved"]
-"""What becomes of a local time that clocks leave out: systemd and Kubernetes skip the run, cron starts it right after."""
+"""A local time that the clocks leave out: systemd and Kubernetes skip the run, cron starts it right afterwards."""
 
-_FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 _MACROS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -34,7 +34,7 @@ _NAMES = {
     "month": "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC",
     "day of week": "SUN|MON|TUE|WED|THU|FRI|SAT",
 }
-_SYSTEMD_DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+_SYSTEMD_DAYS = {1: "Mon", 2: "Tue", 3: "Wed", 4: "Thu", 5: "Fri", 6: "Sat", 0: "Sun"}
 _RANGES = {
     "minute": range(60),
     "hour": range(24),
@@ -42,7 +42,8 @@ _RANGES = {
     "month": range(1, 13),
     "day of week": range(7),
 }
-_LOOKED_AHEAD_DAYS = 366
+_ALL_DAYS, _ALL_WEEKDAYS = frozenset(_RANGES["day of month"]), frozenset(_RANGES["day of week"])
+_WARNED_DAYS = 366
 _EXAMPLE = "write five fields 'minute hour day-of-month month day-of-week', e.g. '30 3 * * 1' for Mondays at 03:30"
 
 
@@ -50,7 +51,7 @@ _EXAMPLE = "write five fields 'minute hour day-of-month month day-of-week', e.g.
 class CronExpression:
     """A schedule; `text` is its portable form. Weekdays are 0 (Sunday) to 6.
 
-    either_day: a day fits when its date or its weekday does (cron's rule when both fields name days), not both.
+    either_day: a day matches if its date or its weekday does (cron's rule if both fields name days), not both.
     """
 
     text: str
@@ -63,12 +64,12 @@ class CronExpression:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read an expression of five fields, or one of @hourly, @daily, @weekly, @monthly, @yearly. Raises ConfigError."""
+        """Read five fields, or @hourly, @daily, @weekly, @monthly or @yearly. Raises ConfigError."""
         fields = _MACROS.get(text.strip().lower(), text).upper().split()
-        if len(fields) != len(_FIELDS):
-            raise ConfigError(f"cron expression '{text}' has {len(fields)} fields, not five; {_EXAMPLE}")
-        for name, field in zip(_FIELDS, fields, strict=True):
-            _require_plain(text, name, field)
+        if len(fields) != len(_RANGES):
+            raise ConfigError(f"cron expression '{text}' has {counted(len(fields), 'field')}, not five; {_EXAMPLE}")
+        for name, field in zip(_RANGES, fields, strict=True):
+            _require_portable(text, name, field)
         try:
             read = CronSim(" ".join(fields), datetime(2000, 1, 1))  # noqa: DTZ001 - only parsed
         except CronSimError as error:
@@ -77,42 +78,43 @@ class CronExpression:
         days, weekdays = frozenset(read.days), frozenset(int(day) % 7 for day in read.weekdays if isinstance(day, int))
         either = not {"*", "*/1"} & {fields[2], fields[4]}
         if either:
-            _require_no_starred_step(text, fields)
-            if len(days) == 31 or len(weekdays) == 7:  # one of two fields that are joined by "or" names every day
-                days, weekdays, either = frozenset(range(1, 32)), frozenset(range(7)), False
+            if starred := next((field for field in (fields[2], fields[4]) if field.startswith("*")), ""):
+                raise ConfigError(
+                    f"cron expression '{text}' names days of the month and of the week, one as '{starred}': cron would "
+                    "require both to match, Kubernetes only one; write the days as a list"
+                )
+            if days == _ALL_DAYS or weekdays == _ALL_WEEKDAYS:  # joined by "or", so every day matches
+                days, weekdays, either = _ALL_DAYS, _ALL_WEEKDAYS, False
         sets = (frozenset(read.minutes), frozenset(read.hours), days, frozenset(read.months), weekdays)
-        written = " ".join(_compress(values, _RANGES[name]) for name, values in zip(_FIELDS, sets, strict=True))
-        made = cls(written, *sets, either_day=either)
-        if next(made._local_runs(datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001 - a calendar without a zone
+        portable = " ".join(_compress(values, _RANGES[name]) for name, values in zip(_RANGES, sets, strict=True))
+        if next(CronSim(portable, datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001 - a calendar without a zone
             raise ConfigError(f"cron expression '{text}' never comes: there is no such date")
-        return made
+        return cls(portable, *sets, either_day=either)
 
     def next_runs(self, zone: ZoneInfo, after: datetime, *, count: int, missing: MissingTime) -> list[datetime]:
-        """The next `count` times after an instant (aware), in the zone, as the program that `missing` tells would start."""
+        """The next `count` times after an instant (aware), in the zone."""
         if missing == "moved":
-            runs = CronSim(self.text, after.astimezone(zone))
-            return list(islice((each.astimezone(zone) for each in runs), count))
-        found = (each.replace(tzinfo=zone) for each in self._local_runs(after.astimezone(zone).replace(tzinfo=None)))
+            moved = CronSim(self.text, after.astimezone(zone))
+            return list(islice((each.astimezone(zone) for each in moved), count))
+        local = CronSim(self.text, after.astimezone(zone).replace(tzinfo=None))
+        found = (each.replace(tzinfo=zone) for each in local)
         return list(islice((each for each in found if each > after and not _is_missing(each)), count))
 
     def on_calendar(self, zone: ZoneInfo) -> tuple[str, ...]:
-        """OnCalendar= values of systemd for the same times; two when a day may fit by its date or by its weekday.
+        """OnCalendar= values of systemd for the same times.
 
-        There, weekday and date are joined by "and", several OnCalendar= lines by "or".
+        With either_day there are two: systemd joins weekday and date by "and", several OnCalendar= lines by "or".
         """
         if self.either_day:
-            return (
-                self._calendar(zone, days=self.days, weekdays=frozenset(range(7))),
-                self._calendar(zone, days=frozenset(range(1, 32)), weekdays=self.weekdays),
-            )
-        return (self._calendar(zone, days=self.days, weekdays=self.weekdays),)
+            return self._calendar(zone, self.days, _ALL_WEEKDAYS), self._calendar(zone, _ALL_DAYS, self.weekdays)
+        return (self._calendar(zone, self.days, self.weekdays),)
 
     def clock_changes(self, zone: ZoneInfo, after: datetime) -> list[str]:
-        """Warnings: runs of the next year whose local time the zone's clocks leave out or show twice, one of each kind."""
-        if len(self.hours) == len(_RANGES["hour"]):  # an hour more or less does not matter to an hourly run
+        """Warnings of the next year's first run at a skipped and at a repeated local time."""
+        if len(self.hours) == len(_RANGES["hour"]):  # one hour more or less does not matter to an hourly run
             return []
         warnings: dict[str, str] = {}
-        for each in self._around_clock_changes(zone, after):
+        for each in self._runs_on_change_days(zone, after):
             local = each.replace(tzinfo=zone)
             if _is_missing(local):
                 warnings.setdefault("missing", f"{each:%Y-%m-%d %H:%M} does not exist in {zone}: clocks go forward")
@@ -120,34 +122,31 @@ class CronExpression:
                 warnings.setdefault("twice", f"{each:%Y-%m-%d %H:%M} comes twice in {zone}: clocks go back")
         return list(warnings.values())
 
-    def _calendar(self, zone: ZoneInfo, *, days: frozenset[int], weekdays: frozenset[int]) -> str:
-        clock = ":".join(
+    def _calendar(self, zone: ZoneInfo, days: frozenset[int], weekdays: frozenset[int]) -> str:
+        hour, minute, month, day = (
             _compress(values, _RANGES[name], dots=True, width=2)
-            for name, values in (("hour", self.hours), ("minute", self.minutes))
+            for name, values in (
+                ("hour", self.hours),
+                ("minute", self.minutes),
+                ("month", self.months),
+                ("day of month", days),
+            )
         )
-        date = "-".join(
-            _compress(values, _RANGES[name], dots=True, width=2)
-            for name, values in (("month", self.months), ("day of month", days))
-        )
-        names = [_SYSTEMD_DAYS[day] for day in (1, 2, 3, 4, 5, 6, 0) if day in weekdays]
-        prefix = "" if len(names) == len(_SYSTEMD_DAYS) else ",".join(names) + " "
-        return f"{prefix}*-{date} {clock}:00 {zone.key}"
+        names = ",".join(name for number, name in _SYSTEMD_DAYS.items() if number in weekdays)
+        prefix = "" if weekdays == _ALL_WEEKDAYS else f"{names} "
+        return f"{prefix}*-{month}-{day} {hour}:{minute}:00 {zone.key}"
 
-    def _local_runs(self, after: datetime) -> Iterator[datetime]:
-        """Times on a calendar without a zone; ends when none comes within 50 years."""
-        yield from CronSim(self.text, after)
-
-    def _around_clock_changes(self, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    def _runs_on_change_days(self, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
         midnight = after.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-        for day in (midnight + timedelta(days=number) for number in range(_LOOKED_AHEAD_DAYS)):
+        for day in (midnight + timedelta(days=number) for number in range(_WARNED_DAYS)):
             end = day + timedelta(days=1)
             if day.replace(tzinfo=zone).utcoffset() != end.replace(tzinfo=zone).utcoffset():
-                runs = self._local_runs(day - timedelta(minutes=1))
+                runs = CronSim(self.text, day - timedelta(minutes=1))
                 yield from (each for each in islice(runs, 24 * 60) if each < end)
 
 
 def parse_zone(name: str) -> ZoneInfo:
-    """The time zone of that IANA name. Raises ConfigError with those that look like it."""
+    """The time zone with that IANA name. Raises ConfigError with similar names."""
     known = available_timezones() - {"localtime", "posixrules", "Factory"}
     if name in known:
         try:
@@ -156,28 +155,19 @@ def parse_zone(name: str) -> ZoneInfo:
             pass
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     near = near or sorted(each for each in known if name and name.lower() in each.lower())[:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else "name one such as UTC or Europe/Zurich"
+    hint = f"did you mean {' or '.join(near)}?" if near else "use a name such as UTC or Europe/Zurich"
     raise ConfigError(f"unknown time zone '{name}': {hint}")
 
 
-def _require_plain(text: str, name: str, field: str) -> None:
-    """Each item is *, a number, a range, or a step over * or a range; nothing that only some programs know (L, W, #, ?)."""
+def _require_portable(text: str, name: str, field: str) -> None:
+    """Allow *, numbers, ranges, and steps over * or a range; not L, W, # and ?."""
     value = f"(?:[0-9]{{1,2}}|{_NAMES[name]})" if name in _NAMES else "[0-9]{1,2}"
     item = rf"{value}(?:-{value}(?:/[0-9]+)?)?"
     if not re.fullmatch(rf"\*(?:/[0-9]+)?|{item}(?:,{item})*", field):
         raise ConfigError(
-            f"cron expression '{text}': {name} '{field}' is not understood by every program that runs it; use numbers, "
-            "lists (1,15), ranges (1-5) and steps over them (*/15, 8-18/2)"
+            f"cron expression '{text}': {name} '{field}' is not portable; use numbers, lists (1,15), ranges (1-5) and "
+            "steps over them (*/15, 8-18/2)"
         )
-
-
-def _require_no_starred_step(text: str, fields: list[str]) -> None:
-    for field in (fields[2], fields[4]):
-        if field.startswith("*"):
-            raise ConfigError(
-                f"cron expression '{text}' names days of the month and of the week, one as '{field}': cron wants both to "
-                "fit, Kubernetes either; write the days as a list"
-            )
 
 
 def _compress(values: frozenset[int], full: range, *, dots: bool = False, width: int = 1) -> str:
@@ -191,9 +181,7 @@ def _compress(values: frozenset[int], full: range, *, dots: bool = False, width:
         else:
             runs.append([value])
     between = ".." if dots else "-"
-    return ",".join(
-        between.join(f"{end:0{width}d}" for end in ((run[0], run[-1]) if len(run) > 1 else (run[0],))) for run in runs
-    )
+    return ",".join(between.join(f"{end:0{width}d}" for end in dict.fromkeys((run[0], run[-1]))) for run in runs)
 
 
 def _is_missing(local: datetime) -> bool:

@@ -1,7 +1,7 @@
-"""Environment file: secrets for a scheduled command, readable by its owner alone; one reading for systemd, sh and cron.
+r"""Environment file: secrets for a scheduled command, readable only by its owner.
 
-Lines are comments, NAME=value of plain characters, or NAME="value" where a backslash stands before a quote, a backslash,
-$ and a backquote. A shell, EnvironmentFile= of systemd and this module read these alike; anything else is refused.
+A line is a comment, NAME=value of plain characters, or NAME="value" with a backslash before ", \, $ and `. A shell,
+systemd's EnvironmentFile= and this module read these lines alike; any other line is refused.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.components.storage import make_private, write_errors
 
-# What runs need to reach people and servers. Values come from the environment of the command that makes the schedule.
+# Variables that runs need to reach people and servers, copied from the environment of `pipeline schedule`.
 CARRIED = (
     "IMAGE_FINDER_ALERTS",
     "IMAGE_FINDER_ALERTS_ON",
@@ -29,10 +29,10 @@ CARRIED = (
     "HF_TOKEN",
 )
 _HEAD = """\
-# Environment of the scheduled retraining. It may hold secrets: only its owner may read it (chmod 600).
-# To be alerted, name addresses as Apprise writes them, separated by blanks:
+# Environment of the scheduled retraining. It may contain secrets: only its owner may read it (chmod 600).
+# For alerts, list addresses in Apprise's notation, separated by blanks:
 #   IMAGE_FINDER_ALERTS="https://hooks.slack.com/services/A/B/C mailtos://user:password@example.org?to=me@example.org"
-# and when: failure (default), success or always.
+# and choose when to send them: failure (default), success or always.
 #   IMAGE_FINDER_ALERTS_ON="failure"
 """
 _LINE = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=(?:"((?:[^"\\$`\r]|\\["\\$`])*)"|([\w./:@%+,=-]*))""", re.ASCII)
@@ -41,7 +41,7 @@ _NEEDS_ESCAPE = re.compile(r'(["\\$`])')
 
 
 def write(path: Path, values: Mapping[str, str]) -> None:
-    """Write a new file with these values, mode 0600 from its first moment. Raises ConfigError, StorageError."""
+    """Create the file with mode 0600. Raises ConfigError, StorageError (also if it exists)."""
     lines = [f'{name}="{_quoted(name, value)}"' for name, value in values.items()]
     with write_errors(path):
         make_private(path.parent)
@@ -50,22 +50,21 @@ def write(path: Path, values: Mapping[str, str]) -> None:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 stream.write(_HEAD + "".join(f"{line}\n" for line in lines))
         except BaseException:
-            path.unlink()  # half a file would be kept by the next call
+            path.unlink()  # the next call would keep an incomplete file
             raise
 
 
 def read(path: Path) -> dict[str, str]:
-    """Values by name. Raises ConfigError when others may read the file or a line is not understood, StorageError."""
+    """Values by name. Raises StorageError, and ConfigError if others may read the file."""
     try:
-        status = path.stat()
+        mode = stat.S_IMODE(path.stat().st_mode)
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise StorageError(f"environment file {path} cannot be read: {reason}") from error
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
-            f"environment file {path} may be read by others (mode {stat.S_IMODE(status.st_mode):04o}) and holds "
-            f"secrets: chmod 600 '{path}'"
+            f"environment file {path} contains secrets, but other users can read it (mode {mode:04o}): chmod 600 '{path}'"
         )
     values: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
@@ -74,7 +73,7 @@ def read(path: Path) -> dict[str, str]:
             continue
         found = _LINE.fullmatch(text)
         if found is None:
-            name = text.partition("=")[0][:40]  # the value may be a secret
+            name = text.partition("=")[0][:40]  # not the value, which may be a secret
             raise ConfigError(
                 f'environment file {path} line {number} ({name}): expected NAME="value" with \\ before ", \\, $ and `'
             )
@@ -84,5 +83,7 @@ def read(path: Path) -> dict[str, str]:
 
 def _quoted(name: str, value: str) -> str:
     if any(ord(character) < ord(" ") for character in value):
-        raise ConfigError(f"{name} holds a line break or another control character: it cannot stand in a file of lines")
+        raise ConfigError(
+            f"{name} contains a line break or another control character: an environment file cannot hold it"
+        )
     return _NEEDS_ESCAPE.sub(r"\\\1", value)

@@ -1,9 +1,10 @@
-"""Schedule: one cron expression in one time zone as files for systemd or cron on this machine."""
+"""Machine schedule: a cron expression in a time zone as files for systemd or cron on this machine."""
 
 import os
 import pwd
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,14 +27,14 @@ _LOCALTIME = Path("/etc/localtime")
 
 
 class Timing(NamedTuple):
-    """When: an expression, and the zone whose clocks it means."""
+    """When the retraining runs."""
 
     expression: CronExpression
     zone: ZoneInfo
 
 
 class Retraining(NamedTuple):
-    """What: the arguments of `pipeline retrain`."""
+    """Arguments of `pipeline retrain`."""
 
     training: PipelineInput
     indexing: PipelineInput | None
@@ -42,22 +43,22 @@ class Retraining(NamedTuple):
 
 
 class Schedule(Record):
-    """A schedule that was made, or would be."""
+    """A schedule and how to install it."""
 
     kind: Kind
-    expression: str  # as it was written down, in portable form
+    expression: str  # in portable form
     zone: str
     next_runs: tuple[datetime, ...]
     warnings: tuple[str, ...]
-    files: dict[str, str]  # text by path; empty for a stack
-    install: tuple[str, ...]  # commands that put it in force
+    files: dict[str, str]  # text by path; empty for a stack's schedule
+    install: tuple[str, ...]  # commands that activate it
     environment_file: str = ""
     name: str = ""  # in the ZenML store; "" for files
     stack: str = ""
 
 
 def require_runnable(what: Retraining) -> None:
-    """Refuse what a run would refuse at once: a configuration or folder that is not there. Raises ConfigError, DataError."""
+    """Check that configurations and folders exist. Raises ConfigError, DataError."""
     load("training", what.training)
     if what.indexing is not None:
         load("indexing", what.indexing)
@@ -66,7 +67,7 @@ def require_runnable(what: Retraining) -> None:
 def plan_files(
     kind: Literal["systemd", "crontab"], what: Retraining, when: Timing, *, to: Path, now: datetime, max_hours: int = 24
 ) -> Schedule:
-    """The files for this machine, not written yet. Raises ConfigError for what systemd or cron cannot do."""
+    """Compose the files without writing them. Raises ConfigError."""
     environment = to / "environment"
     job = Job(
         name="image-finder-retrain",
@@ -84,7 +85,7 @@ def plan_files(
         _require_machine_zone(when.zone)
         log = what.home.root / "logs" / "retrain.log"
         files = {"crontab": crontab_entry(job, when.expression.text, zone=when.zone.key, log=log)}
-        install = (f"(crontab -l 2>/dev/null; cat {_word(to / 'crontab')}) | crontab -",)
+        install = (f"(crontab -l 2>/dev/null; cat {shlex.quote(str(to / 'crontab'))}) | crontab -",)
     return describe(kind, when, now=now).model_copy(
         update={
             "files": {str(to / name): text for name, text in files.items()},
@@ -95,10 +96,10 @@ def plan_files(
 
 
 def describe(kind: Kind, when: Timing, *, now: datetime) -> Schedule:
-    """The next times of a schedule after `now` (aware), and what is odd about them, as the program would see it."""
+    """The next runs after `now` (aware), and warnings about clock changes."""
     missing: MissingTime = "moved" if kind == "crontab" else "skipped"
-    gap = "cron starts the run right after" if kind == "crontab" else "that run is left out"
-    repeated = "the run may come twice" if kind == "stack" else "the run comes the first time"
+    gap = "cron starts the run right afterwards" if kind == "crontab" else "that run is skipped"
+    repeated = "the run may start twice" if kind == "stack" else "the run starts at the first of them"
     warnings = [
         f"{change}; {gap if 'does not exist' in change else repeated}"
         for change in when.expression.clock_changes(when.zone, now)
@@ -116,10 +117,10 @@ def describe(kind: Kind, when: Timing, *, now: datetime) -> Schedule:
 
 
 def write(schedule: Schedule, home: Home, *, environment: Mapping[str, str], mlflow_uri: str | None) -> list[str]:
-    """Write the files and the environment file; one that is there is kept. Returns what a person should know.
+    """Write the files, and the environment file unless it exists. Returns notes for the user.
 
-    The environment file takes what runs need from `environment` (see environment_file.CARRIED), an MLflow address too: it
-    may hold a password. Raises ConfigError, StorageError.
+    The environment file gets the variables of environment_file.CARRIED from `environment`, and the MLflow address, which
+    may contain a password. Raises ConfigError, StorageError.
     """
     path = Path(schedule.environment_file)
     values = {name: environment[name] for name in environment_file.CARRIED if environment.get(name)}
@@ -129,7 +130,7 @@ def write(schedule: Schedule, home: Home, *, environment: Mapping[str, str], mlf
         kept = environment_file.read(path)
         if mlflow_uri and kept.get("MLFLOW_TRACKING_URI") != mlflow_uri:
             raise ConfigError(
-                f"{path} is there and holds another MLFLOW_TRACKING_URI than --mlflow-uri: edit or remove it"
+                f"{path} exists and contains another MLFLOW_TRACKING_URI than --mlflow-uri: edit or remove it"
             )
         values = kept
     settings = AlertSettings.of(values)
@@ -140,9 +141,9 @@ def write(schedule: Schedule, home: Home, *, environment: Mapping[str, str], mlf
         make_private(home.root / "logs")
     for file, text in schedule.files.items():
         write_text_atomically(Path(file), text)
-    notes = [f"{path} holds {', '.join(values) or 'nothing yet'}"]
+    notes = [f"{path} sets {', '.join(values) or 'no variables yet'}"]
     if not settings.addresses:
-        notes.append(f"nobody is alerted: set IMAGE_FINDER_ALERTS in {path}, then 'image-finder pipeline alert'")
+        notes.append(f"nobody is alerted: set IMAGE_FINDER_ALERTS in {path}, then run 'image-finder pipeline alert'")
     return notes
 
 
@@ -158,18 +159,18 @@ def _arguments(what: Retraining) -> list[str]:
 
 
 def _config_word(config: str) -> str:
-    """A configuration that comes with the package by its name, a file by its absolute path."""
+    """The name of a packaged configuration, or a file's absolute path."""
     return str(Path(config).resolve()) if Path(config).suffix in run_config.FILE_ENDINGS else config
 
 
 def _program() -> tuple[str, ...]:
-    """The command itself, by absolute path: neither systemd nor cron know the environment it is installed in."""
+    """Absolute path of this program: systemd and cron do not know its environment."""
     script = Path(sys.executable).with_name("image-finder")
     return (str(script),) if script.is_file() else (sys.executable, "-m", "image_finder")
 
 
-def _systemd_install(to: Path, files: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
-    units = " ".join(_word(to / name) for name in files)
+def _systemd_install(to: Path, files: Mapping[str, str]) -> tuple[str, ...]:
+    units = " ".join(shlex.quote(str(to / name)) for name in files)
     timer = next(name for name in files if name.endswith(".timer"))
     return (
         f"sudo cp {units} /etc/systemd/system/",
@@ -179,22 +180,16 @@ def _systemd_install(to: Path, files: Sequence[str] | Mapping[str, str]) -> tupl
     )
 
 
-def _word(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
-
-
 def _require_machine_zone(zone: ZoneInfo) -> None:
-    """Refuse a zone that is not the machine's: Debian's cron takes it from /etc/localtime and knows no other."""
+    """Require the machine's zone: Debian's cron reads only /etc/localtime. Raises ConfigError."""
     if (here := _zone_file(zone)) is None or not _LOCALTIME.is_file() or here.read_bytes() != _LOCALTIME.read_bytes():
         try:
-            name = str(_LOCALTIME.resolve()).partition("zoneinfo/")[2] or "not known"
+            name = str(_LOCALTIME.resolve()).partition("zoneinfo/")[2] or "unknown"
         except OSError:
-            name = "not known"
+            name = "unknown"
         raise ConfigError(
             f"cron runs in this machine's time zone, which is {name}, not {zone.key} (Debian's cron ignores CRON_TZ): "
-            "use --on systemd, or --zone with the machine's"
+            "use --on systemd, or give the machine's zone"
         )
 
 

@@ -1,4 +1,4 @@
-"""Retraining: what a schedule starts. Under one lock: look whether anything changed, train, decide, index, tell people."""
+"""Retraining: the run that a schedule starts. Under one lock: detect changes, train, decide, index, alert."""
 
 import logging
 import os
@@ -21,55 +21,52 @@ from image_finder.components.text import one_line
 from image_finder.pipelines import run_config, runs
 from image_finder.pipelines.run_config import PipelineName, Values
 from image_finder.pipelines.scheduling.alerts import Alert, machine, notify, scrub
-from image_finder.pipelines.scheduling.changes import Changes, Fingerprints, Known, compare
+from image_finder.pipelines.scheduling.changes import Changes, Fingerprints, KnownVersion, compare
 from image_finder.pipelines.stores import Home, prepare
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["promoted", "kept", "unchanged"]
-_DECIDED = {"decision", "moved", "forced", "rollback", "outside"}  # entries that are a verdict about a version
-_LOCK_WAIT_S = 20.0  # for a note in the ledger of a process that is being stopped; systemd kills it after 90 s
+_DECIDED = {"decision", "moved", "forced", "rollback", "outside"}  # ledger entries that decide about a version
+_LOCK_WAIT_S = 20.0  # while the process is being stopped; systemd kills it after 90 s
 
 
 class PipelineInput(NamedTuple):
-    """A configuration and the directory it reads; None: the directory that the configuration names."""
+    """A configuration and the folder it reads; None: the folder that the configuration names."""
 
     config: str  # name or file
     folder: Path | None
 
     @classmethod
     def of(cls, config: str, folder: Path | None) -> "PipelineInput":
-        """The directory becomes absolute."""
+        """The folder becomes absolute."""
         return cls(config, folder.resolve() if folder else None)
 
 
 class RetrainOutcome(Record):
-    """What a retraining did. report, parity, decision and drift are None when nothing had changed."""
+    """What a retraining did. report, parity, decision and drift are None if nothing had changed."""
 
     status: Status
     model_name: str
-    changes: Changes | None  # None: it was not asked
+    changes: Changes | None  # None without --if-changed
     report: RetrievalReport | None = None
     parity: ParityReport | None = None
     decision: PromotionDecision | None = None
     drift: DriftReport | None = None
-    index: IndexManifest | None = None  # the one that was made; None: the one in force stays
+    index: IndexManifest | None = None  # the new index; None: the current one stays
 
 
 def retrain_and_alert(
     training: PipelineInput, indexing: PipelineInput | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
 ) -> RetrainOutcome:
-    """Retrain, and alert people of how it ended. Raises what retrain raises.
-
-    Raises BusyError when another run holds the home.
-    """
+    """Retrain and alert people of the outcome. Raises as `retrain`, and BusyError."""
     subject = _subject()
     try:
         outcome = retrain(training, indexing, if_changed=if_changed, home=home, mlflow_uri=mlflow_uri)
     except BusyError as error:
-        notify(Alert(f"{subject} was left out", str(error), "failure"))
+        notify(Alert(f"{subject} was skipped", str(error), "failure"))
         raise
-    except Exception as error:  # who interrupts it at a keyboard sits there
+    except Exception as error:  # not KeyboardInterrupt: the user who pressed Ctrl-C knows
         notify(Alert(f"{subject} failed", f"{_reason(error)}\nhome: {home.root}", "failure"))
         raise
     notify(alert_of(outcome, subject))
@@ -77,18 +74,18 @@ def retrain_and_alert(
 
 
 def report_killed(reason: str, training: PipelineInput, *, home: Home, mlflow_uri: str | None) -> None:
-    """Note in the ledger, and alert people, that a retraining was ended from outside; its process is no more."""
+    """Send an alert and a ledger entry for a retraining whose process was killed."""
     notify(Alert(f"{_subject()} failed", f"{reason}\nhome: {home.root}", "failure"))
     try:
         name, uri = _model_name(load("training", training)), prepare(home, mlflow_uri=mlflow_uri)
     except FinderError as error:
-        logger.warning("this was not noted in the ledger: %s", error)
+        logger.warning("the ledger has no entry for this run: %s", error)
     else:
         _record(uri, name, "failed", reason, wait_s=_LOCK_WAIT_S)
 
 
 def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
-    """What people are told of a retraining that came to its end; data that drifted are a warning."""
+    """Alert for a finished retraining; a warning if the data drifted."""
     lines = [f"model: {outcome.model_name}"]
     if outcome.changes is not None:
         lines.append(outcome.changes.text)
@@ -107,10 +104,12 @@ def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
 def retrain(
     training: PipelineInput, indexing: PipelineInput | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
 ) -> RetrainOutcome:
-    """Train, decide and index the new champion; with if_changed only when data, code, configuration or packages changed.
+    """Train, decide and index the new champion.
 
-    A run that fails changes neither champion nor index, except that a new champion stays when only its index failed:
-    searches answer with the index before it, and the next call makes up for it. Raises FinderError.
+    With if_changed, trains only if data, code, configuration or packages changed.
+
+    A failed run changes neither champion nor index, with one exception: if only the indexing fails, the new champion
+    stays, searches use the previous index, and the next call indexes again. Raises FinderError.
     """
     values = load("training", training)
     name = _model_name(values)
@@ -156,11 +155,11 @@ def update_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest
         return _index_champion(None, name, home, uri)
 
 
-def load(pipeline: PipelineName, source: PipelineInput) -> Values:
-    """The configuration of a pipeline on a folder, checked as a whole. Raises ConfigError, DataError."""
-    if source.folder is not None and not source.folder.is_dir():
-        raise ConfigError(f"the folder {source.folder} for {pipeline} does not exist or cannot be read")
-    values = run_config.with_data(pipeline, run_config.load(pipeline, source.config), source.folder)
+def load(pipeline: PipelineName, given: PipelineInput) -> Values:
+    """The checked configuration of a pipeline on a folder. Raises ConfigError, DataError."""
+    if given.folder is not None and not given.folder.is_dir():
+        raise ConfigError(f"the folder {given.folder} for {pipeline} does not exist or cannot be read")
+    values = run_config.with_data(pipeline, run_config.load(pipeline, given.config), given.folder)
     dataset = run_config.checked(pipeline, values).get("dataset")
     if isinstance(dataset, DatasetConfig) and dataset.layout != "demo" and not (dataset.root or dataset.hub_dataset):
         raise ConfigError(f"data set '{dataset.name}' has no folder: give --data DIR or set dataset.root")
@@ -176,12 +175,12 @@ def _model_name(values: Values) -> str:
 
 
 def _gallery_of(name: str, indexing: PipelineInput) -> Values:
-    """The configuration of an indexing with a model. Raises ConfigError when it names another one."""
+    """The indexing configuration with this model. Raises ConfigError if it names another one."""
     values = load("indexing", indexing)
     registry = values["parameters"].get("registry") or {}
     if registry.get("model_name", name) != name:
         raise ConfigError(
-            f"the training makes model '{name}', indexing '{indexing.config}' is of '{registry['model_name']}'"
+            f"the training registers model '{name}', but indexing '{indexing.config}' uses '{registry['model_name']}'"
         )
     return {**values, "parameters": {**values["parameters"], "registry": {**registry, "model_name": name}}}
 
@@ -201,18 +200,18 @@ def _changes(values: Values, home: Home, uri: str) -> Changes:
     return compare(now, _known(uri, _model_name(values)))
 
 
-def _known(uri: str, name: str) -> list[Known]:
-    """All versions, newest first; decided are those about which the ledger holds a verdict, or that were moved by hand."""
+def _known(uri: str, name: str) -> list[KnownVersion]:
+    """All versions, newest first."""
     from image_finder.model_registry.promotions import Promotions
     from image_finder.model_registry.registry import Registry
 
     registry = Registry(uri)
     decided = {entry.to_version for entry in Promotions(registry).history(name).entries if entry.kind in _DECIDED}
-    return [Known(each.version, each.tags, each.version in decided) for each in registry.versions(name)]
+    return [KnownVersion(each.version, each.tags, each.version in decided) for each in registry.versions(name)]
 
 
 def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> IndexManifest | None:
-    """Make the index of the champion unless it is in force already; None when there is nothing to do."""
+    """Index with the champion unless that index is current; None if there is nothing to do."""
     from image_finder.model_registry import names
     from image_finder.model_registry.registry import Registry
 
@@ -227,8 +226,8 @@ def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> 
         return _embed_all(gallery or _last_indexing(), name, home, uri)
     except FinderError as error:
         raise type(error)(
-            f"version {champion} of {name} is champion, but its index was not made and searches answer with the one "
-            f"before it: {error}; the next training tries again"
+            f"version {champion} of {name} is champion, but its index could not be created, so searches still use "
+            f"the previous one: {error}; the next retraining tries again"
         ) from error
 
 
@@ -252,7 +251,7 @@ def _embed_all(values: Values | None, name: str, home: Home, uri: str) -> IndexM
 
 
 def _last_indexing() -> Values | None:
-    """What the last finished indexing run was asked to do; of its registry settings, which change, the model alone."""
+    """Parameters of the last completed indexing run; of its registry settings only the model."""
     from zenml.client import Client
 
     found = Client().list_pipeline_runs(
@@ -267,7 +266,7 @@ def _last_indexing() -> Values | None:
 
 @contextmanager
 def _recorded(name: str, uri: str) -> Iterator[None]:
-    """Note in the ledger that a run failed; of one that is ended from outside `report_killed` does."""
+    """Note a failure in the ledger; if the process is killed, `report_killed` does that."""
     try:
         yield
     except Exception as error:
@@ -278,9 +277,9 @@ def _recorded(name: str, uri: str) -> Iterator[None]:
 def _record(
     uri: str, name: str, kind: Literal["skipped", "failed"], reason: str, *, wait_s: float | None = None
 ) -> None:
-    """Note in the ledger how a run ended; when that fails, what the run did stands all the same.
+    """Note in the ledger how a run ended; only logs a warning if that fails.
 
-    wait_s: for the model's lock at the most; None: as long as a comparison may take.
+    wait_s: longest wait for the model's lock; None: as long as a comparison may take.
     """
     from image_finder.model_registry.ledger.entries import Event
     from image_finder.model_registry.promotions import Promotions
@@ -298,11 +297,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, FinderError):
         return str(error)
     text = one_line(str(error))
-    return f"{type(error).__name__}: {text}; the log holds its traceback" if text else type(error).__name__
+    return f"{type(error).__name__}: {text}; see the log for the traceback" if text else type(error).__name__
 
 
 def _result(outcome: RetrainOutcome) -> str:
     if outcome.decision is None:
         return "nothing changed"
-    told = "is champion" if outcome.status == "promoted" else "was not promoted"
-    return f"version {outcome.decision.challenger_version} {told}"
+    verb = "is champion" if outcome.status == "promoted" else "was not promoted"
+    return f"version {outcome.decision.challenger_version} {verb}"

@@ -1,7 +1,7 @@
-"""Stack schedule: a pipeline that ZenML's Kubernetes or Kubeflow orchestrator starts itself, in an explicit time zone.
+"""Stack schedule: a pipeline started by ZenML's Kubernetes or Kubeflow orchestrator, in an explicit time zone.
 
-Kubernetes: a CronJob, whose timeZone is set here because ZenML 0.98 sets none; late starts and overlaps are refused by it.
-Kubeflow: a recurring run, whose expressions begin with seconds and mean the zone of the cluster's controller.
+Kubernetes: a CronJob that forbids late starts and overlaps. Its timeZone is set here because ZenML 0.98 sets none.
+Kubeflow: a recurring run, whose expression begins with seconds and is read in the time zone of the cluster's controller.
 """
 
 from contextlib import suppress
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from zenml.orchestrators import BaseOrchestrator
 
 _KNOWN = ("kubernetes", "kubeflow")
-_LATEST_START_S = 3600  # a run that could not be started for longer is left out
-# What a pipeline reads must be looked at anew, whatever an earlier run with these parameters found.
+_LATEST_START_S = 3600  # a run that could not start within this time is skipped
+# These steps read the data, which may have changed since a run with the same parameters was cached.
 _READS = {"training": "ingest_captions", "indexing": "embed_gallery"}
 _LAST = {"training": "promote_bundle", "indexing": "publish_index"}
 
 
 class StackSchedule(NamedTuple):
-    """What is scheduled, when, and under which name in the ZenML store."""
+    """A pipeline to schedule under a name in the ZenML store."""
 
     pipeline: PipelineName
-    source: PipelineInput
+    given: PipelineInput
     when: Timing
     name: str
-    cluster_zone: ZoneInfo  # of Kubeflow's controller
+    cluster_zone: ZoneInfo  # time zone of Kubeflow's controller
     replace: bool
 
 
 def create(plan: StackSchedule, home: Home, mlflow_uri: str | None, *, now: datetime) -> Schedule:
-    """Make the schedule on the active stack. Raises ConfigError, of a stack without schedules too."""
-    values = load(plan.pipeline, plan.source)
+    """Create the schedule on the active stack. Raises ConfigError."""
+    values = load(plan.pipeline, plan.given)
     prepare(home, mlflow_uri=mlflow_uri)
     from zenml.client import Client
 
@@ -57,20 +57,20 @@ def create(plan: StackSchedule, home: Home, mlflow_uri: str | None, *, now: date
 
 
 def expression_for(flavor: str, when: Timing, cluster_zone: ZoneInfo) -> str:
-    """The expression as the orchestrator reads it. Raises ConfigError for a zone that it cannot be told."""
+    """The expression for the orchestrator. Raises ConfigError for an unsupported time zone."""
     if flavor == "kubernetes":
         return when.expression.text
     if when.zone.key != cluster_zone.key:
         raise ConfigError(
-            f"Kubeflow reads cron expressions in the zone of its controller, {cluster_zone.key} as far as is known, not "
-            f"{when.zone.key}: give --zone {cluster_zone.key}, or set CRON_SCHEDULE_TIMEZONE of "
-            f"ml-pipeline-scheduledworkflow and say so with --cluster-zone {when.zone.key}"
+            f"Kubeflow reads cron expressions in the time zone of its controller ({cluster_zone.key} unless --cluster-zone "
+            f"says otherwise), not in {when.zone.key}: give --zone {cluster_zone.key}, or set CRON_SCHEDULE_TIMEZONE of "
+            f"ml-pipeline-scheduledworkflow and give --cluster-zone {when.zone.key}"
         )
     return f"0 {when.expression.text}"
 
 
 def scheduled(pipeline: PipelineName, values: Values) -> Values:
-    """The configuration as an orchestrator shall run it again and again, with alerts of failure and of success."""
+    """The configuration for scheduled runs, with alerts of failure and success."""
     parameters = runs.scheduled_parameters(pipeline, values)
     steps = {name: dict(step) for name, step in (values.get("steps") or {}).items()}
     steps.setdefault(_READS[pipeline], {}).setdefault("enable_cache", False)
@@ -85,48 +85,47 @@ def scheduled(pipeline: PipelineName, values: Values) -> Values:
 
 
 def _require_schedulable(stack: str, orchestrator: "BaseOrchestrator") -> str:
-    """The orchestrator's flavour. Raises ConfigError when it has no schedules that are known here."""
+    """The orchestrator's flavour. Raises ConfigError if it cannot schedule."""
     flavor = orchestrator.flavor
     if orchestrator.config.is_schedulable and flavor in _KNOWN:
         return str(flavor)
-    has = "has schedules that are not known here" if orchestrator.config.is_schedulable else "has no schedules"
+    has = "has schedules that are not supported here" if orchestrator.config.is_schedulable else "has no schedules"
     raise ConfigError(
-        f"the {flavor} orchestrator of ZenML stack '{stack}' {has}, those of Kubernetes and Kubeflow have: choose a stack "
-        "with 'image-finder stack apply kubernetes', or use --on systemd or --on crontab on this machine"
+        f"the {flavor} orchestrator of ZenML stack '{stack}' {has}: activate a Kubernetes or Kubeflow stack with "
+        "'image-finder stack apply kubernetes', or use --on systemd or --on crontab on this machine"
     )
 
 
 def _make_room(client: "Client", orchestrator: "BaseOrchestrator", plan: StackSchedule) -> None:
-    """Remove a schedule of that name if it is to be replaced."""
     found = client.list_schedules(name=plan.name).items
     if not found:
         return
     if not plan.replace:
-        raise ConfigError(f"there is a schedule named '{plan.name}': give --replace, or another --name")
+        raise ConfigError(f"a schedule named '{plan.name}' exists: give --replace, or another --name")
     if not orchestrator.supports_schedule_deletion:
         raise ConfigError(
-            f"the {orchestrator.flavor} orchestrator cannot take back schedule '{plan.name}': disable its recurring run in "
-            f"Kubeflow, then 'zenml pipeline schedule delete \"{plan.name}\"'"
+            f"the {orchestrator.flavor} orchestrator cannot delete schedule '{plan.name}': disable its recurring run in "
+            f"Kubeflow, then run 'zenml pipeline schedule delete \"{plan.name}\"'"
         )
     client.delete_schedule(found[0].id)
 
 
 def _submit(client: "Client", plan: StackSchedule, values: Values, expression: str) -> None:
-    """Hand the schedule over. Raises ConfigError when the orchestrator does not take it; ZenML keeps no trace of it then."""
+    """Submit the schedule. Removes it from ZenML and raises ConfigError if it is rejected."""
     from urllib3.exceptions import HTTPError
     from zenml.exceptions import ZenMLBaseException
 
     try:
         runs.submit_schedule(plan.pipeline, values, name=plan.name, cron_expression=expression)
     except (ZenMLBaseException, HTTPError, OSError, RuntimeError, ValueError) as error:
-        with suppress(Exception):  # there may be none; the reason is what matters
+        with suppress(Exception):  # there may be none; the original error matters more
             client.zen_store.delete_schedule(client.get_schedule(plan.name).id, soft=False)
         reason = one_line(error)
-        raise ConfigError(f"schedule '{plan.name}' could not be made: {reason}") from error
+        raise ConfigError(f"schedule '{plan.name}' could not be created: {reason}") from error
 
 
 def _set_zone(client: "Client", orchestrator: Any, plan: StackSchedule) -> None:  # noqa: ANN401 - needs extra kubernetes
-    """Set the CronJob's time zone, or take the schedule back: without one it would run by the cluster's clock."""
+    """Set the CronJob's time zone, or delete the schedule: it would use the cluster's."""
     from kubernetes.client import ApiException, BatchV1Api
 
     try:
@@ -136,12 +135,18 @@ def _set_zone(client: "Client", orchestrator: Any, plan: StackSchedule) -> None:
             namespace=orchestrator.config.kubernetes_namespace,
             body={"spec": {"timeZone": plan.when.zone.key}},
         )
-        reason = "" if job.spec.time_zone == plan.when.zone.key else "it does not know timeZone (Kubernetes 1.27 does)"
+        reason = (
+            ""
+            if job.spec.time_zone == plan.when.zone.key
+            else "the cluster does not support timeZone (needs Kubernetes 1.27)"
+        )
     except ApiException as error:
         reason = f"{error.status} {error.reason}"
     except KeyError:
-        reason = "ZenML did not tell the CronJob's name"
+        reason = "ZenML did not report the name of the CronJob"
     if reason:
-        with suppress(Exception):  # the reason is what matters
+        with suppress(Exception):  # the original error matters more
             client.delete_schedule(plan.name)
-        raise ConfigError(f"the time zone of schedule '{plan.name}' could not be set: {reason}; it was taken back")
+        raise ConfigError(
+            f"the time zone of schedule '{plan.name}' could not be set: {reason}; the schedule was deleted"
+        )

@@ -19,7 +19,7 @@ _GRACE_S = 20  # between SIGTERM and SIGKILL; systemd kills everything after 90 
 
 
 class Terminated(BaseException):
-    """Raised in the child on SIGTERM: a service was stopped, or ran too long. The parent reports it."""
+    """Raised in the child on SIGTERM: its service was stopped or ran too long."""
 
 
 class Ended(NamedTuple):
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 def supervise(*, grace_s: int = _GRACE_S) -> Ended | None:
-    """Fork. Returns None in the child; in the parent, waits for the child and returns how it ended.
+    """Fork. Returns None in the child; the parent waits and returns how the child ended.
 
     In the child SIGTERM raises Terminated. SIGTERM to the parent is passed on, and a child that has not ended grace_s
     seconds later is killed. If the parent is killed, so is the child (on Linux). Ctrl-C is left to the child. Call it
@@ -100,7 +100,7 @@ def _end_if_terminated(lost: "sys.UnraisableHookArgs") -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends; a watching thread could be blocked by imports."""
+    """Let the kernel kill this process when its parent ends; imports would block a thread."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2)
         if os.getppid() != parent:  # the parent ended before the call

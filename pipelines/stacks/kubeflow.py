@@ -1,8 +1,8 @@
-"""Kubeflow orchestrator: ZenML's, whose pods also get volumes, secrets, memory, and GPUs on nodes that have some.
+"""Kubeflow orchestrator: ZenML's, extended by volumes, secrets, memory limits and GPU nodes.
 
-ZenML 0.98 loses the node selectors of a step on the way to Kubeflow Pipelines and asks for a GPU only beside one, hands
-memory over in a form that Kubeflow's SDK refuses, and hands over no volumes at all; our steps share a home and read
-images. What is the cluster's stands in the stack (infra/stacks/kubeflow.yaml), what is the step's in its `resources`.
+ZenML 0.98 loses a step's node selectors and requests a GPU only with one, formats memory in a way that Kubeflow's SDK
+rejects, and passes no volumes; our steps share a home and read images. The stack (infra/stacks/kubeflow.yaml) sets what
+depends on the cluster, each step's `resources` the rest.
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -19,23 +19,25 @@ _GPU = "nvidia.com/gpu"
 
 
 class FinderKubeflowConfig(KubeflowOrchestratorConfig):
-    """Settings of the orchestrator: ZenML's, and what every pod gets."""
+    """ZenML's settings and those of our pods."""
 
-    claims: dict[str, str] = Field(default_factory=dict, description="persistent volume claim: path in every pod")
+    claims: dict[str, str] = Field(default_factory=dict, description="path in every pod, by persistent volume claim")
     secrets: dict[str, dict[str, str]] = Field(
-        default_factory=dict, description="secret: its keys: environment variables in every pod"
+        default_factory=dict, description="environment variable in every pod, by secret and key"
     )
     optional_secrets: dict[str, dict[str, str]] = Field(
-        default_factory=dict, description="as secrets, of those that need not be there"
+        default_factory=dict, description="as `secrets`, for secrets that may be missing"
     )
-    run_as_user: int | None = Field(None, ge=1, description="user and group of the image; None: the cluster's choice")
-    gpu_node_selectors: dict[str, str] = Field(default_factory=dict, description="labels of nodes with a GPU")
-    gpu_tolerations: list[dict[str, str]] = Field(default_factory=list, description="taints of nodes with a GPU")
-    gpu_shared_memory: str | None = Field(None, description="size of /dev/shm beside a GPU, e.g. 16Gi; None: 64 MiB")
+    run_as_user: int | None = Field(
+        None, ge=1, description="user and group id of the containers; None: the cluster's choice"
+    )
+    gpu_node_selectors: dict[str, str] = Field(default_factory=dict, description="labels of GPU nodes")
+    gpu_tolerations: list[dict[str, str]] = Field(default_factory=list, description="tolerated taints of GPU nodes")
+    gpu_shared_memory: str | None = Field(None, description="size of /dev/shm in GPU pods, e.g. 16Gi; None: 64 MiB")
 
 
 class FinderKubeflowFlavor(KubeflowOrchestratorFlavor):
-    """Flavour under which ZenML knows the orchestrator."""
+    """ZenML flavour of the orchestrator."""
 
     @property
     def name(self) -> str:
@@ -44,21 +46,21 @@ class FinderKubeflowFlavor(KubeflowOrchestratorFlavor):
 
     @property
     def config_class(self) -> type[FinderKubeflowConfig]:
-        """Class of its settings."""
+        """Settings class."""
         return FinderKubeflowConfig
 
     @property
     def implementation_class(self) -> "type[FinderKubeflowOrchestrator]":
-        """Class that does it."""
+        """Orchestrator class."""
         return FinderKubeflowOrchestrator
 
 
 class FinderKubeflowOrchestrator(KubeflowOrchestrator):
-    """Hands the steps to Kubeflow Pipelines."""
+    """Runs the steps on Kubeflow Pipelines."""
 
     @property
     def config(self) -> FinderKubeflowConfig:
-        """Its settings."""
+        """Settings of the orchestrator."""
         return cast("FinderKubeflowConfig", self._config)
 
     def _configure_container_resources(
@@ -67,7 +69,7 @@ class FinderKubeflowOrchestrator(KubeflowOrchestrator):
         resource_settings: ResourceSettings,
         node_selector_constraint: tuple[str, str] | None = None,
     ) -> "PipelineTask":
-        """Tell Kubeflow what a step's pod needs; ZenML calls it for each task of the compiled pipeline."""
+        """Set what a step's pod needs; ZenML calls it for each task of the compiled pipeline."""
         task = dynamic_component
         if resource_settings.cpu_count:
             task.set_cpu_request(f"{resource_settings.cpu_count:g}")

@@ -1,6 +1,6 @@
-"""Stacks: what a YAML of infra/stacks describes, made or updated in a ZenML store; knows nothing of pipelines or steps.
+"""Stacks: creates or updates the stack that a YAML of infra/stacks describes; knows nothing of pipelines.
 
-A stack says where runs compute and where they keep things. It is data: the same pipelines run on each of them.
+A stack determines where runs compute and store their results. The same pipelines run on every stack.
 """
 
 import os
@@ -33,20 +33,24 @@ _HIDDEN = "***"
 class ComponentConfig(Config):
     """One component of a stack."""
 
-    flavor: str = Field(description="ZenML's name of the kind of component, e.g. local, mlflow, kubernetes, s3")
-    source: str | None = Field(None, description="class of a flavour of our own, which ZenML is told of; None: ZenML's")
+    flavor: str = Field(description="ZenML's flavour name, e.g. local, mlflow, kubernetes, s3")
+    source: str | None = Field(None, description="class of a custom flavour to register; None: a flavour of ZenML")
     name: str | None = Field(None, description="name in the ZenML store; None: the stack's")
-    configuration: dict[str, Any] = Field(default_factory=dict, description="settings as the flavour knows them")
+    configuration: dict[str, Any] = Field(default_factory=dict, description="settings of the flavour")
 
 
 class StackConfig(Config):
-    """A stack as its YAML says it."""
+    """A stack as described by its YAML."""
 
     name: str = Field(min_length=1, description="name in the ZenML store")
-    server: bool = Field(description="kept by the server that ZENML_STORE_URL names; false: by SQLite in the home")
-    extra: str = Field("pipeline", description="extra of this package that installs what the flavours need")
-    packages: tuple[str, ...] = Field((), description="requirements of the flavours beyond the extra `pipeline`")
-    required: dict[str, str] = Field(default_factory=dict, description="`component.key` to --set, and what it is")
+    server: bool = Field(description="stored by the server at ZENML_STORE_URL; false: in SQLite in the home")
+    extra: str = Field("pipeline", description="extra of this package that installs the flavours' requirements")
+    packages: tuple[str, ...] = Field(
+        (), description="requirements of the flavours in addition to the extra `pipeline`"
+    )
+    required: dict[str, str] = Field(
+        default_factory=dict, description="required settings `component.key` and their meaning"
+    )
     components: dict[Kind, ComponentConfig] = Field(min_length=1)
 
     def component_name(self, kind: Kind) -> str:
@@ -55,7 +59,7 @@ class StackConfig(Config):
 
 
 class ComponentChange(Record):
-    """What becomes of one component; `settings` are those that are written, secrets hidden."""
+    """Change of one component. settings: those that are written, without secrets."""
 
     kind: str
     name: str
@@ -65,7 +69,7 @@ class ComponentChange(Record):
 
 
 class StackPlan(Record):
-    """What becomes of a stack."""
+    """Changes of a stack and its components."""
 
     name: str
     action: Action
@@ -74,12 +78,12 @@ class StackPlan(Record):
 
 
 def stacks_folder() -> Path:
-    """Folder of the stacks that come with the checkout; a wheel has none."""
+    """Folder of the stacks in a checkout; a wheel has none."""
     return Path(__file__).resolve().parents[2] / "infra" / "stacks"
 
 
 def load(name_or_file: str) -> StackConfig:
-    """The stack of that name in infra/stacks, or at that path. Raises ConfigError."""
+    """Read a stack of infra/stacks by name, or one by path. Raises ConfigError."""
     path = Path(name_or_file)
     if path.suffix not in {".yaml", ".yml"}:
         path = stacks_folder() / f"{name_or_file}.yaml"
@@ -97,9 +101,9 @@ def load(name_or_file: str) -> StackConfig:
 
 
 def override(stack: StackConfig, assignments: Sequence[str]) -> StackConfig:
-    """The stack with `component.key=value` applied; null takes a setting away. Raises ConfigError.
+    """Apply `component.key=value`; null removes a setting. Raises ConfigError.
 
-    value is read as YAML, but for a reference {{secret.key}}, which is text to ZenML and a mapping in YAML.
+    value is YAML, except for a reference {{secret.key}}: text for ZenML, but a mapping in YAML.
     """
     components = dict(stack.components)
     for assignment in assignments:
@@ -126,20 +130,18 @@ def _value(assignment: str, text: str) -> object:
 
 
 def missing_settings(stack: StackConfig) -> list[str]:
-    """Required settings that are not there yet, as `component.key (what it is)`; one set to null was left out on purpose."""
-    settings = {
-        f"{kind}.{key}" for kind, component in stack.components.items() for key in component.configuration
-    }  # a value of None counts: see override
+    """Required settings without a value, as `component.key (meaning)`. Null counts as a value."""
+    settings = {f"{kind}.{key}" for kind, component in stack.components.items() for key in component.configuration}
     return [f"{path} ({meaning})" for path, meaning in stack.required.items() if path not in settings]
 
 
 def missing_packages(stack: StackConfig) -> list[str]:
-    """Requirements of the stack that this environment does not meet."""
+    """Requirements that this environment does not meet."""
     return [text for text in stack.packages if not _is_installed(Requirement(text))]
 
 
 def require_ready(stack: StackConfig) -> None:
-    """Raise ConfigError naming every setting that is missing, else every package that is, else what the store wants."""
+    """Raise ConfigError for missing settings, else missing packages, else store settings."""
     if absent := missing_settings(stack):
         raise ConfigError(f"stack {stack.name} needs {'; '.join(absent)}: give each with --set component.key=value")
     if absent := missing_packages(stack):
@@ -148,10 +150,12 @@ def require_ready(stack: StackConfig) -> None:
             f"pip install 'text-guided-image-finder[pipeline,{stack.extra}]'"
         )
     if not stack.server and stack.name != STACK_NAME:
-        raise ConfigError(f"a home keeps one stack, {STACK_NAME}: give {stack.name} another name, or 'server: true'")
+        raise ConfigError(
+            f"a home has only the stack {STACK_NAME}: use that name instead of {stack.name}, or 'server: true'"
+        )
     if stack.server and not store_url():
         raise ConfigError(
-            f"stack {stack.name} is kept by a ZenML server: set ZENML_STORE_URL to its address and "
+            f"stack {stack.name} is stored by a ZenML server: set ZENML_STORE_URL to its address and "
             "ZENML_STORE_API_KEY to the key of a service account"
         )
 
@@ -162,7 +166,7 @@ def store_url() -> str | None:
 
 
 def open_store(stack: StackConfig, home: Home, *, mlflow_uri: str | None) -> "Client":
-    """Connect to the store that keeps the stack; a local one is made when it is not there. Raises ConfigError."""
+    """Connect to the stack's store; a local one is created if missing. Raises ConfigError."""
     if stack.server:
         return connect(home)
     prepare(home, mlflow_uri=mlflow_uri)
@@ -172,14 +176,14 @@ def open_store(stack: StackConfig, home: Home, *, mlflow_uri: str | None) -> "Cl
 
 
 def plan(stack: StackConfig, client: "Client | None", *, store: str) -> StackPlan:
-    """What apply would do. Without a client: what an empty store would be asked for. Raises ConfigError."""
+    """What apply would do; without a client, in an empty store. Raises ConfigError."""
     changes = []
     for kind, component in stack.components.items():
         name = stack.component_name(kind)
         existing = _component(client, kind, name) if client else None
         if existing is not None and existing.flavor_name != component.flavor:
             raise ConfigError(
-                f"{kind} '{name}' is of flavour {existing.flavor_name} in {store}, not {component.flavor}: "
+                f"{kind} '{name}' has the flavour {existing.flavor_name} in {store}, not {component.flavor}: "
                 f"rename it with 'zenml {kind.replace('_', '-')} rename', or give this one another name in the YAML"
             )
         changed = _changed(component.configuration, existing)
@@ -190,9 +194,9 @@ def plan(stack: StackConfig, client: "Client | None", *, store: str) -> StackPla
 
 
 def apply(stack: StackConfig, client: "Client", *, store: str) -> StackPlan:
-    """Make or update components and stack, and make it the active one. Components it does not name stay in the stack.
+    """Create or update the components and the stack, and activate it. Raises ConfigError.
 
-    Applied twice, the second time changes nothing. Raises ConfigError.
+    Other components of the stack stay. Applying it again changes nothing.
     """
     from zenml.exceptions import EntityExistsError
 
@@ -204,13 +208,13 @@ def apply(stack: StackConfig, client: "Client", *, store: str) -> StackPlan:
         elif decided.action == "update":
             client.update_stack(stack.name, component_updates=members)
     except EntityExistsError as error:
-        raise ConfigError(f"stack {stack.name} was made by someone else just now: run the command again") from error
-    except (ValueError, ImportError) as error:  # the flavour refuses its settings
-        raise ConfigError(f"stack {stack.name} cannot be made: {one_line(error)}") from error
+        raise ConfigError(f"stack {stack.name} was just created by someone else: run the command again") from error
+    except (ValueError, ImportError) as error:  # the flavour rejects its settings
+        raise ConfigError(f"stack {stack.name} cannot be created: {one_line(error)}") from error
     client.activate_stack(client.get_stack(stack.name, allow_name_prefix_match=False).id)
     if client.active_stack_model.name != stack.name:
         raise ConfigError(
-            f"stack {stack.name} is made, but ZENML_ACTIVE_STACK_ID names {client.active_stack_model.name}: unset it"
+            f"stack {stack.name} exists, but ZENML_ACTIVE_STACK_ID selects {client.active_stack_model.name}: unset it"
         )
     return decided
 
@@ -234,7 +238,7 @@ def _component(client: "Client", kind: Kind, name: str) -> "ComponentResponse | 
 
 
 def _changed(wanted: Mapping[str, Any], existing: "ComponentResponse | None") -> dict[str, Any]:
-    """Settings to write: those that differ; None takes one away."""
+    """Settings that differ; None removes one."""
     there = {} if existing is None else existing.configuration
     return {key: value for key, value in wanted.items() if there.get(key) != value}
 
@@ -262,8 +266,8 @@ def _stack_action(stack: StackConfig, client: "Client | None") -> Action:
 
 
 def _shown(key: str, value: object) -> str:
-    """A setting as it may be printed: a secret only if it is a reference to one that ZenML keeps."""
+    """A setting for printing; a secret only if it is a reference to one stored by ZenML."""
     if not isinstance(value, str):
-        return "(taken away)" if value is None else str(value)
+        return "(removed)" if value is None else str(value)
     is_open = value == "none" or (value.startswith("{{") and value.endswith("}}"))
     return value if is_open or not any(word in key.split("_") for word in _SECRET_WORDS) else _HIDDEN

@@ -1,4 +1,4 @@
-"""A Kubernetes API as far as CronJobs go: it keeps what it is given and gives it back; knows time zones if told so."""
+"""A fake Kubernetes API for CronJobs: stores and returns them, with or without time zones."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class CronJobs:
-    """Kept CronJobs by name; knows_zones: False is a cluster before Kubernetes 1.25, which drops the field."""
+    """CronJobs by name. knows_zones: False acts as Kubernetes before 1.25, which drops timeZone."""
 
     def __init__(self):
         self.kept, self.knows_zones = {}, True
@@ -26,7 +26,7 @@ class CronJobs:
 
 @contextlib.contextmanager
 def cluster():
-    """Yield (host, CronJobs) of a server that answers on this machine."""
+    """Yield the host and the CronJobs of a server on this machine."""
     jobs = CronJobs()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
 """Runs commands in one home: retrain_children.py HOME, a JSON request a line on stdin, two JSON answers a line on stdout.
 
-Imports once, then forks for each request, so that each command has a process and stores of its own. {"words": [...],
+Imports once, then forks for each request, so that each command has its own process and stores. {"words": [...],
 "environment": {...}, "set": {...}} runs `image-finder WORDS --home HOME` (with "home": false without --home), {"hooks": "fail" or "work", ...} a small pipeline with the hooks of
 image_finder.pipelines.scheduling.alerts, {"words": [...], "kubernetes": HOST, ...} with the stack's orchestrator on that cluster. The answers are {"pid": n} at once and {"code", "out", "err"} at the end.
 """
@@ -36,7 +36,7 @@ def begin() -> Annotated[int, "number"]:
 
 @step(enable_cache=False)
 def end(number: int, how: str) -> Annotated[int, "more"]:
-    """Fails if it is told to."""
+    """Fails if how is "fail"."""
     if how == "fail":
         raise DataError("100 of 400 captions are empty")
     return number + 1
@@ -55,7 +55,7 @@ def run_hooked(how):
 
 
 def on_cluster(host):
-    """Have the home's stack use the Kubernetes at an address; as this is the test's, its local parts may stay."""
+    """Make the home's stack use the Kubernetes API at an address; the other components stay local."""
     from zenml.client import Client
     from zenml.enums import StackComponentType as Kind
 
@@ -107,16 +107,16 @@ def answer(request):
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
-        tell({"pid": pid, "err": f"/proc/{os.getpid()}/fd/{err.fileno()}"})
+        reply({"pid": pid, "err": f"/proc/{os.getpid()}/fd/{err.fileno()}"})
         _, status = os.waitpid(pid, 0)
         texts = {}
         for name, stream in (("out", out), ("err", err)):
             stream.seek(0)
             texts[name] = stream.read().decode()
-        tell({"code": os.waitstatus_to_exitcode(status), **texts})
+        reply({"code": os.waitstatus_to_exitcode(status), **texts})
 
 
-def tell(value):
+def reply(value):
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 

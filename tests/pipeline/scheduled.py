@@ -1,4 +1,4 @@
-"""A home in which retraining runs as a schedule starts it: each command a process, its alerts really received."""
+"""A home for scheduled retraining: one process per command, alerts to a real receiver."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.support.checkout import CHECKOUT
 
 
 class Scheduled:
-    """A home, its data, and a receiver of alerts; commands run in processes forked from one that has imported all."""
+    """A home, its data and an alert receiver. Commands run in forks of a process with all imports."""
 
     def __init__(self, folder, host, posts):
         self.folder, self.home, self.posts = folder, folder / "home", posts
@@ -66,7 +66,7 @@ class Scheduled:
         return client.get_model_version_by_alias("image-finder", "champion")
 
     def state(self):
-        """What a run that fails must leave as it is."""
+        """State that a failed run must not change."""
         return str(self.champion.version), (self.home / "library" / "index" / "CURRENT").read_bytes()
 
     def models(self, *words):
@@ -78,5 +78,5 @@ class Scheduled:
         return json.loads(self.models("history", "--json")["out"])
 
     def ledger(self):
-        """Kinds of its entries, oldest first."""
+        """Kinds of the ledger's entries, oldest first."""
         return [entry["kind"] for entry in self.history()["entries"]]

@@ -1,4 +1,4 @@
-"""Retraining as a schedule starts it: real pipelines in one home, each call a process, alerts really received."""
+"""Scheduled retraining: real pipelines in one home, one process per call, alerts to a real receiver."""
 
 import json
 import os
@@ -33,7 +33,7 @@ TINY = {
 
 
 def write_data(folder, empty=0):
-    """A COCO folder of 40 coloured images, the first `empty` of them with captions that say nothing."""
+    """A COCO folder of 40 coloured images; the first `empty` have blank captions."""
     (folder / "annotations").mkdir(parents=True)
     (folder / "train").mkdir()
     images, annotations = [], []
@@ -49,8 +49,8 @@ def write_data(folder, empty=0):
     return folder
 
 
-def children_when_there(pid):
-    """Process ids of a process's children, once it has some."""
+def wait_for_children(pid):
+    """Wait until a process has children; return their ids."""
     while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
         time.sleep(0.02)
     return list(map(int, children))
@@ -69,7 +69,7 @@ def scheduled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(scheduled):
-    """The first retraining, of which all others are told whether anything changed."""
+    """The first retraining; the others detect changes since it."""
     scheduled.data = write_data(scheduled.folder / "data")
     TINY["model"]["text"]["trunk"] = str(write_text_trunk(scheduled.folder / "words"))
     scheduled.training = scheduled.config("training", TINY)
@@ -80,7 +80,7 @@ def first(scheduled):
     return json.loads(done["out"]), scheduled.alert
 
 
-def test_the_first_retraining_trains_promotes_indexes_and_tells(scheduled, first):
+def test_the_first_retraining_trains_promotes_indexes_and_alerts(scheduled, first):
     outcome, alert = first
     assert outcome["status"] == "promoted"
     assert outcome["changes"]["since"] is None
@@ -93,22 +93,22 @@ def test_the_first_retraining_trains_promotes_indexes_and_tells(scheduled, first
     assert "40 images indexed with it" in alert["message"]
 
 
-def test_an_unchanged_retraining_trains_nothing_but_makes_up_for_an_index_that_is_missing(scheduled, first):
+def test_an_unchanged_retraining_trains_nothing_but_creates_a_missing_index(scheduled, first):
     (scheduled.home / "library" / "index" / "CURRENT").unlink()  # as after a crash between promotion and indexing
     done = scheduled.run(*scheduled.again)
     assert done["code"] == 0, done["err"][-4000:]
     outcome = json.loads(done["out"])
     assert outcome["status"] == "unchanged"
-    assert outcome["changes"] == {"since": "1", "what": [], "undecided": False}
+    assert outcome["changes"] == {"since": "1", "changed": [], "undecided": False}
     assert "train_dual_encoder" not in done["err"]
-    assert outcome["index"]["count"] == 40  # of the folder the last indexing run was given
+    assert outcome["index"]["count"] == 40  # from the folder of the last indexing run
     index = VectorIndex.open(scheduled.home / "library" / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
     assert scheduled.alert["title"].endswith("nothing changed")
     assert scheduled.ledger()[-2:] == ["skipped", "index"]
 
 
-def test_broken_data_fail_the_run_say_so_and_leave_champion_and_index(scheduled, first):
+def test_broken_data_fail_the_run_and_leave_champion_and_index_unchanged(scheduled, first):
     before = scheduled.state()
     broken = write_data(scheduled.folder / "broken", empty=20)
     done = scheduled.run("retrain", "--training", scheduled.training, "--data", broken, "--if-changed")
@@ -129,7 +129,7 @@ def test_broken_data_fail_the_run_say_so_and_leave_champion_and_index(scheduled,
         (("--training", "{training}", "--data", "{data}", "--gallery", "{folder}/gone"), "gone for indexing does not"),
     ],
 )
-def test_a_folder_or_configuration_that_has_gone_since_the_schedule_was_made_is_told(scheduled, first, words, fault):
+def test_a_folder_or_configuration_removed_since_scheduling_is_reported(scheduled, first, words, fault):
     before = scheduled.state()
     done = scheduled.run("retrain", *(str(word).format(**vars(scheduled)) for word in words))
     assert done["code"] == 1
@@ -138,15 +138,15 @@ def test_a_folder_or_configuration_that_has_gone_since_the_schedule_was_made_is_
     assert scheduled.state() == before
 
 
-def test_a_retraining_that_finds_another_at_it_ends_with_75_and_tells(scheduled, first):
+def test_a_retraining_beside_another_ends_with_75_and_alerts(scheduled, first):
     with FileLock(scheduled.home / "run.lock"):
         done = scheduled.run(*scheduled.again)
     assert done["code"] == 75
     assert "another pipeline is running" in done["err"].splitlines()[-1]
-    assert scheduled.alert["title"].endswith("was left out")
+    assert scheduled.alert["title"].endswith("was skipped")
 
 
-def test_a_retraining_that_is_ended_tells_so_and_the_next_one_does_its_work(scheduled, first):
+def test_a_terminated_or_killed_retraining_is_reported_and_the_next_one_succeeds(scheduled, first):
     before = scheduled.state()
     changed = scheduled.config("changed", {**TINY, "training": {**TINY["training"], "epochs": 2, "seed": 1}})
     words = ["pipeline", "retrain", "--training", str(changed), "--data", str(scheduled.data), "--if-changed", "--json"]
@@ -166,8 +166,8 @@ def test_a_retraining_that_is_ended_tells_so_and_the_next_one_does_its_work(sche
     assert "SIGTERM" in last["reasons"][0]
 
     process = scheduled.begin({"words": words})
-    (child,) = children_when_there(process["pid"])
-    os.kill(child, signal.SIGKILL)  # as the system does when memory is short
+    (child,) = wait_for_children(process["pid"])
+    os.kill(child, signal.SIGKILL)  # as the kernel does if memory runs out
     done = scheduled.end()
     assert done["code"] == 1
     assert done["err"].splitlines()[-1].startswith("Error: this run was killed (SIGKILL)")
@@ -177,7 +177,7 @@ def test_a_retraining_that_is_ended_tells_so_and_the_next_one_does_its_work(sche
     done = scheduled.run(*words[1:])
     assert done["code"] == 0, done["err"][-4000:]
     outcome = json.loads(done["out"])
-    assert outcome["changes"] == {"since": "1", "what": ["configuration"], "undecided": False}
+    assert outcome["changes"] == {"since": "1", "changed": ["configuration"], "undecided": False}
     assert outcome["decision"]["challenger_version"] == "2"
     index = VectorIndex.open(scheduled.home / "library" / "index")
     assert index.manifest.bundle_sha256 == scheduled.champion.tags["bundle_sha256"]
@@ -190,7 +190,7 @@ def test_a_retraining_that_is_ended_tells_so_and_the_next_one_does_its_work(sche
         ("work", "success", "image-finder: hooked succeeded", "run hooked"),
     ],
 )
-def test_runs_that_an_orchestrator_starts_alert_once_through_zenml_hooks(scheduled, first, how, kind, title, text):
+def test_runs_started_by_an_orchestrator_alert_once_through_zenml_hooks(scheduled, first, how, kind, title, text):
     scheduled.begin({"hooks": how})
     scheduled.end()
     assert scheduled.alert["type"] == kind
@@ -204,14 +204,14 @@ def test_a_stack_without_schedules_is_refused_in_one_line(scheduled, first):
     assert "the local orchestrator of ZenML stack 'image-finder' has no schedules" in done["err"].splitlines()[-1]
 
 
-def test_kubernetes_is_given_a_cron_job_in_an_explicit_zone_that_reads_its_data_anew(scheduled, first):
+def test_kubernetes_gets_a_cron_job_in_an_explicit_zone_that_reads_its_data_again(scheduled, first):
     words = ("--cron", "30 3 * * MON", "--zone", "Europe/Zurich", "--training")
     image = {"parent_image": "registry.example.org/image-finder-pipeline:1", "skip_build": True}
     words = (*words, scheduled.config("cluster", TINY, settings={"docker": image}), "--data", scheduled.data)
     with cluster() as (host, jobs):
         scheduled.schedule(
             *words, "--dry-run", kubernetes=host
-        )  # the process that gives a stack a cluster knows the old one
+        )  # the process that adds a cluster to the stack has the old stack loaded
         done = scheduled.schedule(*words, kubernetes=host)
         assert done["code"] == 0, done["err"][-4000:]
         ((name, job),) = jobs.kept.items()
@@ -232,5 +232,5 @@ def test_kubernetes_is_given_a_cron_job_in_an_explicit_zone_that_reads_its_data_
         jobs.knows_zones = False
         old = scheduled.schedule(*words, "--name", "other", kubernetes=host)
         assert old["code"] == 1
-        assert "does not know timeZone" in old["err"].splitlines()[-1]
-        assert len(jobs.kept) == 1  # taken back: it would have run by the clock of the cluster
+        assert "does not support timeZone" in old["err"].splitlines()[-1]
+        assert len(jobs.kept) == 1  # deleted: it would have run in the cluster's time zone

@@ -97,7 +97,7 @@ def test_settings_that_are_missing_are_named_in_one_line_with_what_they_are(no_s
     assert done.exit_code == 1
     (line,) = done.output.strip().splitlines()
     assert "experiment_tracker.tracking_uri (address of the MLflow server, e.g. http://mlflow.example.org:5000)" in line
-    assert "artifact_store.path (folder that every machine sees at this path" in line
+    assert "artifact_store.path (folder that every machine mounts at this path" in line
     assert "give each with --set component.key=value" in line
 
 
@@ -126,7 +126,7 @@ def test_a_home_keeps_one_stack(no_server, tmp_path):
     path.write_text("name: own\nserver: false\ncomponents: {orchestrator: {flavor: local}}\n")
     done = told("apply", path)
     assert done.exit_code == 1
-    assert "a home keeps one stack, image-finder: give own another name, or 'server: true'" in done.output
+    assert "a home has only the stack image-finder: use that name instead of own, or 'server: true'" in done.output
 
 
 @pytest.mark.parametrize("assignment", ["artifact_store", "artifact_store.path", "path=/srv", "artifact_store.a.b=1"])

@@ -84,7 +84,7 @@ def test_the_command_prints_what_was_measured(colour_bundle, folder, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(f"{tmp_path.name} val: 40 images, 80 captions")
     assert "caption length: 9-13 words" in done.stdout
-    assert "3 numbers an image" in done.stdout
+    assert "3 dimensions" in done.stdout
     told = json.loads(CliRunner().invoke(main, [*words, str(folder), "--captions", "1", "--json"]).stdout)
     assert told["report"]["text_to_image"]["recall"]["1"] == 1.0
     assert (told["captions"], told["left_out"], told["bundle_sha256"]) == (8, 0, colour_bundle.sha256)

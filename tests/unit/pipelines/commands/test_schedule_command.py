@@ -1,4 +1,4 @@
-"""`image-finder pipeline schedule`: what it writes, what it shows and what it refuses."""
+"""`image-finder pipeline schedule`: what it writes, prints and refuses."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_systemd_units_are_written_and_the_next_five_runs_are_shown(run, tmp_pat
     assert "nobody is alerted" in result.stderr
 
 
-def test_the_command_of_a_unit_names_everything_by_absolute_path(run, tmp_path, monkeypatch):
+def test_the_command_of_a_unit_uses_absolute_paths(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("images 5%").mkdir()
     Path("own.yaml").write_text("parameters:\n  dataset: {name: d, layout: demo}\n")
@@ -72,7 +72,7 @@ def test_the_command_of_a_unit_names_everything_by_absolute_path(run, tmp_path, 
     assert command.startswith('ExecStart=:"/')
 
 
-def test_secrets_go_to_a_file_of_their_owner_and_into_no_unit(run, tmp_path, monkeypatch):
+def test_secrets_are_written_to_a_private_file_and_to_no_unit(run, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGE_FINDER_ALERTS", "jsons://me:sesame@hooks.example.org/x")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter22")
     result = run(*WEEKLY, "--mlflow-uri", "postgresql://me:p4ssword@db/mlflow")
@@ -94,16 +94,16 @@ def test_a_second_call_keeps_the_environment_file_and_a_different_server_is_refu
     monkeypatch.setenv("IMAGE_FINDER_ALERTS", "jsons://hooks.example.org/new")
     assert run(*WEEKLY).exit_code == 0
     assert path.read_bytes() == before
-    assert "holds another MLFLOW_TRACKING_URI" in refused(run(*WEEKLY, "--mlflow-uri", "http://two:5000"))
+    assert "contains another MLFLOW_TRACKING_URI" in refused(run(*WEEKLY, "--mlflow-uri", "http://two:5000"))
 
 
-def test_an_alert_address_nobody_knows_is_refused_before_anything_is_written(run, tmp_path, monkeypatch):
+def test_an_unsupported_alert_address_is_refused_before_anything_is_written(run, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGE_FINDER_ALERTS", "carrier-pigeon://loft")
     assert "address 1" in refused(run(*WEEKLY))
     assert not (tmp_path / "home" / "schedule").exists()
 
 
-def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path):
+def test_a_dry_run_prints_everything_and_writes_nothing(run, tmp_path):
     result = run(*WEEKLY, "--dry-run", "--json")
     assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout)
@@ -113,7 +113,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path):
     assert not (tmp_path / "home").exists()
 
 
-def test_crontab_is_written_in_the_zone_of_the_machine_alone(run, tmp_path, monkeypatch):
+def test_a_crontab_is_only_written_in_the_zone_of_the_machine(run, tmp_path, monkeypatch):
     zone = next(
         Path(folder, "Europe/Zurich") for folder in machine_schedule.TZPATH if Path(folder, "Europe/Zurich").is_file()
     )
@@ -148,21 +148,21 @@ def test_crontab_is_written_in_the_zone_of_the_machine_alone(run, tmp_path, monk
         ),
     ],
 )
-def test_what_could_never_run_is_refused_when_it_is_scheduled(run, tmp_path, words, fault):
+def test_a_schedule_that_could_never_run_is_refused(run, tmp_path, words, fault):
     assert fault in refused(run(*words), (ConfigError, DataError))
     assert not (tmp_path / "home").exists()
 
 
-def test_a_time_that_clocks_leave_out_is_warned_of(run):
+def test_a_nonexistent_local_time_causes_a_warning(run):
     result = run("--cron", "30 2 * * *", "--zone", "Europe/Zurich", "--training", "demo", "--dry-run")
-    assert "does not exist in Europe/Zurich: clocks go forward; that run is left out" in result.stderr
+    assert "does not exist in Europe/Zurich: clocks go forward; that run is skipped" in result.stderr
 
 
 @pytest.mark.parametrize("missing", ["--cron", "--zone", "--training"])
 def test_expression_zone_and_training_must_be_named(run, missing):
     words = list(WEEKLY)
-    place = words.index(missing)
-    result = run(*words[:place], *words[place + 2 :])
+    position = words.index(missing)
+    result = run(*words[:position], *words[position + 2 :])
     assert result.exit_code == 2
     assert f"Missing option '{missing}'" in result.stderr
 
@@ -173,5 +173,5 @@ def test_a_stack_schedules_one_pipeline_at_a_time(run):
     assert "either --training or --indexing" in result.stderr
 
 
-def test_the_exit_code_of_a_run_that_found_another_at_it_is_that_of_sysexits():
+def test_the_exit_code_beside_another_run_is_that_of_sysexits():
     assert os.EX_TEMPFAIL == BUSY

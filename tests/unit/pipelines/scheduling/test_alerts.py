@@ -1,4 +1,4 @@
-"""Alerts to receivers on this machine that really listen, and to some that do not."""
+"""Alerts to real receivers on this machine, and to unreachable ones."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ DRIFTED = Alert(
 
 
 def own(caplog):
-    """What was logged for people to see; pytest looks below what Apprise keeps to itself."""
+    """Messages logged for people, without Apprise's own."""
     return [record.getMessage() for record in caplog.records if record.name != "apprise"]
 
 
@@ -41,7 +41,7 @@ def receiver():
         yield found
 
 
-def test_a_webhook_is_told_of_failure_success_and_drift_as_json(receiver):
+def test_a_webhook_receives_failure_success_and_drift_as_json(receiver):
     host, posts = receiver
     for alert in (FAILED, DONE, DRIFTED):
         notify(alert, settings(f"json://{host}/finder"))
@@ -59,7 +59,7 @@ def test_a_webhook_is_told_of_failure_success_and_drift_as_json(receiver):
         (["brightness", "words"], "warning", "retraining: version 3 was not promoted, from data that drifted"),
     ],
 )
-def test_a_retraining_whose_data_drifted_is_a_warning_that_names_what(drifted, kind, title):
+def test_drifted_data_make_the_alert_a_warning_that_names_them(drifted, kind, title):
     rows = [
         DriftRow(
             what=what, unit="", measured=0.2, threshold=0.1, limit=0.1, chance=None, p_value=None,
@@ -81,7 +81,7 @@ def test_a_retraining_whose_data_drifted_is_a_warning_that_names_what(drifted, k
     assert ("drifted: brightness, words" in alert.text.splitlines()) is bool(drifted)
 
 
-def test_slack_is_told_through_its_webhook_in_its_own_form(receiver, monkeypatch):
+def test_slack_receives_a_message_in_its_own_format(receiver, monkeypatch):
     host, posts = receiver
     monkeypatch.setattr(NotifySlack, "webhook_url", f"http://{host}/services")
     notify(FAILED, settings(SLACK))
@@ -91,8 +91,8 @@ def test_slack_is_told_through_its_webhook_in_its_own_form(receiver, monkeypatch
     assert body["attachments"][0]["text"] == "100 of 400 captions &lt;are&gt; empty &amp; wrong"
 
 
-def test_mail_is_sent_to_everybody_named(caplog):
-    caplog.set_level(logging.WARNING)  # where ZenML was imported the root logger keeps what the receiver tells too
+def test_mail_is_sent_to_every_recipient(caplog):
+    caplog.set_level(logging.WARNING)  # if ZenML was imported, the root logger also records the receiver's messages
     with smtp_receiver() as (host, mails):
         notify(DONE, settings(f"mailto://{host}?from=finder@example.org&to=ann@example.org,bob@example.org"))
     assert caplog.messages == []
@@ -111,14 +111,14 @@ def test_mail_is_sent_to_everybody_named(caplog):
         ("", [FAILED, DRIFTED]),
     ],
 )
-def test_configuration_says_on_what_occasions_alerts_are_sent_and_a_warning_is_always(receiver, on, sent):
+def test_settings_choose_which_alerts_are_sent_and_warnings_always_are(receiver, on, sent):
     host, posts = receiver
     for alert in (FAILED, DONE, DRIFTED):
         notify(alert, settings(f"json://{host}/", on))
     assert [body["title"] for _, body in posts] == [alert.title for alert in sent]
 
 
-def test_an_address_that_fails_is_a_warning_and_the_others_are_told(receiver, caplog):
+def test_a_failed_address_is_a_warning_and_the_others_are_alerted(receiver, caplog):
     host, posts = receiver
     notify(FAILED, settings(f"json://{host}/503/x json://127.0.0.1:1/y nonsense://z json://{host}/good"))
     assert [path for path, _ in posts if path == "/good"] == ["/good"]
@@ -126,25 +126,25 @@ def test_an_address_that_fails_is_a_warning_and_the_others_are_told(receiver, ca
     refused, unreachable, unknown = own(caplog)
     assert "503" in refused
     assert "127.0.0.1:1 was not delivered: A Connection error" in unreachable
-    assert "nonsense://**** was not delivered: Apprise does not know" in unknown
+    assert "nonsense://**** was not delivered: Apprise does not support" in unknown
 
 
-def test_a_setting_that_is_wrong_does_not_silence_alerts(receiver, caplog):
+def test_a_wrong_setting_does_not_silence_alerts(receiver, caplog):
     host, posts = receiver
     notify(DONE, settings(f"json://{host}/", "whenever"))
     assert len(posts) == 1
     assert "IMAGE_FINDER_ALERTS_ON is 'whenever'" in caplog.messages[0]
 
 
-def test_settings_are_checked_when_a_schedule_is_made():
+def test_settings_are_checked_when_a_schedule_is_created():
     with pytest.raises(ConfigError, match="expected one of failure, success, always"):
         AlertSettings.of(settings("", "whenever"))
-    with pytest.raises(ConfigError, match=r"address 2, nonsense://\*\*\*\*, is not one that Apprise knows") as refused:
+    with pytest.raises(ConfigError, match=r"Apprise does not support address 2, nonsense://\*\*\*\*;") as refused:
         AlertSettings.of(settings("json://127.0.0.1/a nonsense://secret-token")).require_known()
     assert "secret-token" not in str(refused.value)
 
 
-def test_a_receiver_that_never_ends_its_answer_holds_up_neither_the_alert_nor_the_end_of_the_process():
+def test_a_receiver_that_never_finishes_delays_neither_the_alert_nor_the_end_of_the_process():
     program = (
         "from image_finder.pipelines.scheduling.alerts import *; import sys\n"
         "alert = Alert('title', 'text', 'failure')\n"
@@ -157,7 +157,7 @@ def test_a_receiver_that_never_ends_its_answer_holds_up_neither_the_alert_nor_th
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,  # without an end it would be reached
+            timeout=60,  # reached if the process did not end
         )
     assert done.stdout == "no answer within 0.3 s\n"
 
@@ -174,11 +174,11 @@ def test_a_receiver_that_never_ends_its_answer_holds_up_neither_the_alert_nor_th
         ("just some text", "'****'"),
     ],
 )
-def test_an_address_is_shown_without_anything_that_may_be_secret(address, text):
+def test_an_address_is_shown_without_its_secrets(address, text):
     assert shown(address) == text
 
 
-def test_secrets_are_taken_out_of_what_is_sent_and_of_what_is_logged(receiver, caplog):
+def test_secrets_are_removed_from_alerts_and_from_the_log(receiver, caplog):
     host, posts = receiver
     environment = {
         **settings(f"json://ann:sesame@{host}/hidden/path?key=s3cr3tkey json://ann:sesame@127.0.0.1:1/hidden/path"),
@@ -196,19 +196,19 @@ def test_secrets_are_taken_out_of_what_is_sent_and_of_what_is_logged(receiver, c
     assert not [secret for secret in ("sesame", "hidden", "s3cr3t", "hunter22") if secret in logged]
 
 
-def test_text_without_secrets_is_left_as_it_is():
+def test_text_without_secrets_is_unchanged():
     text = "version 3 of image-finder, from 0.51 to 0.53 mean recall; see services and alerts"
     environment = settings("mailto://127.0.0.1:25?from=a@example.org&to=b@example.org&mode=insecure")
     assert scrub(text, environment) == text
 
 
-def test_very_long_texts_are_cut(receiver):
+def test_a_very_long_text_is_truncated(receiver):
     host, posts = receiver
     notify(Alert("title", "x" * 100_000, "failure"), settings(f"json://{host}/"))
     assert len(posts[0][1]["message"]) == 3000
 
 
-def test_nothing_is_sent_and_nothing_is_said_when_nobody_is_named(caplog):
+def test_without_addresses_nothing_is_sent_or_logged(caplog):
     notify(FAILED, {})
     assert caplog.messages == []
 
@@ -224,18 +224,18 @@ def test_the_command_tests_every_address(receiver, monkeypatch):
     assert {body["title"].startswith("image-finder: test from") for _, body in posts} == {True}
 
 
-@pytest.mark.parametrize(("status", "told"), [("0", 0), ("1", 0), ("75", 0), ("143", 0), ("137", 1), ("2", 1)])
-def test_the_command_tells_of_runs_that_could_not_do_so_themselves(receiver, monkeypatch, status, told):
+@pytest.mark.parametrize(("status", "sent"), [("0", 0), ("1", 0), ("75", 0), ("143", 0), ("137", 1), ("2", 1)])
+def test_the_command_alerts_only_for_runs_that_could_not(receiver, monkeypatch, status, sent):
     host, posts = receiver
     monkeypatch.setenv("IMAGE_FINDER_ALERTS", f"json://{host}/")
     assert CliRunner().invoke(alert_command, ["--exit-status", status]).exit_code == 0
     monkeypatch.setenv("MONITOR_SERVICE_RESULT", "exit-code")
     monkeypatch.setenv("MONITOR_EXIT_STATUS", status)
     assert CliRunner().invoke(alert_command, ["--of-service"]).exit_code == 0
-    assert len(posts) == 2 * told
+    assert len(posts) == 2 * sent
 
 
-def test_the_command_tells_of_a_service_that_systemd_killed(receiver, monkeypatch):
+def test_the_command_reports_a_service_that_systemd_killed(receiver, monkeypatch):
     host, posts = receiver
     monkeypatch.setenv("IMAGE_FINDER_ALERTS", f"json://{host}/")
     monkeypatch.setenv("MONITOR_SERVICE_RESULT", "oom-kill")
@@ -244,7 +244,7 @@ def test_the_command_tells_of_a_service_that_systemd_killed(receiver, monkeypatc
     assert posts[0][1]["message"] == "exit status: oom-kill KILL"
 
 
-def test_no_address_is_written_to_the_log_of_the_run_at_its_most_talkative(receiver, caplog):
+def test_no_address_is_logged_even_at_debug_level(receiver, caplog):
     host, _ = receiver
     caplog.set_level(logging.DEBUG)
     deliver(FAILED, [f"json://ann:sesame@{host}/503/hidden-path"], environment={})

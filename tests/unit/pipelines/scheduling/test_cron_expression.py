@@ -1,4 +1,4 @@
-"""Cron expressions against tables worked by hand, and against systemd's own reading of what they become."""
+"""Cron expressions against tables worked out by hand, and against systemd's own reading."""
 
 import os
 import shutil
@@ -25,13 +25,13 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
         ("0 0 * * 5-7", "0 0 * * 0,5-6", ["Fri,Sat,Sun *-*-* 00:00:00 UTC"]),
         ("0 4 * jan-mar mon,wed", "0 4 * 1-3 1,3", ["Mon,Wed *-01..03-* 04:00:00 UTC"]),
         ("*/20 8-18/5 1 */6 *", "0,20,40 8,13,18 1 1,7 *", ["*-01,07-01 08,13,18:00,20,40:00 UTC"]),
-        # Both kinds of days named: cron starts a run when either fits, which is two lines for systemd.
+        # Both kinds of days: cron starts a run if either matches, which takes two lines for systemd.
         ("0 4 13 * 5", "0 4 13 * 5", ["*-*-13 04:00:00 UTC", "Fri *-*-* 04:00:00 UTC"]),
         ("0 4 1-31 * 1", "0 4 * * *", ["*-*-* 04:00:00 UTC"]),
         ("0 4 */1 * MON", "0 4 * * 1", ["Mon *-*-* 04:00:00 UTC"]),
     ],
 )
-def test_an_expression_becomes_a_portable_one_and_the_same_times_for_systemd(given_text, portable, on_calendar):
+def test_an_expression_is_rewritten_portably_and_for_systemd(given_text, portable, on_calendar):
     read = CronExpression.parse(given_text)
     assert read.text == portable
     assert list(read.on_calendar(ZoneInfo("UTC"))) == on_calendar
@@ -44,7 +44,7 @@ def test_an_expression_becomes_a_portable_one_and_the_same_times_for_systemd(giv
         ("", "has 0 fields, not five"),
         ("0 3 * *", "has 4 fields, not five"),
         ("0 0 3 * * 1", "has 6 fields, not five"),
-        ("@reboot", "has 1 fields, not five"),
+        ("@reboot", "has 1 field, not five"),
         ("60 3 * * *", "minute is out of range"),
         ("0 24 * * *", "hour is out of range"),
         ("0 3 0 * *", "day-of-month is out of range"),
@@ -53,30 +53,30 @@ def test_an_expression_becomes_a_portable_one_and_the_same_times_for_systemd(giv
         ("0 18-8 * * *", "hour is out of range"),
         ("*/0 3 * * *", "minute is out of range"),
         ("0 3 31 2,4 *", "out of range or never comes"),
-        ("0 3 L * *", "day of month 'L' is not understood by every program"),
-        ("0 3 * * 1#2", "day of week '1#2' is not understood"),
-        ("5/15 * * * *", "minute '5/15' is not understood"),
-        ("0 3 ? * 1", "day of month '\\?' is not understood"),
-        ("0 3 1,* * 1", "day of month '1,\\*' is not understood"),
-        ("-5 3 * * *", "minute '-5' is not understood"),
-        ("0 3 * * \u0661", "day of week '\u0661' is not understood"),  # a digit to Python
-        ("0 3 */2 * 1", "cron wants both to fit, Kubernetes either"),
-        ("0 3 */2 * 0-6", "cron wants both to fit, Kubernetes either"),
-        ("0 3 5 * */2", "cron wants both to fit, Kubernetes either"),
+        ("0 3 L * *", "day of month 'L' is not portable"),
+        ("0 3 * * 1#2", "day of week '1#2' is not portable"),
+        ("5/15 * * * *", "minute '5/15' is not portable"),
+        ("0 3 ? * 1", "day of month '\\?' is not portable"),
+        ("0 3 1,* * 1", "day of month '1,\\*' is not portable"),
+        ("-5 3 * * *", "minute '-5' is not portable"),
+        ("0 3 * * \u0661", "day of week '\u0661' is not portable"),  # a digit to Python
+        ("0 3 */2 * 1", "cron would require both to match, Kubernetes only one"),
+        ("0 3 */2 * 0-6", "cron would require both to match, Kubernetes only one"),
+        ("0 3 5 * */2", "cron would require both to match, Kubernetes only one"),
     ],
 )
-def test_what_is_wrong_or_read_in_two_ways_is_refused_in_one_line(text, fault):
+def test_a_wrong_or_ambiguous_expression_is_refused_in_one_line(text, fault):
     with pytest.raises(ConfigError, match=fault) as refused:
         CronExpression.parse(text)
     assert "\n" not in str(refused.value)
 
 
-def test_the_next_runs_are_in_the_zone_whatever_the_clock_of_this_machine_says():
+def test_the_next_runs_are_in_the_given_zone_not_in_the_machines():
     runs = CronExpression.parse("30 0 * * *").next_runs(ZURICH, NOW, count=2, missing="skipped")
     assert [each.isoformat() for each in runs] == ["2026-11-25T00:30:00+01:00", "2026-11-26T00:30:00+01:00"]
 
 
-def test_a_day_that_fits_by_date_or_by_weekday_is_a_day_of_the_schedule():
+def test_a_day_matches_by_date_or_by_weekday():
     runs = CronExpression.parse("0 4 1,15 12 5").next_runs(ZURICH, NOW, count=5, missing="skipped")
     assert [f"{each:%a %d}" for each in runs] == ["Tue 01", "Fri 04", "Fri 11", "Tue 15", "Fri 18"]
 
@@ -86,7 +86,7 @@ def test_leap_days_are_found_years_ahead():
     assert run.date().isoformat() == "2028-02-29"
 
 
-def test_a_local_time_that_clocks_leave_out_is_skipped_by_systemd_and_moved_by_cron():
+def test_a_nonexistent_local_time_is_skipped_by_systemd_and_moved_by_cron():
     nightly, eve = CronExpression.parse("30 2 * * *"), datetime(2027, 3, 27, 12, tzinfo=UTC)
     skipped = nightly.next_runs(ZURICH, eve, count=1, missing="skipped")
     moved = nightly.next_runs(ZURICH, eve, count=1, missing="moved")
@@ -94,7 +94,7 @@ def test_a_local_time_that_clocks_leave_out_is_skipped_by_systemd_and_moved_by_c
     assert [each.isoformat() for each in moved] == ["2027-03-28T03:00:00+02:00"]
 
 
-def test_runs_at_changes_of_the_clocks_are_warned_of():
+def test_runs_at_clock_changes_cause_warnings():
     warnings = CronExpression.parse("30 2 * * *").clock_changes(ZURICH, NOW)
     assert warnings == [
         "2027-03-28 02:30 does not exist in Europe/Zurich: clocks go forward",
@@ -102,7 +102,7 @@ def test_runs_at_changes_of_the_clocks_are_warned_of():
     ]
     assert CronExpression.parse("30 2 * * *").clock_changes(ZoneInfo("UTC"), NOW) == []
     assert CronExpression.parse("30 4 * * *").clock_changes(ZURICH, NOW) == []
-    assert CronExpression.parse("30 * * * *").clock_changes(ZURICH, NOW) == []  # an hour more or less is no matter
+    assert CronExpression.parse("30 * * * *").clock_changes(ZURICH, NOW) == []  # an hour more or less does not matter
 
 
 @pytest.mark.parametrize(
@@ -111,18 +111,18 @@ def test_runs_at_changes_of_the_clocks_are_warned_of():
         ("Europe/Zürich", "did you mean Europe/Zurich"),
         ("zurich", "did you mean Europe/Zurich"),
         ("CEST", "unknown time zone 'CEST'"),
-        ("", "name one such as UTC"),
+        ("", "use a name such as UTC"),
         ("../../etc/passwd", "unknown time zone"),
         ("localtime", "unknown time zone"),
     ],
 )
-def test_an_unknown_zone_is_refused_with_those_that_look_like_it(name, hint):
+def test_an_unknown_zone_is_refused_with_similar_names(name, hint):
     with pytest.raises(ConfigError, match=hint):
         parse_zone(name)
 
 
 def fields():
-    """Expressions of lists, ranges and steps, days of both kinds included."""
+    """Expressions of lists, ranges and steps, with both kinds of days."""
 
     def field(low, high, *, star):
         number = st.integers(low, high)
@@ -136,15 +136,15 @@ def fields():
 
 
 def systemd_runs(line, after, count):
-    """When systemd would start, as it tells itself; aware, in UTC."""
-    told = subprocess.run(
+    """Next times according to systemd, in UTC."""
+    printed = subprocess.run(
         ["systemd-analyze", "calendar", f"--iterations={count}", f"--base-time={after:%Y-%m-%d %H:%M:%S} UTC", line],
         env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    times = [text.partition(": ")[2] for text in told.splitlines() if "Next elapse:" in text or "Iter. #" in text]
+    times = [text.partition(": ")[2] for text in printed.splitlines() if "Next elapse:" in text or "Iter. #" in text]
     return [datetime.strptime(each, "%a %Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC) for each in times]
 
 
@@ -153,7 +153,7 @@ def systemd_runs(line, after, count):
 )
 @settings(max_examples=60, deadline=None)
 @given(text=fields(), zone=st.sampled_from(["UTC", "Europe/Zurich", "America/New_York", "Asia/Kolkata"]))
-def test_systemd_reads_the_same_times_from_what_an_expression_becomes(text, zone):
+def test_systemd_computes_the_same_times_from_our_translation(text, zone):
     read, after = CronExpression.parse(text), datetime(2027, 1, 10, 9, 30, tzinfo=UTC)  # half a year without changes
     ours = read.next_runs(ZoneInfo(zone), after, count=8, missing="skipped")
     theirs = {each for line in read.on_calendar(ZoneInfo(zone)) for each in systemd_runs(line, after, 8)}

@@ -1,4 +1,4 @@
-"""The environment file: what is written is read back, by a shell too, and nobody else can read it."""
+"""The environment file is read back unchanged, also by a shell, and only by its owner."""
 
 import os
 import stat
@@ -14,16 +14,16 @@ from image_finder.pipelines.scheduling import environment_file
 AWKWARD = "x \"y\" $HOME `id` \\ 100% #c 's' é ; & | ( ) ! ~ "
 
 
-def test_values_are_read_back_as_they_were_by_this_program_and_by_a_shell(tmp_path):
+def test_this_program_and_a_shell_read_back_the_same_values(tmp_path):
     values = {"IMAGE_FINDER_ALERTS": AWKWARD, "EMPTY": "", "PLAIN": "a/b:c@d"}
     environment_file.write(tmp_path / "environment", values)
     assert environment_file.read(tmp_path / "environment") == values
-    told = subprocess.run(
+    printed = subprocess.run(
         ["sh", "-c", '. "$0"; printf %s "$IMAGE_FINDER_ALERTS"', str(tmp_path / "environment")],
         capture_output=True,
         check=True,
     )
-    assert told.stdout.decode() == AWKWARD
+    assert printed.stdout.decode() == AWKWARD
 
 
 @settings(max_examples=50, deadline=None)
@@ -34,7 +34,7 @@ def test_any_line_of_text_survives(tmp_path_factory, value):
     assert environment_file.read(path) == {"A": value}
 
 
-def test_the_file_is_its_owners_from_the_first_moment_whatever_the_umask(tmp_path):
+def test_the_file_is_created_for_its_owner_only_whatever_the_umask(tmp_path):
     before = os.umask(0)
     try:
         environment_file.write(tmp_path / "environment", {"A": "secret"})
@@ -43,7 +43,7 @@ def test_the_file_is_its_owners_from_the_first_moment_whatever_the_umask(tmp_pat
     assert stat.S_IMODE((tmp_path / "environment").stat().st_mode) == 0o600
 
 
-def test_a_file_that_is_there_is_never_overwritten(tmp_path):
+def test_an_existing_file_is_never_overwritten(tmp_path):
     environment_file.write(tmp_path / "environment", {"A": "first"})
     with pytest.raises(StorageError, match="File exists"):
         environment_file.write(tmp_path / "environment", {"A": "second"})
@@ -51,7 +51,7 @@ def test_a_file_that_is_there_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
-def test_a_file_that_others_may_read_is_refused_with_what_to_do(tmp_path, mode):
+def test_a_file_that_others_may_read_is_refused_with_the_remedy(tmp_path, mode):
     environment_file.write(tmp_path / "environment", {"A": "secret"})
     (tmp_path / "environment").chmod(mode)
     with pytest.raises(ConfigError, match=f"mode {mode:04o}.*chmod 600"):
@@ -70,8 +70,8 @@ def test_a_line_that_systemd_and_a_shell_read_differently_is_refused_without_its
     assert "secr" not in str(refused.value)
 
 
-def test_a_value_with_a_line_break_and_an_absent_file_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="A holds a line break"):
+def test_a_value_with_a_line_break_and_a_missing_file_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="A contains a line break"):
         environment_file.write(tmp_path / "environment", {"A": "x\ny"})
     assert not (tmp_path / "environment").exists()
     with pytest.raises(StorageError, match="cannot be read: No such file"):

@@ -1,4 +1,4 @@
-"""systemd units and crontab lines: what a shell, cron and systemd make of them."""
+"""systemd units and crontab lines, as read by a shell, cron and systemd."""
 
 import os
 import shlex
@@ -20,13 +20,13 @@ needs_systemd = pytest.mark.skipif(
 
 @pytest.fixture
 def program(tmp_path):
-    """A program in a folder with an awkward name that writes its arguments down, and where it does."""
+    """A program that writes its arguments to a file, in an awkwardly named folder; and the file."""
     folder = tmp_path / "bin 100% $HOME é"
     folder.mkdir()
-    path, told = folder / "image finder", tmp_path / "told"
-    path.write_text(f"#!/bin/sh\nfor word do printf '%s\\0' \"$word\"; done > {shlex.quote(str(told))}\nexit 3\n")
+    path, written = folder / "image finder", tmp_path / "told"
+    path.write_text(f"#!/bin/sh\nfor word do printf '%s\\0' \"$word\"; done > {shlex.quote(str(written))}\nexit 3\n")
     path.chmod(0o755)
-    return str(path), told
+    return str(path), written
 
 
 def job(program="/usr/bin/image-finder", arguments=("--data", "/d"), environment="/e/environment", **changes):
@@ -46,7 +46,7 @@ def settings_of(text):
     return [line for line in text.splitlines() if "=" in line]
 
 
-def test_a_timer_makes_up_for_a_missed_run_and_starts_at_each_given_time():
+def test_a_timer_starts_at_each_time_and_makes_up_for_a_missed_run():
     units = systemd_units(job(), ["*-*-13 04:00:00 UTC", "Fri *-*-* 04:00:00 UTC"])
     assert set(units) == {
         "image-finder-retrain.service",
@@ -61,7 +61,7 @@ def test_a_timer_makes_up_for_a_missed_run_and_starts_at_each_given_time():
     assert "Persistent=true" in timer
 
 
-def test_a_service_is_one_run_with_a_limit_that_takes_its_secrets_from_a_file_and_tells_when_it_is_killed():
+def test_a_service_has_a_time_limit_an_environment_file_and_an_alert_if_it_is_killed():
     units = systemd_units(job(environment="/srv/a 5% b/environment"), ["*-*-* 04:00:00 UTC"])
     service = settings_of(units["image-finder-retrain.service"])
     assert "Type=oneshot" in service
@@ -90,7 +90,7 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path, program):
 
 
 @needs_systemd
-def test_systemd_hands_every_argument_over_as_it_was(tmp_path, program):
+def test_systemd_passes_every_argument_unchanged(tmp_path, program):
     path, _ = program
     folder = tmp_path / "units"
     folder.mkdir()
@@ -100,7 +100,7 @@ def test_systemd_hands_every_argument_over_as_it_was(tmp_path, program):
         if tmp_path.parents[2] in (each, *each.parents):
             each.chmod(each.stat().st_mode | 0o055)
     command = [str(SYSTEMD), "--system", "--test", "--unit=image-finder-retrain.service", "--log-target=console"]
-    told = subprocess.run(  # systemd reads the units as it would to run them, and shows what it read; not as root
+    printed = subprocess.run(  # systemd loads the units and prints them; not as root
         command,
         env={"SYSTEMD_UNIT_PATH": f"{folder}:", "XDG_RUNTIME_DIR": str(tmp_path), "PATH": os.environ["PATH"]},
         capture_output=True,
@@ -108,9 +108,9 @@ def test_systemd_hands_every_argument_over_as_it_was(tmp_path, program):
         check=False,
         **({"user": "nobody"} if os.getuid() == 0 else {}),
     ).stdout
-    _, _, rest = told.partition("Unit image-finder-retrain.service:")
+    _, _, rest = printed.partition("Unit image-finder-retrain.service:")
     line = next(line for line in rest.splitlines() if "Command Line: " in line).partition("Command Line: ")[2]
-    line = line.replace(" #", " \\#")  # shown without quotes
+    line = line.replace(" #", " \\#")  # printed without quotes
     words = subprocess.run(["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True).stdout
     assert words.split("\0")[:-1] == [path, "pipeline", "retrain", *AWKWARD]
     assert "EnvironmentFile: /srv/a 5% b/e" in rest
@@ -119,27 +119,27 @@ def test_systemd_hands_every_argument_over_as_it_was(tmp_path, program):
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"program": "/opt/it's/image-finder"}, "path holds quotes or backslashes"),
-        ({"arguments": ("--data", "/d\n/e")}, "holds a line break"),
+        ({"program": "/opt/it's/image-finder"}, "path contains quotes or backslashes"),
+        ({"arguments": ("--data", "/d\n/e")}, "contains a line break"),
         ({"environment": "/srv/[a]/e"}, "choose another path"),
         ({"environment": "/srv/a /e "}, "choose another path"),
-        ({"user": "a b"}, "no user named"),
+        ({"user": "a b"}, "does not accept the user name"),
     ],
 )
-def test_what_systemd_cannot_take_is_refused(changes, fault):
+def test_what_systemd_cannot_represent_is_refused(changes, fault):
     with pytest.raises(ConfigError, match=fault):
         systemd_units(job(**changes), ["*-*-* 04:00:00 UTC"])
 
 
 def as_cron_reads(line):
-    """The command of a crontab line: cron ends it at a % without a backslash and takes the backslash away."""
+    """Command of a crontab line as cron reads it: a % needs a backslash, which cron removes."""
     command = line.split(" ", 5)[5]
     assert "%" not in command.replace("\\%", "")
     return command.replace("\\%", "%")
 
 
-def test_a_crontab_line_hands_every_argument_over_and_alerts_with_the_exit_status(tmp_path, program):
-    path, told = program
+def test_a_crontab_line_passes_every_argument_and_alerts_with_the_exit_status(tmp_path, program):
+    path, written = program
     plain = [word for word in AWKWARD if "\\" not in word]
     text = crontab_entry(job(path, plain, "/srv/a 5% b/e"), "30 3 * * 1", zone="UTC", log=tmp_path / "log 5%")
     begin, line, end, rest = text.split("\n")
@@ -148,14 +148,14 @@ def test_a_crontab_line_hands_every_argument_over_and_alerts_with_the_exit_statu
     assert line.startswith("30 3 * * 1 (nice -n 10 ")
     first = as_cron_reads(line).partition(" || ")[0] + ")"
     subprocess.run(["/bin/sh", "-c", first], check=False)
-    assert told.read_text().split("\0")[:-1] == ["pipeline", "retrain", *plain, "--environment", "/srv/a 5% b/e"]
+    assert written.read_text().split("\0")[:-1] == ["pipeline", "retrain", *plain, "--environment", "/srv/a 5% b/e"]
     subprocess.run(["/bin/sh", "-c", as_cron_reads(line)], check=False)
     words = ["pipeline", "alert", "--environment", "/srv/a 5% b/e", "--exit-status", "3"]
-    assert told.read_text().split("\0")[:-1] == words
+    assert written.read_text().split("\0")[:-1] == words
     assert (tmp_path / "log 5%").is_file()
 
 
 @pytest.mark.parametrize("word", ["a\\b", "a\nb", "x" * 1000])
-def test_what_a_crontab_cannot_hold_is_refused(word):
+def test_what_a_crontab_cannot_represent_is_refused(word):
     with pytest.raises(ConfigError, match="use systemd"):
         crontab_entry(job(arguments=(word,)), "30 3 * * 1", zone="UTC", log=Path("/log"))

@@ -15,7 +15,7 @@ import os, signal, sys, time, weakref
 from image_finder.pipelines.scheduling.supervision import Terminated, supervise
 
 def lose():
-    '''A signal that comes while a weak reference's callback runs.'''
+    '''Receive a signal while a weak reference's callback runs.'''
     class Thing: pass
     thing = Thing()
     kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
@@ -30,9 +30,9 @@ try:
     print("child", os.getpid(), flush=True)
     {work}
 except Terminated:
-    print("asked to end", flush=True)
+    print("terminated", flush=True)
     sys.exit(143)
-print("went on", flush=True)
+print("continued", flush=True)
 """
 
 
@@ -52,20 +52,20 @@ def child_of(process):
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_child_that_ends_by_itself_hands_its_code_on(code):
+def test_the_exit_code_of_a_child_is_passed_on(code):
     with supervised(f"sys.exit({code})") as process:
         child_of(process)
         assert process.stdout.read() == f"parent {code} False\n"
 
 
-def test_a_parent_that_is_asked_to_end_asks_its_child():
+def test_a_parent_passes_sigterm_to_its_child():
     with supervised("time.sleep(60)") as process:
         child_of(process)
         process.terminate()
-        assert process.stdout.read() == "asked to end\nparent 143 True\n"
+        assert process.stdout.read() == "terminated\nparent 143 True\n"
 
 
-def test_a_child_that_does_not_end_when_asked_is_killed():
+def test_a_child_that_ignores_sigterm_is_killed():
     with supervised(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     ) as process:
@@ -75,13 +75,13 @@ def test_a_child_that_does_not_end_when_asked_is_killed():
         assert process.stdout.read() == "parent -9 True\n"
 
 
-def test_a_child_that_is_killed_is_seen():
+def test_a_killed_child_is_noticed():
     with supervised("time.sleep(60)") as process:
         os.kill(child_of(process), signal.SIGKILL)
         assert process.stdout.read() == "parent -9 False\n"
 
 
-def test_a_signal_that_python_cannot_raise_ends_the_child_all_the_same():
+def test_a_signal_that_python_cannot_raise_still_ends_the_child():
     with supervised("lose()") as process:
         child_of(process)
         assert process.stdout.read() == "parent 143 False\n"
@@ -91,10 +91,10 @@ def test_a_child_whose_parent_is_killed_is_killed():
     with supervised("time.sleep(60)") as process:
         child_of(process)
         process.kill()
-        assert process.stdout.read() == "", "read to its end: the child holds it no more"
+        assert process.stdout.read() == "", "the pipe is closed, so the child has ended"
 
 
-def test_other_errors_that_python_cannot_raise_are_still_shown(capsys):
+def test_other_errors_that_python_cannot_raise_are_still_printed(capsys):
     class Thing:
         pass
 
@@ -112,19 +112,19 @@ def test_other_errors_that_python_cannot_raise_are_still_shown(capsys):
 
 
 @pytest.mark.parametrize(
-    ("ended", "told"),
+    ("ended", "reason"),
     [
         (Ended(0, stop_requested=False), ""),
-        (Ended(0, stop_requested=True), ""),  # it was at its end already
-        (Ended(1, stop_requested=False), ""),  # it told itself
+        (Ended(0, stop_requested=True), ""),  # it had already ended
+        (Ended(1, stop_requested=False), ""),  # it reported itself
         (Ended(75, stop_requested=False), ""),
         (Ended(143, stop_requested=True), "SIGTERM"),
-        (Ended(143, stop_requested=False), "SIGTERM"),  # the child alone was asked
+        (Ended(143, stop_requested=False), "SIGTERM"),  # only the child was terminated
         (Ended(-9, stop_requested=True), "SIGTERM"),
         (Ended(-9, stop_requested=False), "SIGKILL"),
         (Ended(-11, stop_requested=False), "SIGSEGV"),
     ],
 )
-def test_what_could_not_tell_of_itself_is_told_of(ended, told):
-    assert told in ended.failure
-    assert bool(ended.failure) == bool(told)
+def test_a_run_that_could_not_report_itself_has_a_reason(ended, reason):
+    assert reason in ended.failure
+    assert bool(ended.failure) == bool(reason)

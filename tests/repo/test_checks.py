@@ -1,0 +1,61 @@
+"""tests/check, the pre-commit hooks and the workflow for GitHub Actions run what their comments say."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from pre_commit.clientlib import load_config
+
+from tests.support.checkout import CHECKOUT
+
+PATH = CHECKOUT / ".github" / "workflows" / "check.yml"
+JOBS = yaml.safe_load(PATH.read_text(encoding="utf-8"))["jobs"]
+
+
+CHECK = (CHECKOUT / "tests" / "check").read_text(encoding="utf-8")
+
+
+def test_pre_commit_runs_each_fast_tool_of_the_checks():
+    (repository,) = load_config(str(CHECKOUT / ".pre-commit-config.yaml"))["repos"]
+    tools = {tool for hook in repository["hooks"] for tool in re.findall(r"ruff|mypy|lint-imports", hook["entry"])}
+    assert tools == set(re.findall(r'"\$bin/([\w-]+)"', CHECK)) - {"pytest"}
+
+
+def test_the_checks_hand_their_arguments_to_pytest_and_fail_if_mypy_does():
+    assert re.search(r'"\$bin/pytest" .*"\$@"$', CHECK, re.MULTILINE)
+    assert re.search(r'wait "\$types" \|\| \{ .*exit 1; \}', CHECK)
+    assert (CHECKOUT / "tests" / "check").stat().st_mode & 0o111
+
+
+def commands(job):
+    return [step["run"] for step in JOBS[job]["steps"] if "run" in step]
+
+
+def test_the_workflow_follows_the_schema_of_github_actions():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(PATH)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_linux_runs_the_gate_with_the_python_of_the_project():
+    assert commands("gate")[-1] == ".ci/run"
+    assert (CHECKOUT / ".ci" / "run").is_file()
+    assert JOBS["gate"]["container"].startswith("python:3.11-")
+
+
+def test_macos_and_windows_run_the_tests_of_the_light_installation():
+    assert [re.sub("-.*", "", system) for system in JOBS["light"]["strategy"]["matrix"]["os"]] == ["macos", "windows"]
+    assert JOBS["light"]["steps"][1]["with"]["python-version"] == "3.11"
+    install, tests = commands("light")
+    assert "'.[search,faiss]'" in install
+    assert "-c infra/constraints.txt" in install
+    assert not [heavy for heavy in ("torch", "zenml", "mlflow", "pandas", "pipeline") if heavy in install]
+    paths = re.findall(r"tests/[\w/.]+", tests)
+    assert [path for path in paths if not (CHECKOUT / path).exists()] == []
+
+
+@pytest.mark.parametrize("package", ["app", "bundle", "images", "index", "library", "search"])
+def test_the_light_tests_cover_each_package_that_serves_a_search(package):
+    assert f"tests/unit/{package}" in commands("light")[-1].split()
