@@ -1,4 +1,4 @@
-"""Model operations: promotion, rollback and fetching as a person asks for them, model and index together."""
+"""Model operations: promotes, rolls back and fetches models by hand, together with the index."""
 
 import os
 import warnings
@@ -27,7 +27,7 @@ _LIBRARY_WAIT_S = 60.0  # for a process that is indexing
 
 
 class RegisteredModel(NamedTuple):
-    """A home, the registry that belongs to it and one of its models."""
+    """A registered model, its registry and the home."""
 
     home: Home
     uri: str
@@ -46,16 +46,16 @@ class RegisteredModel(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a promotion or rollback did. decision is None for a rollback, and when the champion stays."""
+    """Result of a promotion or rollback; decision is None if no decision was needed."""
 
     version: str
     before: str | None
     decision: PromotionDecision | None
-    index_text: str  # what searches answer with now, in words
+    index_text: str  # which index searches use now, in words
 
 
 def open_model(home: Path | None, mlflow_uri: str | None, model: str | None) -> RegisteredModel:
-    """The registry in use and a model of it: the named one, the usual one, or the only one. Raises ConfigError."""
+    """Open the named model, the default one, or the only one. Raises ConfigError."""
     place = Home.resolve(home)
     uri = existing_registry(place, mlflow_uri)
     limit_waiting(_REQUEST_S, _RETRIES)
@@ -66,9 +66,9 @@ def open_model(home: Path | None, mlflow_uri: str | None, model: str | None) -> 
 
 
 def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, reason: str) -> Change:
-    """Make a version champion if the rule or a person says so, and bring its index. Raises QualityError, ConfigError.
+    """Make a version the champion if the rule or `force` allows it, and update the index.
 
-    A version that is champion already only gets its index.
+    For the current champion only the index is updated. Raises QualityError, ConfigError.
     """
     promotions, model = registered.promotions, registered.name
     with promotions.exclusive(model):
@@ -95,10 +95,10 @@ def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, 
 
 
 def rollback(registered: RegisteredModel, *, reason: str) -> Change:
-    """Make the previous version champion again, and bring its index. Raises ConfigError when there is none.
+    """Restore the previous champion and its index. Raises ConfigError if there is none.
 
-    When the last thing that happened was a rollback whose index is not in force here yet (it was interrupted, or done on
-    another machine), only the index is brought.
+    If the last change was a rollback whose index is not current here yet (it was interrupted, or done on another machine),
+    only the index is restored.
     """
     promotions, model = registered.promotions, registered.name
     with promotions.exclusive(model):
@@ -121,7 +121,7 @@ def pending(registered: RegisteredModel) -> list[str]:
 
 
 def fetch(registered: RegisteredModel, version_or_alias: str, to: Path) -> Bundle:
-    """Bring a bundle to a folder that is not there yet, whole or not at all, every hash verified. Raises ConfigError."""
+    """Copy a bundle to a new folder, completely or not at all, and verify it. Raises ConfigError."""
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} exists already: name a folder that does not")
     return registered.registry.download_bundle(registered.name, version_or_alias, to)
@@ -153,7 +153,7 @@ def _index_is_of_another(registered: RegisteredModel, version: str) -> bool:
 
 
 def _update_index(registered: RegisteredModel, version: str) -> str:
-    """Put the index of a version in force: the one that is kept, else a new one. Searches answer throughout."""
+    """Make a version's index current: the stored one, else a new one. Searches continue."""
     home, registry = registered.home, registered.registry
     if not is_published_root(home.index_dir):
         return f"no index in {home.root}"
@@ -187,7 +187,7 @@ def _update_index(registered: RegisteredModel, version: str) -> str:
 
 
 def _bundle(registered: RegisteredModel, version: str) -> Bundle:
-    """The copy in the home if it is whole, which needs no artefact store; else the registered one."""
+    """The home's copy if it is complete; it needs no artefact store. Else the registered one."""
     sha256 = registered.registry.version(registered.name, version).tags.get(names.BUNDLE_SHA256, "")
     try:
         bundle = Bundle.open(registered.home.bundles_dir / sha256[:16])

@@ -1,9 +1,8 @@
-"""Moved: adopts a home that was renamed, copied, restored or mounted elsewhere; knows nothing of pipelines and models.
+"""Moved home: updates the stored paths of a home that was renamed, copied, restored or mounted elsewhere.
 
-Our own files name what is in a home relative to themselves. MLflow and ZenML store absolute paths in their SQLite
-files, and neither has an interface to change them. The stored paths show where the home was. Each store is updated in one
-transaction, so that the next command completes an adoption that was killed. Entries of the ledger and logs of runs are
-history and are not changed.
+Our own files use relative paths. MLflow and ZenML store absolute paths in their SQLite files and have no interface to
+change them. The stored paths show the former location. Each store is updated in one transaction, so the next command
+completes an update that was killed. Ledger entries and logs are history and are not changed.
 """
 
 import base64
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _BUSY_S = 10.0
 _ZENML_DATABASE = ("zenml", "stores", "default_zen_store", "zenml.db")
-# Columns of addresses, below a table that may be absent in other versions of MLflow.
+# Address columns by table; a table may be missing in other versions of MLflow.
 _MLFLOW_ADDRESSES = {
     "experiments": ("artifact_location",),
     "runs": ("artifact_uri",),
@@ -43,13 +42,13 @@ _MLFLOW_ADDRESSES = {
     "logged_models": ("artifact_location",),
 }
 _ZENML_ADDRESSES = {"artifact_version": ("uri",), "artifact_visualization": ("uri",), "logs": ("uri",)}
-# JSON of runs that are started again with the parameters they had, and of the stack.
+# JSON with the parameters of runs, which may be repeated, and with the stack's settings.
 _ZENML_SNAPSHOTS = ("pipeline_snapshot", "pipeline_configuration")
 _ZENML_COMPONENTS = ("stack_component", "configuration")
 
 
 def adopt(home: "Home") -> None:
-    """Update what MLflow's and ZenML's own files in a home store of its path, if it was moved; log it in one line.
+    """Update the paths stored by MLflow and ZenML if the home was moved, and log that.
 
     Raises BusyError if a pipeline is running there, StorageError if the home cannot be written.
     """
@@ -71,7 +70,7 @@ def adopt(home: "Home") -> None:
 
 
 def ensure_own_store(home: "Home") -> None:
-    """Have ZenML's configuration in a home name the home's own store: `zenml login` and `logout` write others there.
+    """Make ZenML use the home's own store again after `zenml login` or `logout`.
 
     Raises ConfigError if it is connected to a server.
     """
@@ -91,19 +90,19 @@ def ensure_own_store(home: "Home") -> None:
         logger.warning(
             "Home %s was connected to %s, a server of another path or a former one: disconnected", home.root, address
         )
-    # Without one ZenML takes the store below ZENML_LOCAL_STORES_PATH.
+    # Without this entry ZenML uses the store below ZENML_LOCAL_STORES_PATH.
     write_text_atomically(home.zenml_dir / "config.yaml", yaml.safe_dump(configuration))
 
 
 class _LocalServer(NamedTuple):
-    """What `zenml login --local` left in a home."""
+    """A server started by `zenml login --local`."""
 
     folder: Path
-    is_running: bool  # from this very path: a copy must not stop the server of the original
+    is_running: bool  # from this path: a copied home must not stop the original's server
 
 
 def _local_server(home: "Home") -> _LocalServer | None:
-    """The server that `zenml login --local` started, running or not; None if the home is connected to another one."""
+    """The local server, running or not; None if the home is connected to another one."""
     address = str((_zenml_configuration(home).get("store") or {}).get("url", ""))
     if urlsplit(address).hostname not in {"127.0.0.1", "localhost"}:
         return None
@@ -129,7 +128,7 @@ def _zenml(home: "Home") -> str:
 
 
 def keep_cached_steps(home: "Home") -> None:
-    """Reuse outputs of steps after a move: ZenML 0.98 puts the path of the artefact store into the key of its cache."""
+    """Keep step outputs cached after a move: ZenML 0.98's cache key contains the store's path."""
     from zenml.orchestrators import cache_utils
 
     made = getattr(cache_utils.generate_cache_key, "__wrapped__", cache_utils.generate_cache_key)
@@ -145,7 +144,7 @@ def keep_cached_steps(home: "Home") -> None:
 
 
 def mlflow_home(home: "Home") -> Path | None:
-    """Path of the home when MLflow stored its paths; None if it is unchanged, or if MLflow's store is elsewhere."""
+    """Home path in MLflow's store; None if unchanged or if MLflow's store is elsewhere."""
     from image_finder.pipelines.stores import EXPERIMENT_NAME
 
     rows = _read(home.mlflow_db, "SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT_NAME,))
@@ -155,7 +154,7 @@ def mlflow_home(home: "Home") -> Path | None:
     stored = Path(unquote(address.path))
     if stored.name != home.mlflow_artifacts.name or stored == home.mlflow_artifacts:
         return None
-    # Another home may have filled this database: its artefacts are there, not here.
+    # The database may belong to another home, which then has the artefacts.
     runs = [str(uri) for (uri,) in _read(home.mlflow_db, "SELECT artifact_uri FROM runs")]
     inside = [run.removeprefix(stored.as_uri()).strip("/") for run in runs if run.startswith(stored.as_uri() + "/")]
     here = any((home.mlflow_artifacts / each).exists() for each in inside)
@@ -164,7 +163,7 @@ def mlflow_home(home: "Home") -> Path | None:
 
 
 def zenml_home(home: "Home") -> Path | None:
-    """Where the home was when ZenML stored its paths; None if it is there still, or a server keeps the store."""
+    """Home path in ZenML's store; None if unchanged or if a ZenML server is used."""
     store = _zenml_configuration(home).get("store") or {}
     database = Path(str(store.get("database") or ""))
     if store.get("type") != "sql" or database.parts[-4:] != _ZENML_DATABASE:
@@ -199,7 +198,7 @@ def _adopt_mlflow(home: "Home", former: Path) -> None:
 
 
 def _adopt_zenml(home: "Home", former: Path) -> None:
-    """The database first: its paths are looked for as long as the configuration names the former home."""
+    """Update the database before the configuration, which marks the update as done."""
     database = home.root.joinpath(*_ZENML_DATABASE)
     if database.is_file():
         with _changing(database) as store:
@@ -212,7 +211,7 @@ def _adopt_zenml(home: "Home", former: Path) -> None:
 
 
 def _zenml_configuration(home: "Home") -> dict[str, Any]:
-    """ZenML's config.yaml; empty if there is none or it cannot be read, which ZenML reports itself."""
+    """ZenML's config.yaml; empty if missing or unreadable, which ZenML reports itself."""
     try:
         found = yaml.safe_load((home.zenml_dir / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -221,7 +220,6 @@ def _zenml_configuration(home: "Home") -> dict[str, Any]:
 
 
 def _replace_beginnings(store: sqlite3.Connection, columns: Mapping[str, tuple[str, ...]], old: str, new: str) -> None:
-    """Replace the directory that paths and addresses begin with."""
     for table, names in columns.items():
         for column in set(names) & _columns(store, table):
             store.execute(
@@ -240,7 +238,7 @@ def _replace_texts(store: sqlite3.Connection, table: str, column: str, change: C
 
 
 def _component(value: Any, former: Path, root: Path) -> Any:  # noqa: ANN401 - bytes, or text in other versions
-    """The settings of a stack's component, which ZenML keeps as JSON in base64."""
+    """Settings of a stack component, which ZenML stores as JSON in base64."""
     try:
         text = base64.b64decode(value, validate=True).decode("utf-8")
     except ValueError:
@@ -250,13 +248,13 @@ def _component(value: Any, former: Path, root: Path) -> Any:  # noqa: ANN401 - b
 
 
 def _with_paths(text: str, former: Path, root: Path) -> str:
-    """JSON with each path in or at the former home in the present one, also as part of an address."""
+    """Replace paths in JSON, also within addresses."""
     forms = {
         tuple(json.dumps(str(path), ensure_ascii=ascii_only)[1:-1] for path in (former, root))
         for ascii_only in (True, False)
     }
     for old, new in forms:
-        # A home that was moved below its former path: what a killed adoption has changed is not changed again.
+        # If the home was moved below its former path, do not replace again what a killed update replaced.
         done = f'(?!{re.escape(new.removeprefix(old))}["/])' if new.startswith(f"{old}/") else ""
         text = re.sub(rf'(?<=["/]){re.escape(old)}{done}(?=["/])', new.replace("\\", "\\\\"), text)
     return text
@@ -267,7 +265,7 @@ def _columns(store: sqlite3.Connection, table: str) -> set[str]:
 
 
 def _read(database: Path, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
-    """Rows of a database; none if it is absent or cannot be read, which its owner reports when it opens it."""
+    """Rows of a database; none if it is missing or unreadable, which its owner reports."""
     if not database.is_file():
         return []
     try:
@@ -298,5 +296,5 @@ def _schedule(home: "Home") -> Path:
 
 
 def _schedules(home: "Home") -> list[Path]:
-    """Units and crontabs; the file `environment` holds secrets and no paths of the home."""
+    """Units and crontabs; the file `environment` contains secrets but no paths of the home."""
     return [path for path in _schedule(home).glob("*") if path.is_file() and path.name != "environment"]

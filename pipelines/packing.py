@@ -1,4 +1,4 @@
-"""Packing: a registered model without its packaged trunks, with its card and what it finds elsewhere, for the package."""
+"""Packing: writes a registered model as a starter model, without its packaged trunks, with a card."""
 
 import shutil
 from collections.abc import Sequence
@@ -29,26 +29,26 @@ from image_finder.pipelines.stores import connect
 _MB = 1e6
 
 _ABOUT = """# The starter model
-This model comes with the package: its own weights, in 8 bits, are put together with the packaged trunks at first
-use. It is meant for a first look at your own photographs. Whoever has captions of their own, or COCO, gets a better one
-from `image-finder pipeline run training`.
+This model comes with the package. Its trained weights, in 8 bits, are combined with the packaged trunks at first use. It
+is meant for a first try with your own photographs. With captions of your own, or with COCO,
+`image-finder pipeline run training` gives a better model.
 
 ## Licence of the weights
-The weights in this folder are licensed as this project is. They were learned from photographs and captions whose terms
-are below, *for research and educational use*: ask those who own the data before you use the weights for anything else.
+The weights in this folder have the licence of this project. They were trained on photographs and captions whose terms
+are below, *for research and educational use*: ask the owners of the data before you use the weights for anything else.
 The trunks keep the licences of their packages.
 """
 
-_FEW_SNAPSHOTS = """Nearly all it was trained on are snapshots of people and dogs outdoors, as Flickr users took them about 2010, described in
-English. Expect weak results for drawings, screenshots, documents, plans and medical or aerial images; for indoor
-things, food, vehicles and animals other than dogs, which are rare in it; for night, for names of persons, places, brands
-and species; and for text in images."""
-_OTHER_DATA = """It was trained and judged on its own data set. Expect weak results for what is rare there, for other kinds of images
-and other languages; for names of persons, places, brands and species; and for text in images."""
+_FEW_SNAPSHOTS = """Nearly all training images are snapshots of people and dogs outdoors, taken by Flickr users about 2010, with English
+captions. Expect weak results for drawings, screenshots, documents, plans and medical or aerial images; for indoor
+objects, food, vehicles, animals other than dogs and night scenes, which are rare in the data; for names of persons,
+places, brands and species; and for text in images."""
+_OTHER_DATA = """The model was trained and evaluated on one data set. Expect weak results for subjects that are rare in it, for other kinds
+of images and other languages; for names of persons, places, brands and species; and for text in images."""
 
 
 class Packed(NamedTuple):
-    """What was packed, what the bundle made of it finds in each data set, and the size of its weights in bytes."""
+    """A packed model, and the measurement of its bundle on each data set."""
 
     manifest: StarterManifest
     measured: list[BundleMeasurement]
@@ -63,12 +63,11 @@ def pack(
     measure_on: Sequence[Path] = (),
     max_mb: float = MAX_MB,
 ) -> Packed:
-    """Write a version's own weights, manifest and card to a folder, whole or not at all. max_mb: of the weights.
+    """Write a version's trained weights, manifest and card to a folder, completely or not at all.
 
-    The weights are put together with the trunks again and measured on each given folder of captioned images, from which
-    it is also learned when a hit of the packed model is a good match. Raises
-    ConfigError if the run that trained the version is not known here or its heads alone are larger, BundleError,
-    DataError, StorageError.
+    The weights, of at most max_mb, are combined with the trunks again; the result is measured on each folder of captioned
+    images, from which the threshold of a good match is learned. Raises ConfigError if the run that trained the version is
+    unknown here or its heads alone exceed max_mb, BundleError, DataError, StorageError.
     """
     version = registered.registry.version(registered.name, version_or_alias).version
     trained = _trained(registered, version)
@@ -92,7 +91,7 @@ def pack(
 
 
 def packed_text(packed: Packed, to: Path) -> str:
-    """What was packed, in two lines and one for each data set."""
+    """Summary: size and data set, then the recall on each measured data set."""
     lines = [f"{shown_path(to)}: {packed.weights_bytes / _MB:.1f} MB of weights, trained on {packed.manifest.dataset}"]
     for each in packed.measured:
         recalls = "/".join(f"{100 * value:.1f}" for _, value in sorted(each.report.text_to_image.recall.items()))
@@ -103,7 +102,7 @@ def packed_text(packed: Packed, to: Path) -> str:
 
 
 class _Trained(NamedTuple):
-    """What a run left of which a starter is made."""
+    """Outputs of a training run that a starter model needs."""
 
     checkpoint: Checkpoint
     scores: ScoreCalibration
@@ -135,19 +134,19 @@ def _measured(bundle: Bundle, folder: Path) -> BundleMeasurement:
 
 
 def starter_card(registered: str, dataset: str, measured: Sequence[BundleMeasurement]) -> str:
-    """The card of a starter: the registered one, what the packed model was measured to find, and what it has not met."""
+    """The registered card with the packed model's measurements and its limits."""
     sections = registered.split("\n## ")
     facts = [section for section in sections[1:] if not section.startswith(("Promotion history", "Lineage"))]
     limits = next((place for place, section in enumerate(facts) if section.startswith("Limits")), len(facts))
     unmet = _FEW_SNAPSHOTS if "flickr8k" in dataset.lower() else _OTHER_DATA
-    facts[limits:limits] = [*map(_elsewhere, measured), f"What it has not met\n{unmet}"]
+    facts[limits:limits] = [*map(_elsewhere, measured), f"Limits of its training data\n{unmet}"]
     return "\n\n## ".join([_ABOUT.strip(), *(section.strip() for section in facts)]) + "\n"
 
 
 def _elsewhere(measurement: BundleMeasurement) -> str:
     report = measurement.report
-    return f"""As it is shipped, on part `{report.split}` of `{report.dataset}`
-{report.n_images:,} images, {report.n_captions:,} captions, searched among themselves with the ONNX towers made of these
+    return f"""As shipped, on part `{report.split}` of `{report.dataset}`
+{report.n_images:,} images, {report.n_captions:,} captions, searched with the ONNX towers made of these
 weights (`image-finder models evaluate`).
 
 {recall_table(report)}"""

@@ -1,4 +1,4 @@
-"""Home: where pipelines keep their stores, and what a first run needs there; knows nothing of steps or models."""
+"""Stores: a home's ZenML and MLflow stores, and their set-up; knows nothing of steps or models."""
 
 import functools
 import logging
@@ -27,22 +27,22 @@ EXPERIMENT_NAME = "image-finder"
 _REMOTE_SCHEMES = ("http://", "https://")
 _TALKING_LOGGERS = ("zenml.orchestrators.step_launcher", "zenml.orchestrators.step_run_utils")
 _QUIET_LOGGERS = (
-    "zenml.zen_stores.base_zen_store",  # warns that it activates the stack `default`, which ours replaces at once
+    "zenml.zen_stores.base_zen_store",  # warns about activating the stack `default`, which ours replaces at once
     "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",  # cannot disable autologging of fastai
 )
-# They log the traceback of a failed step, which is raised again for whoever started the pipeline to show.
+# They log the traceback of a failed step, which is raised again and shown by the command.
 _REPEATING_LOGGERS = ("zenml.orchestrators.local.local_orchestrator", "zenml.orchestrators.step_runner")
 
 
 @dataclass(frozen=True)
 class Home:
-    """One folder that holds everything the pipelines write; every path below it is derived, none is configured."""
+    """Folder of everything that pipelines write; all paths below it are derived."""
 
     root: Path
 
     @classmethod
     def resolve(cls, path: Path | None = None) -> "Home":
-        """The given folder, else the one IMAGE_FINDER_HOME names, else the user's data folder; absolute, not created."""
+        """The given folder, else IMAGE_FINDER_HOME, else the user's data folder; absolute."""
         return cls(home_root(path))
 
     @property
@@ -107,24 +107,24 @@ def require_demo_library(home: Home) -> None:
 
 
 def existing_registry(home: Home, given: str | None = None) -> str:
-    """MLflow's address for a command that reads it without ZenML; a home that was moved is adopted first."""
+    """MLflow's address for a command without ZenML; adopts a moved home first."""
     moved.adopt(home)
     bring_up_to_date(home.root)
     return tracking_uri(home, given)
 
 
 def tracking_uri(home: Home, given: str | None = None) -> str:
-    """MLflow's address without touching ZenML: the given one, else MLFLOW_TRACKING_URI, else the home's SQLite file."""
+    """MLflow's address: the given one, else MLFLOW_TRACKING_URI, else SQLite in the home."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or home.mlflow_uri
 
 
 def prepare(home: Home, *, mlflow_uri: str | None) -> str:
-    """Make everything a pipeline run needs and return MLflow's tracking address; quick when it is there already.
+    """Create what a pipeline run needs, if missing, and return MLflow's tracking address.
 
-    Without a ZenML server (ZENML_STORE_URL unset) the home gets its own SQLite store and stack; with one, the active
-    stack is the user's and is only checked. Call it before anything imports zenml: ZenML reads its environment then.
-    Returns the address because ZenML blanks MLflow's global one after each tracked step, so that later readers must
-    name it. Raises ConfigError, StorageError.
+    Without a ZenML server (ZENML_STORE_URL unset) the home gets its own SQLite store and stack; with one, the user's
+    active stack is only checked. Call it before anything imports zenml, which reads its environment at import. Callers
+    must use the returned address, because ZenML blanks MLflow's global one after each tracked step. Raises ConfigError,
+    StorageError.
     """
     client = connect(home)
     if has_server():
@@ -137,14 +137,14 @@ def prepare(home: Home, *, mlflow_uri: str | None) -> str:
 
 
 def has_server() -> bool:
-    """Whether a ZenML server keeps the store, not a file of the home."""
+    """Whether a ZenML server is used instead of the home's own store."""
     return bool(os.environ.get("ZENML_STORE_URL"))
 
 
 def connect(home: Home) -> "Client":
-    """Make the home's folders, set what ZenML and MLflow read at import, and return ZenML's client.
+    """Create the home's folders, set the environment, and return ZenML's client.
 
-    Call it before anything imports zenml. Raises StorageError, and ConfigError when the server does not answer.
+    Call it before anything imports zenml. Raises StorageError, and ConfigError if the server does not answer.
     """
     _make_folders(home)
     moved.adopt(home)
@@ -174,19 +174,19 @@ def _make_folders(home: Home) -> None:
     for folder in (home.zenml_dir, home.mlflow_artifacts, home.cache_dir, home.data_dir, home.bundles_dir):
         with write_errors(folder):
             make_private(folder)
-    # ZenML and MLflow each bury a refused write under 30 lines of traceback, and at any later step.
+    # Checked here because ZenML and MLflow fail later, with 30 lines of traceback.
     for folder in (home.root, home.zenml_dir, home.mlflow_artifacts):
         if not os.access(folder, os.W_OK):
             raise StorageError(f"cannot write {folder}: Permission denied; choose another folder with --home")
 
 
 def _set_environment(home: Home, *, has_server: bool) -> None:
-    """Settings ZenML and MLflow read at import. What the user set already stays, except where the stores are."""
+    """Set what ZenML and MLflow read at import; the user's values stay, except store paths."""
     os.environ[HOME_VARIABLE] = str(home.root)  # what the steps read
     if not has_server:
         os.environ["ZENML_CONFIG_PATH"] = str(home.zenml_dir)
         os.environ["ZENML_LOCAL_STORES_PATH"] = str(home.zenml_dir / "stores")
-        # Names a folder without .zen on purpose: a .zen above the current folder must not choose the stack.
+        # A folder without .zen, so that a .zen above the current folder cannot choose the stack.
         os.environ["ZENML_REPOSITORY_PATH"] = str(home.zenml_dir)
     defaults = {
         "ZENML_LOGGING_VERBOSITY": "WARNING",
@@ -194,7 +194,7 @@ def _set_environment(home: Home, *, has_server: bool) -> None:
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
         "AUTO_OPEN_DASHBOARD": "false",
-        # A folder without code of ours: ZenML names what is below it by its path there, which would be a second module.
+        # A folder without our code: ZenML would import code below it as a second module, named by its path.
         "ZENML_CUSTOM_SOURCE_ROOT": str(home.zenml_dir),
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
@@ -207,7 +207,7 @@ def _set_environment(home: Home, *, has_server: bool) -> None:
 
 
 class _Stderr:
-    """Writes to whatever stderr is at the time, below ZenML's wrapper, which would store each line twice."""
+    """Writes to the current stderr, below ZenML's wrapper, which would store lines twice."""
 
     def write(self, text: str) -> int:
         stream = sys.stderr
@@ -223,7 +223,7 @@ class _Stderr:
 
 
 def _remember_packages() -> None:
-    """ZenML 0.98 looks through the files of all installed packages, 0.7 s, whenever it stores a table: once is enough."""
+    """Cache a ZenML 0.98 function that scans all installed packages (0.7 s) per stored table."""
     from zenml.utils import source_utils
 
     if not hasattr(source_utils._get_package_for_module, "cache_info"):  # noqa: SLF001 - see the pin in pyproject.toml
@@ -231,7 +231,7 @@ def _remember_packages() -> None:
 
 
 def _tame_logs() -> None:
-    """ZenML logs to stdout, which is for results; and of its talk only the progress of the steps is of interest."""
+    """Send ZenML's log to stderr, and reduce it to the progress of the steps."""
     from zenml.logger import ZenMLConsoleHandler
 
     for handler in logging.getLogger().handlers:
@@ -244,16 +244,16 @@ def _tame_logs() -> None:
     logging.getLogger(_TALKING_LOGGERS[0]).addFilter(_repeats_no_error)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"mlflow\.")  # about its own type hints and its use of pandas
+    warnings.filterwarnings("ignore", module=r"mlflow\.")  # about MLflow's own type hints and its use of pandas
 
 
 def _repeats_no_error(record: logging.LogRecord) -> bool:
-    """Whether a record is no error of a step: those are raised again and shown by the command, in one line."""
+    """Drop errors of steps: they are raised again and shown by the command in one line."""
     return record.levelno < logging.ERROR
 
 
 def _blanked_address(client: "Client", given: str | None) -> str | None:
-    """The address in use, if ZenML blanked MLFLOW_TRACKING_URI in this process: what the user set there is lost."""
+    """The stack's address, if ZenML blanked MLFLOW_TRACKING_URI and so lost the user's value."""
     from zenml.enums import StackComponentType as Kind
 
     if given or os.environ.get("MLFLOW_TRACKING_URI") != "":
@@ -286,7 +286,7 @@ def _require_same_store(home: Home, client: "Client") -> None:
 
 
 def _ensure_stack(client: "Client", uri: str) -> None:
-    """Register the stack, or point its tracker to another address; and make it this process's active one."""
+    """Register the stack or update its tracker's address, and activate it in this process."""
     from zenml.enums import StackComponentType as Kind
 
     if not client.list_stacks(name=STACK_NAME).items:
@@ -310,9 +310,9 @@ def _ensure_stack(client: "Client", uri: str) -> None:
 
 
 def _tracker_settings(uri: str) -> dict[str, str | None]:
-    """ZenML wants exactly one way to log in to a remote server, open ones too: those ignore the placeholder.
+    """Tracker settings; None removes one from an existing stack.
 
-    None takes a setting away when the stack exists already.
+    ZenML requires exactly one way to log in to a remote server; a server without login ignores the placeholder.
     """
     user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD", "TOKEN"))
     remote = uri.startswith(_REMOTE_SCHEMES)
@@ -327,7 +327,7 @@ def _tracker_settings(uri: str) -> dict[str, str | None]:
 
 
 def _ensure_experiment(home: Home, uri: str) -> None:
-    """Make the MLflow experiment before the tracker does, which would keep artefacts in ./mlruns of any folder."""
+    """Create the MLflow experiment; ZenML's tracker would put its artefacts into ./mlruns."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 

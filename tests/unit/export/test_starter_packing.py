@@ -261,7 +261,7 @@ def test_the_packed_model_of_this_package_is_whole_and_small():
     weights = box.FOLDER / box.WEIGHTS
     assert weights.stat().st_size < 12_000_000
     card = (box.FOLDER / box.CARD).read_text()
-    for word in ("Licence", "flickr8k", "coco", "What it has not met", "Scores", "Slices"):
+    for word in ("Licence", "flickr8k", "coco", "Limits of its training data", "Scores", "Slices"):
         assert word in card
     ModelConfig.parse(manifest["config"])
     vocabulary = Vocabulary.model_validate(manifest["vocabulary"])
