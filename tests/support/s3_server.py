@@ -12,10 +12,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 
+class Server(ThreadingHTTPServer):
+    """Buckets are the folders in `folder`."""
+
+    folder: Path
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.parts: dict[tuple[str, int], bytes] = {}
+        self.uploads = itertools.count()
+
+
 class Handler(BaseHTTPRequestHandler):
     """Bucket and key are a path below the server's folder."""
 
     protocol_version = "HTTP/1.1"
+    server: Server
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
@@ -134,8 +146,8 @@ def unchunked(content: bytes) -> bytes:
 @contextmanager
 def s3_server(folder: Path):
     """Serves buckets, the folders in `folder`; gives the options of a URI s3://BUCKET/KEY?OPTIONS."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.folder, server.parts, server.uploads = folder, {}, itertools.count()
+    server = Server(("127.0.0.1", 0), Handler)
+    server.folder = folder
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"endpoint_override=127.0.0.1%3A{server.server_port}&scheme=http"
