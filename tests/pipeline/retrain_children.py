@@ -17,6 +17,7 @@ if __name__ == "__main__":  # ZenML reads its environment when it is imported
 
     HOME = homes.Home.resolve(Path(sys.argv[1]))
     homes._make_folders(HOME)
+    os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = str(Path(__file__).parent)  # the steps below are in this file
     homes._set_environment(HOME, has_server=False)
     homes._tame_logs()  # a hook or materializer makes ZenML open its store when it is imported; stdout is for answers
 
