@@ -46,8 +46,8 @@ class Scheduled:
         return self.end()
 
     def schedule(self, *words, kubernetes=None):
-        words = ["pipeline", "schedule", "--on", "stack", *map(str, words)]
-        self.begin({"words": words, **({"kubernetes": kubernetes} if kubernetes else {})})
+        command = ["pipeline", "schedule", "--on", "stack", *map(str, words)]
+        self.begin({"words": command, **({"kubernetes": kubernetes} if kubernetes else {})})
         return self.end()
 
     def config(self, name, values, **more):

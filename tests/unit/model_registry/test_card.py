@@ -171,8 +171,8 @@ def test_a_card_names_lineage_and_ledger():
 @pytest.mark.parametrize(
     ("dataset", "present", "absent"),
     [
-        ("flickr8k+coco2017", "people and dogs outdoors", "what is rare there"),
-        ("mine", "Expect weak results for what is rare", "dogs"),
+        ("flickr8k+coco2017", "people and dogs outdoors", "on one data set"),
+        ("mine", "Expect weak results for subjects that are rare in it", "dogs"),
     ],
 )
 def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, absent):
