@@ -191,7 +191,7 @@ def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, ab
     card = starter_card(model_card(registered), dataset, [elsewhere])
     headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
     assert headings[0] == "Licence of the weights"
-    assert headings[-3:] == ["As it is shipped, on part `val` of `flickr8k`", "What it has not met", "Limits"]
-    unmet = card.split("## What it has not met")[1]
+    assert headings[-3:] == ["As shipped, on part `val` of `flickr8k`", "Limits of its training data", "Limits"]
+    unmet = card.split("## Limits of its training data")[1]
     assert present in unmet
     assert absent not in unmet
