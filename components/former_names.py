@@ -16,6 +16,9 @@ class AcceptsFormerNames(BaseModel):
     def _with_current_names(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic validates the type afterwards
         if not cls.former_names or not isinstance(values, dict):
             return values
+        for former, current in cls.former_names.items():
+            if former in values and current in values:
+                raise ValueError(f"{former} is the former name of {current}: give one of them")
         return {cls.former_names.get(name, name): value for name, value in values.items()}
 
 

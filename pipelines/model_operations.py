@@ -83,7 +83,7 @@ def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, 
                 else decide_from_stored(promotions, model, version)
             )
             if reason and not force:
-                decision = decision.model_copy(update={"reasons": (*decision.reasons, f"asked for: {reason}")})
+                decision = decision.model_copy(update={"reasons": (*decision.reasons, f"requested: {reason}")})
             promotions.record(model, decision)
             if not decision.promoted:
                 raise QualityError(
@@ -166,10 +166,10 @@ def _update_index(registered: RegisteredModel, version: str) -> str:
         with Library(home.library_dir).writing(wait_s=_LIBRARY_WAIT_S):
             restored = restore(bundle, bundles=home.bundles_dir, target=home.index_dir)
         if restored is not None:
-            told = f"{restored.manifest.count:,} images in {home.index_dir}, kept from before"
-            event = Event(kind="index", from_version=before, to_version=version, reasons=(told,))
+            kept = f"{restored.manifest.count:,} images in {home.index_dir}, kept from before"
+            event = Event(kind="index", from_version=before, to_version=version, reasons=(kept,))
             registered.promotions.record(registered.name, event)
-            return f"searches answer with version {version} again: {told}"
+            return f"version {version} is serving searches again: {kept}"
         from image_finder.pipelines.scheduling.retrain import reindex
 
         manifest = reindex(home, registered.uri, model_name=registered.name)
@@ -183,7 +183,7 @@ def _update_index(registered: RegisteredModel, version: str) -> str:
             f"searches still answer with version {before or '?'}: the library belongs to another model; "
             "run 'image-finder pipeline run indexing'"
         )
-    return f"searches answer with version {version}: {manifest.count:,} images indexed"
+    return f"version {version} is serving searches: {manifest.count:,} images indexed"
 
 
 def _bundle(registered: RegisteredModel, version: str) -> Bundle:

@@ -31,7 +31,7 @@ from image_finder.steps.split_captions import split_captions
 from image_finder.steps.train_dual_encoder import train_dual_encoder
 from image_finder.steps.validate_captions import validate_captions
 
-_DEFAULT = TrainingParameters.model_construct(dataset=DatasetConfig.model_construct())  # it has no default
+_DEFAULT = TrainingParameters.model_construct(dataset=DatasetConfig.model_construct(name=""))  # it has no default
 
 
 @pipeline(name="finder_training", execution_mode=ExecutionMode.FAIL_FAST)

@@ -301,7 +301,7 @@ def _without_negative_zero(row: FileRow) -> FileRow:
 
 
 def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")  # a damaged text only fails the CRC of its own row
+    return value.decode("utf-8", "replace")  # a damaged text only fails the CRC of its row
 
 
 def _crc(values: tuple[object, ...]) -> int:

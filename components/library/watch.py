@@ -180,7 +180,7 @@ class FolderWatch:
         name = os.path.basename(path)  # noqa: PTH119 - a Path for each event of a large copy costs more than all else
         if name == IGNORE_FILE or os.path.splitext(name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122
             return True
-        # Images of an added or removed folder have no events of their own.
+        # Images of an added or removed folder have no events themselves.
         return (change == Change.deleted and path in watched) or (change == Change.added and os.path.isdir(path))  # noqa: PTH112
 
 

@@ -28,6 +28,7 @@ from image_finder.components.library.reading import OnFile
 from image_finder.components.scaling.ray_session import error_of_worker, ray_session, reason_of, worker_was_lost
 from image_finder.components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
 from image_finder.components.scaling.shards import Shards
+from image_finder.components.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -173,8 +174,8 @@ def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
             if fruitless == _FRUITLESS_STREAMS:
                 first = os.fsdecode(known.paths[rows[0]])
                 raise StorageError(
-                    f"workers on Ray were lost {fruitless} times without one finished shard ({fault}); {len(rows)} images "
-                    f"are missing, the first is {first}: look at the nodes' memory and at that image, then run again"
+                    f"workers on Ray were lost {fruitless} times without one finished shard ({fault}); missing: "
+                    f"{counted(len(rows), 'image')}, the first is {first}: look at the nodes' memory and at that image, then run again"
                 )
 
 

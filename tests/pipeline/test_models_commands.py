@@ -210,7 +210,7 @@ def test_a_worse_version_is_not_promoted_without_force_and_the_decision_is_recor
     assert "image-finder models promote 3 --force --reason" in err
     assert (models.champion(), models.searched_with()) == ("2", "2")
     assert models.kinds() == [*before, "decision"]
-    assert models.promotions.history(MODEL).entries[-1].reasons[-1] == "asked for: I like it"
+    assert models.promotions.history(MODEL).entries[-1].reasons[-1] == "requested: I like it"
     code, _, err = models.run("promote", "3", "--force")
     assert code == 2
     assert "--force requires --reason" in err
@@ -220,7 +220,7 @@ def test_a_rollback_restores_model_and_index_and_only_force_undoes_it(models):
     code, out, _ = models.run("rollback", "--reason", "wrong colours")
     assert code == 0
     assert out.splitlines()[0] == "finder version 1 is now the champion (previous: 2)"
-    assert "searches answer with version 1 again: 17 images" in out.splitlines()[1]
+    assert "version 1 is serving searches again: 17 images" in out.splitlines()[1]
     assert (models.champion(), models.searched_with()) == ("1", "1")
     assert models.kinds()[-3:] == ["moving", "rollback", "index"]
     entry = models.promotions.history(MODEL).entries[-2]
@@ -254,7 +254,7 @@ def test_a_rollback_that_was_killed_before_its_index_is_completed_not_reversed(m
     assert (models.champion(), models.searched_with()) == ("1", "2")
     code, out, _ = models.run("rollback")
     assert code == 0
-    assert "searches answer with version 1 again" in out
+    assert "version 1 is serving searches again" in out
     assert (models.champion(), models.searched_with()) == ("1", "1")
     models.run("rollback", "--reason", "back")
     assert (models.champion(), models.searched_with()) == ("2", "2")
@@ -418,7 +418,7 @@ def test_an_unreachable_registry_or_unknown_model_is_one_line(models, tmp_path, 
 
 @pytest.mark.slow
 def test_a_promotion_embeds_the_library_where_no_index_of_the_version_is_kept(models, mlflow_template, tmp_path):
-    """In a process of its own: ZenML keeps the home it was started with."""
+    """In a separate process: ZenML keeps the home it was started with."""
     home = tmp_path / "home"
     publish_gallery(GalleryConfig(root=models.root / "images"), models.bundles["1"], home / "library")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW"))}

@@ -1,4 +1,4 @@
-"""A month of scheduled retraining on demo scenes, told run by run; a server answers searches from the first day to the last.
+"""A month of scheduled retraining on demo scenes, run by run; a server answers searches from the first day to the last.
 
 One home, real ZenML, MLflow and towers. What runs is what `pipeline schedule` wrote into the systemd unit, each time a
 process; the images and captions in the data folder change between the runs, as they do in life.
@@ -219,7 +219,7 @@ def month(tmp_path):
 
 
 def bundle_of(client, version):
-    """Identity of a version's model, as searches tell it."""
+    """Identity of a version's model, as searches report it."""
     return client.get_model_version(MODEL, version).tags["bundle_sha256"][:16]
 
 
@@ -287,13 +287,13 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
     assert searcher.faults == []
     assert len(searcher.answers) > 100
 
-    # People were told
+    # Alerts that people received
     assert month.titles == [
         "version 1 is champion", "nothing changed", "version 2 is champion", "version 3 was not promoted", "failed",
         "was killed", "nothing changed", "nothing changed",
     ]  # fmt: skip
 
-    # The ledger tells that story and no other
+    # The ledger holds exactly these events
     exported = month.finder.history()
     assert exported["faults"] == exported["notes"] == []
     story = [(entry["kind"], entry["from_version"], entry["to_version"]) for entry in exported["entries"]]
@@ -335,9 +335,9 @@ def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_searc
     assert statuses[registered_then_killed] in {"FINISHED", "KILLED"}
     counted = Counter(statuses.values())
     assert counted["FAILED"] >= 1
-    assert counted["RUNNING"] == 0, "whoever ran next told MLflow of those that were killed"
+    assert counted["RUNNING"] == 0, "the next run reported to MLflow those that were killed"
 
-    # And what searches were answered with is what the ledger says was in force
+    # And what searches were answered with is the champion of the ledger at that time
     seen = [bundle for bundle, _ in searcher.answers]
     order = [bundle for at, bundle in enumerate(seen) if at == 0 or seen[at - 1] != bundle]
     assert order == [bundle_of(client, version) for version in ("1", "2", "4", "3", "4")]

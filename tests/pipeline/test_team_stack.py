@@ -82,7 +82,7 @@ def wait_until(ready, process, log):
 
 @contextlib.contextmanager
 def running(command, log, *, stop=signal.SIGTERM, **options):
-    """A process in a group of its own, which is stopped as a whole."""
+    """A process in a separate group, which is stopped as a whole."""
     with log.open("w") as stream:
         process = subprocess.Popen(
             [str(word) for word in command], stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, **options
@@ -158,7 +158,7 @@ def server(name, root, port, **changes):
 
 
 class Team:
-    """The servers' addresses, and commands of its people, each with a home and settings of ZenML of their own."""
+    """The servers' addresses, and commands of its people, each with a separate home and separate settings of ZenML."""
 
     def __init__(self, root, database, mlflow, zenml):
         self.root, self.database, self.mlflow, self.zenml = root, database, mlflow, zenml

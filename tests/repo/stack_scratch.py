@@ -1,6 +1,6 @@
 """Scratch: stacks applied to a real ZenML store, and both pipelines compiled for a cluster; scratch.py HOME, prints JSON.
 
-A process of its own: ZenML reads its environment when it is imported.
+A separate process: ZenML reads its environment when it is imported.
 """
 
 import json

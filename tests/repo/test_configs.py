@@ -126,7 +126,7 @@ def test_an_override_is_read_as_yaml_and_leaves_its_neighbours():
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "told"),
+    ("kind", "values", "fault"),
     [
         (SplitConfig, {"seed": -1}, "seed: Input should be greater than or equal to 0, got -1"),
         (SplitConfig, {"seed": "x"}, "seed: Input should be a valid integer, unable to parse string as an integer, got 'x'"),
@@ -140,10 +140,10 @@ def test_an_override_is_read_as_yaml_and_leaves_its_neighbours():
         (PartConfig, {"images": "x"}, "annotations: Field required"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_by_its_key_and_one_of_several_values_without_the_record_they_are_in(kind, values, told):
+def test_a_fault_is_fault_by_its_key_and_one_of_several_values_without_the_record_they_are_in(kind, values, fault):
     with pytest.raises(ConfigError) as caught:
         kind.parse(values)
-    assert str(caught.value) == f"{kind.__name__}: {told}"
+    assert str(caught.value) == f"{kind.__name__}: {fault}"
 
 
 @pytest.mark.parametrize("assignment", ["training.epochs", "=3", "training..epochs=3"])

@@ -189,7 +189,7 @@ def test_steps_run_as_the_user_of_their_image_without_privileges(pod):
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     mounts = {mount["name"]: mount["mountPath"] for mount in pod["volume_mounts"]}
     assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
-    assert {"/tmp", "/app"} <= set(mounts.values())  # what is written besides the home
+    assert {"/tmp", "/app"} <= set(mounts.values())  # what is written outside the home
 
 
 def secrets_of(containers):
@@ -394,7 +394,7 @@ def test_accounts_and_volumes_of_the_cluster_stack_are_those_of_the_manifests():
         named = {volume["name"] for volume in claimed}
         mounts = {mount["name"]: mount["mountPath"] for mount in pod["volume_mounts"] if mount["name"] in named}
         client = {mount["name"]: mount["mountPath"] for mount in container_of("retrain")["volumeMounts"]}
-        assert mounts.items() <= client.items()  # whoever starts a run sees the data where the steps see them
+        assert mounts.items() <= client.items()  # the process that starts a run sees the data under the steps' paths
 
 
 def test_compose_is_valid_by_the_schema_and_a_misspelt_field_would_be_refused():
@@ -426,7 +426,7 @@ def test_compose_gives_no_service_a_privilege_or_a_way_out(name):
     assert not service.get("cap_add")
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
-    assert "build" in service or int(service["user"].partition(":")[0]) > 0  # our images end as a user of their own
+    assert "build" in service or int(service["user"].partition(":")[0]) > 0  # our images run as a separate user
     for network in service["networks"]:
         options = COMPOSE["networks"][network]
         masquerade = options.get("driver_opts", {}).get("com.docker.network.bridge.enable_ip_masquerade")

@@ -175,7 +175,7 @@ def test_a_configuration_that_wants_an_image_says_so(monkeypatch):
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
-    """What a process of its own told that applied stacks to a real store and compiled the pipelines."""
+    """What a separate process reported that applied stacks to a real store and compiled the pipelines."""
     home = tmp_path_factory.mktemp("stacks") / "home"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))}
     done = subprocess.run(
@@ -277,7 +277,7 @@ def test_steps_get_the_processors_and_memory_their_settings_say(scratch):
     assert asked["ingest_captions"] == {"cpu": "4", "memory": "8Gi"}
     assert asked["extract_features"] == {"cpu": "12", "memory": "16Gi"}
     assert asked["train_dual_encoder"] == {"cpu": "12", "memory": "48Gi"}
-    for step in scratch["training"].values():  # both orchestrators are told the same
+    for step in scratch["training"].values():  # both orchestrators get the same
         requests = step["pod"]["spec"]["containers"][0]["resources"]["requests"]
         assert requests["cpu"] == str(int(step["resources"]["cpu_count"]))
         assert requests["memory"] == step["resources"]["memory"].replace("GiB", "Gi")

@@ -113,7 +113,7 @@ def main() -> None:
         if child == 0:
             try:
                 globals()[scenario["do"]](scenario)
-            except BaseException:  # noqa: BLE001 - whatever it is, the child must not go on as its parent
+            except BaseException:  # noqa: BLE001 - whatever it is, the child must not continue as its parent
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)

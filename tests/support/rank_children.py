@@ -117,7 +117,7 @@ def start(scenario: dict, rank: int) -> int:
     signal.alarm(120)  # a rank that hangs fails its scenario
     try:
         run_rank(scenario, rank)
-    except BaseException:  # noqa: BLE001 - whatever it is, the child must not go on as its parent
+    except BaseException:  # noqa: BLE001 - whatever it is, the child must not continue as its parent
         traceback.print_exc()
         os._exit(1)
     os._exit(0)

@@ -3,6 +3,7 @@
 import pytest
 
 from image_finder.components.configs import DatasetConfig, DriftConfig, EmbeddingConfig, ExportConfig
+from image_finder.components.errors import ConfigError
 from image_finder.components.index.format import SelfCheck
 from image_finder.components.records.promotion import PromotionDecision
 
@@ -34,3 +35,8 @@ def test_a_self_check_and_a_decision_with_former_names_are_read():
         }
     )  # fmt: skip
     assert (decision.challenger_version, decision.challenger_mean_recall) == ("2", 0.5)
+
+
+def test_a_former_name_beside_the_current_one_is_refused():
+    with pytest.raises(ConfigError, match="parity_pictures is the former name of parity_images: give one of them"):
+        ExportConfig.parse({"parity_pictures": 8, "parity_images": 9})

@@ -184,7 +184,7 @@ def body_document(body: type[BaseModel]) -> dict[str, Any]:
 
 
 def _without_references(schema: object, definitions: dict[str, object]) -> object:
-    """A JSON schema with its definitions inlined: FastAPI collects only those of its own models."""
+    """A JSON schema with its definitions inlined: FastAPI collects only those of the models that it knows."""
     if isinstance(schema, list):
         return [_without_references(each, definitions) for each in schema]
     if not isinstance(schema, dict):

@@ -20,7 +20,7 @@ def config(stages, **image):
 
 
 def tower(stages, **image):
-    """The same weights whatever the cut: trunk and heads are drawn by seeds of their own."""
+    """The same weights whatever the cut: trunk and heads are drawn by separate seeds."""
     torch.manual_seed(0)
     trunk = timm.create_model(image.get("trunk", "test_efficientnet"))
     for module in trunk.modules():  # statistics that differ from the initial 0 and 1, so that forgetting them shows

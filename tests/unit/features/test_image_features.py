@@ -200,4 +200,4 @@ def test_features_are_not_computed_twice(scenes, tiny_model, tmp_path):
     assert json.loads(next(tmp_path.glob("image-*/layout.json")).read_text())["width"] == 256
     assert (summary.n_images, summary.n_captions) == (72, 216)
     extract_features(config, 0, [scenes, scenes], settings, augmented_views=2)
-    assert len(list(tmp_path.glob("image-*"))) == 2, "the second view has a cache of its own"
+    assert len(list(tmp_path.glob("image-*"))) == 2, "the second view has a separate cache"

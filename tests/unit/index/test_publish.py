@@ -42,7 +42,7 @@ def test_the_index_of_the_model_before_comes_back_with_its_model(bundles, publis
     for colour in ("green", "blue", "white"):
         root = published(new, colour)
     assert current_bundle_sha256(root) == new.sha256
-    assert len(generations(root)) == 3  # in force, the one before it, and the newest of the model before
+    assert len(generations(root)) == 3  # the current one, the one before it, and the newest of the model before
     index = restore(old, **place(tmp_path))
     assert index is not None
     assert (index.manifest.count, index.manifest.bundle_sha256) == (1, old.sha256)

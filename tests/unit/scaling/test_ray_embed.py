@@ -148,7 +148,7 @@ class Gate:
         self._path.unlink()
 
     def run(self, *script):
-        """Do `serve` or catch(use) for one reader after the other, on a thread of its own."""
+        """Do `serve` or catch(use) for one reader after the other, on a separate thread."""
         thread = threading.Thread(target=lambda: [step() for step in script], daemon=True)
         thread.start()
         return thread
@@ -279,7 +279,7 @@ def test_an_image_that_ends_every_worker_is_named(colour_bundle, folder, on_ray,
     monkeypatch.setattr(ray_embed, "_FRUITLESS_STREAMS", 2)
     gate = Gate(folder, b"any")
     gate.run(gate.serve, *[gate.catch(kill)] * 10)
-    with pytest.raises(StorageError, match=r"lost 2 times .* 1 images are missing, the first is .*gate\.png"):
+    with pytest.raises(StorageError, match=r"lost 2 times .* missing: 1 image, the first is .*gate\.png"):
         embed(colour_bundle, folder, tmp_path, on_ray)
     assert len(set.union(*keys_of_shards(tmp_path))) == 30
 

@@ -12,7 +12,7 @@ DIM = 3
 
 
 def rows_of(*keys):
-    """Rows whose numbers tell of their key, "a0" to "a9"."""
+    """Rows whose numbers follow from their key, "a0" to "a9"."""
     numbers = [int(key[1:]) for key in keys]
     facts = [
         ImageFacts(

@@ -38,7 +38,7 @@ def base(scenes, tiny_model, tmp_path_factory, run_children):
 def scenario(base, name, *, image=None, text=None, **training):
     model = {**base["model"], "image": {**base["model"]["image"], **(image or {})}}
     model["text"] = {**model["text"], **(text or {})}
-    # each name has a cache of its own, so that no two share states of unfinished trainings
+    # each name has a separate cache, so that no two share states of unfinished trainings
     folder = Path(base["caches"]) / name
     made = {**base, "model": model, "training": {**base["training"], **training}}
     return made | {"cache": str(folder / "cache"), "out": str(folder / "checkpoint")}

@@ -72,7 +72,7 @@ def test_the_recorded_rates_are_those_of_an_epochs_last_step(scenes, tiny_model,
 def test_the_same_seed_trains_the_same_model(scenes, tiny_model, settings, tmp_path):
     states = []
     for seed, name in ((1, "a"), (1, "b"), (2, "c")):
-        # a cache folder of its own for the state, else the second training would be the first one's, resumed
+        # a separate cache folder for the state, else the second training would be the first one's, resumed
         own = dataclasses.replace(settings, cache_dir=tmp_path / name)
         own.cache_dir.mkdir()
         for folder in settings.cache_dir.glob("*-*"):

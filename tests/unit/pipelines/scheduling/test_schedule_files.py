@@ -23,7 +23,7 @@ def program(tmp_path):
     """A program that writes its arguments to a file, in an awkwardly named folder; and the file."""
     folder = tmp_path / "bin 100% $HOME é"
     folder.mkdir()
-    path, written = folder / "image finder", tmp_path / "told"
+    path, written = folder / "image finder", tmp_path / "words"
     path.write_text(f"#!/bin/sh\nfor word do printf '%s\\0' \"$word\"; done > {shlex.quote(str(written))}\nexit 3\n")
     path.chmod(0o755)
     return str(path), written

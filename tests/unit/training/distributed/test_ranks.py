@@ -129,7 +129,7 @@ def test_ranks_together_have_the_loss_and_the_gradients_of_one_process(ran, name
 @pytest.mark.slow
 def test_two_ranks_train_as_one_process_does(ran):
     histories = [json.loads((ran / f"train {world}" / "0.json").read_text()) for world in (1, 2)]
-    assert json.loads((ran / "train 2" / "1.json").read_text()) == histories[1], "rank 1 is told what rank 0 measured"
+    assert json.loads((ran / "train 2" / "1.json").read_text()) == histories[1], "rank 1 receives what rank 0 measured"
     for one, two in zip(*histories, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert two["logit_scale"] == pytest.approx(one["logit_scale"], rel=1e-5)
