@@ -37,7 +37,10 @@ NEEDS_SERVER = "needs a server on port 8080"
 PROGRAMS = dict(blocks_of("python"))
 SMALLER = (
     "--set dataset.max_images=60 --set training.epochs=1 --set training.augmented_views=2 --set export.parity_images=8 "
-    "--set evaluation.min_recall_at_10=0 --set evaluation.min_times_random=0"
+    "--set evaluation.min_recall_at_10=0 --set evaluation.min_times_random=0 "
+    # The first version of a model is promoted, later ones are not.
+    "--set registry.promotion.min_mean_recall=0 --set registry.promotion.min_recall_at_10=0 "
+    "--set registry.promotion.min_gain=1"
 )
 SERVES = re.compile(r"^image-finder (ui|serve) ")  # run until they are stopped
 NEEDS_HUB = re.compile(
