@@ -17,7 +17,7 @@ WRITER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import pyarrow as pa
-from image_finder.components.app.api.thumbnails import _keep
+from image_finder.components.app.api.thumbnails import _store
 from image_finder.components.storage import new_directory, write_bytes_atomically, write_table_atomically
 from image_finder.components.temporaries import temporary_directory
 
@@ -27,7 +27,7 @@ table = pa.table({"x": list(range(1000))})
 def write_all():
     write_bytes_atomically(home / "CURRENT", bytes(100_000))
     write_table_atomically(home / "rows.parquet", table)
-    _keep(home / "thumbnails" / "ab" / "abcd.jpg", bytes(10_000))
+    _store(home / "thumbnails" / "ab" / "abcd.jpg", bytes(10_000))
     for name in ("bundle", "index"):
         with new_directory(home / name) as folder:
             for i in range(3):

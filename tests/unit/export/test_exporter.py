@@ -135,7 +135,7 @@ class Fixed(nn.Module):
 
 def test_a_batch_that_cannot_vary_is_refused(tmp_path):
     with pytest.raises(
-        BundleError, match=r"^cannot export fixed.onnx: dimension 0 \('batch'\) of input 'x' was fixed to 2"
+        BundleError, match=r"^cannot export fixed.onnx: dimension 0 \('batch'\) of input 'x' is fixed to 2"
     ):
         export_module(
             Fixed(), (torch.zeros(2, 3),), tmp_path / "fixed.onnx", inputs={"x": ("batch", None)}, outputs=("y",)
