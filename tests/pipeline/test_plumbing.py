@@ -35,6 +35,7 @@ class Sandbox:
             cwd=self.elsewhere,
             env={
                 **kept,
+                "ZENML_CUSTOM_SOURCE_ROOT": str(self.checkout / "tests"),  # holds the steps, and none of our packages
                 "PYTHONPATH": f"{self.checkout / '.typing'}{os.pathsep}{self.checkout}",
                 "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",
             },
@@ -67,11 +68,11 @@ def test_the_first_run_needs_only_a_home(first, sandbox):
 def test_sources_and_materializers_are_stored_by_name(first):
     result, _ = first
     assert {(step["type"], step["module"]) for step in result["steps"].values()} == {
-        ("SourceType.UNKNOWN", "tests.pipeline.scratch")
+        ("SourceType.USER", "pipeline.scratch")
     }
     outputs = result["steps"]["make_parts"]["outputs"]
     assert {name: output["materializer"] for name, output in outputs.items()} == {
-        "folder": "tests.pipeline.scratch.FolderMaterializer",
+        "folder": "pipeline.scratch.FolderMaterializer",
         "interval": "image_finder.steps.materializers.RecordMaterializer",
         "table": "image_finder.steps.materializers.TableMaterializer",
     }
