@@ -33,6 +33,7 @@ def blocks_of(language):
 
 LINES = [line for _, block in blocks_of("bash") for line in block.splitlines()]
 COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("image-finder ")))
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 NEEDS_SERVER = "needs a server on port 8080"
 PROGRAMS = dict(blocks_of("python"))
 SMALLER = (
@@ -143,6 +144,8 @@ def test_command_runs_as_it_stands(command, terminal, tmp_path):
     printed = terminal.run(command, tmp_path, outside="pipeline alert" in command)
     if " search " in command:
         assert len(printed.splitlines()) > 3
+    if command in README and " search " in command and "--json" not in command:
+        assert printed.splitlines()[0] in README, "the sample output has other columns"
     if "run training" in command:
         assert "text to image" in printed
     if "run indexing" in command:
