@@ -7,6 +7,7 @@ from image_finder.components.records.data import DatasetManifest, ValidationRepo
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
 from image_finder.components.search.matching import MIN_CAPTIONS_OF_WORD
+from image_finder.components.text import counted
 from image_finder.model_registry.lineage import Lineage
 from image_finder.model_registry.names import ledger_experiment
 
@@ -137,7 +138,8 @@ def _validation(report: ValidationReport | None) -> str:
     return (
         f"\nValidation {'passed' if report.success else 'FAILED'}: {report.n_valid_captions:,} of {report.n_captions:,} "
         f"captions used, {100 * report.quarantined_share:.2f} % quarantined (at most "
-        f"{100 * report.max_quarantined_share:g} % allowed), {warnings} warnings of {len(report.expectations)} expectations."
+        f"{100 * report.max_quarantined_share:g} % allowed), "
+        f"{counted(warnings, 'warning')} of {len(report.expectations)} expectations."
     )
 
 
