@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from image_finder.components.home import home_root
 from image_finder.components.search.hits_table import hits_table
 from image_finder.components.text import shown_path, visible
 from image_finder.pipelines.commands.alert_command import alert
@@ -26,7 +27,11 @@ _SHOWN_FAILURES = 20
 
 
 @click.command(epilog="\b\nExample:\n  image-finder demo --home /tmp/finder")
-@home_option
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of all stores and caches.  [default: demo in the home, apart from your own images]",
+)
 @mlflow_option
 def demo(home: Path | None, mlflow_uri: str | None) -> None:
     """Train, index and search generated demo scenes.
@@ -37,7 +42,7 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     from image_finder.pipelines import report_text, run_config, runs
     from image_finder.pipelines.stores import Home, require_demo_library
 
-    stores = Home.resolve(home)
+    stores = Home(home_root(home) if home else home_root() / "demo")
     require_demo_library(stores)
     started = time.monotonic()
     click.echo(f"everything is stored in {stores.root}", err=True)
@@ -48,12 +53,13 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     for text in _EXAMPLE_SEARCHES:
         click.echo(f'\n"{text}" among {manifest.count:,} images')
         click.echo(hits_table(engine.search(text, 3).hits))
-    option = f" --home {home}" if home else ""
+    option = f" --home {shlex.quote(str(stores.root))}"
     click.echo(
         f"\nDone in {time.monotonic() - started:.0f} s. Try next:\n"
         f'  image-finder search "a red apple in the snow" --index {shlex.quote(str(stores.index_dir))}\n'
         f"  image-finder ui{option}\n"
-        f"  image-finder pipeline run training --config local --data CAPTIONED_IMAGES{option}"
+        "  image-finder index IMAGES\n"
+        "  image-finder pipeline run training --config local --data CAPTIONED_IMAGES"
     )
 
 
