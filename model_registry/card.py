@@ -33,8 +33,6 @@ _TRUNK_NOTES = {
 
 
 class CardFacts(Record):
-    """Facts on a card."""
-
     name: str
     code_version: str
     manifest: DatasetManifest

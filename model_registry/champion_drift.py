@@ -16,8 +16,6 @@ from image_finder.model_registry.registry import Registry
 
 
 class ReferencedVersion(NamedTuple):
-    """A registered version with its bundle and drift reference."""
-
     model: str
     version: str
     bundle: Bundle

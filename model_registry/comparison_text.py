@@ -19,14 +19,11 @@ _HASH = 64  # characters; shown shortened
 
 
 class Side(NamedTuple):
-    """A version and its report."""
-
     version: RegisteredVersion
     report: RetrievalReport
 
 
 def versions_table(versions: Sequence[RegisteredVersion]) -> str:
-    """One line for each version."""
     head = ["version", "aliases", "registered (UTC)", "mean recall", "data", "code", "last event"]
     rows = [
         [
@@ -44,7 +41,6 @@ def versions_table(versions: Sequence[RegisteredVersion]) -> str:
 
 
 def origin_table(version: RegisteredVersion) -> str:
-    """All tags of a version, one in each line."""
     tags = sorted(version.tags.items(), key=lambda item: (item[0] not in _LINEAGE_TAGS, item[0]))
     rows = [["run id", version.run_id or "?"], *([name.replace("_", " "), value] for name, value in tags)]
     return aligned(rows)

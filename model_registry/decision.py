@@ -22,8 +22,6 @@ _MEAN_RECALLS = ("challenger_mean_recall", "candidate_mean_recall")  # the secon
 
 
 class Challenger(NamedTuple):
-    """A registered version of a model and its bundle."""
-
     model: str
     version: str
     bundle: Bundle

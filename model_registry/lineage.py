@@ -109,18 +109,15 @@ def _recorded(root: Path) -> str | None:
 
 @cache
 def environment() -> tuple[str, ...]:
-    """Names and versions of all installed distributions, sorted."""
     return tuple(sorted({f"{each.metadata['Name']}=={each.version}".lower() for each in distributions()}))
 
 
 def environment_sha256() -> str:
-    """Hash over the names and versions of all installed distributions."""
     return sha256_of_bytes("\n".join(environment()).encode())
 
 
 @cache
 def this_hardware() -> str:
-    """Processor, usable cores, memory and GPUs of this machine in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
     gpus = _gpus()

@@ -126,7 +126,6 @@ class Promotions:
             note_champion(self._home, self.champion_note(model, version))
 
     def champion_note(self, model: str, version: str) -> ChampionNote:
-        """A version as champion, with the bundles of all versions."""
         tags = {each.version: each.tags for each in self.registry.versions(model)}
         bundles = {name: found[names.BUNDLE_SHA256] for name, found in tags.items() if names.BUNDLE_SHA256 in found}
         return ChampionNote(model=model, version=version, bundles=bundles)
@@ -228,7 +227,6 @@ class Promotions:
         return self._move(model, event.model_copy(update={"kind": kind}), actor)
 
     def _move(self, model: str, event: Event, actor: str | None) -> LedgerEntry:
-        """Move the aliases, then record the event."""
         assert event.to_version is not None, "a move has a target"
         self._locks[model].check()
         if event.from_version and self.registry.has_version(model, event.from_version):
@@ -266,7 +264,6 @@ class Promotions:
         return [self._move(model, event, None)]
 
     def _record_registered(self, model: str, state: LedgerState) -> list[LedgerEntry]:
-        """Record versions registered since the last entry; the newest becomes challenger."""
         new = [each for each in self.registry.versions(model) if int(each.version) > state.last_registered]
         written = []
         before = state.challenger
@@ -288,7 +285,6 @@ class Promotions:
         return written
 
     def _record_outside_changes(self, model: str, state: LedgerState) -> list[LedgerEntry]:
-        """Record aliases that differ from the ledger; a replaced champion becomes previous."""
         aliases = self.registry.aliases(model)
         expected = {
             names.CHAMPION: state.champion,
@@ -311,7 +307,6 @@ class Promotions:
         return written
 
     def _with_versions(self, model: str, event: Event) -> Event:
-        """Add the data and code version of the registered version, where the event has none."""
         if not event.to_version or not self.registry.has_version(model, event.to_version):
             return event
         tags = self.registry.version(model, event.to_version).tags

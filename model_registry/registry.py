@@ -74,7 +74,6 @@ class Registry:
 
     @guarded
     def model_names(self) -> list[str]:
-        """Names of the registered models, sorted."""
         found = (model.name for model in self.client.search_registered_models())
         return sorted(name for name in found if names.LOCK_SUFFIX not in name)
 
@@ -127,7 +126,6 @@ class Registry:
         self.client.delete_registered_model_alias(name, alias)
 
     def has_version(self, name: str, version: str) -> bool:
-        """Whether a version exists."""
         return self._find(name, version) is not None
 
     def champion_version(self, name: str) -> str | None:
@@ -153,7 +151,6 @@ class Registry:
 
     @guarded
     def ensure_model(self, name: str) -> None:
-        """Create the registered model unless it exists."""
         try:
             self.client.get_registered_model(name)
         except MlflowException as error:
@@ -176,19 +173,15 @@ class Registry:
         return self._optional(name, version_or_alias, names.LINEAGE_ARTIFACT, Lineage)
 
     def manifest_of(self, name: str, version_or_alias: str) -> DatasetManifest | None:
-        """The manifest of a version's data set."""
         return self._optional(name, version_or_alias, names.MANIFEST_ARTIFACT, DatasetManifest)
 
     def validation_of(self, name: str, version_or_alias: str) -> ValidationReport | None:
-        """The validation report of a version's data set."""
         return self._optional(name, version_or_alias, names.VALIDATION_ARTIFACT, ValidationReport)
 
     def measurement_of(self, name: str, version_or_alias: str) -> StoredMeasurement | None:
-        """The measurement for the promotion rule, with all ranks; None if not measured."""
         return self._run_record(name, version_or_alias, names.MEASURED_ARTIFACT, StoredMeasurement)
 
     def parity_of(self, name: str, version_or_alias: str) -> ParityReport | None:
-        """The parity report of a version's export; None if its run did not measure parity."""
         return self._run_record(name, version_or_alias, names.PARITY_ARTIFACT, ParityReport)
 
     def card_of(self, name: str, version_or_alias: str) -> str:

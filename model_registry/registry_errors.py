@@ -82,7 +82,6 @@ def guarded(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_
 
 
 def registry_error(error: Exception, address: str) -> StorageError:
-    """The StorageError for an error of the store at this address."""
     text = one_line(_ADDITIONS.sub("", str(error)) or type(error).__name__)
     lowered = text.lower()
     registry = f"the registry at {shown_address(address)}"

@@ -134,7 +134,6 @@ class StoreLock:
 
     @contextlib.contextmanager
     def held(self, wait_s: float) -> Iterator[Lock]:
-        """Acquire, hold and release the lock."""
         self._acquire(wait_s)
         thread = threading.Thread(target=self._renew, name=self._name, daemon=True)
         thread.start()

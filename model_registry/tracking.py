@@ -88,7 +88,6 @@ def log_config(**configs: BaseModel) -> None:
 
 
 def log_data(manifest: DatasetManifest) -> None:
-    """Tag the run with its data version and log the manifest."""
     run_id()
     mlflow.set_tags({names.DATA_VERSION: manifest.version, "dataset": manifest.name})
     log_record(manifest, "reports/dataset_manifest.json")
@@ -157,13 +156,11 @@ def log_drift(report: DriftReport) -> None:
 
 
 def log_record(record: Record, file: str) -> None:
-    """Log a record as a JSON artefact of the run."""
     run_id()
     mlflow.log_text(record.model_dump_json(indent=2), file)
 
 
 def log_page(html: str, file: str) -> None:
-    """Log an HTML page as an artefact of the run."""
     run_id()
     mlflow.log_text(html, file)
 

@@ -27,8 +27,6 @@ _LIBRARY_WAIT_S = 60.0  # for a process that is indexing
 
 
 class RegisteredModel(NamedTuple):
-    """A registered model, its registry and the home."""
-
     home: Home
     uri: str
     promotions: Promotions
@@ -36,11 +34,9 @@ class RegisteredModel(NamedTuple):
 
     @property
     def registry(self) -> Registry:
-        """The registry."""
         return self.promotions.registry
 
     def side(self, version_or_alias: str) -> Side:
-        """A version with its report."""
         version = self.registry.version(self.name, version_or_alias)
         return Side(version, self.registry.report_of(self.name, version.version))
 

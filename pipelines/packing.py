@@ -48,8 +48,6 @@ of images and other languages; for names of persons, places, brands and species;
 
 
 class Packed(NamedTuple):
-    """A packed model, and the measurement of its bundle on each data set."""
-
     manifest: StarterManifest
     measured: list[BundleMeasurement]
     weights_bytes: int
@@ -91,7 +89,6 @@ def pack(
 
 
 def packed_text(packed: Packed, to: Path) -> str:
-    """Summary: size and data set, then the recall on each measured data set."""
     lines = [f"{shown_path(to)}: {packed.weights_bytes / _MB:.1f} MB of weights, trained on {packed.manifest.dataset}"]
     for each in packed.measured:
         recalls = "/".join(f"{100 * value:.1f}" for _, value in sorted(each.report.text_to_image.recall.items()))
@@ -102,8 +99,6 @@ def packed_text(packed: Packed, to: Path) -> str:
 
 
 class _Trained(NamedTuple):
-    """Outputs of a training run that a starter model needs."""
-
     checkpoint: Checkpoint
     scores: ScoreCalibration
     vocabulary: Vocabulary
@@ -134,7 +129,6 @@ def _measured(bundle: Bundle, folder: Path) -> BundleMeasurement:
 
 
 def starter_card(registered: str, dataset: str, measured: Sequence[BundleMeasurement]) -> str:
-    """The registered card with the packed model's measurements and its limits."""
     sections = registered.split("\n## ")
     facts = [section for section in sections[1:] if not section.startswith(("Promotion history", "Lineage"))]
     limits = next((place for place, section in enumerate(facts) if section.startswith("Limits")), len(facts))

@@ -10,12 +10,10 @@ from image_finder.components.text import aligned
 
 
 def training_text(report: RetrievalReport, parity: ParityReport, decision: PromotionDecision, model_name: str) -> str:
-    """What a training run measured and decided."""
     return "\n".join([retrieval_table(report), parity_text(parity), decision_text(decision, model_name)])
 
 
 def retrieval_table(report: RetrievalReport) -> str:
-    """Recall in both directions, with intervals, denominators and the random baseline."""
     ks = sorted(report.text_to_image.recall)
     head = ["", "queries", "gallery", *(f"R@{k}" for k in ks), "median rank", *(f"random R@{k}" for k in ks)]
     rows = [
@@ -32,7 +30,6 @@ def retrieval_table(report: RetrievalReport) -> str:
 
 
 def measurement_text(measurement: BundleMeasurement) -> str:
-    """Recall in both directions and of each slice, then time and size."""
     report = measurement.report
     ks = sorted(report.text_to_image.recall)
     head = ["text to image, captions of", "queries", *(f"R@{k}" for k in ks)]
@@ -46,7 +43,6 @@ def measurement_text(measurement: BundleMeasurement) -> str:
 
 
 def decision_text(decision: PromotionDecision, model_name: str) -> str:
-    """The decision with its reasons, then the checks."""
     stays = decision.challenger_version == decision.champion_version
     verdict = "is the new champion" if decision.promoted else "stays champion" if stays else "was not promoted"
     if decision.promoted and decision.forced:
@@ -56,7 +52,6 @@ def decision_text(decision: PromotionDecision, model_name: str) -> str:
 
 
 def checks_table(checks: Sequence[PromotionCheck]) -> str:
-    """One line per check: result, measured and required value."""
     rows = [
         ["ok" if check.passed else "FAILED", check.name, _measured(check.measured), check.required, check.detail]
         for check in checks
@@ -65,7 +60,6 @@ def checks_table(checks: Sequence[PromotionCheck]) -> str:
 
 
 def parity_text(report: ParityReport) -> str:
-    """One line: how far the exported model is from the trained one."""
     return (
         f"ONNX against torch: smallest cosine {report.min_cosine:.6f}, largest difference {report.max_difference:.2g}, "
         f"R@10 {100 * report.onnx_recall_at_10:.1f} against {100 * report.torch_recall_at_10:.1f} on {report.n_images} images"
@@ -73,7 +67,6 @@ def parity_text(report: ParityReport) -> str:
 
 
 def indexed_text(manifest: IndexManifest) -> str:
-    """One line: what a training or promotion changed in the index."""
     return f"{manifest.count:,} images indexed with the champion, {len(manifest.failed):,} failed"
 
 

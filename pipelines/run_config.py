@@ -49,7 +49,6 @@ def load(pipeline: PipelineName, name_or_file: str) -> Values:
 
 
 def configs_folder() -> Path:
-    """Folder of the packaged configurations."""
     return Path(str(resources.files("image_finder.pipelines"))) / "configs"
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 
 class TrainingOutcome(NamedTuple):
-    """Results of a training run."""
-
     report: RetrievalReport
     parity: ParityReport
     decision: PromotionDecision
@@ -90,7 +88,6 @@ def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexMan
 
 
 def demo_folder(home: Home) -> Path:
-    """Folder of the demo data set."""
     return home.data_dir / "demo"
 
 
@@ -140,7 +137,6 @@ def scheduled_parameters(kind: PipelineName, values: Values) -> dict[str, Any]:
 
 
 def pipeline_function(kind: PipelineName) -> Any:  # noqa: ANN401 - ZenML's pipelines are untyped
-    """The pipeline of that name."""
     if kind == "training":
         from image_finder.pipelines.training import finder_training
 

@@ -137,7 +137,6 @@ def prepare(home: Home, *, mlflow_uri: str | None) -> str:
 
 
 def has_server() -> bool:
-    """Whether a ZenML server is used instead of the home's own store."""
     return bool(os.environ.get("ZENML_STORE_URL"))
 
 

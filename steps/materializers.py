@@ -61,7 +61,6 @@ class DirectoryMaterializer(BaseMaterializer):
     MANIFEST: ClassVar[str] = ""  # JSON file whose numbers, flags and short strings become metadata
 
     def save(self, data: DirectoryArtifact) -> None:
-        """Copy every file of the directory below self.uri."""
         for source in sorted(path for path in data.path.rglob("*") if path.is_file()):
             target = f"{self.uri}/{source.relative_to(data.path).as_posix()}"
             self.artifact_store.makedirs(target.rpartition("/")[0])
@@ -79,7 +78,6 @@ class DirectoryMaterializer(BaseMaterializer):
         return data_type.open(local)
 
     def extract_metadata(self, data: DirectoryArtifact) -> "dict[str, MetadataType]":
-        """Number and size of the files, and values of the manifest."""
         files = [path for path in data.path.rglob("*") if path.is_file()]
         facts: dict[str, MetadataType] = {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
         manifest = data.path / self.MANIFEST
@@ -88,7 +86,6 @@ class DirectoryMaterializer(BaseMaterializer):
         return facts
 
     def compute_content_hash(self, data: DirectoryArtifact) -> str:
-        """SHA-256 over the names and hashes of all files."""
         return self._hash(data.path)
 
     @staticmethod
@@ -107,15 +104,11 @@ class DirectoryMaterializer(BaseMaterializer):
 
 
 class BundleMaterializer(DirectoryMaterializer):
-    """An exported bundle."""
-
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bundle,)
     MANIFEST = bundle.MANIFEST
 
 
 class DriftReferenceMaterializer(DirectoryMaterializer):
-    """A drift reference."""
-
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DriftReference,)
     MANIFEST = reference.MANIFEST
 
@@ -126,7 +119,6 @@ class RecordMaterializer(PydanticMaterializer):
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Record,)
 
     def extract_metadata(self, data: BaseModel) -> "dict[str, MetadataType]":
-        """The record's numbers, flags and short strings."""
         return _plain_facts(data.model_dump(mode="json"))
 
 
@@ -136,7 +128,6 @@ class ValidationReportMaterializer(RecordMaterializer):
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ValidationReport,)
 
     def save_visualizations(self, data: ValidationReport) -> dict[str, VisualizationType]:
-        """Write the page beside the report."""
         address = f"{self.uri}/report.html"
         with self.artifact_store.open(address, "w") as stream:
             stream.write(report_html(data))
@@ -150,24 +141,20 @@ class TableMaterializer(BaseMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def save(self, data: pd.DataFrame) -> None:
-        """Write table.parquet."""
         with self.artifact_store.open(f"{self.uri}/table.parquet", "wb") as stream:
             data.to_parquet(stream, compression="zstd")
 
     def load(self, data_type: type[Any]) -> pd.DataFrame:
-        """Read table.parquet."""
         with self.artifact_store.open(f"{self.uri}/table.parquet", "rb") as stream:
             return pd.read_parquet(stream)
 
     def save_visualizations(self, data: pd.DataFrame) -> dict[str, VisualizationType]:
-        """The first ten rows."""
         address = f"{self.uri}/sample.csv"
         with self.artifact_store.open(address, "w") as stream:
             stream.write(data.head(_SAMPLE_ROWS).to_csv())
         return {address: VisualizationType.CSV}
 
     def extract_metadata(self, data: pd.DataFrame) -> "dict[str, MetadataType]":
-        """Number of rows, and each column's type."""
         return {"rows": len(data), "columns": {str(name): str(dtype) for name, dtype in data.dtypes.items()}}
 
     def compute_content_hash(self, data: pd.DataFrame) -> str:

@@ -19,8 +19,6 @@ from image_finder.steps.materializers import DirectoryMaterializer
 
 
 class CheckpointMaterializer(DirectoryMaterializer):
-    """A trained dual encoder."""
-
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint,)
     MANIFEST = MANIFEST
 

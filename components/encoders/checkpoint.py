@@ -51,8 +51,6 @@ class _Format(BaseModel):
 
 
 class Checkpoint:
-    """An opened checkpoint directory."""
-
     def __init__(self, path: Path, manifest: CheckpointManifest) -> None:
         """Use Checkpoint.open."""
         self.path = path

@@ -48,8 +48,6 @@ class DualEncoder(nn.Module):
 
 
 class Assembled(NamedTuple):
-    """A dual encoder with its preprocessing and tokenizer."""
-
     model: DualEncoder
     preprocess: Preprocess
     tokenizer: Tokenizer

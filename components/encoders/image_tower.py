@@ -36,7 +36,6 @@ class ImageStem(nn.Module):
         self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Features (N, h, w, C) of uint8 pixels (N, H, W, 3)."""
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
         x = x * self.scale + self.shift
         return cast("Tensor", self.layers(x)).permute(0, 2, 3, 1)
@@ -107,7 +106,6 @@ class ImageTower(nn.Module):
         return [(vectors, attention.unflatten(1, x.shape[2:])) for vectors, attention in found]
 
     def heads_of(self, tail: int) -> range:
-        """Indices of the heads on a tail."""
         n = len(self.heads) // len(self.tails)
         return range(tail * n, (tail + 1) * n)
 

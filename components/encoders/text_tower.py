@@ -84,10 +84,7 @@ class TextHead(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Trunk and concatenated ensemble heads."""
-
     def __init__(self, trunk: PreTrainedModel, config: ModelConfig) -> None:
-        """trunk: a transformers BertModel or DistilBertModel without pooler."""
         super().__init__()
         channels = int(trunk.config.hidden_size)
         self.stem = TextStem(trunk)
@@ -110,7 +107,6 @@ class TextTower(nn.Module):
         return [self.heads[head](features, mask) for head in heads]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Unit vectors (N, embedding_dim) of token ids under mask, both (N, T) int64."""
         return self.embed_features(self.features(ids, mask), mask)
 
     def train(self, mode: bool = True) -> "TextTower":

@@ -102,12 +102,10 @@ _COLOURS = frozenset(["red", "blue", "green", "yellow", "orange", "pink", "purpl
 
 
 def things_named(text: str) -> frozenset[str]:
-    """Things and colours in a query."""
     return frozenset(thing for thing, (names, _) in _patterns().items() if names.search(text.casefold()))
 
 
 def things_shown(captions: Iterable[str]) -> frozenset[str]:
-    """Things and colours in the captions of an image."""
     text = " . ".join(captions).casefold()
     return frozenset(thing for thing, (_, shows) in _patterns().items() if shows.search(text))
 

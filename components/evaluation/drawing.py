@@ -33,21 +33,18 @@ class Boxes:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """White figure that is drawn without a display."""
     figure = Figure(figsize=(width_in, height_in), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def add_title(figure: Figure, text: str, detail: str) -> None:
-    """Write a title at the top left and a faint detail at the top right."""
     width_in, height_in = figure.get_size_inches()
     figure.text(0.15 / width_in, 1 - 0.3 / height_in, text, fontsize=13, fontweight="bold", va="center", color=INK)
     figure.text(1 - 0.15 / width_in, 1 - 0.3 / height_in, detail, fontsize=9, va="center", ha="right", color=FAINT)
 
 
 def label_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Label both axes and style ticks, grid and frame."""
     axes.set_xlabel(x_label, fontsize=9, color=INK)
     axes.set_ylabel(y_label, fontsize=9, color=INK)
     axes.tick_params(labelsize=8)

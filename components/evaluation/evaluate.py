@@ -67,7 +67,6 @@ def evaluate_checkpoint(
 
 
 def _heat_map(images: Vectors, texts: Vectors, data: CaptionedImages, config: EvaluationConfig) -> Figure:
-    """Draw images, chosen by seed, against their first captions."""
     n = min(config.heat_map_pairs, len(images))
     rows = np.sort(np.random.default_rng(config.seed).choice(len(images), n, replace=False))
     owners = data.image_of_caption()

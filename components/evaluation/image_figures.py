@@ -97,7 +97,6 @@ def query_examples(
 
 
 def _write_cells(axes: Axes, values: FloatMatrix, *, font_size: float) -> None:
-    """Write the value into every cell and frame the diagonal."""
     axes.set(xticks=[], yticks=[])
     lowest, highest = float(values.min()), float(values.max())
     for (row, column), value in np.ndenumerate(values):

@@ -45,7 +45,6 @@ class StoredMeasurement(Record):
 
     @classmethod
     def of(cls, measured: MeasuredBundle) -> "StoredMeasurement":
-        """Copy a measurement for storage."""
         return cls(
             measurement=measured.measurement,
             image_of_caption=tuple(measured.ranks.image_of_caption.tolist()),

@@ -22,8 +22,6 @@ class QueryExample:
 
 @dataclass(frozen=True)
 class QueryExamples:
-    """The best and the worst queries, the most extreme first."""
-
     best: tuple[QueryExample, ...]
     worst: tuple[QueryExample, ...]
 

@@ -36,7 +36,6 @@ class MatchRanks:
 
     @property
     def n_captions(self) -> int:
-        """Number of captions: queries in one direction, gallery in the other."""
         return len(self.image_of_caption)
 
 

@@ -8,8 +8,6 @@ from image_finder.components.arrays import IntArray
 
 
 class BatchPlan(NamedTuple):
-    """Images and captions of one batch."""
-
     image_rows: IntArray  # (n_images,)
     caption_rows: IntArray  # (n_texts,)
     image_of_text: IntArray  # (n_texts,) position in image_rows
@@ -82,7 +80,6 @@ def batches_of_epoch(n_images: int, batch_images: int) -> int:
 
 
 def smallest_batch(n_images: int, batch_images: int) -> int:
-    """Images in the smallest batch of an epoch."""
     return n_images // batches_of_epoch(n_images, batch_images)
 
 

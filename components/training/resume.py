@@ -35,7 +35,6 @@ class Progress(Record):
 
     @property
     def epochs_done(self) -> int:
-        """Number of finished epochs."""
         return len(self.history)
 
 
@@ -106,7 +105,6 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Restore saved moments and step counts."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

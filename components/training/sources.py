@@ -86,7 +86,6 @@ class CachedImages:
         return torch.from_numpy(batch).view(len(rows), side, side, -1)
 
     def features(self, _: DualEncoder, values: Tensor) -> Tensor:
-        """The loaded features."""
         return values.float()
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
@@ -113,11 +112,9 @@ class DecodedImages:
         return torch.from_numpy(np.stack(pixels))
 
     def features(self, model: DualEncoder, values: Tensor) -> Tensor:
-        """Stem features of pixels."""
         return model.image_tower.features(values)
 
     def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
-        """Unit vectors of pixels."""
         return model.encode_image(values)
 
 
@@ -147,7 +144,6 @@ class CachedTexts:
         return np.argsort(self._starts[rows], kind="stable")
 
     def features(self, _: DualEncoder, loaded: TextInput) -> Tensor:
-        """The loaded hidden states."""
         return loaded.values.float()
 
 
@@ -167,11 +163,9 @@ class TokenisedTexts:
         return TextInput(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask))
 
     def reading_order(self, rows: IntArray) -> IntArray:
-        """By number of characters."""
         return np.argsort([len(self._texts[row]) for row in rows], kind="stable")
 
     def features(self, model: DualEncoder, loaded: TextInput) -> Tensor:
-        """Hidden states of token ids."""
         return model.text_tower.features(loaded.values, loaded.mask)
 
 

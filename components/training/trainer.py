@@ -191,7 +191,6 @@ def _fit_hubness(model: DualEncoder, train_set: PairedSet, device: torch.device)
 
 
 def _thinned(rows: IntArray, most: int) -> IntArray:
-    """At most `most` of the rows, evenly spaced."""
     return rows[np.linspace(0, len(rows), min(len(rows), most), endpoint=False).astype(np.int64)]
 
 
@@ -254,7 +253,6 @@ def _forget_finished(work: Path) -> None:
 def _identity(
     train_data: CaptionedImages, val_data: CaptionedImages, configs: tuple[ModelConfig, TrainingConfig]
 ) -> str:
-    """Hash of all inputs of a training: configuration, code, images, captions."""
     model_config, training = configs
     parts = [model_config.model_dump_json(), training.model_dump_json(exclude=_RUNTIME_ONLY), _code_sha256()]
     for data in (train_data, val_data):

@@ -99,7 +99,6 @@ class LedgerEntry(Record):
 
     @property
     def milliseconds(self) -> int:
-        """`at` as milliseconds since 1970."""
         return round(datetime.fromisoformat(self.at).timestamp() * 1000)
 
 
@@ -120,7 +119,6 @@ class Head(NamedTuple):
 
 
 def of_decision(decision: PromotionDecision, **changes: Any) -> Event:  # noqa: ANN401 - fields of Event
-    """The event of a decision, with its measurements and checks."""
     interval = decision.gain_interval
     numbers: dict[str, float | None] = {
         "challenger_mean_recall": decision.challenger_mean_recall,
@@ -146,7 +144,6 @@ def of_decision(decision: PromotionDecision, **changes: Any) -> Event:  # noqa: 
 
 
 def seal(model: str, event: Event, *, head: Head, at: datetime, actor: str) -> LedgerEntry:
-    """The entry that follows head."""
     entry = LedgerEntry(
         n=head.n + 1,
         at=at.astimezone(UTC).isoformat(timespec="milliseconds"),
@@ -192,7 +189,6 @@ def display(entry: LedgerEntry) -> Mapping[str, str]:
 
 
 def _note(entry: LedgerEntry) -> str:
-    """Description of an entry in Markdown."""
     parts = [f"**{title(entry)}**, {entry.at} by {entry.actor}", *(f"- {reason}" for reason in entry.reasons)]
     if entry.checks:
         parts += ["", "| rule | measured | required | passed |", "| --- | --- | --- | --- |"]

@@ -12,8 +12,6 @@ _MOVES = {"moved", "forced", "rollback"}
 
 @dataclass
 class LedgerState:
-    """Aliases, the newest registered version, and a move that was not completed."""
-
     champion: str | None = None
     last_champion: str | None = None  # remains when there is no champion any more
     previous: str | None = None
@@ -23,12 +21,10 @@ class LedgerState:
 
     @property
     def had_champion(self) -> bool:
-        """Whether there has ever been a champion."""
         return self.last_champion is not None
 
 
 def state_of(entries: Sequence[LedgerEntry]) -> LedgerState:
-    """The state after all entries."""
     state = LedgerState()
     for entry in entries:
         new = entry.to_version

@@ -54,7 +54,6 @@ class LedgerStore:
 
     @guarded
     def read(self, model: str) -> Reading:
-        """All entries, verified."""
         experiment = self._client.get_experiment_by_name(names.ledger_experiment(model))
         head = self._head(model)
         stored = [] if experiment is None else self._stored(str(experiment.experiment_id))

@@ -43,8 +43,6 @@ class Stored(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Readable entries in order, and all faults."""
-
     entries: tuple[LedgerEntry, ...]
     faults: tuple[LedgerFault, ...]
 

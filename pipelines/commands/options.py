@@ -26,8 +26,6 @@ _model_option = click.option(
 
 
 class ModelOptions(NamedTuple):
-    """The options that choose a registered model."""
-
     home: Path | None
     mlflow_uri: str | None
     model: str | None
@@ -52,7 +50,6 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_json(value: object) -> None:
-    """Print a value that may contain records as indented JSON."""
     click.echo(json.dumps(value, indent=2, default=_record_values))
 
 

@@ -42,23 +42,17 @@ logger = logging.getLogger(__name__)
 
 
 class Alert(NamedTuple):
-    """A message about a run."""
-
     title: str
     text: str
     kind: AlertKind
 
 
 class Delivery(NamedTuple):
-    """Result of an alert at one address."""
-
     address: str  # without secrets
     reason: str  # why it was not delivered; "" if it was
 
 
 class AlertSettings(NamedTuple):
-    """Who is alerted, and when."""
-
     addresses: tuple[str, ...]
     occasions: Occasions
 
@@ -84,7 +78,6 @@ class AlertSettings(NamedTuple):
                 )
 
     def include(self, alert: Alert) -> bool:
-        """Whether the alert is sent; a warning always is."""
         return self.occasions == "always" or alert.kind in {"warning", self.occasions}
 
 

@@ -27,8 +27,6 @@ class Fingerprints(Record):
 
 
 class KnownVersion(NamedTuple):
-    """A registered version with its tags."""
-
     version: str
     tags: Mapping[str, str]
     decided: bool  # the rule or a person has decided whether it becomes champion
@@ -48,7 +46,6 @@ class Changes(Record):
 
     @property
     def text(self) -> str:
-        """One line for people."""
         if self.since is None:
             return "no version is registered yet"
         text = f"{', '.join(self.changed) or 'nothing'} changed since version {self.since}"

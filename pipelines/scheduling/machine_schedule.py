@@ -27,15 +27,11 @@ _LOCALTIME = Path("/etc/localtime")
 
 
 class Timing(NamedTuple):
-    """When the retraining runs."""
-
     expression: CronExpression
     zone: ZoneInfo
 
 
 class Retraining(NamedTuple):
-    """Arguments of `pipeline retrain`."""
-
     training: PipelineInput
     indexing: PipelineInput | None
     if_changed: bool
@@ -43,8 +39,6 @@ class Retraining(NamedTuple):
 
 
 class Schedule(Record):
-    """A schedule and how to install it."""
-
     kind: Kind
     expression: str  # in portable form
     zone: str

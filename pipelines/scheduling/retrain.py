@@ -74,7 +74,6 @@ def retrain_and_alert(
 
 
 def report_killed(reason: str, training: PipelineInput, *, home: Home, mlflow_uri: str | None) -> None:
-    """Send an alert and a ledger entry for a retraining whose process was killed."""
     notify(Alert(f"{_subject()} failed", f"{reason}\nhome: {home.root}", "failure"))
     try:
         name, uri = _model_name(load("training", training)), prepare(home, mlflow_uri=mlflow_uri)

@@ -29,8 +29,6 @@ _LAST = {"training": "promote_bundle", "indexing": "publish_index"}
 
 
 class StackSchedule(NamedTuple):
-    """A pipeline to schedule under a name in the ZenML store."""
-
     pipeline: PipelineName
     given: PipelineInput
     when: Timing
@@ -70,7 +68,6 @@ def expression_for(flavor: str, when: Timing, cluster_zone: ZoneInfo) -> str:
 
 
 def scheduled(pipeline: PipelineName, values: Values) -> Values:
-    """The configuration for scheduled runs, with alerts of failure and success."""
     parameters = runs.scheduled_parameters(pipeline, values)
     steps = {name: dict(step) for name, step in (values.get("steps") or {}).items()}
     steps.setdefault(_READS[pipeline], {}).setdefault("enable_cache", False)

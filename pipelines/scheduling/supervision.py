@@ -40,7 +40,6 @@ class Ended(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """Exit code for the parent."""
         if self.failure:
             return TERMINATED if self.stop_requested or self._terminated else 1
         return self.code

@@ -37,30 +37,22 @@ class FinderKubeflowConfig(KubeflowOrchestratorConfig):
 
 
 class FinderKubeflowFlavor(KubeflowOrchestratorFlavor):
-    """ZenML flavour of the orchestrator."""
-
     @property
     def name(self) -> str:
-        """Name in a stack's YAML."""
         return "kubeflow_finder"
 
     @property
     def config_class(self) -> type[FinderKubeflowConfig]:
-        """Settings class."""
         return FinderKubeflowConfig
 
     @property
     def implementation_class(self) -> "type[FinderKubeflowOrchestrator]":
-        """Orchestrator class."""
         return FinderKubeflowOrchestrator
 
 
 class FinderKubeflowOrchestrator(KubeflowOrchestrator):
-    """Runs the steps on Kubeflow Pipelines."""
-
     @property
     def config(self) -> FinderKubeflowConfig:
-        """Settings of the orchestrator."""
         return cast("FinderKubeflowConfig", self._config)
 
     def _configure_container_resources(

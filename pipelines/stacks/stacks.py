@@ -31,8 +31,6 @@ _HIDDEN = "***"
 
 
 class ComponentConfig(Config):
-    """One component of a stack."""
-
     flavor: str = Field(description="ZenML's flavour name, e.g. local, mlflow, kubernetes, s3")
     source: str | None = Field(None, description="class of a custom flavour to register; None: a flavour of ZenML")
     name: str | None = Field(None, description="name in the ZenML store; None: the stack's")
@@ -40,8 +38,6 @@ class ComponentConfig(Config):
 
 
 class StackConfig(Config):
-    """A stack as described by its YAML."""
-
     name: str = Field(min_length=1, description="name in the ZenML store")
     server: bool = Field(description="stored by the server at ZENML_STORE_URL; false: in SQLite in the home")
     extra: str = Field("pipeline", description="extra of this package that installs the flavours' requirements")
@@ -54,7 +50,6 @@ class StackConfig(Config):
     components: dict[Kind, ComponentConfig] = Field(min_length=1)
 
     def component_name(self, kind: Kind) -> str:
-        """Name of a component in the ZenML store."""
         return self.components[kind].name or self.name
 
 
@@ -69,8 +64,6 @@ class ComponentChange(Record):
 
 
 class StackPlan(Record):
-    """Changes of a stack and its components."""
-
     name: str
     action: Action
     store: str  # address of the ZenML server, or folder of the home
@@ -136,7 +129,6 @@ def missing_settings(stack: StackConfig) -> list[str]:
 
 
 def missing_packages(stack: StackConfig) -> list[str]:
-    """Requirements that this environment does not meet."""
     return [text for text in stack.packages if not _is_installed(Requirement(text))]
 
 

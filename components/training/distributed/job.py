@@ -42,8 +42,6 @@ _JOB, _EPOCHS, _FAILURE, _LOCK = "job.json", "epochs.jsonl", "failure.json", "ru
 
 
 class Job(Record):
-    """Input of all workers of a training."""
-
     model: ModelConfig
     training: TrainingConfig
     embedding: EmbeddingConfig
@@ -55,8 +53,6 @@ class Job(Record):
 
 
 class Failure(Record):
-    """Why a worker or the launcher ended."""
-
     error: str  # name of a class in components.errors; "" for any other exception
     message: str
     rank: int = -1  # -1: the launcher
@@ -67,7 +63,6 @@ class Failure(Record):
         return self.error not in ("", ProcessError.__name__)
 
     def as_error(self) -> FinderError:
-        """The error for the caller of the training."""
         kind = getattr(errors, self.error, ProcessError)
         named: FinderError = kind(self.message)
         return named
@@ -112,7 +107,6 @@ def read_job(folder: Path) -> Job:
 
 
 def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages]":
-    """Read the train and val tables of a job."""
     import pandas as pd
 
     from image_finder.components.captions.captioned import CaptionedImages
@@ -152,24 +146,20 @@ def epochs_after(folder: Path, epoch: int) -> list[EpochRecord]:
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
-    """Store the failure of a worker or of the launcher."""
     name = _FAILURE if failure.rank < 0 else f"failed-{failure.rank}.json"
     write_text_atomically(folder / name, failure.model_dump_json())
 
 
 def failures(folder: Path) -> list[Failure]:
-    """Failures of workers, by rank."""
     found = [Failure.model_validate_json(path.read_text(encoding="utf-8")) for path in folder.glob("failed-*.json")]
     return sorted(found, key=lambda failure: failure.rank)
 
 
 def clear_failure(folder: Path, rank: int) -> None:
-    """Remove the failure of an earlier attempt of this worker."""
     (folder / f"failed-{rank}.json").unlink(missing_ok=True)
 
 
 def launcher_failure(folder: Path) -> Failure | None:
-    """The failure that the launcher reported, if any."""
     path = folder / _FAILURE
     return Failure.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
 

@@ -49,7 +49,6 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether this is the only worker."""
         return self.world == 1
 
     def seed(self, shared: int) -> int:
