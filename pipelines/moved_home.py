@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -54,19 +54,42 @@ def adopt(home: "Home") -> None:
     """
     if _former(home) is None:
         return
-    with _held(home):
-        former = _former(home)  # another process may have adopted it meanwhile
-        if former is None:
-            return
-        if (tracked := mlflow_home(home)) is not None:
-            _adopt_mlflow(home, tracked)
-        if (stored := zenml_home(home)) is not None:
-            _adopt_zenml(home, stored)
+    try:
+        with run_lock(home.root, "wait for it and run again"):
+            former = _former(home)  # another process may have adopted it meanwhile
+            if former is None:
+                return
+            if (tracked := mlflow_home(home)) is not None:
+                _adopt_mlflow(home, tracked)
+            if (stored := zenml_home(home)) is not None:
+                _adopt_zenml(home, stored)
+    except OSError as error:
+        raise _refused(home.root, error.strerror) from error
     logger.warning("Home moved from %s to %s: stored paths updated", former, home.root)
-    if any(str(former) in path.read_text("utf-8", "replace") for path in _schedules(home)):
+    schedule = home.root / "schedule"
+    # The file `environment` contains secrets but no paths of the home.
+    files = [path for path in schedule.glob("*") if path.is_file() and path.name != "environment"]
+    if any(str(former) in path.read_text("utf-8", "replace") for path in files):
         logger.warning(
-            "The schedule in %s still names %s: run 'image-finder pipeline schedule' again", _schedule(home), former
+            "The schedule in %s still names %s: run 'image-finder pipeline schedule' again", schedule, former
         )
+
+
+@contextmanager
+def run_lock(root: Path, advice: str) -> Iterator[None]:
+    """Hold a home's lock: one pipeline at a time, because SQLite cannot serve two writers for minutes.
+
+    Reentrant; the system releases it when the process dies. Raises BusyError with the advice.
+    """
+    lock = FileLock(root / "run.lock", is_singleton=True)  # one object per process, which makes it reentrant
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BusyError(f"another pipeline is running in {root}: {advice}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def ensure_own_store(home: "Home") -> None:
@@ -80,51 +103,33 @@ def ensure_own_store(home: "Home") -> None:
     if store.get("type", "sql") == "sql" and store.get("database", str(own)) == str(own):
         return
     if store.get("type") == "rest":
-        address, server = str(store.get("url", "")), _local_server(home)
-        if server is None or server.is_running:
+        address = str(store.get("url", ""))
+        is_local = urlsplit(address).hostname in {"127.0.0.1", "localhost"}  # started by `zenml login --local`
+        daemon = home.zenml_dir / "zen_server" / "daemon"
+        if not is_local or _runs_here(daemon):
+            stores = home.zenml_dir / "stores"
             raise ConfigError(
-                f"the home {home.root} is connected to the ZenML server {address}, pipelines use its own store: "
-                f"run {_zenml(home)} logout {address if server is None else '--local'}, or set ZENML_STORE_URL to use that server"
+                f"the home {home.root} is connected to the ZenML server {address}, but pipelines use the home's own store: "
+                f"run ZENML_CONFIG_PATH={shlex.quote(str(home.zenml_dir))} "
+                f"ZENML_LOCAL_STORES_PATH={shlex.quote(str(stores))} zenml logout {'--local' if is_local else address}, "
+                "or set ZENML_STORE_URL to use that server"
             )
-        shutil.rmtree(server.folder, ignore_errors=True)
+        shutil.rmtree(daemon, ignore_errors=True)
         logger.warning(
-            "Home %s was connected to %s, a server of another path or a former one: disconnected", home.root, address
+            "Home %s was connected to %s, whose server is not running here: disconnected", home.root, address
         )
     # Without this entry ZenML uses the store below ZENML_LOCAL_STORES_PATH.
     write_text_atomically(home.zenml_dir / "config.yaml", yaml.safe_dump(configuration))
 
 
-class _LocalServer(NamedTuple):
-    """A server started by `zenml login --local`."""
-
-    folder: Path
-    is_running: bool  # from this path: a copied home must not stop the original's server
-
-
-def _local_server(home: "Home") -> _LocalServer | None:
-    """The local server, running or not; None if the home is connected to another one."""
-    address = str((_zenml_configuration(home).get("store") or {}).get("url", ""))
-    if urlsplit(address).hostname not in {"127.0.0.1", "localhost"}:
-        return None
-    folder = home.zenml_dir / "zen_server" / "daemon"
+def _runs_here(daemon: Path) -> bool:
+    """Whether the local server runs from this path: a copied home must not stop the original's."""
     try:
-        service = json.loads((folder / "service.json").read_text(encoding="utf-8"))
-        started_here = service["config"]["root_runtime_path"] == str(folder)
-        os.kill(int((folder / "service.pid").read_text()), 0)
+        service = json.loads((daemon / "service.json").read_text(encoding="utf-8"))
+        os.kill(int((daemon / "service.pid").read_text()), 0)
+        return bool(service["config"]["root_runtime_path"] == str(daemon))
     except (OSError, ValueError, KeyError, TypeError):
-        return _LocalServer(folder, is_running=False)
-    return _LocalServer(folder, is_running=started_here)
-
-
-def _zenml(home: "Home") -> str:
-    stores = home.zenml_dir / "stores"
-    return (
-        " ".join(
-            f"{name}={shlex.quote(str(path))}"
-            for name, path in (("ZENML_CONFIG_PATH", home.zenml_dir), ("ZENML_LOCAL_STORES_PATH", stores))
-        )
-        + " zenml"
-    )
+        return False
 
 
 def keep_cached_steps(home: "Home") -> None:
@@ -173,22 +178,6 @@ def zenml_home(home: "Home") -> Path | None:
 
 def _former(home: "Home") -> Path | None:
     return mlflow_home(home) or zenml_home(home)
-
-
-@contextmanager
-def _held(home: "Home") -> Iterator[None]:
-    """The lock that a pipeline run holds."""
-    lock = FileLock(home.root / "run.lock", is_singleton=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BusyError(f"another pipeline is running in {home.root}: wait for it and run again") from error
-    except OSError as error:
-        raise _refused(home.root, error.strerror) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _adopt_mlflow(home: "Home", former: Path) -> None:
@@ -289,12 +278,3 @@ def _refused(path: Path, reason: object) -> StorageError:
     return StorageError(
         f"the home was moved and {path} cannot be updated: {reason}; make it writable and run the same command again"
     )
-
-
-def _schedule(home: "Home") -> Path:
-    return home.root / "schedule"
-
-
-def _schedules(home: "Home") -> list[Path]:
-    """Units and crontabs; the file `environment` contains secrets but no paths of the home."""
-    return [path for path in _schedule(home).glob("*") if path.is_file() and path.name != "environment"]

@@ -39,13 +39,18 @@ def load(pipeline: PipelineName, name_or_file: str) -> Values:
         raise ConfigError(
             f"no configuration '{name_or_file}' for {pipeline}: known are {', '.join(names)}, or name a .yaml file"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get("parameters"), dict):
         raise ConfigError(f"{path} must be a mapping with the key 'parameters', see {configs_folder()}")
     return values
+
+
+def read_yaml(path: Path) -> object:
+    """Raises ConfigError if the file is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
 
 
 def configs_folder() -> Path:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import yaml
-from filelock import FileLock, Timeout
 
 from image_finder.components.captions.manifest import quick_fingerprint
 from image_finder.components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig
 from image_finder.components.demo.data_set import compose_demo
 from image_finder.components.drift.report import DriftReport
-from image_finder.components.errors import BusyError, ConfigError, FinderError
+from image_finder.components.errors import ConfigError, FinderError
 from image_finder.components.hub import require_pinned
 from image_finder.components.images.image_folder import ImageFolder, shown_uri
 from image_finder.components.index.format import IndexManifest
@@ -23,6 +22,7 @@ from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.storage import disk_full
 from image_finder.components.temporaries import scratch_directory
+from image_finder.pipelines.moved_home import run_lock
 from image_finder.pipelines.run_config import PipelineName, Values, checked, filled
 from image_finder.pipelines.stores import EXPERIMENT_NAME, Home, prepare
 
@@ -93,23 +93,10 @@ def demo_folder(home: Home) -> Path:
 
 @contextmanager
 def exclusive(home: Home, mlflow_uri: str | None) -> Iterator[str]:
-    """Prepare a home and lock it; yields MLflow's address. Raises BusyError.
-
-    One run at a time, because SQLite cannot serve two writers for minutes. The lock may be nested; the operating system
-    releases it when a process dies.
-    """
+    """Prepare a home and hold its lock; yields MLflow's address. Raises BusyError."""
     uri = prepare(home, mlflow_uri=mlflow_uri)
-    lock = FileLock(
-        home.root / "run.lock", is_singleton=True
-    )  # one lock object per process, so that calls can be nested
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BusyError(f"another pipeline is running in {home.root}: wait for it, or use another --home") from error
-    try:
+    with run_lock(home.root, "wait for it, or use another --home"):
         yield uri
-    finally:
-        lock.release()
 
 
 def submit_schedule(kind: PipelineName, values: Values, *, name: str, cron_expression: str) -> None:

@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -34,65 +33,29 @@ _QUIET_LOGGERS = (
 _REPEATING_LOGGERS = ("zenml.orchestrators.local.local_orchestrator", "zenml.orchestrators.step_runner")
 
 
-@dataclass(frozen=True)
 class Home:
-    """Folder of everything that pipelines write; all paths below it are derived."""
+    """Folder of everything that pipelines write."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.zenml_dir = root / "zenml"  # ZenML's configuration, SQLite store and artefacts
+        self.mlflow_db = root / "mlflow.db"  # runs, metrics, registered models
+        self.mlflow_uri = f"sqlite:///{self.mlflow_db}"
+        self.mlflow_artifacts = root / "mlartifacts"  # figures, reports and registered bundles
+        self.cache_dir = root / "cache"  # features of frozen trunks; may be deleted at any time
+        self.data_dir = root / "data"  # the demo data set
+        self.bundles_dir = root / "bundles"  # downloaded from the registry
+        self.library_dir = root / "library"
+        self.index_dir = self.library_dir / "index"
 
     @classmethod
     def resolve(cls, path: Path | None = None) -> "Home":
         """The given folder, else IMAGE_FINDER_HOME, else the user's data folder; absolute."""
         return cls(home_root(path))
 
-    @property
-    def zenml_dir(self) -> Path:
-        """ZenML's configuration, its SQLite store and its artefacts."""
-        return self.root / "zenml"
-
-    @property
-    def mlflow_db(self) -> Path:
-        """MLflow's SQLite file: runs, metrics, registered models."""
-        return self.root / "mlflow.db"
-
-    @property
-    def mlflow_uri(self) -> str:
-        """MLflow's address of that file."""
-        return f"sqlite:///{self.mlflow_db}"
-
-    @property
-    def mlflow_artifacts(self) -> Path:
-        """Figures, reports and registered bundles."""
-        return self.root / "mlartifacts"
-
-    @property
-    def cache_dir(self) -> Path:
-        """Features of frozen trunks; may be deleted at any time."""
-        return self.root / "cache"
-
-    @property
-    def data_dir(self) -> Path:
-        """The demo data set."""
-        return self.root / "data"
-
-    @property
-    def bundles_dir(self) -> Path:
-        """Bundles downloaded from the registry."""
-        return self.root / "bundles"
-
-    @property
-    def library_dir(self) -> Path:
-        """The library: what was indexed, by directory and by pipeline."""
-        return self.root / "library"
-
-    @property
-    def index_dir(self) -> Path:
-        """The library's published index."""
-        return self.library_dir / "index"
-
 
 def require_demo_library(home: Home) -> None:
-    """Raises ConfigError if a home's library has other sources than the demo: its model would search them from then on."""
+    """Raise ConfigError if a home's library has other sources than the demo, whose model would then search them."""
     bring_up_to_date(home.root)
     try:
         roots = read_manifest(home.index_dir).roots
@@ -127,7 +90,7 @@ def prepare(home: Home, *, mlflow_uri: str | None) -> str:
     StorageError.
     """
     client = connect(home)
-    if has_server():
+    if store_url():
         return _tracker_of(client).get_tracking_uri()
     _require_same_store(home, client)
     uri = _blanked_address(client, mlflow_uri) or tracking_uri(home, mlflow_uri)
@@ -136,8 +99,9 @@ def prepare(home: Home, *, mlflow_uri: str | None) -> str:
     return uri
 
 
-def has_server() -> bool:
-    return bool(os.environ.get("ZENML_STORE_URL"))
+def store_url() -> str | None:
+    """Address of the ZenML server that is used instead of the home's own store."""
+    return os.environ.get("ZENML_STORE_URL") or None
 
 
 def connect(home: Home) -> "Client":
@@ -148,9 +112,10 @@ def connect(home: Home) -> "Client":
     _make_folders(home)
     moved.adopt(home)
     bring_up_to_date(home.root)
-    if not has_server():
+    server = store_url()
+    if not server:
         moved.ensure_own_store(home)
-    _set_environment(home, has_server=has_server())
+    _set_environment(home, has_server=bool(server))
     from zenml.client import Client  # 4 s, and it reads the environment set above
 
     _tame_logs()
@@ -160,10 +125,10 @@ def connect(home: Home) -> "Client":
         client = Client()
         _ = client.zen_store  # connects
     except Exception as error:
-        if not has_server():
+        if not server:
             raise
         raise ConfigError(
-            f"ZenML server {os.environ['ZENML_STORE_URL']} cannot be used: {one_line(error)}; "
+            f"ZenML server {server} cannot be used: {one_line(error)}; "
             "check ZENML_STORE_URL and ZENML_STORE_API_KEY, or unset them to use the home's own store"
         ) from error
     return client

@@ -50,15 +50,15 @@ def apply(
     what differs.
     """
     from image_finder.pipelines.stacks import stacks
-    from image_finder.pipelines.stores import Home
+    from image_finder.pipelines.stores import Home, store_url
 
     chosen = stacks.override(stacks.load(name), assignments)
     stores = Home.resolve(home)
-    store = (stacks.store_url() or "a ZenML server") if chosen.server else str(stores.root)
+    store = (store_url() or "a ZenML server") if chosen.server else str(stores.root)
     if dry_run:
         _print_missing(chosen)
         # Opening the home's store would create it; a server's store can be read without changing anything.
-        client = stacks.open_store(chosen, stores, mlflow_uri=None) if chosen.server and stacks.store_url() else None
+        client = stacks.open_store(chosen, stores, mlflow_uri=None) if chosen.server and store_url() else None
         _show(stacks.plan(chosen, client, store=store), as_json=as_json, done=False)
         return
     stacks.require_ready(chosen)

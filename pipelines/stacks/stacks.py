@@ -3,7 +3,6 @@
 A stack determines where runs compute and store their results. The same pipelines run on every stack.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +16,8 @@ from image_finder.components.configs import Config
 from image_finder.components.errors import ConfigError
 from image_finder.components.records.base import Record
 from image_finder.components.text import one_line
-from image_finder.pipelines.stores import STACK_NAME, Home, connect, prepare
+from image_finder.pipelines.run_config import FILE_ENDINGS, read_yaml
+from image_finder.pipelines.stores import STACK_NAME, Home, connect, prepare, store_url
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -78,16 +78,13 @@ def stacks_folder() -> Path:
 def load(name_or_file: str) -> StackConfig:
     """Read a stack of infra/stacks by name, or one by path. Raises ConfigError."""
     path = Path(name_or_file)
-    if path.suffix not in {".yaml", ".yml"}:
+    if path.suffix not in FILE_ENDINGS:
         path = stacks_folder() / f"{name_or_file}.yaml"
     if not path.is_file():
         names = sorted(found.stem for found in stacks_folder().glob("*.yaml"))
         known = f"known are {', '.join(names)}" if names else "they are in infra/stacks of the repository"
         raise ConfigError(f"no stack '{name_or_file}': {known}; or name a .yaml file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must be a mapping with the key 'components', see infra/stacks/team.yaml")
     return StackConfig.parse(values)
@@ -150,11 +147,6 @@ def require_ready(stack: StackConfig) -> None:
             f"stack {stack.name} is stored by a ZenML server: set ZENML_STORE_URL to its address and "
             "ZENML_STORE_API_KEY to the key of a service account"
         )
-
-
-def store_url() -> str | None:
-    """Address of the ZenML server in use, None without one."""
-    return os.environ.get("ZENML_STORE_URL") or None
 
 
 def open_store(stack: StackConfig, home: Home, *, mlflow_uri: str | None) -> "Client":

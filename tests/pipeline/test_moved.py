@@ -198,7 +198,7 @@ def test_a_home_that_a_running_server_keeps_is_refused_with_the_command_that_dis
     with pytest.raises(ConfigError) as raised:
         moved.ensure_own_store(home)
     assert str(raised.value) == (
-        f"the home {home.root} is connected to the ZenML server http://127.0.0.1:8237, pipelines use its own store: "
+        f"the home {home.root} is connected to the ZenML server http://127.0.0.1:8237, but pipelines use the home's own store: "
         f"run ZENML_CONFIG_PATH='{home.zenml_dir}' ZENML_LOCAL_STORES_PATH='{home.zenml_dir}/stores' zenml logout --local, "
         "or set ZENML_STORE_URL to use that server"
     )
