@@ -158,8 +158,8 @@ def _licence_of(name: str, layout: str) -> str:
 def recall_table(report: RetrievalReport) -> str:
     """Recall in both directions as a Markdown table, one row for each direction and k."""
     rows = [
-        *_rows("sentence to image", report.text_to_image),
-        *_rows("image to sentence", report.image_to_text),
+        *_rows("text to image", report.text_to_image),
+        *_rows("image to text", report.image_to_text),
     ]
     head = "| direction | k | recall@k | interval | random | queries | gallery |\n| --- | --- | --- | --- | --- | --- | --- |"
     return "\n".join([head, *rows])
@@ -175,7 +175,7 @@ Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}
 {recall_table(report)}
 
 Mean recall {_percent(report.mean_recall)} {_interval(report.mean_recall_interval)}; median rank
-{report.text_to_image.median_rank:g} (sentence to image), {report.image_to_text.median_rank:g} (image to sentence).
+{report.text_to_image.median_rank:g} (text to image), {report.image_to_text.median_rank:g} (image to text).
 """
 
 
@@ -193,7 +193,7 @@ def _slices(report: RetrievalReport) -> str:
     rows = "\n".join(_slice_row(part) for part in report.slices)
     return f"""
 ## Slices
-Sentence to image, searched in the whole gallery, at the largest k.
+Text to image, searched in the whole gallery, at the largest k.
 
 | slice | value | recall@k | interval | queries |
 | --- | --- | --- | --- | --- |

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
 from image_finder.components.drift.captioned_files import CaptionedFile
 from image_finder.components.drift.drift import ComparedSample
@@ -15,13 +14,6 @@ from image_finder.model_registry import names
 from image_finder.model_registry.registry import Registry
 
 
-class ReferencedVersion(NamedTuple):
-    model: str
-    version: str
-    bundle: Bundle
-    reference: DriftReference
-
-
 class ComparedData(NamedTuple):
     """A data set to compare. version: "" if it was not read completely."""
 
@@ -30,12 +22,23 @@ class ComparedData(NamedTuple):
     files: Sequence[CaptionedFile]
 
 
-def fetch_reference(registry: Registry, model: str, version_or_alias: str, folder: Path) -> ReferencedVersion:
-    """Download a version's bundle and drift reference into folder.
+def compare(
+    registry: Registry,
+    registered: tuple[str, str],
+    data: ComparedData,
+    config: DriftConfig,
+    *,
+    embedding: EmbeddingConfig,
+    cache_dir: Path,
+    folder: Path,
+) -> ComparedSample:
+    """Compare a sample of data with the drift reference of a version.
 
-    Raises ConfigError if there is no such version, BundleError if it has no reference or cannot be fetched, StorageError
-    if the files are damaged or do not match.
+    registered: model, and version or alias. folder: for downloads. Raises ConfigError if there is no such version,
+    BundleError if it has no reference or cannot be fetched, StorageError if the files are damaged or do not match, and
+    as Sampler.draw does.
     """
+    model, version_or_alias = registered
     if version_or_alias == names.CHAMPION and registry.champion_version(model) is None:
         raise ConfigError(
             f"model '{model}' has no champion yet, so there is nothing to compare with: run 'image-finder pipeline run "
@@ -49,26 +52,7 @@ def fetch_reference(registry: Registry, model: str, version_or_alias: str, folde
             f"the drift reference of {model} version {version} was made with bundle "
             f"{reference.manifest.bundle_sha256[:12]}, the version's is {bundle.sha256[:12]}; train again"
         )
-    return ReferencedVersion(model, version, bundle, reference)
-
-
-def compare(
-    registry: Registry,
-    registered: tuple[str, str],
-    data: ComparedData,
-    config: DriftConfig,
-    *,
-    embedding: EmbeddingConfig,
-    cache_dir: Path,
-    folder: Path,
-    progress: bool = False,
-) -> ComparedSample:
-    """Compare a sample of data with the reference of a version.
-
-    registered: model, and version or alias. folder: for downloads. cache_dir: for computed features. Raises as fetch_reference and Sampler.draw do.
-    """
-    found = fetch_reference(registry, *registered, folder)
-    sampler = Sampler(found.bundle, config, embedding, cache_dir=cache_dir, progress=progress)
-    without = found.reference.contents if config.images == "new" else None
+    sampler = Sampler(bundle, config, embedding, cache_dir=cache_dir, progress=True)
+    without = reference.contents if config.images == "new" else None
     sample = sampler.draw(data.files, config.compared_images, without=without)
-    return ComparedSample(found.reference, (found.model, found.version), sample, data.name, data.version)
+    return ComparedSample(reference, (model, version), sample, data.name, data.version)

@@ -24,7 +24,7 @@ from image_finder.model_registry.ledger.store import LedgerStore
 from image_finder.model_registry.ledger.verification import LedgerFault
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import registry_error
-from image_finder.model_registry.registry_lock import Lock, locked, user_and_host
+from image_finder.model_registry.registry_lock import Check, locked, user_and_host
 from image_finder.model_registry.rule import Rollback
 
 _WAIT_S = 3600.0  # a comparison on the largest test set takes minutes
@@ -58,7 +58,7 @@ class Promotions:
         self.ledger = LedgerStore(registry.client, registry.tracking_uri)
         self._actor = actor or user_and_host()
         self._home = home
-        self._locks: dict[str, Lock] = {}
+        self._locks: dict[str, Check] = {}  # by model, while it is locked
 
     @classmethod
     def of_step(cls, *, home: Path | None = None) -> Self:
@@ -79,10 +79,10 @@ class Promotions:
             return
         with ExitStack() as stack:
             try:
-                lock = stack.enter_context(locked(self.registry.client, self.tracking_uri, model, wait_s=wait_s))
+                check = stack.enter_context(locked(self.registry.client, self.tracking_uri, model, wait_s=wait_s))
             except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
                 raise registry_error(error, self.tracking_uri) from error
-            self._locks[model] = lock
+            self._locks[model] = check
             stack.callback(self._locks.pop, model)
             yield
 
@@ -136,7 +136,7 @@ class Promotions:
             event = of_decision(event)
         with self.exclusive(model):
             self.registry.ensure_model(model)
-            self._locks[model].check()
+            self._locks[model]()
             entry = self.ledger.append(model, self._with_versions(model, event), actor=actor or self._actor)
             if entry.to_version and entry.kind not in {"moving", "outside"}:
                 self.registry.tag_version(model, entry.to_version, names.LAST_EVENT, title(entry))
@@ -228,7 +228,7 @@ class Promotions:
 
     def _move(self, model: str, event: Event, actor: str | None) -> LedgerEntry:
         assert event.to_version is not None, "a move has a target"
-        self._locks[model].check()
+        self._locks[model]()
         if event.from_version and self.registry.has_version(model, event.from_version):
             self.registry.set_alias(model, names.PREVIOUS, event.from_version)
         self.note_champion(model, event.to_version)  # before the alias moves, so that a kill cannot hide it

@@ -26,7 +26,7 @@ from image_finder.components.temporaries import scratch_directory
 from image_finder.components.text import one_line
 from image_finder.model_registry import names, tracking
 from image_finder.model_registry.lineage import Lineage
-from image_finder.model_registry.registry_errors import guarded, is_answer, limit_waiting, shown_address
+from image_finder.model_registry.registry_errors import guarded, limit_waiting, or_none, shown_address
 from image_finder.model_registry.registry_lock import sqlite_file
 
 _REQUEST_S, _RETRIES = 60, 3  # a server needs time to store a bundle of 100 MB
@@ -50,10 +50,11 @@ class Registry:
     Methods raise StorageError, in one line, if the registry is unreachable, slow, full or read-only.
     """
 
+    @guarded
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri = tracking_uri
         limit_waiting(_REQUEST_S, _RETRIES)
-        self.client = self._connect()
+        self.client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
     @classmethod
     def of_step(cls) -> Self:
@@ -101,12 +102,8 @@ class Registry:
     @guarded
     def aliases(self, name: str) -> dict[str, str]:
         """Version of each alias, even if it was deleted; empty if the model does not exist."""
-        try:
-            return {alias: str(number) for alias, number in self.client.get_registered_model(name).aliases.items()}
-        except MlflowException as error:
-            if is_answer(error):
-                return {}
-            raise
+        model = or_none(self.client.get_registered_model, name)
+        return {alias: str(number) for alias, number in model.aliases.items()} if model else {}
 
     @guarded
     def set_alias(self, name: str, alias: str, version: str) -> None:
@@ -151,11 +148,7 @@ class Registry:
 
     @guarded
     def ensure_model(self, name: str) -> None:
-        try:
-            self.client.get_registered_model(name)
-        except MlflowException as error:
-            if not is_answer(error):
-                raise
+        if or_none(self.client.get_registered_model, name) is None:
             note = (
                 "Text-guided image finder: each version is a bundle of an image tower and a text tower. Aliases: champion "
                 "serves searches, a rollback returns to previous, challenger is the newest. Their history: experiment "
@@ -164,12 +157,12 @@ class Registry:
             with contextlib.suppress(MlflowException):  # another process created it
                 self.client.create_registered_model(name, description=note)
 
+    # Raise BundleError. None: the version was registered by older code, or its run did not measure.
+
     def report_of(self, name: str, version_or_alias: str) -> RetrievalReport:
-        """The retrieval report of a version. Raises BundleError."""
         return self._record(name, version_or_alias, names.REPORT_ARTIFACT, RetrievalReport)
 
     def lineage_of(self, name: str, version_or_alias: str) -> Lineage | None:
-        """The lineage of a version; None if it was registered by older code."""
         return self._optional(name, version_or_alias, names.LINEAGE_ARTIFACT, Lineage)
 
     def manifest_of(self, name: str, version_or_alias: str) -> DatasetManifest | None:
@@ -185,7 +178,7 @@ class Registry:
         return self._run_record(name, version_or_alias, names.PARITY_ARTIFACT, ParityReport)
 
     def card_of(self, name: str, version_or_alias: str) -> str:
-        """The model card of a version in Markdown. Raises BundleError."""
+        """In Markdown."""
         with scratch_directory() as folder:
             return self.fetch(name, version_or_alias, names.CARD_ARTIFACT, Path(folder)).read_text(encoding="utf-8")
 
@@ -243,36 +236,21 @@ class Registry:
     @guarded
     def _run_record(self, name: str, version_or_alias: str, path: str, kind: type[_Rec]) -> _Rec | None:
         run_id = self.version(name, version_or_alias).run_id
+        # None if the run was deleted
+        kept = or_none(self.client.list_artifacts, run_id, str(Path(path).parent)) if run_id else None
+        if not run_id or path not in {each.path for each in kept or ()}:
+            return None
         try:
-            if not run_id or path not in {
-                each.path for each in self.client.list_artifacts(run_id, str(Path(path).parent))
-            }:
-                return None
             with scratch_directory() as folder:
-                return kind.model_validate_json(
-                    Path(self.client.download_artifacts(run_id, path, str(folder))).read_bytes()
-                )
-        except MlflowException as error:  # the run was deleted
-            if is_answer(error):
-                return None
-            raise
+                stored = Path(self.client.download_artifacts(run_id, path, str(folder)))
+                return kind.model_validate_json(stored.read_bytes())
         except (ValidationError, OSError) as error:
             raise BundleError(f"{path} of {name} version {version_or_alias} cannot be read: {error}") from error
 
     @guarded
-    def _connect(self) -> MlflowClient:
-        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
-
-    @guarded
     def _find(self, name: str, version_or_alias: str) -> ModelVersion | None:
-        try:
-            if version_or_alias.isdigit():
-                return self.client.get_model_version(name, version_or_alias)
-            return self.client.get_model_version_by_alias(name, version_or_alias)
-        except MlflowException as error:
-            if is_answer(error):
-                return None
-            raise
+        by_number, by_alias = self.client.get_model_version, self.client.get_model_version_by_alias
+        return or_none(by_number if version_or_alias.isdigit() else by_alias, name, version_or_alias)
 
     def _why_none(self, name: str, version_or_alias: str) -> str:
         number = self.aliases(name).get(version_or_alias)

@@ -19,7 +19,7 @@ from image_finder.components.text import one_line
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_ANSWERS = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}
+ANSWERS = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Words of servers, database drivers and systems in lower case, and the message; the first match counts.
 _KNOWN = (
@@ -93,9 +93,14 @@ def registry_error(error: Exception, address: str) -> StorageError:
     return StorageError(f"{registry} failed: {text}")
 
 
-def is_answer(error: MlflowException) -> bool:
-    """Whether the store answered ("does not exist", "exists already") rather than failed."""
-    return error.error_code in _ANSWERS
+def or_none(request: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+    """Result of a request; None if the store answers ("does not exist", "exists already") rather than fails."""
+    try:
+        return request(*args, **kwargs)
+    except MlflowException as error:
+        if error.error_code in ANSWERS:
+            return None
+        raise
 
 
 def shown_address(address: str) -> str:

@@ -15,10 +15,10 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Self
 
 import sqlalchemy.exc
 from filelock import FileLock, Timeout
@@ -29,7 +29,7 @@ from sqlalchemy.engine import make_url
 from image_finder.components.errors import BusyError, ConfigError
 from image_finder.components.storage import write_errors
 from image_finder.model_registry import names
-from image_finder.model_registry.registry_errors import is_answer
+from image_finder.model_registry.registry_errors import ANSWERS, or_none
 
 _logger = logging.getLogger(__name__)
 
@@ -39,24 +39,21 @@ _STALE_S = 60.0
 _UNKNOWN = "another process"
 
 
-class Lock(Protocol):
-    """A held lock."""
-
-    def check(self) -> None:
-        """Raise ConfigError if another process took the lock over from this one."""
+Check = Callable[[], None]
+"""Raises ConfigError if another process took the lock over from this one."""
 
 
 @contextlib.contextmanager
-def locked(client: MlflowClient, tracking_uri: str, model: str, *, wait_s: float) -> Iterator[Lock]:
-    """Hold a model's lock. Raises BusyError with the holder after wait_s seconds, StorageError."""
+def locked(client: MlflowClient, tracking_uri: str, model: str, *, wait_s: float) -> Iterator[Check]:
+    """Hold a model's lock; yields its check. Raises BusyError with the holder after wait_s seconds, StorageError."""
     database = sqlite_file(tracking_uri)
     if database is None:
-        held = StoreLock(client, model).held(wait_s)
+        with StoreLock(client, model).held(wait_s) as lock:
+            yield lock.check
     else:
         safe = re.sub(r"[^\w.-]", "_", model)
-        held = _file_lock(database.with_name(f"{database.name}.{safe}.lock"), model, wait_s)
-    with held as lock:
-        yield lock
+        with _file_lock(database.with_name(f"{database.name}.{safe}.lock"), model, wait_s):
+            yield lambda: None  # a file lock cannot be taken over
 
 
 def sqlite_file(tracking_uri: str) -> Path | None:
@@ -83,13 +80,8 @@ def _this_holder() -> str:
     return f"{user_and_host()}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-class _FileLockHeld:
-    def check(self) -> None:
-        """A file lock cannot be taken over."""
-
-
 @contextlib.contextmanager
-def _file_lock(path: Path, model: str, wait_s: float) -> Iterator[Lock]:
+def _file_lock(path: Path, model: str, wait_s: float) -> Iterator[None]:
     holder = path.with_suffix(".holder")
     lock = FileLock(path, is_singleton=True)  # one object per process, which makes it reentrant
     with write_errors(path):
@@ -104,7 +96,7 @@ def _file_lock(path: Path, model: str, wait_s: float) -> Iterator[Lock]:
     try:
         with contextlib.suppress(OSError):
             holder.write_text(_this_holder(), encoding="utf-8")
-        yield _FileLockHeld()
+        yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
@@ -133,7 +125,7 @@ class StoreLock:
         self._taken_over: list[str] = []
 
     @contextlib.contextmanager
-    def held(self, wait_s: float) -> Iterator[Lock]:
+    def held(self, wait_s: float) -> Iterator[Self]:
         self._acquire(wait_s)
         thread = threading.Thread(target=self._renew, name=self._name, daemon=True)
         thread.start()
@@ -189,7 +181,7 @@ class StoreLock:
         try:
             self._client.rename_registered_model(self._name, aside)
         except MlflowException as error:
-            if is_answer(error):
+            if error.error_code in ANSWERS:
                 return
             raise
         _logger.warning("took over the lock of model '%s' from %s, which did not renew it", self._model, holder)
@@ -211,12 +203,8 @@ class StoreLock:
                 self._client.delete_registered_model(name)
 
     def _tags(self) -> dict[str, str]:
-        try:
-            return dict(self._client.get_registered_model(self._name).tags)
-        except MlflowException as error:
-            if is_answer(error):
-                return {}
-            raise
+        model = or_none(self._client.get_registered_model, self._name)
+        return dict(model.tags) if model else {}
 
 
 def _log_waiting(model: str, holder: str, wait_s: float) -> None:

@@ -52,7 +52,6 @@ def measure_drift(
                 embedding=embedding,
                 cache_dir=cache_dir(),
                 folder=scratch_dir(),
-                progress=True,
             )
         except FinderError as error:
             notes.append(f"images and captions were not compared: {error}")

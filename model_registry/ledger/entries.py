@@ -55,10 +55,9 @@ _TITLES = {
 }
 
 
-class Event(Record):
-    """Content of an entry. Versions are numbers as text."""
+class _Content(Record):
+    """Versions are numbers as text."""
 
-    kind: Kind
     from_version: str | None = None
     to_version: str | None = None
     alias: str = "champion"
@@ -69,8 +68,14 @@ class Event(Record):
     code_version: str = ""
 
 
-class LedgerEntry(Record):
-    """One entry. Unknown fields, which newer versions write, are ignored."""
+class Event(_Content):
+    """Content of an entry."""
+
+    kind: Kind
+
+
+class LedgerEntry(_Content):
+    """One entry. Unknown fields and kinds, which newer versions write, are accepted."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -79,15 +84,7 @@ class LedgerEntry(Record):
     at: str  # UTC, ISO 8601 with milliseconds, by the writer's clock
     model: str
     kind: str
-    alias: str
-    from_version: str | None
-    to_version: str | None
     actor: str
-    reasons: tuple[str, ...]
-    measurements: dict[str, _Number]
-    checks: tuple[_Check, ...]
-    data_version: str
-    code_version: str
     previous_sha256: str
     sha256: str = ""  # of `text`
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from mlflow.entities import Run, ViewType
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from image_finder.model_registry import names
@@ -23,7 +22,7 @@ from image_finder.model_registry.ledger.entries import (
     title,
 )
 from image_finder.model_registry.ledger.verification import LedgerFault, Reading, Stored, verify
-from image_finder.model_registry.registry_errors import guarded
+from image_finder.model_registry.registry_errors import guarded, or_none
 from image_finder.model_registry.registry_lock import sqlite_file
 
 _PIECE = 7500  # characters of an entry's text in one tag; MLflow's limit is 8000
@@ -103,13 +102,8 @@ class LedgerStore:
         return found, "the head of the ledger had been removed or edited: entries may be missing before this one"
 
     def _head(self, model: str) -> Head | None:
-        try:
-            tags = self._client.get_registered_model(model).tags
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-        return Head.parse(tags.get(names.LEDGER_HEAD, ""))
+        found = or_none(self._client.get_registered_model, model)
+        return Head.parse(found.tags.get(names.LEDGER_HEAD, "")) if found else None
 
     def _stored(self, experiment: str) -> list[Stored]:
         found: list[Stored] = []

@@ -124,7 +124,6 @@ def _compared(
         embedding=EmbeddingConfig(),
         cache_dir=stores.cache_dir,
         folder=folder,
-        progress=True,
     )
 
 

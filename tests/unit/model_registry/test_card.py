@@ -69,8 +69,8 @@ def facts(**changes):
 
 def test_every_measurement_has_interval_baseline_and_denominators():
     card = model_card(facts())
-    assert "| sentence to image | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
-    assert "| image to sentence | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
+    assert "| text to image | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
+    assert "| image to text | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
     assert "Mean recall 50.0 % 49.0 to 51.0" in card
 
 
