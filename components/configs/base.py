@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from image_finder.components.errors import ConfigError
 from image_finder.components.former_names import AcceptsFormerNames
@@ -13,6 +13,7 @@ _OF_WHOLE = {"value_error", "missing", "too_long", "too_short"}  # faults of a w
 
 # Commit of a Hugging Face repository; branches and tags can change.
 Revision = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Config(AcceptsFormerNames):

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from image_finder.components.configs.base import Config, Revision
+from image_finder.components.configs.base import Config, Revision, Share
 
 
 class PartConfig(Config):
@@ -66,11 +66,11 @@ class ValidationConfig(Config):
     max_caption_tokens: int = Field(128, ge=1, description="longest valid caption, in tokens without special ones")
     min_captions_per_image: int = Field(1, ge=1)
     max_captions_per_image: int = Field(10, ge=1)
-    max_quarantined_share: float = Field(
-        0.02, ge=0, le=1, description="largest share of quarantined captions; above it the gate stops the run"
+    max_quarantined_share: Share = Field(
+        0.02, description="largest share of quarantined captions; above it the gate stops the run"
     )
-    max_duplicated_share: float = Field(
-        0.05, ge=0, le=1, description="largest share of captions with the text of another; above it a warning"
+    max_duplicated_share: Share = Field(
+        0.05, description="largest share of captions with the text of another; above it a warning"
     )
     max_count_drift: float = Field(
         0.2,

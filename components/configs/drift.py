@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from image_finder.components.configs.base import Config
+from image_finder.components.configs.base import Config, Share
 
 DRIFT_ROWS = 9  # most rows of a drift report; they share its chance of a false alarm
 
@@ -39,27 +39,23 @@ class DriftConfig(Config):
     )
     seed: int = Field(0, ge=0, description="of the sample and the permutations")
     max_length: float = Field(1.0, ge=0, description="Wasserstein distance of caption lengths, words")
-    max_vocabulary: float = Field(
-        0.05, ge=0, le=1, description="Jensen-Shannon divergence of word frequencies above chance, bits"
-    )
-    max_new_words: float = Field(
-        0.02, ge=0, le=1, description="rise of the share of words that are in no other image's training captions"
+    max_vocabulary: Share = Field(0.05, description="Jensen-Shannon divergence of word frequencies above chance, bits")
+    max_new_words: Share = Field(
+        0.02, description="rise of the share of words that are in no other image's training captions"
     )
     max_size: float = Field(
         0.25, ge=0, description="Wasserstein distance of the geometric mean of the sides, octaves (1: twice as large)"
     )
     max_shape: float = Field(0.25, ge=0, description="Wasserstein distance of width over height, octaves")
-    max_brightness: float = Field(0.05, ge=0, le=1, description="Wasserstein distance of mean luma, black 0 to white 1")
-    max_embedding: float = Field(
-        0.02, ge=0, le=1, description="energy distance of image vectors as a share of its maximum"
-    )
+    max_brightness: Share = Field(0.05, description="Wasserstein distance of mean luma, black 0 to white 1")
+    max_embedding: Share = Field(0.02, description="energy distance of image vectors as a share of its maximum")
     logs: tuple[str, ...] = Field(
         (), description="search logs of `image-finder serve` that a training reads; * and ? match any characters"
     )
     recent_days: int = Field(7, ge=1, description="newest days of the logs that are compared with the days before")
     min_queries: int = Field(100, ge=1, description="fewest queries in a period for a comparison")
-    max_unmatched: float = Field(0.5, ge=0, le=1, description="share of text queries without a good match")
-    max_unmatched_rise: float = Field(0.1, ge=0, le=1, description="rise of that share over the days before")
+    max_unmatched: Share = Field(0.5, description="share of text queries without a good match")
+    max_unmatched_rise: Share = Field(0.1, description="rise of that share over the days before")
 
     @model_validator(mode="after")
     def _permutations_reach_the_rate(self) -> Self:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from image_finder.components.configs.base import Config
+from image_finder.components.configs.base import Config, Share
 
 
 class GalleryConfig(Config):
@@ -23,8 +23,8 @@ class GalleryConfig(Config):
         None, description="COCO captions JSON, relative to root; its captions are stored in the index"
     )
     images: str = Field(".", description="folder of the images, relative to root")
-    max_failed_share: float = Field(
-        0.01, ge=0, le=1, description="largest share of images that cannot be decoded; above it the run fails"
+    max_failed_share: Share = Field(
+        0.01, description="largest share of images that cannot be decoded; above it the run fails"
     )
 
     @model_validator(mode="after")
@@ -56,10 +56,8 @@ class IndexTierConfig(Config):
     pq_bytes: int = Field(
         64, ge=1, le=1024, description="ivfpq: most bytes per row; the nearest divisor of embedding_dim is used"
     )
-    min_recall_at_10: float = Field(
+    min_recall_at_10: Share = Field(
         0.95,
-        ge=0,
-        le=1,
         description="recall@10 against exact search, with texts: ef_search or nprobe is doubled until it is reached; if "
         "64 times the value is not enough, auto keeps the index exact and a named kind is refused",
     )

@@ -1,10 +1,10 @@
 """Configurations of evaluation, export and promotion, with their gates."""
 
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from image_finder.components.configs.base import Config
+from image_finder.components.configs.base import Config, Share
 from image_finder.components.configs.slices import slice_fault
 from image_finder.components.former_names import SliceName
 
@@ -19,8 +19,8 @@ class EvaluationConfig(Config):
         None, ge=1, description="evaluate only the first captions of each image, by id; published figures of COCO use 5"
     )
     heat_map_pairs: int = Field(5, ge=2, le=20, description="images and captions in the similarity heat map")
-    min_recall_at_10: float = Field(
-        0.0, ge=0, le=1, description="floor of text-to-image recall@10; below it the gate stops the run"
+    min_recall_at_10: Share = Field(
+        0.0, description="floor of text-to-image recall@10; below it the gate stops the run"
     )
     min_times_random: float = Field(
         2.0, ge=0, description="floor of text-to-image recall@10 as a multiple of the random baseline"
@@ -41,8 +41,8 @@ class ExportConfig(Config):
     min_cosine_int8: float = Field(
         0.95, ge=-1, le=1, description="smallest cosine of a text tower with 8-bit weights; replaces both limits above"
     )
-    max_recall_difference: float = Field(
-        0.01, ge=0, le=1, description="largest loss of text-to-image recall@10 on the parity images"
+    max_recall_difference: Share = Field(
+        0.01, description="largest loss of text-to-image recall@10 on the parity images"
     )
 
 
@@ -53,8 +53,8 @@ class PromotionConfig(Config):
     busy machine of two cores.
     """
 
-    min_mean_recall: float = Field(0.0, ge=0, le=1, description="floor of mean recall over both directions and all k")
-    min_recall_at_10: float = Field(0.0, ge=0, le=1, description="floor of text-to-image recall@10 of the bundle")
+    min_mean_recall: Share = Field(0.0, description="floor of mean recall over both directions and all k")
+    min_recall_at_10: Share = Field(0.0, description="floor of text-to-image recall@10 of the bundle")
     min_parity_cosine: float = Field(
         0.95,
         ge=-1,
@@ -64,13 +64,11 @@ class PromotionConfig(Config):
     max_text_ms: float = Field(500.0, gt=0, description="limit of the median time of one text, ms on the CPU")
     max_image_ms: float = Field(1000.0, gt=0, description="limit of the median time of one image, ms on the CPU")
     max_bundle_mb: float = Field(1000.0, gt=0, description="limit of the size of all files of the bundle, 10^6 bytes")
-    min_gain: float = Field(
-        0.0, ge=0, le=1, description="smallest gain in mean recall over the champion; 0: any gain above zero"
+    min_gain: Share = Field(0.0, description="smallest gain in mean recall over the champion; 0: any gain above zero")
+    slice_allowance: Share = Field(
+        0.05, description="largest loss of a slice's recall, mean over all k, against the champion"
     )
-    slice_allowance: float = Field(
-        0.05, ge=0, le=1, description="largest loss of a slice's recall, mean over all k, against the champion"
-    )
-    slice_allowances: dict[SliceName, Annotated[float, Field(ge=0, le=1)]] = Field(
+    slice_allowances: dict[SliceName, Share] = Field(
         default_factory=dict,
         description="exceptions by 'slice' or 'slice: value', such as 'caption length: 1-8 words'; shares, 0 to 1",
     )

@@ -8,8 +8,6 @@ Stages, each on the rows that the previous one kept: tables and ids, single capt
 """
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,16 +18,11 @@ from image_finder.components.configs import ValidationConfig
 from image_finder.components.errors import DataError, QualityError
 from image_finder.components.records.data import DatasetManifest, ExpectationResult, ValidationReport
 from image_finder.components.text import one_line, shortened
-from image_finder.components.validation import facts, rules
+from image_finder.components.validation import facts
+from image_finder.components.validation.rules import REPEATED_ID, Rule, rules
 
 _MAX_EXAMPLES = 5
 _MAX_EXAMPLE_CHARACTERS = 80
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    result: ExpectationResult
-    rows: IntArray
 
 
 def validate_captions(
@@ -43,13 +36,10 @@ def validate_captions(
 ) -> ValidationReport:
     """Check captions and images against every rule; bad rows are quarantined by id, not raised.
 
-    captions: image_id, caption_id, file_name, caption, width_px, height_px (as annotated, 0: unknown), license, part.
-    images: image_id, file_name, part, sha256 ("": absent), bytes, width_px, height_px (upright), error ("": readable).
-    Caption ids in a report are unique within a part. If parts share ids (Flickr8k counts from 1 in each), the reasons
-    name the part: "image_missing@val". token_counts: (n_captions,) tokens of each caption without the special ones.
-    previous: manifest of the previous data version, to measure drift; None: not measured. Columns of wrong types end
-    the validation after its first rules. Raises DataError if columns are missing or unexpected, or if token_counts has
-    another length than captions.
+    captions, images: see captions_table and inspection. If parts share caption ids (Flickr8k counts from 1 in each),
+    the reasons name the part: "image_missing@val". token_counts: (n_captions,) tokens without the special ones.
+    previous: manifest of the previous data version, to measure drift. Columns of wrong types end the validation after
+    its first rules. Raises DataError for missing or unexpected columns, and for another number of token_counts.
     """
     facts.require_columns("captions", captions, facts.CAPTION_COLUMNS)
     facts.require_columns("images", images, facts.IMAGE_COLUMNS)
@@ -57,21 +47,24 @@ def validate_captions(
         raise DataError(
             f"token_counts has shape {token_counts.shape}, expected ({len(captions)},), one count for each caption"
         )
-    outcomes = _check("types", facts.type_facts(captions, images), rules.type_rules())
-    quarantined: dict[str, tuple[int, ...]] = {}
+    run = _Validation(config)
+    run.check("types", facts.type_facts(captions, images))
     n_images, usable = 0, captions
-    if _passed(outcomes):
+    if run.passed:
         images = facts.as_typed(images, facts.IMAGE_COLUMNS)
         usable = facts.as_typed(captions, facts.CAPTION_COLUMNS)
         usable = usable.assign(tokens=token_counts, scope=facts.id_scopes(usable))
         n_images = len(usable[facts.IMAGE_KEY].drop_duplicates())
-        outcomes += _check_tables(usable, images)
-        measured, usable = _check_captions(usable, images, config, quarantined)
-        outcomes += measured
-        outcomes += _check("parts", facts.part_facts(usable, manifest), rules.part_rules())
-        outcomes += _check("texts", facts.text_facts(usable), rules.text_rules(config))
+        run.check("tables", usable)
+        run.check("images", facts.image_facts(usable))
+        run.check("contents", facts.content_facts(images))
+        usable = run.quarantine(usable, "ids", facts.id_facts(usable))
+        usable = run.quarantine(usable, "captions", facts.caption_facts(usable, images))
+        usable = run.quarantine(usable, "ranks", facts.rank_facts(usable))
+        run.check("parts", facts.part_facts(usable, manifest))
+        run.check("texts", facts.text_facts(usable))
         if previous is not None:
-            outcomes += _check("drift", facts.drift_facts(manifest, previous), rules.drift_rules(config))
+            run.check("drift", facts.drift_facts(manifest, previous))
     n_captions, n_usable = len(captions), len(usable)
     # Not 1 - n_usable / n_captions, which is slightly above 0.02 for 2 of 100, so that a gate at 0.02 would refuse it.
     share = (n_captions - n_usable) / n_captions if n_captions else 0.0
@@ -81,32 +74,40 @@ def validate_captions(
         n_images=n_images,
         n_captions=n_captions,
         n_valid_captions=n_usable,
-        expectations=tuple(outcome.result for outcome in outcomes),
-        quarantined=quarantined,
+        expectations=tuple(run.results),
+        quarantined=run.quarantined,
         max_quarantined_share=config.max_quarantined_share,
-        success=_passed(outcomes) and share <= config.max_quarantined_share,
+        success=run.passed and share <= config.max_quarantined_share,
     )
 
 
-def _check_tables(captions: DataFrame, images: DataFrame) -> list[_Outcome]:
-    return [
-        *_check("tables", captions, rules.table_rules()),
-        *_check("images", facts.image_facts(captions), rules.image_rules()),
-        *_check("contents", facts.content_facts(images), rules.content_rules()),
-    ]
+class _Validation:
+    """The results so far, and the ids of quarantined captions by reason."""
 
+    def __init__(self, config: ValidationConfig) -> None:
+        self.results: list[ExpectationResult] = []
+        self.quarantined: dict[str, tuple[int, ...]] = {}
+        self._rules = rules(config)
 
-def _check_captions(
-    captions: DataFrame, images: DataFrame, config: ValidationConfig, quarantined: dict[str, tuple[int, ...]]
-) -> tuple[list[_Outcome], DataFrame]:
-    """Outcomes of rules that remove rows, and the captions left; fills quarantined by reason."""
-    ids = _check("ids", facts.id_facts(captions), rules.id_rules())
-    captions = _without_failed(captions, ids, quarantined)
-    stated = [*rules.caption_rules(config), *rules.image_state_rules()]
-    rows = _check("captions", facts.caption_facts(captions, images), stated)
-    captions = _without_failed(captions, rows, quarantined)
-    ranks = _check("ranks", facts.rank_facts(captions), rules.rank_rules(config))
-    return [*ids, *rows, *ranks], _without_failed(captions, ranks, quarantined)
+    @property
+    def passed(self) -> bool:
+        return all(result.success for result in self.results if result.severity == "error")
+
+    def check(self, stage: str, frame: DataFrame) -> list[IntArray]:
+        """Apply the rules of a stage; returns the rows that failed each."""
+        found = _measured(stage, frame, self._rules[stage])
+        self.results += [result for result, _ in found]
+        return [rows for _, rows in found]
+
+    def quarantine(self, captions: DataFrame, stage: str, frame: DataFrame) -> DataFrame:
+        """The captions that fail no rule of a stage. frame: facts, a row for each caption."""
+        failed = np.zeros(len(captions), dtype=bool)
+        for rule, rows in zip(self._rules[stage], self.check(stage, frame), strict=True):
+            if rows.size:
+                failed[rows] = True
+                for scope, ids in captions["caption_id"].iloc[rows].groupby(captions["scope"]):
+                    self.quarantined[f"{rule.name}{scope}"] = tuple(ids.tolist())
+        return captions[~failed].reset_index(drop=True)
 
 
 def valid_captions(captions: DataFrame, report: ValidationReport) -> DataFrame:
@@ -117,7 +118,7 @@ def valid_captions(captions: DataFrame, report: ValidationReport) -> DataFrame:
     reasons = [(*key.partition(facts.SCOPE), ids) for key, ids in report.quarantined.items()]
     removed = np.zeros(len(captions), dtype=bool)
     for reason, _, part, ids in reasons:
-        if reason == rules.REPEATED_ID:
+        if reason == REPEATED_ID:
             removed |= captions.duplicated(["part", "caption_id"], keep="first").to_numpy()
         else:
             inside = captions["part"].eq(part).to_numpy() if part else True
@@ -133,9 +134,9 @@ def require_valid(report: ValidationReport) -> None:
         _error_text(result) for result in report.expectations if result.severity == "error" and not result.success
     ]
     n_quarantined = report.n_captions - report.n_valid_captions
-    if report.n_captions and n_quarantined / report.n_captions > report.max_quarantined_share:
+    if report.quarantined_share > report.max_quarantined_share:
         measured = f"{n_quarantined:,} of {report.n_captions:,} captions quarantined"
-        shares = f"{100 * n_quarantined / report.n_captions:.4g}%, allowed {100 * report.max_quarantined_share:.4g}%"
+        shares = f"{100 * report.quarantined_share:.4g}%, allowed {100 * report.max_quarantined_share:.4g}%"
         faults.append(f"{measured} ({shares}): {_reasons_text(report)}")
     advice = "correct the data, or change the limits of the validation"
     raise QualityError(f"data set {report.dataset} {report.data_version} refused: {'; '.join(faults)}; {advice}")
@@ -161,28 +162,11 @@ def _reasons_text(report: ValidationReport) -> str:
     return ", ".join(texts)
 
 
-def _passed(outcomes: Iterable[_Outcome]) -> bool:
-    return all(outcome.result.success for outcome in outcomes if outcome.result.severity == "error")
-
-
-def _without_failed(
-    captions: DataFrame, outcomes: Iterable[_Outcome], quarantined: dict[str, tuple[int, ...]]
-) -> DataFrame:
-    """Captions that failed no outcome; adds the ids of the others to quarantined by reason."""
-    failed = np.zeros(len(captions), dtype=bool)
-    for outcome in outcomes:
-        if outcome.rows.size:
-            failed[outcome.rows] = True
-            for scope, ids in captions["caption_id"].iloc[outcome.rows].groupby(captions["scope"]):
-                quarantined[f"{outcome.result.name}{scope}"] = tuple(ids.tolist())
-    return captions[~failed].reset_index(drop=True)
-
-
 # Great Expectations
 
 
-def _check(name: str, frame: DataFrame, stated: list[rules.Rule]) -> list[_Outcome]:
-    """Apply rules to a frame in an ephemeral context: no files, no analytics, no progress bars.
+def _measured(name: str, frame: DataFrame, stated: list[Rule]) -> list[tuple[ExpectationResult, IntArray]]:
+    """Apply rules to a frame in an ephemeral context; returns each result and the rows that failed.
 
     Row positions come from the frame's index: GX's unexpected_index_column_names builds a dictionary for each failed
     row in pandas, 10 instead of 0.1 s for 300,000 rows (great-expectations 1.24, 2 cores).
@@ -207,11 +191,11 @@ def _check(name: str, frame: DataFrame, stated: list[rules.Rule]) -> list[_Outco
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
     frame = frame.reset_index(drop=True)
     # GX hashes every frame, so the texts that only examples use would take two thirds of the time.
-    checked = frame[sorted({rule.arguments["column"] for rule in stated if "column" in rule.arguments})]
+    checked = frame[sorted({column for rule in stated if (column := rule.expectation.arguments.get("column"))})]
     batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": checked})
     expectations = [
         ExpectationConfiguration(
-            type=rule.expectation, kwargs=dict(rule.arguments), meta={"rule": position}
+            type=rule.expectation.type, kwargs=dict(rule.expectation.arguments), meta={"rule": position}
         ).to_domain_obj()
         for position, rule in enumerate(stated)
     ]
@@ -220,10 +204,10 @@ def _check(name: str, frame: DataFrame, stated: list[rules.Rule]) -> list[_Outco
     report = batch.validate(suite, result_format=result_format)
     configured = [(result.expectation_config, result) for result in report.results]
     by_rule = {setting.meta["rule"]: result for setting, result in configured if setting}  # GX regroups them
-    return [_outcome(rule, by_rule[position], frame) for position, rule in enumerate(stated)]
+    return [_result(rule, by_rule[position], frame) for position, rule in enumerate(stated)]
 
 
-def _outcome(rule: rules.Rule, measured: Any, frame: DataFrame) -> _Outcome:  # noqa: ANN401 # GX's own result class
+def _result(rule: Rule, measured: Any, frame: DataFrame) -> tuple[ExpectationResult, IntArray]:  # noqa: ANN401 # GX's own result class
     values = measured.result
     if not values:  # GX catches exceptions of its metrics
         raise DataError(f"expectation {rule.name} could not be evaluated: {one_line(measured.exception_info)}")
@@ -249,7 +233,7 @@ def _outcome(rule: rules.Rule, measured: Any, frame: DataFrame) -> _Outcome:  # 
         observed=observed,
         examples=tuple(examples),
     )
-    return _Outcome(result, rows)
+    return result, rows
 
 
 def _filled(template: str, frame: DataFrame, row: int) -> str:

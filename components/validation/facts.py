@@ -60,7 +60,6 @@ def type_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
 
 
 def _type_of(values: Series, kind: str) -> str:
-    """Either "right" or the fault; an empty column is right."""
     if values.empty:
         return "right"
     if kind == "int64":
@@ -110,10 +109,7 @@ def id_facts(captions: DataFrame) -> DataFrame:
 
 
 def caption_facts(captions: DataFrame, images: DataFrame) -> DataFrame:
-    """One row for each caption: characters, tokens (null: empty), and the state of its image.
-
-    State: image, decoding, size; see _image_states.
-    """
+    """One row for each caption: characters, tokens (null: empty), and the columns of _image_states."""
     texts = _texts(captions)
     characters = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     facts = DataFrame(
