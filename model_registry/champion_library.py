@@ -12,7 +12,7 @@ from image_finder.components.index.publish import current_bundle_sha256, publish
 from image_finder.components.library.index_options import IndexOptions, IndexSummary
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
-from image_finder.components.scaling.engines import embedding_engine
+from image_finder.components.scaling.ray_embed import embedding_engine
 from image_finder.model_registry import names
 from image_finder.model_registry.ledger.entries import Event
 from image_finder.model_registry.promotions import Promotions

@@ -12,6 +12,7 @@ from image_finder.components.index.generations import POINTER
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import default_bundle, keep_bundle
 from image_finder.components.library.catalog import Catalog
+from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.library import Library
 from image_finder.components.storage import write_errors
 
@@ -30,24 +31,15 @@ def used_bundle(library: Library, catalog: Catalog) -> str:
         return ""
 
 
-def choose_bundle(
-    library: Library,
-    catalog: Catalog,
-    *,
-    given: Path | None,
-    defaults: Path | None,
-    starter: Callable[[], Bundle] | None = None,
-    warn: Callable[[str], None],
-) -> Bundle:
+def choose_bundle(library: Library, catalog: Catalog, options: IndexOptions, *, warn: Callable[[str], None]) -> Bundle:
     """Choose the bundle to index with, and copy it into the library.
 
     It is the given one, else a default one that was published after the library chose its own, else its own, else the
-    starter. defaults: folder of published bundles. starter: makes the bundle for a library without one. Raises
-    BundleError if there is none, StorageError.
+    starter. Raises BundleError if there is none, StorageError.
     """
-    if given is not None:
-        return keep(library, Bundle.open(given))
-    used = used_bundle(library, catalog)
+    if options.bundle is not None:
+        return keep(library, Bundle.open(options.bundle))
+    used, defaults = used_bundle(library, catalog), options.default_bundles
     if defaults is not None and (not used or published_ns(defaults) > int(catalog.setting(_SINCE) or 0)):
         try:
             if newer := default_bundle(defaults):
@@ -56,17 +48,20 @@ def choose_bundle(
             if not used:
                 raise
             warn(f"the newer bundle in {defaults} is not used: {error}")
-    if not used:  # the first run was stopped after it had copied its bundle
-        kept = sorted(library.bundles.glob("[0-9a-f]*"))
-        if len(kept) == 1:
-            return Bundle.open(kept[0])
-        if starter is not None:
-            return keep(library, starter())
-        raise BundleError(
-            f"no bundle to index with: none was published{f' to {defaults}' if defaults else ''}; train one with "
-            "'image-finder pipeline run training' and 'indexing', or name one with --bundle"
-        )
-    return _own(library, used, defaults)
+    return _own(library, used, defaults) if used else _first(library, options)
+
+
+def _first(library: Library, options: IndexOptions) -> Bundle:
+    kept = sorted(library.bundles.glob("[0-9a-f]*"))
+    if len(kept) == 1:  # the first run was stopped after it had copied its bundle
+        return Bundle.open(kept[0])
+    if options.starter is not None:
+        return keep(library, options.starter())
+    published = f" to {options.default_bundles}" if options.default_bundles else ""
+    raise BundleError(
+        f"no bundle to index with: none was published{published}; train one with "
+        "'image-finder pipeline run training' and 'indexing', or name one with --bundle"
+    )
 
 
 def remember_bundle(catalog: Catalog, bundle: Bundle, chosen_ns: int) -> None:

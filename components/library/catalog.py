@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from image_finder.components.errors import StorageError
 from image_finder.components.text import one_line
 
+PUBLISHED = "published"  # setting: generation that matches the catalogue, "" if none does
 SCHEMA_VERSION = 2  # 1 had no galleries and no captions
 _BUSY_S = 10.0
 _FIRST_ABSURD_VERSION = 1000  # above, the number itself is damaged
@@ -53,14 +54,22 @@ class FileRow(NamedTuple):
     size: int  # bytes
     mtime_ns: int
     settled: int  # 0: equal size and mtime do not prove equal content
-    sha256: str
-    width_px: int  # as displayed, 0 if unknown
-    height_px: int
-    taken_s: int | None  # capture in seconds since 1970-01-01 00:00 of the camera's local time
-    camera: str
-    latitude: float | None
-    longitude: float | None
-    error: str
+    sha256: str = ""
+    width_px: int = 0  # as displayed, 0 if unknown
+    height_px: int = 0
+    taken_s: int | None = None  # capture in seconds since 1970-01-01 00:00 of the camera's local time
+    camera: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    error: str = ""
+
+
+Rows = dict[bytes, FileRow]  # by absolute path
+
+
+def base_of(root: bytes) -> bytes:
+    """A folder, with the slash that the paths inside it begin with."""
+    return root.rstrip(b"/") + b"/"
 
 
 _COLUMNS = ", ".join(FileRow._fields)
@@ -146,6 +155,10 @@ class Catalog:
         rows = self._rows(_FOLDERS)
         return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
 
+    def folder_ids(self) -> dict[bytes, int]:
+        """Id of each folder by its absolute path, without damaged rows."""
+        return {path: identity for identity, path in self.folders().items()}
+
     def folders_are_sound(self) -> bool:
         """Whether it has folders, all undamaged; a catalogue that replaces a lost one has none."""
         rows = self._rows(_FOLDERS)
@@ -153,9 +166,8 @@ class Catalog:
 
     def add_folder(self, path: bytes) -> int:
         """Id of a folder, which is added if it is missing."""
-        for identity, known in self.folders().items():
-            if known == path:
-                return identity
+        if (known := self.folder_ids().get(path)) is not None:
+            return known
         # An id is never used twice: rows of a folder whose own row was damaged must not come under another one.
         (last,) = self._rows(
             "SELECT max(coalesce((SELECT max(id) FROM folders), 0), coalesce(max(folder), 0)) FROM files"
@@ -205,9 +217,9 @@ class Catalog:
         sound = [FileRow._make(row[:-1]) for row in stored if crc32(repr(row[:-1]).encode()) == row[-1]]
         return sound, len(stored) - len(sound)
 
-    def files_by_path(self) -> tuple[dict[bytes, FileRow], int]:
+    def files_by_path(self) -> tuple[Rows, int]:
         """Undamaged rows by absolute path, and the number of rows damaged or without folder."""
-        bases = {identity: path.rstrip(b"/") + b"/" for identity, path in self.folders().items()}
+        bases = {identity: base_of(path) for identity, path in self.folders().items()}
         rows, damaged = self.files()
         known = {bases[row.folder] + row.path: row for row in rows if row.folder in bases}
         return known, damaged + len(rows) - len(known)

@@ -31,14 +31,16 @@ def rehearse(
     """What an update would do, as values of its summary. catalog: None if there is none yet."""
     known, damaged = catalog.files_by_path() if catalog is not None else ({}, 0)
     incomplete = damaged > 0 or not known
-    scan = scan_sources(library, catalog, roots, progress=options.progress, on_scan=options.on_scan)
-    homes = folder_ids(scan, catalog.folders() if catalog is not None else {})
-    resting = {path: row for path, row in known.items() if any(is_store(root) and inside(path, root) for root in roots)}
-    known = {path: row for path, row in known.items() if path not in resting}
-    known |= lost_rows(library, scan, known, homes, incomplete=incomplete)
+    scan = scan_sources(library, catalog, roots, options)
+    ids = folder_ids(scan, catalog)
+    unlisted = {
+        path: row for path, row in known.items() if any(is_store(root) and inside(path, root) for root in roots)
+    }
+    known = {path: row for path, row in known.items() if path not in unlisted}
+    known |= lost_rows(library, scan, known, ids, incomplete=incomplete)
     emptied = keep_emptied(scan, known, prune=options.prune)
     contents = {row.sha256 for row in known.values()}
-    plan = make_plan(scan, known, homes, vectors=contents, retry_failed=False)
+    plan = make_plan(scan, known, ids, vectors=contents, retry_failed=False)
     warn_of_unreadable(scan, known, warn)
     arrived = Counter(scan.files[path][1:] for path in plan.fresh)
     if not options.prune:
@@ -53,13 +55,13 @@ def rehearse(
     return {
         **facts_of(scan, plan),
         "kept": emptied,
-        "images": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh) + len(resting),
+        "images": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh) + len(unlisted),
         "added": len(plan.fresh) - moved,
         "changed": len(plan.altered),
         "moved": moved,
         "copied": 0,
         "removed": len(plan.missing) - moved,
-        "unchanged": plan.unchanged + len(resting),
+        "unchanged": plan.unchanged + len(unlisted),
         "vanished": 0,
         "embedded": 0,
         "failed": {},

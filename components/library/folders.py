@@ -1,14 +1,20 @@
-"""Folders of a library: the choice of its sources, also after its catalogue was lost."""
+"""Folders of a library: its sources, also after its catalogue was lost or its home moved."""
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from image_finder.components.errors import DataError, StorageError
-from image_finder.components.index.format import read_manifest
-from image_finder.components.library.catalog import Catalog
+from image_finder.components.index.format import MANIFEST, read_manifest
+from image_finder.components.index.generations import current_generation
+from image_finder.components.index.stored_paths import moved
+from image_finder.components.library.catalog import PUBLISHED, Catalog
+from image_finder.components.library.index_options import Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.sources import is_store
+
+_HOME = "home"  # setting: path of the home at the last update
 
 
 def chosen_roots(
@@ -17,8 +23,8 @@ def chosen_roots(
     folders: Sequence[Path],
     forget: Sequence[Path],
     *,
-    galleries: Sequence[bytes] = (),
-    warn: Callable[[str], None],
+    galleries: Sequence[bytes],
+    warn: Warn,
 ) -> list[bytes]:
     """Sources of the library after this update: known and given ones without forgotten ones.
 
@@ -45,6 +51,23 @@ def chosen_roots(
             f"{library.catalog} does not name these folders any more, the published index does: {names}; they are kept"
         )
     return known
+
+
+def adopt_folders(library: Library, catalog: Catalog, home: Path, *, warn: Warn) -> None:
+    """Update paths below the former home to `home`, which the library is in; the caller commits."""
+    former = catalog.setting(_HOME) or _published_home(library, home)
+    if former and former != str(home):
+        folders = catalog.folders()
+        changed = {
+            identity: os.fsencode(moved(os.fsdecode(path), Path(former), home)) for identity, path in folders.items()
+        }
+        for identity, path in changed.items():
+            if path not in folders.values():
+                catalog.rename_folder(identity, path)
+        if set(changed.values()) != set(folders.values()):
+            catalog.set(**{PUBLISHED: ""})
+            warn(f"Home moved from {former} to {home}: stored paths updated")
+    catalog.set(**{_HOME: str(home)})
 
 
 def _published_roots(library: Library, known: Sequence[bytes]) -> list[bytes]:
@@ -74,3 +97,15 @@ def _usable(folder: bytes) -> bytes:
 
 def _resolved(folder: Path) -> bytes:
     return os.fsencode(folder.expanduser().resolve())
+
+
+def _published_home(library: Library, home: Path) -> str:
+    """The home according to an index of a version that stored absolute paths; "" if unknown."""
+    try:
+        stored = json.loads((current_generation(library.index) / MANIFEST).read_bytes())["bundle_uri"]
+    except (OSError, StorageError, ValueError, KeyError, TypeError):
+        return ""
+    inner = Path(library.root.relative_to(home), "bundles").parts
+    parts = Path(stored).parts[:-1]
+    is_inside = Path(stored).is_absolute() and parts[-len(inner) :] == inner
+    return str(Path(*parts[: -len(inner)])) if is_inside else ""

@@ -22,12 +22,10 @@ from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import current_bundle_sha256, generation_of_bundle_before
 from image_finder.components.index.vector_cache import joined_rows
 from image_finder.components.library.bundles import keep, published_ns, remember_bundle
-from image_finder.components.library.catalog import Catalog
+from image_finder.components.library.catalog import PUBLISHED, Catalog, base_of
 from image_finder.components.library.library import Library
-from image_finder.components.library.publishing import PublishedSources, publish_rows
-from image_finder.components.library.reading import PUBLISHED
+from image_finder.components.library.publishing import publish_rows
 from image_finder.components.library.recovery import captions_of, put_captions, row_of_item
-from image_finder.components.library.sources import captions_by_path, uris_of
 from image_finder.components.library.vectors import open_vectors
 from image_finder.components.storage import new_directory
 from image_finder.components.temporaries import temporary_directory
@@ -114,10 +112,10 @@ def _keep_vectors(cache: ContentCache, index: VectorIndex) -> None:
 
 def _keep_items(catalog: Catalog, index: VectorIndex) -> None:
     """Add the roots as sources, with what is known of their files; what the catalogue knows of a file stays."""
-    identities = {root: identity for identity, root in catalog.folders().items()}
+    identities = catalog.folder_ids()
     added = [root for root in map(os.fsencode, index.manifest.roots) if root not in identities]
     identities |= {root: catalog.add_folder(root) for root in added}
-    bases = {identity: root.rstrip(b"/") + b"/" for root, identity in identities.items()}
+    bases = {identity: base_of(root) for root, identity in identities.items()}
     known, _ = catalog.files_by_path()
     roots = [identities[os.fsencode(root)] for root in index.manifest.roots]
     rows = (row_of_item(item, roots[item["root"]]) for item in index.items.to_pylist())
@@ -156,8 +154,7 @@ def _publish(home: Path, library: Library, catalog: Catalog, bundle: Bundle, cac
     """Publish all that has a vector of the bundle; the next `image-finder index` adds the rest."""
     known, _ = catalog.files_by_path()
     rows = sorted(row for row in known.values() if row.error or row.sha256 in cache)
-    sources = PublishedSources(catalog.folders(), uris_of(catalog), captions_by_path(catalog), home)
-    publish_rows(library, bundle, cache, rows, sources, config=EmbeddingConfig())
+    publish_rows(library, catalog, bundle, cache, rows, home=home, config=EmbeddingConfig())
     if left := len(known) - len(rows):
         _warn_of_rest(left)
     remember_bundle(catalog, bundle, max(time.time_ns(), published_ns(home / "bundles")))
@@ -165,8 +162,6 @@ def _publish(home: Path, library: Library, catalog: Catalog, bundle: Bundle, cac
 
 
 def _warn_of_rest(n_images: int) -> None:
-    are = "is" if n_images == 1 else "are"
+    are, them = ("is", "it") if n_images == 1 else ("are", "them")
     images = counted(n_images, "image")
-    logger.warning(
-        "%s %s not searched until 'image-finder index' has embedded %s", images, are, "it" if n_images == 1 else "them"
-    )
+    logger.warning("%s %s not searched until 'image-finder index' has embedded %s", images, are, them)

@@ -7,7 +7,8 @@ from typing import Literal
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
-from image_finder.components.library.reading import Engine, embed_here
+from image_finder.components.library.engine import Engine, embed_here
+from image_finder.components.library.library import Library
 from image_finder.components.library.scan import Scan
 from image_finder.components.records.base import Record
 
@@ -31,6 +32,11 @@ class IndexOptions:
     wait_s: float = 0  # for another process that is writing
     progress: bool = False  # bars on stderr
     on_scan: Callable[[Scan], object] | None = None  # called with the scan before any image is read
+
+    def home_of(self, library: Library) -> Path | None:
+        """The home that a library is in; None if it is in none."""
+        home = self.default_bundles.parent if self.default_bundles is not None else None
+        return home if home is not None and library.root.is_relative_to(home) else None
 
 
 class IndexSummary(Record):

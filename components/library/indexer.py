@@ -5,20 +5,16 @@ import gc
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import IndexTierConfig
-from image_finder.components.errors import DataError, StorageError
+from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.decoding import DECODING_VERSION
-from image_finder.components.index.format import IndexManifest, is_sealed
-from image_finder.components.index.index import VectorIndex
-from image_finder.components.index.tiers import tier_for
 from image_finder.components.library.bundles import (
     choose_bundle,
     remember_bundle,
@@ -26,9 +22,9 @@ from image_finder.components.library.bundles import (
     remove_unused,
     used_bundle,
 )
-from image_finder.components.library.catalog import Catalog, FileRow
+from image_finder.components.library.catalog import PUBLISHED, Catalog, FileRow, Rows
 from image_finder.components.library.dry_run import facts_of, rehearse
-from image_finder.components.library.folders import chosen_roots
+from image_finder.components.library.folders import adopt_folders, chosen_roots
 from image_finder.components.library.index_options import IndexOptions, IndexSummary, Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.losses import (
@@ -42,24 +38,20 @@ from image_finder.components.library.losses import (
     warn_of_losses,
     warn_of_unreadable,
 )
-from image_finder.components.library.moved_folders import adopt_folders
-from image_finder.components.library.publishing import PublishedSources, publish_rows
-from image_finder.components.library.reading import PUBLISHED, Reader
+from image_finder.components.library.publishing import current_count, publish_rows
+from image_finder.components.library.reading import Reader
 from image_finder.components.library.recovery import lost_rows, recover_captions
-from image_finder.components.library.scan import Scan
 from image_finder.components.library.sources import (
-    captions_by_path,
     gallery_facts,
     given_uris,
     list_stores,
     require_readable,
     root_of,
-    rows_of,
     scan_sources,
     settle_galleries,
     uris_of,
 )
-from image_finder.components.library.update_plan import Plan, Rows, folder_ids, make_plan
+from image_finder.components.library.update_plan import Plan, folder_ids, make_plan
 from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
 
 _DECODERS = "decoders"  # setting: versions of what decodes images
@@ -91,8 +83,8 @@ def update(
             catalog = Catalog.open(library.catalog, warn=warn)
         if catalog is not None:
             stack.enter_context(catalog)
-            if options.default_bundles is not None and not options.dry_run:
-                adopt_folders(library, catalog, options.default_bundles.parent, warn=warn)
+            if not options.dry_run and (home := options.home_of(library)) is not None:
+                adopt_folders(library, catalog, home, warn=warn)
         galleries = [root_of(each) for each in options.galleries]
         roots = chosen_roots(library, catalog, folders, forget, galleries=galleries, warn=warn)
         if catalog is None or options.dry_run:
@@ -121,164 +113,136 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+class _Published(NamedTuple):
+    n_images: int  # in the index
+    is_new: bool
+    n_mended: int = 0  # damaged vectors that were computed again
+
+
+@dataclass(frozen=True)
 class _Update:
     """One update. Needs the library's lock."""
 
-    def __init__(self, library: Library, catalog: Catalog, options: IndexOptions, warn: Warn) -> None:
-        self._library = library
-        self._catalog = catalog
-        self._options = options
-        self._warn = warn
-        self._n_published = 0
+    library: Library
+    catalog: Catalog
+    options: IndexOptions
+    warn: Warn
 
     def run(self, roots: Sequence[bytes], named: Collection[bytes]) -> dict[str, Any]:
         """Update the library; returns values of the summary. named: directories given by the user."""
+        library, catalog, options = self.library, self.catalog, self.options
         chosen_ns = time.time_ns()
         with _without_collector():
             known, incomplete = self._sound_rows()
-            bundle = self._bundle()
-            cache = open_vectors(self._library, bundle, warn=self._warn)
-            added = set(roots) - set(self._catalog.folders().values())
+            bundle = choose_bundle(library, catalog, options, warn=self.warn)
+            cache = open_vectors(library, bundle, warn=self.warn)
+            added = set(roots) - set(catalog.folders().values())
             known = self._settle_folders(roots, known, named, incomplete=incomplete)
-            scan = self._scan(roots)
-            homes = folder_ids(scan, self._catalog.folders())
-            lost = lost_rows(self._library, scan, known, homes, incomplete=incomplete)
-            self._catalog.put(lost.values())
+            scan = scan_sources(library, catalog, roots, options)
+            ids = folder_ids(scan, catalog)
+            lost = lost_rows(library, scan, known, ids, incomplete=incomplete)
+            catalog.put(lost.values())
             known |= lost
-            resting = self._list_stores(scan, known, cache)
-            known = {path: row for path, row in known.items() if path not in resting}
-            emptied = keep_emptied(scan, known, prune=self._options.prune)
-            warn_of_unreadable(scan, known, self._warn)
-            plan = make_plan(scan, known, homes, vectors=cache, retry_failed=self._decoders_changed())
+            uris = uris_of(catalog) | given_uris(options.galleries)
+            unlisted = list_stores(scan, uris, options, known, cache)
+            known = {path: row for path, row in known.items() if path not in unlisted}
+            emptied = keep_emptied(scan, known, prune=options.prune)
+            warn_of_unreadable(scan, known, self.warn)
+            plan = make_plan(scan, known, ids, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
-        reader = Reader(self._catalog, known, scan, homes, self._uris())
+        reader = Reader(catalog, known, scan, ids, uris, bundle, cache, options)
         for path in plan.rehomed:
-            self._catalog.remove([(known[path].folder, known[path].path)])
+            catalog.remove([(known[path].folder, known[path].path)])
             reader.keep(path, known[path])
         old = {path: known[path] for path in (*plan.altered, *plan.retried)}
         n_vectors = len(cache)
-        read = Reading(bundle, cache, reader, self._options)
-        read(plan.to_read)
+        reader.read(plan.to_read)
         emptied |= self._keep_losses(plan, known, reader, incomplete=incomplete)
         counts = self._forget_missing(plan, known, old, reader)
         self._require_readable(known, added)
-        embedded = len(cache) - n_vectors
-        known |= resting
+        n_embedded = len(cache) - n_vectors
+        known |= unlisted
         with _without_collector():
-            published, mended = self._publish(known, read, chosen_ns)
+            published = self._publish(known, reader, chosen_ns)
         return {
             **facts_of(scan, plan),
             **counts,
-            "unchanged": counts["unchanged"] + sum(not row.error for row in resting.values()),
+            "unchanged": counts["unchanged"] + sum(not row.error for row in unlisted.values()),
             "kept": emptied,
-            "images": self._n_published,
+            "images": published.n_images,
             "vanished": len(reader.vanished),
-            "embedded": embedded + mended,
+            "embedded": n_embedded + published.n_mended,
             "failed": {shown(path): reason for path, reason in sorted(reader.failed.items())},
             "cut": {shown(path): note for path, note in sorted(reader.cut.items())},
             "bundle": bundle.sha256,
-            "published": published,
+            "published": published.is_new,
         }
-
-    def _scan(self, roots: Sequence[bytes]) -> Scan:
-        options = self._options
-        return scan_sources(self._library, self._catalog, roots, progress=options.progress, on_scan=options.on_scan)
 
     def _sound_rows(self) -> tuple[Rows, bool]:
         """Undamaged rows by absolute path, and whether rows may have been lost."""
-        known, damaged = self._catalog.files_by_path()
+        known, damaged = self.catalog.files_by_path()
         if damaged:
-            self._warn(f"{damaged:,} entries of {self._catalog.path} were damaged and are rebuilt from their images")
-            self._catalog.remove_damaged()
+            self.warn(f"{damaged:,} entries of {self.catalog.path} were damaged and are rebuilt from their images")
+            self.catalog.remove_damaged()
         return known, damaged > 0 or not known
-
-    def _bundle(self) -> Bundle:
-        options = self._options
-        return choose_bundle(
-            self._library,
-            self._catalog,
-            given=options.bundle,
-            defaults=options.default_bundles,
-            starter=options.starter,
-            warn=self._warn,
-        )
 
     def _settle_folders(
         self, roots: Sequence[bytes], known: Rows, named: Collection[bytes], *, incomplete: bool
     ) -> Rows:
         """Update folders, galleries and captions of the catalogue; returns the remaining rows."""
-        catalog = self._catalog
+        catalog = self.catalog
         directories = set(catalog.folders().values()) - set(gallery_facts(catalog))
         for identity, path in catalog.folders().items():
             if path not in roots:
                 catalog.remove_folder(identity)
                 catalog.set(**{PUBLISHED: ""})
                 known = {file: row for file, row in known.items() if row.folder != identity}
-        there = set(catalog.folders().values())
+        ids = catalog.folder_ids()
         for root in roots:  # in their order: it numbers the labels of folders whose names are equal
-            if root not in there:
+            if root not in ids:
                 catalog.add_folder(root)
                 catalog.set(**{PUBLISHED: ""})
         if incomplete:
-            recover_captions(self._library, catalog)
-        galleries = self._options.galleries
-        if settle_galleries(catalog, galleries, directories=directories, named=named, warn=self._warn):
+            recover_captions(self.library, catalog)
+        galleries = self.options.galleries
+        if settle_galleries(catalog, galleries, directories=directories, named=named, warn=self.warn):
             catalog.set(**{PUBLISHED: ""})
         return known
 
-    def _list_stores(self, scan: Scan, known: Rows, cache: ContentCache) -> Rows:
-        """Add the images of object stores to the scan; returns the rows of stores not listed."""
-        given = given_uris(self._options.galleries)
-        listed: dict[bytes, str] = {}
-        resting: Rows = {}
-        for root, uri in self._uris().items():
-            rows = rows_of(root, known)
-            has_vectors = all(row.error or row.sha256 in cache for row in rows.values())
-            if root in given or self._options.prune or not has_vectors:
-                listed[root] = uri
-            else:
-                resting |= rows
-        list_stores(scan, listed)
-        return resting
-
-    def _uris(self) -> dict[bytes, str]:
-        return uris_of(self._catalog) | given_uris(self._options.galleries)
-
     def _require_readable(self, known: Rows, added: Collection[bytes]) -> None:
         """Raises DataError for a gallery with too many unreadable images; a new one is removed."""
-        for gallery in self._options.galleries:
+        for gallery in self.options.galleries:
             try:
-                require_readable(gallery, known, self._warn)
+                require_readable(gallery, known, self.warn)
             except DataError:
-                identities = {root: identity for identity, root in self._catalog.folders().items()}
                 if (root := root_of(gallery)) in added:
-                    self._catalog.remove_folder(identities[root])
-                    self._catalog.commit()
+                    self.catalog.remove_folder(self.catalog.folder_ids()[root])
+                    self.catalog.commit()
                 raise
 
     def _decoders_changed(self) -> bool:
         """Whether to retry failed files, because the decoding software changed."""
         versions = _decoder_versions()
-        changed = self._catalog.setting(_DECODERS) != versions
-        self._catalog.set(**{_DECODERS: versions})
+        changed = self.catalog.setting(_DECODERS) != versions
+        self.catalog.set(**{_DECODERS: versions})
         return changed
 
     def _warn_of_bundle(self, bundle: Bundle, cache: ContentCache, plan: Plan, known: Rows) -> None:
-        before = used_bundle(self._library, self._catalog)
+        before = used_bundle(self.library, self.catalog)
         if before and before != bundle.sha256:
             # Files that changed a moment ago are read in any case, and embedded if they hold what they held before.
             contents = {known[path].sha256 for path in (*plan.vectorless, *plan.altered)} - {""}
             n_embedded = sum(sha256 not in cache for sha256 in contents)
-            self._warn(
+            self.warn(
                 f"the bundle changed from {before[:12]} to {bundle.sha256[:12]}: {n_embedded:,} images are "
                 "embedded again, searches use the old index until that is done"
             )
 
     def _keep_losses(self, plan: Plan, known: Rows, reader: Reader, *, incomplete: bool) -> dict[str, int]:
         """Keep missing files whose disk may be unmounted; their number by source or disk."""
-        memory = Memory.parse(self._catalog.setting(DISKS))
+        memory = Memory.parse(self.catalog.setting(DISKS))
         kept: list[Kept] = []
-        if plan.missing and not self._options.prune:
+        if plan.missing and not self.options.prune:
             fresh = set(plan.fresh)
             before = {path: row for path, row in known.items() if path not in fresh}
             arrived = Counter(_content(known[path]) for path in fresh & known.keys())
@@ -286,8 +250,8 @@ class _Update:
             kept = kept_losses(plan.missing, before, arrivals, reader.scan, memory)
             plan.keep(kept)
         if (now := remembered(memory, reader.scan, kept)) != memory:
-            self._catalog.set(**{DISKS: now.text})
-        return warn_of_losses(kept, self._warn)
+            self.catalog.set(**{DISKS: now.text})
+        return warn_of_losses(kept, self.warn)
 
     def _forget_missing(self, plan: Plan, known: Rows, old: Rows, reader: Reader) -> dict[str, int]:
         """Remove missing files, and count what became of the files that were read."""
@@ -295,10 +259,10 @@ class _Update:
         gone = Counter(known[path].sha256 for path in missing)
         for path in missing:
             row = known.pop(path)
-            self._catalog.remove([(row.folder, row.path)])
+            self.catalog.remove([(row.folder, row.path)])
         if missing:
-            self._catalog.set(**{PUBLISHED: ""})
-        self._catalog.commit()
+            self.catalog.set(**{PUBLISHED: ""})
+        self.catalog.commit()
         fresh = set(plan.fresh)
         contents = {row.sha256 for path, row in known.items() if path not in fresh}
         counts = Counter(removed=len(missing), unchanged=plan.unchanged, added=0, changed=0, moved=0, copied=0)
@@ -312,97 +276,50 @@ class _Update:
         counts["removed"] -= counts["moved"]
         return dict(counts)
 
-    def _publish(self, known: Rows, read: "Reading", chosen_ns: int) -> tuple[bool, int]:
-        """Publish if needed; whether it was, and the number of damaged vectors computed again."""
-        bundle, cache, catalog = read.bundle, read.cache, self._catalog
-        if not self._options.publish:
-            self._n_published = sum(not row.error for row in known.values())
+    def _publish(self, known: Rows, reader: Reader, chosen_ns: int) -> _Published:
+        """Publish if something changed."""
+        catalog, options, bundle, cache = self.catalog, self.options, reader.bundle, reader.cache
+        if not options.publish:
             remember_next_bundle(catalog, bundle)
             catalog.commit()
-            return False, 0
-        if self._in_force(bundle):
-            return False, 0
+            return _Published(sum(not row.error for row in known.values()), is_new=False)
+        name = catalog.setting(PUBLISHED)
+        current = current_count(self.library, name, bundle, options.config.tier, warn=self.warn)
+        if current is not None:
+            return _Published(current, is_new=False)
+        n_mended = self._mend_vectors(known, reader)
         # A dict, since reading 100,000 vectors in the random order of a set takes twice as long.
         used = dict.fromkeys(row.sha256 for row in known.values() if not row.error and row.sha256 in cache)
-        if damaged := cache.damaged(list(used)):
-            self._warn(f"{len(damaged):,} vectors in {cache.folder} were damaged and are computed again")
-            cache.forget(damaged)
-            paths = {row.sha256: path for path, row in known.items()}
-            read([paths[sha256] for sha256 in damaged if paths[sha256] in read.found])
-            used = dict.fromkeys(row.sha256 for row in known.values() if row.sha256 in cache)
         rows = sorted(row for row in known.values() if row.error or row.sha256 in used)
         if without := len(known) - len(rows):
-            self._warn(f"{without:,} images have no vector of this bundle yet and cannot be read now: left out")
-        self._n_published = sum(not row.error for row in rows)
+            self.warn(f"{without:,} images have no vector of this bundle yet and cannot be read now: left out")
         name = publish_rows(
-            self._library,
+            self.library,
+            catalog,
             bundle,
             cache,
             rows,
-            PublishedSources(catalog.folders(), uris_of(catalog), captions_by_path(catalog), self._home()),
-            config=self._options.config,
-            checked_by=read.reader if self._options.self_check else None,
+            home=options.home_of(self.library),
+            config=options.config,
+            checked_by=reader if options.self_check else None,
         )
         catalog.set(**{PUBLISHED: name})
         remember_bundle(catalog, bundle, chosen_ns)
         catalog.commit()
-        remove_unused(self._library, catalog, bundle)
-        remove_other_vectors(self._library, cache)
+        remove_unused(self.library, catalog, bundle)
+        remove_other_vectors(self.library, cache)
         compact(cache, used)
-        return True, len(damaged)
+        return _Published(sum(not row.error for row in rows), is_new=True, n_mended=n_mended)
 
-    def _home(self) -> Path | None:
-        """The home that the library is in, if it is in one."""
-        bundles = self._options.default_bundles
-        return bundles.parent if bundles is not None and self._library.root.is_relative_to(bundles.parent) else None
-
-    def _in_force(self, bundle: Bundle) -> bool:
-        """Whether the current generation is undamaged and matches catalogue and bundle."""
-        name = self._catalog.setting(PUBLISHED)
-        if not name:
-            return False
-        try:
-            index = VectorIndex.open(self._library.index)
-        except StorageError as error:
-            self._warn(f"{error}: it is built again now")
-            return False
-        manifest, tier = index.manifest, self._options.config.tier
-        self._n_published = manifest.count
-        # What auto chose is left as it is: it may have stayed exact for a reason that has not gone.
-        if (
-            index.fault
-            or not is_sealed(index.path)
-            or (tier.kind != "auto" and _kind_of(manifest, tier) != manifest.kind)
-        ):
-            return False
-        return index.path.name == name and manifest.bundle_sha256 == bundle.sha256
-
-
-def _kind_of(manifest: IndexManifest, tier: IndexTierConfig) -> str:
-    return tier_for(manifest.count, manifest.embedding_dim, tier).kind
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A reader with its bundle, vector cache and options."""
-
-    bundle: Bundle
-    cache: ContentCache
-    reader: Reader
-    options: IndexOptions
-
-    def __call__(self, paths: Sequence[bytes]) -> None:
-        """Read files and commit what was found."""
-        options = self.options
-        self.reader.read(
-            self.bundle, self.cache, paths, options.config, engine=options.engine, progress=options.progress
-        )
-        self.reader.commit()
-
-    @property
-    def found(self) -> Container[bytes]:
-        """Paths of the scanned files."""
-        return self.reader.scan.files
+    def _mend_vectors(self, known: Rows, reader: Reader) -> int:
+        """Compute damaged vectors again; returns their number."""
+        cache = reader.cache
+        paths = {row.sha256: path for path, row in known.items() if not row.error and row.sha256 in cache}
+        if damaged := cache.damaged(list(paths)):
+            self.warn(f"{len(damaged):,} vectors in {cache.folder} were damaged and are computed again")
+            cache.forget(damaged)
+            reader.read([paths[sha256] for sha256 in damaged if paths[sha256] in reader.scan.files])
+        return len(damaged)
 
 
 def _content(row: FileRow) -> object:

@@ -9,13 +9,15 @@ import json
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.catalog import FileRow, Rows, base_of
+from image_finder.components.library.index_options import Warn
 from image_finder.components.library.library import shown
 from image_finder.components.library.mounts import inside
 from image_finder.components.library.scan import Scan
+from image_finder.components.text import counted
 
 DISKS = "disks"  # setting of the catalogue: Memory.text
 LEAST_IMAGES = 20  # in a source or on a disk; with fewer, any number may be deleted
@@ -54,7 +56,7 @@ class Kept:
     @property
     def text(self) -> str:
         """Message for the user."""
-        images = f"{len(self.files):,} image{'' if len(self.files) == 1 else 's'}"
+        images = counted(len(self.files), "image")
         if self.disk is None:
             fact = f"{shown(self.unit)}: {len(self.files):,} of {self.known:,} images are missing, which are kept"
         elif self.disk == self.unit:
@@ -72,7 +74,7 @@ class Arrivals:
     counts: Counter[Hashable] = field(default_factory=Counter)
     found_again: Collection[bytes] = ()  # new files of a catalogue that has lost rows, so they may have been known
 
-    def lost(self, paths: Iterable[bytes], known: Mapping[bytes, FileRow]) -> list[bytes]:
+    def lost(self, paths: Iterable[bytes], known: Rows) -> list[bytes]:
         """The paths that have not moved."""
         lost = []
         for path in paths:
@@ -84,9 +86,7 @@ class Arrivals:
         return lost
 
 
-def kept_losses(
-    missing: Sequence[bytes], known: Mapping[bytes, FileRow], arrivals: Arrivals, scan: Scan, memory: Memory
-) -> list[Kept]:
+def kept_losses(missing: Sequence[bytes], known: Rows, arrivals: Arrivals, scan: Scan, memory: Memory) -> list[Kept]:
     """The missing files to keep. known: rows before this update, missing ones included, by absolute path."""
     if not missing:
         return []
@@ -124,25 +124,25 @@ def keep_emptied(scan: Scan, known: Collection[bytes], *, prune: bool) -> dict[s
     """Treat roots that became empty as unmounted disks, unless prune; returns kept images by root."""
     kept = {}
     for root in scan.empty_roots:
-        n = sum(path.startswith(root.rstrip(b"/") + b"/") for path in known)
+        n = len(_by_unit(known, [root]).get(root, []))
         if n and not prune:
             scan.unreadable[root] = _EMPTIED
             kept[shown(root)] = n
     return kept
 
 
-def warn_of_unreadable(scan: Scan, known: Collection[bytes], warn: Callable[[str], None]) -> None:
+def warn_of_unreadable(scan: Scan, known: Collection[bytes], warn: Warn) -> None:
     """Warn of sources that could not be listed, with the option that removes their images."""
     for root in scan.roots:
         if root in scan.unreadable:
-            n = sum(path.startswith(root.rstrip(b"/") + b"/") for path in known)
+            n = len(_by_unit(known, [root]).get(root, []))
             images = f"its {n:,} known images are" if n != 1 else "its 1 known image is"
             emptied = scan.unreadable[root] == _EMPTIED
             remedy = "--prune removes them, --forget the source too" if emptied else "--forget removes them"
             warn(f"{shown(root)}: {scan.unreadable[root]}; {images} kept, {remedy}")
 
 
-def warn_of_losses(kept: Sequence[Kept], warn: Callable[[str], None]) -> dict[str, int]:
+def warn_of_losses(kept: Sequence[Kept], warn: Warn) -> dict[str, int]:
     """Warn of missing images that are kept; returns their number by source or disk."""
     for each in kept:
         warn(each.text)
@@ -156,7 +156,7 @@ def _below(disks: Collection[bytes], roots: Sequence[bytes]) -> list[bytes]:
 def _by_unit(paths: Iterable[bytes], units: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     """Paths by the innermost unit that contains them. units: longest first."""
     found: dict[bytes, list[bytes]] = {}
-    bases = [(unit, unit.rstrip(b"/") + b"/") for unit in units]
+    bases = [(unit, base_of(unit)) for unit in units]
     for path in paths:
         for unit, base in bases:
             if path.startswith(base):

@@ -1,58 +1,55 @@
 """Publishing: catalogue rows and their vectors become a new generation of the index."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
+from image_finder.components.errors import StorageError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.index.arrow import number_array, text_array, text_list_array
 from image_finder.components.index.duplicates import Hashes
-from image_finder.components.index.format import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
+from image_finder.components.index.format import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, is_sealed, write_index
 from image_finder.components.index.generations import current_generation, new_generation
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import generation_of_bundle_before
 from image_finder.components.index.self_check import CheckedImages, check_sample
 from image_finder.components.index.tier_building import add_tier, texts_encoder
+from image_finder.components.index.tiers import tier_for
 from image_finder.components.index.vector_cache import cached_vectors
-from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.catalog import Catalog, FileRow, base_of
+from image_finder.components.library.index_options import Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.reading import Reader
-from image_finder.components.library.sources import Captions
+from image_finder.components.library.sources import captions_by_path, uris_of
 from image_finder.components.moments import FIRST_S, LAST_S
-
-
-class PublishedSources(NamedTuple):
-    """The sources of an index."""
-
-    roots: Mapping[int, bytes]  # absolute folder, or URI without options, by folder id
-    uris: Mapping[bytes, str]  # with options, of the roots that are object stores
-    captions: Captions
-    home: Path | None  # of the library: paths inside it are stored relative to the index, so that it can be moved
 
 
 def publish_rows(
     library: Library,
+    catalog: Catalog,
     bundle: Bundle,
     cache: ContentCache,
     rows: Sequence[FileRow],
-    sources: PublishedSources,
     *,
+    home: Path | None,
     config: EmbeddingConfig,
     checked_by: Reader | None = None,
 ) -> str:
-    """Publish rows as the current generation; returns its name.
+    """Publish rows of the catalogue as the current generation; returns its name.
 
     The vector of each readable row must be in the cache; rows with an error become the list of failures. An approximate
-    file is rebuilt for every generation. checked_by: reads a sample of the images for the self-check. Raises BundleError, ConfigError, DataError, QualityError, StorageError.
+    file is rebuilt for every generation. home: of the library; paths inside it are stored relative to the index, so
+    that it can be moved. checked_by: reads a sample of the images for the self-check. Raises BundleError, ConfigError,
+    DataError, QualityError, StorageError.
     """
-    roots = sources.roots
+    roots, captions = catalog.folders(), captions_by_path(catalog)
     readable = [row for row in rows if not row.error]
     vectors, hashes = cached_vectors(cache, [row.sha256 for row in readable])
     manifest = IndexManifest(
@@ -67,17 +64,37 @@ def publish_rows(
         failed={shown(roots[row.folder] + b"/" + row.path): row.error for row in rows if row.error},
         self_check=None,
         files_sha256={},
-        uris={shown(root): uri for root, uri in sources.uris.items()},
+        uris={shown(root): uri for root, uri in uris_of(catalog).items()},
     )
-    paths = [roots[row.folder].rstrip(b"/") + b"/" + row.path for row in readable]
-    table = item_table(readable, roots, hashes, [sources.captions.get(path, ()) for path in paths])
+    paths = [base_of(roots[row.folder]) + row.path for row in readable]
+    table = item_table(readable, roots, hashes, [captions.get(path, ()) for path in paths])
     if checked_by is not None:
         unchecked = VectorIndex(library.index, manifest, vectors, table)
         manifest = _checked(unchecked, paths, checked_by, bundle, config)
     with new_generation(library.index, spare=lambda: generation_of_bundle_before(library.index)) as folder:
-        written = write_index(folder, vectors, table, manifest, base=sources.home)
-        add_tier(folder, written, config.tier, texts_encoder(bundle), base=sources.home)
+        written = write_index(folder, vectors, table, manifest, base=home)
+        add_tier(folder, written, config.tier, texts_encoder(bundle), base=home)
     return current_generation(library.index).name
+
+
+def current_count(library: Library, name: str, bundle: Bundle, config: IndexTierConfig, *, warn: Warn) -> int | None:
+    """Images of the current generation; None if it must be built again.
+
+    That is if it is damaged, is not named `name`, or belongs to another bundle or kind of index.
+    """
+    if not name:
+        return None
+    try:
+        index = VectorIndex.open(library.index)
+    except StorageError as error:
+        warn(f"{error}: it is built again now")
+        return None
+    manifest = index.manifest
+    # What auto chose is left as it is: it may have stayed exact for a reason that has not gone.
+    kind = config.kind if config.kind == "auto" else tier_for(manifest.count, manifest.embedding_dim, config).kind
+    is_sound = not index.fault and is_sealed(index.path) and kind in {"auto", manifest.kind}
+    is_current = is_sound and index.path.name == name and manifest.bundle_sha256 == bundle.sha256
+    return manifest.count if is_current else None
 
 
 def _checked(
@@ -126,11 +143,8 @@ def root_labels(roots: Mapping[int, bytes]) -> dict[int, str]:
     labels: dict[int, str] = {}
     for identity, root in roots.items():
         name = shown(root.rpartition(b"/")[2]) or "files"
-        number, label = 1, name
-        while label in labels.values():
-            number += 1
-            label = f"{name} ({number})"
-        labels[identity] = label
+        numbered = (f"{name} ({number})" if number > 1 else name for number in itertools.count(1))
+        labels[identity] = next(label for label in numbered if label not in labels.values())
     return labels
 
 
@@ -147,12 +161,13 @@ def _ids(folders: Sequence[int], paths: Sequence[bytes], roots: Mapping[int, byt
 
 def _labels(folders: Sequence[int], inner: Sequence[bytes], roots: Mapping[int, bytes]) -> list[bytes]:
     labels, made = root_labels(roots), {}
-    for folder, path in set(zip(folders, inner, strict=True)):
+    keys = list(zip(folders, inner, strict=True))
+    for folder, path in set(keys):
         label = f"{labels[folder]}/{shown(path)}" if path else labels[folder]
         made[folder, path] = label.encode()
-    return [made[place] for place in zip(folders, inner, strict=True)]
+    return [made[key] for key in keys]
 
 
 def _optional(values: Sequence[float | None], dtype: type, kind: pa.DataType) -> pa.Array:
-    there = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    return number_array(np.fromiter((value or 0 for value in values), dtype, len(values)), kind, there)
+    known = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    return number_array(np.fromiter((value or 0 for value in values), dtype, len(values)), kind, known)

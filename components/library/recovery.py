@@ -9,17 +9,16 @@ import numpy as np
 
 from image_finder.components.errors import StorageError
 from image_finder.components.index.index import VectorIndex
-from image_finder.components.library.catalog import Catalog, FileRow
+from image_finder.components.library.catalog import Catalog, FileRow, Rows, base_of
 from image_finder.components.library.library import Library
 from image_finder.components.library.scan import Scan
 from image_finder.components.library.sources import GalleryFacts
-from image_finder.components.library.update_plan import Rows
 
 
-def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int], *, incomplete: bool) -> Rows:
+def lost_rows(library: Library, scan: Scan, known: Rows, folder_ids: Mapping[int, int], *, incomplete: bool) -> Rows:
     """Unknown rows of the current index whose files the scan did not find, by absolute path.
 
-    homes: catalogue id of each position in scan.roots. incomplete: the catalogue has lost rows; otherwise only rows are
+    folder_ids: catalogue id of each position in scan.roots. incomplete: the catalogue has lost rows; otherwise only rows are
     returned whose paths could not be listed. The rows have times in whole seconds and count as unsettled, so that their
     files are read as soon as possible. Empty without an undamaged index.
     """
@@ -29,12 +28,12 @@ def lost_rows(library: Library, scan: Scan, known: Rows, homes: Mapping[int, int
         index = VectorIndex.open(library.index)
     except StorageError:  # nothing is published, or it is damaged too, which the publication reports
         return {}
-    ids = {root: homes[position] for position, root in enumerate(scan.roots)}
+    ids = {root: folder_ids[position] for position, root in enumerate(scan.roots)}
     roots = [os.fsencode(root) for root in index.manifest.roots]
-    places = zip(index.items["root"].to_pylist(), index.items["path"].to_pylist(), strict=True)
+    stored = zip(index.items["root"].to_pylist(), index.items["path"].to_pylist(), strict=True)
     positions = {}
-    for position, (number, inner) in enumerate(places):
-        path = roots[number].rstrip(b"/") + b"/" + inner
+    for position, (number, inner) in enumerate(stored):
+        path = base_of(roots[number]) + inner
         hidden = incomplete or roots[number] in scan.empty_roots or scan.is_unreadable(path)
         if hidden and path not in known and path not in scan.files and roots[number] in ids:
             positions[path] = position
@@ -51,7 +50,7 @@ def recover_captions(library: Library, catalog: Catalog) -> None:
         index = VectorIndex.open(library.index)
     except StorageError:
         return
-    identities = {root: identity for identity, root in catalog.folders().items()}
+    identities = catalog.folder_ids()
     known = catalog.galleries()
     for root, captions in captions_of(index).items():
         if (identity := identities.get(root)) is not None and identity not in known:
@@ -77,20 +76,14 @@ def put_captions(
 
 def row_of_item(item: Mapping[str, Any], folder: int) -> FileRow:
     """Catalogue row of an item; unsettled, since an index stores whole seconds only."""
+    equal = ("path", "sha256", "width_px", "height_px", "camera", "latitude", "longitude")
     return FileRow(
         folder=folder,
-        path=item["path"],
         size=item["bytes"],
         mtime_ns=_seconds(item["modified_at"]) * 1_000_000_000,
         settled=0,
-        sha256=item["sha256"],
-        width_px=item["width_px"],
-        height_px=item["height_px"],
         taken_s=None if item["taken_at"] is None else _seconds(item["taken_at"]),
-        camera=item["camera"],
-        latitude=item["latitude"],
-        longitude=item["longitude"],
-        error="",
+        **{name: item[name] for name in equal},
     )
 
 

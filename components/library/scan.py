@@ -16,7 +16,7 @@ from typing import NamedTuple
 from image_finder.components.errors import StorageError
 from image_finder.components.images.files import IMAGE_ENDINGS
 from image_finder.components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
-from image_finder.components.library.mounts import mount_point
+from image_finder.components.library.mounts import inside, mount_point
 from image_finder.components.library.unsupported import KIND_OF_ENDING
 from image_finder.components.moments import modified_ns
 
@@ -172,7 +172,7 @@ class _Walk:
             return False
         if not stat.S_ISDIR(mode) and target[target.rfind(b".") :].lower() not in _ENDINGS:
             return False
-        return not any(target == root or target.startswith(root.rstrip(b"/") + b"/") for root in self._scan.roots)
+        return not any(inside(target, root) for root in self._scan.roots)
 
 
 def _read_ignore_file(path: bytes) -> bytes:

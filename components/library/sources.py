@@ -6,7 +6,7 @@ images belong to it. The catalogue stores the captions, so that they remain with
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -17,7 +17,8 @@ from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import DataError
 from image_finder.components.images.image_folder import ImageFolder, shown_uri, uri_below
 from image_finder.components.index.gallery import read_gallery
-from image_finder.components.library.catalog import Catalog, FileRow
+from image_finder.components.library.catalog import Catalog, Rows, base_of
+from image_finder.components.library.index_options import IndexOptions, Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.mounts import inside
 from image_finder.components.library.scan import Scan, scan_folders
@@ -64,7 +65,7 @@ def gallery_facts(catalog: Catalog) -> dict[bytes, GalleryFacts]:
 
 def captions_by_path(catalog: Catalog) -> Captions:
     """Captions of all files by absolute path."""
-    bases = {identity: root.rstrip(b"/") + b"/" for identity, root in catalog.folders().items()}
+    bases = {identity: base_of(root) for identity, root in catalog.folders().items()}
     return {bases[folder] + path: texts for (folder, path), texts in catalog.captions().items() if folder in bases}
 
 
@@ -87,7 +88,7 @@ def settle_galleries(
     *,
     directories: Collection[bytes],
     named: Collection[bytes],
-    warn: Callable[[str], None],
+    warn: Warn,
 ) -> bool:
     """Update facts and captions of galleries; returns whether any changed. The caller commits.
 
@@ -95,7 +96,7 @@ def settle_galleries(
     all their images belong to the library from now on. An unreadable annotation file is an error for one of
     `galleries`, otherwise a warning, and the captions read before stay. Raises DataError.
     """
-    identities = {root: identity for identity, root in catalog.folders().items()}
+    identities = catalog.folder_ids()
     before = gallery_facts(catalog), catalog.captions()
     given = {root_of(gallery): gallery for gallery in galleries}
     for root, gallery in given.items():
@@ -119,23 +120,13 @@ def settle_galleries(
     return before != (gallery_facts(catalog), catalog.captions())
 
 
-def scan_sources(
-    library: Library,
-    catalog: Catalog | None,
-    roots: Sequence[bytes],
-    *,
-    progress: bool,
-    on_scan: Callable[[Scan], object] | None,
-) -> Scan:
-    """Scan the directories among the sources; object stores become roots that are not listed.
-
-    on_scan: called with the scan before files without annotation are dropped from annotated galleries.
-    """
+def scan_sources(library: Library, catalog: Catalog | None, roots: Sequence[bytes], options: IndexOptions) -> Scan:
+    """Scan the directories among the sources; object stores become roots that are not listed."""
     folders = [root for root in roots if not is_store(root)]
-    with tqdm(desc="scanning", unit=" folders", disable=not progress, delay=1, leave=False) as bar:
+    with tqdm(desc="scanning", unit=" folders", disable=not options.progress, delay=1, leave=False) as bar:
         scan = scan_folders(folders, leave_out=[os.fsencode(library.root)], on_folder=bar.update)
-    if on_scan is not None:
-        on_scan(scan)
+    if options.on_scan is not None:
+        options.on_scan(scan)
     if catalog is not None and (facts := gallery_facts(catalog)):
         _keep_members(scan, facts, captions_by_path(catalog))
     scan.roots = (*scan.roots, *filter(is_store, roots))
@@ -157,26 +148,39 @@ def _keep_members(scan: Scan, facts: Mapping[bytes, GalleryFacts], captions: Cap
         del scan.files[path]
 
 
-def list_stores(scan: Scan, uris: Mapping[bytes, str]) -> None:
-    """Add the images of object stores to a scan; a store that cannot be listed is unreadable."""
+def list_stores(
+    scan: Scan, uris: Mapping[bytes, str], options: IndexOptions, known: Rows, cache: Container[str]
+) -> Rows:
+    """Add the images of object stores to the scan; returns the rows of stores that need no listing."""
+    given = given_uris(options.galleries)
+    unlisted: Rows = {}
     for root, uri in uris.items():
-        position = scan.roots.index(root)
-        try:
-            states = ImageFolder(uri).states()
-        except DataError as error:
-            scan.unreadable[root] = str(error)
-            continue
-        base = root.rstrip(b"/") + b"/"
-        for path, state in states.items():
-            scan.files[base + os.fsencode(path.as_posix())] = (position, state.n_bytes, state.modified_ns)
+        rows = rows_of(root, known)
+        has_vectors = all(row.error or row.sha256 in cache for row in rows.values())
+        if root in given or options.prune or not has_vectors:
+            _list_store(scan, root, uri)
+        else:
+            unlisted |= rows
+    return unlisted
 
 
-def rows_of(root: bytes, known: Mapping[bytes, FileRow]) -> dict[bytes, FileRow]:
+def _list_store(scan: Scan, root: bytes, uri: str) -> None:
+    position = scan.roots.index(root)
+    try:
+        states = ImageFolder(uri).states()
+    except DataError as error:
+        scan.unreadable[root] = str(error)
+        return
+    for path, state in states.items():
+        scan.files[base_of(root) + os.fsencode(path.as_posix())] = (position, state.n_bytes, state.modified_ns)
+
+
+def rows_of(root: bytes, known: Rows) -> Rows:
     """The known rows of a source."""
     return {path: row for path, row in known.items() if inside(path, root)}
 
 
-def require_readable(gallery: GalleryConfig, known: Mapping[bytes, FileRow], warn: Callable[[str], None]) -> None:
+def require_readable(gallery: GalleryConfig, known: Rows, warn: Warn) -> None:
     """Warn of the unreadable images of a gallery.
 
     Raises DataError if all are unreadable or more than max_failed_share, and for a gallery without images.
@@ -221,7 +225,7 @@ def _captions(gallery: GalleryConfig) -> dict[bytes, tuple[str, ...]]:
     return {os.fsencode(item.path.as_posix()): item.captions for item in read_gallery(gallery).items}
 
 
-def _refresh(catalog: Catalog, identity: int, root: bytes, facts: GalleryFacts, warn: Callable[[str], None]) -> None:
+def _refresh(catalog: Catalog, identity: int, root: bytes, facts: GalleryFacts, warn: Warn) -> None:
     folder = Path(os.fsdecode(root))
     path = Path(os.path.normpath(folder / facts.annotations))
     state = _state(path)

@@ -3,11 +3,9 @@
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from image_finder.components.library.catalog import FileRow
+from image_finder.components.library.catalog import Catalog, Rows
 from image_finder.components.library.losses import Kept
 from image_finder.components.library.scan import Scan
-
-Rows = dict[bytes, FileRow]  # by absolute path
 
 
 @dataclass
@@ -41,7 +39,7 @@ def make_plan(
 ) -> Plan:
     """Compare. folder_ids: catalogue id by position in scan.roots; vectors: contents with a vector."""
     plan = Plan()
-    wanted: set[str] = set()
+    queued: set[str] = set()
     for path, (position, size, mtime_ns) in scan.files.items():
         row = known.get(path)
         if row is None:
@@ -58,16 +56,15 @@ def make_plan(
             plan.still_failing += 1
         else:
             plan.unchanged += 1
-            if row.sha256 not in vectors and row.sha256 not in wanted:
-                wanted.add(row.sha256)
+            if row.sha256 not in vectors and row.sha256 not in queued:
+                queued.add(row.sha256)
                 plan.vectorless.append(path)
     for path in known.keys() - scan.files.keys():
-        gone = plan.absent if scan.is_unreadable(path) else plan.missing
-        gone.append(path)
+        (plan.absent if scan.is_unreadable(path) else plan.missing).append(path)
     return plan
 
 
-def folder_ids(scan: Scan, ids: Mapping[int, bytes]) -> dict[int, int]:
+def folder_ids(scan: Scan, catalog: Catalog | None) -> dict[int, int]:
     """Catalogue id of each root by its position in the scan; -1 - position if it has none."""
-    by_path = {path: identity for identity, path in ids.items()}
-    return {position: by_path.get(root, -1 - position) for position, root in enumerate(scan.roots)}
+    ids = catalog.folder_ids() if catalog is not None else {}
+    return {position: ids.get(root, -1 - position) for position, root in enumerate(scan.roots)}

@@ -12,19 +12,19 @@ actors as there is room for.
 import logging
 import os
 from collections.abc import Container, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.exif import ImageFacts
 from image_finder.components.index.vector_cache import joined_rows, vector_maker
-from image_finder.components.library.reading import OnFile
+from image_finder.components.library.engine import Batch, Engine, embed_here
 from image_finder.components.scaling.ray_session import error_of_worker, ray_session, reason_of, worker_was_lost
 from image_finder.components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
 from image_finder.components.scaling.shards import Shards
@@ -40,18 +40,14 @@ _MOST_RETRIES = 3  # of one shard whose worker is lost each time, in one stream
 _FRUITLESS_STREAMS = 3
 
 
-def embed_on_ray(
-    bundle: Bundle,
-    folder: str,
-    paths: Sequence[Path],
-    cache: ContentCache,
-    config: EmbeddingConfig,
-    *,
-    on_file: OnFile,
-    cut: dict[str, str],
-    shards: str,
-    progress: bool,
-) -> None:
+def embedding_engine(config: EmbeddingConfig, *, cache_dir: Path, progress: bool = False) -> Engine:
+    """`embed_here` or `embed_on_ray`. cache_dir: for Ray's shards, unless ray_shards is set."""
+    if config.engine == "ray":
+        return partial(embed_on_ray, shards=config.ray_shards or str(cache_dir.resolve()), progress=progress)
+    return embed_here
+
+
+def embed_on_ray(batch: Batch, *, shards: str, progress: bool) -> None:
     """Embed with actors on Ray Data: an `Engine`. shards: folder or URI for the shards.
 
     All nodes must reach the bundle, the images and the shards by the same paths. Vectors equal those of the local
@@ -59,14 +55,15 @@ def embed_on_ray(
     1e-7. Also raises ConfigError if no node has room for an actor, StorageError if workers are lost repeatedly or Ray
     fails.
     """
+    bundle, config = batch.bundle, batch.config
     written = Shards(shards, maker=vector_maker(bundle), dim=bundle.manifest.embedding_dim)
     with ray_session(config.ray_address, cpus=_cpus_here(config)):
-        known = _Known(paths, written, cache)
-        _hash_all(known, folder, title="hashed" if progress else "")
-        _embed_missing(known, _job(bundle, folder, shards, config), title="images" if progress else "")
-    facts = _fill(cache, known)
+        known = _Known(batch.paths, written, batch.cache)
+        _hash_all(known, batch.folder, title="hashed" if progress else "")
+        _embed_missing(known, _job(batch, shards), title="images" if progress else "")
+    facts = _fill(batch.cache, known)
     for path, sha256, failure in known.found():
-        on_file(path, sha256, failure, facts.get(sha256))
+        batch.on_file(path, sha256, failure, facts.get(sha256))
 
 
 def _fill(cache: ContentCache, known: "_Known") -> dict[str, ImageFacts]:
@@ -95,14 +92,14 @@ class _Known:
 
     def hashed(self, table: pa.Table) -> None:
         """Add a result of `hash_files`."""
-        for row, sha256, failure in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True):
+        for row, sha256, failure in _rows(table):
             self._sha256[row] = sha256
             if failure:
                 self._unreadable[row] = failure
 
     def done(self, table: pa.Table) -> None:
         """Add a result of an actor."""
-        for row, sha256, failure, _ in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True):
+        for row, sha256, failure, _ in _rows(table):
             if failure:
                 self._undecodable[self._sha256[row]] = failure
             else:  # differs if the file changed meanwhile
@@ -184,15 +181,17 @@ def _embed(known: _Known, rows: Sequence[int], job: Job, *, most: int, patience:
     import ray.data
 
     room = _room(job.config)
-    wanted = job.config.ray_actors or room
-    size = max(1, min(most, -(-len(rows) // (_CALLS_AN_ACTOR * min(room, wanted)))))
+    n_actors = job.config.ray_actors or room
+    size = max(1, min(most, -(-len(rows) // (_CALLS_AN_ACTOR * min(room, n_actors)))))
     blocks = _blocks(known.new_files(rows), size)
     data = ray.data.from_arrow(blocks).map_batches(
         ImageEmbedder,
         batch_size=size,
         batch_format="pyarrow",
         fn_constructor_args=(job,),
-        compute=ray.data.ActorPoolStrategy(min_size=min(room, wanted, len(blocks)), max_size=min(wanted, len(blocks))),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(room, n_actors, len(blocks)), max_size=min(n_actors, len(blocks))
+        ),
         num_cpus=job.config.ray_actor_cpus,
         num_gpus=1 if job.config.device == "cuda" else None,
         max_task_retries=_MOST_RETRIES,
@@ -209,6 +208,10 @@ def _embed(known: _Known, rows: Sequence[int], job: Job, *, most: int, patience:
     return ""
 
 
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
 def _results(data: Any) -> Iterator[pa.Table]:  # noqa: ANN401 - ray.data.Dataset, imported when it is needed
     data.context.enable_progress_bars = False
     data.context.print_on_execution_start = False
@@ -221,14 +224,14 @@ def _blocks(table: pa.Table, size: int) -> list[pa.Table]:
     return [table.slice(start, size).combine_chunks() for start in range(0, len(table), size)]
 
 
-def _job(bundle: Bundle, folder: str, shards: str, config: EmbeddingConfig) -> Job:
+def _job(batch: Batch, shards: str) -> Job:
     import ray
 
-    device = config.device
+    config, device = batch.config, batch.config.device
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
     own = config.model_copy(update={"device": device, "threads": config.ray_actor_cpus})
-    return Job(str(bundle.path.resolve()), folder, shards, vector_maker(bundle), own)
+    return Job(str(batch.bundle.path.resolve()), batch.folder, shards, vector_maker(batch.bundle), own)
 
 
 def _room(config: EmbeddingConfig) -> int:

@@ -22,7 +22,7 @@ from image_finder.components.features.image_features import unreadable
 from image_finder.components.images.exif import ImageFacts
 from image_finder.components.images.image_folder import ImageFolder, is_uri
 from image_finder.components.index.vector_cache import cache_vectors, split_rows, throughput_encoder, vector_maker
-from image_finder.components.library.reading import known_facts
+from image_finder.components.library.engine import known_facts
 from image_finder.components.scaling.shards import ShardRows, Shards, shard_name
 from image_finder.components.storage import sha256_of_bytes
 

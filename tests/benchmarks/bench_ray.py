@@ -29,7 +29,7 @@ from image_finder.components.index.index import VectorIndex
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
-from image_finder.components.scaling.engines import embedding_engine
+from image_finder.components.scaling.ray_embed import embedding_engine
 from image_finder.components.scaling.ray_session import ray_session
 
 CORES = len(os.sched_getaffinity(0))

@@ -7,10 +7,10 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.index.format import write_manifest
 from image_finder.components.index.index import VectorIndex
+from image_finder.components.library.engine import Engine, embed_here
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
-from image_finder.components.library.reading import Engine, embed_here
 
 CONFIG = EmbeddingConfig(device="cpu", threads=1, batch_images=4)
 

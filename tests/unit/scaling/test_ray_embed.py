@@ -20,9 +20,9 @@ from image_finder.components.bundle.bundle import IMAGE_ENCODER, MANIFEST, Bundl
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.errors import ConfigError, DataError, StorageError
 from image_finder.components.index.format import ITEMS, VECTORS
-from image_finder.components.library.reading import embed_here
+from image_finder.components.library.engine import embed_here
 from image_finder.components.scaling import ray_embed
-from image_finder.components.scaling.engines import embedding_engine
+from image_finder.components.scaling.ray_embed import embedding_engine
 from image_finder.components.scaling.ray_session import QUIET
 from image_finder.components.storage import hash_directory, sha256_of_file
 from image_finder.pipelines import run_config
@@ -315,7 +315,7 @@ from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
-from image_finder.components.scaling.engines import embedding_engine
+from image_finder.components.scaling.ray_embed import embedding_engine
 bundle, images, place = map(Path, sys.argv[1:4])
 config = EmbeddingConfig(device="cpu", engine="ray", ray_actors=1, ray_shard_images=10)
 options = IndexOptions(config, bundle=bundle, galleries=[GalleryConfig(root=images, max_failed_share=0)],
