@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 # Control characters, bidirectional marks and surrogates (Python represents a byte of a file name that is not UTF-8 as
 # U+DC80 to U+DCFF).
@@ -45,6 +46,13 @@ def shortened(text: str, limit: int) -> str:
 def counted(n: int, noun: str, plural: str = "") -> str:
     """A number with its noun: "1 image", "2,000 images". plural: if it is not noun + s."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(reasons: Mapping[str, str] | Mapping[int, str], limit: int = 20) -> list[str]:
+    """Up to `limit` lines "name: reason", and one for the rest, which commands print with --json."""
+    lines = [f"{shown_path(str(name))}: {visible(reason)}" for name, reason in islice(reasons.items(), limit)]
+    more = len(reasons) - limit
+    return [*lines, f"and {more:,} more; --json lists them all"] if more > 0 else lines
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

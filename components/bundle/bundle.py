@@ -11,14 +11,14 @@ bundle.json          BundleManifest: format, dimension, sha256 of every other fi
 
 import hashlib
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from pydantic import ValidationError
 
 from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import first_fault
-from image_finder.components.errors import BundleError
+from image_finder.components.errors import BundleError, FinderError
 from image_finder.components.images.preprocess import Preprocess
 from image_finder.components.records.base import Record
 from image_finder.components.records.calibration import ScoreCalibration
@@ -36,10 +36,53 @@ _R = TypeVar("_R", bound=Record)
 _FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}  # VOCABULARY is optional
 
 
-class BundleManifest(Record):
-    """Content of bundle.json."""
+class Manifest(Record):
+    """Base of the sealed JSON file that describes a directory."""
+
+    file_name: ClassVar[str]
+    artefact: ClassVar[str]  # with its article
+    version: ClassVar[int]  # of the format
+    error: ClassVar[type[FinderError]]
+    missing: ClassVar[str]  # message without the directory
+    repair: ClassVar[str]  # advice for a damaged file
+    upgrade: ClassVar[str]  # advice for an older format
 
     format_version: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest of a directory. Raises cls.error if it is missing, damaged or of another format."""
+        path = folder / cls.file_name
+        if not path.is_file():
+            raise cls.error(cls.missing.format(folder))
+        try:
+            manifest = cls.model_validate(unsealed(path.read_bytes())[0])
+        except ValidationError as error:
+            raise cls.error(f"{path} is not {cls.artefact} manifest: {first_fault(error)}; {cls.repair}") from error
+        except (ValueError, RecursionError) as error:
+            raise cls.error(f"{path} is not {cls.artefact} manifest, or damaged: {error}; {cls.repair}") from error
+        if (found := manifest.format_version) != cls.version:
+            noun = cls.artefact.split()[-1]
+            advice = cls.upgrade if found < cls.version else "install a newer text-guided-image-finder"
+            raise cls.error(f"{noun} {folder} has format {found}, this version reads {cls.version}; {advice}")
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest with its own checksum."""
+        (folder / self.file_name).write_text(sealed(self.model_dump_json()), encoding="utf-8")
+
+
+class BundleManifest(Manifest):
+    """Content of bundle.json."""
+
+    file_name = MANIFEST
+    artefact = "a bundle"
+    version = FORMAT_VERSION
+    error = BundleError
+    missing = f"no bundle at {{}}: {MANIFEST} is missing; give the folder of an exported bundle"
+    repair = "fetch or export the bundle again"
+    upgrade = "train again with this version"
+
     embedding_dim: int
     max_tokens: int
     files_sha256: dict[str, str]
@@ -72,28 +115,10 @@ class Bundle:
 
         verify: compare the hash of every file (0.1 s per 100 MB).
         """
-        manifest_path = path / MANIFEST
-        if not manifest_path.is_file():
-            raise BundleError(f"no bundle at {path}: {MANIFEST} is missing; give the folder of an exported bundle")
-        try:
-            manifest = BundleManifest.model_validate(unsealed(manifest_path.read_bytes())[0])
-        except ValidationError as error:
-            raise BundleError(
-                f"{manifest_path} is not a bundle manifest: {first_fault(error)}; export the bundle again"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise BundleError(
-                f"{manifest_path} is not a bundle manifest, or damaged: {error}; fetch or export the bundle again"
-            ) from error
-        if manifest.format_version != FORMAT_VERSION:
-            older = manifest.format_version < FORMAT_VERSION
-            raise BundleError(
-                f"bundle {path} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; "
-                + ("train again with this version" if older else "install a newer text-guided-image-finder")
-            )
+        manifest = BundleManifest.read(path)
         if (listed := set(manifest.files_sha256) - {VOCABULARY}) != _FILES:
             raise BundleError(
-                f"{manifest_path} does not list the files of a bundle: {', '.join(sorted(listed ^ _FILES))}; export it again"
+                f"{path / MANIFEST} does not list the files of a bundle: {', '.join(sorted(listed ^ _FILES))}; export it again"
             )
         for name, expected in manifest.files_sha256.items():
             _check_file(path / name, expected, verify=verify)
@@ -125,11 +150,6 @@ class Bundle:
             return kind.model_validate_json((self.path / name).read_bytes())
         except ValidationError as error:
             raise BundleError(f"{self.path / name}: {first_fault(error)}; fetch or export the bundle again") from error
-
-
-def write_manifest(path: Path, manifest: BundleManifest) -> None:
-    """Write bundle.json, with its own checksum, into the directory of a bundle."""
-    (path / MANIFEST).write_text(sealed(manifest.model_dump_json()), encoding="utf-8")
 
 
 def _check_file(path: Path, expected: str, *, verify: bool) -> None:

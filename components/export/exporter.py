@@ -19,7 +19,6 @@ from image_finder.components.bundle.bundle import (
     VOCABULARY,
     Bundle,
     BundleManifest,
-    write_manifest,
 )
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
@@ -80,7 +79,7 @@ def export_bundle(
             scores = scores.model_copy(update={"matches": matches})
         (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
         manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
-        write_manifest(folder, manifest)
+        manifest.write(folder)
     return Bundle(path, manifest)
 
 

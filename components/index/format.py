@@ -14,16 +14,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from image_finder.components.arrays import Vectors
-from image_finder.components.configs import first_fault
+from image_finder.components.bundle.bundle import Manifest
 from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.index import stored_paths
 from image_finder.components.index.generations import resolve
 from image_finder.components.index.tiers import Parameters
 from image_finder.components.records.base import Record
-from image_finder.components.storage import sealed, sha256_of_bytes, sha256_of_file, unsealed
+from image_finder.components.storage import sha256_of_bytes, sha256_of_file, unsealed
 
 FORMAT_VERSION = 2
 MANIFEST = "index.json"
@@ -73,10 +73,16 @@ class ApproximateFacts(Record):
     made_by: str
 
 
-class IndexManifest(Record):
+class IndexManifest(Manifest):
     """Content of index.json."""
 
-    format_version: int
+    file_name = MANIFEST
+    artefact = "an index"
+    version = FORMAT_VERSION
+    error = StorageError
+    missing = "no images indexed yet in {}. Run: image-finder index FOLDER"
+    repair = upgrade = "build it again"
+
     kind: Literal["exact", "hnsw", "ivfpq"]
     count: int
     embedding_dim: int
@@ -131,7 +137,7 @@ def write_manifest(path: Path, manifest: IndexManifest, *, base: Path | None = N
             "roots": tuple(stored_paths.relative(root, path, base) for root in manifest.roots),
         }
     )
-    (path / MANIFEST).write_text(sealed(stored.model_dump_json()), encoding="utf-8")
+    stored.write(path)
 
 
 def is_sealed(path: Path) -> bool:
@@ -173,22 +179,6 @@ def corrupted(path: Path, reason: str) -> StorageError:
 def read_manifest(path: Path) -> IndexManifest:
     """Manifest of an index, published root or library. Raises StorageError."""
     path = resolve(path)
-    if not (path / MANIFEST).is_file():
-        raise StorageError(f"no index at {path}: {MANIFEST} is missing; build one with 'image-finder index FOLDER'")
-    try:
-        values, _ = unsealed((path / MANIFEST).read_bytes())
-        version = values["format_version"]
-    except (ValueError, KeyError, RecursionError) as error:
-        raise StorageError(
-            f"{path / MANIFEST} is not an index manifest, or damaged: {error}; build it again"
-        ) from error
-    if version != FORMAT_VERSION:
-        raise StorageError(f"index {path} has format {version}, this version reads {FORMAT_VERSION}; build it again")
-    try:
-        manifest = IndexManifest.model_validate(values)
-    except ValidationError as error:
-        raise StorageError(
-            f"{path / MANIFEST} is not an index manifest: {first_fault(error)}; build it again"
-        ) from error
+    manifest = IndexManifest.read(path)
     bundle_uri, roots = stored_paths.adopted(manifest.bundle_uri, manifest.roots, path)
     return manifest.model_copy(update={"bundle_uri": bundle_uri, "roots": roots})

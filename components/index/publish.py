@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.bundle.bundle import write_manifest as write_bundle_manifest
 from image_finder.components.errors import StorageError
 from image_finder.components.index.format import read_manifest
 from image_finder.components.index.generations import (
@@ -72,7 +71,7 @@ def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
     if not home.is_dir():
         with new_directory(home) as folder:
             shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-            write_bundle_manifest(folder, bundle.manifest)
+            bundle.manifest.write(folder)
     return home
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from image_finder.components.app.commands.search_command import hits_table
 from image_finder.components.home import home_root
-from image_finder.components.search.hits_table import hits_table
 from image_finder.components.text import shown_path, visible
 from image_finder.pipelines.commands.alert_command import alert
 from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option, print_json

@@ -17,7 +17,6 @@ from image_finder.components.bundle.bundle import (
     VOCABULARY,
     Bundle,
     BundleManifest,
-    write_manifest,
 )
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.images.preprocess import Preprocess
@@ -60,7 +59,7 @@ def write_colour_bundle(
         text_quantised=False,
         config={},
     )
-    write_manifest(path, manifest)
+    manifest.write(path)
     return Bundle.open(path)
 
 

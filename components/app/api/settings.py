@@ -2,11 +2,12 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
-from image_finder.components.configs import Config
+from image_finder.components.configs import Config, first_fault
+from image_finder.components.errors import ConfigError
 
 PREFIX = "/api/v1"
 _SHORTEST_TOKEN = 16
@@ -45,6 +46,14 @@ class Settings(Config):
     token_attempt_s: float = Field(6.0, gt=0, le=3600, description="time per further wrong token of an address")
     session_s: int = Field(12 * 3600, ge=60, description="duration of a browser's session")
     log_queries: bool = Field(False, description="write search texts to the log")
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Build from plain values. Raises ConfigError, which names options, not this class."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(first_fault(error)) from error
 
     @model_validator(mode="after")
     def _one_upload_fits(self) -> Self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from image_finder.components.app.error_boundary import shown_to_user
-from image_finder.components.text import aligned, counted, shown_path, visible
+from image_finder.components.text import aligned, counted, listed, shown_path
 
 if TYPE_CHECKING:
     from image_finder.components.captions.download import FetchReport
@@ -144,10 +144,8 @@ def _show_report(report: "FetchReport", folder: Path, *, as_json: bool) -> None:
         megabytes = f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.0f} s"
         counts = f"{report.fetched:,} fetched, {report.skipped:,} already present, {len(report.failed):,} failed"
         click.echo(f"{shown_path(folder)}: {counts}; {megabytes}")
-    for image_id, reason in list(report.failed.items())[:_LISTED_FAILURES]:
-        click.echo(f"{image_id}: {visible(reason)}", err=True)
-    if (more := len(report.failed) - _LISTED_FAILURES) > 0:
-        click.echo(f"and {more:,} more; --json lists them all", err=True)
+    for line in listed(report.failed, _LISTED_FAILURES):
+        click.echo(line, err=True)
     if report.failed:
         total = report.fetched + report.skipped + len(report.failed)
         raise click.ClickException(

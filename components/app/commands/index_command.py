@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, get_arg
 
 import click
 
+from image_finder.components.app.commands.options import FOLDER, library_option, rescan_option
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
 from image_finder.components.home import default_library, home_root
-from image_finder.components.text import counted, shown_path, visible
+from image_finder.components.text import counted, listed, shown_path, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from image_finder.components.library.library import Library
     from image_finder.components.library.watch import Due
 
-_LISTED_FAILURES = 20
-_FOLDER = click.Path(path_type=Path)
-TIER_VARIABLE = "IMAGE_FINDER_TIER"
-RESCAN_VARIABLE = "IMAGE_FINDER_RESCAN_S"
-RESCAN_S = 600.0  # a scan of 100,000 unchanged images takes about 4 s
 Tier: TypeAlias = Literal["auto", "exact", "hnsw", "ivfpq"]
 
 
@@ -48,20 +44,20 @@ class _Options(TypedDict):
     "  image-finder index --forget /mnt/photos      remove a folder from the library\n"
     "  image-finder index --prune                   remove missing images that were kept"
 )
-@click.argument("folders", nargs=-1, metavar="[DIR]...", type=_FOLDER)
-@click.option("--library", type=_FOLDER, help="Folder of the library.  [default: library in the home]")
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=FOLDER)
+@library_option
 @click.option(
     "--bundle",
-    type=_FOLDER,
+    type=FOLDER,
     help="Folder of the model.  [default: the newest bundle, else the library's, else the starter model]",
 )
-@click.option("--forget", multiple=True, type=_FOLDER, metavar="DIR", help="Remove a folder from the library.")
+@click.option("--forget", multiple=True, type=FOLDER, metavar="DIR", help="Remove a folder from the library.")
 @click.option(
     "--tier",
     type=click.Choice(get_args(Tier)),
     default="auto",
     show_default=True,
-    envvar=TIER_VARIABLE,
+    envvar="IMAGE_FINDER_TIER",
     show_envvar=True,
     help="How vectors are searched. exact compares the query with every image; hnsw and ivfpq use an approximate index "
     "(extra `faiss`); auto is exact up to a million images. Fewer than 4,096 images are always compared exactly.",
@@ -73,16 +69,7 @@ class _Options(TypedDict):
     help="Remove missing images at once. Without it, they are kept while their disk is not mounted or most are missing.",
 )
 @click.option("--watch", "watching", is_flag=True, help="Keep running and index changes as they happen.")
-@click.option(
-    "--rescan-s",
-    type=click.FloatRange(min=1),
-    default=RESCAN_S,
-    show_default=True,
-    envvar=RESCAN_VARIABLE,
-    show_envvar=True,
-    metavar="SECONDS",
-    help="Seconds between full scans with --watch. They find changes that the system does not report.",
-)
+@rescan_option("Seconds between full scans with --watch. They find changes that the system does not report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON. With --watch: one line per update.")
 def index(**options: Unpack[_Options]) -> None:
     """Index folders of images so that they can be searched.
@@ -231,15 +218,13 @@ def summary_text(summary: "IndexSummary") -> str:
         lines.append(f"Not supported: {unsupported_text(summary.unsupported)}")
     if summary.links_outside:
         lines.append(f"Skipped {counted(summary.links_outside, 'link')} to paths outside the folders")
-    lines += [f"Not scanned: {each}" for each in _first(summary.unreadable)]
+    lines += [f"Not scanned: {each}" for each in listed(summary.unreadable)]
     if summary.cut:
         lines.append(f"{counted(len(summary.cut), 'image')} truncated, indexed as far as readable:")
-        lines += [f"  {each}" for each in _first(summary.cut)]
+        lines += [f"  {each}" for each in listed(summary.cut)]
     if summary.failed:
         lines.append(f"{counted(len(summary.failed), 'file')} could not be read:")
-        lines += [f"  {each}" for each in _first(summary.failed)]
-        if (more := len(summary.failed) - _LISTED_FAILURES) > 0:
-            lines.append(f"  and {more:,} more; --json lists them all")
+        lines += [f"  {each}" for each in listed(summary.failed)]
     if summary.still_failing:
         skipped = counted(summary.still_failing, "unreadable file")
         lines.append(f"Skipped {skipped} (unchanged since the last attempt); see: image-finder info --json")
@@ -260,7 +245,3 @@ def _nothing_found(summary: "IndexSummary") -> str:
     if summary.dry_run:
         return f"No images found in {folders}"
     return f"The library is empty: no readable images in {folders}" if folders else EMPTY_LIBRARY
-
-
-def _first(reasons: dict[str, str]) -> list[str]:
-    return [f"{shown_path(path)}: {visible(reason)}" for path, reason in list(reasons.items())[:_LISTED_FAILURES]]

@@ -6,36 +6,26 @@ from typing import TYPE_CHECKING
 
 import click
 
+from image_finder.components.app.commands.options import index_of, index_option, library_option
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from image_finder.components.home import home_root
-from image_finder.components.text import shown_path, visible
+from image_finder.components.text import listed, shown_path
 
 if TYPE_CHECKING:
-    from image_finder.components.search.library_info import IndexInfo
-
-_LISTED_FAILURES = 20
-_FOLDER = click.Path(path_type=Path)
+    from image_finder.components.app.index_info import IndexInfo
 
 
 @click.command(
     epilog="\b\nExamples:\n  image-finder info\n  image-finder info --index /srv/photos/index --json",
 )
-@click.option("--library", type=_FOLDER, help="Folder of the library.  [default: library in the home]")
-@click.option("--index", "index_path", type=_FOLDER, help="Folder of an index, instead of a library.")
+@library_option
+@index_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, with every failure.")
 def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> None:
     """Show folders, images, failures and the model of a library."""
-    if library and index_path:
-        raise click.UsageError("--library and --index exclude each other")
     with shown_to_user():
-        from image_finder.components.app.champion_index import pending_change
-        from image_finder.components.library.library import default_index
-        from image_finder.components.search.library_info import index_info
+        from image_finder.components.app.index_info import index_info
 
-        path = (index_path or (library.expanduser() / "index" if library else default_index())).resolve()
-        found = index_info(path, default_bundles=home_root() / "bundles")
-        if (pending := pending_change(path)) is not None:
-            found = found.model_copy(update={"pending": pending.text()})
+        found = index_info(index_of(library, index_path).resolve())
         click.echo(found.model_dump_json(indent=2) if as_json else _info_text(found))
 
 
@@ -59,10 +49,7 @@ def _info_text(found: "IndexInfo") -> str:
     if found.pending:
         lines.append(f"pending    {found.pending}")
     lines.append(f"failed     {len(found.failed):,}")
-    shown = list(found.failed.items())[:_LISTED_FAILURES]
-    lines += [f"  {shown_path(path)}: {visible(reason)}" for path, reason in shown]
-    if (more := len(found.failed) - _LISTED_FAILURES) > 0:
-        lines.append(f"  and {more:,} more; --json lists them all")
+    lines += [f"  {each}" for each in listed(found.failed)]
     return "\n".join(lines)
 
 

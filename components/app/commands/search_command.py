@@ -1,15 +1,23 @@
 """Command `image-finder search`: finds images by texts, images or both."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import click
 
-from image_finder.components.app.commands.query_options import QUERY_FIELDS, QueryCommand
+from image_finder.components.app.commands.options import (
+    FOLDER,
+    QUERY_FIELDS,
+    QueryCommand,
+    bundle_option,
+    index_of,
+    index_option,
+    library_option,
+)
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from image_finder.components.text import counted, shown_path, visible
+from image_finder.components.text import aligned, counted, shown_path, visible
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,12 +28,11 @@ if TYPE_CHECKING:
 
 _WEIGHTED = re.compile(r"(.*)\^(\d+\.?\d*|\.\d+)", re.DOTALL)
 _ONE_FILE = {".jpg", ".jpeg", ".png"}
-_FOLDER = click.Path(path_type=Path)
 _GOOD, _LESS_CERTAIN = "Good matches", "Less certain"
 
 
 class _Options(TypedDict):
-    """Options of the command itself. Those of the query (see query_options.py) come in addition."""
+    """Options of the command itself. Those of the query (see options.py) come in addition."""
 
     also: tuple[str, ...]
     images: tuple[str, ...]
@@ -36,7 +43,7 @@ class _Options(TypedDict):
     explain_kind: Literal["query", "attention"]
     library: Path | None
     index_path: Path | None
-    bundle_path: Path | None
+    bundle: Path | None
     as_json: bool
 
 
@@ -65,7 +72,7 @@ class _Options(TypedDict):
 @click.option(
     "--explain",
     "explanations",
-    type=_FOLDER,
+    type=FOLDER,
     metavar="PATH",
     help="Write images with the matching regions in colour. PATH is a folder for all hits, or a .jpg or .png file for "
     "the best one. Takes about a second per image. Terms of --not are not explained.",
@@ -78,11 +85,9 @@ class _Options(TypedDict):
     help="What --explain colours. query: regions that raise the score; attention: weights of the attention pooling, "
     "which do not depend on the query.",
 )
-@click.option(
-    "--library", type=_FOLDER, help="Library to search.  [default: library in the home, see IMAGE_FINDER_HOME]"
-)
-@click.option("--index", "index_path", type=_FOLDER, help="Index to search, instead of a library.")
-@click.option("--bundle", "bundle_path", type=_FOLDER, help="Folder of the model.  [default: that of the index]")
+@library_option
+@index_option
+@bundle_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_context
 def search(context: click.Context, words: tuple[str, ...], **options: Unpack[_Options]) -> None:
@@ -95,7 +100,7 @@ def search(context: click.Context, words: tuple[str, ...], **options: Unpack[_Op
         from image_finder.components.search.finder import Finder  # --help must not import numpy
 
         query = _query(words, options, context.params)
-        finder = Finder.open(_index_path(options), bundle=options["bundle_path"])
+        finder = Finder.open(index_of(options["library"], options["index_path"]), bundle=options["bundle"])
         if finder.bundle_manifest.starter:
             click.echo("using the starter model (details: image-finder info)", err=True)
         query = _with_labels(query, finder)
@@ -110,15 +115,6 @@ def search(context: click.Context, words: tuple[str, ...], **options: Unpack[_Op
         if options["explanations"]:
             kind = options["explain_kind"]
             _explain(result, options["explanations"], lambda hit: _overlay(finder, hit, query, kind))
-
-
-def _index_path(options: _Options) -> Path:
-    library, index = options["library"], options["index_path"]
-    if library and index:
-        raise click.UsageError("--library and --index exclude each other")
-    from image_finder.components.library.library import default_index
-
-    return library or index or default_index()
 
 
 def _query(words: tuple[str, ...], options: _Options, values: Mapping[str, Any]) -> "Query":
@@ -158,9 +154,21 @@ def _term(kind: str, text: str) -> dict[str, Any]:
     return {kind: image_bytes(Path(value)) if kind == "image" else value, **weight}
 
 
-def _show(result: "SearchResult") -> None:
-    from image_finder.components.search.hits_table import hits_table
+def hits_table(hits: "Sequence[Hit]") -> str:
+    """Rank, score, id, file, number of similar images and first caption of each hit, with a heading."""
+    columns: dict[str, list[str]] = {
+        "rank": [str(hit.rank) for hit in hits],
+        "score": [f"{hit.score:.4f}" for hit in hits],
+        "id": [hit.id for hit in hits],
+        "image": [shown_path(hit.uri) for hit in hits],
+        "similar": [f"+{len(hit.duplicates)} similar" if hit.duplicates else "" for hit in hits],
+        "caption": [" ".join(hit.captions[0].split()) if hit.captions else "" for hit in hits],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells) or name not in {"similar", "caption"}}
+    return aligned([list(shown), *zip(*shown.values(), strict=True)])
 
+
+def _show(result: "SearchResult") -> None:
     if not result.hits:
         return
     heading, *lines = hits_table(result.hits).splitlines()

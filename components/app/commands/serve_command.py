@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from image_finder.components.app.commands.index_command import RESCAN_S, RESCAN_VARIABLE
+from image_finder.components.app.commands.options import (
+    bundle_option,
+    index_of,
+    index_option,
+    library_option,
+    rescan_option,
+)
 from image_finder.components.app.error_boundary import shown_to_user
 from image_finder.components.app.token_file import read_token
 from image_finder.components.errors import ConfigError
@@ -25,13 +31,9 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
     "  image-finder serve --library images.library --keep-fresh --port 9000\n"
     "  image-finder serve --host 0.0.0.0 --token-file token.txt --allow-host finder.example.org"
 )
-@click.option(
-    "--library",
-    type=click.Path(path_type=Path),
-    help="Library to search.  [default: library in the home, see IMAGE_FINDER_HOME]",
-)
-@click.option("--index", "index_path", type=click.Path(path_type=Path), help="Index to search, instead of a library.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: that of the index]")
+@library_option
+@index_option
+@bundle_option
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on. Others than the default need a token."
 )
@@ -49,16 +51,7 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 @click.option("--show-paths", is_flag=True, help="Include file paths in API answers.")
 @click.option("--log-queries", is_flag=True, help="Write search texts to the log.")
 @click.option("--keep-fresh", is_flag=True, help="Watch the library's folders and index changes.")
-@click.option(
-    "--rescan-s",
-    type=click.FloatRange(min=1),
-    default=RESCAN_S,
-    show_default=True,
-    envvar=RESCAN_VARIABLE,
-    show_envvar=True,
-    metavar="SECONDS",
-    help="Seconds between full scans with --keep-fresh.",
-)
+@rescan_option("Seconds between full scans with --keep-fresh.")
 @click.option(
     "--threads", default=0, type=click.IntRange(0, 1024), help="CPU threads for the model.  [default: one per core]"
 )
@@ -84,14 +77,11 @@ def serve(
         from image_finder.components.app.api.server_logs import configure_logging
         from image_finder.components.app.api.settings import Settings
         from image_finder.components.app.watcher import Watcher, Watching
-        from image_finder.components.library.library import default_index
         from image_finder.components.search.finder import Finder
 
-        if library and index_path:
-            raise ConfigError("--library and --index exclude each other")
+        path = index_of(library, index_path)
         if keep_fresh and index_path:
             raise ConfigError("--keep-fresh needs --library, not --index")
-        path = index_path or library or default_index()
         if path == default_library() / "index":
             library = default_library()
         thumbnails = library / "thumbnails" if library else None

@@ -9,7 +9,7 @@ import pytest
 from tests.support.checkout import CHECKOUT
 
 FULL = "Error: could not write to standard output: No space left on device\n"
-MISSING = "Error: no index at /nowhere: index.json is missing; build one with 'image-finder index FOLDER'\n"
+MISSING = "Error: no images indexed yet in /nowhere. Run: image-finder index FOLDER\n"
 
 
 def shell(line, **environment):

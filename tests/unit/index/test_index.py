@@ -247,4 +247,4 @@ def test_another_format_version_is_refused_with_both_versions(written):
 
 
 def test_the_error_for_a_folder_without_an_index_says_how_to_make_one(tmp_path):
-    assert "build one with 'image-finder index FOLDER'" in refusal(tmp_path)
+    assert "Run: image-finder index FOLDER" in refusal(tmp_path)

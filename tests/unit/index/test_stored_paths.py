@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from image_finder.components.app.index_info import index_info
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import BundleError
 from image_finder.components.index import stored_paths
@@ -19,7 +20,6 @@ from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.finder import Finder
-from image_finder.components.search.library_info import index_info
 from image_finder.components.storage import hash_directory
 
 
@@ -65,7 +65,7 @@ def test_a_renamed_home_answers_and_nothing_is_written_for_it(home, earlier):
     renamed = home.rename(home.with_name("re named ü"))
     before = hash_directory(renamed)
     assert best_of(renamed) == renamed / "images" / "red.png"
-    assert index_info(renamed / "index", default_bundles=renamed / "bundles").bundle_path.startswith(str(renamed))
+    assert index_info(renamed / "index").bundle_path.startswith(str(renamed))
     assert hash_directory(renamed) == before
 
 

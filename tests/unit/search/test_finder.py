@@ -89,7 +89,9 @@ def test_a_library_its_index_and_a_generation_are_opened_alike(library):
 
 def test_the_error_for_a_missing_index_says_what_to_do(tmp_path):
     for place in (tmp_path, tmp_path / "none", "/dev/null"):
-        with pytest.raises(StorageError, match=r"no index at .*: index.json is missing; build one") as caught:
+        with pytest.raises(
+            StorageError, match=r"no images indexed yet in .*\. Run: image-finder index FOLDER"
+        ) as caught:
             Finder.open(place)
         assert "\n" not in str(caught.value)
 
@@ -417,7 +419,7 @@ def test_a_library_that_disappears_is_an_error_and_the_old_index_still_answers(g
     root, _ = growing
     finder = Finder.open(root)
     shutil.rmtree(root / "index")
-    with pytest.raises(FinderError, match="no index at"):
+    with pytest.raises(FinderError, match="no images indexed yet in"):
         finder.refresh()
     assert len(finder.search("red").hits) == 1
 

@@ -5,7 +5,7 @@ import re
 
 import click
 
-from image_finder.components.app.commands.query_options import QUERY_FIELDS
+from image_finder.components.app.commands.options import QUERY_FIELDS
 from image_finder.components.app.commands.search_command import search
 from image_finder.components.search.query import FilterFields, ResultFields
 

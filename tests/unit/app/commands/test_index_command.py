@@ -117,7 +117,7 @@ def test_faults_are_one_line(images_and_bundle, tmp_path, monkeypatch):
         (("index", images), "this installation has no starter model; name a model with --bundle, or train one"),
         (("index", images, "--bundle", tmp_path), "no bundle at"),
         (("index", "--forget", images), "is not a folder of this library"),
-        (("info",), "nothing is published at|no index at"),
+        (("info",), "nothing is published at|no images indexed yet in"),
     ]:
         error = invoke(*arguments, code=1).stderr
         assert any(part in error for part in message.split("|")), error

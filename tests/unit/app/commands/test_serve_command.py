@@ -142,12 +142,11 @@ def test_a_port_in_use_is_reported_in_one_line(album):
     [
         (
             ("--host", "0.0.0.0"),
-            "Error: Settings: --host 0.0.0.0 is reachable from other machines, so a token is required",
+            "Error: --host 0.0.0.0 is reachable from other machines, so a token is required",
         ),
         (("--host", "no.such.name.invalid", "--token-file", "TOKEN"), "cannot listen on no.such.name.invalid"),
         (("--token-file", "EMPTY"), "is empty"),
         (("--token-file", "OPEN"), "is readable by others (mode 0644). Run: chmod 600 "),
-        (("--library", "EMPTY"), "exclude each other"),
         (("--keep-fresh",), "--library"),
     ],
 )
@@ -164,9 +163,16 @@ def test_a_failed_start_is_reported_in_one_line(album, tmp_path, words, message)
     assert "Value error" not in lines
 
 
+def test_library_and_index_exclude_each_other(album, tmp_path):
+    given = command("serve", "--index", album / "index", "--library", tmp_path)
+    done = subprocess.run(**given, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("Error: --library and --index exclude each other\n")
+
+
 def test_a_missing_index_is_reported_in_one_line(tmp_path):
-    assert f"no index at {tmp_path}" in refused("--index", tmp_path)
-    assert "no index at" in refused(IMAGE_FINDER_HOME=str(tmp_path))
+    assert f"no images indexed yet in {tmp_path}" in refused("--index", tmp_path)
+    assert "no images indexed yet in" in refused(IMAGE_FINDER_HOME=str(tmp_path))
 
 
 @contextlib.asynccontextmanager

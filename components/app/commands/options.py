@@ -1,6 +1,8 @@
-"""Options of `image-finder search` that are derived from the query model."""
+"""Options that commands share, and those of `image-finder search` that are derived from the query model."""
 
+from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -8,6 +10,39 @@ import click
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+FOLDER = click.Path(path_type=Path)
+RESCAN_S = 600.0  # a scan of 100,000 unchanged images takes about 4 s
+
+library_option = click.option(
+    "--library", type=FOLDER, help="Folder of the library.  [default: library in the home, see IMAGE_FINDER_HOME]"
+)
+index_option = click.option("--index", "index_path", type=FOLDER, help="Folder of an index, instead of a library.")
+bundle_option = click.option("--bundle", type=FOLDER, help="Folder of the model.  [default: that of the index]")
+
+
+def rescan_option(help_text: str) -> "Callable[[click.decorators.FC], click.decorators.FC]":
+    return click.option(
+        "--rescan-s",
+        type=click.FloatRange(min=1),
+        default=RESCAN_S,
+        show_default=True,
+        envvar="IMAGE_FINDER_RESCAN_S",
+        show_envvar=True,
+        metavar="SECONDS",
+        help=help_text,
+    )
+
+
+def index_of(library: Path | None, index: Path | None) -> Path:
+    """The index of --library or --index, else that of the home. Raises UsageError if both are given."""
+    if library and index:
+        raise click.UsageError("--library and --index exclude each other")
+    from image_finder.components.index.generations import published_root
+    from image_finder.components.library.library import default_index
+
+    return published_root((library or index or default_index()).expanduser())
+
 
 # Field -> flags, and the placeholder in the help.
 _FLAGS = {

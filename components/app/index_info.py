@@ -1,11 +1,13 @@
-"""Info: describes a published index; reads no catalogue, so it works on a read-only disk."""
+"""Index info: describes a published index and its bundle; reads no catalogue, so it works on a read-only disk."""
 
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+from image_finder.components.app.champion_index import pending_change
 from image_finder.components.bundle.bundle import Bundle, BundleManifest
 from image_finder.components.errors import BundleError, StorageError
+from image_finder.components.home import home_root
 from image_finder.components.index.format import MANIFEST
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import default_bundle
@@ -36,15 +38,16 @@ class IndexInfo(Record):
     pending: str = ""  # how to complete an unfinished promotion; "" if there is none
 
 
-def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
+def index_info(path: Path) -> IndexInfo:
     """Describe an index, published root or library. Raises StorageError."""
-    index = VectorIndex.open(index_path, verify=False)
+    index = VectorIndex.open(path, verify=False)
     manifest = index.manifest
     counts = Counter(index.items["root"].to_pylist())
     published_at = (index.path / MANIFEST).stat().st_mtime
     bundle = _manifest_of(Path(manifest.bundle_uri))
+    pending = pending_change(path)
     return IndexInfo(
-        index=str(index_path),
+        index=str(path),
         generation=index.path.name,
         published_at=datetime.fromtimestamp(clipped_s(int(published_at)), UTC).isoformat(timespec="seconds"),
         images=manifest.count,
@@ -58,7 +61,8 @@ def index_info(index_path: Path, *, default_bundles: Path) -> IndexInfo:
         bundle_dataset=bundle.dataset if bundle else "",
         bundle_data_version=bundle.data_version if bundle else "",
         starter=bundle is not None and bundle.starter,
-        newer_bundle=_newer(manifest.bundle_sha256, default_bundles, published_at),
+        newer_bundle=_newer(manifest.bundle_sha256, home_root() / "bundles", published_at),
+        pending=pending.text() if pending else "",
     )
 
 
