@@ -9,13 +9,7 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from image_finder.components.app.api import (
-    explanation_routes,
-    image_routes,
-    label_routes,
-    operation_routes,
-    search_routes,
-)
+from image_finder.components.app.api import image_routes, operation_routes, search_routes
 from image_finder.components.app.api.error_responses import add_fault_handlers
 from image_finder.components.app.api.head_requests import HeadAsGet
 from image_finder.components.app.api.security import SafeHeaders, Security
@@ -61,8 +55,7 @@ def create_app(
     for router in (
         search_routes.router,
         image_routes.router,
-        explanation_routes.router,
-        label_routes.router,
+        image_routes.labels_router,
         operation_routes.router,
         operation_routes.root,
     ):

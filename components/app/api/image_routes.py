@@ -1,4 +1,4 @@
-"""Routes of images, by id: metadata, thumbnail, larger view and original file."""
+"""Routes of images, by id: metadata, thumbnail, larger view, original file, explanations and labels."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO
@@ -7,29 +7,47 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from image_finder.components.app.api.error_responses import errors
+from image_finder.components.app.api.error_responses import Fault, errors
 from image_finder.components.app.api.head_requests import is_head
 from image_finder.components.app.api.limits import while_connected
-from image_finder.components.app.api.original_files import media_type, open_original
-from image_finder.components.app.api.response_models import ImageAnswer
-from image_finder.components.app.api.search_queue import require_indexed
+from image_finder.components.app.api.original_files import as_gone, media_type, open_original
+from image_finder.components.app.api.request_bodies import body_document, require_decodable, term_values
+from image_finder.components.app.api.request_models import ExplanationBody, ExplanationParameters, LabelsBody
+from image_finder.components.app.api.response_models import ImageAnswer, LabelsAnswer
+from image_finder.components.app.api.search_queue import require_indexed, require_terms_indexed
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
-from image_finder.components.app.api.thumbnails import SIZES_PX, VIEW_PX, at_least
+from image_finder.components.app.api.thumbnails import SIZES_PX, VIEW_PX, View, at_least
+from image_finder.components.search.engine import SearchEngine
+from image_finder.components.search.query import Query as SearchQuery
 
 router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
+labels_router = APIRouter(prefix=PREFIX, tags=["labels"])
 Identity = Annotated[str, Path(max_length=64, description="id of an indexed image")]
 Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; rounded up to one of a few sizes")]
+PEAK = "X-Peak-Contribution"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _JPEG: dict[int | str, dict[str, Any]] = {
-    **errors(401, 404, 410, 422, 429, 503),
     200: {"content": {"image/jpeg": _BYTES}, "description": "the image"},
     304: {"description": "not modified"},
 }
+_OVERLAY: dict[int | str, dict[str, Any]] = {
+    **_JPEG,
+    200: {
+        "content": {"image/jpeg": _BYTES},
+        "description": "the image in grey; regions that raise the score are coloured",
+        "headers": {
+            PEAK: {
+                "description": "largest contribution of a region to the score, cosine; 0 if none raises it",
+                "schema": {"type": "number"},
+            }
+        },
+    },
+}
 _FILE: dict[int | str, dict[str, Any]] = {
-    **errors(401, 404, 410, 422, 429, 503),
     200: {"content": {"image/*": _BYTES, "application/octet-stream": _BYTES}, "description": "the unchanged file"},
 }
+_ERRORS = errors(401, 404, 410, 422, 429, 503)
 PRIVATE = "private, max-age=300"  # not stored in shared caches
 _CHUNK_BYTES = 256 * 1024
 
@@ -43,19 +61,19 @@ async def image(identity: Identity, server: Server) -> Response:
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
-@router.get("/{identity}/thumbnail", response_class=Response, responses=_JPEG)
+@router.get("/{identity}/thumbnail", response_class=Response, responses={**_ERRORS, **_JPEG})
 async def thumbnail(identity: Identity, request: Request, server: Server, px: Size = 320) -> Response:
     """A small JPEG, upright, without metadata."""
     return await _view(server, request, identity, at_least(px))
 
 
-@router.get("/{identity}/view", response_class=Response, responses=_JPEG)
+@router.get("/{identity}/view", response_class=Response, responses={**_ERRORS, **_JPEG})
 async def view(identity: Identity, request: Request, server: Server) -> Response:
     """A JPEG for a screen, at most 1600 px, upright, without metadata."""
     return await _view(server, request, identity, VIEW_PX)
 
 
-@router.get("/{identity}/original", response_class=Response, responses=_FILE)
+@router.get("/{identity}/original", response_class=Response, responses={**_ERRORS, **_FILE})
 async def original(identity: Identity, request: Request, server: Server) -> Response:
     """The unchanged file, as a download."""
     engine = server.live.engine
@@ -89,11 +107,16 @@ async def _view(server: State, request: Request, identity: str, px: int) -> Resp
     engine = server.live.engine
     known = request.headers.get("if-none-match", "")
     rendering = server.workers.run(lambda: server.views.get(engine, identity, px, known=known))
-    result = await while_connected(request, rendering)
-    headers = {"ETag": f'"{result.key}"', "Cache-Control": PRIVATE}
-    if result.content is None:
+    return _jpeg(await while_connected(request, rendering))
+
+
+def _jpeg(view: View) -> Response:
+    headers = {"ETag": f'"{view.key}"', "Cache-Control": PRIVATE}
+    if view.content is None:
         return Response(status_code=304, headers=headers)
-    return Response(result.content, media_type="image/jpeg", headers=headers)
+    if view.peak is not None:
+        headers[PEAK] = f"{view.peak:.4f}"
+    return Response(view.content, media_type="image/jpeg", headers=headers)
 
 
 def _chunks(stream: BinaryIO, length: int) -> Iterator[bytes]:
@@ -102,3 +125,77 @@ def _chunks(stream: BinaryIO, length: int) -> Iterator[bytes]:
         while length > 0 and (chunk := stream.read(min(_CHUNK_BYTES, length))):
             length -= len(chunk)
             yield chunk
+
+
+@router.get(
+    "/{identity}/explanation",
+    response_class=Response,
+    responses={**errors(400, 401, 404, 410, 422, 429, 503), **_OVERLAY},
+)
+async def explanation(
+    identity: Identity, parameters: Annotated[ExplanationParameters, Query()], request: Request, server: Server
+) -> Response:
+    """Show which regions raise the score for texts (`q`) and indexed images (`like`).
+
+    `kind=attention` shows the weights of the attention pooling instead, which do not depend on the query.
+    """
+    return await _explained(server, request, identity, parameters.query())
+
+
+@router.post(
+    "/{identity}/explanation",
+    response_class=Response,
+    responses={**errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503), **_OVERLAY},
+    openapi_extra=body_document(ExplanationBody),
+)
+async def explanation_with_uploads(identity: Identity, request: Request, server: Server) -> Response:
+    """Show which regions raise the score for weighted texts, indexed images and uploads.
+
+    The body is that of POST /search with `terms` only: terms in `not` are not explained.
+    """
+    async with server.bodies.read(request) as body:
+        terms = [term_values(term, body) for term in body.parsed(ExplanationBody).terms]
+        return await _explained(server, request, identity, SearchQuery.parse({"terms": terms}))
+
+
+async def _explained(server: State, request: Request, identity: str, query: SearchQuery | None) -> Response:
+    engine = server.live.engine
+    require_indexed(engine, identity)
+    if query is not None:
+        require_terms_indexed(engine, [query])
+        for term in query.terms:
+            if term.image is not None:
+                require_decodable(term.image, server.settings.max_upload_pixels)
+    return _jpeg(await server.explainer.explain(engine, identity, query, request))
+
+
+@labels_router.post(
+    "/labels",
+    response_model=LabelsAnswer,
+    responses=errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503),
+    openapi_extra=body_document(LabelsBody),
+)
+async def labels(request: Request, server: Server) -> Response:
+    """Compare labels for an indexed image (`id`) or an uploaded one (`image`: name of its part)."""
+    async with server.bodies.read(request) as body:
+        given = body.parsed(LabelsBody)
+        if (given.id is None) == (given.image is None):
+            raise Fault(422, "bad_request", "give exactly one of id and image")
+        upload = None if given.image is None else body.image(given.image)
+        engine = server.live.engine
+        labelling = server.workers.run(lambda: _labelled(server, engine, given, upload))
+        answer = await while_connected(request, labelling)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _labelled(server: State, engine: SearchEngine, given: LabelsBody, upload: bytes | None) -> LabelsAnswer:
+    from image_finder.components.search.labels import classify
+
+    if upload is not None:
+        require_decodable(upload, server.settings.max_upload_pixels)
+        pixels = engine.encoder.preprocess.load(upload)
+    else:
+        with open_original(engine, str(given.id)) as original, as_gone():
+            pixels = engine.encoder.preprocess.load(original.stream.read(server.settings.max_original_bytes))
+    (scores,) = classify(engine.encoder, pixels[None], given.labels)
+    return LabelsAnswer(labels=scores)

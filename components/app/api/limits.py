@@ -5,7 +5,6 @@ Work whose request timed out or whose client disconnected is cancelled: it never
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -47,48 +46,6 @@ class Load:
                 yield
         except TimeoutError:
             raise self.refusal(f"{self.name}: no answer within {seconds:g} s; retry shortly") from None
-
-
-class Workers:
-    """Thread pool. A call occupies its slot until its thread ends, even after a timeout."""
-
-    def __init__(self, load: Load, *, running: int, timeout_s: float) -> None:
-        """running: threads. timeout_s: for a call, including its time in the queue."""
-        self.load = load
-        self._idle = asyncio.Semaphore(running)
-        self._pool = ThreadPoolExecutor(running, thread_name_prefix=load.name)
-        self._timeout_s = timeout_s
-
-    async def run(self, call: Callable[[], _Answer]) -> _Answer:
-        """Run call in a thread. Raises Fault 503, and whatever call raises."""
-        loop = asyncio.get_running_loop()
-        abandoned = threading.Event()
-
-        def run() -> _Answer:
-            with cancellable(abandoned.is_set):
-                return call()
-
-        try:
-            async with self.load.deadline(self._timeout_s):
-                await self._acquire()
-                done = self._pool.submit(run)
-                done.add_done_callback(lambda _: _soon(loop, self._idle.release))
-                return await asyncio.wrap_future(done)
-        finally:
-            abandoned.set()
-
-    async def _acquire(self) -> None:
-        if self._idle.locked():
-            self.load.require_room()
-        self.load.n_waiting += 1
-        try:
-            await self._idle.acquire()
-        finally:
-            self.load.n_waiting -= 1
-
-    def close(self) -> None:
-        """Wait for running calls and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Batcher(Generic[_Item, _Answer]):
@@ -161,6 +118,21 @@ class Batcher(Generic[_Item, _Answer]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+
+class Workers(Batcher[Callable[[], Any], Any]):
+    """Thread pool. A call occupies its thread until it ends, even after a timeout."""
+
+    def __init__(self, load: Load, *, running: int, timeout_s: float) -> None:
+        """running: threads. timeout_s: for a call, including its time in the queue."""
+        super().__init__(
+            load, lambda calls: [call() for call in calls], timeout_s=timeout_s, running=running, largest=1
+        )
+
+    async def run(self, call: Callable[[], _Answer]) -> _Answer:
+        """Run call in a thread. Raises Fault 503, and whatever call raises."""
+        answer: _Answer = await self.submit(call)
+        return answer
 
 
 async def while_connected(request: Request, answer: Coroutine[Any, Any, _Answer]) -> _Answer:

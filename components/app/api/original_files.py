@@ -1,15 +1,16 @@
 """Original files: opens the files of indexed images, and no others."""
 
+import contextlib
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from image_finder.components.app.api.error_responses import Fault
 from image_finder.components.app.api.search_queue import require_indexed
-from image_finder.components.errors import FinderError
+from image_finder.components.errors import FinderError, ImageError
 from image_finder.components.images.image_folder import StoredFile
 from image_finder.components.search.engine import SearchEngine
 
@@ -29,12 +30,19 @@ _SIGNATURES = (
 )
 _UNKNOWN = "application/octet-stream"
 _MISSING = "the image file no longer exists; the next update removes it from the index"
-UNREADABLE = "the file is no longer a readable image"
 
 
 def gone(message: str = _MISSING) -> Fault:
-    """410."""
     return Fault(410, "gone", message)
+
+
+@contextlib.contextmanager
+def as_gone() -> Iterator[None]:
+    """Turn an ImageError, of a file that has changed since it was indexed, into Fault 410."""
+    try:
+        yield
+    except ImageError:
+        raise gone("the file is no longer a readable image") from None
 
 
 class Original(NamedTuple):
@@ -47,9 +55,7 @@ class Original(NamedTuple):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stream.close()
 
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from image_finder.components.app.api.original_files import UNREADABLE, Original, gone, open_original
-from image_finder.components.errors import ImageError
+from image_finder.components.app.api.original_files import Original, as_gone, gone, open_original
 from image_finder.components.images.decoding import load_for_display
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.temporaries import temporary_file
@@ -22,10 +21,24 @@ _QUALITY = 82
 
 
 class View(NamedTuple):
-    """key: ETag, 32 hex digits. content: None if the client already has it."""
+    """A JPEG of an image.
+
+    key: ETag, 32 hex digits. content: None if the client already has it. peak: of an explanation, the largest
+    contribution, cosine; 0 if no region raises the score; None if not computed.
+    """
 
     key: str
-    content: bytes | None
+    content: bytes | None = None
+    peak: float | None = None
+
+
+def key_of(*facts: object) -> str:
+    return hashlib.sha256(":".join(map(str, facts)).encode()).hexdigest()[:32]
+
+
+def is_known(key: str, known: str) -> bool:
+    """Whether a client has the view. known: its If-None-Match header."""
+    return key in known or known.strip() == "*"
 
 
 def at_least(px: int) -> int:
@@ -47,9 +60,10 @@ class Views:
         Raises Fault 404 for an unknown id, 410 if the file is missing or no longer an image.
         """
         with open_original(engine, identity) as original:
-            key = _key_of(original, engine, identity, px)
-            if key in known or known.strip() == "*":
-                return View(key, None)
+            # Size and time of the file instead of its content, which would have to be read.
+            key = key_of(_VERSION, engine.image(identity).sha256, original.n_bytes, original.modified_ns, px)
+            if is_known(key, known):
+                return View(key)
             cached = self._cached_path(key, px)
             if cached is not None:
                 with contextlib.suppress(OSError):
@@ -64,11 +78,8 @@ class Views:
         return self._folder / key[:2] / f"{key}.jpg" if self._folder and px in SIZES_PX else None
 
     def _render(self, original: Original, px: int) -> bytes:
-        data = read_original(original, self._max_bytes)
-        try:
-            return jpeg(load_for_display(data, at_most_px=px))
-        except ImageError:
-            raise gone(UNREADABLE) from None
+        with as_gone():
+            return jpeg(load_for_display(read_original(original, self._max_bytes), at_most_px=px))
 
 
 def read_original(original: Original, max_bytes: int) -> bytes:
@@ -77,12 +88,6 @@ def read_original(original: Original, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise gone(f"the image file is now larger than {max_bytes:,} bytes and is not shown")
     return data
-
-
-def _key_of(file: Original, engine: SearchEngine, identity: str, px: int) -> str:
-    """Key from size and time of the file instead of its content, which would have to be read."""
-    facts = (_VERSION, engine.image(identity).sha256, file.n_bytes, file.modified_ns, px)
-    return hashlib.sha256(":".join(map(str, facts)).encode()).hexdigest()[:32]
 
 
 def jpeg(image: Image.Image) -> bytes:

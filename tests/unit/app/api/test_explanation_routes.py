@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from image_finder.components.app.api import explainer
-from image_finder.components.app.api.explanation_routes import PEAK
+from image_finder.components.app.api.image_routes import PEAK
 
 GREY, RED, BLUE = (128, 128, 128), (250, 20, 20), (20, 20, 250)
 
