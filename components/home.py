@@ -29,5 +29,4 @@ def home_root(path: Path | None = None) -> Path:
 
 
 def default_library() -> Path:
-    """The default library."""
     return home_root() / "library"

@@ -34,7 +34,6 @@ _NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 def sha256_of_bytes(data: bytes) -> str:
-    """Hex SHA-256."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -25,7 +25,6 @@ class CommandsByEntryPoint(click.Group):
             return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Sorted names of all commands."""
         return sorted({point.name for point in metadata.entry_points(group=_ENTRY_POINTS)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

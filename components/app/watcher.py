@@ -63,7 +63,6 @@ class Watcher:
         return self._ended
 
     def state(self) -> Watching:
-        """Current state."""
         failure = self.failure
         return Watching(failure, "" if failure else self._how)
 

@@ -126,15 +126,12 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Identity of the bundle."""
         return self.manifest.sha256
 
     def preprocess(self) -> Preprocess:
-        """Preprocessing of images. Raises BundleError."""
         return self._read(PREPROCESS, Preprocess)
 
     def scores(self) -> ScoreCalibration:
-        """Calibration of cosines. Raises BundleError."""
         return self._read(SCORES, ScoreCalibration)
 
     def vocabulary(self) -> Vocabulary | None:
@@ -142,7 +139,6 @@ class Bundle:
         return self._read(VOCABULARY, Vocabulary) if VOCABULARY in self.manifest.files_sha256 else None
 
     def tokenizer(self) -> Tokenizer:
-        """Tokenizer of texts."""
         return Tokenizer.from_file(self.path / TOKENIZER, self.manifest.max_tokens)
 
     def _read(self, name: str, kind: type[_R]) -> _R:

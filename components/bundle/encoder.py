@@ -94,7 +94,6 @@ class OnnxEncoder:
         return np.concatenate(vectors)
 
     def _encode_batch(self, pixels: Pixels) -> Vectors:
-        """Vectors of a few images in one call."""
         cancellation.checkpoint()
         # ONNX Runtime multiplies differently for one image than for several: its vector is off by up to 6e-8.
         repeated = np.repeat(pixels, 2, axis=0) if self._throughput and len(pixels) == 1 else pixels

@@ -35,12 +35,10 @@ def number_array(values: NDArray[Any], kind: pa.DataType, known: Mask | None = N
 
 
 def text_scalar(text: str) -> pa.Scalar:
-    """Like pa.scalar of a text."""
     return text_array([text.encode()], pa.string())[0]
 
 
 def number_scalar(number: int, kind: pa.DataType) -> pa.Scalar:
-    """Like pa.scalar of a signed integer."""
     return number_array(np.array([number], f"i{kind.bit_width // 8}"), kind)[0]
 
 

@@ -47,7 +47,6 @@ def point_to(root: Path, name: str) -> None:
 
 
 def is_published_root(path: Path) -> bool:
-    """Whether path holds generations behind a pointer."""
     return (path / POINTER).is_file()
 
 

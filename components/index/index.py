@@ -153,11 +153,9 @@ class VectorIndex:
             logger.warning("index %s: %s; %s; build it again", self.path, error, hint)
 
     def items_at(self, rows: Rows) -> list[dict[str, Any]]:
-        """Items of rows, as dictionaries by column."""
         return list(self.items.take(number_array(rows, pa.int64())).to_pylist())
 
     def item(self, row: int) -> dict[str, Any]:
-        """Item of a row, by column."""
         return self.items_at(np.array([row], np.int64))[0]
 
     def row_of_id(self, identity: str) -> int:
@@ -178,7 +176,6 @@ class VectorIndex:
         return self.file_of_item(self.item(row))
 
     def file_of_item(self, item: dict[str, Any]) -> Path:
-        """Absolute path of an item's file."""
         return Path(self.manifest.roots[item["root"]], os.fsdecode(item["path"]))
 
     def store_of(self, row: int) -> str | None:

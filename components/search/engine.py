@@ -68,7 +68,6 @@ class SearchEngine:
     # The two stages of a search
 
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
-        """Encode queries. Raises QueryError for an unknown id, ImageError for an unreadable image."""
         return self._query_encoder.encode(queries)
 
     def rank(self, queries: Sequence[Query], encoded: Sequence[EncodedQuery]) -> list[SearchResult]:
@@ -134,7 +133,6 @@ class SearchEngine:
         return self.image_path(identity) if stored is None else stored.content()
 
     def facets(self) -> Facets:
-        """Folders, cameras and days of the images."""
         return filters.facets(self.index.items)
 
     def folder_label(self, name: str) -> str:

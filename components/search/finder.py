@@ -148,7 +148,6 @@ class Finder:
         return self.engine.image_path(identity)
 
     def facets(self) -> Facets:
-        """Folders, cameras and days of the images."""
         return self.engine.facets()
 
     def folder_label(self, name: str) -> str:
@@ -160,17 +159,14 @@ class Finder:
 
     @property
     def index_manifest(self) -> IndexManifest:
-        """Manifest of the current index."""
         return self.engine.index.manifest
 
     @property
     def bundle_manifest(self) -> BundleManifest:
-        """Manifest of the model."""
         return self.engine.encoder.bundle.manifest
 
     @property
     def generation(self) -> str:
-        """Name of the current generation of the index."""
         return self.engine.index.path.name
 
     # Following new generations

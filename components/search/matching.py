@@ -98,7 +98,6 @@ def probabilities(model: MatchModel, features: Floats) -> Floats:
 
 
 def model_for(models: MatchModels, words: QueryWords) -> MatchModel | None:
-    """The model for a text with this number of words; None if it could not be fitted."""
     return models.short if words.words <= SHORT_WORDS else models.long
 
 

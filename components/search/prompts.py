@@ -16,7 +16,6 @@ _SHORT_WORDS = 2
 
 
 def prompts_of(label: str, templates: tuple[str, ...] = TEMPLATES) -> list[str]:
-    """The label in each template."""
     return [template.replace("{}", label) for template in templates]
 
 

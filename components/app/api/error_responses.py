@@ -35,7 +35,6 @@ class Fault(Exception):  # noqa: N818 - an answer, not a failure of the program
 
 
 def fault_response(scope: Scope, fault: Fault) -> Response:
-    """The answer for a fault."""
     request_id = scope.get("state", {}).get("request_id", "")
     content = {"error": {"code": fault.code, "message": fault.message, "request_id": request_id}}
     return JSONResponse(content, fault.status, headers=fault.headers)

@@ -14,7 +14,6 @@ class HeadAsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
         head = scope["type"] == "http" and scope["method"] == "HEAD"
         forwarded = {**scope, "method": "GET", _MARK: True} if head else scope
 

@@ -41,12 +41,10 @@ class LiveFinder:
         self._failure: str | None = None
 
     def start(self) -> None:
-        """Open the index and start the thread."""
         self._check()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread."""
         self._stop.set()
         self._thread.join(timeout=5)
 
@@ -74,7 +72,6 @@ class LiveFinder:
 
     @property
     def images(self) -> int:
-        """Number of searchable images."""
         return self._finder.engine.index.manifest.count if self._finder else 0
 
     @property

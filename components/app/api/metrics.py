@@ -34,7 +34,6 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def note_stages(self, milliseconds: Mapping[str, float]) -> None:
-        """Record the durations of a search's stages."""
         for stage, value in milliseconds.items():
             self._stages.labels(stage).observe(value / 1000)
 
@@ -48,7 +47,6 @@ class Metrics:
         self.registry.register(_Loads(list(loads)))
 
     def text(self) -> bytes:
-        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
 
 

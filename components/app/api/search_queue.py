@@ -57,7 +57,6 @@ class SearchQueue:
             return [error]
 
     def close(self) -> None:
-        """Stop answering."""
         self._batcher.close()
 
     def _answer_together(self, engine: SearchEngine, jobs: Sequence[SearchJob]) -> list[SearchReply | Exception]:

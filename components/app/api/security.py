@@ -44,8 +44,6 @@ class SafeHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -66,7 +64,6 @@ class Security:
         self._attempts = Attempts(burst=settings.token_attempts, interval_s=settings.token_attempt_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or refuse it."""
         if scope["type"] == "http":
             try:
                 self._check(scope, Headers(scope=scope))

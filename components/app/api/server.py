@@ -49,7 +49,6 @@ class PromptProtocol(H11Protocol):
         self._update_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the deadline."""
         self._stop_deadline()
         super().connection_lost(exc)
 
@@ -111,7 +110,6 @@ def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[
 
 
 def address_of(listener: socket.socket) -> str:
-    """URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

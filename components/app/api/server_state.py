@@ -50,11 +50,9 @@ class State:
         return cls(settings, metrics, live, searches, workers, bodies, views, explainer)
 
     def start(self) -> None:
-        """Open the index and check for newer ones."""
         self.live.start()
 
     def stop(self) -> None:
-        """End all threads."""
         self.live.stop()
         for part in (self.searches, self.workers, self.explainer.workers):
             part.close()

@@ -36,15 +36,12 @@ class Attempts:
         return max(0.0, client.n_failures + 1 - self._burst) * self._interval_s
 
     def is_trusted(self, address: str) -> bool:
-        """Whether the client has sent the right token before."""
         return self._client(address).is_trusted
 
     def note_failure(self, address: str) -> None:
-        """Count a wrong token."""
         self._client(address).n_failures += 1
 
     def note_success(self, address: str) -> None:
-        """Trust a client from now on."""
         self._client(address).is_trusted = True
 
     def _client(self, address: str) -> _Client:

@@ -13,20 +13,21 @@ export class ApiError extends Error {
   }
 }
 
-// JSON of a successful answer. onWait(seconds) is called before each retry of a 429 or 503.
+// JSON of a successful answer. say(words) is called before each retry of a 429 or 503.
 export async function request(path, options) {
-  const response = await accepted(path, options);
+  const response = await accepted(API + path, options);
   return response.status === 204 ? null : response.json();
 }
 
-async function accepted(path, { signal, onWait, ...init } = {}) {
+async function accepted(url, { signal, say, ...init } = {}) {
   for (let retry = 0; ; retry++) {
-    const response = await answer(API + path, { signal, ...init });
+    const response = await answer(url, { signal, ...init });
     if (response.ok) return response;
     const busy = response.status === 429 || response.status === 503;
     if (!busy || retry === MOST_RETRIES) throw await errorOf(response);
-    const seconds = secondsToWait(response, retry);
-    onWait?.(seconds);
+    const announced = Number(response.headers.get("Retry-After"));
+    const seconds = Math.min(announced > 0 ? announced : 2 ** retry, LONGEST_WAIT_S);
+    say?.(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
     await pause(seconds, signal);
   }
 }
@@ -44,11 +45,6 @@ async function errorOf(response) {
   const body = await response.json().catch(() => ({}));
   const { message = `The server answered with status ${response.status}.`, code = "", request_id: requestId = "" } = body.error ?? {};
   return new ApiError(sentence(message), { status: response.status, code, requestId });
-}
-
-function secondsToWait(response, retry) {
-  const announced = Number(response.headers.get("Retry-After"));
-  return Math.min(announced > 0 ? announced : 2 ** retry, LONGEST_WAIT_S);
 }
 
 function pause(seconds, signal) {
@@ -73,8 +69,8 @@ export function search(query, image, options) {
 
 // Regions that raise an image's score for terms: {blob: overlay, peak: 0 if no region does}
 export async function explanation(id, terms, image, options) {
-  const path = `/images/${encodeURIComponent(id)}/explanation`;
-  const response = await accepted(path, { method: "POST", body: formOf({ terms }, image), ...options });
+  const body = formOf({ terms }, image);
+  const response = await accepted(`${urlOf(id)}/explanation`, { method: "POST", body, ...options });
   return { blob: await response.blob(), peak: Number(response.headers.get("X-Peak-Contribution")) };
 }
 
@@ -87,7 +83,7 @@ function formOf(query, image) {
 
 export const facets = (options) => request("/facets", options);
 export const info = (options) => request("/info", options);
-export const image = (id, options) => request(`/images/${encodeURIComponent(id)}`, options);
+export const image = (id) => request(`/images/${encodeURIComponent(id)}`);
 
 export function labels(id, names, options) {
   const headers = { "Content-Type": "application/json" };
@@ -98,21 +94,16 @@ export function openSession(token) {
   return request("/session", { method: "POST", headers: { Authorization: `Bearer ${token}` } });
 }
 
-// px: longer side of a thumbnail
-export const thumbnailUrl = (id, px) => `${API}/images/${encodeURIComponent(id)}/thumbnail?px=${px}`;
-export const viewUrl = (id) => `${API}/images/${encodeURIComponent(id)}/view`;
-export const originalUrl = (id) => `${API}/images/${encodeURIComponent(id)}/original`;
+const urlOf = (id) => `${API}/images/${encodeURIComponent(id)}`;
+export const thumbnailUrl = (id, px) => `${urlOf(id)}/thumbnail?px=${px}`; // px: longer side
+export const viewUrl = (id) => `${urlOf(id)}/view`;
+export const originalUrl = (id) => `${urlOf(id)}/original`;
 
 // Why an <img> failed to load, which the element does not reveal. Resolves to "" if it loads now.
 export async function reasonOfMissing(url) {
   try {
-    for (let retry = 0; retry < MOST_RETRIES; retry++) {
-      const response = await answer(url, {});
-      if (response.ok) return "";
-      if (response.status !== 429 && response.status !== 503) return (await errorOf(response)).message;
-      await pause(secondsToWait(response, retry));
-    }
-    return "The server is busy.";
+    await accepted(url);
+    return "";
   } catch (error) {
     return error.message;
   }

@@ -8,7 +8,7 @@ import { uploadOf, watchForImages } from "./query_image.js";
 import { Results } from "./results.js";
 import { EMPTY, filtersOnly, fromAddress, hasImage, isSearch, splitWords, toAddress, toQuery, viewOfAddress, withoutFilters } from "./state.js";
 import { Viewer } from "./viewer.js";
-import { byId, element, images } from "./words.js";
+import { button, byId, element, images } from "./words.js";
 
 const TYPING_MS = 150; // pause in typing after which a search starts
 const EXAMPLES = ["a dog running on the beach", "two cups of coffee", "a street at night", "children playing in snow"];
@@ -199,11 +199,7 @@ function pressed(event) {
 }
 
 function showExamples() {
-  const chips = EXAMPLES.map((text) => {
-    const button = element("button", { className: "chip", type: "button" }, text);
-    button.addEventListener("click", () => change({ text }));
-    return element("li", {}, button);
-  });
+  const chips = EXAMPLES.map((text) => element("li", {}, button(text, { className: "chip" }, () => change({ text }))));
   byId("examples").replaceChildren(...chips);
 }
 

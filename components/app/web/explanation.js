@@ -40,8 +40,7 @@ export class Explanation {
     this.#state({ pressed: true, busy: true });
     this.actions.say("Finding regions that raise the score …");
     try {
-      const onWait = (seconds) => this.actions.say(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
-      const { blob, peak } = await explanation(this.id, terms, image, { signal: running.signal, onWait });
+      const { blob, peak } = await explanation(this.id, terms, image, { signal: running.signal, say: this.actions.say });
       if (running.signal.aborted) return;
       this.url = URL.createObjectURL(blob);
       const none = `No region raises the score for ${words}, so none is coloured.`;

@@ -1,9 +1,13 @@
 // The filter panel: shows available and chosen filter values, and reports changes.
 
 import { countFilters, withoutFilters } from "./state.js";
-import { byId, day, element, whole } from "./words.js";
+import { button, byId, day, element, whole } from "./words.js";
 
 const LONG_LIST = 200; // longer lists are cut
+// Ids of fields and names of radio buttons -> fields of the state
+const FIELDS = [["since", "since"], ["until", "until"], ["min_px", "minPx"], ["min_score", "minScore"]];
+const RADIOS = [["orientation", "orientation"], ["has_gps", "hasGps"]];
+const SHAPES = { landscape: "wide", portrait: "tall", square: "square" };
 
 export class FilterPanel {
   // change(part) is called with the fields of the state that were changed
@@ -12,12 +16,12 @@ export class FilterPanel {
     this.facets = { folders: [], cameras: [] };
     this.state = null;
     this.open = new Set();
-    for (const [id, field] of [["since", "since"], ["until", "until"], ["min_px", "minPx"], ["min_score", "minScore"]]) {
+    for (const [id, field] of FIELDS) {
       byId(id).addEventListener("change", (event) => {
         if (event.target.validity.valid) change({ [field]: event.target.value }); // ignores incomplete dates
       });
     }
-    for (const [name, field] of [["orientation", "orientation"], ["has_gps", "hasGps"]]) {
+    for (const [name, field] of RADIOS) {
       radios(name).forEach((radio) => radio.addEventListener("change", () => change({ [field]: radio.value })));
     }
     byId("duplicates").addEventListener("change", (event) => change({ duplicates: event.target.checked ? "show" : "fold" }));
@@ -26,23 +30,16 @@ export class FilterPanel {
 
   setFacets(facets) {
     this.facets = facets;
-    const span = facets.first_day ? { min: facets.first_day, max: facets.last_day } : {};
-    for (const id of ["since", "until"]) {
-      const field = byId(id);
-      field.title = span.min ? `Images from ${day(span.min)} to ${day(span.max)}` : "";
-    }
+    const span = facets.first_day ? `Images from ${day(facets.first_day)} to ${day(facets.last_day)}` : "";
+    for (const id of ["since", "until"]) byId(id).title = span;
     if (this.state) this.show(this.state);
   }
 
   show(state) {
     this.state = state;
-    byId("since").value = state.since;
-    byId("until").value = state.until;
-    byId("min_px").value = state.minPx;
-    byId("min_score").value = state.minScore;
+    for (const [id, field] of FIELDS) byId(id).value = state[field];
+    for (const [name, field] of RADIOS) radios(name).forEach((radio) => (radio.checked = radio.value === state[field]));
     byId("duplicates").checked = state.duplicates === "show";
-    radios("orientation").forEach((radio) => (radio.checked = radio.value === state.orientation));
-    radios("has_gps").forEach((radio) => (radio.checked = radio.value === state.hasGps));
     this.#showFolders();
     this.#showCameras();
     const count = countFilters(state);
@@ -69,15 +66,11 @@ export class FilterPanel {
     const item = element("li", {}, row);
     const open = this.open.has(node.label) || this.state.folders.some((label) => label.startsWith(`${node.label}/`));
     if (node.children.length) {
-      const twist = element("button", { className: "twist", type: "button", "aria-expanded": String(open) });
-      twist.setAttribute("aria-label", `Subfolders of ${node.name}`);
-      twist.dataset.key = `open ${node.label}`;
-      twist.addEventListener("click", () => {
-        if (open) this.open.delete(node.label);
-        else this.open.add(node.label);
+      const labels = { "aria-expanded": String(open), "aria-label": `Subfolders of ${node.name}`, "data-key": `open ${node.label}` };
+      row.append(button("", { className: "twist", ...labels }, () => {
+        this.open[open ? "delete" : "add"](node.label);
         this.#showFolders();
-      });
-      row.append(twist);
+      }));
     }
     row.append(choice(node, chosen || inherited, inherited, (checked) => {
       // choosing a folder includes its subfolders
@@ -110,9 +103,7 @@ export class FilterPanel {
       ...state.folders.map((label) => [label, { folders: state.folders.filter((other) => other !== label) }]),
       ...(span.length ? [[span.join(" "), { since: "", until: "" }]] : []),
       ...state.cameras.map((name) => [name, { cameras: state.cameras.filter((other) => other !== name) }]),
-      ...(state.orientation
-        ? [[{ landscape: "wide", portrait: "tall", square: "square" }[state.orientation], { orientation: "" }]]
-        : []),
+      ...(state.orientation ? [[SHAPES[state.orientation], { orientation: "" }]] : []),
       ...(state.hasGps ? [[state.hasGps === "true" ? "location known" : "location unknown", { hasGps: "" }]] : []),
       ...(state.minPx ? [[`at least ${whole(state.minPx)} px`, { minPx: "" }]] : []),
       ...(state.minScore ? [[`score at least ${state.minScore}`, { minScore: "" }]] : []),
@@ -120,10 +111,8 @@ export class FilterPanel {
     byId("active").hidden = chips.length === 0;
     byId("active").replaceChildren(
       ...chips.map(([words, part]) => {
-        const button = element("button", { className: "chip removable", type: "button" }, words);
-        button.setAttribute("aria-label", `Remove filter: ${words}`);
-        button.addEventListener("click", () => this.change(part));
-        return element("li", {}, button);
+        const properties = { className: "chip removable", "aria-label": `Remove filter: ${words}` };
+        return element("li", {}, button(words, properties, () => this.change(part)));
       }),
     );
   }

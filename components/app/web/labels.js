@@ -30,8 +30,7 @@ export class LabelForm {
     const running = (this.running = new AbortController());
     this.#say("Comparing …");
     try {
-      const onWait = (seconds) => this.#say(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
-      const answer = await compareLabels(this.id, names, { signal: running.signal, onWait });
+      const answer = await compareLabels(this.id, names, { signal: running.signal, say: (words) => this.#say(words) });
       if (running.signal.aborted) return;
       this.#say("Percentages compare these labels only; none may be right.");
       byId("label-list").replaceChildren(...answer.labels.map(barOf));

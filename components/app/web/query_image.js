@@ -35,23 +35,17 @@ function watchDrops(take) {
   const zone = byId("drop-zone");
   const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
   let depth = 0; // dragenter of a child comes before dragleave of its parent
-  const show = () => (zone.hidden = depth === 0);
-  addEventListener("dragenter", (event) => {
-    if (!carriesFiles(event)) return;
-    depth += 1;
-    show();
-  });
-  addEventListener("dragleave", (event) => {
-    if (!carriesFiles(event)) return;
-    depth = Math.max(0, depth - 1);
-    show();
-  });
-  addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
-  addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
+  const on = (name, act) => addEventListener(name, (event) => carriesFiles(event) && act(event));
+  const enter = (levels) => {
+    depth = Math.max(0, levels);
+    zone.hidden = depth === 0;
+  };
+  on("dragenter", () => enter(depth + 1));
+  on("dragleave", () => enter(depth - 1));
+  on("dragover", (event) => event.preventDefault());
+  on("drop", (event) => {
     event.preventDefault(); // otherwise the browser would open the file
-    depth = 0;
-    show();
+    enter(0);
     take(event.dataTransfer.files);
   });
 }

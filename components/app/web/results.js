@@ -4,7 +4,7 @@ import { search } from "./api.js";
 import { withToken } from "./dialogs.js";
 import { uploadOf } from "./query_image.js";
 import { countFilters, isSearch, notTerms, toQuery } from "./state.js";
-import { byId, element, images, whole } from "./words.js";
+import { button, byId, element, images, whole } from "./words.js";
 
 const PAGE = 40;
 const SELF_LOADING = 4; // pages loaded by scrolling; then a button, so that the footer is reachable
@@ -85,11 +85,9 @@ export class Results {
 
   #search(offset, running) {
     const { state } = this;
-    const onWait = (seconds) =>
-      !running.signal.aborted && this.#notice(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
-    const call = () =>
-      search(toQuery(state, PAGE, offset), uploadOf(state.upload)?.body, { signal: running.signal, onWait });
-    return withToken(call);
+    const { signal } = running;
+    const say = (words) => !signal.aborted && this.#notice(words);
+    return withToken(() => search(toQuery(state, PAGE, offset), uploadOf(state.upload)?.body, { signal, say }));
   }
 
   #count(answer) {
@@ -143,26 +141,19 @@ export class Results {
 
   #fail(error) {
     this.grid.replace([]);
-    const again = element("button", { className: "primary", type: "button" }, "Try again");
-    again.addEventListener("click", () => this.run(this.state));
     // The cause may be a filter, such as a removed folder in an old link.
-    const clear = element("button", { className: "quiet", type: "button" }, "Clear filters");
-    clear.addEventListener("click", this.actions.clearFilters);
+    const mayBeFilter = error.code === "bad_query" && countFilters(this.state);
     byId("error").replaceChildren(
       element("p", { className: "error-words" }, error.message),
       ...(error.requestId ? [element("p", { className: "hint" }, `Request ${error.requestId}`)] : []),
-      again,
-      ...(error.code === "bad_query" && countFilters(this.state) ? [clear] : []),
+      button("Try again", { className: "primary" }, () => this.run(this.state)),
+      ...(mayBeFilter ? [button("Clear filters", { className: "quiet" }, this.actions.clearFilters)] : []),
     );
     byId("error").hidden = false;
   }
 
   #nothing(title, why, actions) {
-    const buttons = actions.map(([words, act]) => {
-      const button = element("button", { className: "primary", type: "button" }, words);
-      button.addEventListener("click", act);
-      return button;
-    });
+    const buttons = actions.map(([words, act]) => button(words, { className: "primary" }, act));
     byId("empty").replaceChildren(element("h2", {}, title), element("p", {}, why), ...buttons);
     byId("empty").hidden = false;
   }

@@ -17,9 +17,20 @@ export const EMPTY = Object.freeze({
   duplicates: "fold", // or "show"
 });
 
-const ORIENTATIONS = ["landscape", "portrait", "square"];
 const ID = /^[0-9a-f]{16}$/;
-const DATE = /^\d{4}-\d{2}-\d{2}$/;
+const isDate = (value) => /^\d{4}-\d{2}-\d{2}$/.test(value);
+const isNumber = (low, high) => (value) => value.trim() !== "" && Number(value) >= low && Number(value) <= high;
+// Filters with one value: field of the state -> parameter of GET /search, values that an address may hold, form in a body
+const SINGLE = {
+  since: ["since", isDate, String],
+  until: ["until", isDate, String],
+  minPx: ["min_px", isNumber(1, 1_000_000), Number],
+  orientation: ["orientation", (value) => ["landscape", "portrait", "square"].includes(value), String],
+  hasGps: ["has_gps", (value) => value === "true" || value === "false", (value) => value === "true"],
+  minScore: ["min_score", isNumber(-1, 1), Number],
+};
+const LISTS = { folders: "folder", cameras: "camera" };
+const FILTERS = [...Object.keys(LISTS), ...Object.keys(SINGLE)];
 const NOT_WORDS = /(^|\s)-(?:"([^"]+)"|([^\s"-]\S*))/gu;
 
 // "beach -people" -> {text: "beach", not: ["people"]}; hyphens inside words (t-shirt) have no effect.
@@ -40,21 +51,16 @@ export function notTerms(state) {
 export const hasImage = (state) => Boolean(state.like || state.upload);
 export const isSearch = (state) => Boolean(splitWords(state.text).text) || hasImage(state);
 
+const fieldsOf = (state, names) => Object.fromEntries(names.map((name) => [name, state[name]]));
+
 export function countFilters(state) {
   const single = [state.since || state.until, state.minPx, state.orientation, state.hasGps, state.minScore];
   return state.folders.length + state.cameras.length + single.filter(Boolean).length;
 }
 
 // The filters of `state`; everything else is reset.
-export function filtersOnly(state) {
-  const { folders, since, until, cameras, minPx, orientation, hasGps, minScore, duplicates } = state;
-  return { ...EMPTY, folders, since, until, cameras, minPx, orientation, hasGps, minScore, duplicates };
-}
-
-export function withoutFilters(state) {
-  const { text, not, like, upload, mix, duplicates } = state;
-  return { ...EMPTY, text, not, like, upload, mix, duplicates };
-}
+export const filtersOnly = (state) => ({ ...EMPTY, ...fieldsOf(state, [...FILTERS, "duplicates"]) });
+export const withoutFilters = (state) => ({ ...state, ...fieldsOf(EMPTY, FILTERS) });
 
 // The URL has the parameters of GET /search, and `mix` and `view` of the page.
 export function toAddress(state, view = "") {
@@ -64,14 +70,8 @@ export function toAddress(state, view = "") {
   notTerms(state).forEach((word) => put("not", word));
   put("like", state.like);
   if (hasImage(state) && state.mix !== EMPTY.mix) put("mix", String(state.mix));
-  state.folders.forEach((folder) => put("folder", folder));
-  put("since", state.since);
-  put("until", state.until);
-  state.cameras.forEach((camera) => put("camera", camera));
-  put("min_px", state.minPx);
-  put("orientation", state.orientation);
-  put("has_gps", state.hasGps);
-  put("min_score", state.minScore);
+  for (const [field, name] of Object.entries(LISTS)) state[field].forEach((value) => put(name, value));
+  for (const [field, [name]] of Object.entries(SINGLE)) put(name, state[field]);
   if (state.duplicates === "show") put("duplicates", "show");
   put("view", view);
   const words = address.toString();
@@ -82,22 +82,16 @@ export function toAddress(state, view = "") {
 export function fromAddress(words) {
   const address = new URLSearchParams(words);
   const fitting = (name, fits) => (fits(address.get(name) ?? "") ? address.get(name) : "");
-  const number = (low, high) => (value) => value.trim() !== "" && Number(value) >= low && Number(value) <= high;
   const mix = Number(address.get("mix") ?? EMPTY.mix);
+  const single = Object.entries(SINGLE).map(([field, [name, fits]]) => [field, fitting(name, fits)]);
+  const lists = Object.entries(LISTS).map(([field, name]) => [field, [...new Set(address.getAll(name))]]);
   return {
+    ...Object.fromEntries([...single, ...lists]),
     text: address.getAll("q").join(" "), // the page has one field for all texts
     not: address.getAll("not").join(", "),
     like: fitting("like", (value) => ID.test(value)),
     upload: "",
     mix: mix >= 5 && mix <= 95 ? Math.round(mix / 5) * 5 : EMPTY.mix,
-    folders: [...new Set(address.getAll("folder"))],
-    since: fitting("since", (value) => DATE.test(value)),
-    until: fitting("until", (value) => DATE.test(value)),
-    cameras: [...new Set(address.getAll("camera"))],
-    minPx: fitting("min_px", number(1, 1_000_000)),
-    orientation: fitting("orientation", (value) => ORIENTATIONS.includes(value)),
-    hasGps: fitting("has_gps", (value) => value === "true" || value === "false"),
-    minScore: fitting("min_score", number(-1, 1)),
     duplicates: address.get("duplicates") === "show" ? "show" : "fold",
   };
 }
@@ -116,20 +110,10 @@ export function toQuery(state, k, offset) {
   if (text) terms.push({ text, weight: both ? 1 - share : 1 });
   if (state.like) terms.push({ like: state.like, weight: both ? share : 1 });
   if (state.upload) terms.push({ image: "image", weight: both ? share : 1 });
-  const query = { terms, filters: toFilters(state), k, offset, duplicates: state.duplicates };
-  query.not = notTerms(state).map((word) => ({ text: word }));
-  if (state.minScore) query.min_score = Number(state.minScore);
-  return query;
-}
-
-function toFilters(state) {
-  const filters = {};
-  if (state.folders.length) filters.folders = state.folders;
-  if (state.since) filters.since = state.since;
-  if (state.until) filters.until = state.until;
-  if (state.cameras.length) filters.cameras = state.cameras;
-  if (state.minPx) filters.min_px = Number(state.minPx);
-  if (state.orientation) filters.orientation = state.orientation;
-  if (state.hasGps) filters.has_gps = state.hasGps === "true";
-  return filters;
+  const chosen = Object.entries(SINGLE).filter(([field]) => state[field]);
+  const values = Object.fromEntries(chosen.map(([field, [name, , form]]) => [name, form(state[field])]));
+  const { min_score: minScore, ...single } = values;
+  const filters = { ...fieldsOf(state, Object.keys(LISTS)), ...single };
+  const not = notTerms(state).map((word) => ({ text: word }));
+  return { terms, not, filters, min_score: minScore, k, offset, duplicates: state.duplicates };
 }

@@ -3,7 +3,7 @@
 import { originalUrl, image, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
 import { Explanation } from "./explanation.js";
 import { LabelForm } from "./labels.js";
-import { byId, coordinates, element, fileSize, moment, whole } from "./words.js";
+import { button, byId, coordinates, element, fileSize, moment, whole } from "./words.js";
 
 export class Viewer {
   // hits(): the results; query(): see Explanation; moreLike(id); shown(id): after opening; closed(index): last index or -1
@@ -136,10 +136,8 @@ export class Viewer {
     byId("copy-list").replaceChildren(
       ...hit.duplicates.map((id, position) => {
         const image = element("img", { src: thumbnailUrl(id, 160), alt: "", loading: "lazy" });
-        const button = element("button", { type: "button" }, image);
-        button.setAttribute("aria-label", `Open near-duplicate ${position + 1}`);
-        button.addEventListener("click", () => this.openId(id).catch((error) => this.#missing(error.message)));
-        return element("li", {}, button);
+        const open = () => this.openId(id).catch((error) => this.#missing(error.message));
+        return element("li", {}, button(image, { "aria-label": `Open near-duplicate ${position + 1}` }, open));
       }),
     );
   }

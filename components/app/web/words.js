@@ -51,3 +51,9 @@ export function element(tag, properties = {}, ...children) {
   made.append(...children.filter((child) => child !== null));
   return made;
 }
+
+export function button(words, properties, act) {
+  const made = element("button", { type: "button", ...properties }, words);
+  made.addEventListener("click", act);
+  return made;
+}
