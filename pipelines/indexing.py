@@ -5,9 +5,7 @@ from zenml.enums import ExecutionMode
 
 import image_finder.steps.materializers  # noqa: F401 - registers how artefacts are stored; without it ZenML would pickle them
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig, RegistryConfig
-from image_finder.steps.embed_gallery import embed_gallery
-from image_finder.steps.load_champion import load_champion
-from image_finder.steps.publish_index import publish_index
+from image_finder.steps.gallery import embed_gallery, load_champion, publish_index
 
 _REGISTRY, _EMBEDDING = RegistryConfig(), EmbeddingConfig()
 

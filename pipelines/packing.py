@@ -107,7 +107,7 @@ class _Trained(NamedTuple):
 def _trained(registered: RegisteredModel, version: str) -> _Trained:
     lineage = registered.registry.lineage_of(registered.name, version)
     client = connect(registered.home)  # before ZenML is imported, which reads its environment then
-    from image_finder.steps import train_dual_encoder  # noqa: F401 - registers how a checkpoint is loaded
+    from image_finder.steps import dual_encoder  # noqa: F401 - registers how a checkpoint is loaded
     from image_finder.steps.materializers import load_artifact
 
     try:

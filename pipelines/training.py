@@ -17,19 +17,11 @@ from image_finder.components.configs import (
     TrainingParameters,
     ValidationConfig,
 )
-from image_finder.steps.evaluate_retrieval import evaluate_retrieval
-from image_finder.steps.export_bundle import export_bundle
-from image_finder.steps.extract_features import extract_features
+from image_finder.steps.bundle import export_bundle, measure_parity, promote_bundle, register_bundle
+from image_finder.steps.captions import ingest_captions, split_captions, validate_captions
+from image_finder.steps.drift import make_drift_reference, measure_drift
+from image_finder.steps.dual_encoder import evaluate_retrieval, extract_features, train_dual_encoder
 from image_finder.steps.gates import require_no_drift, require_parity, require_quality, require_valid
-from image_finder.steps.ingest_captions import ingest_captions
-from image_finder.steps.make_drift_reference import make_drift_reference
-from image_finder.steps.measure_drift import measure_drift
-from image_finder.steps.measure_parity import measure_parity
-from image_finder.steps.promote_bundle import promote_bundle
-from image_finder.steps.register_bundle import register_bundle
-from image_finder.steps.split_captions import split_captions
-from image_finder.steps.train_dual_encoder import train_dual_encoder
-from image_finder.steps.validate_captions import validate_captions
 
 _DEFAULT = TrainingParameters.model_construct(dataset=DatasetConfig.model_construct(name=""))  # it has no default
 
