@@ -8,6 +8,7 @@ preprocess.json     Preprocess
 checkpoint.json     CheckpointManifest: format, training data, SHA-256 of every other file
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -136,5 +137,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def model_tensors(model: DualEncoder) -> dict[str, Tensor]:
-    """Tensors of a model by name, on the CPU and contiguous, as safetensors requires."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return storable(model.state_dict())
+
+
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU and contiguous, as safetensors requires."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -77,15 +77,20 @@ def _require_free(path: Path, inputs: dict[str, tuple[str | None, ...]]) -> None
 
 def export_stem(stem: nn.Module, path: Path, *, input_px: int | None) -> None:
     """Export a frozen stem with output `features`. input_px: None for a text stem."""
-    if input_px is not None:
-        example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
-        export_module(stem, example, path, inputs={"pixels": ("batch", None, None, None)}, outputs=("features",))
+    if input_px is None:
+        export_text_module(stem, path, outputs=("features",))
     else:
-        free: tuple[str | None, ...] = ("batch", "length")
-        export_module(stem, example_tokens(), path, inputs={"ids": free, "mask": free}, outputs=("features",))
+        export_image_module(stem, path, input_px=input_px, outputs=("features",))
 
 
-def example_tokens() -> tuple[Tensor, Tensor]:
-    """Example ids and mask (2, 5) int64 for tracing a text tower."""
+def export_image_module(module: nn.Module, path: Path, *, input_px: int, outputs: Sequence[str]) -> None:
+    """Export a module of pixels (batch, input_px, input_px, 3) uint8."""
+    example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
+    export_module(module, example, path, inputs={"pixels": ("batch", None, None, None)}, outputs=outputs)
+
+
+def export_text_module(module: nn.Module, path: Path, *, outputs: Sequence[str]) -> None:
+    """Export a module of token ids and mask, both (batch, length) int64."""
     ids = torch.tensor([[101, 1037, 3899, 102, 0], [101, 1037, 4937, 2652, 102]])
-    return ids, (ids > 0).long()
+    free: tuple[str | None, ...] = ("batch", "length")
+    export_module(module, (ids, (ids > 0).long()), path, inputs={"ids": free, "mask": free}, outputs=outputs)

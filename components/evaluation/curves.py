@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from image_finder.components.errors import DataError
-from image_finder.components.evaluation.drawing import INK, Boxes, add_title, label_axes, new_figure
+from image_finder.components.evaluation.drawing import INK, add_axes, add_title, label_axes, new_figure
 from image_finder.components.metrics.ranks import MatchRanks
 from image_finder.components.metrics.recall import random_recall_at_k, recall_at_k
 from image_finder.components.records.training import EpochRecord
@@ -29,7 +29,7 @@ def recall_curve(ranks: MatchRanks) -> Figure:
         ("image to text", _IMAGE_TO_TEXT, ranks.image_to_text, ranks.n_captions, own_captions),
     ]
     figure = new_figure(7.2, 4.6)
-    axes = figure.add_axes(Boxes(figure)(0.75, 0.62, 6.2, 3.35))
+    axes = add_axes(figure, 0.75, 0.62, 6.2, 3.35)
     for name, color, values, gallery_size, n_right in directions:
         recalls = [100 * recall_at_k(values, int(k)) for k in ks]
         label = f"{name}, {len(values):,} queries in {gallery_size:,}"
@@ -54,9 +54,8 @@ def training_curves(history: Sequence[EpochRecord]) -> Figure:
     if not history:
         raise DataError("history has 0 epochs, expected at least 1")
     figure = new_figure(10.9, 6.3)
-    box = Boxes(figure)
     loss, recall, rates, scale = (
-        figure.add_axes(box(0.8 + 4.6 * column, 0.75 + 2.8 * row, 3.7, 2.1)) for row in (0, 1) for column in (0, 1)
+        add_axes(figure, 0.8 + 4.6 * column, 0.75 + 2.8 * row, 3.7, 2.1) for row in (0, 1) for column in (0, 1)
     )
     _plot(loss, history, [record.loss for record in history])
     _plot(scale, history, [record.logit_scale for record in history])

@@ -10,26 +10,12 @@ INK, FAINT = "#222222", "#777777"
 _DPI = 110
 
 
-class Boxes:
-    """Converts inches from the top left into matplotlib's positions of axes.
-
-    Matplotlib takes shares of the figure from the bottom left.
-    """
-
-    def __init__(self, figure: Figure) -> None:
-        self._width_in, self._height_in = figure.get_size_inches()
-
-    def __call__(
-        self, left_in: float, top_in: float, width_in: float, height_in: float
-    ) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height."""
-        bottom_in = self._height_in - top_in - height_in
-        return (
-            left_in / self._width_in,
-            bottom_in / self._height_in,
-            width_in / self._width_in,
-            height_in / self._height_in,
-        )
+def add_axes(figure: Figure, left_in: float, top_in: float, width_in: float, height_in: float) -> Axes:
+    """Add axes at a position in inches from the top left; matplotlib takes shares from the bottom left."""
+    figure_width_in, figure_height_in = figure.get_size_inches()
+    left, width = left_in / figure_width_in, width_in / figure_width_in
+    bottom, height = 1 - (top_in + height_in) / figure_height_in, height_in / figure_height_in
+    return figure.add_axes((left, bottom, width, height))
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

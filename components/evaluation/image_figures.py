@@ -19,7 +19,7 @@ from PIL import Image
 
 from image_finder.components.arrays import FloatMatrix
 from image_finder.components.errors import DataError
-from image_finder.components.evaluation.drawing import FAINT, INK, Boxes, add_title, new_figure
+from image_finder.components.evaluation.drawing import FAINT, INK, add_axes, add_title, new_figure
 from image_finder.components.metrics.examples import QueryExample, QueryExamples
 from image_finder.components.text import counted
 
@@ -45,17 +45,16 @@ def similarity_heat_map(similarity: FloatMatrix, thumbnails: Sequence[Image.Imag
     cell_in, left_in, top_in = min(1.25, max(0.55, 9 / n)), 3.3, 0.62
     side_in = n * cell_in
     figure = new_figure(left_in + side_in + 1.0, top_in + cell_in + side_in + 0.2)
-    box = Boxes(figure)
-    axes = figure.add_axes(box(left_in, top_in + cell_in, side_in, side_in))
+    axes = add_axes(figure, left_in, top_in + cell_in, side_in, side_in)
     colors = axes.imshow(values, cmap="viridis", aspect="auto")
     _write_cells(axes, values, font_size=max(6.0, min(12.0, 10.5 * cell_in)))
     for row, (caption, thumbnail) in enumerate(zip(captions, thumbnails, strict=True)):
-        label = figure.add_axes(box(0.15, top_in + (row + 1) * cell_in, left_in - 0.3, cell_in))
+        label = add_axes(figure, 0.15, top_in + (row + 1) * cell_in, left_in - 0.3, cell_in)
         n_lines = max(1, int(cell_in / 0.165))
         _write(label, 1, 0.5, _wrapped(caption, 40, n_lines), ha="right", va="center", fontsize=9.5)
-        column = figure.add_axes(box(left_in + row * cell_in + 0.04, top_in, cell_in - 0.08, cell_in - 0.06))
+        column = add_axes(figure, left_in + row * cell_in + 0.04, top_in, cell_in - 0.08, cell_in - 0.06)
         _show(column, thumbnail, None)
-    bar = figure.colorbar(colors, cax=figure.add_axes(box(left_in + side_in + 0.15, top_in + cell_in, 0.16, side_in)))
+    bar = figure.colorbar(colors, cax=add_axes(figure, left_in + side_in + 0.15, top_in + cell_in, 0.16, side_in))
     bar.ax.tick_params(labelsize=8)
     add_title(figure, "Cosine similarity of captions and images", "right pairs framed")
     return figure
@@ -117,11 +116,10 @@ def _write_cells(axes: Axes, values: FloatMatrix, *, font_size: float) -> None:
 
 
 def _write_heads(figure: Figure, top_in: float, height_in: float, name: str) -> None:
-    box = Boxes(figure)
-    title = figure.add_axes(box(0.15, top_in, _CAPTION_IN, height_in))
+    title = add_axes(figure, 0.15, top_in, _CAPTION_IN, height_in)
     _write(title, 0, 0.3, name, va="center", fontsize=11, fontweight="bold")
     for left_in, text in ((_OWN_IN, "its image"), (_FIRST_HIT_IN, "nearest images, cosine")):
-        head = figure.add_axes(box(left_in, top_in, _TILE_IN, height_in))
+        head = add_axes(figure, left_in, top_in, _TILE_IN, height_in)
         _write(head, 0, 0.3, text, va="center", fontsize=9, color=FAINT)
 
 
@@ -134,14 +132,14 @@ def _draw_query(
     caption: str,
     gallery_size: int,
 ) -> None:
-    box, side_in = Boxes(figure), _TILE_IN - 0.08
-    label = figure.add_axes(box(0.15, top_in, _CAPTION_IN, side_in))
+    side_in = _TILE_IN - 0.08
+    label = add_axes(figure, 0.15, top_in, _CAPTION_IN, side_in)
     _write(label, 0, 0.97, _wrapped(caption, 38, 4), va="top", fontsize=9.5)
     margin = f", margin {example.margin:+.3f}" if math.isfinite(example.margin) else ""
     _write(label, 0, 0.1, f"rank {example.rank:,} of {gallery_size:,}{margin}", va="center", fontsize=8.5, color=FAINT)
-    _show(figure.add_axes(box(_OWN_IN, top_in, side_in, side_in)), thumbnails[example.image_row], _RIGHT)
+    _show(add_axes(figure, _OWN_IN, top_in, side_in, side_in), thumbnails[example.image_row], _RIGHT)
     for column, (row, score) in enumerate(zip(example.hit_rows, example.hit_scores, strict=True)):
-        hit = figure.add_axes(box(_FIRST_HIT_IN + column * _TILE_IN, top_in, side_in, side_in))
+        hit = add_axes(figure, _FIRST_HIT_IN + column * _TILE_IN, top_in, side_in, side_in)
         _show(hit, thumbnails[row], _RIGHT if row == example.image_row else _OTHER)
         hit.set_xlabel(f"{column + 1}.  {score:.3f}", fontsize=8, labelpad=3, color=INK)
 

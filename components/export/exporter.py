@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
@@ -24,8 +23,7 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import ExportConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
-from image_finder.components.encoders.dual_encoder import DualEncoder
-from image_finder.components.encoders.onnx_graph import example_tokens, export_module
+from image_finder.components.encoders.onnx_graph import export_image_module, export_text_module
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.storage import hash_directory, new_directory
 
@@ -51,8 +49,15 @@ def export_bundle(
     """
     model, preprocess, tokenizer = checkpoint.load()
     with new_directory(path) as folder:
-        export_image_tower(model, preprocess.input_px, folder / IMAGE_ENCODER)
-        export_text_tower(model, folder / TEXT_ENCODER, int8=config.int8_text)
+        export_image_module(
+            model.image_tower,
+            folder / IMAGE_ENCODER,
+            input_px=preprocess.input_px,
+            outputs=("embedding", "attention"),  # (batch, dim), (batch, h, w)
+        )
+        export_text_module(model.text_tower, folder / TEXT_ENCODER, outputs=("embedding",))
+        if config.int8_text:
+            quantise_text_tower(folder / TEXT_ENCODER, folder / TEXT_ENCODER)
         (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
         (folder / PREPROCESS).write_text(preprocess.model_dump_json(indent=2), encoding="utf-8")
         if vocabulary is not None:
@@ -81,33 +86,6 @@ def export_bundle(
         manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
         manifest.write(folder)
     return Bundle(path, manifest)
-
-
-def export_image_tower(model: DualEncoder, input_px: int, path: Path) -> None:
-    """Export pixels (batch, px, px, 3) uint8 -> embedding (batch, dim), attention (batch, h, w)."""
-    example = (torch.zeros(2, input_px, input_px, 3, dtype=torch.uint8),)
-    export_module(
-        model.image_tower,
-        example,
-        path,
-        inputs={"pixels": ("batch", None, None, None)},
-        outputs=("embedding", "attention"),
-    )
-
-
-def export_text_tower(model: DualEncoder, path: Path, *, int8: bool) -> None:
-    """Export ids, mask (batch, length) int64 -> embedding (batch, dim); int8: 8-bit weights."""
-    target = path.with_name("text_encoder_float.onnx") if int8 else path
-    export_module(
-        model.text_tower,
-        example_tokens(),
-        target,
-        inputs={"ids": ("batch", "length"), "mask": ("batch", "length")},
-        outputs=("embedding",),
-    )
-    if int8:
-        quantise_text_tower(target, path)
-        target.unlink()
 
 
 def quantise_text_tower(source: Path, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,18 +50,22 @@ def measure_parity(checkpoint: Checkpoint, bundle: Bundle, data: CaptionedImages
     pixels = np.stack([assembled.preprocess.load(path) for path in paths])
     same = assembled.preprocess == encoder.preprocess
     onnx_pixels = pixels if same else np.stack([encoder.preprocess.load(path) for path in paths])
-    torch_images = _in_batches(lambda part: _torch_images(assembled, pixels[part]), len(paths), _REFERENCE_BATCH)
-    cases = []
-    for batch in BATCHES:
-        onnx_images = _in_batches(lambda part: encoder.encode_image(onnx_pixels[part]), len(paths), batch)
-        cases.append(_case("image", batch, "images", torch_images, onnx_images))
-    for name, texts in _text_cases(captions, assembled.tokenizer):
-        cases += _compare_texts(assembled, encoder, name, texts)
+    torch_images = _in_batches(partial(_torch_images, assembled), pixels, _REFERENCE_BATCH)
+    onnx_images = {batch: _in_batches(encoder.encode_image, onnx_pixels, batch) for batch in BATCHES}
+    cases = [_case("image", batch, "images", torch_images, vectors) for batch, vectors in onnx_images.items()]
+    for name, texts in _text_cases(captions, assembled.tokenizer).items():
+        alone = _in_batches(partial(_torch_texts, assembled), texts, 1)  # to show effects of padding
+        cases += [
+            _case("text", batch, name, alone, _in_batches(partial(_onnx_texts, encoder), texts, batch))
+            for batch in BATCHES
+        ]
 
-    torch_texts = _in_batches(lambda part: _torch_texts(assembled, captions[part]), len(captions), _REFERENCE_BATCH)
-    onnx_texts = encoder.encode_text(captions)
+    torch_texts = _in_batches(partial(_torch_texts, assembled), captions, _REFERENCE_BATCH)
     owners = np.searchsorted(ids, of_images["image_id"].to_numpy())
-    recalls = _recall(torch_images, torch_texts, owners), _recall(onnx_images, onnx_texts, owners)
+    recalls = (
+        _recall(torch_images, torch_texts, owners),
+        _recall(onnx_images[BATCHES[-1]], encoder.encode_text(captions), owners),
+    )
     return _judge(cases, recalls, len(paths), config, text_int8=bundle.manifest.text_quantised)
 
 
@@ -109,18 +114,7 @@ def _faults(case: ParityCase, config: ExportConfig, *, int8: bool) -> Iterator[s
         yield f"{name}: a component differs by {case.max_difference:.3g}, at most {config.max_difference:g} is allowed"
 
 
-def _compare_texts(assembled: Assembled, encoder: OnnxEncoder, name: str, texts: Sequence[str]) -> list[ParityCase]:
-    """One case per batch size; torch encodes each text alone, to show effects of padding."""
-    alone = _in_batches(lambda part: _torch_texts(assembled, texts[part]), len(texts), 1)
-    return [
-        _case(
-            "text", batch, name, alone, _in_batches(lambda part: _onnx_texts(encoder, texts[part]), len(texts), batch)
-        )
-        for batch in BATCHES
-    ]
-
-
-def _text_cases(captions: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[str, list[str]]]:
+def _text_cases(captions: Sequence[str], tokenizer: Tokenizer) -> dict[str, list[str]]:
     """Captions by number of tokens; over-length ones are cut, mixed ones padded."""
     distinct = sorted(set(captions))
     counts = tokenizer.count(distinct)
@@ -133,8 +127,7 @@ def _text_cases(captions: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple
     }
     cases["over-length"] = [" ".join([text or "a"] * tokenizer.max_tokens) for text in cases["long"]]
     mixed = [text for texts in zip(*cases.values(), strict=True) for text in texts]
-    yield from cases.items()
-    yield "mixed", mixed[: 2 * _TEXTS_PER_CASE]
+    return {**cases, "mixed": mixed[: 2 * _TEXTS_PER_CASE]}
 
 
 def _case(tower: Tower, batch: int, name: str, expected: Vectors, measured: Vectors) -> ParityCase:
@@ -161,8 +154,8 @@ def _recall(images: Vectors, texts: Vectors, owners: NDArray[np.int64]) -> float
     return recall_at_k(first_match_ranks(images, texts, owners).text_to_image, _K)
 
 
-def _in_batches(encode: Callable[[slice], Vectors], n: int, batch: int) -> Vectors:
-    return np.concatenate([encode(slice(start, start + batch)) for start in range(0, n, batch)])
+def _in_batches(encode: Callable[[Any], Vectors], inputs: Sequence[str] | NDArray[np.uint8], batch: int) -> Vectors:
+    return np.concatenate([encode(inputs[start : start + batch]) for start in range(0, len(inputs), batch)])
 
 
 def _torch_images(assembled: Assembled, pixels: NDArray[np.uint8]) -> Vectors:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from image_finder.components.encoders.checkpoint import storable
 from image_finder.components.errors import StorageError
 from image_finder.components.records.base import Record
 from image_finder.components.records.training import EpochRecord
@@ -77,10 +78,7 @@ def save(work: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]]) 
     target = work / f"epoch-{progress.epochs_done:04d}"
     with new_directory(target) as folder:
         for stem, content in tensors.items():
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in content.items()},
-                folder / f"{stem}.safetensors",
-            )
+            save_file(storable(content), folder / f"{stem}.safetensors")
         (folder / _PROGRESS).write_text(progress.model_dump_json(), encoding="utf-8")
     kept = {target.name, f"epoch-{progress.best_epoch:04d}"}
     for folder in _epoch_folders(work):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,42 +25,6 @@ class TextInput(NamedTuple):
     mask: Tensor
 
 
-class ImageSource(Protocol):
-    """Images by row."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
-        """Features or pixels of images. views: (n,) view of each; None: the unchanged images."""
-        ...
-
-    def features(self, model: DualEncoder, values: Tensor, /) -> Tensor:
-        """Stem features (n, h, w, C) of loaded values."""
-        ...
-
-    def embed(self, model: DualEncoder, values: Tensor) -> Tensor:
-        """Unit vectors (n, embedding_dim) of loaded values."""
-        ...
-
-
-class TextSource(Protocol):
-    """Texts by row."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, rows: IntArray) -> TextInput:
-        """Stored hidden states or token ids of texts."""
-        ...
-
-    def reading_order(self, rows: IntArray) -> IntArray:
-        """Permutation (n,) of rows that puts texts of similar length next to each other."""
-        ...
-
-    def features(self, model: DualEncoder, loaded: TextInput, /) -> Tensor:
-        """Hidden states (n, T, C) of loaded texts."""
-        ...
-
-
 class CachedImages:
     """Cached features of a frozen stem, for each view of each image."""
 
@@ -76,7 +40,7 @@ class CachedImages:
         return int(self._starts.shape[1])
 
     def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
-        """Features (n, h, w, C) float16; the grid is square."""
+        """Features (n, h, w, C) float16; the grid is square. views: (n,); None: the unchanged images."""
         stored = [cache.rows for cache in self._caches]
         views = np.zeros(len(rows), np.int64) if views is None else views
         batch = np.empty((len(rows), self._positions, stored[0].shape[1]), stored[0].dtype)
@@ -167,6 +131,12 @@ class TokenisedTexts:
 
     def features(self, model: DualEncoder, loaded: TextInput) -> Tensor:
         return model.text_tower.features(loaded.values, loaded.mask)
+
+
+# Both kinds of a source have the same methods: load, features (stem features of loaded values: (n, h, w, C) or (n, T, C)),
+# and embed (unit vectors, (n, embedding_dim)) or reading_order (puts rows with texts of similar length together).
+ImageSource = CachedImages | DecodedImages
+TextSource = CachedTexts | TokenisedTexts
 
 
 class PairedSet(NamedTuple):

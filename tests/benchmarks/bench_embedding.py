@@ -82,7 +82,7 @@ def bundle_method(bundle: Bundle, config: EmbeddingConfig) -> Method:
 
 def trunk_method(config: EmbeddingConfig, folder: Path) -> Method:
     from image_finder.components.configs import ModelConfig
-    from image_finder.components.export.exporter import export_stem
+    from image_finder.components.encoders.onnx_graph import export_stem
     from image_finder.components.features.frozen_trunk import cache_stem_features, image_features_cache
     from image_finder.components.images.augmentation import View
     from image_finder.components.training.trainer import untrained

@@ -89,12 +89,7 @@ class Ranks:
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over ranks, without gradients."""
-        if self.alone:
-            return values
-        values = values.clone()
-        with _connection():
-            dist.all_reduce(values)
-        return values
+        return values if self.alone else _all_reduced(values)
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace each gradient by its sum over ranks, added in the same order at every step."""
