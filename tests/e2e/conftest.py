@@ -21,6 +21,7 @@ from tests.e2e.isolated_network import IsolatedNetwork, isolated
 from tests.support.colour_bundle import write_colour_bundle
 
 _START_S = 60
+_NO_NETWORK = "no network namespace can be made: run as root with unshare and nsenter (util-linux)"
 _WRITTEN_S = 1_700_000_000
 Serve = Callable[..., AbstractContextManager[str]]
 
@@ -61,14 +62,19 @@ def new_library(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def isolated_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IsolatedNetwork]:
+def isolated_network(observed_network: IsolatedNetwork | None) -> IsolatedNetwork:
     """A network without outside access; where impossible, fails in CI and skips elsewhere."""
-    with isolated(tmp_path_factory.mktemp("isolated")) as network:
-        if network is None:
-            message = "no network namespace can be made: run as root with unshare and nsenter (util-linux)"
-            if os.environ.get("CI"):
-                pytest.fail(message)
-            pytest.skip(message)
+    if observed_network is None:
+        pytest.skip(_NO_NETWORK)
+    return observed_network
+
+
+@pytest.fixture(scope="module")
+def observed_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IsolatedNetwork | None]:
+    """A network without outside access; where impossible, fails in CI and is None elsewhere."""
+    with isolated(tmp_path_factory.mktemp("network")) as network:
+        if network is None and os.environ.get("CI"):
+            pytest.fail(_NO_NETWORK)
         yield network
 
 

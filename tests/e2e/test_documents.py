@@ -1,21 +1,21 @@
-"""Every command and program of the documents runs in reading order, on less data where it would take minutes."""
+"""Every command and program of the documents runs in reading order, on less data where it would take minutes.
+
+The demo, with a home of its own, is in test_demo.py.
+"""
 
 import contextlib
-import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
 import yaml
 
-from tests.e2e.isolated_network import IsolatedNetwork, isolated
+from tests.e2e.terminal import CACHES, Terminal, terminal_environment
 from tests.support.checkout import CHECKOUT
 from tests.support.receivers import http_receiver
 
@@ -49,63 +49,25 @@ NEEDS_HUB = re.compile(
 )  # run against loopback servers and local files in the unit tests
 
 
-CACHES = re.compile(r"\.(cache|config)/(matplotlib|uv)/")  # of fonts and installed packages
-
-
-class Terminal(NamedTuple):
-    """Where commands are run; in a network without a way out, unless the kernel permits none (then network is None)."""
-
-    environment: dict[str, str]
-    network: IsolatedNetwork | None
-
-    def words(self, command, cwd):
-        words = ["bash", "-euc", command]
-        return self.network.words(*words, cwd=cwd) if self.network else words
-
-    def finished(self, words, cwd):
-        return subprocess.run(words, env=self.environment, cwd=cwd, capture_output=True, text=True, check=False)
-
-    def run(self, command, cwd, *, outside=False):
-        """What a command prints; it must end well, having looked up and called no other host."""
-        done = self.finished(["bash", "-euc", command] if outside else self.words(command, cwd), cwd)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}"
-        self.require_no_call(command)
-        return done.stdout
-
-    def require_no_call(self, command):
-        if self.network:
-            assert self.network.attempted() == [], command
-
-
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    with isolated(tmp_path_factory.mktemp("network")) as made:
-        if made is None and os.environ.get("CI"):
-            pytest.fail("no network namespace can be made: run as root with unshare and nsenter (util-linux)")
-        yield made
-
-
-@pytest.fixture(scope="module")
-def terminal(shared_data, tmp_path_factory, network):
+def terminal(shared_data, tmp_path_factory, observed_network):
     from image_finder.pipelines import run_config
 
     root = tmp_path_factory.mktemp("readme")
     smaller = run_config.override(run_config.load("training", "flickr8k"), shlex.split(SMALLER)[1::2])
     (root / "flickr8k.yaml").write_text(yaml.safe_dump(smaller))
-    kept = network.environment if network else os.environ
-    kept = {key: value for key, value in kept.items() if not key.startswith(("ZENML", "MLFLOW", "IMAGE_FINDER"))}
     with http_receiver() as (host, posts):
-        variables = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "IMAGE_FINDER_HOME": str(root / "home"),
-            "IMAGE_FINDER_ALERTS": f"json://{host}/",
-            "IMAGES": str(shared_data / "coco" / "val2017"),
-            "COCO": str(shared_data / "coco"),
-            "FLICKR8K": str(shared_data / "flickr8k"),
-            "PHOTOGRAPHS": str(shared_data),
-            "SMALLER": str(root / "flickr8k.yaml"),
-        }
-        yield Terminal({**kept, **variables}, network)
+        environment = terminal_environment(
+            observed_network,
+            IMAGE_FINDER_HOME=root / "home",
+            IMAGE_FINDER_ALERTS=f"json://{host}/",
+            IMAGES=shared_data / "coco" / "val2017",
+            COCO=shared_data / "coco",
+            FLICKR8K=shared_data / "flickr8k",
+            PHOTOGRAPHS=shared_data,
+            SMALLER=root / "flickr8k.yaml",
+        )
+        yield Terminal(environment, observed_network)
     assert [body["title"].split(" from ")[0] for _, body in posts] == ["image-finder: test"]
 
 
@@ -120,19 +82,6 @@ def test_the_install_commands_end_in_the_demo_and_in_all_checks():
 def test_every_line_is_a_command_that_is_run_here():
     others = [line for line in LINES if not line.startswith(("image-finder ", "python3.11 -m venv", "export "))]
     assert others == []
-
-
-def test_the_demo_finds_held_out_scenes_far_above_chance(terminal, tmp_path):
-    printed = terminal.run("image-finder demo", tmp_path)
-    row = next(line for line in printed.splitlines() if line.startswith("text to image"))
-    numbers = [float(number) for number in re.findall(r"(?<![\[\w.])(\d+\.\d+)(?= \[)", row)]
-    recall_at_10, random_at_10 = numbers[2], float(row.split()[-1])
-    assert recall_at_10 > 90
-    assert random_at_10 < 5
-    best = printed.split('"a fox in the forest"')[1].splitlines()[2]
-    assert "fox" in best
-    home = Path(terminal.environment["IMAGE_FINDER_HOME"])
-    assert [path.name for path in home.iterdir()] == ["demo"], "own images would be searched with the demo's model"
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not (NEEDS_HUB.search(c) or SERVES.search(c))])
@@ -232,7 +181,7 @@ def first_answer(url, terminal, cwd, server):
     pytest.fail(f"{url} did not answer")
 
 
-def test_no_command_left_a_file_that_identifies_the_user(network):
-    if network is None:
+def test_no_command_left_a_file_that_identifies_the_user(observed_network):
+    if observed_network is None:
         pytest.skip("no network namespace can be made: run as root with unshare and nsenter (util-linux)")
-    assert [name for name in network.files() if not CACHES.match(name)] == []
+    assert [name for name in observed_network.files() if not CACHES.match(name)] == []

@@ -1,6 +1,6 @@
 """Neither the product nor its dependencies contact another host or leave a file that identifies a user.
 
-The commands of the documents, the demo and training among them, are observed in the same way in test_documents.py.
+The commands of the documents, training among them, and the demo are observed in the same way in their tests.
 """
 
 import os
