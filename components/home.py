@@ -11,9 +11,9 @@ HOME_VARIABLE = "IMAGE_FINDER_HOME"
 
 
 def home_root(path: Path | None = None) -> Path:
-    """The given folder, else IMAGE_FINDER_HOME, else the user's data folder; absolute.
+    """The given folder, else IMAGE_FINDER_HOME, else the user's data folder; absolute, not created.
 
-    It is not created. Raises ConfigError if the home belongs to another account; homes are private.
+    Raises ConfigError if the home belongs to another account; homes are private.
     """
     chosen = path or os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("image-finder")
     root = Path(chosen).expanduser().resolve()

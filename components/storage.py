@@ -65,10 +65,7 @@ def sealed(text: str) -> str:
 
 
 def unsealed(content: bytes) -> tuple[dict[str, Any], bool]:
-    """The values of a sealed JSON object, and whether it had a seal (old files have none).
-
-    Raises ValueError if content is no JSON object or does not match its seal.
-    """
+    """The values of a sealed JSON object, and whether it had a seal (old files have none). Raises ValueError."""
     values = json.loads(content)
     if not isinstance(values, dict):
         raise ValueError(f"not an object but a {type(values).__name__}")
@@ -111,7 +108,6 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def _system_number(error: Exception) -> int:
-    """The errno behind an exception, 0 if there is none."""
     if isinstance(error, shutil.Error):
         found = _COPY_NUMBER.search(str(error))
         return int(found[1]) if found else 0
@@ -131,10 +127,7 @@ def make_private(directory: Path) -> None:
 
 
 def disk_full(error: BaseException, where: Path) -> StorageError | None:
-    """A one-line error if a full disk is the cause of an exception, at any depth; else None.
-
-    where: the path to name if the exception names none.
-    """
+    """A one-line error if a full disk caused an exception, else None. where: named if the exception names no path."""
     for each in _chain(error):
         number = _system_number(each) if isinstance(each, Exception) else 0
         if number in _SPACE_REFUSALS or any(sign in str(each) for sign in _FULL_SIGNS):

@@ -28,9 +28,9 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 
 
 def one_line(message: object, limit: int = 300) -> str:
-    """A message in one line of at most `limit` characters.
+    """A message in one line of at most `limit` characters; of an exception without message, its type.
 
-    An exception without a message gives the name of its type. Blanks within a line stay: they may belong to a path.
+    Blanks within a line stay: they may belong to a path.
     """
     text = " ".join(line.strip() for line in str(message).splitlines() if line.strip())
     if not text and isinstance(message, BaseException):

@@ -59,8 +59,7 @@ def note_champion(home: Path, note: ChampionNote) -> None:
 def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote | None = None) -> PendingChange | None:
     """The unfinished change of champion for a published index; None if there is none.
 
-    bundle: SHA-256 of the index's bundle; read from the index by default. note: the champion according to the registry;
-    by default that of champion.json.
+    bundle: SHA-256 of the index's bundle; None reads the index. note: the registry's champion; None: of champion.json.
     """
     home = _home_of(index)
     bundle = current_bundle_sha256(index) if bundle is None else bundle

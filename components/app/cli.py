@@ -61,7 +61,6 @@ class CommandsByEntryPoint(click.Group):
         raise click.UsageError(f"no command '{name}': {hint}", ctx)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command within the error boundary."""
         with shown_to_user():
             return super().invoke(ctx)
 

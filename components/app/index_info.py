@@ -18,8 +18,6 @@ from image_finder.components.search.filters import root_label
 
 
 class IndexInfo(Record):
-    """An index, its folders and its bundle."""
-
     index: str
     generation: str
     published_at: str  # ISO 8601, UTC

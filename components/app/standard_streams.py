@@ -57,8 +57,6 @@ def _guarded(stream: TextIO | None, raw: io.FileIO) -> TextIO:
 
 
 class _Dropping(io.FileIO):
-    """Drops what cannot be written."""
-
     def write(self, data: "bytes | memoryview", /) -> int:  # type: ignore[override]
         try:
             return super().write(data)

@@ -50,7 +50,6 @@ class Watcher:
 
     @classmethod
     def of_library(cls, library: Path, *, rescan_s: float) -> "Watcher":
-        """Watcher of the folders of a library."""
         index = [sys.executable, "-m", "image_finder", "index", "--watch", "--json", "--library", str(library)]
         return cls([*index, "--rescan-s", str(rescan_s)], rescan_s=rescan_s)
 
@@ -101,7 +100,6 @@ class Watcher:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _run(self) -> str:
-        """Run the process once and return why it ended."""
         try:
             process = self._start()
         except OSError as error:

@@ -10,6 +10,7 @@ bundle.json          BundleManifest: format, dimension, sha256 of every other fi
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
@@ -68,13 +69,10 @@ class Manifest(Record):
         return manifest
 
     def write(self, folder: Path) -> None:
-        """Write the manifest with its own checksum."""
         (folder / self.file_name).write_text(sealed(self.model_dump_json()), encoding="utf-8")
 
 
 class BundleManifest(Manifest):
-    """Content of bundle.json."""
-
     file_name = MANIFEST
     artefact = "a bundle"
     version = FORMAT_VERSION
@@ -101,20 +99,16 @@ class BundleManifest(Manifest):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened and verified bundle."""
+    """An opened and verified bundle. Use Bundle.open."""
 
-    def __init__(self, path: Path, manifest: BundleManifest) -> None:
-        """Use Bundle.open."""
-        self.path = path
-        self.manifest = manifest
+    path: Path
+    manifest: BundleManifest
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "Bundle":
-        """Open a bundle directory. Raises BundleError.
-
-        verify: compare the hash of every file (0.1 s per 100 MB).
-        """
+        """Open a bundle directory. verify: compare hashes (0.1 s per 100 MB). Raises BundleError."""
         manifest = BundleManifest.read(path)
         if (listed := set(manifest.files_sha256) - {VOCABULARY}) != _FILES:
             raise BundleError(

@@ -75,10 +75,7 @@ class OnnxEncoder:
         return vectors
 
     def encode_tokens(self, tokens: Tokens) -> Vectors:
-        """Unit vectors of a padded batch: (n, embedding_dim) float32.
-
-        With 8-bit weights they depend on the batch.
-        """
+        """Unit vectors of a padded batch, (n, embedding_dim); with 8-bit weights they depend on the batch."""
         cancellation.checkpoint()
         vectors: Vectors = self._text_session.run(["embedding"], {"ids": tokens.ids, "mask": tokens.mask})[0]
         return vectors
@@ -101,10 +98,7 @@ class OnnxEncoder:
         return vectors[: len(pixels)]
 
     def attention(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Weights of the image tower's attention pooling: (n, h, w) float32, at least 0.
-
-        Those of an image sum to at most 1.
-        """
+        """Weights of the attention pooling: (n, h, w) float32, at least 0, at most 1 in sum per image."""
         cancellation.checkpoint()
         weights: NDArray[np.float32] = self._image_session.run(["attention"], {"pixels": pixels})[0]
         return weights

@@ -38,10 +38,7 @@ def throughput_lanes(device: Device = "auto", threads: int = 0) -> Lanes:
 
 
 def open_session(model: Path, *, device: Device = "auto", threads: int = 0) -> ort.InferenceSession:
-    """Open a graph. Raises BundleError, ConfigError.
-
-    threads: 0: one per core available to this process.
-    """
+    """Open a graph. threads: 0: one per core of this process. Raises BundleError, ConfigError."""
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +55,12 @@ def write_approximate(
         raise StorageError(f"cannot write {path}: {_reason(error)}; check its folder and the free space") from error
 
 
+@dataclass(frozen=True, eq=False)
 class Approximate:
-    """An opened file. Thread-safe."""
+    """An opened file. Thread-safe. Use Approximate.open."""
 
-    def __init__(self, index: "faiss.Index", parameters: Hnsw | IvfPq) -> None:
-        """Use Approximate.open."""
-        self._index = index
-        self.parameters = parameters
-        self._count: int = index.ntotal
+    index: "faiss.Index"
+    parameters: Hnsw | IvfPq
 
     @classmethod
     def open(cls, path: Path, parameters: Hnsw | IvfPq, *, count: int, dim: int) -> "Approximate":
@@ -85,10 +84,6 @@ class Approximate:
             faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
         return cls(index, parameters)
 
-    def with_parameters(self, parameters: Hnsw | IvfPq) -> "Approximate":
-        """The same file with another search effort."""
-        return Approximate(self._index, parameters)
-
     def candidates(self, queries: Vectors, k: int, masks: Sequence[Mask | None]) -> list[Rows | None]:
         """Candidates for the k nearest rows of each query, (dim,): allowed rows, ascending.
 
@@ -98,11 +93,11 @@ class Approximate:
         answers: list[Rows | None] = [None] * len(queries)
         if reach is None:
             return answers
-        allowed = [self._count if mask is None else int(np.count_nonzero(mask)) for mask in masks]
+        allowed = [self.index.ntotal if mask is None else int(np.count_nonzero(mask)) for mask in masks]
         numbers = [
             number
             for number, n in enumerate(allowed)
-            if not exact_is_cheaper(self.parameters, reach, allowed=n, count=self._count)
+            if not exact_is_cheaper(self.parameters, reach, allowed=n, count=self.index.ntotal)
         ]
         unfiltered = [number for number in numbers if masks[number] is None]
         filtered = [[number] for number in numbers if masks[number] is not None]
@@ -116,7 +111,7 @@ class Approximate:
     def _search(self, queries: Vectors, reach: int, mask: Mask | None, allowed: int) -> Rows:
         """Rows, (n, reach), -1 where fewer are found; the effort grows as fewer are allowed."""
         faiss = _faiss()
-        effort = self._count / allowed
+        effort = self.index.ntotal / allowed
         values: dict[str, Any] = {}
         if mask is not None:
             values["sel"] = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
@@ -124,14 +119,13 @@ class Approximate:
             ef_search = max(self.parameters.ef_search, reach) * effort
             chosen = faiss.SearchParametersHNSW(efSearch=round(ef_search), **values)
         else:
-            probes = self.parameters.probes(reach, self._count) * effort
+            probes = self.parameters.probes(reach, self.index.ntotal) * effort
             chosen = faiss.IVFPQSearchParameters(nprobe=min(round(probes), self.parameters.lists), **values)
-        rows: Rows = self._index.search(np.ascontiguousarray(queries), reach, params=chosen)[1]
+        rows: Rows = self.index.search(np.ascontiguousarray(queries), reach, params=chosen)[1]
         return rows
 
 
 def _trained(faiss: Any, vectors: Vectors, parameters: Hnsw | IvfPq, seed: int) -> Any:  # noqa: ANN401
-    """An empty FAISS index that rows can be added to."""
     dim = vectors.shape[1]
     metric = faiss.METRIC_INNER_PRODUCT  # for unit rows the order by distance, for queries of any length
     if isinstance(parameters, Hnsw):

@@ -29,18 +29,6 @@ def difference_hash(pixels: Pixels) -> int:
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
 
-def near_duplicates(
-    hash_: np.uint64, vector: NDArray[np.float32], hashes: Hashes, vectors: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Which of n images are near-duplicates of one: (n,).
-
-    vector: (dim,) unit; vectors: (n, dim) unit rows.
-    """
-    near: NDArray[np.bool_] = np.bitwise_count(hashes ^ hash_) <= NEAR_BITS
-    near[near] = vectors[near] @ vector >= NEAR_COSINE
-    return near
-
-
 def fold(hashes: Hashes, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     """Position of the first near-duplicate of each of n images, or its own: (n,) int64.
 
@@ -51,7 +39,8 @@ def fold(hashes: Hashes, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     free = _with_neighbours(hashes)
     while len(free):
         row, later = free[0], free[1:]
-        near = near_duplicates(hashes[row], vectors[row], hashes[later], vectors[later])
+        near = np.bitwise_count(hashes[later] ^ hashes[row]) <= NEAR_BITS
+        near[near] = vectors[later[near]] @ vectors[row] >= NEAR_COSINE
         shown_by[later[near]] = row
         free = later[~near]
     return shown_by

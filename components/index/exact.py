@@ -37,7 +37,6 @@ def nearest(vectors: Vectors, queries: Vectors, k: int, masks: Sequence[Mask | N
 
 
 def nearest_among(vectors: Vectors, query: Vectors, rows: Rows, k: int) -> Neighbours:
-    """The k nearest of a few rows, ascending, for one query."""
     near = _Contenders(k, _rounding(query))
     for start in range(0, len(rows), _EXACT_ROWS):
         near.add(start, vectors[rows[start : start + _EXACT_ROWS]] @ query, None)
@@ -79,10 +78,7 @@ class _Contenders:
         self._rounding = rounding
 
     def add(self, start: int, scores: Vectors, mask: Mask | None) -> None:
-        """Add the scores of the rows from start on.
-
-        In parts: the first ones set a limit that most later rows miss.
-        """
+        """Add the scores of the rows from start on, in parts: the first set a limit that most others miss."""
         for at in range(0, len(scores), _SIFTED_ROWS):
             part = slice(at, at + _SIFTED_ROWS)
             self._add_part(start + at, scores[part], None if mask is None else mask[part])

@@ -74,8 +74,6 @@ class ApproximateFacts(Record):
 
 
 class IndexManifest(Manifest):
-    """Content of index.json."""
-
     file_name = MANIFEST
     artefact = "an index"
     version = FORMAT_VERSION
@@ -164,7 +162,6 @@ def check_files(path: Path, manifest: IndexManifest, *, verify: bool) -> None:
 
 
 def require_hash(path: Path, expected: str) -> None:
-    """Raise StorageError unless the file has the sha256."""
     if not path.is_file():
         raise StorageError(f"{path.name} is missing")
     if (measured := sha256_of_file(path)) != expected:
@@ -172,12 +169,10 @@ def require_hash(path: Path, expected: str) -> None:
 
 
 def corrupted(path: Path, reason: str) -> StorageError:
-    """The error for a damaged index."""
     return StorageError(f"index {path} is corrupted: {reason}; build it again")
 
 
 def read_manifest(path: Path) -> IndexManifest:
-    """Manifest of an index, published root or library. Raises StorageError."""
     path = resolve(path)
     manifest = IndexManifest.read(path)
     bundle_uri, roots = stored_paths.adopted(manifest.bundle_uri, manifest.roots, path)

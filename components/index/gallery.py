@@ -61,7 +61,6 @@ def _items_of_folder(folder: Path) -> list[GalleryItem]:
 
 
 def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:
-    """Images of a COCO captions JSON that exist in folder, ascending by image id."""
     found = read_coco_json(path, caption_ids=False)
     if outside := [name for name in found.images.file_names if leads_out(name)]:
         raise DataError(f"{path}: file name {outside[0]!r} leaves the folder of the images")

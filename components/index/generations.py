@@ -27,8 +27,8 @@ Stamp: TypeAlias = tuple[int, int, int] | None
 def new_generation(root: Path, *, spare: Callable[[], Collection[str]] = tuple) -> Iterator[Path]:
     """Yield an empty directory that becomes the current generation, unless writing fails.
 
-    Only one writer at a time; readers need not wait. Removes the generations older than the previous one, except
-    those whose names spare returns. Raises StorageError.
+    Only one writer at a time; readers need not wait. Removes generations older than the previous one, except those
+    named by spare. Raises StorageError.
     """
     folder = root / _GENERATIONS
     last = max((_number(name) for name in _names(root)), default=0)
@@ -63,16 +63,12 @@ def current_generation(root: Path) -> Path:
 
 
 def published_root(path: Path) -> Path:
-    """The published root of a library, or the path itself."""
     below = path / _LIBRARY_INDEX
     return below if is_published_root(below) and not is_published_root(path) else path
 
 
 def resolve(path: Path) -> Path:
-    """Directory of the current generation of a published root or library, or the path itself.
-
-    Raises StorageError.
-    """
+    """The current generation of a published root or library, or the path itself. Raises StorageError."""
     root = published_root(path)
     return current_generation(root) if is_published_root(root) else root
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,37 +38,23 @@ _OPENING_TRIES = 3  # a writer that publishes twice while a generation is being 
 _FEW = 1 / 4  # of the rows; reading at most this share costs less than a pass over all
 
 
+@dataclass(eq=False)
 class VectorIndex:
-    """An opened index.
+    """An opened index. Use VectorIndex.open."""
 
-    approximate: finds candidates; None if every row is compared. fault: why the approximate file was ignored; "" if used
-    or not needed.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        manifest: IndexManifest,
-        vectors: Vectors,
-        items: pa.Table,
-        *,
-        approximate: Approximate | None = None,
-    ) -> None:
-        """Use VectorIndex.open."""
-        self.path = path
-        self.manifest = manifest
-        self.vectors = vectors
-        self.items = items
-        self.approximate = approximate
-        self.fault = ""
+    path: Path
+    manifest: IndexManifest
+    vectors: Vectors
+    items: pa.Table
+    approximate: Approximate | None = None  # finds candidates; None if every row is compared
+    fault: str = ""  # why the approximate file was ignored; "" if used or not needed
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "VectorIndex":
         """Open an index: its directory, or the current generation of a published root or library.
 
-        verify: compare the hash of every file (0.5 s per GB). Without it every row is compared with a query, as an
-        unverified approximate file could give wrong answers; a damaged one is ignored with a warning. Raises
-        StorageError.
+        verify: compare the hash of every file (0.5 s per GB); without it, every row is compared with a query. A damaged
+        approximate file is ignored with a warning. Raises StorageError.
         """
         root = published_root(path)
         for tries_left in reversed(range(_OPENING_TRIES)):
@@ -116,9 +103,8 @@ class VectorIndex:
     def search(self, queries: Vectors, k: int, *, allowed: Sequence[Mask | None] = ()) -> Neighbours:
         """The k nearest rows of each query, (n, dim); a score is the product with a unit row.
 
-        allowed: (count,) bool for each query, None for all rows. Queries with fewer than k allowed rows are padded with
-        row -1 and score -inf. Ties: the lower row first. An approximate index may miss some of the nearest rows
-        (manifest.approximate has its recall); number, scores and order of the hits are still exact.
+        allowed: (count,) bool for each query, None for all rows. Missing rows are -1 with score -inf. Ties: the lower
+        row first. An approximate index may miss rows; number, scores and order of the hits are still exact.
         """
         masks = allowed or [None] * len(queries)
         answers = self._near(queries, k, masks)

@@ -23,9 +23,9 @@ def publish_bundle(bundle: Bundle, bundles: Path) -> None:
 
 
 def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | None:
-    """Make the newest generation of this bundle, and the bundle itself, current.
+    """Make the newest intact generation of this bundle, and the bundle, current. Raises StorageError.
 
-    Returns None, without any change, if no intact generation of it is kept. Raises StorageError.
+    Returns None, without any change, if none is kept.
     """
     for folder in generations(target):
         if _bundle_of(folder) != bundle.sha256:
@@ -63,10 +63,7 @@ def _bundle_of(folder: Path) -> str:
 
 
 def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
-    """Copy a bundle to bundles/<16 digits of its hash> unless it exists; returns that directory.
-
-    Raises StorageError.
-    """
+    """Copy a bundle to bundles/<16 digits of its hash> unless it exists. Raises StorageError."""
     home = bundles / bundle.sha256[:16]
     if not home.is_dir():
         with new_directory(home) as folder:
@@ -76,10 +73,7 @@ def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
 
 
 def default_bundle(bundles: Path) -> Path | None:
-    """Directory of the bundle published last; None if there is none.
-
-    Raises StorageError if it is missing.
-    """
+    """The bundle published last; None if there is none. Raises StorageError if it is missing."""
     try:
         name = (bundles / POINTER).read_text(encoding="utf-8").strip()
     except FileNotFoundError:

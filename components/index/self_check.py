@@ -31,10 +31,7 @@ class CheckedImages(NamedTuple):
 
 
 def check_sample(index: VectorIndex, images: CheckedImages, bundle: Bundle, config: EmbeddingConfig) -> SelfCheck:
-    """Embed a sample of images again and search for them.
-
-    Raises QualityError if an image does not find itself, DataError if one cannot be read.
-    """
+    """Embed a sample of images again; each must find itself. Raises QualityError, DataError."""
     n_images = min(config.self_check_images, len(images.rows))
     sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(images.rows, n_images, replace=False))
     encoder = OnnxEncoder(bundle, device=config.device, threads=config.threads)
@@ -45,7 +42,7 @@ def check_sample(index: VectorIndex, images: CheckedImages, bundle: Bundle, conf
     lost = sample[~(own >= near.scores[:, 0] - _EQUAL_SCORE)]
     if len(lost):
         raise QualityError(
-            f"{len(lost)} of {n_images} images do not find themselves first, the first is {_name(index, int(lost[0]))}; "
+            f"{len(lost)} of {n_images} images do not find themselves first, the first is {index.uri_of_item(index.item(int(lost[0])))}; "
             "they changed meanwhile or their cached vectors are damaged: run again; if it fails again, remove the "
             "vectors-* folders of the library"
         )
@@ -58,11 +55,9 @@ def _pixels(index: VectorIndex, encoder: OnnxEncoder, read: Callable[[int], byte
         return encoder.preprocess.load(read(row))
     except (ImageError, OSError) as error:
         reason = unreadable(error) if isinstance(error, OSError) else str(error)
-        raise DataError(f"{_name(index, row)} changed while it was being embedded: {reason}; run again") from error
-
-
-def _name(index: VectorIndex, row: int) -> str:
-    return index.uri_of_item(index.item(row))
+        raise DataError(
+            f"{index.uri_of_item(index.item(row))} changed while it was being embedded: {reason}; run again"
+        ) from error
 
 
 def _recall_against_float64(vectors: Vectors, queries: Vectors, rows: NDArray[np.int64]) -> float:

@@ -12,10 +12,7 @@ _BUNDLES = "bundles"
 
 
 def relative(path: str, folder: Path, base: Path | None = None) -> str:
-    """The path as the index in `folder` stores it: relative if it is below base.
-
-    base: None takes the directory that holds the index's generations and their bundles.
-    """
+    """The path as the index in `folder` stores it: relative if below base (None: of its generations)."""
     base = base or _base_of(folder)
     if base is None or not Path(path).is_relative_to(base):
         return path

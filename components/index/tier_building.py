@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -41,8 +42,6 @@ EncodeTexts = Callable[[tuple[str, ...]], Vectors]
 
 
 class MeasuringTexts(NamedTuple):
-    """Distinct texts to measure an approximate index with, and their source."""
-
     texts: tuple[str, ...]
     source: Literal["captions", "sentences"]
 
@@ -57,9 +56,9 @@ def add_tier(
 ) -> IndexManifest:
     """Add the approximate file to a new index, if its size requires one; returns the manifest.
 
-    encode_texts: unit vectors, (n, dim), of texts; called only to measure. With kind auto, an index stays exact, with a
-    warning, if FAISS is missing or the recall is below config.min_recall_at_10; with another kind that raises ConfigError
-    or QualityError. base: see `write_manifest`. Raises StorageError. The caller makes the folder whole or absent.
+    encode_texts: called only to measure. With kind auto, an index stays exact, with a warning, if FAISS is missing or
+    the recall is below config.min_recall_at_10; with another kind that raises ConfigError or QualityError. base: see
+    `write_manifest`. Raises StorageError. The caller makes the folder whole or absent.
     """
     tier = tier_for(manifest.count, manifest.embedding_dim, config)
     if tier.parameters is None:
@@ -83,20 +82,13 @@ def add_tier(
     return whole
 
 
-def texts_encoder(bundle: Bundle, *, threads: int = 0) -> EncodeTexts:
+def texts_encoder(bundle: Bundle) -> EncodeTexts:
     """A function that encodes texts, in order, with a bundle's text tower."""
-
-    def encode(texts: tuple[str, ...]) -> Vectors:
-        return OnnxEncoder(bundle, device="cpu", threads=threads).encode_text(texts)
-
-    return encode
+    return lambda texts: OnnxEncoder(bundle, device="cpu").encode_text(texts)
 
 
 def recall_at_10(found: Neighbours, best: Neighbours) -> float:
-    """Share of the 10 nearest that are found, mean over queries.
-
-    A row that scores like the tenth counts as found.
-    """
+    """Share of the 10 nearest that are found, mean over queries; a row that scores like the tenth is."""
     return float(np.mean(found.scores >= best.scores[:, -1:] - _EQUAL_SCORE))
 
 
@@ -114,10 +106,17 @@ def _built(
             f"{chosen.kind} finds {recall:.1%} of the 10 nearest images of a text, min_recall_at_10 is "
             f"{config.min_recall_at_10:.1%}; give it more links or pq_bytes, or keep the index exact"
         )
+    facts = ApproximateFacts(
+        parameters=chosen,
+        recall_at_10=round(recall, 4),
+        texts=texts.source,
+        n_texts=len(texts.texts),
+        made_by=library_version(),
+    )
     return manifest.model_copy(
         update={
             "kind": chosen.kind,
-            "approximate": _facts(chosen, recall, texts),
+            "approximate": facts,
             "files_sha256": {**manifest.files_sha256, APPROXIMATE: sha256_of_file(path)},
         }
     )
@@ -138,22 +137,12 @@ def _tuned(
     for each in efforts(parameters):
         if tried and exact_is_cheaper(each, reach, allowed=manifest.count, count=manifest.count):
             break
-        approximate = opened.with_parameters(each)
+        approximate = replace(opened, parameters=each)
         searched = VectorIndex(index.path, manifest, index.vectors, index.items, approximate=approximate)
         tried.append((each, recall_at_10(searched.search(queries, _K), best)))
         if tried[-1][1] >= config.min_recall_at_10:
             return tried[-1]
     return max(tried, key=lambda one: one[1])
-
-
-def _facts(parameters: Hnsw | IvfPq, recall: float, texts: MeasuringTexts) -> ApproximateFacts:
-    return ApproximateFacts(
-        parameters=parameters,
-        recall_at_10=round(recall, 4),
-        texts=texts.source,
-        n_texts=len(texts.texts),
-        made_by=library_version(),
-    )
 
 
 def measuring_texts(items: pa.Table, n: int, *, seed: int = 0) -> MeasuringTexts:

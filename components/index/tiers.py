@@ -27,7 +27,7 @@ _MB = 1_000_000
 
 
 class Hnsw(Record):
-    """Parameters of a graph; Malkov and Yashunin 2016, arXiv:1603.09320."""
+    """A graph; Malkov and Yashunin 2016, arXiv:1603.09320. `harder` doubles the search effort."""
 
     kind: Literal["hnsw"] = "hnsw"
     links: int  # M
@@ -35,31 +35,23 @@ class Hnsw(Record):
     ef_search: int
 
     def harder(self) -> Self:
-        """A copy with twice the search effort."""
         return self.model_copy(update={"ef_search": 2 * self.ef_search})
 
     def bytes_of(self, count: int, dim: int) -> int:
         """Size of the file: 656 bytes per row at dim 512 and M = 16.
 
-        dim of codes, 2M links of 4 on the ground level, M on each higher level, which one row in M reaches, 4 for the
-        row's level and 8 for the offset of its links.
+        Codes of dim, 2M links of 4, M more on each higher level, which one row in M reaches, 12 for level and offset.
         """
         above = 4 * self.links / (self.links - 1)
         return math.ceil(count * (dim + 8 * self.links + above + 12))
 
     def cost(self, reach: int, count: int) -> float:
-        """Cost of a search for `reach` candidates, in rows of an exact pass.
-
-        Each visited row has 2M links, about half of which were visited before.
-        """
+        """Cost of a search in rows of an exact pass: half of a row's 2M links were visited before."""
         return float(_WALKED_ROW * max(self.ef_search, reach) * self.links)
 
 
 class IvfPq(Record):
-    """Parameters of an inverted file of product codes.
-
-    Jegou et al. 2011, doi:10.1109/TPAMI.2010.57.
-    """
+    """An inverted file of product codes; Jegou et al. 2011, doi:10.1109/TPAMI.2010.57."""
 
     kind: Literal["ivfpq"] = "ivfpq"
     lists: int
@@ -67,14 +59,10 @@ class IvfPq(Record):
     nprobe: int
 
     def harder(self) -> Self:
-        """A copy with twice the search effort."""
         return self.model_copy(update={"nprobe": min(2 * self.nprobe, self.lists)})
 
     def bytes_of(self, count: int, dim: int) -> int:
-        """Size of the file: 72 bytes per row.
-
-        pq_bytes and a row number of 8 per row, the centroids, 256 codewords per part of a row.
-        """
+        """Size of the file, 72 bytes per row: codes, row numbers of 8, centroids, 256 codewords per part."""
         return count * (self.pq_bytes + 8) + 4 * dim * (self.lists + 256)
 
     def cost(self, reach: int, count: int) -> float:
@@ -82,7 +70,6 @@ class IvfPq(Record):
         return self.lists + self.probes(reach, count) * count / self.lists
 
     def probes(self, reach: int, count: int) -> int:
-        """Number of lists to read for `reach` candidates."""
         enough = math.ceil(_CODES_A_CANDIDATE * reach * self.lists / max(count, 1))
         return min(max(self.nprobe, enough), self.lists)
 
@@ -145,10 +132,7 @@ def efforts(parameters: Hnsw | IvfPq) -> list[Hnsw | IvfPq]:
 
 
 def reach_for(k: int) -> int | None:
-    """Candidates for the k best; None if k is too large.
-
-    Equal for ranges of k, so that pages are consistent.
-    """
+    """Candidates for the k best, equal for ranges of k, so that pages agree; None if k is too large."""
     return next((reach for reach in _REACHES if reach >= _SPARE * k), None)
 
 

@@ -47,16 +47,14 @@ def cache_vectors(
     cache: Entries,
     config: EmbeddingConfig,
     *,
-    title: str = "",
     on_image: OnImage | None = None,
     read: ReadFile = read_image,
     cut: dict[str, str] | None = None,
 ) -> ImageKeys:
     """Compute the rows of the readable images that the cache lacks. Raises StorageError.
 
-    encoder: from `throughput_encoder`. title: of the progress bar, empty for none. on_image, read: see
-    `cache_images`. cut: receives a note by content for each truncated JPEG, before on_image is called for it; None:
-    one log line.
+    encoder: from `throughput_encoder`. on_image, read: see `cache_images`. cut: receives a note by content for each
+    truncated JPEG, before on_image is called for it; None: one log line.
     """
     notes = {} if cut is None else cut
     found = cache_images(
@@ -67,7 +65,6 @@ def cache_vectors(
         batch=config.batch_images,
         decode_threads=config.decode_threads,
         infer_threads=encoder.lanes.runs,
-        title=title,
         on_image=on_image,
         read=read,
     )
@@ -90,8 +87,6 @@ class _Noting:
 
 
 def _rows_of(encoder: OnnxEncoder) -> Infer:
-    """A function from pixels (n, px, px, 3) to rows (n, 1, dim + 4)."""
-
     def infer(pixels: Pixels) -> NDArray[np.float32]:
         hashes = np.array([difference_hash(each) for each in pixels], np.uint64)
         return joined_rows(encoder.encode_image(pixels), hashes)[:, None, :]
@@ -105,10 +100,7 @@ def throughput_encoder(bundle: Bundle, config: EmbeddingConfig) -> OnnxEncoder:
 
 
 def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, Hashes]:
-    """Vectors (n, dim) float32 and difference hashes (n,) uint64 of images by content.
-
-    Raises StorageError.
-    """
+    """Vectors, (n, dim), and difference hashes, (n,), of images by content. Raises StorageError."""
     positions, _ = cache.spans(keys)
     vectors = np.empty((len(keys), cache.width - _HASH_COLUMNS), np.float32)
     hashes = np.empty(len(keys), np.uint64)
@@ -120,12 +112,11 @@ def cached_vectors(cache: ContentCache, keys: Sequence[str]) -> tuple[Vectors, H
 
 
 def split_rows(rows: NDArray[np.float32]) -> tuple[Vectors, Hashes]:
-    """Rows (n, dim + 4) as vectors (n, dim) and difference hashes (n,) uint64."""
+    """Vectors (n, dim) and difference hashes (n,) of rows (n, dim + 4); inverse of `joined_rows`."""
     columns = rows[:, -_HASH_COLUMNS:].astype("<u2")
     return rows[:, :-_HASH_COLUMNS], columns.view("<u8")[:, 0].astype(np.uint64, copy=False)
 
 
 def joined_rows(vectors: Vectors, hashes: Hashes) -> NDArray[np.float32]:
-    """Rows (n, dim + 4) of the cache from vectors (n, dim) and difference hashes (n,) uint64."""
     columns = hashes.astype("<u8")[:, None].view("<u2")
     return np.concatenate([vectors, columns.astype(np.float32)], axis=1)

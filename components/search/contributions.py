@@ -66,10 +66,7 @@ def contributions(encoder: OnnxEncoder, pixels: Pixels, query: Vectors) -> Contr
 
 
 def _plackett_burman() -> NDArray[np.bool_]:
-    """Which regions are hidden in which image: (60, 59).
-
-    Rows are shifts of the first; the last row hides none.
-    """
+    """Which regions are hidden in which image: (60, 59). Rows are shifts of the first; the last hides none."""
     size = _RUNS - 1
     residues = {number * number % size for number in range(size)}  # with 0, so that a row hides 30
     first = np.array([number in residues for number in range(size)])

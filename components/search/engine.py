@@ -62,7 +62,6 @@ class SearchEngine:
         return self.search_many([Query.of_text(query, k=k) if isinstance(query, str) else query])[0]
 
     def search_many(self, queries: Sequence[Query]) -> list[SearchResult]:
-        """Answer several queries with one pass over the vectors. Raises QueryError, ImageError."""
         return self.rank(queries, self.encode(queries))
 
     # The two stages of a search
@@ -97,14 +96,10 @@ class SearchEngine:
     # Images, and what can be filtered
 
     def image(self, identity: str) -> IndexedImage:
-        """One image by its id. Raises QueryError."""
         return IndexedImage.model_validate(self._facts(self.index.item(self.index.row_of_id(identity))))
 
     def image_path(self, identity: str) -> Path:
-        """Resolved path of an image's file, which may be missing.
-
-        Raises QueryError for an unknown id, DataError for a path outside the indexed folders or an object store.
-        """
+        """Resolved path of an image's file, which may be missing. Raises QueryError, DataError."""
         row = self.index.row_of_id(identity)
         if self.index.store_of(row) is not None:
             raise DataError(f"image {identity} is on an object store and has no path: {self.image(identity).uri}")
@@ -114,10 +109,7 @@ class SearchEngine:
         return path
 
     def stored_image(self, identity: str) -> StoredFile | None:
-        """An image's file on an object store; None for an image on this machine.
-
-        Raises QueryError, DataError.
-        """
+        """An image's file on an object store; None for one on this machine. Raises QueryError, DataError."""
         row = self.index.row_of_id(identity)
         store = self.index.store_of(row)
         if store is None:
@@ -125,10 +117,7 @@ class SearchEngine:
         return StoredFile(opened_folder(store), Path(os.fsdecode(self.index.item(row)["path"])))
 
     def image_source(self, identity: str) -> Path | bytes:
-        """Path of an image's file, or its content if it is on an object store.
-
-        Raises QueryError, DataError.
-        """
+        """An image's path, or its content if it is on an object store. Raises QueryError, DataError."""
         stored = self.stored_image(identity)
         return self.image_path(identity) if stored is None else stored.content()
 
@@ -204,7 +193,6 @@ class SearchEngine:
         return matching.count_good(model, matching.match_features(cosines, ranks, candidates, unrelated, words))
 
     def _matches_well(self, query: Query, best: float, n_good: int | None) -> bool:
-        """Whether the best hit scores like right hits of captions, and a word is known."""
         unknown = self.vocabulary is not None and self.vocabulary.counts is not None and self._words(query) is None
         return bool(n_good) or (best >= self.scores.good_match and not unknown)
 
@@ -265,7 +253,6 @@ class _Ranked(NamedTuple):
 
 
 def _ends_below(scores: Vectors, min_score: float | None) -> bool:
-    """Whether the last of descending scores is already below min_score."""
     return min_score is not None and len(scores) > 0 and bool(scores[-1] < min_score - _ROUNDING)
 
 

@@ -35,10 +35,7 @@ class Explanation(NamedTuple):
 
 
 def explain(encoder: OnnxEncoder, source: Path | bytes, query: Vectors, *, at_most_px: int = 1600) -> Explanation:
-    """Contributions of an image's regions to its cosine with a query, and their overlay.
-
-    query: (dim,) unit float32. at_most_px: longer side of the overlay. Raises ImageError.
-    """
+    """Contributions of an image's regions to its cosine with a query, (dim,), and their overlay. Raises ImageError."""
     found = contributions(encoder, encoder.preprocess.load(source), query)
     return Explanation(found, heat_overlay(load_for_display(source, at_most_px=at_most_px), found.shares))
 
@@ -52,10 +49,7 @@ def explain_pooling(encoder: OnnxEncoder, source: Path | bytes, *, at_most_px: i
 
 
 def heat_overlay(image: Image.Image, shares: Shares) -> Image.Image:
-    """The image in grey, coloured where shares are positive, from purple to yellow: RGB.
-
-    shares: (h, w) float32, 0 to 1; resized smoothly to the image.
-    """
+    """The image in grey, coloured from purple to yellow where shares, (h, w) from 0 to 1, are positive: RGB."""
     heat = Image.fromarray(shares.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     levels = np.rint(np.clip(np.asarray(heat), 0.0, 1.0) * 255).astype(np.uint8)
     grey = ImageOps.autocontrast(image.convert("L")).point(lambda value: value * _GROUND[1] // 255).convert("RGB")
@@ -64,7 +58,6 @@ def heat_overlay(image: Image.Image, shares: Shares) -> Image.Image:
 
 
 def _colours() -> NDArray[np.uint8]:
-    """Colours of shares from 0 to 1: (256, 3)."""
     at = np.linspace(0, 1, 256)
     return np.stack(
         [np.rint(np.interp(at, np.linspace(0, 1, len(HEAT)), channel)) for channel in HEAT.T], axis=1

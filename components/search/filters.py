@@ -1,7 +1,7 @@
 """Filters: select the items of an index, and list what can be selected; decodes nothing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from functools import reduce
 from pathlib import Path
@@ -24,18 +24,9 @@ _SHOWN_CHARACTERS = 100  # of an unknown label
 def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
     """Which items pass the filters: (count,) bool; None if no filter is set.
 
-    An item's time is defined in components/moments.py. Raises QueryError for an unknown folder: a misspelt name must
-    not look like a folder without matching images.
+    Raises QueryError for an unknown folder: a misspelt name must not look like a folder without matching images.
     """
-    conditions = [
-        *([reduce(pc.or_, [_inside(items, folder) for folder in filters.folders])] if filters.folders else []),
-        *([reduce(pc.or_, [_holds(items["camera"], part) for part in filters.cameras])] if filters.cameras else []),
-        *_on_days(items, filters),
-        *_of_shape(items, filters),
-    ]
-    if filters.has_gps is not None:
-        known = items["latitude"].is_valid()
-        conditions.append(known if filters.has_gps else pc.invert(known))
+    conditions = list(_conditions(items, filters))
     if not conditions:
         return None
     passed: NDArray[np.bool_] = np.logical_and.reduce([bools(condition) for condition in conditions])
@@ -43,7 +34,6 @@ def allowed_rows(items: pa.Table, filters: Filters) -> NDArray[np.bool_] | None:
 
 
 def facets(items: pa.Table) -> Facets:
-    """Folders, cameras, days and coordinates of the items."""
     times = _first_and_last(items)
     return Facets(
         folders=_counted(items["folder"]),
@@ -56,10 +46,7 @@ def facets(items: pa.Table) -> Facets:
 
 
 def folder_label(items: pa.Table, roots: Sequence[str], name: str) -> str:
-    """Label of a folder, given its label or its absolute or relative path.
-
-    roots: of the index's manifest. Raises QueryError if the folder holds no image of the index.
-    """
+    """Label of a folder, given its label or path. Raises QueryError if it holds no image of the index."""
     if not Path(name).is_absolute() and _has_any(_below(items["folder"], name)):
         return name
     if name.strip() and "\0" not in name:
@@ -73,7 +60,6 @@ def folder_label(items: pa.Table, roots: Sequence[str], name: str) -> str:
 
 
 def root_label(items: pa.Table, position: int) -> str:
-    """Label of the root at a position; "" if it holds no image."""
     return _label_below(items, position, Path())
 
 
@@ -111,13 +97,24 @@ def _has_any(found: pa.ChunkedArray) -> bool:
     return bool(bools(found).any())
 
 
-def _on_days(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:
-    conditions = []
+def _conditions(items: pa.Table, filters: Filters) -> Iterator[pa.ChunkedArray]:
+    if filters.folders:
+        yield reduce(pc.or_, [_inside(items, folder) for folder in filters.folders])
+    if filters.cameras:
+        yield reduce(pc.or_, [_holds(items["camera"], part) for part in filters.cameras])
     if filters.since:
-        conditions.append(_not_before(items, filters.since))
+        yield _not_before(items, filters.since)
     if filters.until and filters.until < date.max:
-        conditions.append(pc.invert(_not_before(items, filters.until + timedelta(days=1))))
-    return conditions
+        yield pc.invert(_not_before(items, filters.until + timedelta(days=1)))
+    width, height = items["width_px"], items["height_px"]
+    if filters.min_px:
+        yield pc.greater_equal(pc.min_element_wise(width, height), number_scalar(filters.min_px, pa.int32()))
+    if filters.orientation:
+        compare = {"landscape": pc.greater, "portrait": pc.less, "square": pc.equal}[filters.orientation]
+        yield compare(width, height)
+    if filters.has_gps is not None:
+        known = items["latitude"].is_valid()
+        yield known if filters.has_gps else pc.invert(known)
 
 
 def _not_before(items: pa.Table, day: date) -> pa.ChunkedArray:
@@ -133,18 +130,6 @@ def _first_and_last(items: pa.Table) -> list[datetime]:
     by_file = pc.min_max(items["modified_at"].filter(items["taken_at"].is_null())).as_py()
     times = [time for time in by_camera.values() if time]
     return times + [local(time).replace(tzinfo=None) for time in by_file.values() if time]
-
-
-def _of_shape(items: pa.Table, filters: Filters) -> list[pa.ChunkedArray]:
-    width, height = items["width_px"], items["height_px"]
-    conditions = []
-    if filters.min_px:
-        shorter = pc.min_element_wise(width, height)
-        conditions.append(pc.greater_equal(shorter, number_scalar(filters.min_px, pa.int32())))
-    if filters.orientation:
-        compare = {"landscape": pc.greater, "portrait": pc.less, "square": pc.equal}[filters.orientation]
-        conditions.append(compare(width, height))
-    return conditions
 
 
 def _below(labels: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:

@@ -69,8 +69,8 @@ class Finder:
     def open(cls, path: Path | str, *, bundle: Path | str | None = None, threads: int = 0) -> "Finder":
         """Open a library, a published index or one generation of it.
 
-        bundle: directory of the model; None: the one that the index was made with. threads: for ONNX Runtime, 0: one per
-        core. Raises StorageError if there is no index or it is damaged, BundleError, IndexMismatchError.
+        bundle: None takes that of the index. threads: for ONNX Runtime, 0: one per core. Raises StorageError,
+        BundleError, IndexMismatchError.
         """
         root = published_root(Path(path).expanduser().absolute())
         given = None if bundle is None else Path(bundle).expanduser().absolute()
@@ -81,10 +81,7 @@ class Finder:
     # Searching
 
     def search(self, query: str | Query | None = None, **options: Unpack[SearchOptions]) -> SearchResult:
-        """Images that match a text, other images (`images=`, `like=`) or both, best first.
-
-        Raises QueryError for an invalid query, ImageError for an image that cannot be read.
-        """
+        """Images that match a text, other images or both, best first. Raises QueryError, ImageError."""
         return self.engine.search(query_of(query, options))
 
     def search_many(self, queries: Sequence[str | Query]) -> list[SearchResult]:
@@ -117,20 +114,16 @@ class Finder:
         at_most_px: int = 1600,
         **options: Unpack[SearchOptions],
     ) -> Explanation:
-        """Regions that raise the score of an image for a query, and their overlay.
+        """Regions that raise the score of an image, or the one with an id. Raises QueryError, ImageError.
 
-        image: an image or the id of one. Query and options are those of `search`; `not` terms are not explained.
-        Raises QueryError, ImageError.
+        Query and options are those of `search`; `not` terms are not explained.
         """
         engine = self.engine
         (encoded,) = engine.encode([query_of(query, options)])
         return explain(engine.encoder, _readable(engine, image), encoded.terms, at_most_px=at_most_px)
 
     def explain_pooling(self, image: ImageSource | str, *, at_most_px: int = 1600) -> Image.Image:
-        """Overlay of the attention pooling's weights, equal for every query; for experts.
-
-        Raises QueryError for an unknown id, ImageError.
-        """
+        """Overlay of the attention pooling's weights, equal for every query. Raises QueryError, ImageError."""
         engine = self.engine
         return explain_pooling(engine.encoder, _readable(engine, image), at_most_px=at_most_px)
 
@@ -141,20 +134,14 @@ class Finder:
         return self.engine.image(identity)
 
     def image_path(self, identity: str) -> Path:
-        """Path of the image with an id; the file may be gone.
-
-        Raises QueryError for an unknown id, DataError if the path is outside the library.
-        """
+        """Path of the image with an id; the file may be gone. Raises QueryError, DataError."""
         return self.engine.image_path(identity)
 
     def facets(self) -> Facets:
         return self.engine.facets()
 
     def folder_label(self, name: str) -> str:
-        """Label of a folder for the filter `folders`, given its label or path.
-
-        Raises QueryError if the folder holds no image of the index.
-        """
+        """Label of a folder, given its label or path. Raises QueryError if it holds no image."""
         return self.engine.folder_label(name)
 
     @property
@@ -174,9 +161,8 @@ class Finder:
     def refresh(self) -> bool:
         """Switch to the newest generation; returns whether there was a newer one.
 
-        Costs one stat if there is none. Running searches finish on the old generation; the encoder is kept if its bundle
-        is still the index's. If the new generation cannot be opened, the old one stays, StorageError, BundleError or
-        IndexMismatchError is raised, and the next try is ten seconds later.
+        Costs one stat if there is none. Running searches finish on the old generation, which stays if the new one
+        cannot be opened: StorageError, BundleError or IndexMismatchError is raised, and tried again after ten seconds.
         """
         with self._refreshing:
             stamp = pointer_stamp(self.path)

@@ -10,7 +10,7 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import QueryError
 from image_finder.components.images.preprocess import Pixels
 from image_finder.components.records.base import Record
-from image_finder.components.search.prompts import TEMPLATES, prompts_of
+from image_finder.components.search.prompts import TEMPLATES, mean_vectors, prompts_of
 
 MAX_LABELS = 1000
 MAX_LABEL_CHARACTERS = 200
@@ -35,7 +35,8 @@ class Labels:
         Raises QueryError for fewer than 2 or more than 1,000 labels, and for empty, long and repeated ones.
         """
         self.names = checked_labels(labels)
-        self.vectors = _label_vectors(encoder, self.names, templates)
+        means = mean_vectors(encoder, {name: prompts_of(name, templates) for name in self.names})
+        self.vectors = np.stack([means[name] for name in self.names])
         self._logit_scale = encoder.bundle.scores().logit_scale
 
     def score(self, images: Vectors) -> list[list[LabelScore]]:
@@ -55,11 +56,9 @@ class Labels:
         ]
 
 
-def classify(
-    encoder: OnnxEncoder, pixels: Pixels, labels: Sequence[str], *, templates: tuple[str, ...] = TEMPLATES
-) -> list[list[LabelScore]]:
+def classify(encoder: OnnxEncoder, pixels: Pixels, labels: Sequence[str]) -> list[list[LabelScore]]:
     """`Labels.score` of preprocessed images, (n, px, px, 3) uint8. Raises QueryError."""
-    return Labels(encoder, labels, templates=templates).score(encoder.encode_image(pixels))
+    return Labels(encoder, labels).score(encoder.encode_image(pixels))
 
 
 def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -85,15 +84,6 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
             "alone would always have probability 1; add others, e.g. 'dog,cat,something else'"
         )
     return tuple(names)
-
-
-def _label_vectors(encoder: OnnxEncoder, names: Sequence[str], templates: tuple[str, ...]) -> Vectors:
-    """Unit vectors of labels: (n, embedding_dim) float32."""
-    prompts = [prompt for name in names for prompt in prompts_of(name, templates)]
-    vectors = encoder.encode_text(prompts)
-    means = vectors.reshape(len(names), len(templates), -1).mean(axis=1)
-    unit: Vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
-    return unit
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -63,10 +63,7 @@ def background(cosines: Floats) -> Background:
 
 
 def query_words(text: str, vocabulary: Vocabulary) -> QueryWords | None:
-    """How often a text's words occurred in training; None if none did.
-
-    vocabulary: with counts.
-    """
+    """How often a text's words occurred in training; None if none did. vocabulary: with counts."""
     words = content_words(text)
     counts = [vocabulary.captions_with(word) for word in words]
     if not any(counts):

@@ -4,7 +4,7 @@ A model that was trained on sentences understands a lone word badly, and the mea
 well (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -26,7 +26,11 @@ def expand(text: str) -> list[str]:
 
 def text_vectors(encoder: OnnxEncoder, texts: Iterable[str]) -> dict[str, Vectors]:
     """Unit vector (dim,) of each text as a search uses it: of a short text the mean prompt."""
-    prompts = {text: expand(text) for text in texts}
+    return mean_vectors(encoder, {text: expand(text) for text in texts})
+
+
+def mean_vectors(encoder: OnnxEncoder, prompts: Mapping[str, Sequence[str]]) -> dict[str, Vectors]:
+    """Mean of the vectors of each text's prompts, with length 1: (dim,)."""
     flat = sorted({prompt for several in prompts.values() for prompt in several})
     vectors = dict(zip(flat, encoder.encode_text(flat), strict=True))
     return {text: unit(np.sum([vectors[prompt] for prompt in several], axis=0)) for text, several in prompts.items()}

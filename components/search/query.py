@@ -143,9 +143,9 @@ class Query(ResultFields):
 
 
 def require_text(text: str) -> str:
-    """The stripped text, encodable as UTF-8. Raises QueryError if it is empty or too long.
+    """The stripped text. Raises QueryError if it is empty or too long.
 
-    A terminal with another encoding passes lone surrogates, which tokenizers refuse.
+    Replaces lone surrogates, which a terminal with another encoding may pass and tokenizers refuse.
     """
     text = text.encode("utf-8", "replace").decode().strip()
     if not text:

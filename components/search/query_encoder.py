@@ -29,15 +29,12 @@ class EncodedQuery(NamedTuple):
 
 
 class QueryEncoder:
-    """Encodes queries for one index."""
-
     def __init__(self, index: VectorIndex, encoder: OnnxEncoder) -> None:
         self._index = index
         self._encoder = encoder
         self._group_vectors: dict[Group, Vectors] = {}
 
     def encode(self, queries: Sequence[Query]) -> list[EncodedQuery]:
-        """Encode queries. Raises QueryError for an unknown id, ImageError for an unreadable image."""
         terms = [term for query in queries for term in query.terms]
         terms += [term for query in queries for term in query.not_terms if _group(term) is None]
         texts = text_vectors(self._encoder, {require_text(term.text) for term in terms if term.text is not None})

@@ -70,7 +70,6 @@ def create_app(
 
 
 def _limits_of(settings: Settings) -> str:
-    """Limits of requests as text for the OpenAPI document."""
     return (
         f"A request body must arrive within {settings.upload_timeout_s:g} s and, after {settings.upload_grace_s:g} s, at "
         f"{settings.min_upload_bytes_per_s:,} bytes/s on average (otherwise 408). It has at most "

@@ -60,7 +60,6 @@ def fault_of(error: Exception) -> Fault:
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for error statuses."""
     return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
@@ -78,7 +77,6 @@ def add_fault_handlers(app: FastAPI) -> None:
 
 
 def schema_fault(error: ValidationError) -> Fault:
-    """422 for values that do not match the schema."""
     return Fault(422, "bad_request", _first_fault(error))
 
 

@@ -32,10 +32,7 @@ class Explainer:
         self._cache: OrderedDict[_Key, Contributions] = OrderedDict()  # used by the one worker thread only
 
     async def explain(self, engine: SearchEngine, identity: str, query: Query | None, request: Request) -> View:
-        """Explain an indexed image's score for a query, or without query the attention pooling.
-
-        Stops when the client disconnects or the timeout expires. Raises Fault 404, 410, 503, FinderError.
-        """
+        """Explain an indexed image's score for a query, or its attention pooling. Raises Fault, FinderError."""
         known = request.headers.get("if-none-match", "")
         return await while_connected(request, self.workers.run(lambda: self._explained(engine, identity, query, known)))
 

@@ -34,5 +34,4 @@ class HeadAsGet:
 
 
 def is_head(request: Request) -> bool:
-    """Whether the answer's body will be dropped."""
     return bool(request.scope.get(_MARK))

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -18,18 +19,16 @@ _Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item")
 
 
+@dataclass
 class Load:
-    """Counts of queued and refused calls of one kind."""
+    """Counts of queued and refused calls of one kind, which `name` names in messages and metrics."""
 
-    def __init__(self, name: str, limit: int) -> None:
-        """name: kind of call, for messages and metrics. limit: most queued calls."""
-        self.name = name
-        self.limit = limit
-        self.n_waiting = 0
-        self.n_refused = 0
+    name: str
+    limit: int  # most queued calls
+    n_waiting: int = 0
+    n_refused: int = 0
 
     def require_room(self) -> None:
-        """Raises Fault 503 if the queue is full."""
         if self.n_waiting >= self.limit:
             raise self.refusal(f"server busy ({self.name} queued: {self.n_waiting}); retry shortly")
 
@@ -138,7 +137,7 @@ class Workers(Batcher[Callable[[], Any], Any]):
 async def while_connected(request: Request, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
     """Await answer; cancel it and raise ClientDisconnect when the client disconnects.
 
-    The request's body must have been read completely: this function discards the rest of it.
+    Discards the rest of the request's body, which must have been read before.
     """
     work, disconnected = asyncio.ensure_future(answer), asyncio.ensure_future(_disconnect(request))
     try:

@@ -38,7 +38,6 @@ class Metrics:
             self._stages.labels(stage).observe(value / 1000)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """Add a gauge that is read with the metrics."""
         gauge = Gauge(f"{_PREFIX}{name}", help_text, registry=self.registry)
         gauge.set_function(value)
 

@@ -46,8 +46,6 @@ def as_gone() -> Iterator[None]:
 
 
 class Original(NamedTuple):
-    """An image's open file."""
-
     stream: BinaryIO
     n_bytes: int
     modified_ns: int
@@ -90,8 +88,7 @@ class _Remote(io.RawIOBase):
 def open_original(engine: SearchEngine, identity: str) -> Original:
     """Open the file of an image. Raises Fault 404 for an unknown id, 410 for a missing file.
 
-    Checks the path twice, before opening it and through the open descriptor, since a folder of the path may be replaced
-    by a link in between.
+    The path is checked again through the open descriptor, since one of its folders may be replaced by a link meanwhile.
     """
     require_indexed(engine, identity)
     try:
@@ -121,7 +118,6 @@ def media_type(head: bytes) -> str:
 
 
 def _inside(engine: SearchEngine, path: Path, descriptor: int) -> bool:
-    """Whether an open file is in one of the indexed folders."""
     if _DESCRIPTORS.is_dir():
         opened = (_DESCRIPTORS / str(descriptor)).readlink()
     else:  # without /proc: resolve the path again; it must still be the same file

@@ -43,7 +43,6 @@ class Body(NamedTuple):
             raise schema_fault(error) from None
 
     def image(self, name: str) -> bytes:
-        """Content of a part. Raises Fault 422 if it was not sent."""
         if name not in self.images:
             raise Fault(422, "bad_request", f"part {name!r}, which the query names, was not sent")
         return self.images[name]
@@ -61,7 +60,7 @@ class BodyReader:
     async def read(self, request: Request) -> AsyncIterator[Body]:
         """The body while its request is processed: JSON, or multipart with JSON in part `query`.
 
-        Raises Fault 408 (too slow), 413 (too large), 415 and 422 (wrong format), 503 (too many uploads in memory).
+        Raises Fault 408, 413, 415, 422, 503.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
@@ -106,7 +105,6 @@ class BodyReader:
             yield chunk
 
     def _time_for(self, n_bytes: int) -> float:
-        """Seconds after which more than n_bytes must have arrived."""
         at_least = self._settings.upload_grace_s + n_bytes / self._settings.min_upload_bytes_per_s
         return min(self._settings.upload_timeout_s, at_least)
 
@@ -170,7 +168,6 @@ def term_values(term: QueryTerm, body: Body) -> dict[str, object]:
 
 
 def body_document(body: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI of a body that the route reads itself."""
     described = body.model_json_schema()
     schema = _without_references(described, described.pop("$defs", {}))
     parts = {

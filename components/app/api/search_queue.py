@@ -43,7 +43,6 @@ class SearchQueue:
         )
 
     async def search(self, query: Query) -> SearchReply:
-        """Answer a query. Raises Fault, FinderError."""
         return await self._batcher.submit(SearchJob(query, time.perf_counter()))
 
     def answer(self, jobs: Sequence[SearchJob]) -> list[SearchReply | Exception]:
@@ -88,7 +87,6 @@ class SearchQueue:
 
 
 def require_terms_indexed(engine: SearchEngine, queries: Sequence[Query]) -> None:
-    """Raises Fault 404 if a query names an unknown id."""
     for query in queries:
         for term in (*query.terms, *query.not_terms):
             if term.like is not None:

@@ -146,6 +146,5 @@ def _allowed_hosts(settings: Settings) -> set[str] | None:
 
 
 def _name(host: str) -> str:
-    """Host name without port; "" if malformed."""
     found = _HOST.fullmatch(host)
     return found["name"].strip("[]").lower() if found else ""

@@ -34,7 +34,6 @@ class PromptProtocol(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the deadline of the first head."""
         super().connection_made(transport)
         self._start_deadline()
 
@@ -115,7 +114,6 @@ def address_of(listener: socket.socket) -> str:
 
 
 def _listener(settings: Settings) -> socket.socket:
-    """A socket bound to the address. Raises ConfigError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)

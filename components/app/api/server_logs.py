@@ -23,8 +23,6 @@ _NO_BYTES_SENT = 499
 
 
 class _WithRequestId(logging.Filter):
-    """Adds the id of the current request to each record."""
-
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "request_id") and (request_id := _request_id.get()):
             record.request_id = request_id

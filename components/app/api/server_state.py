@@ -33,7 +33,6 @@ class State:
 
     @classmethod
     def create(cls, source: Callable[[], Finder], settings: Settings, watching: Callable[[], Watching]) -> Self:
-        """Create the objects and their metrics; starts no thread."""
         metrics = Metrics()
         live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
         searches = SearchQueue(live, metrics, settings)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,19 +47,15 @@ def at_least(px: int) -> int:
     return next((size for size in SIZES_PX if size >= px), SIZES_PX[-1])
 
 
+@dataclass(frozen=True)
 class Views:
     """Renders views and caches small ones; works without if the folder is not writable."""
 
-    def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
-        """folder: cache; None: no cache. max_bytes: largest file that is read."""
-        self._folder = folder
-        self._max_bytes = max_bytes
+    folder: Path | None  # cache; None: no cache
+    max_bytes: int  # largest file that is read
 
     def get(self, engine: SearchEngine, identity: str, px: int, *, known: str = "") -> View:
-        """A view of the file, at most px wide and high. known: keys that the client has.
-
-        Raises Fault 404 for an unknown id, 410 if the file is missing or no longer an image.
-        """
+        """A view of the file, at most px wide and high. known: keys that the client has. Raises Fault 404, 410."""
         with open_original(engine, identity) as original:
             # Size and time of the file instead of its content, which would have to be read.
             key = key_of(_VERSION, engine.image(identity).sha256, original.n_bytes, original.modified_ns, px)
@@ -75,11 +72,11 @@ class Views:
         return View(key, content)
 
     def _cached_path(self, key: str, px: int) -> Path | None:
-        return self._folder / key[:2] / f"{key}.jpg" if self._folder and px in SIZES_PX else None
+        return self.folder / key[:2] / f"{key}.jpg" if self.folder and px in SIZES_PX else None
 
     def _render(self, original: Original, px: int) -> bytes:
         with as_gone():
-            return jpeg(load_for_display(read_original(original, self._max_bytes), at_most_px=px))
+            return jpeg(load_for_display(read_original(original, self.max_bytes), at_most_px=px))
 
 
 def read_original(original: Original, max_bytes: int) -> bytes:

@@ -196,7 +196,6 @@ def _warn(message: str) -> None:
 
 
 def summary_text(summary: "IndexSummary") -> str:
-    """A summary for people: counts, skipped files, and up to 20 failures."""
     if summary.dry_run:
         lines = [_planned(summary)]
     else:

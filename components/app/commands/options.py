@@ -68,7 +68,6 @@ class QueryCommand(click.Command):
     """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """All parameters; those of the query's fields follow those of its terms."""
         names = [parameter.name for parameter in self.params]
         if QUERY_FIELDS[0] not in names:
             end = names.index("not_terms") + 1
@@ -77,7 +76,6 @@ class QueryCommand(click.Command):
 
 
 def query_options() -> list[click.Option]:
-    """Options with the types, limits and descriptions of the query's fields."""
     from image_finder.components.search.query import FilterFields, ResultFields
 
     fields = {**FilterFields.model_fields, **ResultFields.model_fields}

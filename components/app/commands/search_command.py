@@ -118,7 +118,6 @@ def search(context: click.Context, words: tuple[str, ...], **options: Unpack[_Op
 
 
 def _query(words: tuple[str, ...], options: _Options, values: Mapping[str, Any]) -> "Query":
-    """The query of the command line. values: all parameters by name."""
     from image_finder.components.search.query import Query
 
     text = " ".join(words)
@@ -180,7 +179,6 @@ def _show(result: "SearchResult") -> None:
 
 
 def _comment(result: "SearchResult", query: "Query", page: int) -> None:
-    """Print notes about the hits to stderr."""
     if not result.hits:
         if not result.candidates:
             click.echo("no image matches the filters", err=True)

@@ -23,7 +23,8 @@ def painted(*colours):
 
 
 def test_probabilities_are_the_softmax_of_scaled_cosines(encoder):
-    (found,) = classify(encoder, painted((255, 0, 0)), ["white", "red", "yellow"], templates=PLAIN)
+    labels = Labels(encoder, ["white", "red", "yellow"], templates=PLAIN)
+    (found,) = labels.score(encoder.encode_image(painted((255, 0, 0))))
     # Cosines with a red image: red 1, yellow 1/sqrt 2, white 1/sqrt 3; the colour bundle's logit scale is 20.
     weights = {"red": 1.0, "yellow": math.exp(-20 * (1 - 0.7071068)), "white": math.exp(-20 * (1 - 0.5773503))}
     assert [each.label for each in found] == ["red", "yellow", "white"]
