@@ -21,41 +21,31 @@ class FinderError(Exception):
     """Base of every error raised on purpose; its text can be shown to users unchanged."""
 
 
-class ConfigError(FinderError):
-    """A configuration that cannot be used."""
+class ConfigError(FinderError): ...
 
 
-class BusyError(ConfigError):
-    """Another run holds a resource that this one needs."""
+class BusyError(ConfigError): ...
 
 
-class DataError(FinderError):
-    """A data set that cannot be used."""
+class DataError(FinderError): ...
 
 
-class ImageError(DataError):
-    """One image that cannot be decoded."""
+class ImageError(DataError): ...
 
 
-class ProcessError(FinderError):
-    """A distributed worker died or timed out."""
+class ProcessError(FinderError): ...
 
 
-class StorageError(FinderError):
-    """A file that cannot be written, or whose content is not the expected one."""
+class StorageError(FinderError): ...
 
 
-class BundleError(FinderError):
-    """A bundle that cannot be opened."""
+class BundleError(FinderError): ...
 
 
-class IndexMismatchError(FinderError):
-    """An index and a bundle that do not belong together."""
+class IndexMismatchError(FinderError): ...
 
 
-class QueryError(FinderError):
-    """A query that cannot be answered."""
+class QueryError(FinderError): ...
 
 
-class QualityError(FinderError):
-    """A gate that refused a measurement."""
+class QualityError(FinderError): ...

@@ -157,18 +157,15 @@ def _free_mb(path: Path) -> float:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text to a temporary sibling, then rename. Raises StorageError."""
     write_bytes_atomically(path, text.encode())
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write bytes to a temporary sibling, then rename. Raises StorageError."""
     with new_file(path) as stream:
         stream.write(content)
 
 
 def write_table_atomically(path: Path, table: "pa.Table") -> None:
-    """Write Parquet to a temporary sibling, then rename. Raises StorageError."""
     import pyarrow.parquet as pq  # most importers of this module write no table
 
     with new_file(path) as stream:
@@ -177,7 +174,7 @@ def write_table_atomically(path: Path, table: "pa.Table") -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A temporary's stream; on success it is synced and renamed to path. Raises StorageError."""
+    """The stream of a temporary sibling, which is synced and renamed to path. Raises StorageError."""
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as (descriptor, temporary):

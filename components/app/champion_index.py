@@ -61,7 +61,7 @@ def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote
 
     bundle: SHA-256 of the index's bundle; None reads the index. note: the registry's champion; None: of champion.json.
     """
-    home = _home_of(index)
+    home = index.parent.parent if index.parent.name == _LIBRARY else index.parent
     bundle = current_bundle_sha256(index) if bundle is None else bundle
     for each in [note] if note else _read(home).values():
         version = next((name for name, sha256 in each.bundles.items() if sha256 == bundle), None)
@@ -75,10 +75,6 @@ def pending_change(index: Path, *, bundle: str | None = None, note: ChampionNote
                 command=f"models promote {each.version}{model}",
             )
     return None
-
-
-def _home_of(index: Path) -> Path:
-    return index.parent.parent if index.parent.name == _LIBRARY else index.parent
 
 
 def _read(home: Path) -> dict[str, ChampionNote]:

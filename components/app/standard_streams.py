@@ -44,14 +44,12 @@ def _open_closed_descriptors() -> None:
 
 def _guarded(stream: TextIO | None, raw: io.FileIO) -> TextIO:
     """Wrap raw with the encoding and buffering of stream; escapes what it cannot encode."""
-    if stream is None:
-        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)
-    errors = stream.errors if stream.errors not in {None, "strict"} else "backslashreplace"
+    errors = getattr(stream, "errors", None)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
-        stream.encoding,
-        errors,
-        line_buffering=bool(stream.line_buffering),
+        getattr(stream, "encoding", "utf-8"),
+        errors if errors not in {None, "strict"} else "backslashreplace",
+        line_buffering=getattr(stream, "line_buffering", True),
         write_through=getattr(stream, "write_through", False),
     )
 

@@ -45,7 +45,7 @@ def read_gallery(config: GalleryConfig) -> Gallery:
     if not folder.is_dir():
         raise DataError(f"gallery: no such folder: {folder}; check root and images")
     if config.annotations is None:
-        items = _items_of_folder(folder)
+        items = [GalleryItem(relative, ()) for relative in find_images(folder)]
         source = f"{folder} and below"
     else:
         source = str(root / config.annotations)
@@ -54,10 +54,6 @@ def read_gallery(config: GalleryConfig) -> Gallery:
         raise DataError(f"gallery: no images in {source}; check root, images and annotations")
     resolved = folder.resolve()
     return Gallery(resolved.name or str(resolved), resolved, tuple(items))
-
-
-def _items_of_folder(folder: Path) -> list[GalleryItem]:
-    return [GalleryItem(relative, ()) for relative in find_images(folder)]
 
 
 def _items_of_annotations(path: Path, folder: Path) -> list[GalleryItem]:

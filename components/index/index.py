@@ -159,9 +159,7 @@ class VectorIndex:
 
     def file_of(self, row: int) -> Path:
         """Absolute path of an image's file, not resolved; the file may be missing."""
-        return self.file_of_item(self.item(row))
-
-    def file_of_item(self, item: dict[str, Any]) -> Path:
+        item = self.item(row)
         return Path(self.manifest.roots[item["root"]], os.fsdecode(item["path"]))
 
     def store_of(self, row: int) -> str | None:

@@ -30,8 +30,6 @@ class DatasetManifest(Record):
 
 
 class ExpectationResult(Record):
-    """One expectation: what was checked, over how many rows, and how many failed it."""
-
     name: str
     column: str
     description: str

@@ -33,8 +33,6 @@ class SliceReport(Record):
 
 
 class EvaluatedOn(Record):
-    """Data that a report was measured on."""
-
     dataset: str
     data_version: str
     split: PartName

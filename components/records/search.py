@@ -36,8 +36,6 @@ class IndexedImage(ImageFacts):
 
 
 class MatchFacts(Record):
-    """How an image matches a query."""
-
     rank: int = Field(description="counted from 1 over all pages")
     score: float
     good: bool | None = Field(
@@ -73,8 +71,6 @@ class ResultFacts(Record):
 
 
 class SearchResult(ResultFacts):
-    """Answer to one query."""
-
     hits: tuple[Hit, ...]
 
 

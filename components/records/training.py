@@ -6,8 +6,6 @@ from image_finder.components.records.base import Record
 
 
 class EpochRecord(Record):
-    """Measurements of one training epoch."""
-
     former_names: ClassVar = {"pictures_per_s": "images_per_s"}
 
     epoch: int  # counted from 1

@@ -30,8 +30,6 @@ _ROUNDING = 1e-6  # of scores: an image's cosine with itself is 0.9999999 in flo
 
 
 class SearchEngine:
-    """Answers queries over one index."""
-
     def __init__(self, index: VectorIndex, encoder: OnnxEncoder) -> None:
         """Raises IndexMismatchError if the index was made with another bundle."""
         index.require_bundle(encoder.bundle.sha256)

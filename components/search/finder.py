@@ -56,7 +56,6 @@ class Finder:
     """
 
     def __init__(self, engine: SearchEngine, path: Path, *, bundle: Path | None, threads: int, stamp: Stamp) -> None:
-        """Use Finder.open."""
         self.engine = engine
         self.path = path
         self._bundle = bundle
@@ -191,7 +190,6 @@ def _readable(engine: SearchEngine, image: ImageSource | str) -> Path | bytes:
 
 
 def _pixels(encoder: OnnxEncoder, image: ImageSource) -> Pixels:
-    """Preprocessed image: (input_px, input_px, 3) uint8. Raises ImageError."""
     if isinstance(image, Image.Image):
         return encoder.preprocess.pixels(upright_rgb(image))
     return encoder.preprocess.load(image)

@@ -42,8 +42,6 @@ class Term(Record):
 
 
 class NotTerm(Term):
-    """A term that lowers the rank of images that show it."""
-
     weight: float = Field(NOT_WEIGHT, gt=0, le=10)
 
 

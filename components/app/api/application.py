@@ -26,11 +26,7 @@ _REVALIDATE = {"Cache-Control": "no-cache"}  # a new version changes the page; b
 def create_app(
     source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching] = Watching
 ) -> FastAPI:
-    """Create the application.
-
-    source: opens the finder; while it raises FinderError, requests are answered with 503. watching: returns the state of
-    the folder watch.
-    """
+    """Create the application; while source raises FinderError, requests are answered with 503."""
     state = State.create(source, settings, watching)
 
     @contextlib.asynccontextmanager

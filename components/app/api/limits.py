@@ -33,7 +33,6 @@ class Load:
             raise self.refusal(f"server busy ({self.name} queued: {self.n_waiting}); retry shortly")
 
     def refusal(self, message: str) -> Fault:
-        """A 503, counted in n_refused."""
         self.n_refused += 1
         return Fault(503, "busy", message, headers={"Retry-After": "1"})
 
@@ -129,7 +128,6 @@ class Workers(Batcher[Callable[[], Any], Any]):
         )
 
     async def run(self, call: Callable[[], _Answer]) -> _Answer:
-        """Run call in a thread. Raises Fault 503, and whatever call raises."""
         answer: _Answer = await self.submit(call)
         return answer
 

@@ -75,11 +75,6 @@ class LiveFinder:
         return self._finder.engine.index.manifest.count if self._finder else 0
 
     @property
-    def generation(self) -> str:
-        """Name of the current index generation, "" if there is none."""
-        return self._finder.engine.index.path.name if self._finder else ""
-
-    @property
     def pending(self) -> str | None:
         """How to build the missing index of a new champion; None if complete. Contains no path."""
         change = pending_change(self.finder.path, bundle=self.engine.index.manifest.bundle_sha256)
@@ -88,7 +83,7 @@ class LiveFinder:
     @property
     def generation_number(self) -> int:
         """Number of the current index generation, 0 if it has none."""
-        number = self.generation.partition("-")[0]
+        number = self._finder.engine.index.path.name.partition("-")[0] if self._finder else ""
         return int(number) if number.isdecimal() else 0
 
     def _watch(self) -> None:
@@ -114,7 +109,8 @@ class LiveFinder:
                 self._metrics.swaps.inc()
                 model = self.engine.encoder.bundle.manifest
                 facts = {"bundle": model.sha256[:16], "starter": model.starter}
-                logger.info("index opened", extra={"generation": self.generation, "images": self.images, **facts})
+                generation = self.engine.index.path.name
+                logger.info("index opened", extra={"generation": generation, "images": self.images, **facts})
 
     def _note_failure(self, reason: str) -> None:
         if reason != self._failure:  # once, not at every check

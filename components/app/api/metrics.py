@@ -15,8 +15,6 @@ _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}
 
 
 class Metrics:
-    """Counters and timers of a server."""
-
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
@@ -42,7 +40,6 @@ class Metrics:
         gauge.set_function(value)
 
     def watch_loads(self, loads: Iterable[Load]) -> None:
-        """Add gauges for queued and counters for refused calls."""
         self.registry.register(_Loads(list(loads)))
 
     def text(self) -> bytes:

@@ -46,7 +46,6 @@ class SearchParameters(_TermParameters, FilterFields, ResultFields):
     not_terms: list[_Text] = Field([], max_length=MAX_TERMS, description=_NOT)
 
     def query(self) -> Query:
-        """The query of these parameters. Raises QueryError."""
         options = self.model_dump(exclude={"q", "like", "not_terms"})
         return Query.of_terms(self._terms(), [{"text": text} for text in self.not_terms], **options)
 

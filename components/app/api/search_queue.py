@@ -94,7 +94,6 @@ def require_terms_indexed(engine: SearchEngine, queries: Sequence[Query]) -> Non
 
 
 def require_indexed(engine: SearchEngine, identity: str) -> None:
-    """Raises Fault 404 for an unknown id."""
     try:
         engine.index.row_of_id(identity)
     except QueryError as error:

@@ -38,12 +38,10 @@ class PromptProtocol(H11Protocol):
         self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
-        """Stop the deadline when a head is complete; start it with the next head."""
         super().data_received(data)
         self._update_deadline()
 
     def on_response_complete(self) -> None:
-        """Start the deadline of a body that was answered unread."""
         super().on_response_complete()
         self._update_deadline()
 
@@ -81,10 +79,7 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching]) -> None:
-    """Serve until SIGTERM or Ctrl-C; prints the address to stderr. Raises ConfigError.
-
-    watching: returns the state of the folder watch.
-    """
+    """Serve until SIGTERM or Ctrl-C; prints the address to stderr. Raises ConfigError."""
     with contextlib.closing(_listener(settings)) as listener:
         config = uvicorn.Config(
             create_app(source, settings, watching=watching),
@@ -100,17 +95,13 @@ def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[
             h11_max_incomplete_event_size=_HEAD_BYTES,
             backlog=_BACKLOG,
         )
-        address = address_of(listener)
+        host, port = listener.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         server = _AnnouncingServer(config, lambda: click.echo(f"serving on {address} (stop with Ctrl-C)", err=True))
         # uvicorn raises the stopping signal again at the end; a requested stop is not a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         server.run(sockets=[listener])
-
-
-def address_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -61,22 +61,16 @@ class Views:
             key = key_of(_VERSION, engine.image(identity).sha256, original.n_bytes, original.modified_ns, px)
             if is_known(key, known):
                 return View(key)
-            cached = self._cached_path(key, px)
+            cached = self.folder / key[:2] / f"{key}.jpg" if self.folder and px in SIZES_PX else None
             if cached is not None:
                 with contextlib.suppress(OSError):
                     return View(key, cached.read_bytes())
-            content = self._render(original, px)
+            with as_gone():
+                content = jpeg(load_for_display(read_original(original, self.max_bytes), at_most_px=px))
         if cached is not None:
             with contextlib.suppress(OSError):
                 _store(cached, content)
         return View(key, content)
-
-    def _cached_path(self, key: str, px: int) -> Path | None:
-        return self.folder / key[:2] / f"{key}.jpg" if self.folder and px in SIZES_PX else None
-
-    def _render(self, original: Original, px: int) -> bytes:
-        with as_gone():
-            return jpeg(load_for_display(read_original(original, self.max_bytes), at_most_px=px))
 
 
 def read_original(original: Original, max_bytes: int) -> bytes:

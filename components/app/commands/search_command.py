@@ -1,7 +1,7 @@
 """Command `image-finder search`: finds images by texts, images or both."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -20,8 +20,6 @@ from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_u
 from image_finder.components.text import aligned, counted, shown_path, visible
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from image_finder.components.records.search import Hit, SearchResult
     from image_finder.components.search.finder import Finder
     from image_finder.components.search.query import Query
@@ -113,8 +111,7 @@ def search(context: click.Context, words: tuple[str, ...], **options: Unpack[_Op
             raise click.ClickException(EMPTY_LIBRARY)
         _comment(result, query, options["page"])
         if options["explanations"]:
-            kind = options["explain_kind"]
-            _explain(result, options["explanations"], lambda hit: _overlay(finder, hit, query, kind))
+            _explain(finder, result.hits, query, options["explanations"], options["explain_kind"])
 
 
 def _query(words: tuple[str, ...], options: _Options, values: Mapping[str, Any]) -> "Query":
@@ -199,15 +196,7 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
         click.echo(f"more images: --page {page + 1}", err=True)
 
 
-def _overlay(finder: "Finder", hit: "Hit", query: "Query", kind: str) -> "tuple[Image.Image, bool]":
-    """Overlay of a hit, and whether it is uncoloured because no region raises the score."""
-    if kind == "attention":
-        return finder.explain_pooling(hit.id), False
-    explanation = finder.explain(hit.id, query)
-    return explanation.overlay, not explanation.contributions.peak
-
-
-def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], tuple[Image.Image, bool]]") -> None:
+def _explain(finder: "Finder", hits: "Sequence[Hit]", query: "Query", path: Path, kind: str) -> None:
     """Write the overlay of the first hit to a file, or those of all hits to a folder."""
     import io
 
@@ -216,17 +205,21 @@ def _explain(result: "SearchResult", path: Path, overlay_of: "Callable[[Hit], tu
 
     single = path.suffix.lower() in _ONE_FILE and not path.is_dir()
     n_written, n_plain = 0, 0
-    for hit in result.hits[:1] if single else result.hits:
+    for hit in hits[:1] if single else hits:
         target = path if single else path / f"{hit.rank:03d}-{hit.id}.jpg"
         try:
-            overlay, plain = overlay_of(hit)
+            if kind == "attention":
+                overlay, is_plain = finder.explain_pooling(hit.id), False
+            else:
+                explanation = finder.explain(hit.id, query)
+                overlay, is_plain = explanation.overlay, not explanation.contributions.peak
         except ImageError as error:
             click.echo(f"could not explain: {visible(str(error))}", err=True)
             continue
         stream = io.BytesIO()
         overlay.save(stream, "PNG" if target.suffix.lower() == ".png" else "JPEG", quality=90)
         write_bytes_atomically(target, stream.getvalue())
-        n_written, n_plain = n_written + 1, n_plain + plain
+        n_written, n_plain = n_written + 1, n_plain + is_plain
     if n_written:
         where = shown_path(path)
         written = where if single else f"{counted(n_written, 'image')} to {where}"
