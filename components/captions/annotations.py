@@ -44,7 +44,7 @@ class Annotations(NamedTuple):
 
     @classmethod
     def checked(cls, source: str, images: ImageColumns, captions: CaptionColumns) -> "Annotations":
-        """Drop images that are listed twice with equal contents.
+        """Drop images that are listed twice.
 
         Raises DataError if an id is listed with different contents, or a caption belongs to no image.
         """
@@ -67,10 +67,7 @@ class Annotations(NamedTuple):
 
 
 def integers(values: Sequence[Any] | NDArray[Any], where: str) -> IntArray:
-    """Values as int64; integral floats (640.0) count as integers.
-
-    Raises DataError if one is no 64-bit integer (NumPy would silently cut 1.5 and parse "1").
-    """
+    """Values as int64; integral floats (640.0) count. Raises DataError (NumPy would cut 1.5 and parse "1")."""
     try:
         array = np.asarray(values if len(values) else np.zeros(0, np.int64))
     except (ValueError, OverflowError):
@@ -83,7 +80,6 @@ def integers(values: Sequence[Any] | NDArray[Any], where: str) -> IntArray:
 
 
 def integers_or_zero(values: Iterable[Any], where: str) -> IntArray:
-    """As integers, with 0 for null."""
     return integers([0 if value is None else value for value in values], where)
 
 
@@ -99,7 +95,6 @@ def texts(values: list[Any], where: str) -> list[str]:
 
 
 def texts_or_empty(values: Iterable[Any], where: str) -> list[str]:
-    """As texts, with "" for null."""
     return texts(["" if value is None else value for value in values], where)
 
 
@@ -114,14 +109,12 @@ def licenses(values: Sequence[Any], where: str, known: dict[str, int]) -> IntArr
 
 
 def counted_ids(ids: Iterable[Any]) -> str:
-    """The number of distinct image ids, with the first of them."""
     distinct = sorted({int(value) for value in ids})
     shown = ", ".join(map(str, distinct[:_SHOWN_IDS])) + (", ..." if len(distinct) > _SHOWN_IDS else "")
     return f"{counted(len(distinct), 'image id')} ({shown})"
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first twelve names in alphabetical order, for a message."""
     return ", ".join(sorted(names)[:12]) or "nothing"
 
 

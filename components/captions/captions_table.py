@@ -41,7 +41,6 @@ class PartFile:
 
     @property
     def source(self) -> str:
-        """Where the annotations are, for messages."""
         return str(self.annotations) if self.annotations else f"split '{self.hub_split}'"
 
 
@@ -67,11 +66,10 @@ def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
 def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd.DataFrame:
     """Read the captions table (see the module's docstring) of a data set in any layout.
 
-    Images need not exist. A null caption becomes "", which the validation quarantines and counts; images without
-    captions are dropped and logged. If a further file of a part has ids that another file has, all its ids are shifted
-    above the highest one. hub_cache: folder for downloads of `datasets`; None: its default. Raises DataError for files
-    that are missing or malformed, images annotated twice differently, captions of unknown images, and a part without
-    captions.
+    Images need not exist. A null caption becomes ""; images without captions are dropped and logged. Ids of a further
+    file of a part that another file has are shifted above the highest one. hub_cache: folder for downloads of
+    `datasets`. Raises DataError for files that are missing or malformed, images annotated twice differently, captions
+    of unknown images, and a part without captions.
     """
     frames: dict[PartName, list[pd.DataFrame]] = {}
     for file in part_files(config):
@@ -81,7 +79,6 @@ def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd
 
 
 def _joined(frames: dict[PartName, list[pd.DataFrame]]) -> dict[PartName, pd.DataFrame]:
-    """The captions of each part's files as one table, with ids shifted as read_captions says."""
     taken = pd.concat([first[_IDS] for first, *_ in frames.values()])
     joined = {}
     for part, (first, *further) in frames.items():

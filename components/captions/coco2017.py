@@ -52,8 +52,7 @@ _LICENSES = (
 def pinned_revision(root: Path, revision: str | None = None) -> str:
     """Commit of the hub's data set for root: the recorded one, else the given, else the newest.
 
-    The first fetch records it, so that both splits and all later fetches come from one commit. Raises DataError if
-    another commit than the recorded one is given, or if the hub cannot be reached.
+    Raises DataError if another commit than the recorded one is given, or if the hub cannot be reached.
     """
     path = root / REVISION_FILE
     try:
@@ -94,10 +93,9 @@ def read_table(
 
 
 def write_layouts(rows: pa.Table, root: Path, split: Split, *, revision: str | None = None) -> tuple[Path, Path]:
-    """Write rows below root as Parquet and as COCO captions JSON; returns both paths.
+    """Write rows below root as huggingface/{train|validation}.parquet and as COCO captions JSON; returns both paths.
 
-    huggingface/{train|validation}.parquet and annotations/captions_{train|val}2017.json, each complete or absent, after
-    the commit if they come from the hub. Raises StorageError.
+    Each is complete or absent, after the commit if they come from the hub. Raises StorageError.
     """
     if revision is not None:
         write_text_atomically(root / REVISION_FILE, f"{revision}\n")
@@ -109,18 +107,15 @@ def write_layouts(rows: pa.Table, root: Path, split: Split, *, revision: str | N
 
 
 def image_folder(root: Path, split: Split) -> Path:
-    """Where COCO keeps the images of a split: root/train2017 or root/val2017."""
     return root / _folder_of(split)
 
 
 def image_requests(rows: pa.Table) -> list[ImageRequest]:
-    """One request a row, in the order of rows."""
     columns = rows.select(["image_id", "coco_url", "file_name"]).rename_columns(["image_id", "url", "file_name"])
     return [ImageRequest(**row) for row in columns.to_pylist()]
 
 
 def to_coco_captions(rows: pa.Table) -> dict[str, object]:
-    """Rows as the content of a COCO captions file: info, licenses, images and annotations."""
     images = []
     annotations: list[dict[str, object]] = []
     for row in rows.to_pylist():

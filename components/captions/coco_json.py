@@ -22,8 +22,7 @@ from image_finder.components.text import one_line
 def read_coco_json(path: Path, *, caption_ids: bool = True) -> Annotations:
     """Images and captions of a file.
 
-    caption_ids: whether captions must have ids; else they are numbered from 0. Raises DataError for a file that is
-    missing or malformed, and as Annotations.checked does.
+    caption_ids: whether captions must have ids; else they are numbered from 0. Raises DataError.
     """
     content = _load(path)
     images, annotations = (_list_at(content, key, path) for key in ("images", "annotations"))

@@ -57,8 +57,6 @@ class ImageRequest(Record):
 
 
 class FetchConfig(Config):
-    """Target folder, limits and retries of a download."""
-
     folder: Path = Field(description="folder the images are written to")
     workers: int = Field(16, ge=1, le=256, description="connections at a time")
     timeout_s: float = Field(20, gt=0, description="longest wait for a connection or for the next bytes, seconds")
@@ -88,9 +86,8 @@ class FetchReport(Record):
 def fetch_images(requests: Sequence[ImageRequest], config: FetchConfig, *, progress: bool) -> FetchReport:
     """Fetch the missing images of config.folder; failures are reported and stop no other.
 
-    Present files are skipped; a `.part` is resumed if the server allows it. Retried are time-outs, connection errors,
-    truncation, 408, 425, 429 and 5xx. Starts its own event loop. progress: draw a bar on stderr. Raises StorageError if
-    the folder cannot be written, or if another fetch writes to it.
+    A `.part` is resumed if the server allows it. Retried are time-outs, connection errors, truncation, 408, 425, 429
+    and 5xx. Starts its own event loop. progress: bar on stderr. Raises StorageError.
     """
     started = time.monotonic()
     with write_errors(config.folder):
@@ -209,7 +206,6 @@ class _Run:
         return "unproven" if resumed or expected is None else "proven"
 
     async def _write_body(self, response: httpx.Response, part: Path, start: int, expected: int) -> int:
-        """Write the body to part from byte start on; returns the size of part in bytes."""
         size = start
         limit = self.config.max_image_bytes
         if expected <= limit:

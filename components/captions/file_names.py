@@ -45,8 +45,7 @@ class ImageNames:
 
         Tried in this order: the name itself; below a directory named like the folder; without leading directories that
         all names share. Each exactly, else in another case or Unicode form. A name without a file gets the first of
-        these paths; one that leads out of the folder is returned for the caller to refuse. Raises DataError if a name
-        matches several files, or several names match one file.
+        these paths. Raises DataError if a name matches several files, or several names match one file.
         """
         listed = self._listing(self._images)
         paths = {name: self._path(name) for name in names if name in listed.names}  # nearly all
@@ -75,7 +74,6 @@ class ImageNames:
             yield "/".join(parts[dropped:])
 
     def _first_path(self, name: str, tidy: str) -> str:
-        """The path below root that is reported for a name without a file."""
         if tidy.startswith(("/", "\\")) or _WINDOWS_ROOT.match(name):
             return tidy
         folders = (folder for folder in (self._images, self._name) if folder and tidy.startswith(f"{folder}/"))
@@ -86,7 +84,6 @@ class ImageNames:
         return f"{self._images}/{inner}" if self._images else inner
 
     def _lookup(self, name: str) -> str | None:
-        """Path below root of a name, found directory by directory; None if there is no such file."""
         found = self._images
         for part in name.split("/"):
             entry = self._listing(found).entry(part)
@@ -102,8 +99,6 @@ class ImageNames:
 
 
 class _Listing:
-    """The names in a directory, read once; empty if it cannot be read."""
-
     def __init__(self, root: Path | None, folder: str) -> None:
         self._folder = folder
         self.names: frozenset[str] = frozenset()
@@ -112,10 +107,7 @@ class _Listing:
                 self.names = frozenset(os.listdir(root / folder))  # noqa: PTH208 - only names are needed
 
     def entry(self, name: str) -> str | None:
-        """The entry of that name, else the only one that differs in case or Unicode form.
-
-        Raises DataError if several do.
-        """
+        """The entry of that name, else the only one that differs in case or Unicode form. Raises DataError."""
         if name in self.names:
             return name
         matches = self._folded.get(_folded(name), [])

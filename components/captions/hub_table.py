@@ -31,7 +31,6 @@ CAPTION_COLUMNS = ("image_id", "file_name", "width", "height", "license", "ids",
 
 
 def read_parquet(path: Path, columns: Sequence[str] = CAPTION_COLUMNS) -> pa.Table:
-    """Columns of a local table. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the data set's root and annotations")
     try:
@@ -50,10 +49,7 @@ def read_hub(
     cache: Path | None = None,
     otherwise: str = "set root to a folder with its Parquet files and leave hub_dataset out",
 ) -> pa.Table:
-    """Columns of a split of a data set on the hub, at a commit.
-
-    otherwise: what to do without the hub, for the message. Raises DataError.
-    """
+    """Columns of a split on the hub, at a commit. otherwise: what to do without the hub. Raises DataError."""
     import datasets  # 1.6 s, and not needed for a local table
 
     folder = str(cache) if cache else None

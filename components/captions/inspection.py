@@ -48,11 +48,9 @@ def inspect_images(
 ) -> pd.DataFrame:
     """The images table (see above) of a captions table whose file names are relative to root.
 
-    Each file is read once, hashed and decoded to its end, in `workers` threads (Pillow and hashlib release the GIL).
-    JPEGs are decoded at a reduced scale, which still reads every coefficient and so detects truncated files.
-    cache_path: Parquet file of results by file name, size and modification time; unchanged files are not read again, and
-    a damaged cache is rebuilt. The progress bar goes to stderr. Broken, missing and refused images are rows with an
-    error. Raises StorageError if the cache cannot be written.
+    Each file is read once, in `workers` threads (Pillow and hashlib release the GIL). JPEGs are decoded at a reduced
+    scale, which still reads every coefficient and so detects truncated files. cache_path: Parquet file of results by
+    file name, size and modification time; a damaged one is rebuilt. Raises StorageError if it cannot be written.
     """
     rows = captions.drop_duplicates(["part", "image_id"])[["image_id", "file_name", "part"]].reset_index(drop=True)
     cached = _read_cache(cache_path) if cache_path else {}
@@ -129,7 +127,6 @@ def _stamp(root: Path, file_name: str) -> tuple[int, int] | None:
 
 
 def _read_cache(path: Path) -> dict[str, _Facts]:
-    """Facts by file name; empty if the cache is absent, damaged or of another format."""
     if not path.is_file():
         return {}
     try:

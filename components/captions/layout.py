@@ -10,11 +10,10 @@ _PART_OF_WORD = {"train": "train", "val": "val", "validation": "val", "dev": "va
 
 
 def detect_layout(root: Path, name: str | None = None) -> DatasetConfig:
-    """The data set in a folder: COCO captions JSON or Parquet tables, with folders of images.
+    """The data set in a folder: annotations/captions_*.json (COCO) or huggingface/*.parquet, with folders of images.
 
-    Files: annotations/captions_*.json or huggingface/*.parquet. A part is named by the word train, val (validation,
-    dev) or test in a file's name; its images are in the folder of the same ending (captions_train2017.json:
-    train2017/), else in images/. Raises DataError.
+    A part is named by the word train, val (validation, dev) or test in a file's name; its images are in the folder of
+    the same ending (captions_train2017.json: train2017/), else in images/. Raises DataError.
     """
     if not root.is_dir():
         raise DataError(f"no such folder: {root}; name the folder that holds annotations/ and the images")

@@ -13,10 +13,9 @@ from image_finder.components.storage import sha256_of_file, sha256_of_lines
 
 
 def build_manifest(captions: pd.DataFrame, images: pd.DataFrame, config: DatasetConfig) -> DatasetManifest:
-    """The manifest of the tables of read_captions and inspect_images.
+    """The manifest of the tables of read_captions and inspect_images; its `version` is the data version.
 
-    Its `version` is the data version. Annotations are identified by the SHA-256 of their file, of several files
-    together, or of the captions if they come from the hub. Raises DataError as part_files does.
+    Annotations are identified by the SHA-256 of their files, or of the captions if they come from the hub.
     """
     readable = images[images["error"] == ""]
     images_of_part = captions.groupby("part", observed=True)["image_id"].nunique()
@@ -35,10 +34,9 @@ def build_manifest(captions: pd.DataFrame, images: pd.DataFrame, config: Dataset
 
 
 def quick_fingerprint(config: DatasetConfig) -> str:
-    """Hex SHA-256 of a data set's configuration, annotations and image files; for cache keys.
+    """Hex SHA-256 of a data set's configuration, annotations, and names, sizes and times of images; for cache keys.
 
-    Of the images only names, sizes and modification times are read, so a copy of a data set has another fingerprint;
-    the data version is DatasetManifest.version. Missing files are allowed. A data set on the hub is identified by its
+    A copy of a data set has another fingerprint. Missing files are allowed. A data set on the hub is identified by its
     configuration alone.
     """
     lines: list[tuple[str | int, ...]] = [("config", config.model_dump_json())]

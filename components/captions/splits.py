@@ -24,10 +24,9 @@ def split_captions(
 
     Captions of one image in two splits would let the model be judged on what it learned. Parts of the data set are
     kept; a missing val or test part is taken from train by a hash of seed and image id, so adding images moves no other
-    one. With the images table the hash is of the content, so copies of an image under several ids stay together. Each
-    row is in exactly one result; the column part keeps its origin. test is empty if the data set has none and
-    test_fraction is 0. Raises DataError if train or val would be empty, if a part is unknown, or if parts share image
-    ids.
+    one. With the images table the hash is of the content, so copies of an image stay together. test is empty if the
+    data set has none and test_fraction is 0. Raises DataError if train or val would be empty, if a part is unknown, or
+    if parts share image ids.
     """
     _check_parts(captions)
     given = captions["part"].to_numpy(dtype=object)
@@ -49,7 +48,7 @@ def split_captions(
 
 
 def _draw(image_ids: "pd.Series[int]", contents: dict[int, str], seed: int) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each row, equal for equal images; depends on seed and image only."""
+    """A number in [0, 1) for each row, which depends on seed and image only."""
     drawn = {image_id: _uniform(f"{seed}:{contents.get(image_id) or image_id}") for image_id in image_ids.unique()}
     return image_ids.map(drawn).to_numpy(dtype=np.float64)
 

@@ -37,7 +37,6 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path, max_tokens: int) -> "Tokenizer":
-        """Read a tokenizer.json. Raises BundleError."""
         try:
             return cls(path.read_text(encoding="utf-8"), max_tokens)
         except Exception as error:  # tokenizers raises bare Exception

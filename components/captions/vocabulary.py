@@ -29,7 +29,6 @@ _OWNS = re.compile(r"['\u2019]s?$")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in order, as written."""
     return _WORD.findall(text)
 
 
@@ -46,8 +45,7 @@ def _names_something(folded: str) -> bool:
 class Vocabulary(Record):
     """Words of the captions that a model was trained on; stored in a bundle as vocabulary.json.
 
-    words: folded and sorted, each in at least MIN_CAPTIONS of n_captions captions. counts: number of captions with each
-    word; None in bundles of earlier versions.
+    words: folded and sorted, each in at least MIN_CAPTIONS captions. counts: captions with each; None in older bundles.
     """
 
     words: tuple[str, ...]
@@ -56,7 +54,6 @@ class Vocabulary(Record):
 
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Vocabulary":
-        """The vocabulary of training captions."""
         counts: Counter[str] = Counter()
         n_captions = 0
         for caption in captions:
@@ -66,10 +63,7 @@ class Vocabulary(Record):
         return cls(words=tuple(words), n_captions=n_captions, counts=tuple(counts[word] for word in words))
 
     def captions_with(self, word: str) -> int:
-        """Number of training captions with the most frequent form of a folded word; 0 if none.
-
-        Raises ValueError if counts is None.
-        """
+        """Training captions with the most frequent form of a folded word. Raises ValueError if counts is None."""
         if self.counts is None:
             raise ValueError("this vocabulary holds no counts")
         return max(self._count_of.get(form, 0) for form in word_forms(word))
@@ -77,7 +71,7 @@ class Vocabulary(Record):
     def unmet(self, text: str) -> tuple[str, ...]:
         """Content words of a text that never occurred in training, in order, each once.
 
-        A word counts as known in its singular or plural, and if all its parts between hyphens are known.
+        A word is known in its singular or plural, and if all its parts between hyphens are known.
         """
         found = {word.casefold(): word for word in reversed(words_of(text)) if _names_something(word.casefold())}
         return tuple(word for folded, word in reversed(found.items()) if not self._has_met(folded))

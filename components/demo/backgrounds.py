@@ -19,7 +19,6 @@ class Canvas:
         self._draw = ImageDraw.Draw(self.image)
 
     def between(self, low: float, high: float) -> float:
-        """A random number between low and high."""
         return float(self.rng.uniform(low, high))
 
     def shade(self, colour: str, spread: int = 10) -> tuple[int, int, int]:
@@ -40,16 +39,13 @@ class Canvas:
         self.image.paste(band, (0, round(low * self.image.height)))
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: str) -> None:
-        """A filled rectangle."""
         self._draw.rectangle(self._points([(left, top), (right, bottom)]), fill=self.shade(colour, 6))
 
     def oval(self, x: float, y: float, radius_x: float, radius_y: float, colour: str) -> None:
-        """A filled ellipse around (x, y)."""
         corners = self._points([(x - radius_x, y - radius_y), (x + radius_x, y + radius_y)])
         self._draw.ellipse(corners, fill=self.shade(colour, 6))
 
     def shape(self, points: list[tuple[float, float]], colour: str) -> None:
-        """A filled polygon."""
         self._draw.polygon(self._points(points), fill=self.shade(colour, 6))
 
     def dots(self, number: int, low: float, high: float, radius: float, colours: tuple[str, ...]) -> None:
@@ -80,7 +76,6 @@ class Background:
     brush: Callable[[Canvas], None]
 
     def paint(self, width_px: int, height_px: int, rng: np.random.Generator) -> Image.Image:
-        """The empty background as an RGB image."""
         canvas = Canvas(width_px, height_px, rng)
         self.brush(canvas)
         return canvas.image.reduce(_OVERSAMPLING)

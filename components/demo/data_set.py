@@ -35,11 +35,10 @@ These images are adaptations and are licensed under the same terms, CC BY-SA 4.0
 def compose_demo(directory: Path, *, n_images: int = 1500, seed: int = 0) -> None:
     """Write the demo data set: images/*.jpg, annotations/captions.json (COCO), LICENSE.txt.
 
-    Images: 000000000001.jpg and up, RGB JPEG, 240 to 320 px a side, five captions each, no two with the same
-    description. The same (n_images, seed) gives the same captions and pixels (for fixed package versions), and a
-    smaller number is a prefix of a larger one. Returns at once if directory already holds that set, and replaces a set
-    of other arguments. Raises ConfigError for arguments out of range, DataError if directory holds anything else,
-    StorageError.
+    RGB JPEGs, 240 to 320 px a side, five captions each. The same (n_images, seed) gives the same captions and pixels
+    (for fixed package versions), and a smaller number is a prefix of a larger one. Returns at once if directory holds
+    that set, and replaces a set of other arguments. Raises ConfigError for arguments out of range, DataError if
+    directory holds anything else, StorageError.
     """
     if n_images < 1 or seed < 0:
         raise ConfigError(f"demo: images must be 1 or more and seed 0 or more, got n_images={n_images}, seed={seed}")

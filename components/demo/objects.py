@@ -78,8 +78,6 @@ _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 @dataclass(frozen=True)
 class Noun:
-    """A countable noun in both numbers."""
-
     singular: str
     plural: str
 
@@ -94,7 +92,6 @@ class Noun:
         return with_article(self.singular) if count == 1 else f"{_NUMBERS[count]} {self.plural}"
 
     def of_number(self, count: int) -> str:
-        """Bare: dog for one, dogs for several."""
         return self.singular if count == 1 else self.plural
 
 

@@ -17,21 +17,16 @@ _Choice = TypeVar("_Choice")
 
 @dataclass(frozen=True)
 class Group:
-    """One or several copies of an object."""
-
     thing: Thing
     number: int
 
     def named(self) -> str:
-        """By name: a dog, two dogs."""
         return self.thing.name.counted(self.number)
 
     def synonym(self) -> str:
-        """By its synonym, if any: a puppy, two puppies."""
         return self.thing.synonym.counted(self.number)
 
     def kind(self) -> str:
-        """By its kind: an animal, two animals."""
         return self.thing.kind.counted(self.number)
 
 
@@ -48,10 +43,7 @@ class Scene:
 
 
 def distinct_scenes(seed: int) -> Iterator[Scene]:
-    """Endless scenes with distinct descriptions; a prefix of a run is a shorter run.
-
-    Objects are dealt from a shuffled deck, so each is shown about equally often.
-    """
+    """Endless scenes with distinct descriptions; objects are dealt from a shuffled deck, equally often."""
     rng = np.random.default_rng(seed)
     deck: list[Thing] = []
     seen: set[frozenset[tuple[str, int]]] = set()
@@ -67,10 +59,7 @@ def distinct_scenes(seed: int) -> Iterator[Scene]:
 
 
 def five_captions(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """Five different captions, each with the place.
-
-    Four name every object, the last one names an object by its kind.
-    """
+    """Five captions, each with the place: four name every object, the last one names an object by its kind."""
     captions = {1: _of_one, 2: _of_two, 3: _of_three}[len(scene.groups)](scene, rng)
     return [caption[0].upper() + caption[1:] + "." for caption in captions]
 

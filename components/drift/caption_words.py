@@ -22,16 +22,12 @@ class ImageWords(NamedTuple):
 
 
 def image_words(captions: Sequence[str]) -> ImageWords:
-    """Words of one image's captions, in lower case.
-
-    In scripts without spaces, an unbroken run is one word.
-    """
+    """Words of one image's captions, in lower case; in scripts without spaces, an unbroken run is one word."""
     words = [_WORD.findall(caption.lower()) for caption in captions]
     return ImageWords(tuple(map(len, words)), Counter(word for caption in words for word in caption))
 
 
 def images_with_word(images: Iterable[Sequence[str]]) -> Counter[str]:
-    """Number of images whose captions contain each word."""
     found: Counter[str] = Counter()
     for captions in images:
         found.update(image_words(captions).counts.keys())
@@ -39,10 +35,7 @@ def images_with_word(images: Iterable[Sequence[str]]) -> Counter[str]:
 
 
 def length_histograms(images: Sequence[ImageWords]) -> Values:
-    """Distribution of caption lengths per image: (images, LONGEST + 1), rows sum to 1.
-
-    Every image needs a caption.
-    """
+    """Distribution of caption lengths per image, each with a caption: (images, LONGEST + 1), rows sum to 1."""
     histograms = np.zeros((len(images), LONGEST + 1))
     for row, image in enumerate(images):
         for length in image.lengths:
@@ -51,7 +44,7 @@ def length_histograms(images: Sequence[ImageWords]) -> Values:
 
 
 def commonest_words(images: Iterable[ImageWords], count: int) -> list[str]:
-    """The `count` most frequent words, ties in alphabetical order."""
+    """The most frequent words, ties in alphabetical order."""
     total: Counter[str] = Counter()
     for image in images:
         total.update(image.counts)
@@ -59,11 +52,7 @@ def commonest_words(images: Iterable[ImageWords], count: int) -> list[str]:
 
 
 def word_frequencies(images: Sequence[ImageWords], words: Sequence[str]) -> FloatMatrix:
-    """Shares of these words, and of all others, per image: (images, words + 1).
-
-    Rows sum to 1; all other words share the last column. An image whose captions contain no word counts fully in the
-    last column.
-    """
+    """Shares of these words, and of all others in the last column, per image: (images, words + 1), rows sum to 1."""
     column = {word: number for number, word in enumerate(words)}
     shares = np.zeros((len(images), len(words) + 1), np.float32)
     for row, image in enumerate(images):
@@ -80,8 +69,7 @@ def unseen_shares(
 ) -> Values:
     """Share of each image's words that occur in no (other) image of a data set, (images,).
 
-    images_of_word: result of `images_with_word`. counted_themselves: whether it includes these images; then a word is
-    unseen if only one image has it.
+    images_of_word: result of `images_with_word`. counted_themselves: whether it includes these images.
     """
     min_images = 2 if counted_themselves else 1
     shares = np.zeros(len(images))

@@ -24,7 +24,6 @@ class CaptionedFile(NamedTuple):
 
 
 def captioned_files(captions: pd.DataFrame, root: Path) -> list[CaptionedFile]:
-    """Images of a captions table with their captions, in the order of the table."""
     found: dict[str, list[str]] = {}
     for name, caption in zip(captions["file_name"].tolist(), captions["caption"].tolist(), strict=True):
         found.setdefault(name, []).append(caption)
@@ -32,10 +31,9 @@ def captioned_files(captions: pd.DataFrame, root: Path) -> list[CaptionedFile]:
 
 
 def find_captioned_files(root: Path, part: PartName | None = None) -> list[CaptionedFile]:
-    """Images of a data set, of one part or of all, with their captions.
+    """Images of a data set in any layout, of one part or of all, with their captions.
 
-    Without annotations, all images below the directory, without captions. Reads every layout that training reads.
-    Raises DataError if there are no images or the part does not exist.
+    Without annotations: all images below the directory. Raises DataError for no images or an unknown part.
     """
     try:
         dataset = _layout(root)

@@ -14,10 +14,7 @@ from image_finder.components.drift.permutation import Sides, Statistic, Values
 
 
 def wasserstein(values: Values) -> Statistic:
-    """Wasserstein-1 distance of one number per item, in its unit. Exact.
-
-    The mean distance that mass has to move. values: (items,).
-    """
+    """Wasserstein-1 distance of one number per item: the mean distance that mass has to move. values: (items,)."""
     order = np.argsort(values, kind="stable")
     gaps = np.diff(values[order])
 
@@ -32,10 +29,7 @@ def wasserstein(values: Values) -> Statistic:
 
 
 def wasserstein_of_counts(histograms: Values) -> Statistic:
-    """Wasserstein-1 distance of one distribution over integers per item.
-
-    histograms: (items, integers), rows sum to 1.
-    """
+    """Wasserstein-1 distance of one distribution over integers per item: (items, integers), rows sum to 1."""
 
     def of(sides: Sides) -> Values:
         first, second = _means(sides, histograms)
@@ -46,10 +40,7 @@ def wasserstein_of_counts(histograms: Values) -> Statistic:
 
 
 def jensen_shannon(frequencies: FloatMatrix) -> Statistic:
-    """Jensen-Shannon divergence in bits, 0 to 1, of one distribution per item.
-
-    frequencies: (items, words), rows sum to 1.
-    """
+    """Jensen-Shannon divergence in bits, 0 to 1, of one distribution per item: (items, words), rows sum to 1."""
 
     def of(sides: Sides) -> Values:
         # A mean can be a rounding error below 0.
@@ -75,10 +66,7 @@ def rise_of_mean(values: Values) -> Statistic:
 
 
 def rise_of_share(counts: Values, totals: Values) -> Statistic:
-    """Share counts / totals of the second side minus that of the first: one-sided.
-
-    counts, totals: (items,).
-    """
+    """Share counts / totals, (items,) each, of the second side minus that of the first: one-sided."""
 
     def of(sides: Sides) -> Values:
         both = np.stack([counts, totals], axis=1)
@@ -115,13 +103,13 @@ def energy(vectors: Vectors) -> Statistic:
 
 
 def _sizes(sides: Sides) -> tuple[Values, Values]:
-    """Number of items on the first and on the second side: (divisions, 1) each."""
+    """Number of items on each side: (divisions, 1)."""
     first: Values = sides.sum(axis=1, dtype=np.float64)[:, None]
     return first, sides.shape[1] - first
 
 
 def _means(sides: Sides, rows: NDArray[np.floating]) -> tuple[Values, Values]:
-    """Mean row of the first and of the second side: (divisions, columns) each."""
+    """Mean row of each side: (divisions, columns)."""
     n_first, n_second = _sizes(sides)
     first = (sides @ rows).astype(np.float64)
     return first / n_first, (rows.sum(axis=0, dtype=np.float64) - first) / n_second

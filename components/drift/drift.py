@@ -61,10 +61,7 @@ class ComparedSample:
 def report_drift(
     compared: ComparedSample | None, log: SearchLog | None, config: DriftConfig, *, note: str = ""
 ) -> DriftReport:
-    """Report on images and captions (compared), on searches (log), or on both.
-
-    note: reason why something is missing. Raises DataError if the vectors of the two sides have different widths.
-    """
+    """Report on images and captions (compared), on searches (log), or on both. note: why something is missing."""
     rows = [*(_image_rows(compared, config) if compared else ()), *(_log_rows(log, config) if log else ())]
     return DriftReport(
         reference=_origin(compared) if compared else None,
@@ -189,8 +186,8 @@ def _image_measures(before: ImageSample, now: ImageSample) -> Iterator[_Measure]
 def _log_rows(log: SearchLog, config: DriftConfig) -> list[DriftRow]:
     """The current share against its limit, and its rise over the days before.
 
-    The permutation test divides whole days, because the queries of one day come from the same few people and events. So
-    a rise needs about a week on either side to exceed chance.
+    Whole days are divided, because the queries of one day come from the same few people and events. So a rise needs
+    about a week on either side to exceed chance.
     """
     total = int(log.queries.sum())
     broken = f"; {counted(log.broken_lines, 'broken line')}" if log.broken_lines else ""
@@ -223,7 +220,7 @@ def _log_rows(log: SearchLog, config: DriftConfig) -> list[DriftRow]:
 def _share_row(unmatched: int, total: int, config: DriftConfig, period: str) -> DriftRow:
     """A share drifts if it is higher than chance would make a true share equal to its limit.
 
-    threshold: the limit plus the normal approximation of the binomial spread at the limit.
+    threshold: normal approximation of the binomial distribution at the limit.
     """
     limit = config.max_unmatched
     score = NormalDist().inv_cdf(1 - config.false_alarm_rate / DRIFT_ROWS)

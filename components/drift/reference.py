@@ -79,10 +79,9 @@ class TrainedOn:
 
 
 def write_reference(path: Path, sampler: Sampler, trained_on: TrainedOn, *, images: int, seed: int) -> "DriftReference":
-    """Draw up to `images` training images and write their description to path.
+    """Draw up to `images` training images and write their description to path, completely or not at all.
 
-    It is written completely or not at all. sampler: of the bundle that the reference belongs to, with the same seed.
-    O(images) decodes and encodings, and one pass over all training captions. Raises DataError if no image can be read,
+    sampler: of the bundle that the reference belongs to, with the same seed. Raises DataError if no image can be read,
     StorageError.
     """
     sample = sampler.draw(trained_on.files, images)
@@ -113,10 +112,7 @@ def write_reference(path: Path, sampler: Sampler, trained_on: TrainedOn, *, imag
 
 
 class DriftReference:
-    """An opened and verified reference."""
-
     def __init__(self, path: Path, manifest: DriftManifest) -> None:
-        """Call DriftReference.open instead."""
         self.path = path
         self.manifest = manifest
         self._stored_name = {_FORMER_FILES.get(name, name): name for name in manifest.files_sha256}
@@ -145,7 +141,6 @@ class DriftReference:
 
     @cached_property
     def sample(self) -> ImageSample:
-        """The sampled training images."""
         lengths = _pieces(self._array("lengths"), self._array("lengths_ends"))
         words = _pieces(self._array("words"), self._array("words_ends"))
         return ImageSample(
@@ -165,13 +160,11 @@ class DriftReference:
 
     @cached_property
     def images_of_word(self) -> dict[str, int]:
-        """Number of training images whose captions contain each word."""
         counts: list[int] = self._array("images_of_word").tolist()
         return dict(zip(self._vocabulary, counts, strict=True))
 
     @cached_property
     def contents(self) -> "Contents":
-        """Contents of all training images."""
         return Contents(self._array("contents"))
 
     @cached_property
@@ -185,13 +178,9 @@ class DriftReference:
 
 
 class Contents(Collection[str]):
-    """Hex SHA-256 of images, by their first 8 bytes.
-
-    One in 10^13 other images would match one of a million.
-    """
+    """Hex SHA-256 of images, by their first 8 bytes: one in 10^13 others would match one of a million."""
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
-        """keys: sorted."""
         self._keys = keys
 
     def __contains__(self, content: object) -> bool:

@@ -65,7 +65,6 @@ class DriftReport(Record):
 
     @property
     def drifted(self) -> tuple[str, ...]:
-        """Names of the rows that drifted."""
         return tuple(row.name for row in self.rows if row.drifted)
 
 
@@ -81,7 +80,6 @@ def require_no_drift(report: DriftReport, config: DriftConfig) -> None:
 
 
 def verdict(report: DriftReport) -> str:
-    """The outcome in one line."""
     n_measured = sum(row.measured is not None for row in report.rows)
     if report.drifted:
         return f"drifted: {', '.join(report.drifted)}"
@@ -91,14 +89,12 @@ def verdict(report: DriftReport) -> str:
 
 
 def row_text(row: DriftRow) -> str:
-    """A row on one line."""
     if row.measured is None or row.threshold is None:
         return f"{row.name} not measured ({row.detail})"
     return f"{row.name} {row.measured:.3g} ({row.unit}), threshold {row.threshold:.3g} ({row.detail})"
 
 
 def compared_text(report: DriftReport) -> str:
-    """A sentence or two on which images were compared with which."""
     if report.reference is None:
         return report.note
     origin = report.reference

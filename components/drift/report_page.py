@@ -20,7 +20,6 @@ _POINTS = 500  # per side in the map of the vectors
 
 
 def report_html(report: DriftReport, figure: Figure | None = None) -> str:
-    """Render the report and its figure as one self-contained page."""
     return render_report(
         "drift.html",
         title=f"Drift of {report.dataset or 'searches'}",
@@ -32,7 +31,7 @@ def report_html(report: DriftReport, figure: Figure | None = None) -> str:
 
 
 def drift_figure(compared: ComparedSample) -> Figure:
-    """Draw both sides: histograms of captions, sizes and brightness, and a map of the vectors."""
+    """Histograms of captions, sizes and brightness on both sides, and a map of the vectors."""
     figure = new_figure(10.9, 6.6)
     before, now = compared.reference.sample, compared.sample
     axes = figure.subplots(2, 2)

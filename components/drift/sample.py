@@ -48,7 +48,6 @@ class ImageSample:
 
     @property
     def n_captions(self) -> int:
-        """Number of captions of all images."""
         return sum(len(image.lengths) for image in self.words)
 
 
@@ -64,7 +63,6 @@ class Sampler:
         cache_dir: Path,
         progress: bool = False,
     ) -> None:
-        """cache_dir: for vectors and brightness, by image content. progress: show a bar on stderr."""
         self.bundle = bundle
         self._seed = config.seed
         self._embedding = embedding
@@ -82,9 +80,8 @@ class Sampler:
     ) -> ImageSample:
         """Draw up to count readable images. without: contents (hex SHA-256) to leave out.
 
-        Images are drawn in the order of a hash of seed and name: as far as their sizes allow, an image in two versions
-        of a data set is drawn from both or from neither, so that only changes make a difference. O(count) decodes and
-        encodings; `without` can require hashing all files. Raises StorageError.
+        Images are drawn in the order of a hash of seed and name, so that an image in two versions of a data set is
+        drawn from both or from neither, as far as their sizes allow. Raises StorageError.
         """
         remaining = iter(sorted(files, key=self._order))
         if without:

@@ -36,10 +36,7 @@ class SearchLog:
 
 
 def find_logs(patterns: Sequence[str]) -> list[Path]:
-    """Files by name or pattern (* and ?), each once.
-
-    Raises DataError for a pattern without a match.
-    """
+    """Files by name or pattern (* and ?), each once. Raises DataError for a pattern without a match."""
     found: dict[Path, None] = {}
     for pattern in patterns:
         named = [Path(name) for name in sorted(glob.glob(pattern))] or [Path(pattern)]  # noqa: PTH207 - patterns can be absolute
@@ -50,11 +47,7 @@ def find_logs(patterns: Sequence[str]) -> list[Path]:
 
 
 def read_log(paths: Sequence[Path]) -> SearchLog:
-    """Read logs, also .gz, line by line. Raises DataError.
-
-    Counts lines of answered searches that state whether a hit matched well. Other lines are skipped, truncated ones are
-    counted as broken. O(lines).
-    """
+    """Read logs, also .gz: searches that state whether a hit matched well, and broken lines. Raises DataError."""
     unmatched: defaultdict[date, int] = defaultdict(int)
     queries: defaultdict[date, int] = defaultdict(int)
     broken = 0
@@ -89,10 +82,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _query(line: str) -> tuple[date, bool]:
-    """Day, and whether a hit matched well.
-
-    Raises ValueError, KeyError, TypeError for other lines.
-    """
+    """Day, and whether a hit matched well. Raises ValueError, KeyError, TypeError for other lines."""
     facts = json.loads(line)
     if facts["message"] != "request" or facts["status"] != 200 or not isinstance(facts["matches_well"], bool):
         raise ValueError("not an answered search")

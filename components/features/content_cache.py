@@ -126,10 +126,7 @@ class ContentCache:
             self._sums.pop(key, None)
 
     def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
-        """Add entries (rows, width) under new keys, all or none. Raises StorageError.
-
-        The cache must be locked (`with cache:`).
-        """
+        """Add entries (rows, width) under new keys, all or none; only inside `with cache:`. Raises StorageError."""
         if not self._lock.is_locked:
             raise StorageError(f"{self.folder} is not locked for writing; append inside `with cache:`")
         if wrong := [entry.shape for entry in entries if entry.ndim != 2 or entry.shape[1] != self.width]:

@@ -58,10 +58,7 @@ def extract_image_features(
     view: int = 0,
     progress: bool = False,
 ) -> dict[Path, str]:
-    """Cache stem features of one view of images; returns the content key of each path.
-
-    Raises DataError if an image is unreadable.
-    """
+    """Cache stem features of one view of images; returns the content key of each path. Raises DataError."""
     graph = _exported(assembled.model.image_tower.stem, cache, input_px=assembled.preprocess.input_px)
     title = (f"image features, view {view + 1}" if view else "image features") if progress else ""
     found = cache_stem_features(graph, View(assembled.preprocess, view), paths, cache, config, title=title)
@@ -112,7 +109,6 @@ def extract_text_features(
     *,
     progress: bool = False,
 ) -> None:
-    """Cache the text trunk's hidden states of captions."""
     graph = _exported(assembled.model.text_tower.stem, cache, input_px=None)
     session = open_session(graph, device=config.device, threads=config.threads)
 
@@ -126,7 +122,7 @@ def extract_text_features(
 def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> Path:
     """Path of the stem's ONNX graph, kept since an export takes as long as thousands of images.
 
-    The file name holds the hash of its content; a damaged file is exported again.
+    The file name holds the hash of its content.
     """
     for kept in cache.folder.glob("stem-*.onnx"):
         if kept.stem == f"stem-{sha256_of_file(kept)[:16]}":

@@ -82,8 +82,7 @@ def cache_images(
 
     infer: maps (n <= batch, H, W, 3) uint8 to (n, rows, width), in infer_threads threads. title: of the progress bar;
     empty: no bar. on_image: called in order on the calling thread once an image is decoded; its entry may be stored
-    later. read: returns a file's content, in the decoding threads. An interrupted call keeps finished entries.
-    Raises StorageError.
+    later. read: in the decoding threads. An interrupted call keeps finished entries. Raises StorageError.
     """
     keys: dict[Path, str] = {}
     failures: dict[Path, str] = {}
@@ -109,10 +108,7 @@ def cache_images(
 
 
 class _Batches:
-    """Collects batches, infers them in a thread pool and stores the results in order.
-
-    The calling thread only collects; it waits when `ahead` batches are being inferred and one more is ready.
-    """
+    """Infers batches in a thread pool and stores the results in order; waits when `ahead` are being inferred."""
 
     def __init__(self, infer: Infer, cache: Entries, pool: ThreadPoolExecutor, *, size: int, ahead: int) -> None:
         self._infer = infer
@@ -162,7 +158,6 @@ def _decode(path: Path, read: ReadFile, preprocess: LoadsPixels, cache: Entries)
 
 
 def unreadable(error: OSError | MemoryError) -> str:
-    """One-line reason why a file is unreadable."""
     if isinstance(error, MemoryError):
         return "cannot be read: not enough memory"
     # errors of object stores have a message but no errno

@@ -15,7 +15,6 @@ _CHUNK_TEXTS = 4096
 
 
 def text_keys(texts: Sequence[str]) -> list[str]:
-    """Content key of each text."""
     return [sha256_of_bytes(text.encode()) for text in texts]
 
 

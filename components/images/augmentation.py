@@ -26,15 +26,11 @@ class View:
     """One augmented view of every image, as model input; number 0 is the image itself."""
 
     def __init__(self, preprocess: Preprocess, number: int) -> None:
-        """preprocess: provides the size, and the pixels of view 0."""
         self.preprocess = preprocess
         self.number = number
 
     def load(self, source: Path | bytes) -> Pixels:
-        """One view of an image: (input_px, input_px, 3) uint8. Raises ImageError, OSError.
-
-        Truncated images are refused even if Preprocess.load would accept them, since views are for training.
-        """
+        """One view: (input_px, input_px, 3) uint8; truncated images are refused. Raises ImageError, OSError."""
         if not self.number:
             return self.preprocess.load(source, on_cut=None)
         content = source if isinstance(source, bytes) else read_image(source)

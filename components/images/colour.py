@@ -10,10 +10,7 @@ _MAX_PROFILE_BYTES = 4 << 20
 
 
 def to_srgb(image: Image.Image, profile: object) -> Image.Image:
-    """A new sRGB image of one in mode RGB, L or CMYK.
-
-    profile: bytes of its ICC profile. One that is absent, damaged, too large or for another colour space is ignored.
-    """
+    """A new sRGB image of one in mode RGB, L or CMYK. profile: its ICC profile; an unusable one is ignored."""
     if isinstance(profile, bytes) and 0 < len(profile) <= _MAX_PROFILE_BYTES:
         transform = _transform(profile, image.mode)
         if transform is not None:

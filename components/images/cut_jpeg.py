@@ -34,10 +34,7 @@ _NOISE_BETWEEN_RESTARTS = 256
 
 
 def ends_in_zeros(stream: BinaryIO) -> bool:
-    """Whether zeros follow an unfinished JPEG, as interrupted copies leave them.
-
-    libjpeg may decode zeros as pixels without an error. The stream keeps its position.
-    """
+    """Whether zeros follow an unfinished JPEG, as interrupted copies leave them; libjpeg may decode them."""
     position = stream.tell()
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _TAIL_BYTES))
@@ -51,10 +48,7 @@ def ends_in_zeros(stream: BinaryIO) -> bool:
 
 
 def completed(content: bytes) -> bytes | None:
-    """A truncated JPEG with an end marker; None if its last scan has not begun or it is no JPEG.
-
-    Trailing zeros, which interrupted copies leave, are removed. libjpeg fills the missing part plainly.
-    """
+    """A truncated JPEG with an end marker; None if its last scan has not begun. Trailing zeros are removed."""
     kept = _without_filling(content)
     return kept + _END if kept.startswith(_START) and _last_scan_has_begun(kept) else None
 
@@ -62,9 +56,8 @@ def completed(content: bytes) -> bytes | None:
 def missing_share(content: bytes, decode: Callable[[bytes], Image.Image]) -> float:
     """Share of the image, 0 to 1, from the first incomplete row to the bottom.
 
-    Decoders do not report it, so the file is decoded twice, completed by an end marker and by noise: rows that the file
-    holds are equal, others differ. Rows that lack only the last bit of their coefficients, which a progressive file
-    adds in its last scan, count as a quarter. decode: any mode, all rows as stored.
+    The file is decoded twice, completed by an end marker and by noise: rows that the file holds are equal. Rows that
+    lack only the last bit of their coefficients, as in a progressive file, count as a quarter. decode: any mode.
     """
     kept = _without_filling(content)
     found = np.asarray(decode(kept + _END))

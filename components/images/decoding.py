@@ -37,14 +37,13 @@ def load_rgb(
     max_pixels: int = 100_000_000,
     on_cut: OnCut | None = None,
 ) -> Image.Image:
-    """Decode an image (a file or its bytes) to upright RGB; an animation to its first frame.
+    """Decode an image (a file or its bytes) to upright RGB without metadata; an animation to its first frame.
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits. The result has no
-    metadata, so nothing can turn it a second time. at_least_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size
-    (libjpeg's scaled DCT) if both sides keep at least so many pixels. max_pixels: largest width x height as stored,
-    checked before decoding; Pillow's own limit, 178,956,970, remains. on_cut: if given, a JPEG that ends too early is
-    decoded if at most 5 % of it are missing (filled plainly), and on_cut receives a note; None, as training requires,
-    refuses such a file. Raises ImageError, one line "path: reason".
+    Transparency is laid over white, 16-bit greys are scaled to 8 bits. at_least_px: a JPEG may be decoded at 1/2, 1/4
+    or 1/8 of its size (libjpeg's scaled DCT) if both sides keep so many pixels. max_pixels: largest width x height as
+    stored; Pillow's own limit, 178,956,970, remains. on_cut: if given, a JPEG that ends too early is decoded if at most
+    5 % of it are missing (filled plainly), and on_cut receives a note; None, as training requires, refuses it. Raises
+    ImageError, one line "path: reason".
     """
 
     def decode(image: Image.Image) -> Image.Image:
@@ -61,12 +60,10 @@ def load_rgb(
 
 
 def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int = 100_000_000) -> Image.Image:
-    """Decode an image for people: upright sRGB that fits into at_most_px, never enlarged.
+    """Decode an image for people: upright sRGB that fits into at_most_px, never enlarged, without metadata.
 
     Unlike load_rgb, whose numbers models were trained on, it converts an ICC profile (Display P3, Adobe RGB, a
-    printer's CMYK) to sRGB, and ignores a damaged one. The ratio of the sides is kept to the pixel; each side has at
-    least 1 px. Transparency is laid over white; the result has no metadata. A JPEG that ends too early is shown if
-    load_rgb could decode it. Raises ImageError as load_rgb does.
+    printer's CMYK) to sRGB. A JPEG that ends too early is shown if load_rgb could decode it. Raises ImageError.
     """
 
     def decode(image: Image.Image) -> Image.Image:
@@ -95,7 +92,6 @@ def accept_cut(note: str) -> None:
 def _decoded(
     source: Path | bytes, decode: Callable[[Image.Image], Image.Image], *, max_pixels: int, on_cut: OnCut | None
 ) -> Image.Image:
-    """The decoded image; with on_cut, also of a cut JPEG after it was completed."""
     try:
         return with_image(source, decode)
     except ImageError:
@@ -142,7 +138,6 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) in pixels after EXIF orientation of an opened image."""
     width, height = image.size
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
@@ -208,8 +203,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _grey_to_8_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and float greys to 8 bits; Pillow's own conversion clips them at 255.
 
-    16 bits: 65,535 becomes 255; 32 bits likewise if all values fit into 16. Floats: 0 to 1 becomes 0 to 255. Values
-    outside have no agreed white, so they are stretched from their minimum to their maximum.
+    White is 65,535, or 1 for floats. Values outside are stretched from their minimum to their maximum.
     """
     values = np.asarray(image)
     step = max(1, _GREY_PIXELS_AT_ONCE // image.width)

@@ -40,8 +40,7 @@ def image_facts(source: Path | bytes) -> ImageFacts:
     """Facts of an image (a file, or a file's bytes) from its header and EXIF.
 
     taken_at is EXIF DateTimeOriginal, else DateTimeDigitized, else DateTime. A position of exactly 0 N 0 E, which
-    cameras without a fix write, is unknown. Damaged or absurd EXIF makes fields unknown. Raises ImageError if the
-    header cannot be read.
+    cameras without a fix write, is unknown; so are damaged fields. Raises ImageError if the header cannot be read.
     """
 
     def read(image: Image.Image) -> ImageFacts:

@@ -24,10 +24,7 @@ MAX_IMAGE_BYTES = 512 << 20  # larger files (videos, not photographs) would fill
 
 
 def find_images(root: Path) -> list[Path]:
-    """Files below root with one of IMAGE_ENDINGS (any case), relative, sorted by POSIX path.
-
-    Hidden files and folders are skipped; see walk_files for links. Raises DataError if root is not a folder.
-    """
+    """Visible files below root with one of IMAGE_ENDINGS, relative, sorted by POSIX path. Raises DataError."""
     relatives = sorted(relative for relative, _ in walk_files(root))
     return [path for path in map(Path, relatives) if path.suffix.lower() in IMAGE_ENDINGS]
 
@@ -36,7 +33,7 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield (POSIX path relative to root, stat) of the regular files below root, in any order.
 
     Hidden entries and dangling links are skipped. Linked folders are followed after all real ones, and no folder is
-    visited twice, so loops end. A folder that cannot be listed is logged. Raises DataError if root is not a folder.
+    visited twice. A folder that cannot be listed is logged. Raises DataError if root is not a folder.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
@@ -93,7 +90,6 @@ def read_image(path: Path) -> bytes:
 
 
 def require_readable_size(n_bytes: int) -> None:
-    """Raise ImageError if a file is too large to be read."""
     if fault := size_fault(n_bytes):
         raise ImageError(f"image ({n_bytes:,} bytes): {fault}")
 

@@ -11,11 +11,10 @@ _BYTES_BEFORE_TYPE = {0: 8, 1: 8, 2: 8, 3: 10}
 
 
 def open_heif(stream: BinaryIO) -> Image.Image:
-    """The image in stream with its header read and its pixels not yet decoded.
+    """The image in stream with its header read, upright, and its pixels not yet decoded.
 
-    pi-heif applies the file's rotation, reports the upright size and sets EXIF orientation to 1. libheif refuses to
-    decode more pixels than the header says, so a check of the header's size is reliable. Raises SyntaxError if the
-    header is damaged, and ImportError if pi-heif is not installed.
+    libheif refuses to decode more pixels than the header says, so a check of the header's size is reliable. Raises
+    SyntaxError if the header is damaged, and ImportError if pi-heif is not installed.
     """
     from pi_heif import HeifImageFile  # 7 to 13 ms, and few galleries need it
 
@@ -29,8 +28,7 @@ def open_heif(stream: BinaryIO) -> Image.Image:
 def _has_readable_items(content: bytes) -> bool:
     """Whether type and names of every item are UTF-8; otherwise pi-heif 1.4 ends with SIGSEGV.
 
-    Boxes are searched by name in the whole file, so that no nesting hides one. In compressed pixels a sequence with a
-    plausible length and version is expected once in 10^7 files.
+    Boxes are searched in the whole file, so that no nesting hides one; pixels imitate one once in 10^7 files.
     """
     at = content.find(_ITEM)
     while at >= 4:

@@ -22,8 +22,6 @@ _Answer = TypeVar("_Answer")
 
 
 class FileState(NamedTuple):
-    """Size and modification time of a file."""
-
     n_bytes: int
     modified_ns: int  # since 1970
 
@@ -75,7 +73,6 @@ class ImageFolder:
         return content
 
     def state(self, path: Path) -> FileState:
-        """Size and modification time of a file. Raises OSError."""
         if self._files is None:
             status = Path(self._location, path).stat()
             return FileState(status.st_size, modified_ns(status))
@@ -85,11 +82,9 @@ class ImageFolder:
         return FileState(info.size, info.mtime_ns or 0)
 
     def shown(self, path: Path) -> str:
-        """Path or URI of a file for messages and indices."""
         return f"{self.shown_location.rstrip('/')}/{path.as_posix()}"
 
     def _listed(self) -> dict[str, Any]:
-        """Pyarrow's FileInfo of each visible file, by relative POSIX path."""
         from pyarrow import fs
 
         try:
@@ -113,17 +108,13 @@ def opened_folder(place: str) -> ImageFolder:
 
 
 class StoredFile(NamedTuple):
-    """A file of an object store."""
-
     folder: ImageFolder
     path: Path
 
     def state(self) -> FileState:
-        """Size and time of change. Raises DataError."""
         return self._reached(self.folder.state)
 
     def content(self) -> bytes:
-        """Raises ImageError for its size, DataError."""
         return self._reached(self.folder.read)
 
     def _reached(self, get: Callable[[Path], _Answer]) -> _Answer:

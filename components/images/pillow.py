@@ -119,7 +119,6 @@ def _label(source: Path | bytes) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Why an image cannot be opened or decoded, in one line."""
     if isinstance(error, UnidentifiedImageError):
         known = ", ".join((*_known_formats(), "HEIF"))
         return f"not a readable image (supported: {known})"
@@ -136,8 +135,7 @@ def reason_of(error: Exception) -> str:
 class _QuietPillow:
     """Ignores Pillow's warnings while any thread is inside; real faults are errors here.
 
-    The filters of warnings.catch_warnings are global, so threads would restore each other's. Here the first thread sets
-    the filter and the last one removes it.
+    warnings.catch_warnings is global, so the first thread sets the filter and the last one removes it.
     """
 
     def __init__(self) -> None:

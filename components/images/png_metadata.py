@@ -11,10 +11,9 @@ _AROUND_BODY = 12  # bytes of length, name and CRC of a chunk
 
 
 def without_large_metadata(stream: BinaryIO) -> BinaryIO:
-    """The PNG without metadata chunks that Pillow refuses; stream itself if it has none.
+    """The PNG without text and profile chunks that Pillow refuses; stream itself if it has none.
 
-    Pillow's limits (1 MiB of text or profile unpacked, 64 MiB of text in all) are global and keep decompression bombs
-    out. EXIF, transparency and everything else that affects pixels stay. At most 1 MiB is unpacked.
+    Pillow's limits (1 MiB of text or profile unpacked, 64 MiB of text in all) are global and stop decompression bombs.
     """
     left_out = _too_large(stream)
     stream.seek(0)

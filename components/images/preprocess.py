@@ -35,8 +35,7 @@ class Preprocess(Record):
     def pixels(self, image: Image.Image) -> Pixels:
         """Pixels of an upright RGB image: (input_px, input_px, 3) uint8, bilinear, antialiased.
 
-        Bicubic, with which the trunks were trained, costs 0.5 ms more a photograph
-        (tests/benchmarks/bench_embedding.py).
+        Bicubic, as in the trunks' training, costs 0.5 ms more a photograph (tests/benchmarks/bench_embedding.py).
         """
         size = (self.input_px, self.input_px)
         if image.size != size:
@@ -44,8 +43,5 @@ class Preprocess(Record):
         return np.asarray(image)
 
     def load(self, source: Path | bytes, *, on_cut: OnCut | None = accept_cut) -> Pixels:
-        """Decode and preprocess one image: (input_px, input_px, 3) uint8. Raises ImageError.
-
-        on_cut: see load_rgb; None refuses truncated JPEGs.
-        """
+        """Decode and preprocess one image: (input_px, input_px, 3) uint8. on_cut: see load_rgb. Raises ImageError."""
         return self.pixels(load_rgb(source, at_least_px=int(_DECODED_SHARE * self.input_px), on_cut=on_cut))

@@ -34,8 +34,8 @@ def used_bundle(library: Library, catalog: Catalog) -> str:
 def choose_bundle(library: Library, catalog: Catalog, options: IndexOptions, *, warn: Callable[[str], None]) -> Bundle:
     """Choose the bundle to index with, and copy it into the library.
 
-    It is the given one, else a default one that was published after the library chose its own, else its own, else the
-    starter. Raises BundleError if there is none, StorageError.
+    In this order: the given one, a default one published after the library chose its own, its own, the starter. Raises
+    BundleError if there is none, StorageError.
     """
     if options.bundle is not None:
         return keep(library, Bundle.open(options.bundle))
@@ -108,7 +108,6 @@ def _own(library: Library, sha256: str, defaults: Path | None) -> Bundle:
 
 
 def keep(library: Library, bundle: Bundle) -> Bundle:
-    """The library's own copy of a bundle. Raises StorageError."""
     try:
         return Bundle.open(keep_bundle(bundle, library.bundles))
     except BundleError:  # the existing copy is damaged

@@ -68,7 +68,6 @@ Rows = dict[bytes, FileRow]  # by absolute path
 
 
 def base_of(root: bytes) -> bytes:
-    """A folder, with the slash that the paths inside it begin with."""
     return root.rstrip(b"/") + b"/"
 
 
@@ -85,14 +84,13 @@ class Catalog:
     """An open catalogue. Changes that were not committed when it is closed are lost."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Use Catalog.open or Catalog.read."""
         self.path = path
         self._connection = connection
         (self._version,) = connection.execute("PRAGMA user_version").fetchone()
 
     @classmethod
     def open(cls, path: Path, *, warn: Callable[[str], None]) -> "Catalog":
-        """Open for writing, or create. A damaged catalogue is moved aside, and warn gets one line.
+        """Open for writing, or create. A damaged catalogue is moved aside; warn gets one line.
 
         Needs the library's lock. Raises StorageError for a newer version and for a disk that cannot be written.
         """
@@ -143,11 +141,9 @@ class Catalog:
         self.close()
 
     def close(self) -> None:
-        """Close it; uncommitted changes are lost."""
         self._connection.close()
 
     def commit(self) -> None:
-        """Commit the changes. Raises StorageError."""
         self._do(self._connection.commit)
 
     def folders(self) -> dict[int, bytes]:
@@ -156,7 +152,6 @@ class Catalog:
         return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
 
     def folder_ids(self) -> dict[bytes, int]:
-        """Id of each folder by its absolute path, without damaged rows."""
         return {path: identity for identity, path in self.folders().items()}
 
     def folders_are_sound(self) -> bool:
@@ -179,12 +174,10 @@ class Catalog:
         return identity
 
     def rename_folder(self, identity: int, path: bytes) -> None:
-        """Change the absolute path of a folder and keep its files."""
         values = (path, _crc((identity, path)), identity)
         self._do(lambda: self._connection.execute("UPDATE folders SET path = ?, crc = ? WHERE id = ?", values))
 
     def remove_folder(self, identity: int) -> None:
-        """Remove a folder with its files, gallery facts and captions."""
         for table in ("files", "galleries", "captions"):
             self._change(f"DELETE FROM {table} WHERE folder = ?", [(identity,)])  # noqa: S608 - own constants
         self._change("DELETE FROM folders WHERE id = ?", [(identity,)])
@@ -195,7 +188,6 @@ class Catalog:
         return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
 
     def set_gallery(self, identity: int, facts: str) -> None:
-        """Make a folder a gallery, or replace its facts."""
         values = (identity, facts, _crc((identity, facts)))
         self._change("INSERT OR REPLACE INTO galleries VALUES (?, ?, ?)", [values])
 
@@ -225,13 +217,11 @@ class Catalog:
         return known, damaged + len(rows) - len(known)
 
     def put(self, rows: Iterable[FileRow]) -> None:
-        """Add rows, or replace those with the same folder and path."""
         kept = [row if row.latitude is None else _without_negative_zero(row) for row in rows]
         values = [(*row, _crc(tuple(row))) for row in kept]
         self._change(_INSERT, values)
 
     def remove(self, keys: Iterable[tuple[int, bytes]]) -> None:
-        """Remove the rows of (folder id, relative path)."""
         self._change("DELETE FROM files WHERE folder = ? AND path = ?", list(keys))
 
     def remove_damaged(self) -> None:
@@ -250,7 +240,6 @@ class Catalog:
         return str(rows[0][1]) if rows and _crc(rows[0][:2]) == rows[0][2] else ""
 
     def set(self, **settings: str) -> None:
-        """Set values by their names."""
         values = [(name, value, _crc((name, value))) for name, value in settings.items()]
         self._change("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", values)
 

@@ -72,7 +72,6 @@ def rehearse(
 
 
 def facts_of(scan: Scan, plan: Plan) -> dict[str, Any]:
-    """What the summary says of a scan and its plan."""
     return {
         "folders": tuple(map(shown, scan.roots)),
         "absent": len(plan.absent),

@@ -20,8 +20,6 @@ _UNKNOWN = ImageFacts(width_px=0, height_px=0, taken_at=None, camera="", latitud
 
 @dataclass(frozen=True)
 class Batch:
-    """Files to embed."""
-
     folder: str  # directory or URI, as ImageFolder takes it
     paths: Sequence[Path]  # below it
     bundle: Bundle

@@ -71,7 +71,6 @@ def adopt_folders(library: Library, catalog: Catalog, home: Path, *, warn: Warn)
 
 
 def _published_roots(library: Library, known: Sequence[bytes]) -> list[bytes]:
-    """Roots of the current index that are not among the known ones."""
     try:
         roots = read_manifest(library.index).roots
     except (StorageError, OSError):  # nothing is published, or it is damaged too

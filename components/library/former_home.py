@@ -94,7 +94,6 @@ def _adopt_index(home: Path, library: Library) -> None:
 
 
 def _move_vectors(home: Path, library: Library) -> None:
-    """Vectors that the former pipeline kept by content."""
     for folder in (home / "cache").glob("vectors-*"):
         if not (library.root / folder.name).exists():
             folder.rename(library.root / folder.name)

@@ -44,7 +44,6 @@ class IgnoreRules:
     """The rules of one folder: those of its file, then those of the folders above."""
 
     def __init__(self, levels: Sequence[_Level] = ()) -> None:
-        """No rules; see extended."""
         self._levels = tuple(levels)  # deepest first
 
     def __bool__(self) -> bool:
@@ -68,7 +67,7 @@ class IgnoreRules:
     def ignores(self, relative: str) -> bool:
         """Whether a file, or a folder (ending in "/"), is ignored. relative: POSIX path from the root.
 
-        The folders above it must have been checked before, since nothing below an ignored folder is scanned.
+        The folders above it must have been checked, since nothing below an ignored folder is scanned.
         """
         relative = unicodedata.normalize("NFC", relative.replace("\n", _NO_BREAK))
         for prefix, rules in self._levels:
@@ -82,10 +81,7 @@ class IgnoreRules:
 
 
 def _decoded(content: bytes) -> str:
-    """Text of a rules file in composed form (NFC): UTF-8, or the encoding of its byte-order mark.
-
-    Bytes that are not UTF-8 are kept, to match file names with the same bytes.
-    """
+    """Text of a rules file in composed form (NFC). Bytes that are not UTF-8 stay, to match equal file names."""
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
     try:
         text = content.decode(encoding) if encoding else content.decode("utf-8", "surrogateescape")

@@ -17,8 +17,6 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How a library is indexed."""
-
     config: EmbeddingConfig
     bundle: Path | None = None  # None: the library's own, or a newer default bundle
     default_bundles: Path | None = None  # where the pipeline publishes bundles

@@ -22,10 +22,7 @@ from image_finder.components.temporaries import remove_leftovers
 
 
 class Library:
-    """Paths of the parts of one library."""
-
     def __init__(self, root: Path) -> None:
-        """root: absolute or relative; it is created when needed."""
         self.root = root.expanduser().resolve()
         self.catalog = self.root / "catalog.sqlite"
         self.index = self.root / "index"
@@ -35,10 +32,7 @@ class Library:
 
     @contextlib.contextmanager
     def writing(self, *, wait_s: float = 0) -> Iterator[None]:
-        """Hold the writer lock; the system releases it when the process ends.
-
-        Raises StorageError naming the holder after wait_s, and if the folder cannot be written.
-        """
+        """Hold the writer lock. Raises StorageError naming the holder after wait_s, and if the folder is read-only."""
         lock = FileLock(self._lock)
         with write_errors(self.root):
             make_private(self.root)
@@ -72,10 +66,10 @@ class Library:
 
 
 def default_index() -> Path:
-    """The index that is searched unless another one is named: that of the home's library.
+    """The index of the home's library, which is searched unless another one is named.
 
-    A home of an earlier version, which had a second index, is brought up to date first; one that cannot be written, and
-    whose library is not published, is searched in that index. Raises StorageError if it cannot be brought up to date.
+    A home of an earlier version is brought up to date first; if it cannot be written and its library is not published,
+    its former index is searched. Raises StorageError.
     """
     home, index = home_root(), default_library() / "index"
     former = home / "index"

@@ -34,13 +34,11 @@ class Memory:
 
     @classmethod
     def parse(cls, text: str) -> "Memory":
-        """Parse the result of `text`; "" gives an empty state."""
         stored = json.loads(text or "{}")
         return cls(*(frozenset(map(os.fsencode, stored.get(name, ()))) for name in ("disks", "kept")))
 
     @property
     def text(self) -> str:
-        """One line of JSON in ASCII."""
         return json.dumps({"disks": _names(self.disks), "kept": _names(self.kept)})
 
 
@@ -55,7 +53,6 @@ class Kept:
 
     @property
     def text(self) -> str:
-        """Message for the user."""
         images = counted(len(self.files), "image")
         if self.disk is None:
             fact = f"{shown(self.unit)}: {len(self.files):,} of {self.known:,} images are missing, which are kept"
@@ -75,7 +72,6 @@ class Arrivals:
     found_again: Collection[bytes] = ()  # new files of a catalogue that has lost rows, so they may have been known
 
     def lost(self, paths: Iterable[bytes], known: Rows) -> list[bytes]:
-        """The paths that have not moved."""
         lost = []
         for path in paths:
             trace = self.trace(known[path])
@@ -105,7 +101,6 @@ def kept_losses(missing: Sequence[bytes], known: Rows, arrivals: Arrivals, scan:
 
 
 def remembered(memory: Memory, scan: Scan, kept: Sequence[Kept]) -> Memory:
-    """The state after an update."""
     files = sorted(scan.files) if scan.mounts else []
     waiting = {each.disk for each in kept}
     disks = {

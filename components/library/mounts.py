@@ -25,7 +25,6 @@ def mount_point(path: bytes) -> bytes:
 
 
 def inside(path: bytes, folder: bytes) -> bool:
-    """Whether path is folder or below it."""
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 

@@ -44,10 +44,9 @@ def publish_rows(
 ) -> str:
     """Publish rows of the catalogue as the current generation; returns its name.
 
-    The vector of each readable row must be in the cache; rows with an error become the list of failures. An approximate
-    file is rebuilt for every generation. home: of the library; paths inside it are stored relative to the index, so
-    that it can be moved. checked_by: reads a sample of the images for the self-check. Raises BundleError, ConfigError,
-    DataError, QualityError, StorageError.
+    The vector of each readable row must be in the cache; rows with an error become the list of failures. home: of the
+    library; paths inside it are stored relative to the index. checked_by: reads a sample of the images for the
+    self-check. Raises BundleError, ConfigError, DataError, QualityError, StorageError.
     """
     roots, captions = catalog.folders(), captions_by_path(catalog)
     readable = [row for row in rows if not row.error]
@@ -78,10 +77,7 @@ def publish_rows(
 
 
 def current_count(library: Library, name: str, bundle: Bundle, config: IndexTierConfig, *, warn: Warn) -> int | None:
-    """Images of the current generation; None if it must be built again.
-
-    That is if it is damaged, is not named `name`, or belongs to another bundle or kind of index.
-    """
+    """Images of the current generation; None if it is damaged, or of another name, bundle or kind of index."""
     if not name:
         return None
     try:

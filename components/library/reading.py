@@ -74,12 +74,10 @@ class Reader:
         self.commit()
 
     def content_of(self, path: bytes) -> bytes:
-        """Content of a file that the scan found. Raises ImageError, OSError."""
         folder, base = self._folder_of(path)
         return opened_folder(folder).read(Path(os.fsdecode(path[len(base) :])))
 
     def _batches(self, paths: Sequence[bytes]) -> Iterable[tuple[str, bytes, list[Path]]]:
-        """Folder for the engine, prefix of its absolute paths, and files relative to it."""
         for (folder, base), group in groupby(paths, self._folder_of):
             inner = [Path(os.fsdecode(path[len(base) :])) for path in group]
             size = _PATHS_AT_ONCE if self.options.engine is embed_here else len(inner)
@@ -104,7 +102,6 @@ class Reader:
             self.commit()
 
     def commit(self) -> None:
-        """Commit pending rows. Raises StorageError."""
         if self._pending:
             self.catalog.put(self._pending)
         if self._dirty:

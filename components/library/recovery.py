@@ -18,9 +18,8 @@ from image_finder.components.library.sources import GalleryFacts
 def lost_rows(library: Library, scan: Scan, known: Rows, folder_ids: Mapping[int, int], *, incomplete: bool) -> Rows:
     """Unknown rows of the current index whose files the scan did not find, by absolute path.
 
-    folder_ids: catalogue id of each position in scan.roots. incomplete: the catalogue has lost rows; otherwise only rows are
-    returned whose paths could not be listed. The rows have times in whole seconds and count as unsettled, so that their
-    files are read as soon as possible. Empty without an undamaged index.
+    folder_ids: catalogue id of each position in scan.roots. incomplete: the catalogue has lost rows; otherwise only
+    rows are returned whose paths could not be listed. They count as unsettled, so that their files are read soon.
     """
     if not (scan.unreadable or scan.empty_roots or incomplete):
         return {}
@@ -42,10 +41,7 @@ def lost_rows(library: Library, scan: Scan, known: Rows, folder_ids: Mapping[int
 
 
 def recover_captions(library: Library, catalog: Catalog) -> None:
-    """Restore captions from the current index into a damaged catalogue; the caller commits.
-
-    The path of the annotations is unknown: the annotated images remain the gallery until it is given again.
-    """
+    """Restore captions from the current index; the annotated images remain the gallery until it is given again."""
     try:
         index = VectorIndex.open(library.index)
     except StorageError:

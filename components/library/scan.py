@@ -60,7 +60,6 @@ class Scan:
 
 
 def outermost_first(folders: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Distinct folders, each before the folders inside it."""
     return tuple(sorted(set(folders), key=lambda folder: (folder.count(b"/") if folder != b"/" else 0, folder)))
 
 
@@ -95,7 +94,6 @@ class _Walk:
         self._visited: set[tuple[int, int]] = set()
 
     def folders(self, position: int, root: bytes) -> Iterator[None]:
-        """Scan a root folder by folder."""
         base = root if root.endswith(b"/") else root + b"/"
         with contextlib.suppress(OSError):  # _folder records the reason
             self._scan.mounts.add(mount_point(root))

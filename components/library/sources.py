@@ -37,7 +37,6 @@ class GalleryFacts(Record):
 
 
 def is_store(root: bytes) -> bool:
-    """Whether a source is an object store."""
     return b"://" in root
 
 
@@ -52,7 +51,6 @@ def root_of(gallery: GalleryConfig) -> bytes:
 
 
 def gallery_facts(catalog: Catalog) -> dict[bytes, GalleryFacts]:
-    """Facts of the galleries by root."""
     roots, found = catalog.folders(), {}
     for identity, text in catalog.galleries().items():
         if identity in roots:
@@ -64,7 +62,6 @@ def gallery_facts(catalog: Catalog) -> dict[bytes, GalleryFacts]:
 
 
 def captions_by_path(catalog: Catalog) -> Captions:
-    """Captions of all files by absolute path."""
     bases = {identity: base_of(root) for identity, root in catalog.folders().items()}
     return {bases[folder] + path: texts for (folder, path), texts in catalog.captions().items() if folder in bases}
 
@@ -176,7 +173,6 @@ def _list_store(scan: Scan, root: bytes, uri: str) -> None:
 
 
 def rows_of(root: bytes, known: Rows) -> Rows:
-    """The known rows of a source."""
     return {path: row for path, row in known.items() if inside(path, root)}
 
 

@@ -28,7 +28,6 @@ class Plan:
         return sorted([*self.fresh, *self.altered, *self.retried, *self.vectorless])
 
     def keep(self, kept: Iterable[Kept]) -> None:
-        """Move kept files from missing to absent."""
         files = {path for each in kept for path in each.files}
         self.absent += [path for path in self.missing if path in files]
         self.missing = [path for path in self.missing if path not in files]

@@ -18,10 +18,7 @@ _WORTH_IT = 1000  # unused entries
 
 
 def open_vectors(library: Library, bundle: Bundle, *, warn: Callable[[str], None]) -> ContentCache:
-    """The cache of a bundle's vectors. Needs the library's lock.
-
-    A damaged cache is removed with a warning, and its vectors are computed again. Raises StorageError.
-    """
+    """The cache of a bundle's vectors; a damaged one is removed with a warning. Needs the library's lock."""
     for unfinished in library.root.glob("vectors-*.smaller"):  # left by a killed run
         shutil.rmtree(unfinished, ignore_errors=True)
     for retired in library.root.glob("vectors-*.retired"):  # left by a run that was killed while it compacted the cache

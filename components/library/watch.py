@@ -48,7 +48,6 @@ class View(NamedTuple):
 
 
 def view_of(scan: Scan) -> View:
-    """The comparable part of a scan."""
     files = sum(hash((path, facts[1:])) for path, facts in scan.files.items()) & 0xFFFFFFFFFFFFFFFF
     locked = sorted(path for path in scan.unreadable if not _can_be_listed(path))
     return View(frozenset(scan.folders), files, tuple(locked))
@@ -80,7 +79,6 @@ class FolderWatch:
                 self._updated = time.monotonic()
 
     def _causes(self) -> Iterator[Cause]:
-        """Yield causes until the watched folders change."""
         if remote := remote_mount([os.fsencode(folder) for folder in self.folders]):
             point, kind = remote
             reason = f"{shown(point)} is a network file system ({kind}), which does not report every change"
@@ -158,7 +156,6 @@ class FolderWatch:
         return changed
 
     def _other_cause(self, seen: View) -> Cause | None:
-        """A cause other than changed files."""
         before, self._state = self._state, self._outside()
         if self._state[0] != before[0]:
             return "bundle"

@@ -79,8 +79,6 @@ def _fill(cache: ContentCache, known: "_Known") -> dict[str, ImageFacts]:
 
 
 class _Known:
-    """State of each file during an embedding."""
-
     def __init__(self, paths: Sequence[Path], shards: Shards, cache: Container[str]) -> None:
         self.shards = shards
         self.paths = [os.fsencode(path.as_posix()) for path in paths]
@@ -91,14 +89,12 @@ class _Known:
         self._embedded: set[str] = set()
 
     def hashed(self, table: pa.Table) -> None:
-        """Add a result of `hash_files`."""
         for row, sha256, failure in _rows(table):
             self._sha256[row] = sha256
             if failure:
                 self._unreadable[row] = failure
 
     def done(self, table: pa.Table) -> None:
-        """Add a result of an actor."""
         for row, sha256, failure, _ in _rows(table):
             if failure:
                 self._undecodable[self._sha256[row]] = failure
@@ -253,5 +249,4 @@ def _room(config: EmbeddingConfig) -> int:
 
 
 def _cpus_here(config: EmbeddingConfig) -> int:
-    """CPUs for a Ray that is started on this machine."""
     return max(len(os.sched_getaffinity(0)), max(config.ray_actors, 1) * config.ray_actor_cpus)

@@ -33,9 +33,8 @@ QUIET = {
 def ray_session(address: str, *, cpus: int) -> Iterator[None]:
     """Connect to Ray, or run it on this machine with `cpus` CPUs until the context ends.
 
-    address: "" starts Ray; "auto" or host:port names a running cluster, which is not stopped. An existing session of
-    this process is used. Raises ConfigError if Ray is not installed, StorageError if it cannot be reached or started
-    and for every error of Ray in the context. Errors of this project pass unchanged.
+    address: "" starts Ray; "auto" or host:port names a running cluster. An existing session of this process is used.
+    Raises ConfigError if Ray is not installed, StorageError for every error of Ray; this project's errors pass.
     """
     with _environment(QUIET), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="ray")
@@ -82,7 +81,6 @@ def reason_of(error: BaseException) -> str:
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, outermost first."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:
@@ -128,8 +126,8 @@ def _connect(ray: Any, address: str, cpus: int, folder: Path | None) -> None:  #
 def _no_cloud_detection(folder: Path | None) -> Iterator[dict[str, str]]:
     """Set HOME to folder while Ray starts; yields variables that restore it for the workers.
 
-    Even without usage statistics Ray calls the metadata services of three clouds, unless the home directory has that
-    file. Ray's token, which protects the session, stays in the user's home directory.
+    Ray calls the metadata services of three clouds unless the home directory has that file. Its token stays in the
+    user's home directory.
     """
     home = os.environ.get("HOME")
     if folder is None or home is None:
@@ -174,7 +172,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(*, needed: bool) -> Iterator[Path | None]:
-    """A folder with a short path for Ray's sockets and logs."""
     if not needed:
         yield None
         return

@@ -60,7 +60,6 @@ def hash_files(files: pa.Table, *, images: str) -> pa.Table:
 
 
 def _hashed(folder: ImageFolder, path: Path) -> tuple[str, str]:
-    """Content hash and "", or "" and the reason."""
     try:
         return sha256_of_bytes(folder.read(path)), ""
     except ImageError as error:
@@ -89,10 +88,7 @@ class ImageEmbedder:
         self._encoder = throughput_encoder(bundle, self._job.config)
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        """Embed files, or report why they cannot be embedded: NEW to DONE.
-
-        Raises StorageError, BundleError if the bundle is not the driver's, ConfigError for a device that is not there.
-        """
+        """Embed files, or report why they cannot be embedded: NEW to DONE. Raises FinderError."""
         if self._fault is not None:
             raise self._fault
         keys: list[str] = files["sha256"].to_pylist()

@@ -52,10 +52,7 @@ class Shards:
     """Shards of one image tower and preprocessing, in a shared folder or an object store."""
 
     def __init__(self, place: str, *, maker: str, dim: int) -> None:
-        """place: folder or URI; maker: hash of image tower and preprocessing.
-
-        Raises StorageError for a URI that cannot be used.
-        """
+        """location: folder or URI; maker: hash of image tower and preprocessing. Raises StorageError."""
         name = f"shards-{maker[:16]}"
         self.place = uri_below(place, name) if is_uri(place) else str(Path(place, name))
         self.dim = dim
@@ -88,7 +85,6 @@ class Shards:
         return keys
 
     def all_keys(self) -> set[str]:
-        """Keys of all shards. Raises StorageError if they cannot be listed."""
         return {key for name in self._names() for key in self.keys_of(name)}
 
     def collect(self, keys: Sequence[str]) -> ShardRows:
@@ -119,7 +115,6 @@ class Shards:
 
     @property
     def shown(self) -> str:
-        """Path or URI for messages."""
         return shown_uri(self.place) if is_uri(self.place) else self.place
 
     def _names(self) -> list[str]:

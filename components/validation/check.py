@@ -17,8 +17,6 @@ _MAX_TOKENS = 64  # of the packaged text tower; longer captions are counted in f
 
 
 class IngestedData(NamedTuple):
-    """The captions table, the images table and the manifest of a data set."""
-
     captions: pd.DataFrame
     images: pd.DataFrame
     manifest: DatasetManifest

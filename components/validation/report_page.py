@@ -9,7 +9,6 @@ _FAILURES = {"error": ("failed", "bad"), "quarantine": ("removed rows", "warn"),
 
 
 def report_html(report: ValidationReport) -> str:
-    """Render the report as a page."""
     return render_report(
         "validation.html",
         title=f"Data validation of {report.dataset}",

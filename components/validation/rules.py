@@ -15,8 +15,6 @@ _NEAR_EMPTY_WORDS = 3  # "a dog" says little; Flickr8k train has 15 shorter capt
 
 
 class Expectation(NamedTuple):
-    """An expectation of Great Expectations."""
-
     type: str
     arguments: Mapping[str, Any]
 
@@ -25,8 +23,7 @@ class Expectation(NamedTuple):
 class Rule:
     """One rule over one fact.
 
-    column: what it is about, for the report. example, observed: format strings over the columns of its frame; an empty
-    observed shows failed of checked, or the value of Great Expectations.
+    column: for the report. example, observed: format strings over the columns of its frame.
     """
 
     severity: Literal["quarantine", "error", "warning"]
@@ -35,7 +32,7 @@ class Rule:
     expectation: Expectation
     description: str
     example: str = ""
-    observed: str = ""  # of the first row
+    observed: str = ""  # of the first row; empty: failed of checked, or the value of Great Expectations
 
 
 _quarantine, _error, _warning = (partial(Rule, severity) for severity in ("quarantine", "error", "warning"))
