@@ -1,7 +1,7 @@
 """Annotations: images and captions of one file as checked columns; knows neither file formats nor image folders."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -66,6 +66,18 @@ class Annotations(NamedTuple):
         return cls(source, images, captions)
 
 
+def image_columns(values: Mapping[str, Sequence[Any]], where: str, known_licenses: dict[str, int]) -> ImageColumns:
+    """Columns of values: ids, file names, widths, heights and licences. where: precedes their names in messages."""
+    ids, names, widths, heights, license_ids = ((column, f"{where}{name}") for name, column in values.items())
+    return ImageColumns(
+        integers(*ids),
+        texts(*names),
+        integers_or_zero(*widths),
+        integers_or_zero(*heights),
+        licenses(*license_ids, known_licenses),
+    )
+
+
 def integers(values: Sequence[Any] | NDArray[Any], where: str) -> IntArray:
     """Values as int64; integral floats (640.0) count. Raises DataError (NumPy would cut 1.5 and parse "1")."""
     try:
@@ -83,7 +95,7 @@ def integers_or_zero(values: Iterable[Any], where: str) -> IntArray:
     return integers([0 if value is None else value for value in values], where)
 
 
-def texts(values: list[Any], where: str) -> list[str]:
+def texts(values: Sequence[Any], where: str) -> list[str]:
     """The values, if all are texts. Raises DataError if one is not, or is no valid UTF-8."""
     if not all(isinstance(value, str) for value in values):
         _refuse_first(values, str, where)
@@ -91,7 +103,7 @@ def texts(values: list[Any], where: str) -> list[str]:
         "".join(values).encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{where}: a text holds half a surrogate pair ({error.reason}); correct the file") from error
-    return values
+    return list(values)
 
 
 def texts_or_empty(values: Iterable[Any], where: str) -> list[str]:

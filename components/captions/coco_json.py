@@ -7,12 +7,9 @@ from typing import Any
 from image_finder.components.captions.annotations import (
     Annotations,
     CaptionColumns,
-    ImageColumns,
+    image_columns,
     integers,
-    integers_or_zero,
-    licenses,
     listed,
-    texts,
     texts_or_empty,
 )
 from image_finder.components.errors import DataError
@@ -26,20 +23,14 @@ def read_coco_json(path: Path, *, caption_ids: bool = True) -> Annotations:
     """
     content = _load(path)
     images, annotations = (_list_at(content, key, path) for key in ("images", "annotations"))
-
-    image_ids = integers(_values(images, "images", "id", path), f"{path}: images[].id")
-    names = texts(_values(images, "images", "file_name", path), f"{path}: images[].file_name")
-    widths, heights = (
-        integers_or_zero([row.get(key) for row in images], f"{path}: images[].{key}") for key in ("width", "height")
-    )
-    known = _license_ids(content.get("licenses"))
-    license_ids = licenses([row.get("license") for row in images], f"{path}: images[].license", known)
+    values = {key: _values(images, "images", key, path) for key in ("id", "file_name")}
+    values |= {key: [row.get(key) for row in images] for key in ("width", "height", "license")}
     image_of = integers(_values(annotations, "annotations", "image_id", path), f"{path}: annotations[].image_id")
     captions = texts_or_empty(_values(annotations, "annotations", "caption", path), f"{path}: annotations[].caption")
     ids = _values(annotations, "annotations", "id", path) if caption_ids else range(len(annotations))
     return Annotations.checked(
         str(path),
-        ImageColumns(image_ids, names, widths, heights, license_ids),
+        image_columns(values, f"{path}: images[].", _license_ids(content.get("licenses"))),
         CaptionColumns(image_of, integers(ids, f"{path}: annotations[].id"), captions),
     )
 

@@ -15,13 +15,10 @@ from image_finder.components.arrays import IntArray
 from image_finder.components.captions.annotations import (
     Annotations,
     CaptionColumns,
-    ImageColumns,
     counted_ids,
+    image_columns,
     integers,
-    integers_or_zero,
-    licenses,
     listed,
-    texts,
     texts_or_empty,
 )
 from image_finder.components.errors import DataError
@@ -67,14 +64,8 @@ def read_hub(
 
 def annotations_of(table: pa.Table, source: str) -> Annotations:
     """Images and captions of a table with CAPTION_COLUMNS. Raises DataError for wrong types."""
-    columns = {name: table[name].to_pylist() for name in ("image_id", "file_name", "width", "height", "license")}
-    images = ImageColumns(
-        integers(columns["image_id"], f"{source}: column image_id"),
-        texts(columns["file_name"], f"{source}: column file_name"),
-        integers_or_zero(columns["width"], f"{source}: column width"),
-        integers_or_zero(columns["height"], f"{source}: column height"),
-        licenses(columns["license"], f"{source}: column license", {}),
-    )
+    columns = ("image_id", "file_name", "width", "height", "license")
+    images = image_columns({name: table[name].to_pylist() for name in columns}, f"{source}: column ", {})
     ids, captions, lengths = _lists(table, source)
     return Annotations.checked(
         source,

@@ -7,10 +7,9 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,8 @@ from image_finder.components.images.preprocess import Pixels
 from image_finder.components.storage import sha256_of_bytes
 from image_finder.components.text import one_line
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 Infer = Callable[[Pixels], NDArray[Any]]
 ReadFile = Callable[[Path], bytes]  # raises ImageError, OSError
 OnImage = Callable[[Path, str, str], None]  # path, content hash, reason why it is unreadable or ""
@@ -32,9 +33,7 @@ class Entries(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
     def __contains__(self, key: object) -> bool: ...
 
@@ -92,58 +91,33 @@ def cache_images(
         _threads(infer_threads) as inferrers,
         tqdm(total=len(paths), desc=title, unit="pic", disable=not title) as bar,
     ):
-        batches = _Batches(infer, cache, inferrers, size=batch, ahead=infer_threads)
-        for decoded in _in_order(decoders, lambda path: _decode(path, read, preprocess, cache), paths, ahead=2 * batch):
-            bar.update()
-            if on_image is not None:
-                on_image(decoded.path, decoded.key, decoded.failure)
-            if decoded.failure:
-                failures[decoded.path] = decoded.failure
-                continue
-            keys[decoded.path] = decoded.key
-            if decoded.pixels is not None:
-                batches.add(decoded.key, decoded.pixels)
-        batches.finish()
+
+        def missing() -> Iterator[tuple[str, Pixels]]:
+            queued: set[str] = set()  # a copy of an image can follow before its entry is stored
+            for image in _in_order(decoders, lambda path: _decode(path, read, preprocess, cache), paths, 2 * batch):
+                bar.update()
+                if on_image is not None:
+                    on_image(image.path, image.key, image.failure)
+                if image.failure:
+                    failures[image.path] = image.failure
+                    continue
+                keys[image.path] = image.key
+                if image.pixels is not None and image.key not in queued:
+                    queued.add(image.key)
+                    yield image.key, image.pixels
+
+        def infer_batch(images: list[tuple[str, Pixels]]) -> tuple[list[str], NDArray[Any]]:
+            return [key for key, _ in images], infer(np.stack([pixels for _, pixels in images]))
+
+        # One more than is being inferred: the next batch is collected meanwhile.
+        for stored, entries in _in_order(inferrers, infer_batch, _batches(missing(), batch), infer_threads + 1):
+            cache.append(stored, list(entries))
     return ImageKeys(keys, failures)
 
 
-class _Batches:
-    """Infers batches in a thread pool and stores the results in order; waits when `ahead` are being inferred."""
-
-    def __init__(self, infer: Infer, cache: Entries, pool: ThreadPoolExecutor, *, size: int, ahead: int) -> None:
-        self._infer = infer
-        self._cache = cache
-        self._pool = pool
-        self._size = size
-        self._ahead = ahead
-        self._filling: dict[str, Pixels] = {}
-        self._running: deque[tuple[list[str], Future[NDArray[Any]]]] = deque()
-        self._taken: set[str] = set()
-
-    def add(self, key: str, pixels: Pixels) -> None:
-        if key in self._taken:  # a copy of an image whose entry is not stored yet
-            return
-        self._taken.add(key)
-        self._filling[key] = pixels
-        if len(self._filling) == self._size:
-            self._start()
-
-    def finish(self) -> None:
-        if self._filling:
-            self._start()
-        while self._running:
-            self._keep_oldest()
-
-    def _start(self) -> None:
-        pixels = np.stack(list(self._filling.values()))
-        self._running.append((list(self._filling), self._pool.submit(self._infer, pixels)))
-        self._filling.clear()
-        while len(self._running) > self._ahead:
-            self._keep_oldest()
-
-    def _keep_oldest(self) -> None:
-        keys, entries = self._running.popleft()
-        self._cache.append(keys, list(entries.result()))
+def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
 
 
 def _decode(path: Path, read: ReadFile, preprocess: LoadsPixels, cache: Entries) -> _Decoded:
@@ -175,11 +149,11 @@ def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Path], _Decoded], paths: Iterable[Path], *, ahead: int
-) -> Iterator[_Decoded]:
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
     """Like pool.map, with at most `ahead` pending results to bound memory."""
-    remaining = iter(paths)
-    queue: deque[Future[_Decoded]] = deque(pool.submit(work, path) for path in itertools.islice(remaining, ahead))
+    remaining = iter(items)
+    queue = deque(pool.submit(work, item) for item in itertools.islice(remaining, ahead))
     while queue:
         yield queue.popleft().result()
-        queue.extend(pool.submit(work, path) for path in itertools.islice(remaining, 1))
+        queue.extend(pool.submit(work, item) for item in itertools.islice(remaining, 1))

@@ -12,7 +12,6 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from image_finder.components.errors import StorageError
@@ -135,9 +134,7 @@ class Catalog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -148,8 +145,7 @@ class Catalog:
 
     def folders(self) -> dict[int, bytes]:
         """Absolute path of each folder by its id, without damaged rows."""
-        rows = self._rows(_FOLDERS)
-        return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
+        return dict(self._sound(_FOLDERS))
 
     def folder_ids(self) -> dict[bytes, int]:
         return {path: identity for identity, path in self.folders().items()}
@@ -157,7 +153,7 @@ class Catalog:
     def folders_are_sound(self) -> bool:
         """Whether it has folders, all undamaged; a catalogue that replaces a lost one has none."""
         rows = self._rows(_FOLDERS)
-        return bool(rows) and all(_crc(row[:2]) == row[2] for row in rows)
+        return bool(rows) and all(map(_is_sound, rows))
 
     def add_folder(self, path: bytes) -> int:
         """Id of a folder, which is added if it is missing."""
@@ -168,14 +164,13 @@ class Catalog:
             "SELECT max(coalesce((SELECT max(id) FROM folders), 0), coalesce(max(folder), 0)) FROM files"
         )
         identity = int(last[0]) + 1
-        self._do(lambda: self._connection.execute("DELETE FROM folders WHERE path = ?", (path,)))
-        values = (identity, path, _crc((identity, path)))
-        self._do(lambda: self._connection.execute("INSERT INTO folders VALUES (?, ?, ?)", values))
+        self._change("DELETE FROM folders WHERE path = ?", [(path,)])
+        self._change("INSERT INTO folders VALUES (?, ?, ?)", [_sealed((identity, path))])
         return identity
 
     def rename_folder(self, identity: int, path: bytes) -> None:
         values = (path, _crc((identity, path)), identity)
-        self._do(lambda: self._connection.execute("UPDATE folders SET path = ?, crc = ? WHERE id = ?", values))
+        self._change("UPDATE folders SET path = ?, crc = ? WHERE id = ?", [values])
 
     def remove_folder(self, identity: int) -> None:
         for table in ("files", "galleries", "captions"):
@@ -184,23 +179,21 @@ class Catalog:
 
     def galleries(self) -> dict[int, str]:
         """Facts of each folder that is a gallery, by its id, without damaged rows."""
-        rows = self._rows(_GALLERIES) if self._version >= SCHEMA_VERSION else []
-        return {row[0]: row[1] for row in rows if _crc(row[:2]) == row[2]}
+        return dict(self._sound(_GALLERIES)) if self._version >= SCHEMA_VERSION else {}
 
     def set_gallery(self, identity: int, facts: str) -> None:
-        values = (identity, facts, _crc((identity, facts)))
-        self._change("INSERT OR REPLACE INTO galleries VALUES (?, ?, ?)", [values])
+        self._change("INSERT OR REPLACE INTO galleries VALUES (?, ?, ?)", [_sealed((identity, facts))])
 
     def captions(self) -> dict[tuple[int, bytes], tuple[str, ...]]:
         """Captions of gallery files by (folder id, relative path), without damaged rows."""
-        rows = self._rows(_CAPTIONS) if self._version >= SCHEMA_VERSION else []
-        return {(row[0], row[1]): tuple(json.loads(row[2])) for row in rows if _crc(row[:3]) == row[3]}
+        rows = self._sound(_CAPTIONS) if self._version >= SCHEMA_VERSION else []
+        return {(folder, path): tuple(json.loads(texts)) for folder, path, texts in rows}
 
     def set_captions(self, identity: int, captions: Mapping[bytes, Sequence[str]]) -> None:
         """Replace the captions of a gallery, by relative path; () for a member without captions."""
         self._change("DELETE FROM captions WHERE folder = ?", [(identity,)])
         texts = ((identity, path, json.dumps(list(each))) for path, each in captions.items())
-        self._change("INSERT INTO captions VALUES (?, ?, ?, ?)", ((*row, _crc(row)) for row in texts))
+        self._change("INSERT INTO captions VALUES (?, ?, ?, ?)", map(_sealed, texts))
 
     def files(self) -> tuple[list[FileRow], int]:
         """Undamaged rows ordered by folder and path, and the number of damaged ones."""
@@ -218,33 +211,33 @@ class Catalog:
 
     def put(self, rows: Iterable[FileRow]) -> None:
         kept = [row if row.latitude is None else _without_negative_zero(row) for row in rows]
-        values = [(*row, _crc(tuple(row))) for row in kept]
-        self._change(_INSERT, values)
+        self._change(_INSERT, [_sealed(tuple(row)) for row in kept])
 
     def remove(self, keys: Iterable[tuple[int, bytes]]) -> None:
         self._change("DELETE FROM files WHERE folder = ? AND path = ?", list(keys))
 
     def remove_damaged(self) -> None:
         """Remove damaged rows, and all rows of damaged folders."""
-        files = self._rows(_FILES)
-        self.remove((row[0], row[1]) for row in files if _crc(row[:-1]) != row[-1])
-        folders = self._rows(_FOLDERS)
-        damaged = [(row[0],) for row in folders if _crc(row[:2]) != row[2]]
+        self.remove((row[0], row[1]) for row in self._rows(_FILES) if not _is_sound(row))
+        damaged = [(row[0],) for row in self._rows(_FOLDERS) if not _is_sound(row)]
         self._change("DELETE FROM folders WHERE id = ?", damaged)
         for table in ("files", "galleries", "captions"):
             self._change(f"DELETE FROM {table} WHERE folder NOT IN (SELECT id FROM folders)", [()])  # noqa: S608
 
     def setting(self, name: str) -> str:
         """Value of a setting; "" if it is missing or damaged."""
-        rows = self._rows(f"{_SETTINGS} WHERE name = ?", (name,))
-        return str(rows[0][1]) if rows and _crc(rows[0][:2]) == rows[0][2] else ""
+        rows = self._sound(f"{_SETTINGS} WHERE name = ?", (name,))
+        return str(rows[0][1]) if rows else ""
 
     def set(self, **settings: str) -> None:
-        values = [(name, value, _crc((name, value))) for name, value in settings.items()]
-        self._change("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", values)
+        self._change("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", map(_sealed, settings.items()))
 
     def _change(self, statement: str, values: Iterable[tuple[object, ...]]) -> None:
         self._do(lambda: self._connection.executemany(statement, values))
+
+    def _sound(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Undamaged rows, without their CRC."""
+        return [row[:-1] for row in self._rows(statement, values) if _is_sound(row)]
 
     def _rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._do(lambda: self._connection.execute(statement, values).fetchall())
@@ -303,6 +296,14 @@ def _without_negative_zero(row: FileRow) -> FileRow:
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")  # a damaged text only fails the CRC of its row
+
+
+def _sealed(values: tuple[object, ...]) -> tuple[object, ...]:
+    return (*values, _crc(values))
+
+
+def _is_sound(row: tuple[Any, ...]) -> bool:
+    return bool(_crc(row[:-1]) == row[-1])
 
 
 def _crc(values: tuple[object, ...]) -> int:

@@ -3,41 +3,32 @@
 from collections.abc import Mapping
 
 # Kind, its plural, file endings.
-_KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+_KINDS = (
     (
-        "video",
-        "videos",
-        (
-            *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".3gp", ".3g2"),
-            *(".mts", ".m2ts", ".flv", ".ogv", ".vob", ".asf", ".insv"),
-        ),
+        *("video", "videos"),
+        ".mp4 .m4v .mov .avi .mkv .webm .wmv .mpg .mpeg .3gp .3g2 .mts .m2ts .flv .ogv .vob .asf .insv",
     ),
     (
-        "camera raw file",
-        "camera raw files",
-        (
-            *(".3fr", ".arw", ".bay", ".cap", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq"),
-            *(".k25", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".ptx", ".raf", ".raw", ".rw2"),
-            *(".rwl", ".rwz", ".sr2", ".srf", ".srw", ".x3f"),
-        ),
+        *("camera raw file", "camera raw files"),
+        ".3fr .arw .bay .cap .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef "
+        ".ptx .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f",
     ),
-    ("JPEG XL image", "JPEG XL images", (".jxl",)),
-    ("Photoshop document", "Photoshop documents", (".psd", ".psb")),
-    ("SVG drawing", "SVG drawings", (".svg", ".svgz")),
+    ("JPEG XL image", "JPEG XL images", ".jxl"),
+    ("Photoshop document", "Photoshop documents", ".psd .psb"),
+    ("SVG drawing", "SVG drawings", ".svg .svgz"),
     (
-        "image of another format",
-        "images of other formats",
-        (".tga", ".exr", ".hdr", ".dds", ".pcx", ".ico", ".icns", ".xcf", ".kra", ".eps", ".ai", ".wmf", ".emf"),
+        *("image of another format", "images of other formats"),
+        ".tga .exr .hdr .dds .pcx .ico .icns .xcf .kra .eps .ai .wmf .emf",
     ),
 )
-KIND_OF_ENDING = {ending: kind for kind, _, endings in _KINDS for ending in endings}
+KIND_OF_ENDING = {ending: kind for kind, _, endings in _KINDS for ending in endings.split()}
 
 
 def by_kind(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Counts by ending as kind -> ending -> number, the most frequent ending first."""
     found: dict[str, dict[str, int]] = {}
     for kind, _, endings in _KINDS:
-        present = [ending for ending in endings if counts.get(ending)]
+        present = [ending for ending in endings.split() if counts.get(ending)]
         if present:
             found[kind] = {ending: counts[ending] for ending in sorted(present, key=lambda each: -counts[each])}
     return found
