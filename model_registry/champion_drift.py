@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.captioned_files import CaptionedFile
 from image_finder.components.drift.drift import ComparedSample
 from image_finder.components.drift.reference import DriftReference
-from image_finder.components.drift.sample import Sampler
+from image_finder.components.drift.sample import CaptionedFile, Sampler
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.model_registry import names
 from image_finder.model_registry.registry import Registry

@@ -9,12 +9,11 @@ from zenml import log_metadata, step
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import DriftConfig, EmbeddingConfig, RegistryConfig
-from image_finder.components.drift.captioned_files import captioned_files
 from image_finder.components.drift.drift import ComparedSample, report_drift
 from image_finder.components.drift.reference import DriftReference, TrainedOn, write_reference
 from image_finder.components.drift.report import DriftReport, verdict
 from image_finder.components.drift.report_page import drift_figure, report_html
-from image_finder.components.drift.sample import Sampler
+from image_finder.components.drift.sample import Sampler, captioned_files
 from image_finder.components.drift.search_log import SearchLog, find_logs, read_log
 from image_finder.components.errors import FinderError
 from image_finder.components.records.data import DatasetManifest

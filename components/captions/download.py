@@ -21,14 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential, wait_random
 from tqdm import tqdm
 
-from image_finder.components.captions.http_responses import (
-    FinalError,
-    TransientError,
-    check_status,
-    expected_size,
-    refuses_resumption,
-    resume_headers,
-)
+from image_finder.components.captions import http_responses
 from image_finder.components.configs import Config
 from image_finder.components.errors import ImageError, StorageError
 from image_finder.components.images.decoding import load_rgb
@@ -149,16 +142,16 @@ class _Run:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.retries + 1),
             wait=self._wait_s,
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception_type(http_responses.TransientError),
             reraise=True,
         )
         try:
             await retrying(self._attempt, client, request)
-        except TransientError as error:
+        except http_responses.TransientError as error:
             attempts = self.config.retries + 1
             self.failed[request.image_id] = f"{error} ({counted(attempts, 'attempt')}, {request.url})"
             self._failures_in_a_row += 1
-        except FinalError as error:
+        except http_responses.FinalError as error:
             self.failed[request.image_id] = f"{error} ({request.url})"
             self._failures_in_a_row = 0  # the server responded
         else:
@@ -167,7 +160,7 @@ class _Run:
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        server_s = error.retry_after_s if isinstance(error, TransientError) else None
+        server_s = error.retry_after_s if isinstance(error, http_responses.TransientError) else None
         # The back-off is added to Retry-After, so that workers do not all return at the same moment.
         return min(server_s or 0.0, self.config.max_retry_after_s) + self._backoff(state)
 
@@ -180,29 +173,29 @@ class _Run:
                 if receipt == "refused":  # the part was removed: start at the first byte
                     receipt = await self._receive(client, request.url, part)
         except httpx.TimeoutException as error:
-            raise TransientError(f"no response within {self.config.timeout_s:g} s") from error
+            raise http_responses.TransientError(f"no response within {self.config.timeout_s:g} s") from error
         except TimeoutError as error:
-            raise TransientError(f"incomplete after {self.config.attempt_s:g} s") from error
+            raise http_responses.TransientError(f"incomplete after {self.config.attempt_s:g} s") from error
         except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
-            raise TransientError(f"connection failed: {one_line(error)}") from error
+            raise http_responses.TransientError(f"connection failed: {one_line(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise FinalError(f"cannot be requested: {one_line(error)}") from error
+            raise http_responses.FinalError(f"cannot be requested: {one_line(error)}") from error
         await asyncio.to_thread(_put_in_place, part, target, receipt)
 
     async def _receive(self, client: httpx.AsyncClient, url: str, part: Path) -> _Receipt:
         """Append the body to part, or rewrite part if the server starts at the first byte."""
         offset = _size_of(part)
-        async with client.stream("GET", url, headers=resume_headers(part, offset)) as response:
-            if offset and refuses_resumption(response, offset):
+        async with client.stream("GET", url, headers=http_responses.resume_headers(part, offset)) as response:
+            if offset and http_responses.refuses_resumption(response, offset):
                 _remove(part)
                 return "refused"
-            check_status(response)
+            http_responses.check_status(response)
             resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
             start = offset if resumed else 0
-            expected = expected_size(response, start)
+            expected = http_responses.expected_size(response, start)
             size = await self._write_body(response, part, start, expected or 0)
         if expected is not None and size != expected:
-            raise TransientError(f"truncated: {size:,} of {expected:,} bytes")
+            raise http_responses.TransientError(f"truncated: {size:,} of {expected:,} bytes")
         return "unproven" if resumed or expected is None else "proven"
 
     async def _write_body(self, response: httpx.Response, part: Path, start: int, expected: int) -> int:
@@ -219,7 +212,7 @@ class _Run:
                     stream.flush()  # a killed run resumes after the last received byte
         if max(size, expected) > limit:
             _remove(part)
-            raise FinalError(f"larger than max_image_bytes ({limit:,})")
+            raise http_responses.FinalError(f"larger than max_image_bytes ({limit:,})")
         return size
 
 
@@ -273,7 +266,9 @@ def _put_in_place(part: Path, target: Path, receipt: _Receipt) -> None:
     except ImageError as error:
         _remove(part)
         reason = one_line(error).removeprefix(f"{part}: ")
-        raise FinalError(reason) if receipt == "proven" else TransientError(reason) from error
+        raise (
+            http_responses.FinalError(reason) if receipt == "proven" else http_responses.TransientError(reason)
+        ) from error
     with write_errors(target):
         with part.open("rb") as stream:
             os.fsync(stream.fileno())  # later calls trust the name, also after a power failure

@@ -63,15 +63,12 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Background:
-    """A place: noun with article, phrases for objects on it and over it, kinds it refuses.
-
-    anywhere: phrases that suit both.
-    """
+    """What is behind the objects: noun with article, phrases for objects, kinds of objects that do not fit."""
 
     noun: str
     on: tuple[str, ...]
     over: tuple[str, ...]
-    anywhere: tuple[str, ...]
+    anywhere: tuple[str, ...]  # suits both
     refuses: frozenset[str]
     brush: Callable[[Canvas], None]
 
@@ -186,6 +183,49 @@ def _living_room(canvas: Canvas) -> None:
     canvas.box(0, skirting - 0.02, 1, skirting + 0.01, "#f6f1e8")
 
 
+_BIG = frozenset({"animal", "sea animal", "bird", "vehicle", "piece of furniture", "building", "snow figure", "tool"})
+_OUTDOORS = frozenset({"vehicle", "building", "snow figure", "sea animal", "thing in the sky"})
+_BRUSHES = {
+    "a sandy beach": (_beach, frozenset()),
+    "a green meadow": (_meadow, frozenset()),
+    "a snowy landscape": (_snow, frozenset()),
+    "a starry night sky": (_night, frozenset()),
+    "a city street": (_street, frozenset({"building", "sea animal"})),
+    "a wooden kitchen table": (_kitchen_table, _BIG | {"thing in the sky"}),
+    "a sandy desert": (_desert, frozenset({"sea animal"})),
+    "a pine forest": (_forest, frozenset({"sea animal"})),
+    "a living room": (_living_room, _OUTDOORS),
+}
+# Noun; phrases for objects on it; over it; anywhere.
+_PHRASES = """
+a sandy beach; on a sandy beach | on the sand by the sea; over a sandy beach | above the beach;
+    at the beach | at the seaside | by the sea
+a green meadow; on the green grass | in a green meadow; over a green meadow | above the grass;
+    in a meadow | in a grassy field | in the green countryside
+a snowy landscape; on the snow | on snowy ground; over a snowy landscape | above the snow;
+    in a snowy landscape | on a snowy day | in winter weather
+a starry night sky; under a starry sky | on a hill at night; in the starry night sky | among the stars;
+    at night | on a starry night | against a dark night sky
+a city street; on a city street | on the road; over a city street | above the road;
+    in the city | in front of tall buildings | in town
+a wooden kitchen table; on a wooden table | on the kitchen table; above a wooden table | over the kitchen table;
+    at a kitchen table | in a tiled kitchen | in the kitchen
+a sandy desert; on the hot desert sand | on a sand dune; over the desert | above the dunes;
+    in the desert | in a dry desert | among sand dunes
+a pine forest; on the forest floor | on the ground of a forest; over the forest floor | in front of the treetops;
+    in the forest | in the woods | among pine trees
+a living room; on a wooden floor | on the living room floor; over a wooden floor | high up in a living room;
+    in a living room | indoors, by a window | in a room with a window
+"""
+
+
+def _painted(line: str) -> Background:
+    noun, *phrases = (part.strip() for part in line.split(";"))
+    brush, refuses = _BRUSHES[noun]
+    on, over, anywhere = (tuple(several.split(" | ")) for several in phrases)
+    return Background(noun, on, over, anywhere, refuses, brush)
+
+
 def _plain(name: str, colour: str) -> Background:
     return Background(
         noun=f"a plain {name} background",
@@ -197,81 +237,8 @@ def _plain(name: str, colour: str) -> Background:
     )
 
 
-_BIG = frozenset({"animal", "sea animal", "bird", "vehicle", "piece of furniture", "building", "snow figure", "tool"})
-_OUTDOORS = frozenset({"vehicle", "building", "snow figure", "sea animal", "thing in the sky"})
 BACKGROUNDS = (
-    Background(
-        noun="a sandy beach",
-        on=("on a sandy beach", "on the sand by the sea"),
-        over=("over a sandy beach", "above the beach"),
-        anywhere=("at the beach", "at the seaside", "by the sea"),
-        refuses=frozenset(),
-        brush=_beach,
-    ),
-    Background(
-        noun="a green meadow",
-        on=("on the green grass", "in a green meadow"),
-        over=("over a green meadow", "above the grass"),
-        anywhere=("in a meadow", "in a grassy field", "in the green countryside"),
-        refuses=frozenset(),
-        brush=_meadow,
-    ),
-    Background(
-        noun="a snowy landscape",
-        on=("on the snow", "on snowy ground"),
-        over=("over a snowy landscape", "above the snow"),
-        anywhere=("in a snowy landscape", "on a snowy day", "in winter weather"),
-        refuses=frozenset(),
-        brush=_snow,
-    ),
-    Background(
-        noun="a starry night sky",
-        on=("under a starry sky", "on a hill at night"),
-        over=("in the starry night sky", "among the stars"),
-        anywhere=("at night", "on a starry night", "against a dark night sky"),
-        refuses=frozenset(),
-        brush=_night,
-    ),
-    Background(
-        noun="a city street",
-        on=("on a city street", "on the road"),
-        over=("over a city street", "above the road"),
-        anywhere=("in the city", "in front of tall buildings", "in town"),
-        refuses=frozenset({"building", "sea animal"}),
-        brush=_street,
-    ),
-    Background(
-        noun="a wooden kitchen table",
-        on=("on a wooden table", "on the kitchen table"),
-        over=("above a wooden table", "over the kitchen table"),
-        anywhere=("at a kitchen table", "in a tiled kitchen", "in the kitchen"),
-        refuses=_BIG | {"thing in the sky"},
-        brush=_kitchen_table,
-    ),
-    Background(
-        noun="a sandy desert",
-        on=("on the hot desert sand", "on a sand dune"),
-        over=("over the desert", "above the dunes"),
-        anywhere=("in the desert", "in a dry desert", "among sand dunes"),
-        refuses=frozenset({"sea animal"}),
-        brush=_desert,
-    ),
-    Background(
-        noun="a pine forest",
-        on=("on the forest floor", "on the ground of a forest"),
-        over=("over the forest floor", "in front of the treetops"),
-        anywhere=("in the forest", "in the woods", "among pine trees"),
-        refuses=frozenset({"sea animal"}),
-        brush=_forest,
-    ),
-    Background(
-        noun="a living room",
-        on=("on a wooden floor", "on the living room floor"),
-        over=("over a wooden floor", "high up in a living room"),
-        anywhere=("in a living room", "indoors, by a window", "in a room with a window"),
-        refuses=_OUTDOORS,
-        brush=_living_room,
-    ),
+    *map(_painted, _PHRASES.strip().replace(";\n", ";").splitlines()),
     _plain("pink", "#f4b6c8"),
     _plain("yellow", "#f6e28b"),
     _plain("turquoise", "#8fd8cf"),

@@ -72,7 +72,7 @@ def _dealt_scene(deck: list[Thing], numbers: tuple[int, ...], rng: np.random.Gen
             things.append(thing)
     groups = tuple(Group(thing, 1 if thing.single else n) for thing, n in zip(things, numbers, strict=True))
     kinds = {thing.kind.singular for thing in things}
-    return Scene(groups, _pick(rng, [place for place in BACKGROUNDS if not kinds & place.refuses]))
+    return Scene(groups, _pick(rng, [each for each in BACKGROUNDS if not kinds & each.refuses]))
 
 
 def _of_one(scene: Scene, rng: np.random.Generator) -> list[str]:

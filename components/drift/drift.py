@@ -24,14 +24,8 @@ import numpy as np
 
 from image_finder.components.arrays import FloatMatrix
 from image_finder.components.configs import DRIFT_ROWS, DriftConfig
-from image_finder.components.drift import distances
-from image_finder.components.drift.caption_words import (
-    ImageWords,
-    commonest_words,
-    length_histograms,
-    unseen_shares,
-    word_frequencies,
-)
+from image_finder.components.drift import caption_words, distances
+from image_finder.components.drift.caption_words import ImageWords
 from image_finder.components.drift.permutation import Chance, Statistic, Values, compare_with_chance
 from image_finder.components.drift.reference import DriftReference
 from image_finder.components.drift.report import DriftOrigin, DriftReport, DriftRow
@@ -147,15 +141,17 @@ def _judge(
 
 
 def _caption_measures(
-    before: Sequence[ImageWords], now: Sequence[ImageWords], images_of_word: Mapping[str, int]
+    before: Sequence[ImageWords],
+    now: Sequence[ImageWords],
+    images_of_word: Mapping[str, int],
 ) -> Iterator[_Measure]:
     both = [*before, *now]
-    words = commonest_words(both, _WORDS)
-    shares = word_frequencies(both, words)
-    unseen_before = unseen_shares(before, images_of_word, counted_themselves=True)
-    unseen_now = unseen_shares(now, images_of_word, counted_themselves=False)
+    words = caption_words.commonest_words(both, _WORDS)
+    shares = caption_words.word_frequencies(both, words)
+    unseen_before = caption_words.unseen_shares(before, images_of_word, counted_themselves=True)
+    unseen_now = caption_words.unseen_shares(now, images_of_word, counted_themselves=False)
     lengths = f"{_lengths_text(now)} words, {_lengths_text(before)} in training"
-    yield _LENGTH, distances.wasserstein_of_counts(length_histograms(both)), lengths
+    yield _LENGTH, distances.wasserstein_of_counts(caption_words.length_histograms(both)), lengths
     yield _VOCABULARY, distances.jensen_shannon(shares), _moved_words(shares, len(before), words)
     unseen = (
         f"{unseen_now.mean():.2%} of the words occur in no other training image, {unseen_before.mean():.2%} in training"

@@ -26,8 +26,7 @@ from pydantic import ValidationError
 
 from image_finder.components.configs import first_fault
 from image_finder.components.drift.caption_words import ImageWords, images_with_word
-from image_finder.components.drift.captioned_files import CaptionedFile
-from image_finder.components.drift.sample import ImageSample, Sampler
+from image_finder.components.drift.sample import CaptionedFile, ImageSample, Sampler
 from image_finder.components.errors import DataError, StorageError
 from image_finder.components.records.base import Record
 from image_finder.components.storage import hash_directory, new_directory, sha256_of_file

@@ -1,4 +1,4 @@
-"""Samples: draws captioned images and reduces each to its vector, size, brightness and words.
+"""Samples: finds the images of a data set with their captions, draws some, and reduces each to its vector, size, brightness and words.
 
 The unit of every sample is the image with all its captions.
 """
@@ -8,26 +8,77 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, PREPROCESS, Bundle
-from image_finder.components.configs import DriftConfig, EmbeddingConfig
+from image_finder.components.captions.captions_table import read_captions
+from image_finder.components.captions.layout import detect_layout
+from image_finder.components.configs import DatasetConfig, DriftConfig, EmbeddingConfig
 from image_finder.components.drift.caption_words import ImageWords, image_words
-from image_finder.components.drift.captioned_files import CaptionedFile
+from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.image_features import ImageKeys, cache_images
 from image_finder.components.images.decoding import image_size
+from image_finder.components.images.files import find_images
 from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels
 from image_finder.components.index.vector_cache import throughput_encoder
+from image_finder.components.records.base import PartName
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
 _ROW_VERSION = 1  # increase it when the content of a cached row changes
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32) / 255  # ITU-R BT.601, black 0 to white 1
+_DEMO_CAPTIONS = Path("annotations") / "captions.json"
+
+
+class CaptionedFile(NamedTuple):
+    """An image of a data set. name: stays the same in later versions of the data set."""
+
+    name: str
+    path: Path
+    captions: tuple[str, ...] = ()
+
+
+def captioned_files(captions: pd.DataFrame, root: Path) -> list[CaptionedFile]:
+    found: dict[str, list[str]] = {}
+    for name, caption in zip(captions["file_name"].tolist(), captions["caption"].tolist(), strict=True):
+        found.setdefault(name, []).append(caption)
+    return [CaptionedFile(name, root / name, tuple(texts)) for name, texts in found.items()]
+
+
+def find_captioned_files(root: Path, part: PartName | None = None) -> list[CaptionedFile]:
+    """Images of a data set in any layout, of one part or of all, with their captions.
+
+    Without annotations: all images below the directory. Raises DataError for no images or an unknown part.
+    """
+    try:
+        dataset = _layout(root)
+    except DataError as error:
+        names = find_images(root) if root.is_dir() else []
+        if not names:
+            raise
+        if part is not None:
+            raise DataError(f"{root} has no part '{part}': it contains images without annotations") from error
+        return [CaptionedFile(name.as_posix(), root / name) for name in names]
+    captions = read_captions(dataset)
+    if part is not None:
+        parts = sorted(captions["part"].unique().tolist())
+        captions = captions[captions["part"] == part]
+        if captions.empty:
+            raise DataError(f"{root} has no part '{part}', only {', '.join(parts)}")
+    return captioned_files(captions, root)
+
+
+def _layout(root: Path) -> DatasetConfig:
+    if (root / _DEMO_CAPTIONS).is_file():
+        return DatasetConfig(name=root.name, layout="demo", root=root)
+    return detect_layout(root)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,17 @@ Entries are keyed by content hash of the image or caption, in a directory named 
 input. So an edited image or another trunk never gets stale features. Resumable; memory-mapped for reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from tqdm import tqdm
 
 from image_finder.components.bundle.onnx_session import open_session, throughput_lanes
-from image_finder.components.captions.tokens import Tokens
+from image_finder.components.captions.tokens import Tokenizer, Tokens
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.encoders.dual_encoder import Assembled
 from image_finder.components.encoders.onnx_graph import export_stem
@@ -21,13 +22,13 @@ from image_finder.components.encoders.weights import state_sha256
 from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.image_features import ImageKeys, cache_images
-from image_finder.components.features.text_features import cache_texts
 from image_finder.components.images.augmentation import VIEWS_VERSION, View
 from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
 from image_finder.components.temporaries import scratch_directory
 from image_finder.components.text import counted
 
+_BATCH_TEXTS, _CHUNK_TEXTS = 128, 4096
 _LISTED = 5
 
 
@@ -117,6 +118,41 @@ def extract_text_features(
         return hidden.astype(np.float16)
 
     cache_texts(captions, assembled.tokenizer, infer, cache, title="text features" if progress else "")
+
+
+def text_keys(texts: Sequence[str]) -> list[str]:
+    return [sha256_of_bytes(text.encode()) for text in texts]
+
+
+def cache_texts(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    infer: Callable[[Tokens], NDArray[Any]],
+    cache: ContentCache,
+    *,
+    title: str,
+) -> None:
+    """Compute and store an entry (tokens, width) for each text that has none.
+
+    infer: maps a padded batch to (n, length, width). Batches hold texts of similar length, to save padding.
+    """
+    with cache:
+        missing = {key: text for key, text in zip(text_keys(texts), texts, strict=True) if key not in cache}
+        with tqdm(total=len(missing), desc=title, unit="text", disable=not title) as bar:
+            items = sorted(missing.items(), key=lambda item: len(item[1]))
+            for start in range(0, len(items), _CHUNK_TEXTS):
+                chunk = items[start : start + _CHUNK_TEXTS]
+                lengths = tokenizer([text for _, text in chunk]).mask.sum(axis=1)
+                order = np.argsort(lengths, kind="stable")
+                keys: list[str] = []
+                entries: list[NDArray[Any]] = []
+                for rows in np.split(order, range(_BATCH_TEXTS, len(order), _BATCH_TEXTS)):
+                    tokens = tokenizer([chunk[row][1] for row in rows])
+                    hidden = infer(tokens)
+                    keys += [chunk[row][0] for row in rows]
+                    entries += [hidden[i, : int(count)] for i, count in enumerate(tokens.mask.sum(axis=1))]
+                cache.append(keys, entries)
+                bar.update(len(chunk))
 
 
 def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> Path:

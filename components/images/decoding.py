@@ -11,10 +11,11 @@ from image_finder.components.errors import ImageError
 from image_finder.components.images.colour import to_srgb
 from image_finder.components.images.cut_jpeg import MOST_MISSING, completed, ends_in_zeros, missing_share
 from image_finder.components.images.files import read_image
-from image_finder.components.images.pillow import DECODER_FAULTS, PILLOW_MAX_PIXELS, Refusal, reason_of, with_image
+from image_finder.components.images.pillow import DECODER_FAULTS, Refusal, reason_of, with_image
 
 OnCut = Callable[[str], None]  # receives a note about an image whose file ends too early
 
+MAX_PIXELS = 100_000_000  # width x height as stored, checked before decoding; below Pillow's own limit
 DECODING_VERSION = 2  # raise it when more files can be decoded: libraries then retry their unreadable ones
 _GREY_PIXELS_AT_ONCE = 1 << 20  # 16-bit greys are scaled in bands; 100 megapixels at once would take 3 GB
 _ORIENTATION_TAG = 0x0112
@@ -34,20 +35,18 @@ def load_rgb(
     source: Path | bytes,
     *,
     at_least_px: int | None = None,
-    max_pixels: int = 100_000_000,
     on_cut: OnCut | None = None,
 ) -> Image.Image:
     """Decode an image (a file or its bytes) to upright RGB without metadata; an animation to its first frame.
 
     Transparency is laid over white, 16-bit greys are scaled to 8 bits. at_least_px: a JPEG may be decoded at 1/2, 1/4
-    or 1/8 of its size (libjpeg's scaled DCT) if both sides keep so many pixels. max_pixels: largest width x height as
-    stored; Pillow's own limit, 178,956,970, remains. on_cut: if given, a JPEG that ends too early is decoded if at most
+    or 1/8 of its size (libjpeg's scaled DCT) if both sides keep so many pixels. on_cut: if given, a JPEG that ends too early is decoded if at most
     5 % of it are missing (filled plainly), and on_cut receives a note; None, as training requires, refuses it. Raises
     ImageError, one line "path: reason".
     """
 
     def decode(image: Image.Image) -> Image.Image:
-        _check_pixels(image, max_pixels)
+        _check_pixels(image)
         _check_end(image)
         orientation = _orientation(image)
         if at_least_px is not None:
@@ -56,10 +55,10 @@ def load_rgb(
         image.load()
         return _upright(_to_rgb(image), orientation)
 
-    return _decoded(source, decode, max_pixels=max_pixels, on_cut=on_cut)
+    return _decoded(source, decode, on_cut=on_cut)
 
 
-def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int = 100_000_000) -> Image.Image:
+def load_for_display(source: Path | bytes, *, at_most_px: int) -> Image.Image:
     """Decode an image for people: upright sRGB that fits into at_most_px, never enlarged, without metadata.
 
     Unlike load_rgb, whose numbers models were trained on, it converts an ICC profile (Display P3, Adobe RGB, a
@@ -67,7 +66,7 @@ def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int =
     """
 
     def decode(image: Image.Image) -> Image.Image:
-        _check_pixels(image, max_pixels)
+        _check_pixels(image)
         _check_end(image)
         orientation = _orientation(image)
         longest = max(image.size)
@@ -82,7 +81,7 @@ def load_for_display(source: Path | bytes, *, at_most_px: int, max_pixels: int =
             small = _to_rgb(small)
         return _upright(to_srgb(small, image.info.get("icc_profile")), orientation)
 
-    return _decoded(source, decode, max_pixels=max_pixels, on_cut=accept_cut)
+    return _decoded(source, decode, on_cut=accept_cut)
 
 
 def accept_cut(note: str) -> None:
@@ -90,12 +89,12 @@ def accept_cut(note: str) -> None:
 
 
 def _decoded(
-    source: Path | bytes, decode: Callable[[Image.Image], Image.Image], *, max_pixels: int, on_cut: OnCut | None
+    source: Path | bytes, decode: Callable[[Image.Image], Image.Image], *, on_cut: OnCut | None
 ) -> Image.Image:
     try:
         return with_image(source, decode)
     except ImageError:
-        mended = None if on_cut is None else _mended(source, max_pixels)
+        mended = None if on_cut is None else _mended(source)
         if on_cut is None or mended is None:
             raise
     content, missing = mended
@@ -104,11 +103,11 @@ def _decoded(
     return image
 
 
-def _mended(source: Path | bytes, max_pixels: int) -> tuple[bytes, float] | None:
+def _mended(source: Path | bytes) -> tuple[bytes, float] | None:
     """A completed cut JPEG and the share of its rows that are missing; None for other files."""
 
     def rows(image: Image.Image) -> Image.Image:
-        _check_pixels(image, max_pixels)
+        _check_pixels(image)
         image.draft("L", image.size)
         image.load()
         return image.copy()
@@ -152,10 +151,9 @@ def read_exif(image: Image.Image) -> Image.Exif:
         return Image.Exif()
 
 
-def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    limit = min(max_pixels, PILLOW_MAX_PIXELS)  # HEIF, which Pillow does not open, is limited here
-    if image.width * image.height > limit:
-        raise Refusal(f"{image.width} x {image.height} pixels, the limit is {limit:,} pixels")
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Refusal(f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,} pixels")
 
 
 def _check_end(image: Image.Image) -> None:

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 from image_finder.components.errors import DataError
 from image_finder.components.images.files import (
     IMAGE_ENDINGS,
-    find_images,
     fingerprint_folder,
     read_image,
     require_readable_size,
+    walk_files,
 )
 from image_finder.components.moments import modified_ns
 from image_finder.components.storage import sha256_of_lines
@@ -38,21 +38,15 @@ class ImageFolder:
         if is_uri(location):
             self._files, self._base = _open_uri(location)
 
-    def images(self) -> list[Path]:
-        """Relative paths of visible image files, sorted by POSIX path. Raises DataError."""
-        if self._files is None:
-            return find_images(Path(self._location))
-        paths = map(Path, sorted(self._listed()))
-        return [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS]
-
     def states(self) -> dict[Path, FileState]:
-        """Size and time of change of each of `images` of an object store, from one listing. Raises DataError."""
-        listed = {Path(name): info for name, info in self._listed().items()}
-        return {
-            path: FileState(info.size or 0, info.mtime_ns or 0)
-            for path, info in listed.items()
-            if path.suffix.lower() in IMAGE_ENDINGS
-        }
+        """Size and modification time of each visible image file, by relative path. Raises DataError."""
+        if self._files is None:
+            found = walk_files(Path(self._location))
+            states = {Path(name): FileState(status.st_size, modified_ns(status)) for name, status in found}
+        else:
+            listed = self._listed().items()
+            states = {Path(name): FileState(info.size or 0, info.mtime_ns or 0) for name, info in listed}
+        return {path: state for path, state in states.items() if path.suffix.lower() in IMAGE_ENDINGS}
 
     def fingerprint(self) -> str:
         """Hex SHA-256 of names, sizes and modification times. Raises DataError."""

@@ -45,7 +45,6 @@ DECODER_FAULTS = (
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _MIXED_BRANDS = {b"mif1", b"msf1"}  # either HEIF or AVIF
-PILLOW_MAX_PIXELS = 178_956_970
 
 
 class Refusal(Exception):  # noqa: N818 - with_image turns it into an ImageError

@@ -15,43 +15,15 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.decoding import DECODING_VERSION
-from image_finder.components.library.bundles import (
-    choose_bundle,
-    remember_bundle,
-    remember_next_bundle,
-    remove_unused,
-    used_bundle,
-)
+from image_finder.components.library import bundles, losses, sources
 from image_finder.components.library.catalog import PUBLISHED, Catalog, FileRow, Rows
-from image_finder.components.library.dry_run import facts_of, rehearse
 from image_finder.components.library.folders import adopt_folders, chosen_roots
 from image_finder.components.library.index_options import IndexOptions, IndexSummary, Warn
 from image_finder.components.library.library import Library, shown
-from image_finder.components.library.losses import (
-    DISKS,
-    Arrivals,
-    Kept,
-    Memory,
-    keep_emptied,
-    kept_losses,
-    remembered,
-    warn_of_losses,
-    warn_of_unreadable,
-)
 from image_finder.components.library.publishing import current_count, publish_rows
 from image_finder.components.library.reading import Reader
 from image_finder.components.library.recovery import lost_rows, recover_captions
-from image_finder.components.library.sources import (
-    gallery_facts,
-    given_uris,
-    list_stores,
-    require_readable,
-    root_of,
-    scan_sources,
-    settle_galleries,
-    uris_of,
-)
-from image_finder.components.library.update_plan import Plan, folder_ids, make_plan
+from image_finder.components.library.update_plan import Plan, facts_of, folder_ids, make_plan, rehearse
 from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
 
 _DECODERS = "decoders"  # setting: versions of what decodes images
@@ -85,7 +57,7 @@ def update(
             stack.enter_context(catalog)
             if not options.dry_run and (home := options.home_of(library)) is not None:
                 adopt_folders(library, catalog, home, warn=warn)
-        galleries = [root_of(each) for each in options.galleries]
+        galleries = [sources.root_of(each) for each in options.galleries]
         roots = chosen_roots(library, catalog, folders, forget, galleries=galleries, warn=warn)
         if catalog is None or options.dry_run:
             counts = rehearse(library, catalog, roots, options, warn)
@@ -131,20 +103,20 @@ class _Update:
         chosen_ns = time.time_ns()
         with _without_collector():
             known, incomplete = self._sound_rows()
-            bundle = choose_bundle(library, catalog, options, warn=self.warn)
+            bundle = bundles.choose_bundle(library, catalog, options, warn=self.warn)
             cache = open_vectors(library, bundle, warn=self.warn)
             added = set(roots) - set(catalog.folders().values())
             known = self._settle_folders(roots, known, named, incomplete=incomplete)
-            scan = scan_sources(library, catalog, roots, options)
+            scan = sources.scan_sources(library, catalog, roots, options)
             ids = folder_ids(scan, catalog)
             lost = lost_rows(library, scan, known, ids, incomplete=incomplete)
             catalog.put(lost.values())
             known |= lost
-            uris = uris_of(catalog) | given_uris(options.galleries)
-            unlisted = list_stores(scan, uris, options, known, cache)
+            uris = sources.uris_of(catalog) | sources.given_uris(options.galleries)
+            unlisted = sources.list_stores(scan, uris, options, known, cache)
             known = {path: row for path, row in known.items() if path not in unlisted}
-            emptied = keep_emptied(scan, known, prune=options.prune)
-            warn_of_unreadable(scan, known, self.warn)
+            emptied = losses.keep_emptied(scan, known, prune=options.prune)
+            losses.warn_of_unreadable(scan, known, self.warn)
             plan = make_plan(scan, known, ids, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
         reader = Reader(catalog, known, scan, ids, uris, bundle, cache, options)
@@ -188,7 +160,7 @@ class _Update:
     ) -> Rows:
         """Update folders, galleries and captions of the catalogue; returns the remaining rows."""
         catalog = self.catalog
-        directories = set(catalog.folders().values()) - set(gallery_facts(catalog))
+        directories = set(catalog.folders().values()) - set(sources.gallery_facts(catalog))
         for identity, path in catalog.folders().items():
             if path not in roots:
                 catalog.remove_folder(identity)
@@ -202,7 +174,7 @@ class _Update:
         if incomplete:
             recover_captions(self.library, catalog)
         galleries = self.options.galleries
-        if settle_galleries(catalog, galleries, directories=directories, named=named, warn=self.warn):
+        if sources.settle_galleries(catalog, galleries, directories=directories, named=named, warn=self.warn):
             catalog.set(**{PUBLISHED: ""})
         return known
 
@@ -210,9 +182,9 @@ class _Update:
         """Raises DataError for a gallery with too many unreadable images; a new one is removed."""
         for gallery in self.options.galleries:
             try:
-                require_readable(gallery, known, self.warn)
+                sources.require_readable(gallery, known, self.warn)
             except DataError:
-                if (root := root_of(gallery)) in added:
+                if (root := sources.root_of(gallery)) in added:
                     self.catalog.remove_folder(self.catalog.folder_ids()[root])
                     self.catalog.commit()
                 raise
@@ -224,7 +196,7 @@ class _Update:
         return changed
 
     def _warn_of_bundle(self, bundle: Bundle, cache: ContentCache, plan: Plan, known: Rows) -> None:
-        before = used_bundle(self.library, self.catalog)
+        before = bundles.used_bundle(self.library, self.catalog)
         if before and before != bundle.sha256:
             # Files that changed a moment ago are read in any case, and embedded if they hold what they held before.
             contents = {known[path].sha256 for path in (*plan.vectorless, *plan.altered)} - {""}
@@ -236,18 +208,18 @@ class _Update:
 
     def _keep_losses(self, plan: Plan, known: Rows, reader: Reader, *, incomplete: bool) -> dict[str, int]:
         """Keep missing files whose disk may be unmounted; their number by source or disk."""
-        memory = Memory.parse(self.catalog.setting(DISKS))
-        kept: list[Kept] = []
+        memory = losses.Memory.parse(self.catalog.setting(losses.DISKS))
+        kept: list[losses.Kept] = []
         if plan.missing and not self.options.prune:
             fresh = set(plan.fresh)
             before = {path: row for path, row in known.items() if path not in fresh}
             arrived = Counter(_content(known[path]) for path in fresh & known.keys())
-            arrivals = Arrivals(_content, arrived, fresh if incomplete else ())
-            kept = kept_losses(plan.missing, before, arrivals, reader.scan, memory)
+            arrivals = losses.Arrivals(_content, arrived, fresh if incomplete else ())
+            kept = losses.kept_losses(plan.missing, before, arrivals, reader.scan, memory)
             plan.keep(kept)
-        if (now := remembered(memory, reader.scan, kept)) != memory:
-            self.catalog.set(**{DISKS: now.text})
-        return warn_of_losses(kept, self.warn)
+        if (now := losses.remembered(memory, reader.scan, kept)) != memory:
+            self.catalog.set(**{losses.DISKS: now.text})
+        return losses.warn_of_losses(kept, self.warn)
 
     def _forget_missing(self, plan: Plan, known: Rows, old: Rows, reader: Reader) -> dict[str, int]:
         """Remove missing files; counts what became of the files that were read."""
@@ -275,7 +247,7 @@ class _Update:
     def _publish(self, known: Rows, reader: Reader, chosen_ns: int) -> _Published:
         catalog, options, bundle, cache = self.catalog, self.options, reader.bundle, reader.cache
         if not options.publish:
-            remember_next_bundle(catalog, bundle)
+            bundles.remember_next_bundle(catalog, bundle)
             catalog.commit()
             return _Published(sum(not row.error for row in known.values()), is_new=False)
         name = catalog.setting(PUBLISHED)
@@ -299,9 +271,9 @@ class _Update:
             checked_by=reader if options.self_check else None,
         )
         catalog.set(**{PUBLISHED: name})
-        remember_bundle(catalog, bundle, chosen_ns)
+        bundles.remember_bundle(catalog, bundle, chosen_ns)
         catalog.commit()
-        remove_unused(self.library, catalog, bundle)
+        bundles.remove_unused(self.library, catalog, bundle)
         remove_other_vectors(self.library, cache)
         compact(cache, used)
         return _Published(sum(not row.error for row in rows), is_new=True, n_mended=n_mended)

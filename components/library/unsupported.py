@@ -10,8 +10,10 @@ _KINDS = (
     ),
     (
         *("camera raw file", "camera raw files"),
-        ".3fr .arw .bay .cap .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef "
-        ".ptx .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f",
+        (
+            ".3fr .arw .bay .cap .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef "
+            ".ptx .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f"
+        ),
     ),
     ("JPEG XL image", "JPEG XL images", ".jxl"),
     ("Photoshop document", "Photoshop documents", ".psd .psb"),

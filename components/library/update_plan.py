@@ -1,11 +1,20 @@
-"""Update plan: the differences between a catalogue and a scan."""
+"""Update plan: the differences between a catalogue and a scan, and what a dry run reports of them."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from image_finder.components.library import losses
+from image_finder.components.library.bundles import used_bundle
 from image_finder.components.library.catalog import Catalog, Rows
-from image_finder.components.library.losses import Kept
+from image_finder.components.library.index_options import IndexOptions, Warn
+from image_finder.components.library.library import Library, shown
+from image_finder.components.library.mounts import inside
+from image_finder.components.library.recovery import lost_rows
 from image_finder.components.library.scan import Scan
+from image_finder.components.library.sources import is_store, scan_sources
+from image_finder.components.library.unsupported import by_kind
 
 
 @dataclass
@@ -27,7 +36,7 @@ class Plan:
         """Paths to read in sorted order: neighbours are close on the disk."""
         return sorted([*self.fresh, *self.altered, *self.retried, *self.vectorless])
 
-    def keep(self, kept: Iterable[Kept]) -> None:
+    def keep(self, kept: Iterable[losses.Kept]) -> None:
         files = {path for each in kept for path in each.files}
         self.absent += [path for path in self.missing if path in files]
         self.missing = [path for path in self.missing if path not in files]
@@ -67,3 +76,60 @@ def folder_ids(scan: Scan, catalog: Catalog | None) -> dict[int, int]:
     """Catalogue id of each root by its position in the scan; -1 - position if it has none."""
     ids = catalog.folder_ids() if catalog is not None else {}
     return {position: ids.get(root, -1 - position) for position, root in enumerate(scan.roots)}
+
+
+def rehearse(
+    library: Library, catalog: Catalog | None, roots: Sequence[bytes], options: IndexOptions, warn: Warn
+) -> dict[str, Any]:
+    """What an update would do, as values of its summary. catalog: None if there is none yet."""
+    known, damaged = catalog.files_by_path() if catalog is not None else ({}, 0)
+    incomplete = damaged > 0 or not known
+    scan = scan_sources(library, catalog, roots, options)
+    ids = folder_ids(scan, catalog)
+    unlisted = {
+        path: row for path, row in known.items() if any(is_store(root) and inside(path, root) for root in roots)
+    }
+    known = {path: row for path, row in known.items() if path not in unlisted}
+    known |= lost_rows(library, scan, known, ids, incomplete=incomplete)
+    emptied = losses.keep_emptied(scan, known, prune=options.prune)
+    contents = {row.sha256 for row in known.values()}
+    plan = make_plan(scan, known, ids, vectors=contents, retry_failed=False)
+    losses.warn_of_unreadable(scan, known, warn)
+    arrived = Counter(scan.files[path][1:] for path in plan.fresh)
+    if not options.prune:
+        memory = losses.Memory.parse(catalog.setting(losses.DISKS) if catalog is not None else "")
+        again = plan.fresh if incomplete else ()
+        arrivals = losses.Arrivals(lambda row: (row.size, row.mtime_ns), Counter(arrived), again)
+        kept = losses.kept_losses(plan.missing, known, arrivals, scan, memory)
+        plan.keep(kept)
+        emptied |= losses.warn_of_losses(kept, warn)
+    gone = Counter((known[path].size, known[path].mtime_ns) for path in plan.missing)
+    moved = sum((gone & arrived).values())
+    return {
+        **facts_of(scan, plan),
+        "kept": emptied,
+        "images": plan.unchanged + len(plan.absent) + len(plan.altered) + len(plan.fresh) + len(unlisted),
+        "added": len(plan.fresh) - moved,
+        "changed": len(plan.altered),
+        "moved": moved,
+        "copied": 0,
+        "removed": len(plan.missing) - moved,
+        "unchanged": plan.unchanged + len(unlisted),
+        "vanished": 0,
+        "embedded": 0,
+        "failed": {},
+        "cut": {},
+        "bundle": used_bundle(library, catalog) if catalog is not None else "",
+        "published": False,
+    }
+
+
+def facts_of(scan: Scan, plan: Plan) -> dict[str, Any]:
+    return {
+        "folders": tuple(map(shown, scan.roots)),
+        "absent": len(plan.absent),
+        "still_failing": plan.still_failing,
+        "unreadable": {shown(path): reason for path, reason in scan.unreadable.items()},
+        "unsupported": by_kind(scan.unsupported),
+        "links_outside": scan.links_outside,
+    }

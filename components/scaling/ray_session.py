@@ -44,7 +44,7 @@ def ray_session(address: str, *, cpus: int) -> Iterator[None]:
         if ray.is_initialized():
             yield
             return
-        with _scratch(needed=not address) as folder, _own_signals():
+        with contextlib.nullcontext() if address else _scratch() as folder, _own_signals():
             try:
                 _connect(ray, address, cpus, folder)
                 yield
@@ -170,14 +170,10 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-@contextlib.contextmanager
-def _scratch(*, needed: bool) -> Iterator[Path | None]:
-    if not needed:
-        yield None
-        return
+def _scratch() -> contextlib.AbstractContextManager[Path]:
+    """A folder with a short path for Ray's sockets and logs."""
     parent = tempfile.gettempdir()
-    with temporary_directory(Path(parent if len(parent) <= _LONGEST_PARENT else "/tmp", "r")) as folder:  # noqa: S108
-        yield folder
+    return temporary_directory(Path(parent if len(parent) <= _LONGEST_PARENT else "/tmp", "r"))  # noqa: S108
 
 
 @contextlib.contextmanager

@@ -51,15 +51,15 @@ class ShardRows(NamedTuple):
 class Shards:
     """Shards of one image tower and preprocessing, in a shared folder or an object store."""
 
-    def __init__(self, place: str, *, maker: str, dim: int) -> None:
+    def __init__(self, location: str, *, maker: str, dim: int) -> None:
         """location: folder or URI; maker: hash of image tower and preprocessing. Raises StorageError."""
         name = f"shards-{maker[:16]}"
-        self.place = uri_below(place, name) if is_uri(place) else str(Path(place, name))
+        self.location = uri_below(location, name) if is_uri(location) else str(Path(location, name))
         self.dim = dim
-        self._files, self._base = _open(self.place)
+        self._files, self._base = _open(self.location)
 
     def write(self, name: str, rows: ShardRows) -> None:
-        """Write a shard, or replace the one with its name. Raises StorageError."""
+        """Write a shard, or relocation the one with its name. Raises StorageError."""
         facts = {field: [getattr(each, field) for each in rows.facts] for field in _FACTS.names[2:]}
         table = pa.table({"sha256": list(rows.keys), "dhash": rows.hashes, **facts}, schema=_FACTS)
         flat = pa.array(np.ascontiguousarray(rows.vectors, np.float32).reshape(-1))
@@ -80,7 +80,7 @@ class Shards:
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            logger.warning("shard %s/%s cannot be read and is made again: %s", self.shown, name, _line(error))
+            logger.warning("shard %s/%s cannot be read and is made again: %s", self.shown, name, one_line(error))
             return []
         return keys
 
@@ -88,34 +88,28 @@ class Shards:
         return {key for name in self._names() for key in self.keys_of(name)}
 
     def collect(self, keys: Sequence[str]) -> ShardRows:
-        """Rows of keys, in their order. Raises StorageError if a key is in no shard."""
-        number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-        vectors, hashes = np.empty((len(number), self.dim), np.float32), np.empty(len(number), np.uint64)
-        facts: list[ImageFacts | None] = [None] * len(number)
+        """Rows of distinct keys, in their order. Raises StorageError if a key is in no shard."""
+        number = {key: n for n, key in enumerate(keys)}
+        vectors, hashes = np.empty((len(keys), self.dim), np.float32), np.empty(len(keys), np.uint64)
+        facts: dict[int, ImageFacts] = {}
         for table in filter(None, map(self._whole, self._names())):
-            of_rows = [number.get(key, -1) for key in table["sha256"].to_pylist()]
-            places = np.array(of_rows, np.int64)
-            taken = places >= 0
-            vectors[places[taken]] = _matrix(table["vector"], self.dim)[taken]
-            hashes[places[taken]] = table["dhash"].to_numpy()[taken]
-            for place, values in zip(
-                places[taken], table.select(_FACTS.names[2:]).filter(taken).to_pylist(), strict=True
-            ):
-                facts[place] = ImageFacts(**values)
-        missing = [key for key, n in number.items() if facts[n] is None]
-        if missing:
+            found = np.array([number.get(key, -1) for key in table["sha256"].to_pylist()], np.int64)
+            needed = found >= 0
+            rows = found[needed]
+            flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            vectors[rows] = flat.reshape(-1, self.dim)[needed]
+            hashes[rows] = table["dhash"].to_numpy()[needed]
+            values = table.select(_FACTS.names[2:]).filter(needed).to_pylist()
+            facts |= {row: ImageFacts(**each) for row, each in zip(rows.tolist(), values, strict=True)}
+        if missing := [key for key, n in number.items() if n not in facts]:
             raise StorageError(
                 f"{len(missing)} of {len(number)} vectors are not in {self.shown}, first of content {missing[0][:12]}; run again"
             )
-        known = [each for each in facts if each is not None]
-        if len(number) == len(keys):
-            return ShardRows(keys, vectors, hashes, known)
-        order = np.array([number[key] for key in keys], np.int64)
-        return ShardRows(keys, vectors[order], hashes[order], [known[n] for n in order])
+        return ShardRows(keys, vectors, hashes, [facts[n] for n in range(len(keys))])
 
     @property
     def shown(self) -> str:
-        return shown_uri(self.place) if is_uri(self.place) else self.place
+        return shown_uri(self.location) if is_uri(self.location) else self.location
 
     def _names(self) -> list[str]:
         from pyarrow import fs
@@ -123,7 +117,7 @@ class Shards:
         try:
             found = self._files.get_file_info(fs.FileSelector(self._base, allow_not_found=True))
         except (OSError, ValueError) as error:
-            raise StorageError(f"shards in {self.shown} cannot be listed: {_line(error)}") from error
+            raise StorageError(f"shards in {self.shown} cannot be listed: {one_line(error)}") from error
         return sorted(info.base_name for info in found if info.base_name.endswith(_ENDING) and info.base_name[0] != ".")
 
     def _whole(self, name: str) -> pa.Table | None:
@@ -133,30 +127,30 @@ class Shards:
             with self._files.open_input_file(path) as stream:
                 content = stream.read_buffer()
         except OSError as error:
-            raise StorageError(f"shard {self.shown}/{name} cannot be read: {_line(error)}; run again") from error
+            raise StorageError(f"shard {self.shown}/{name} cannot be read: {one_line(error)}; run again") from error
         try:
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as shard:
                 return shard.read(use_threads=False)
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            logger.warning("shard %s/%s was damaged and is removed: %s", self.shown, name, _line(error))
+            logger.warning("shard %s/%s was damaged and is removed: %s", self.shown, name, one_line(error))
         try:
             self._files.delete_file(path)
         except OSError as error:
             raise StorageError(
-                f"damaged shard {self.shown}/{name} cannot be removed: {_line(error)}; remove it"
+                f"damaged shard {self.shown}/{name} cannot be removed: {one_line(error)}; remove it"
             ) from error
         return None
 
     def _put(self, name: str, content: bytes) -> None:
-        if not is_uri(self.place):
-            write_bytes_atomically(Path(self.place, name), content)
+        if not is_uri(self.location):
+            write_bytes_atomically(Path(self.location, name), content)
             return
         try:
             with write_errors(Path(name)), self._files.open_output_stream(f"{self._base}/{name}") as stream:
                 stream.write(content)
         except (OSError, ValueError) as error:
             raise StorageError(
-                f"cannot write {self.shown}/{name}: {_line(error)}; check the URI and its rights"
+                f"cannot write {self.shown}/{name}: {one_line(error)}; check the URI and its rights"
             ) from error
 
 
@@ -165,25 +159,15 @@ def shard_name(keys: Sequence[str]) -> str:
     return sha256_of_bytes("\n".join(keys).encode())[:32] + _ENDING
 
 
-def _open(place: str) -> tuple[Any, str]:
+def _open(location: str) -> tuple[Any, str]:
     from pyarrow import fs
 
-    if not is_uri(place):
-        return fs.LocalFileSystem(), place
+    if not is_uri(location):
+        return fs.LocalFileSystem(), location
     try:
-        files, base = fs.FileSystem.from_uri(place)
+        files, base = fs.FileSystem.from_uri(location)
     except (OSError, ValueError, ImportError) as error:
         raise StorageError(
-            f"{shown_uri(place)}: no file system for the shards: {_line(error)}; check ray_shards"
+            f"{shown_uri(location)}: no file system for the shards: {one_line(error)}; check ray_shards"
         ) from error
     return files, base
-
-
-def _matrix(column: pa.ChunkedArray, dim: int) -> Vectors:
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors: Vectors = flat.reshape(-1, dim)
-    return vectors
-
-
-def _line(error: Exception) -> str:
-    return one_line(error)

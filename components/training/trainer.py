@@ -20,8 +20,8 @@ from image_finder.components.features.frozen_trunk import (
     extract_text_features,
     image_features_cache,
     text_features_cache,
+    text_keys,
 )
-from image_finder.components.features.text_features import text_keys
 from image_finder.components.records.base import Record
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file
 from image_finder.components.text import counted

@@ -22,11 +22,10 @@ from measuring import show
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.captioned_files import find_captioned_files
 from image_finder.components.drift.drift import ComparedSample, report_drift
 from image_finder.components.drift.reference import Contents, DriftManifest, DriftReference
 from image_finder.components.drift.report import DriftReport
-from image_finder.components.drift.sample import ImageSample, Sampler
+from image_finder.components.drift.sample import ImageSample, Sampler, find_captioned_files
 
 REFERENCE = 2000
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)

@@ -10,9 +10,8 @@ from PIL import Image
 
 from image_finder.components.app.cli import main
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.captioned_files import find_captioned_files
 from image_finder.components.drift.reference import TrainedOn, write_reference
-from image_finder.components.drift.sample import Sampler
+from image_finder.components.drift.sample import Sampler, find_captioned_files
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names
 from image_finder.model_registry.lineage import Lineage

@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
-from image_finder.components.drift.captioned_files import CaptionedFile
 from image_finder.components.drift.drift import ComparedSample, report_drift
 from image_finder.components.drift.reference import DriftReference, TrainedOn, write_reference
 from image_finder.components.drift.report import require_no_drift, verdict
 from image_finder.components.drift.report_page import drift_figure, report_html
-from image_finder.components.drift.sample import Sampler
+from image_finder.components.drift.sample import CaptionedFile, Sampler
 from image_finder.components.errors import ConfigError, DataError, QualityError, StorageError
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file
 

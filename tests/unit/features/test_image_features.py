@@ -100,7 +100,7 @@ def test_cached_text_features_are_torchs_to_half_precision(tiny_assembled, tmp_p
     texts = ["a dog", "two dogs play in the deep snow " * 3, "", "a dog", "naïve 鳥"]
     cache = text_features_cache(tiny_assembled, tmp_path)
     extract_text_features(tiny_assembled, texts, cache, CPU)
-    from image_finder.components.features.text_features import text_keys
+    from image_finder.components.features.frozen_trunk import text_keys
 
     rows = np.array([4, 0, 1, 2, 3])
     cached = CachedTexts(cache, text_keys(texts))
@@ -119,7 +119,7 @@ def test_vectors_come_in_the_order_asked_for_whatever_is_read_first(tiny_assembl
     texts = ["two dogs play in the deep snow " * 3, "a dog", "a man rides a horse", "a dog", "red", "a cat on a mat"]
     cache = text_features_cache(tiny_assembled, tmp_path)
     extract_text_features(tiny_assembled, texts, cache, CPU)
-    from image_finder.components.features.text_features import text_keys
+    from image_finder.components.features.frozen_trunk import text_keys
 
     source = CachedTexts(cache, text_keys(texts)) if stored else TokenisedTexts(texts, tiny_assembled.tokenizer)
     paths = [scenes.root / "100.png", scenes.root / "101.png", scenes.root / "102.png"]

@@ -104,10 +104,12 @@ def test_heic_is_turned_once_by_its_own_rotation(brand, quarter_turns_left, orie
     assert image.getexif().get(ORIENTATION) is None
 
 
-def test_heic_with_too_many_pixels_is_refused_also_if_its_header_hides_them():
+def test_heic_with_too_many_pixels_is_refused_also_if_its_header_hides_them(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1535)
     with pytest.raises(ImageError, match="32 x 48 pixels, the limit is 1,535 pixels"):
-        load_rgb(HEIC, max_pixels=1535)
-    assert load_rgb(HEIC, max_pixels=1536).size == (32, 48)
+        load_rgb(HEIC)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1536)
+    assert load_rgb(HEIC).size == (32, 48)
     stored = HEIC.index(b"ispe") + 8
     assert struct.unpack(">II", HEIC[stored : stored + 8]) == (64, 64)
     lying = HEIC[:stored] + struct.pack(">II", 48, 32) + HEIC[stored + 8 :]
@@ -238,14 +240,16 @@ def test_truncation_is_found_at_every_cut_whether_decoded_whole_or_smaller(progr
                 load_rgb(data[:kept], at_least_px=at_least_px)
 
 
-def test_too_many_pixels_are_refused_before_decoding(tmp_path):
+def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
     path = tmp_path / "bomb.png"
     path.write_bytes(encoded(Image.new("1", (4000, 3000)))[:200])  # decoding would stumble over the missing pixels
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 11_999_999)
     with pytest.raises(ImageError) as refused:
-        load_rgb(path, max_pixels=11_999_999)
+        load_rgb(path)
     assert str(refused.value) == f"{path}: 4000 x 3000 pixels, the limit is 11,999,999 pixels"
     whole = encoded(Image.new("1", (400, 300)))
-    assert load_rgb(whole, max_pixels=120_000).size == (400, 300)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 120_000)
+    assert load_rgb(whole).size == (400, 300)
 
 
 def test_image_between_our_limit_and_pillows_raises_no_warning():

@@ -43,11 +43,11 @@ def shards(request, tmp_path, s3_server):
         yield Shards(str(places[request.param]), maker="m" * 64, dim=DIM)
 
 
-def test_rows_come_back_in_the_order_asked_for_and_as_often(shards):
+def test_rows_are_in_the_order_of_the_keys(shards):
     write(shards, "a3", "a1")
     write(shards, "a2", "a0")
-    found = shards.collect(["a1", "a0", "a1", "a3"])
-    expected = rows_of("a1", "a0", "a1", "a3")
+    found = shards.collect(["a1", "a0", "a3"])
+    expected = rows_of("a1", "a0", "a3")
     assert found.keys == expected.keys
     assert found.vectors.tobytes() == expected.vectors.tobytes()
     assert found.hashes.tolist() == expected.hashes.tolist()
