@@ -143,13 +143,7 @@ class Promotions:
             return entry
 
     def move_champion(
-        self,
-        model: str,
-        version: str,
-        *,
-        reason: str,
-        actor: str | None = None,
-        decision: PromotionDecision | None = None,
+        self, model: str, version: str, *, reason: str, decision: PromotionDecision | None = None
     ) -> LedgerEntry:
         """Make a version champion and the old champion previous; returns the ledger entry.
 
@@ -157,9 +151,9 @@ class Promotions:
         """
         forced = decision is not None and decision.forced
         with self.exclusive(model):
-            return self._change(model, version, "forced" if forced else "moved", reason, actor, decision)
+            return self._change(model, version, "forced" if forced else "moved", reason, decision)
 
-    def rollback(self, model: str, *, reason: str, actor: str | None = None) -> LedgerEntry:
+    def rollback(self, model: str, *, reason: str) -> LedgerEntry:
         """Make the previous version champion again. Raises ConfigError if there is none."""
         with self.exclusive(model):
             self.reconcile(model)
@@ -169,7 +163,7 @@ class Promotions:
                     f"model '{model}' has no previous version to go back to: see 'image-finder models list', then "
                     "'image-finder models promote V --force --reason \"...\"'"
                 )
-            return self._change(model, version, "rollback", reason, actor, None)
+            return self._change(model, version, "rollback", reason, None)
 
     def previous(self, model: str) -> str | None:
         """The version that a rollback makes champion."""
@@ -202,13 +196,7 @@ class Promotions:
         return History(entries=reading.entries, faults=reading.faults, notes=tuple(notes))
 
     def _change(
-        self,
-        model: str,
-        version: str,
-        kind: Kind,
-        reason: str,
-        actor: str | None,
-        decision: PromotionDecision | None,
+        self, model: str, version: str, kind: Kind, reason: str, decision: PromotionDecision | None
     ) -> LedgerEntry:
         self.reconcile(model)
         version = self.registry.version(model, version).version
@@ -223,10 +211,10 @@ class Promotions:
         event = Event.model_validate(
             {"kind": "moving", "from_version": old, "to_version": version, "reasons": reasons, **facts}
         )
-        self.record(model, event, actor=actor)
-        return self._move(model, event.model_copy(update={"kind": kind}), actor)
+        self.record(model, event)
+        return self._move(model, event.model_copy(update={"kind": kind}))
 
-    def _move(self, model: str, event: Event, actor: str | None) -> LedgerEntry:
+    def _move(self, model: str, event: Event) -> LedgerEntry:
         assert event.to_version is not None, "a move has a target"
         self._locks[model]()
         if event.from_version and self.registry.has_version(model, event.from_version):
@@ -238,7 +226,7 @@ class Promotions:
         if event.from_version:
             replaced = f"replaced as champion by v{event.to_version}"
             self.registry.tag_version(model, event.from_version, names.LAST_EVENT, replaced)
-        return self.record(model, event, actor=actor)
+        return self.record(model, event)
 
     def _complete_move(self, model: str, state: LedgerState) -> list[LedgerEntry]:
         move = state.open_move
@@ -261,7 +249,7 @@ class Promotions:
                 "reasons": (*move.reasons, f"begun by {move.actor} at {move.at}, interrupted, completed later"),
             }
         )
-        return [self._move(model, event, None)]
+        return [self._move(model, event)]
 
     def _record_registered(self, model: str, state: LedgerState) -> list[LedgerEntry]:
         new = [each for each in self.registry.versions(model) if int(each.version) > state.last_registered]

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from image_finder.components.configs import ModelConfig
-from image_finder.components.encoders.attention_pool import AttentionPool
+from image_finder.components.encoders.heads import ImageHead, concatenated
 from image_finder.components.encoders.hubness import HubnessCorrection
-from image_finder.components.encoders.projection import Projection, concatenated
 
 _CENTRE = 0.7  # share of the side; chosen from 0.6 to 0.9 on Flickr8k's val, where 0.7 to 0.85 gain equally
 
@@ -39,25 +38,6 @@ class ImageStem(nn.Module):
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
         x = x * self.scale + self.shift
         return cast("Tensor", self.layers(x)).permute(0, 2, 3, 1)
-
-
-class ImageHead(nn.Module):
-    """Attention pooling, LayerNorm, projection, L2 norm: grid tokens to a unit vector."""
-
-    def __init__(self, channels: int, positions: int, config: ModelConfig) -> None:
-        super().__init__()
-        image = config.image
-        self.pool = AttentionPool(channels, positions, image.pool_width, image.pool_heads)
-        self.residual = nn.Linear(channels, image.pool_width) if image.mean_residual else None
-        self.norm = nn.LayerNorm(image.pool_width)
-        self.projection = Projection(image.pool_width, config.head_dim, kind=config.projection, dropout=config.dropout)
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors (N, head_dim) and attention (N, HW) of tokens (N, HW, C)."""
-        pooled, attention = self.pool(tokens)
-        if self.residual is not None:
-            pooled = pooled + self.residual(tokens.mean(dim=1))
-        return functional.normalize(self.projection(self.norm(pooled)), dim=-1), attention
 
 
 class ImageTower(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from image_finder.components.encoders.attention_pool import AttentionPool
+from image_finder.components.encoders.heads import AttentionPool
 
 
 def by_the_book(pool, tokens):
