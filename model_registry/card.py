@@ -34,15 +34,14 @@ _TRUNK_NOTES = {
 
 class CardFacts(Record):
     name: str
-    code_version: str
     manifest: DatasetManifest
     model: ModelConfig
     training: TrainingConfig
     report: RetrievalReport
     scores: ScoreCalibration
-    parity: ParityReport | None = None
-    validation: ValidationReport | None = None
-    lineage: Lineage | None = None
+    parity: ParityReport
+    validation: ValidationReport
+    lineage: Lineage
 
 
 def model_card(facts: CardFacts) -> str:
@@ -95,7 +94,7 @@ def _model(facts: CardFacts) -> str:
 - Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubness(facts.model)}
 - Training: {training.epochs} epochs, {training.batch_images} images a batch with {training.captions_per_image} captions each,
   {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions.
-- Code version `{facts.code_version}`.
+- Code version `{facts.lineage.code_version}`.
 
 {" ".join(notes)}
 """
@@ -118,23 +117,22 @@ def _hubness(model: ModelConfig) -> str:
   general ({hubness.centres:,} centres) is subtracted from its scores with texts."""
 
 
-def _data(manifest: DatasetManifest, validation: ValidationReport | None) -> str:
+def _data(manifest: DatasetManifest, validation: ValidationReport) -> str:
     parts = ", ".join(f"{part} {count:,}" for part, count in manifest.n_images_of_part.items())
     return f"""
 ## Data and licences
 `{manifest.name}`, data version `{manifest.version}`: {manifest.n_images:,} images ({parts}) with
-{manifest.n_captions:,} captions, {manifest.unreadable_images:,} images unreadable. Split by image.{_validation(validation)}
+{manifest.n_captions:,} captions, {manifest.unreadable_images:,} images unreadable. Split by image.
+{_validation(validation)}
 
 {_licence(manifest)}
 """
 
 
-def _validation(report: ValidationReport | None) -> str:
-    if report is None:
-        return ""
+def _validation(report: ValidationReport) -> str:
     warnings = sum(each.severity == "warning" and not each.success for each in report.expectations)
     return (
-        f"\nValidation {'passed' if report.success else 'FAILED'}: {report.n_valid_captions:,} of {report.n_captions:,} "
+        f"Validation {'passed' if report.success else 'FAILED'}: {report.n_valid_captions:,} of {report.n_captions:,} "
         f"captions used, {100 * report.quarantined_share:.2f} % quarantined (at most "
         f"{100 * report.max_quarantined_share:g} % allowed), "
         f"{counted(warnings, 'warning')} of {len(report.expectations)} expectations."
@@ -245,9 +243,7 @@ def _good_matches(matches: MatchModels | None) -> str:
     )
 
 
-def _export(parity: ParityReport | None) -> str:
-    if parity is None:
-        return ""
+def _export(parity: ParityReport) -> str:
     return f"""
 ## Export
 ONNX against torch over {len(parity.cases)} cases and {parity.n_images:,} images: smallest cosine
@@ -256,9 +252,7 @@ against {_percent(parity.torch_recall_at_10)}.
 """
 
 
-def _lineage(lineage: Lineage | None, data_version: str) -> str:
-    if lineage is None:
-        return ""
+def _lineage(lineage: Lineage, data_version: str) -> str:
     dirty = {True: "files differed from the commit", False: "as committed", None: "no commit known"}[lineage.dirty]
     rows = {
         "run": lineage.run_name or "unknown",

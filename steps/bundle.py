@@ -97,7 +97,6 @@ def register_bundle(
     card = model_card(
         CardFacts(
             name=name,
-            code_version=origin.code_version,
             manifest=manifest,
             model=parameters.model,
             training=parameters.training,

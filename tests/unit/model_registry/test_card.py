@@ -5,11 +5,45 @@ import pytest
 from image_finder.components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
 from image_finder.components.records.calibration import MatchModel, MatchModels, ScoreCalibration
 from image_finder.components.records.data import DatasetManifest, ValidationReport
-from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.export import BundleMeasurement, ParityReport
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
 from image_finder.model_registry.card import CardFacts, model_card
 from image_finder.model_registry.lineage import Lineage
 from image_finder.pipelines.packing import starter_card
+
+LINEAGE = Lineage(
+    code_version="c0de-dirty",
+    config_sha256="1" * 64,
+    environment_sha256="2" * 64,
+    code_sha256="3" * 64,
+    data_fingerprint="4" * 64,
+    hardware="2 cores",
+    seeds={"training.seed": 7, "split.seed": 0},
+    parent_champion="4",
+    run_name="training-flickr8k-x",
+    environment=("mlflow==3.17.2", "torch==2.14.1"),
+)
+VALIDATION = ValidationReport(
+    dataset="flickr8k",
+    data_version="0123456789ab",
+    n_images=7000,
+    n_captions=35000,
+    n_valid_captions=34650,
+    expectations=(),
+    quarantined={},
+    max_quarantined_share=0.02,
+    success=True,
+)
+PARITY = ParityReport(
+    cases=(),
+    min_cosine=0.999,
+    max_difference=0.001,
+    torch_recall_at_10=0.5,
+    onnx_recall_at_10=0.49,
+    n_images=64,
+    passed=True,
+    reasons=(),
+)
 
 
 def facts(**changes):
@@ -63,7 +97,8 @@ def facts(**changes):
         data_version="0123456789ab",
         split="val",
     )
-    values = {"name": "image-finder", "code_version": "c0de", "manifest": manifest, "report": report, "scores": scores}
+    values = {"name": "image-finder", "manifest": manifest, "report": report, "scores": scores}
+    values |= {"lineage": LINEAGE, "validation": VALIDATION, "parity": PARITY}
     return CardFacts(**{**values, "model": ModelConfig(), "training": TrainingConfig(), **changes})
 
 
@@ -126,35 +161,12 @@ def test_licence_follows_the_data_set_and_is_never_guessed(name, layout, words):
 
 def test_a_card_has_all_sections():
     headings = re.findall(r"^## (.+)$", model_card(facts()), re.MULTILINE)
-    wanted = ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Limits"]
-    assert headings == [*wanted, "Promotion history"]
+    wanted = ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Export", "Limits"]
+    assert headings == [*wanted, "Lineage", "Promotion history"]
 
 
 def test_a_card_names_lineage_and_ledger():
-    lineage = Lineage(
-        code_version="c0de-dirty",
-        config_sha256="1" * 64,
-        environment_sha256="2" * 64,
-        code_sha256="3" * 64,
-        data_fingerprint="4" * 64,
-        hardware="2 cores",
-        seeds={"training.seed": 7, "split.seed": 0},
-        parent_champion="4",
-        run_name="training-flickr8k-x",
-        environment=("mlflow==3.17.2", "torch==2.14.1"),
-    )
-    validation = ValidationReport(
-        dataset="flickr8k",
-        data_version="0123456789ab",
-        n_images=7000,
-        n_captions=35000,
-        n_valid_captions=34650,
-        expectations=(),
-        quarantined={},
-        max_quarantined_share=0.02,
-        success=True,
-    )
-    card = model_card(facts(lineage=lineage, validation=validation))
+    card = model_card(facts())
     for line in (
         "| run | training-flickr8k-x |",
         "| code | `c0de-dirty` (files differed from the commit), sources `333333333333` |",
