@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import EvaluationConfig
@@ -75,7 +74,7 @@ def pack(
             trained.checkpoint, trained.scores, packed, vocabulary=trained.vocabulary, max_mb=max_mb
         )
         bundle = unpack_starter(packed, bundle_path)
-        measured = [_measured(bundle, each) for each in measure_on]
+        measured = [measure_on_folder(bundle, each, None, EvaluationConfig()).measurement for each in measure_on]
         if measure_on:
             parts = [read_part(each, None).data for each in measure_on]
             manifest = with_matches(packed, calibrate_matches(OnnxEncoder(bundle), trained.vocabulary, parts))
@@ -122,10 +121,6 @@ def _trained(registered: RegisteredModel, version: str) -> _Trained:
             f"the run that trained version {version} of '{registered.name}' is not in {registered.home.root}: pack where it ran"
         ) from error
     return _Trained(checkpoint, scores, Vocabulary.of(captions["caption"]))
-
-
-def _measured(bundle: Bundle, folder: Path) -> BundleMeasurement:
-    return measure_on_folder(bundle, folder, None, EvaluationConfig()).measurement
 
 
 def starter_card(registered: str, dataset: str, measured: Sequence[BundleMeasurement]) -> str:

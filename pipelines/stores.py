@@ -24,13 +24,19 @@ STACK_NAME = "image-finder"
 EXPERIMENT_NAME = "image-finder"
 
 _REMOTE_SCHEMES = ("http://", "https://")
-_TALKING_LOGGERS = ("zenml.orchestrators.step_launcher", "zenml.orchestrators.step_run_utils")
-_QUIET_LOGGERS = (
-    "zenml.zen_stores.base_zen_store",  # warns about activating the stack `default`, which ours replaces at once
-    "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",  # cannot disable autologging of fastai
-)
-# They log the traceback of a failed step, which is raised again and shown by the command.
-_REPEATING_LOGGERS = ("zenml.orchestrators.local.local_orchestrator", "zenml.orchestrators.step_runner")
+_STEP_LAUNCHER = "zenml.orchestrators.step_launcher"
+_LOG_LEVELS = {
+    "image_finder": logging.INFO,
+    _STEP_LAUNCHER: logging.INFO,
+    "zenml.orchestrators.step_run_utils": logging.INFO,
+    # Warns about activating the stack `default`, which ours replaces at once.
+    "zenml.zen_stores.base_zen_store": logging.ERROR,
+    # Cannot disable autologging of fastai.
+    "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker": logging.ERROR,
+    # They log the traceback of a failed step, which is raised again and shown by the command.
+    "zenml.orchestrators.local.local_orchestrator": logging.CRITICAL,
+    "zenml.orchestrators.step_runner": logging.CRITICAL,
+}
 
 
 class Home:
@@ -201,13 +207,9 @@ def _tame_logs() -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ZenMLConsoleHandler):
             handler.setStream(cast("TextIO", _Stderr()))
-    for name in (*_TALKING_LOGGERS, "image_finder"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    for name in _REPEATING_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger(_TALKING_LOGGERS[0]).addFilter(_repeats_no_error)
-    for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, level in _LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger(_STEP_LAUNCHER).addFilter(_repeats_no_error)
     warnings.filterwarnings("ignore", module=r"mlflow\.")  # about MLflow's own type hints and its use of pandas
 
 

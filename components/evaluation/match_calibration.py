@@ -13,17 +13,16 @@ from image_finder.components.evaluation.match_fit import fit_matches
 from image_finder.components.records.calibration import MatchModels
 from image_finder.components.search.prompts import text_vectors
 
+_SEED = 0
 _MAX_IMAGES = 2000  # per data set; bounds the time of an export
 
 
-def calibrate_matches(
-    encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages], *, seed: int = 0
-) -> MatchModels:
+def calibrate_matches(encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages]) -> MatchModels:
     """Fit the models of good matches on captioned images that were not trained on.
 
     vocabulary: of the training captions, with counts; parts: one per data set. Raises DataError, ImageError.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     paths, captions, sources = [], [], []
     for number, part in enumerate(parts):
         names = part.image_rows()["file_name"].tolist()
@@ -38,4 +37,4 @@ def calibrate_matches(
         return np.stack([vectors[text] for text in texts])
 
     images = image_vectors(encoder, paths)
-    return fit_matches(images, captions, vocabulary, encode, source_of=sources, seed=seed)
+    return fit_matches(images, captions, vocabulary, encode, source_of=sources, seed=_SEED)

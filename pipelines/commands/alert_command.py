@@ -1,6 +1,7 @@
 """Command `image-finder pipeline alert`: tests the alert addresses, or reports a run that was killed."""
 
 import os
+import socket
 from pathlib import Path
 
 import click
@@ -24,19 +25,20 @@ def alert(*, exit_status: int | None, of_service: bool, environment: Path | None
     The test goes to every address in IMAGE_FINDER_ALERTS. The exit code is 1 if an address could not be reached.
     """
     load_environment(environment)
-    from image_finder.pipelines.scheduling.alerts import Alert, AlertSettings, deliver, machine, notify
+    from image_finder.pipelines.scheduling.alerts import Alert, AlertSettings, deliver, notify
 
+    machine = socket.gethostname()
     status = _service_status() if of_service else exit_status
     if status is not None:
         if status not in _ALERTED_BY_RUN:
-            notify(Alert(f"image-finder: retraining on {machine()} was killed", f"exit status: {status}", "failure"))
+            notify(Alert(f"image-finder: retraining on {machine} was killed", f"exit status: {status}", "failure"))
         return
     settings = AlertSettings.of(os.environ)
     if not settings.addresses:
         raise ConfigError(
             "no alert addresses: set IMAGE_FINDER_ALERTS, for example to jsons://hooks.example.org/finder"
         )
-    test = Alert(f"image-finder: test from {machine()}", f"alerts are sent on: {settings.occasions}", "success")
+    test = Alert(f"image-finder: test from {machine}", f"alerts are sent on: {settings.occasions}", "success")
     deliveries = deliver(test, settings.addresses, environment=os.environ)
     for each in deliveries:
         click.echo(f"{each.address}: {each.reason or 'delivered'}")

@@ -66,23 +66,17 @@ def retrain(
         raise click.UsageError("Missing option '--training'.")
     load_environment(environment)
     ended = supervise()
-    from image_finder.pipelines.scheduling.retrain import PipelineInput, report_killed, retrain_and_alert
+    from image_finder.pipelines.scheduling.retrain import Retraining, report_killed, retrain_and_alert
     from image_finder.pipelines.stores import Home
 
-    stores, trained_on = Home.resolve(home), PipelineInput.of(training, data)
+    what = Retraining.of(training, data, indexing, gallery, if_changed=if_changed, home=Home.resolve(home))
     if ended is not None:
         if failure := ended.failure:
-            report_killed(failure, trained_on, home=stores, mlflow_uri=mlflow_uri)
+            report_killed(failure, what, mlflow_uri)
             click.echo(f"Error: {failure}", err=True)
         raise click.exceptions.Exit(ended.exit_code)
     try:
-        outcome = retrain_and_alert(
-            trained_on,
-            PipelineInput.of(indexing or "local", gallery) if indexing or gallery else None,
-            if_changed=if_changed,
-            home=stores,
-            mlflow_uri=mlflow_uri,
-        )
+        outcome = retrain_and_alert(what, mlflow_uri)
     except BusyError as error:
         raise _Busy(str(error)) from error
     except Terminated as error:  # the parent process reports it

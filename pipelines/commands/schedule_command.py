@@ -80,8 +80,8 @@ def schedule(
     """
     from image_finder.pipelines.scheduling import machine_schedule
     from image_finder.pipelines.scheduling.cron_expression import CronExpression, parse_zone
-    from image_finder.pipelines.scheduling.machine_schedule import Retraining, Timing
-    from image_finder.pipelines.scheduling.retrain import PipelineInput
+    from image_finder.pipelines.scheduling.machine_schedule import Timing
+    from image_finder.pipelines.scheduling.retrain import PipelineInput, Retraining
     from image_finder.pipelines.stores import Home
 
     stores = Home.resolve(home)
@@ -103,13 +103,8 @@ def schedule(
     else:
         if training is None:
             raise click.UsageError("Missing option '--training'.")
-        what = Retraining(
-            PipelineInput.of(training, data),
-            PipelineInput.of(indexing or "local", gallery) if indexing or gallery else None,
-            if_changed=not always,
-            home=stores,
-        )
-        machine_schedule.require_runnable(what)
+        what = Retraining.of(training, data, indexing, gallery, if_changed=not always, home=stores)
+        what.require_runnable()
         folder = (to or stores.root / "schedule").resolve()
         made = machine_schedule.plan_files(kind, what, when, to=folder, now=now, max_hours=max_hours)
         if not dry_run:

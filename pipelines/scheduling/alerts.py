@@ -8,7 +8,6 @@ receiver that is down or slow neither fails nor delays a run.
 import logging
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -156,11 +155,6 @@ def run_failed(exception: BaseException) -> None:
 def run_succeeded() -> None:
     """Success hook for the last step of a pipeline started by an orchestrator."""
     _notify_from_step("succeeded", "", "success")
-
-
-def machine() -> str:
-    """Host name."""
-    return socket.gethostname()
 
 
 def _notify_from_step(verb: str, reason: str, kind: AlertKind) -> None:

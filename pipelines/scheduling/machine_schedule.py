@@ -17,7 +17,7 @@ from image_finder.pipelines import run_config
 from image_finder.pipelines.scheduling import environment_file
 from image_finder.pipelines.scheduling.alerts import AlertSettings
 from image_finder.pipelines.scheduling.cron_expression import CronExpression, MissingTime
-from image_finder.pipelines.scheduling.retrain import PipelineInput, load
+from image_finder.pipelines.scheduling.retrain import Retraining
 from image_finder.pipelines.scheduling.schedule_files import Job, crontab_entry, systemd_units
 from image_finder.pipelines.stores import Home
 
@@ -29,13 +29,6 @@ _LOCALTIME = Path("/etc/localtime")
 class Timing(NamedTuple):
     expression: CronExpression
     zone: ZoneInfo
-
-
-class Retraining(NamedTuple):
-    training: PipelineInput
-    indexing: PipelineInput | None
-    if_changed: bool
-    home: Home
 
 
 class Schedule(Record):
@@ -51,15 +44,8 @@ class Schedule(Record):
     stack: str = ""
 
 
-def require_runnable(what: Retraining) -> None:
-    """Check that configurations and folders exist. Raises ConfigError, DataError."""
-    load("training", what.training)
-    if what.indexing is not None:
-        load("indexing", what.indexing)
-
-
 def plan_files(
-    kind: Literal["systemd", "crontab"], what: Retraining, when: Timing, *, to: Path, now: datetime, max_hours: int = 24
+    kind: Literal["systemd", "crontab"], what: Retraining, when: Timing, *, to: Path, now: datetime, max_hours: int
 ) -> Schedule:
     """Compose the files without writing them. Raises ConfigError."""
     environment = to / "environment"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,7 +21,7 @@ from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.text import one_line
 from image_finder.pipelines import run_config, runs
 from image_finder.pipelines.run_config import PipelineName, Values
-from image_finder.pipelines.scheduling.alerts import Alert, machine, notify, scrub
+from image_finder.pipelines.scheduling.alerts import Alert, notify, scrub
 from image_finder.pipelines.scheduling.changes import Changes, Fingerprints, KnownVersion, compare
 from image_finder.pipelines.stores import Home, prepare
 
@@ -43,6 +44,36 @@ class PipelineInput(NamedTuple):
         return cls(config, folder.resolve() if folder else None)
 
 
+class Retraining(NamedTuple):
+    """Arguments of `pipeline retrain`."""
+
+    training: PipelineInput
+    indexing: PipelineInput | None
+    if_changed: bool
+    home: Home
+
+    @classmethod
+    def of(
+        cls,
+        training: str,
+        data: Path | None,
+        indexing: str | None,
+        gallery: Path | None,
+        *,
+        if_changed: bool,
+        home: Home,
+    ) -> "Retraining":
+        indexes = indexing or gallery
+        index_input = PipelineInput.of(indexing or "local", gallery) if indexes else None
+        return cls(PipelineInput.of(training, data), index_input, if_changed, home)
+
+    def require_runnable(self) -> None:
+        """Check that configurations and folders exist. Raises ConfigError, DataError."""
+        load("training", self.training)
+        if self.indexing is not None:
+            load("indexing", self.indexing)
+
+
 class RetrainOutcome(Record):
     """What a retraining did. report, parity, decision and drift are None if nothing had changed."""
 
@@ -56,27 +87,25 @@ class RetrainOutcome(Record):
     index: IndexManifest | None = None  # the new index; None: the current one stays
 
 
-def retrain_and_alert(
-    training: PipelineInput, indexing: PipelineInput | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
-) -> RetrainOutcome:
+def retrain_and_alert(what: Retraining, mlflow_uri: str | None) -> RetrainOutcome:
     """Retrain and alert people of the outcome. Raises as `retrain`, and BusyError."""
     subject = _subject()
     try:
-        outcome = retrain(training, indexing, if_changed=if_changed, home=home, mlflow_uri=mlflow_uri)
+        outcome = retrain(what, mlflow_uri)
     except BusyError as error:
         notify(Alert(f"{subject} was skipped", str(error), "failure"))
         raise
     except Exception as error:  # not KeyboardInterrupt: the user who pressed Ctrl-C knows
-        notify(Alert(f"{subject} failed", f"{_reason(error)}\nhome: {home.root}", "failure"))
+        notify(Alert(f"{subject} failed", f"{_reason(error)}\nhome: {what.home.root}", "failure"))
         raise
     notify(alert_of(outcome, subject))
     return outcome
 
 
-def report_killed(reason: str, training: PipelineInput, *, home: Home, mlflow_uri: str | None) -> None:
-    notify(Alert(f"{_subject()} failed", f"{reason}\nhome: {home.root}", "failure"))
+def report_killed(reason: str, what: Retraining, mlflow_uri: str | None) -> None:
+    notify(Alert(f"{_subject()} failed", f"{reason}\nhome: {what.home.root}", "failure"))
     try:
-        name, uri = _model_name(load("training", training)), prepare(home, mlflow_uri=mlflow_uri)
+        name, uri = _model_name(load("training", what.training)), prepare(what.home, mlflow_uri=mlflow_uri)
     except FinderError as error:
         logger.warning("the ledger has no entry for this run: %s", error)
     else:
@@ -100,21 +129,17 @@ def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
     return Alert(title, text, "success")
 
 
-def retrain(
-    training: PipelineInput, indexing: PipelineInput | None, *, if_changed: bool, home: Home, mlflow_uri: str | None
-) -> RetrainOutcome:
-    """Train, decide and index the new champion.
-
-    With if_changed, trains only if data, code, configuration or packages changed.
+def retrain(what: Retraining, mlflow_uri: str | None) -> RetrainOutcome:
+    """Train, decide and index the new champion; with if_changed, only if data, code, configuration or packages changed.
 
     A failed run changes neither champion nor index, with one exception: if only the indexing fails, the new champion
     stays, searches use the previous index, and the next call indexes again. Raises FinderError.
     """
-    values = load("training", training)
+    values, home = load("training", what.training), what.home
     name = _model_name(values)
-    gallery = _gallery_of(name, indexing) if indexing else None
+    gallery = _gallery_of(name, what.indexing) if what.indexing else None
     with runs.exclusive(home, mlflow_uri) as uri, _recorded(name, uri):
-        changes = _changes(values, home, uri) if if_changed else None
+        changes = _changes(values, home, uri) if what.if_changed else None
         if changes is not None and not changes.any:
             _record(uri, name, "skipped", changes.text)
             outcome = RetrainOutcome(status="unchanged", model_name=name, changes=changes)
@@ -133,20 +158,19 @@ def retrain(
 
 
 def reindex(home: Home, mlflow_uri: str | None, *, model_name: str) -> IndexManifest | None:
-    """Embed all sources of the library with a model's champion, and publish; the ledger notes it.
+    """Index the library again with a model's champion; the ledger records it.
 
-    The gallery of the last indexing run is brought up to date as well. None if the library, or that run, belongs to
-    another model. Searches use the current index meanwhile. Raises FinderError.
+    Repeats the last indexing run; without one, indexes the sources that the library has. Returns None if that run or
+    the library belongs to another model. Searches use the current index meanwhile. Raises FinderError.
     """
     with runs.exclusive(home, mlflow_uri) as uri:
         return _embed_all(_last_indexing(), model_name, home, uri)
 
 
 def update_index(name: str, home: Home, mlflow_uri: str | None) -> IndexManifest | None:
-    """Embed the library of the home with a model's champion when searches answer with another bundle.
+    """Index the library again if its index is not of the model's champion. Raises FinderError.
 
-    None when nothing was done: also where nothing was indexed, or the library belongs to another model. Raises
-    FinderError.
+    Returns None if nothing was done: the index is current, nothing is indexed, or the library belongs to another model.
     """
     if not is_published_root(home.index_dir):
         return None
@@ -166,7 +190,7 @@ def load(pipeline: PipelineName, given: PipelineInput) -> Values:
 
 
 def _subject() -> str:
-    return f"image-finder: retraining on {machine()}"
+    return f"image-finder: retraining on {socket.gethostname()}"
 
 
 def _model_name(values: Values) -> str:
@@ -210,7 +234,7 @@ def _known(uri: str, name: str) -> list[KnownVersion]:
 
 
 def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> IndexManifest | None:
-    """Index with the champion unless that index is current; None if there is nothing to do."""
+    """Index the gallery, else as `reindex` does, unless the index is of the champion."""
     from image_finder.model_registry import names
     from image_finder.model_registry.registry import Registry
 
@@ -231,7 +255,7 @@ def _index_champion(gallery: Values | None, name: str, home: Home, uri: str) -> 
 
 
 def _embed_all(values: Values | None, name: str, home: Home, uri: str) -> IndexManifest | None:
-    """Run an indexing; without one, embed the sources that the library has. None if it belongs to another model."""
+    """Run the indexing with these values, or without them index the sources that the library has; see `reindex`."""
     from image_finder.model_registry.champion_library import embed_sources, publish_sources
     from image_finder.model_registry.promotions import Promotions
     from image_finder.model_registry.registry import Registry

@@ -78,10 +78,9 @@ def _configure_pod(task: "PipelineTask", config: FinderKubeflowConfig, *, with_g
 
     for claim, path in config.claims.items():
         kubernetes.mount_pvc(task, claim, path)
-    for secret, variables in config.secrets.items():
-        kubernetes.use_secret_as_env(task, secret, variables)
-    for secret, variables in config.optional_secrets.items():
-        kubernetes.use_secret_as_env(task, secret, variables, optional=True)
+    for secrets, optional in ((config.secrets, False), (config.optional_secrets, True)):
+        for secret, variables in secrets.items():
+            kubernetes.use_secret_as_env(task, secret, variables, optional=optional)
     if config.run_as_user is not None:
         user: Any = config.run_as_user
         kubernetes.set_security_context(task, run_as_user=user, run_as_group=user, run_as_non_root=True)
