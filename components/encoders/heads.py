@@ -1,8 +1,8 @@
 """Ensemble heads of both towers: trunk features to unit vectors through attention pooling and a projection.
 
-Image pooling is as in CLIP's AttentionPool2d(Radford et al. 2021, section 2.3; openai/CLIP model.py): flatten, prepend the mean
-token, add learned positions, then one multi-head attention with the first token as query and all 1 + HW tokens as keys
-and values.
+Image pooling is as in CLIP's AttentionPool2d (Radford et al. 2021, section 2.3; openai/CLIP model.py): flatten, prepend
+the mean token, add learned positions, then one multi-head attention with the first token as query and all 1 + HW tokens
+as keys and values.
 
 With a single query, the key and value maps need not be applied to every token: q . (K x) = (K^T q) . x, and the
 weighted sum of V x is V applied to the weighted sum of x. For 50 tokens of 1280 into 512 with 8 heads this takes 2.3 M
