@@ -6,6 +6,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -19,7 +20,7 @@ POINTER = "CURRENT"
 _GENERATIONS = "generations"
 _LIBRARY_INDEX = "index"  # published root of a library's index, below the library
 _KEPT = 2  # the current one and the one before it, which a reader may be opening
-
+_NAME = re.compile("[0-9]+-[0-9a-f]{8}")
 Stamp: TypeAlias = tuple[int, int, int] | None
 
 
@@ -57,7 +58,7 @@ def current_generation(root: Path) -> Path:
         name = pointer.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"nothing is published at {root}: {POINTER} cannot be read; publish it first") from error
-    if not _is_name(name):
+    if not _NAME.fullmatch(name):
         raise StorageError(f"{pointer} is damaged: {name[:40]!r} is not a generation; publish it again")
     return root / _GENERATIONS / name
 
@@ -103,14 +104,9 @@ def _remove_old(root: Path, spared: Collection[str]) -> None:
 
 def _names(root: Path) -> list[str]:
     try:
-        return [entry.name for entry in os.scandir(root / _GENERATIONS) if _is_name(entry.name)]
+        return [entry.name for entry in os.scandir(root / _GENERATIONS) if _NAME.fullmatch(entry.name)]
     except FileNotFoundError:
         return []
-
-
-def _is_name(name: str) -> bool:
-    number, _, tail = name.partition("-")
-    return number.isdecimal() and len(tail) == 8 and set(tail) <= set("0123456789abcdef")
 
 
 def _number(name: str) -> int:

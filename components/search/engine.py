@@ -20,7 +20,7 @@ from image_finder.components.index.duplicates import Hashes, fold
 from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.moments import local
-from image_finder.components.records.search import Facets, Hit, IndexedImage, SearchResult, TruncatedText
+from image_finder.components.records.search import Hit, IndexedImage, SearchResult, TruncatedText
 from image_finder.components.search import filters, matching
 from image_finder.components.search.query import Query, require_text
 from image_finder.components.search.query_encoder import EncodedQuery, QueryEncoder
@@ -91,7 +91,7 @@ class SearchEngine:
         done = [answer for answer in answers if answer is not None]
         return [self._result(*each) for each in zip(queries, encoded, done, counts, strict=True)]
 
-    # Images, and what can be filtered
+    # Images
 
     def image(self, identity: str) -> IndexedImage:
         return IndexedImage.model_validate(self._facts(self.index.item(self.index.row_of_id(identity))))
@@ -118,13 +118,6 @@ class SearchEngine:
         """An image's path, or its content if it is on an object store. Raises QueryError, DataError."""
         stored = self.stored_image(identity)
         return self.image_path(identity) if stored is None else stored.content()
-
-    def facets(self) -> Facets:
-        return filters.facets(self.index.items)
-
-    def folder_label(self, name: str) -> str:
-        """Label of a folder, given its label or a path. Raises QueryError if it holds no image."""
-        return filters.folder_label(self.index.items, self.index.manifest.roots, name)
 
     def _ranked(
         self, query: Query, encoded: EncodedQuery, near: Neighbours, mask: NDArray[np.bool_] | None

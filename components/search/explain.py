@@ -24,7 +24,7 @@ HEAT = np.array(
     [(136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164)], np.float32
 )
 _OPACITY = 0.75  # of the largest share; the image shows through everywhere
-_GROUND = (0, 190)  # greys of the image, so that the brightest colours are brighter than its white
+_BRIGHTEST_GREY = 190  # of the image, so that the brightest colours are brighter than its white
 
 
 class Explanation(NamedTuple):
@@ -52,7 +52,7 @@ def heat_overlay(image: Image.Image, shares: Shares) -> Image.Image:
     """The image in grey, coloured from purple to yellow where shares, (h, w) from 0 to 1, are positive: RGB."""
     heat = Image.fromarray(shares.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     levels = np.rint(np.clip(np.asarray(heat), 0.0, 1.0) * 255).astype(np.uint8)
-    grey = ImageOps.autocontrast(image.convert("L")).point(lambda value: value * _GROUND[1] // 255).convert("RGB")
+    grey = ImageOps.autocontrast(image.convert("L")).point(lambda value: value * _BRIGHTEST_GREY // 255).convert("RGB")
     alpha = Image.fromarray(np.rint(levels * _OPACITY).astype(np.uint8))
     return Image.composite(Image.fromarray(_COLOURS[levels]), grey, alpha)
 

@@ -30,6 +30,7 @@ from image_finder.components.images.preprocess import Pixels
 from image_finder.components.index.format import IndexManifest
 from image_finder.components.index.generations import Stamp, pointer_stamp, published_root
 from image_finder.components.records.search import Facets, IndexedImage, SearchResult
+from image_finder.components.search import filters
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.explain import Explanation, explain, explain_pooling
 from image_finder.components.search.query import Query
@@ -137,11 +138,12 @@ class Finder:
         return self.engine.image_path(identity)
 
     def facets(self) -> Facets:
-        return self.engine.facets()
+        return filters.facets(self.engine.index.items)
 
     def folder_label(self, name: str) -> str:
         """Label of a folder, given its label or path. Raises QueryError if it holds no image."""
-        return self.engine.folder_label(name)
+        index = self.engine.index
+        return filters.folder_label(index.items, index.manifest.roots, name)
 
     @property
     def index_manifest(self) -> IndexManifest:

@@ -12,6 +12,7 @@ from image_finder.components.app.api.security import COOKIE, session_value
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
 from image_finder.components.records.search import Facets
+from image_finder.components.search import filters
 from image_finder.components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS, MAX_REACH, MAX_TERMS
 
 router = APIRouter(prefix=PREFIX, tags=["operation"])
@@ -22,8 +23,8 @@ _VERSION = metadata.version("text-guided-image-finder")
 @router.get("/facets", response_model=Facets, responses=errors(401, 422, 429, 503))
 async def facets(server: Server) -> Response:
     """Values that the filters accept, with counts."""
-    engine = server.live.engine
-    answer = await server.workers.run(engine.facets)
+    items = server.live.engine.index.items
+    answer = await server.workers.run(lambda: filters.facets(items))
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.errors import BundleError, DataError, ImageError, IndexMismatchError, QueryError
+from image_finder.components.search import filters
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.query import NOT_WEIGHT, NotTerm, Query, Term
 from tests.support.galleries import embed_folder
@@ -269,10 +270,10 @@ def test_a_folder_has_the_same_label_by_its_label_and_by_its_path(shades, tmp_pa
         f"{tmp_path}/link/deep": "album/cold/deep",
         f"{tmp_path}/album/warm/../cold": "album/cold",
     }.items():
-        assert shades.folder_label(name) == label, name
+        assert filters.folder_label(shades.index.items, shades.index.manifest.roots, name) == label, name
     for name in ("..", "~", "~nobody", "/", "", "deep", "a\0b", f"{tmp_path}/album/warm/00.png"):
         with pytest.raises(QueryError, match="the index has no folder "):
-            shades.folder_label(name)
+            filters.folder_label(shades.index.items, shades.index.manifest.roots, name)
 
 
 def test_hits_below_min_score_are_left_out(shades):
@@ -302,7 +303,7 @@ def test_several_queries_have_the_same_answers_together_and_alone(shades):
 
 
 def test_folders_cameras_and_days_are_counted(shades):
-    facets = shades.facets()
+    facets = filters.facets(shades.index.items)
     assert [(each.value, each.count) for each in facets.folders] == [("album/cold/deep", 5), ("album/warm", 6)]
     assert (facets.cameras, facets.with_gps, facets.images) == ((), 0, 11)
 

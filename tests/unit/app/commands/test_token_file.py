@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from image_finder.components.app.token_file import read_token
+from image_finder.components.app.commands.serve_command import read_token
 from image_finder.components.errors import ConfigError
 
 TOKEN = "correct-horse-battery-staple"
