@@ -8,7 +8,7 @@ import { uploadOf, watchForImages } from "./query_image.js";
 import { Results } from "./results.js";
 import { EMPTY, filtersOnly, fromAddress, hasImage, isSearch, splitWords, toAddress, toQuery, viewOfAddress, withoutFilters } from "./state.js";
 import { Viewer } from "./viewer.js";
-import { button, byId, element, images } from "./words.js";
+import { button, byId, element, images, notice } from "./words.js";
 
 const TYPING_MS = 150; // pause in typing after which a search starts
 const EXAMPLES = ["a dog running on the beach", "two cups of coffee", "a street at night", "children playing in snow"];
@@ -103,14 +103,9 @@ function restore() {
   state = next;
   show({ fields: true });
   if (!same || !results.state) results.run(state);
-  if (lost) notify("The uploaded image was lost when the tab was reloaded. Drop it again to search by it.");
+  if (lost) notice("The uploaded image was lost when the tab was reloaded. Drop it again to search by it.");
   if (!view) viewer.close();
-  else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => notify(error.message));
-}
-
-function notify(words) {
-  byId("notice").textContent = words;
-  byId("notice").hidden = false;
+  else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => notice(error.message));
 }
 
 function answered(answer) {
@@ -146,9 +141,10 @@ function toggleFilters(open = byId("filters").hidden) {
 }
 
 function listen() {
-  byId("text").addEventListener("input", (event) => change({ text: event.target.value }, { whileTyping: true }));
-  byId("not").addEventListener("input", (event) => change({ not: event.target.value }, { whileTyping: true }));
-  for (const id of ["text", "not"]) byId(id).addEventListener("change", () => (typing = false));
+  for (const id of ["text", "not"]) {
+    byId(id).addEventListener("input", (event) => change({ [id]: event.target.value }, { whileTyping: true }));
+    byId(id).addEventListener("change", () => (typing = false));
+  }
   byId("text").addEventListener("keydown", (event) => {
     if (event.key !== "ArrowDown" || !grid.hits.length) return;
     event.preventDefault();
@@ -178,7 +174,7 @@ function listen() {
       viewer.close();
       change({ upload, like: "" });
     },
-    (message) => notify(message),
+    notice,
   );
 }
 

@@ -4,7 +4,7 @@ import { search } from "./api.js";
 import { withToken } from "./dialogs.js";
 import { uploadOf } from "./query_image.js";
 import { countFilters, isSearch, notTerms, toQuery } from "./state.js";
-import { button, byId, element, images, whole } from "./words.js";
+import { button, byId, element, images, notice, whole } from "./words.js";
 
 const PAGE = 40;
 const SELF_LOADING = 4; // pages loaded by scrolling; then a button, so that the footer is reachable
@@ -86,7 +86,7 @@ export class Results {
   #search(offset, running) {
     const { state } = this;
     const { signal } = running;
-    const say = (words) => !signal.aborted && this.#notice(words);
+    const say = (words) => !signal.aborted && notice(words);
     return withToken(() => search(toQuery(state, PAGE, offset), uploadOf(state.upload)?.body, { signal, say }));
   }
 
@@ -116,7 +116,7 @@ export class Results {
       for (const { used, unused } of answer.truncated) {
         notices.push(`The query is too long for the model. Used: “${used}”; ignored: “${unused}”.`);
       }
-      if (notices.length) this.#notice(notices.join(" "));
+      if (notices.length) notice(notices.join(" "));
     }
     const total_ms = answer.took_ms.total;
     byId("took").textContent = total_ms ? `${Math.max(1, Math.round(total_ms))} ms` : "";
@@ -136,7 +136,7 @@ export class Results {
     this.grid.replace([]);
     this.#busy(false);
     byId("welcome").hidden = false;
-    if (notTerms(this.state).length) this.#notice("Add something to search for; “Not” only ranks images lower.");
+    if (notTerms(this.state).length) notice("Add something to search for; “Not” only ranks images lower.");
   }
 
   #fail(error) {
@@ -156,11 +156,6 @@ export class Results {
     const buttons = actions.map(([words, act]) => button(words, { className: "primary" }, act));
     byId("empty").replaceChildren(element("h2", {}, title), element("p", {}, why), ...buttons);
     byId("empty").hidden = false;
-  }
-
-  #notice(words) {
-    byId("notice").textContent = words;
-    byId("notice").hidden = false;
   }
 
   #clear() {

@@ -52,6 +52,11 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+export function notice(words) {
+  byId("notice").textContent = words;
+  byId("notice").hidden = false;
+}
+
 export function button(words, properties, act) {
   const made = element("button", { type: "button", ...properties }, words);
   made.addEventListener("click", act);
