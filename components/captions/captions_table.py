@@ -109,7 +109,6 @@ def _read_file(file: PartFile, config: DatasetConfig, hub_cache: Path | None) ->
 
 
 def _as_frame(found: Annotations, names: ImageNames) -> pd.DataFrame:
-    """Each caption beside its image; images without captions are dropped and logged."""
     try:
         file_names = names.resolve(found.images.file_names)
     except DataError as error:

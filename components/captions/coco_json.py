@@ -72,7 +72,7 @@ def _values(rows: list[Any], name: str, key: str, path: Path) -> list[Any]:
 
 
 def _license_ids(rows: object) -> dict[str, int]:
-    """Ids of the file's licences by name and by URL, in lower case."""
+    """By name and by URL, in lower case."""
     return {
         row[key].strip().casefold(): row["id"]
         for row in (rows if isinstance(rows, list) else [])

@@ -114,7 +114,6 @@ class _Run:
         self._backoff = backoff + wait_random(0, config.backoff_s)
 
     async def fetch(self, requests: Sequence[ImageRequest], bar: "tqdm[NoReturn]") -> None:
-        """Fetch all requests over a bounded number of connections that stay open between images."""
         limits = httpx.Limits(max_connections=self.config.workers, max_keepalive_connections=self.config.workers)
         async with (
             httpx.AsyncClient(

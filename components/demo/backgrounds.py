@@ -28,7 +28,6 @@ class Canvas:
         return red, green, blue
 
     def gradient(self, top: str, bottom: str, low: float, high: float) -> None:
-        """Fill the band between two heights with a gradient."""
         width, height = self.image.width, max(1, round((high - low) * self.image.height))
         mask = Image.linear_gradient("L").resize((width, height))
         band = Image.composite(
@@ -49,7 +48,6 @@ class Canvas:
         self._draw.polygon(self._points(points), fill=self.shade(colour, 6))
 
     def dots(self, number: int, low: float, high: float, radius: float, colours: tuple[str, ...]) -> None:
-        """Discs scattered between two heights; radius as a fraction of the width."""
         stretch = self.image.width / self.image.height
         for x, y, size, pick in self.rng.random((number, 4)):
             length = radius * (0.5 + float(size))

@@ -55,7 +55,6 @@ def compose_demo(directory: Path, *, n_images: int = 1500, seed: int = 0) -> Non
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """The scene as an RGB image; rng decides position, scale, mirroring and background."""
     things = [group.thing for group in scene.groups for _ in range(group.number)]
     sizes = _SIZES_PX if len(things) < 3 else _WIDE_SIZES_PX
     width, height = sizes[int(rng.integers(len(sizes)))]
@@ -107,7 +106,6 @@ def _info(n_images: int, seed: int) -> dict[str, Any]:
 
 
 def _present_info(directory: Path) -> dict[str, Any]:
-    """Info of the demo set in directory, {} if empty. Raises DataError for other content."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return {}
     try:

@@ -109,7 +109,7 @@ class Thing:
 
 @functools.lru_cache(maxsize=1)
 def all_things() -> tuple[Thing, ...]:
-    """Every thing of the table, in order; one without a synonym repeats its name."""
+    """One without a synonym repeats its name."""
     return tuple(
         _parse_thing(entry, Noun.parse(kind))
         for kind, lines in _TABLE.items()

@@ -28,8 +28,6 @@ class DriftRow(Record):
 
 
 class DriftOrigin(Record):
-    """Model that the data were compared with, and its training images."""
-
     former_names: ClassVar = {"n_pictures": "n_images"}
 
     model: str

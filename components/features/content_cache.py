@@ -117,7 +117,7 @@ class ContentCache:
         ]
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Remove keys from memory until they are appended again or the cache is reopened."""
+        """Until they are appended again or the cache is reopened."""
         for key in keys:
             self._spans.pop(key, None)
             self._sums.pop(key, None)
@@ -155,7 +155,7 @@ class ContentCache:
 
     @property
     def rows(self) -> NDArray[Any]:
-        """All rows, memory-mapped read-only: (total_rows, width)."""
+        """Memory-mapped read-only: (total_rows, width)."""
         if self._rows is None:
             shape = (self._total_rows, self.width)
             self._rows = (

@@ -132,7 +132,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
-    """(width, height) in pixels as displayed, from the header alone. Raises ImageError."""
+    """As displayed, in pixels, from the header alone. Raises ImageError."""
     return with_image(source, displayed_size)
 
 

@@ -60,7 +60,6 @@ def image_facts(source: Path | bytes) -> ImageFacts:
 
 
 def _directory(exif: Image.Exif, tag: int) -> _Tags:
-    """An EXIF directory by its pointer tag; empty if absent or damaged."""
     if tag not in exif:
         return {}
     try:
@@ -77,7 +76,6 @@ def _value(tags: _Tags, tag: int) -> object:
 
 
 def _text(tags: _Tags, tag: int) -> str:
-    """Value of an ASCII tag without trailing NULs; "" if it is no text."""
     value = _value(tags, tag)
     if isinstance(value, bytes):
         value = value.decode("latin-1")
@@ -121,7 +119,6 @@ def _cleaned(text: str) -> str:
 
 
 def _position(gps: _Tags) -> tuple[float | None, float | None]:
-    """(degrees north, degrees east); (None, None) unless both are plausible."""
     latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, "NS", 90)
     longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, "EW", 180)
     if latitude is None or longitude is None or latitude == longitude == 0:

@@ -49,7 +49,6 @@ class ImageFolder:
         return {path: state for path, state in states.items() if path.suffix.lower() in IMAGE_ENDINGS}
 
     def fingerprint(self) -> str:
-        """Hex SHA-256 of names, sizes and modification times. Raises DataError."""
         if self._files is None:
             return fingerprint_folder(Path(self._location))
         return sha256_of_lines((name, info.size or 0, info.mtime_ns or 0) for name, info in self._listed().items())

@@ -72,7 +72,6 @@ def remember_bundle(catalog: Catalog, bundle: Bundle, chosen_ns: int) -> None:
 
 
 def remember_next_bundle(catalog: Catalog, bundle: Bundle) -> None:
-    """Record a bundle that images were embedded with for a later publication; the caller commits."""
     catalog.set(**{_NEXT: bundle.sha256})
 
 
@@ -96,7 +95,6 @@ def remove_unused(library: Library, catalog: Catalog, bundle: Bundle) -> None:
 
 
 def _own(library: Library, sha256: str, defaults: Path | None) -> Bundle:
-    """The library's own copy; a damaged one is replaced from the published bundles."""
     home = library.bundles / sha256[:16]
     try:
         return Bundle.open(home)

@@ -144,7 +144,6 @@ class Catalog:
         self._do(self._connection.commit)
 
     def folders(self) -> dict[int, bytes]:
-        """Absolute path of each folder by its id, without damaged rows."""
         return dict(self._sound(_FOLDERS))
 
     def folder_ids(self) -> dict[bytes, int]:
@@ -156,7 +155,6 @@ class Catalog:
         return bool(rows) and all(map(_is_sound, rows))
 
     def add_folder(self, path: bytes) -> int:
-        """Id of a folder, which is added if it is missing."""
         if (known := self.folder_ids().get(path)) is not None:
             return known
         # An id is never used twice: rows of a folder whose own row was damaged must not come under another one.
@@ -203,7 +201,7 @@ class Catalog:
         return sound, len(stored) - len(sound)
 
     def files_by_path(self) -> tuple[Rows, int]:
-        """Undamaged rows by absolute path, and the number of rows damaged or without folder."""
+        """Undamaged rows, and the number of rows damaged or without folder."""
         bases = {identity: base_of(path) for identity, path in self.folders().items()}
         rows, damaged = self.files()
         known = {bases[row.folder] + row.path: row for row in rows if row.folder in bases}

@@ -79,7 +79,7 @@ def _published_roots(library: Library, known: Sequence[bytes]) -> list[bytes]:
 
 
 def _source_of(folder: Path, known: Sequence[bytes]) -> bytes:
-    """The source that a path of the command line names; Path turns "s3://" into "s3:/"."""
+    """Path turns "s3://" into "s3:/"."""
     stores = {Path(os.fsdecode(root)): root for root in known if is_store(root)}
     return stores.get(folder) or _resolved(folder)
 

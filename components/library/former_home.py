@@ -126,7 +126,6 @@ def _keep_items(catalog: Catalog, index: VectorIndex) -> None:
 
 
 def _keep_generations(home: Path, library: Library, names: Collection[str]) -> None:
-    """Keep generations of another bundle than the library's, for a rollback."""
     for name in names:
         folder = home / _FORMER_INDEX / "generations" / name
         target = library.index / "generations" / name
@@ -150,7 +149,6 @@ def _is_searched(former: Path, library: Library) -> bool:
 
 
 def _publish(home: Path, library: Library, catalog: Catalog, bundle: Bundle, cache: ContentCache) -> None:
-    """Publish all that has a vector of the bundle; the next `image-finder index` adds the rest."""
     known, _ = catalog.files_by_path()
     rows = sorted(row for row in known.values() if row.error or row.sha256 in cache)
     publish_rows(library, catalog, bundle, cache, rows, home=home, config=EmbeddingConfig())

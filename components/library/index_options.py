@@ -32,7 +32,6 @@ class IndexOptions:
     on_scan: Callable[[Scan], object] | None = None  # called with the scan before any image is read
 
     def home_of(self, library: Library) -> Path | None:
-        """The home that a library is in; None if it is in none."""
         home = self.default_bundles.parent if self.default_bundles is not None else None
         return home if home is not None and library.root.is_relative_to(home) else None
 

@@ -90,7 +90,7 @@ class _Published(NamedTuple):
 
 @dataclass(frozen=True)
 class _Update:
-    """One update. Needs the library's lock."""
+    """Needs the library's lock."""
 
     library: Library
     catalog: Catalog
@@ -148,7 +148,7 @@ class _Update:
         }
 
     def _sound_rows(self) -> tuple[Rows, bool]:
-        """Undamaged rows by absolute path, and whether rows may have been lost."""
+        """Undamaged rows, and whether rows may have been lost."""
         known, damaged = self.catalog.files_by_path()
         if damaged:
             self.warn(f"{damaged:,} entries of {self.catalog.path} were damaged and are rebuilt from their images")
@@ -179,7 +179,6 @@ class _Update:
         return known
 
     def _require_readable(self, known: Rows, added: Collection[bytes]) -> None:
-        """Raises DataError for a gallery with too many unreadable images; a new one is removed."""
         for gallery in self.options.galleries:
             try:
                 sources.require_readable(gallery, known, self.warn)
@@ -279,7 +278,6 @@ class _Update:
         return _Published(sum(not row.error for row in rows), is_new=True, n_mended=n_mended)
 
     def _mend_vectors(self, known: Rows, reader: Reader) -> int:
-        """Compute damaged vectors again; returns their number."""
         cache = reader.cache
         paths = {row.sha256: path for path, row in known.items() if not row.error and row.sha256 in cache}
         if damaged := cache.damaged(list(paths)):
@@ -295,7 +293,7 @@ def _content(row: FileRow) -> object:
 
 
 def _arrival(sha256: str, gone: Counter[str], contents: set[str]) -> str:
-    """Classify a new file by its content; updates both arguments."""
+    """Updates both arguments."""
     if gone[sha256] > 0:
         gone[sha256] -= 1
         return "moved"

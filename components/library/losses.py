@@ -138,7 +138,7 @@ def warn_of_unreadable(scan: Scan, known: Collection[bytes], warn: Warn) -> None
 
 
 def warn_of_losses(kept: Sequence[Kept], warn: Warn) -> dict[str, int]:
-    """Warn of missing images that are kept; returns their number by source or disk."""
+    """Returns the number of images by source or disk."""
     for each in kept:
         warn(each.text)
     return {shown(each.unit): len(each.files) for each in kept}
@@ -161,7 +161,6 @@ def _by_unit(paths: Iterable[bytes], units: Sequence[bytes]) -> dict[bytes, list
 
 
 def _holds(disk: bytes, roots: Sequence[bytes], files: Sequence[bytes]) -> bool:
-    """Whether a source or a file is on a disk. files: sorted."""
     if any(inside(root, disk) for root in roots):
         return True
     base = disk + b"/"
@@ -170,7 +169,6 @@ def _holds(disk: bytes, roots: Sequence[bytes], files: Sequence[bytes]) -> bool:
 
 
 def _hidden(path: bytes, scan: Scan) -> bool:
-    """Whether path, or anything inside it, could not be listed."""
     return scan.is_unreadable(path) or any(inside(each, path) for each in scan.unreadable)
 
 

@@ -48,6 +48,6 @@ def mounted_at(folders: Sequence[bytes], table: Path = _TABLE) -> dict[bytes, tu
 
 
 def remote_mount(folders: Sequence[bytes], table: Path = _TABLE) -> tuple[bytes, str] | None:
-    """Mount point and type of a network file system of a folder or below one, or None."""
+    """Mount point and type of a network file system of a folder or below one."""
     mounts = mounted_at(folders, table)
     return next(((point, kind) for point, (_, kind) in sorted(mounts.items()) if _REMOTE.fullmatch(kind)), None)

@@ -110,7 +110,6 @@ class Reader:
         self._pending, self._dirty, self._committed_at = [], False, time.monotonic()
 
     def _take(self, path: bytes, sha256: str, failure: str, facts: ImageFacts | None) -> None:
-        """Keep the result for one file, with its size and time before it was read."""
         if failure:
             self._take_failure(path, _ANONYMOUS.sub("", failure))
             return

@@ -54,7 +54,6 @@ def recover_captions(library: Library, catalog: Catalog) -> None:
 
 
 def captions_of(index: VectorIndex) -> dict[bytes, dict[bytes, tuple[str, ...]]]:
-    """Captions by root, if it has any, and by relative path."""
     found: dict[bytes, dict[bytes, tuple[str, ...]]] = {}
     columns = (index.items[name].to_pylist() for name in ("root", "path", "captions"))
     for number, path, captions in zip(*columns, strict=True):

@@ -162,7 +162,6 @@ class _Walk:
         return inner
 
     def _leads_outside(self, link: bytes) -> bool:
-        """Whether a link leads to a folder or image outside all roots."""
         target = os.path.realpath(link)
         try:
             mode = os.stat(target).st_mode  # noqa: PTH116 - bytes

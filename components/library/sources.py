@@ -28,8 +28,6 @@ Captions = Mapping[bytes, tuple[str, ...]]  # by absolute path
 
 
 class GalleryFacts(Record):
-    """What the catalogue stores about a gallery."""
-
     uri: str = ""  # of an object store, with its options except secrets
     annotations: str = ""  # COCO captions JSON, relative to the source; "" if there is none or it is unknown
     annotations_state: str = ""  # size and modification time of that file when it was read

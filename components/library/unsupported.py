@@ -27,7 +27,7 @@ KIND_OF_ENDING = {ending: kind for kind, _, endings in _KINDS for ending in endi
 
 
 def by_kind(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Counts by ending as kind -> ending -> number, the most frequent ending first."""
+    """Kind -> ending -> number, the most frequent ending first."""
     found: dict[str, dict[str, int]] = {}
     for kind, _, endings in _KINDS:
         present = [ending for ending in endings.split() if counts.get(ending)]

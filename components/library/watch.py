@@ -55,8 +55,6 @@ def view_of(scan: Scan) -> View:
 
 @dataclass
 class FolderWatch:
-    """Watches the folders of one library until stop is set."""
-
     folders: Sequence[Path]  # the sources
     leave_out: Path  # the library, which may be inside a source
     seen: Callable[[], View]  # view of the last update
@@ -182,7 +180,7 @@ class FolderWatch:
 
 
 def _present(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Existing folders with device and inode, to detect replaced ones."""
+    """With device and inode, to detect replaced folders."""
     found = {}
     for folder in folders:
         try:
@@ -216,6 +214,5 @@ def _reason_and_remedy(error: str) -> tuple[str, str]:
 
 
 def _ticks(stop: threading.Event, seconds: float) -> Iterator[set[object]]:
-    """Yield an empty set at intervals, for a library without folders."""
     while not stop.wait(seconds):
         yield set()

@@ -103,7 +103,6 @@ class _Known:
                 self._embedded.add(sha256)
 
     def look_again(self) -> None:
-        """Read the keys of all shards, including those of lost actors."""
         self._embedded = self.shards.all_keys()
 
     def missing(self) -> list[int]:

@@ -67,7 +67,6 @@ def error_of_worker(error: BaseException) -> FinderError | None:
 
 
 def worker_was_lost(error: BaseException) -> bool:
-    """Whether an error means a lost worker, node or progress, not a failed program."""
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError, RayTaskError
 
@@ -75,7 +74,6 @@ def worker_was_lost(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """First line of the innermost cause of an error of Ray."""
     *_, last = _behind(error)
     return one_line(str(last).strip().partition("\n")[0] or type(last).__name__)
 
@@ -160,7 +158,6 @@ def _no_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables that are not set yet, for this process and its children."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -178,7 +175,7 @@ def _scratch() -> contextlib.AbstractContextManager[Path]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Restore the SIGTERM handler that Ray replaces."""
+    """Ray replaces the SIGTERM handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

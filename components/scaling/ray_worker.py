@@ -126,7 +126,7 @@ def _shard_rows(memory: "_Memory", facts: dict[str, ImageFacts]) -> ShardRows:
 
 
 class _Memory:
-    """Rows by content in memory, in place of a ContentCache."""
+    """In place of a ContentCache."""
 
     def __init__(self) -> None:
         self.rows: dict[str, NDArray[Any]] = {}

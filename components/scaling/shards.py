@@ -59,7 +59,6 @@ class Shards:
         self._files, self._base = _open(self.location)
 
     def write(self, name: str, rows: ShardRows) -> None:
-        """Write a shard, or relocation the one with its name. Raises StorageError."""
         facts = {field: [getattr(each, field) for each in rows.facts] for field in _FACTS.names[2:]}
         table = pa.table({"sha256": list(rows.keys), "dhash": rows.hashes, **facts}, schema=_FACTS)
         flat = pa.array(np.ascontiguousarray(rows.vectors, np.float32).reshape(-1))
@@ -70,7 +69,7 @@ class Shards:
         self._put(name, sink.getvalue().to_pybytes())
 
     def keys_of(self, name: str) -> list[str]:
-        """Keys of a shard; empty if it is missing or damaged."""
+        """Empty if the shard is missing or damaged."""
         try:
             with (
                 self._files.open_input_file(f"{self._base}/{name}") as stream,

@@ -23,7 +23,6 @@ class IngestedData(NamedTuple):
 
 
 def ingest(dataset: DatasetConfig, root: Path, *, cache_path: Path | None = None) -> IngestedData:
-    """Read captions and inspect images, with progress. root, cache_path: see inspect_images."""
     captions = read_captions(dataset)
     images = inspect_images(captions, root, cache_path=cache_path, progress=True)
     return IngestedData(captions, images, build_manifest(captions, images, dataset))
@@ -38,6 +37,5 @@ def validate(
 
 
 def check_folder(dataset: DatasetConfig, root: Path, config: ValidationConfig) -> tuple[IngestedData, ValidationReport]:
-    """Ingest and validate a data set, counted in tokens of the packaged text trunk."""
     data = ingest(dataset, root)
     return data, validate(data, config, Tokenizer(packaged_tokenizer_json(), _MAX_TOKENS))

@@ -72,7 +72,6 @@ def _type_of(values: Series, kind: str) -> str:
 
 
 def as_typed(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
-    """A copy with a fresh index and, if it is empty, with the types of the columns."""
     kinds = {column: kind if kind == "int64" else "object" for column, kind in columns.items()}
     return (frame.astype(kinds) if frame.empty else frame).reset_index(drop=True)
 
@@ -178,7 +177,6 @@ def text_facts(captions: DataFrame) -> DataFrame:
 
 
 def _texts(captions: DataFrame) -> list[str]:
-    """Captions without outer white space, "" if missing."""
     return [caption.strip() if isinstance(caption, str) else "" for caption in captions["caption"]]
 
 
