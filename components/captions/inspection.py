@@ -34,13 +34,13 @@ class _Facts:
     """A file's content, and the size and modification time it had when it was read."""
 
     file_name: str
-    size: int
-    mtime_ns: int
-    sha256: str
-    n_bytes: int
-    width_px: int
-    height_px: int
-    error: str
+    size: int = 0
+    mtime_ns: int = 0
+    sha256: str = ""
+    n_bytes: int = 0
+    width_px: int = 0
+    height_px: int = 0
+    error: str = ""
 
 
 def inspect_images(
@@ -92,17 +92,17 @@ def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *
 
 def _inspect_file(root: Path, file_name: str) -> _Facts:
     if leads_out(file_name):
-        return _failed(file_name, "refused: the file name leads out of the data set's folder")
+        return _Facts(file_name, error="refused: the file name leads out of the data set's folder")
     path = root / file_name
     try:
         status = path.stat()
         data = read_image(path)
     except FileNotFoundError:
-        return _failed(file_name, f"the file is missing: {shown_path(path)}")
+        return _Facts(file_name, error=f"the file is missing: {shown_path(path)}")
     except ImageError as error:
-        return _failed(file_name, str(error).partition(": ")[2])
+        return _Facts(file_name, error=str(error).partition(": ")[2])
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        return _failed(file_name, getattr(error, "strerror", None) or str(error))
+        return _Facts(file_name, error=getattr(error, "strerror", None) or str(error))
     width_px, height_px, reason = 0, 0, ""
     try:
         load_rgb(data, at_least_px=CHECK_PX)
@@ -111,10 +111,6 @@ def _inspect_file(root: Path, file_name: str) -> _Facts:
         reason = str(error).partition(": ")[2]
     stamp = (status.st_size, modified_ns(status))
     return _Facts(file_name, *stamp, sha256_of_bytes(data), len(data), width_px, height_px, reason)
-
-
-def _failed(file_name: str, error: str) -> _Facts:
-    return _Facts(file_name, 0, 0, "", 0, 0, 0, error)
 
 
 def _stamp(root: Path, file_name: str) -> tuple[int, int] | None:

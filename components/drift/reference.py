@@ -14,7 +14,7 @@ Captions cannot be reconstructed: the order of their words is not stored. Nothin
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,7 +176,7 @@ class DriftReference:
         return array
 
 
-class Contents(Collection[str]):
+class Contents(Container[str]):
     """Hex SHA-256 of images, by their first 8 bytes: one in 10^13 others would match one of a million."""
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
@@ -188,12 +188,6 @@ class Contents(Collection[str]):
         key = np.uint64(int(content[:16], 16))
         row = int(np.searchsorted(self._keys, key))
         return row < len(self._keys) and bool(self._keys[row] == key)
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"{key:016x}" for key in self._keys.tolist())
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
 
 def _arrays(sample: ImageSample, images_of_word: dict[str, int], contents: Collection[str]) -> dict[str, NDArray[Any]]:

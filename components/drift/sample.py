@@ -4,7 +4,7 @@ The unit of every sample is the image with all its captions.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -126,16 +126,14 @@ class Sampler:
         width = bundle.manifest.embedding_dim + 1
         self._cache = ContentCache(cache_dir / f"drift-{maker[:16]}", width=width, dtype="float32", maker=maker)
 
-    def draw(
-        self, files: Sequence[CaptionedFile], count: int, *, without: Collection[str] | None = None
-    ) -> ImageSample:
+    def draw(self, files: Sequence[CaptionedFile], count: int, *, without: Container[str] | None = None) -> ImageSample:
         """Draw up to count readable images. without: contents (hex SHA-256) to leave out.
 
         Images are drawn in the order of a hash of seed and name, so that an image in two versions of a data set is
         drawn from both or from neither, as far as their sizes allow. Raises StorageError.
         """
         remaining = iter(sorted(files, key=self._order))
-        if without:
+        if without is not None:
             remaining = (file for file in remaining if _content(file.path) not in without)
         taken: list[CaptionedFile] = []
         contents: list[str] = []

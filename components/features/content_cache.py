@@ -45,6 +45,7 @@ class ContentCache:
         self.dtype = np.dtype(dtype)
         self._row_bytes = width * self.dtype.itemsize
         self._lock = FileLock(folder / "writer.lock")
+        self._data_path, self._keys_path = folder / "rows.bin", folder / "keys.tsv"
         self._upgrade: dict[str, Any] | None = None
         self._check_layout({"format_version": FORMAT_VERSION, "width": width, "dtype": dtype, "maker": maker})
         self._spans: dict[str, tuple[int, int]] = {}  # first row and number of rows by key
@@ -164,14 +165,6 @@ class ContentCache:
                 else np.empty(shape, self.dtype)
             )
         return self._rows
-
-    @property
-    def _data_path(self) -> Path:
-        return self.folder / "rows.bin"
-
-    @property
-    def _keys_path(self) -> Path:
-        return self.folder / "keys.tsv"
 
     def _check_layout(self, layout: dict[str, Any]) -> None:
         path = self.folder / "layout.json"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
 from image_finder.components.library.engine import Engine, embed_here
@@ -45,21 +47,23 @@ class IndexSummary(Record):
     added: int
     changed: int
     moved: int
-    copied: int  # new files whose content another file has
+    copied: int = 0  # new files whose content another file has
     removed: int
     unchanged: int
     absent: int  # not found, but kept
     kept: dict[str, int]  # source or disk -> those of absent that --prune removes
-    vanished: int  # deleted during the update
-    embedded: int
-    failed: dict[str, str]  # file -> reason, of this run
+    vanished: int = 0  # deleted during the update
+    embedded: int = 0
+    failed: dict[str, str] = Field(default_factory=dict)  # file -> reason, of this run
     still_failing: int  # unchanged unreadable files
     unreadable: dict[str, str]  # folder or file that could not be listed -> reason
     unsupported: dict[str, dict[str, int]]  # kind -> ending -> files of formats that are not supported
-    cut: dict[str, str]  # JPEG files whose end is missing -> how much, of this run; they are indexed
+    cut: dict[str, str] = Field(
+        default_factory=dict
+    )  # JPEG files whose end is missing -> how much, of this run; they are indexed
     links_outside: int  # links out of the folders, which are not followed
     bundle: str  # sha256
-    published: bool
+    published: bool = False
     dry_run: bool
     watching: Literal["", "events", "polling"] = ""  # how `index --watch` learns of changes, "" elsewhere
     seconds: float

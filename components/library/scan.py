@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from image_finder.components.errors import StorageError
 from image_finder.components.images.files import IMAGE_ENDINGS
+from image_finder.components.library.catalog import base_of
 from image_finder.components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules
 from image_finder.components.library.mounts import inside, mount_point
 from image_finder.components.library.unsupported import KIND_OF_ENDING
@@ -64,7 +65,7 @@ def outermost_first(folders: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def scan_folders(
-    roots: Sequence[bytes], *, leave_out: Sequence[bytes] = (), on_folder: Callable[[], object] | None = None
+    roots: Sequence[bytes], *, leave_out: Sequence[bytes] = (), on_folder: Callable[[], object] = lambda: None
 ) -> Scan:
     """Find each image file below roots (absolute, resolved) once, under its outermost root.
 
@@ -75,8 +76,7 @@ def scan_folders(
     walk = _Walk(scan, frozenset(leave_out))
     for position, root in enumerate(scan.roots):
         for _ in walk.folders(position, root):
-            if on_folder is not None:
-                on_folder()
+            on_folder()
     scan.ended_ns = time.time_ns()
     return scan
 
@@ -87,16 +87,16 @@ class _Visit(NamedTuple):
     device: int  # of the folder above
 
 
+@dataclass(frozen=True)
 class _Walk:
-    def __init__(self, scan: Scan, leave_out: frozenset[bytes]) -> None:
-        self._scan = scan
-        self._leave_out = leave_out
-        self._visited: set[tuple[int, int]] = set()
+    scan: Scan
+    leave_out: frozenset[bytes]
+    visited: set[tuple[int, int]] = field(default_factory=set)
 
     def folders(self, position: int, root: bytes) -> Iterator[None]:
-        base = root if root.endswith(b"/") else root + b"/"
+        base = base_of(root)
         with contextlib.suppress(OSError):  # _folder records the reason
-            self._scan.mounts.add(mount_point(root))
+            self.scan.mounts.add(mount_point(root))
         waiting = [_Visit(base, IgnoreRules(), 0)]
         while waiting:
             waiting += self._folder(position, base, waiting.pop())
@@ -107,10 +107,10 @@ class _Walk:
         folder, rules, device = visit
         try:
             status = os.stat(folder)  # noqa: PTH116 - paths are bytes here, and Path objects cost as much as the stat
-            if (status.st_dev, status.st_ino) in self._visited:
+            if (status.st_dev, status.st_ino) in self.visited:
                 return []
             if folder != base and status.st_dev != device:
-                self._scan.mounts.add(folder.rstrip(b"/"))
+                self.scan.mounts.add(folder.rstrip(b"/"))
             with os.scandir(folder) as listing:
                 entries = list(listing)
             if any(entry.name == _IGNORE_FILE for entry in entries):
@@ -119,12 +119,12 @@ class _Walk:
             if isinstance(error, FileNotFoundError) and folder != base:  # just deleted
                 return []
             reason = (error.strerror or "cannot be listed") if isinstance(error, OSError) else str(error)
-            self._scan.unreadable[folder.rstrip(b"/") or b"/"] = reason
+            self.scan.unreadable[folder.rstrip(b"/") or b"/"] = reason
             return []
-        self._visited.add((status.st_dev, status.st_ino))
-        self._scan.folders.add((folder.rstrip(b"/") or b"/", status.st_ino))
+        self.visited.add((status.st_dev, status.st_ino))
+        self.scan.folders.add((folder.rstrip(b"/") or b"/", status.st_ino))
         if folder == base and all(entry.name[0] == 46 or entry.name.lower() in SYSTEM_FOLDERS for entry in entries):
-            self._scan.empty_roots.append(self._scan.roots[position])
+            self.scan.empty_roots.append(self.scan.roots[position])
         inner = self._entries(position, base, entries, rules)
         return [_Visit(path, rules, status.st_dev) for path in inner]
 
@@ -133,7 +133,7 @@ class _Walk:
     ) -> list[bytes]:
         """Add the files among entries; returns the subfolders to visit, each ending in a slash."""
         inner = []
-        files = self._scan.files
+        files = self.scan.files
         for entry in entries:
             name = entry.name
             if name[0] == 46:  # a dot
@@ -141,15 +141,15 @@ class _Walk:
             path = entry.path
             try:
                 if entry.is_symlink():
-                    self._scan.links_outside += self._leads_outside(path)
+                    self.scan.links_outside += self._leads_outside(path)
                 elif entry.is_dir(follow_symlinks=False):
-                    if name.lower() in SYSTEM_FOLDERS or path in self._leave_out:
+                    if name.lower() in SYSTEM_FOLDERS or path in self.leave_out:
                         continue
                     if not rules or not rules.ignores(os.fsdecode(path[len(base) :]) + "/"):
                         inner.append(path + b"/")
                 elif (ending := name[name.rfind(b".") :].lower()) in _UNSUPPORTED:
                     if not rules or not rules.ignores(os.fsdecode(path[len(base) :])):
-                        self._scan.unsupported[os.fsdecode(ending)] += 1
+                        self.scan.unsupported[os.fsdecode(ending)] += 1
                 elif ending in _ENDINGS and path not in files:
                     status = entry.stat(follow_symlinks=False)
                     if not stat.S_ISREG(status.st_mode) or (rules and rules.ignores(os.fsdecode(path[len(base) :]))):
@@ -158,7 +158,7 @@ class _Walk:
             except FileNotFoundError:  # just deleted
                 continue
             except OSError as error:
-                self._scan.unreadable[path] = error.strerror or "cannot be looked at"
+                self.scan.unreadable[path] = error.strerror or "cannot be looked at"
         return inner
 
     def _leads_outside(self, link: bytes) -> bool:
@@ -169,7 +169,7 @@ class _Walk:
             return False
         if not stat.S_ISDIR(mode) and target[target.rfind(b".") :].lower() not in _ENDINGS:
             return False
-        return not any(inside(target, root) for root in self._scan.roots)
+        return not any(inside(target, root) for root in self.scan.roots)
 
 
 def _read_ignore_file(path: bytes) -> bytes:

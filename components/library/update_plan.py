@@ -112,15 +112,9 @@ def rehearse(
         "added": len(plan.fresh) - moved,
         "changed": len(plan.altered),
         "moved": moved,
-        "copied": 0,
         "removed": len(plan.missing) - moved,
         "unchanged": plan.unchanged + len(unlisted),
-        "vanished": 0,
-        "embedded": 0,
-        "failed": {},
-        "cut": {},
         "bundle": used_bundle(library, catalog) if catalog is not None else "",
-        "published": False,
     }
 
 

@@ -36,6 +36,11 @@ IMAGE_COLUMNS = {
     "error": "text",
 }
 IMAGE_KEY = ["part", "image_id"]
+_PARTS_AND_FILES = {
+    "n_parts": ("part", "nunique"),
+    "first_file": ("file_name", "first"),
+    "last_file": ("file_name", "last"),
+}
 SCOPE = "@"  # between a reason and a part
 
 
@@ -87,18 +92,13 @@ def image_facts(captions: DataFrame) -> DataFrame:
     distinct = captions[["image_id", "part", "file_name"]].drop_duplicates()
     n_files = distinct.groupby(IMAGE_KEY, sort=False).size().groupby("image_id").max()
     images = distinct.sort_values(["image_id", "part", "file_name"]).groupby("image_id")
-    facts = images.agg(n_parts=("part", "nunique"), first_file=("file_name", "first"), last_file=("file_name", "last"))
-    return facts.assign(n_files=n_files).reset_index()
+    return images.agg(**_PARTS_AND_FILES).assign(n_files=n_files).reset_index()
 
 
 def content_facts(images: DataFrame) -> DataFrame:
     """One row for each distinct content: its parts, and the first and last file with it."""
     present = images[images["sha256"] != ""].sort_values(["part", "file_name"])
-    contents = present.groupby("sha256")
-    facts = contents.agg(
-        n_parts=("part", "nunique"), first_file=("file_name", "first"), last_file=("file_name", "last")
-    )
-    return facts.reset_index()
+    return present.groupby("sha256").agg(**_PARTS_AND_FILES).reset_index()
 
 
 def id_facts(captions: DataFrame) -> DataFrame:
