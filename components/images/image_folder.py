@@ -95,9 +95,9 @@ class ImageFolder:
 
 
 @lru_cache(maxsize=16)
-def opened_folder(place: str) -> ImageFolder:
+def opened_folder(location: str) -> ImageFolder:
     """An ImageFolder, opened once: connecting to an object store takes a while. Raises DataError."""
-    return ImageFolder(place)
+    return ImageFolder(location)
 
 
 class StoredFile(NamedTuple):
@@ -119,9 +119,9 @@ class StoredFile(NamedTuple):
             raise DataError(f"{self.folder.shown(self.path)} cannot be read: {one_line(error)}") from error
 
 
-def is_uri(place: str) -> bool:
-    """Whether place names an object store rather than a folder; no path holds two slashes after a colon."""
-    return "://" in place
+def is_uri(location: str) -> bool:
+    """Whether location names an object store rather than a folder; no path holds two slashes after a colon."""
+    return "://" in location
 
 
 def shown_uri(uri: str) -> str:

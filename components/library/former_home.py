@@ -76,9 +76,7 @@ def _adopt_index(home: Path, library: Library) -> None:
         logger.warning("the former index of %s cannot be read: %s; it was moved to %s", home, error, aside.name)
         return
     with Catalog.open(library.catalog, warn=logger.warning) as catalog:
-        for folder in (home / "cache").glob("vectors-*"):  # that the former pipeline kept by content
-            if not (library.root / folder.name).exists():
-                folder.rename(library.root / folder.name)
+        _move_vectors(home, library)
         cache = open_vectors(library, bundle, warn=logger.warning)
         _keep_vectors(cache, index)
         _keep_items(catalog, index)
@@ -93,6 +91,12 @@ def _adopt_index(home: Path, library: Library) -> None:
         former.rename(unused / former.name)
     images = counted(index.manifest.count, "image")
     logger.warning("the index in %s, %s, is a source of the library %s now", former, images, library.root)
+
+
+def _move_vectors(home: Path, library: Library) -> None:
+    for folder in (home / "cache").glob("vectors-*"):
+        if not (library.root / folder.name).exists():
+            folder.rename(library.root / folder.name)
 
 
 def _keep_vectors(cache: ContentCache, index: VectorIndex) -> None:

@@ -46,7 +46,7 @@ _degrees = st.floats(-180, 180)
     )
     | st.just(row())
 )  # fmt: skip
-def test_any_row_comes_back_as_it_was(tmp_path_factory, kept):
+def test_any_stored_row_is_read_back_unchanged(tmp_path_factory, kept):
     path = tmp_path_factory.mktemp("catalog") / "c.sqlite"
     with opened(path) as catalog:
         catalog.put([kept])
@@ -55,7 +55,7 @@ def test_any_row_comes_back_as_it_was(tmp_path_factory, kept):
         assert catalog.files() == ([kept], 0)
 
 
-def test_a_row_put_again_replaces_the_first(tmp_path):
+def test_putting_a_row_again_replaces_it(tmp_path):
     with opened(tmp_path / "c") as catalog:
         catalog.put([row(size=1), row(size=2), row(folder=2, size=3)])
         assert [each.size for each in catalog.files()[0]] == [2, 3]
@@ -63,7 +63,7 @@ def test_a_row_put_again_replaces_the_first(tmp_path):
         assert [each.size for each in catalog.files()[0]] == [3]
 
 
-def test_what_was_not_committed_is_dropped(tmp_path):
+def test_uncommitted_changes_are_lost(tmp_path):
     filled(tmp_path / "c", 3)
     with opened(tmp_path / "c") as catalog:
         catalog.put([row(b"new.jpg")])
@@ -84,7 +84,7 @@ def test_folders_keep_their_ids_and_ids_are_not_used_twice(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["mtime_ns = 7", "sha256 = 'cd'", "path = x'62'", "width_px = 'wide'", "camera = CAST(x'ff' AS TEXT)", "latitude = 1.5", "crc = 0"])  # fmt: skip
-def test_a_row_that_was_altered_is_dropped_and_counted(tmp_path, change):
+def test_damaged_rows_are_dropped_and_counted(tmp_path, change):
     rows = filled(tmp_path / "c", 5)
     with sqlite3.connect(tmp_path / "c") as raw:
         raw.execute(f"UPDATE files SET {change} WHERE path = ?", (rows[2].path,))
@@ -95,7 +95,7 @@ def test_a_row_that_was_altered_is_dropped_and_counted(tmp_path, change):
         assert catalog.files() == ([*rows[:2], *rows[3:]], 0)
 
 
-def test_a_setting_or_folder_that_was_altered_is_not_believed(tmp_path):
+def test_damaged_settings_and_folders_are_ignored(tmp_path):
     filled(tmp_path / "c", 5)
     with sqlite3.connect(tmp_path / "c") as raw:
         raw.execute("UPDATE settings SET value = 'x'")
@@ -116,21 +116,21 @@ def test_a_setting_or_folder_that_was_altered_is_not_believed(tmp_path):
         lambda path: path.write_bytes(path.read_bytes().replace(b"CREATE TABLE files", b"CREATE TABLE fools")),
     ],
 )
-def test_a_damaged_catalogue_is_moved_aside_said_and_built_anew(tmp_path, damage):
+def test_a_damaged_catalogue_is_moved_aside_with_a_warning_and_rebuilt(tmp_path, damage):
     filled(tmp_path / "c.sqlite", 200)
     damage(tmp_path / "c.sqlite")
     (tmp_path / "c.sqlite-journal").write_bytes(b"")
-    told = []
-    with opened(tmp_path / "c.sqlite", warn=told.append) as catalog:
+    warned = []
+    with opened(tmp_path / "c.sqlite", warn=warned.append) as catalog:
         assert catalog.files() == ([], 0)
-    (message,) = told
+    (message,) = warned
     assert "c.sqlite is damaged" in message
     assert "\n" not in message
     (aside,) = (path.name for path in tmp_path.glob("c.sqlite.damaged-*") if "journal" not in path.name)
     assert aside in message
 
 
-def test_a_catalogue_of_a_newer_version_is_refused_and_left_alone(tmp_path):
+def test_a_catalogue_of_a_newer_version_is_refused_unchanged(tmp_path):
     filled(tmp_path / "c")
     with sqlite3.connect(tmp_path / "c") as raw:
         raw.execute("PRAGMA user_version = 3")
@@ -140,7 +140,7 @@ def test_a_catalogue_of_a_newer_version_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
-def test_a_random_flip_never_gives_a_wrong_row(tmp_path):
+def test_a_flipped_bit_never_gives_a_wrong_row(tmp_path):
     import random
 
     rows = set(filled(tmp_path / "c", 60))
@@ -160,7 +160,7 @@ def test_a_random_flip_never_gives_a_wrong_row(tmp_path):
         assert len(found) + n_damaged in (60, 0, 59)
 
 
-def test_reading_needs_no_right_to_write_and_creates_nothing(tmp_path):
+def test_reading_needs_no_write_permission_and_creates_no_file(tmp_path):
     rows = filled(tmp_path / "c")
     with Catalog.read(tmp_path / "c") as catalog:
         assert catalog.files() == (rows, 0)

@@ -60,7 +60,7 @@ def make_former(tmp_path, paint):
 
 @pytest.fixture
 def without_embedding(monkeypatch):
-    """Call it where no image may be embedded any more."""
+    """A function after whose call an embedded image fails the test."""
     return lambda: monkeypatch.setattr(OnnxEncoder, "encode_image", lambda *_: pytest.fail("an image was embedded"))
 
 
@@ -72,10 +72,10 @@ BOTH = [("red.png", ["a red thing"]), ("green.png", ["a green thing"])]
 
 
 def index_again(home, *folders, bundle=None):
-    """As `image-finder index` does."""
-    told = []
+    """Update the library as `image-finder index` does."""
+    warned = []
     options = IndexOptions(CONFIG, bundle=bundle, default_bundles=home / "bundles")
-    return update(Library(home / "library"), folders, options, warn=told.append), told
+    return update(Library(home / "library"), folders, options, warn=warned.append), warned
 
 
 def test_the_index_becomes_a_source_of_the_library_and_nothing_is_embedded(
@@ -97,12 +97,12 @@ def test_the_index_becomes_a_source_of_the_library_and_nothing_is_embedded(
     assert (home / "cache" / "images" / "facts.parquet").read_bytes() == b"facts"
     assert not (home / "cache" / "pictures").exists()
     assert caplog.messages == [f"the index in {home}/index, 2 images, is a source of the library {home}/library now"]
-    summary, told = index_again(home)
-    assert (summary.embedded, summary.unchanged, summary.images, told) == (0, 2, 2, [])
+    summary, warned = index_again(home)
+    assert (summary.embedded, summary.unchanged, summary.images, warned) == (0, 2, 2, [])
     assert found(index) == BOTH
 
 
-def test_doing_it_again_changes_nothing(make_former, colour_bundle):
+def test_a_second_migration_changes_nothing(make_former, colour_bundle):
     home = make_former(colour_bundle)
     bring_up_to_date(home)
     generation = current_generation(home / "library" / "index")
@@ -110,7 +110,7 @@ def test_doing_it_again_changes_nothing(make_former, colour_bundle):
     assert current_generation(home / "library" / "index") == generation
 
 
-def test_a_library_of_the_same_bundle_holds_both_afterwards(
+def test_a_library_of_the_same_bundle_is_merged_with_the_former_index(
     make_former, colour_bundle, paint, tmp_path, without_embedding
 ):
     home = make_former(colour_bundle)
@@ -123,7 +123,7 @@ def test_a_library_of_the_same_bundle_holds_both_afterwards(
 
 
 @pytest.mark.parametrize("newer", ["index", "library"])
-def test_of_two_bundles_that_of_the_index_searched_before_is_searched_until_the_library_is_indexed(
+def test_searches_keep_the_bundle_of_the_former_index_until_the_library_is_indexed(
     make_former, colour_bundle, write_colour_bundle, paint, tmp_path, monkeypatch, caplog, newer
 ):
     home = make_former(colour_bundle)
@@ -148,7 +148,7 @@ def test_of_two_bundles_that_of_the_index_searched_before_is_searched_until_the_
     assert {name for name, _ in found(library.index)} == {"red.png", "green.png"}
 
 
-def test_a_rollback_still_finds_the_index_of_the_bundle_before(
+def test_a_rollback_finds_the_index_of_the_previous_bundle(
     make_former, colour_bundle, write_colour_bundle, tmp_path, without_embedding
 ):
     newer = write_colour_bundle(tmp_path / "newer", input_px=16)
@@ -163,7 +163,7 @@ def test_a_rollback_still_finds_the_index_of_the_bundle_before(
     assert index_again(home)[0].embedded == 0  # its vectors are kept as well
 
 
-def test_a_home_that_cannot_be_written_is_searched_where_it_is(make_former, colour_bundle, monkeypatch):
+def test_a_read_only_home_is_searched_in_its_former_index(make_former, colour_bundle, monkeypatch):
     home = make_former(colour_bundle)
     monkeypatch.setenv(HOME_VARIABLE, str(home))
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
@@ -171,7 +171,7 @@ def test_a_home_that_cannot_be_written_is_searched_where_it_is(make_former, colo
     assert found(default_index()) == BOTH
 
 
-def test_an_index_that_nobody_could_search_is_set_aside(make_former, colour_bundle, caplog):
+def test_an_unreadable_former_index_is_moved_aside(make_former, colour_bundle, caplog):
     home = make_former(colour_bundle)
     shutil.rmtree(home / "bundles" / colour_bundle.sha256[:16])
     bring_up_to_date(home)

@@ -89,7 +89,7 @@ def embed(bundle, gallery, tmp_path, *, config=CONFIG, max_failed_share=0.0, war
 
 
 def searched(tmp_path):
-    """What must stay as it is when an update fails."""
+    """Files that a failed update must not change."""
     return hash_directory(tmp_path / "library" / "index")
 
 
@@ -97,7 +97,7 @@ def table(index):
     return index.items.to_pylist()
 
 
-def test_items_follow_the_gallery_and_each_vector_is_its_images(colour_bundle, tmp_path, paint):
+def test_items_are_in_the_order_of_the_gallery_and_have_the_vectors_of_their_images(colour_bundle, tmp_path, paint):
     paint(tmp_path / "images" / "z.png", (255, 0, 0), (30, 20))
     paint(tmp_path / "images" / "a.png", (0, 0, 255), (7, 9))
     (tmp_path / "captions.json").write_text(
@@ -137,7 +137,7 @@ def test_items_follow_the_gallery_and_each_vector_is_its_images(colour_bundle, t
     assert index.manifest.roots == (str(tmp_path / "images"),)
 
 
-def test_sideways_photographs_are_measured_as_displayed(colour_bundle, tmp_path):
+def test_rotated_photographs_have_their_displayed_size(colour_bundle, tmp_path):
     from PIL import Image
 
     (tmp_path / "images").mkdir()
@@ -155,7 +155,7 @@ def test_self_check_counts_and_finds_every_image(colour_bundle, folder, tmp_path
     assert embed(colour_bundle, folder, tmp_path / "other", config=config).manifest.self_check.n_images == 7
 
 
-def test_one_image_is_a_gallery_and_none_is_not(colour_bundle, tmp_path, paint):
+def test_a_gallery_needs_at_least_one_image(colour_bundle, tmp_path, paint):
     paint(tmp_path / "images" / "a.png", "red")
     assert embed(colour_bundle, tmp_path / "images", tmp_path).manifest.count == 1
     (tmp_path / "empty").mkdir()
@@ -166,19 +166,19 @@ def test_one_image_is_a_gallery_and_none_is_not(colour_bundle, tmp_path, paint):
     assert embed(colour_bundle, tmp_path / "images", tmp_path).manifest.roots == (str(tmp_path / "images"),)
 
 
-def test_broken_images_are_counted_named_and_left_out(colour_bundle, folder, tmp_path):
+def test_unreadable_images_are_counted_listed_and_skipped(colour_bundle, folder, tmp_path):
     (folder / "05.png").write_bytes(b"no image")
     (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:40])
-    told = []
-    index = embed(colour_bundle, folder, tmp_path, max_failed_share=2 / 30, warn=told)
+    warned = []
+    index = embed(colour_bundle, folder, tmp_path, max_failed_share=2 / 30, warn=warned)
     assert index.manifest.count == 28
     assert set(index.manifest.failed) == {str(folder / "05.png"), str(folder / "07.png")}
     assert "not a readable image" in index.manifest.failed[str(folder / "05.png")]
     assert {item["name"] for item in table(index)}.isdisjoint({"05.png", "07.png"})
-    assert told[-1].startswith("2 of 30 images of 'images' cannot be read (05.png:")
+    assert warned[-1].startswith("2 of 30 images of 'images' cannot be read (05.png:")
 
 
-def test_too_many_broken_images_leave_the_old_index_as_it_was(colour_bundle, folder, tmp_path):
+def test_too_many_unreadable_images_keep_the_old_index(colour_bundle, folder, tmp_path):
     embed(colour_bundle, folder, tmp_path)
     before = searched(tmp_path)
     for number in range(7):
@@ -191,7 +191,7 @@ def test_too_many_broken_images_leave_the_old_index_as_it_was(colour_bundle, fol
     assert searched(tmp_path) == before
 
 
-def test_a_gallery_of_broken_images_is_refused_and_is_no_source(colour_bundle, tmp_path, paint):
+def test_a_gallery_of_unreadable_images_is_refused_and_not_added(colour_bundle, tmp_path, paint):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1 of 1 .*100\.00%"):
@@ -221,7 +221,7 @@ def test_a_second_run_computes_nothing_and_gives_the_same_index(colour_bundle, f
     assert (cached.stat().st_size, searched(tmp_path)) == before
 
 
-def test_another_preprocessing_never_meets_cached_vectors(colour_bundle, write_colour_bundle, folder, tmp_path):
+def test_another_preprocessing_does_not_use_cached_vectors(colour_bundle, write_colour_bundle, folder, tmp_path):
     embed(colour_bundle, folder, tmp_path)
     embed(write_colour_bundle(tmp_path / "other", input_px=16), folder, tmp_path)
     assert len(list((tmp_path / "library").glob("vectors-*"))) == 2
@@ -236,24 +236,24 @@ def test_an_edited_image_is_embedded_again(colour_bundle, folder, tmp_path, pain
 
 
 @pytest.mark.parametrize("kept_batches", [0, 3])
-def test_a_killed_run_goes_on_to_the_index_of_an_uninterrupted_one(colour_bundle, folder, tmp_path, kept_batches):
+def test_a_killed_run_resumes_to_the_index_of_an_uninterrupted_one(colour_bundle, folder, tmp_path, kept_batches):
     whole = embed(colour_bundle, folder, tmp_path / "whole")
-    place = tmp_path / "killed"
-    arguments = (colour_bundle.path, folder, place / "library")
+    library = tmp_path / "killed" / "library"
+    arguments = (colour_bundle.path, folder, library)
     killed = child(*arguments, "kill", kept_batches)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (place / "library" / "index").exists()
-    assert len(vector_cache(colour_bundle, place / "library")) == 4 * kept_batches
+    assert not (library / "index").exists()
+    assert len(vector_cache(colour_bundle, library)) == 4 * kept_batches
     resumed = child(*arguments, "not", 0)
     assert resumed.returncode == 0, resumed.stderr
-    index = VectorIndex.open(place / "library" / "index", verify=True)
+    index = VectorIndex.open(library / "index", verify=True)
     np.testing.assert_allclose(index.vectors, whole.vectors, atol=1e-6)
     assert table(index) == table(whole)
     assert index.manifest.self_check == whole.manifest.self_check
 
 
 @pytest.mark.parametrize("limit", [100, 700, 20_000])
-def test_a_full_disk_is_one_line_and_leaves_the_old_index(colour_bundle, folder, tmp_path, limit):
+def test_a_full_disk_gives_a_one_line_error_and_keeps_the_old_index(colour_bundle, folder, tmp_path, limit):
     embed(colour_bundle, folder, tmp_path)
     before = searched(tmp_path)
     for number in range(30):
@@ -266,7 +266,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_index(colour_bundle, folder,
     assert searched(tmp_path) == before
 
 
-def test_vectors_that_are_not_their_images_do_not_become_an_index(colour_bundle, folder, tmp_path):
+def test_vectors_of_other_images_are_not_published(colour_bundle, folder, tmp_path):
     embed(colour_bundle, folder, tmp_path)
     before = searched(tmp_path)
     (cached,) = (tmp_path / "library").glob("vectors-*/rows.bin")
@@ -303,7 +303,7 @@ def annotate(tmp_path, **captions):
 
 
 def index_again(bundle, tmp_path, *folders, warn=print):
-    """As `image-finder index` does."""
+    """Update the library as `image-finder index` does."""
     library = Library(tmp_path / "library")
     summary = update(library, folders, IndexOptions(CONFIG, bundle=bundle.path), warn=warn)
     return summary, {item["name"]: item["captions"] for item in table(VectorIndex.open(library.index))}
@@ -320,7 +320,7 @@ def test_only_annotated_images_belong_to_an_annotated_gallery(colour_bundle, tmp
     assert everything == {**captions, "green.png": []}
 
 
-def test_captions_follow_their_file_and_outlive_it(colour_bundle, tmp_path, paint):
+def test_captions_are_updated_with_their_file_and_kept_without_it(colour_bundle, tmp_path, paint):
     for name in ("red", "green"):
         paint(tmp_path / "images" / f"{name}.png", name)
     embed(colour_bundle, annotate(tmp_path, red=["one"]), tmp_path)
@@ -329,14 +329,14 @@ def test_captions_follow_their_file_and_outlive_it(colour_bundle, tmp_path, pain
     assert captions == {"red.png": ["another"], "green.png": ["a leaf"]}
     assert (changed.published, changed.embedded) == (True, 1)
     (tmp_path / "captions.json").write_text("{")
-    told = []
-    again, captions = index_again(colour_bundle, tmp_path, warn=told.append)
+    warned = []
+    again, captions = index_again(colour_bundle, tmp_path, warn=warned.append)
     assert (again.published, len(captions)) == (False, 2)
-    assert told[0].startswith(f"{tmp_path}/captions.json: not valid JSON")
-    assert told[0].endswith("the captions read before are kept")
+    assert warned[0].startswith(f"{tmp_path}/captions.json: not valid JSON")
+    assert warned[0].endswith("the captions read before are kept")
 
 
-def test_captions_of_a_lost_catalogue_come_back_from_the_index(colour_bundle, tmp_path, paint):
+def test_captions_of_a_lost_catalogue_are_restored_from_the_index(colour_bundle, tmp_path, paint):
     for name in ("red", "green"):
         paint(tmp_path / "images" / f"{name}.png", name)
     embed(colour_bundle, annotate(tmp_path, red=["a red thing"]), tmp_path)
@@ -353,7 +353,9 @@ def test_a_directory_that_is_indexed_keeps_all_its_images_when_it_becomes_a_gall
     assert {item["name"]: item["captions"] for item in table(index)} == {"red.png": ["a red thing"], "green.png": []}
 
 
-def test_an_annotated_gallery_inside_a_directory_leaves_its_other_images(colour_bundle, tmp_path, paint):
+def test_an_annotated_gallery_inside_a_directory_keeps_the_other_images_of_the_directory(
+    colour_bundle, tmp_path, paint
+):
     for name in ("red", "green"):
         paint(tmp_path / "images" / f"{name}.png", name)
     paint(tmp_path / "blue.png", "blue")
@@ -369,7 +371,7 @@ def test_an_annotated_gallery_inside_a_directory_leaves_its_other_images(colour_
 
 @pytest.fixture
 def store(tmp_path, paint, s3_server):
-    """store(): its server runs while entered; gives the gallery of two images on it."""
+    """store(): context of a server; yields the gallery of its two images."""
     for name in ("red", "blue"):
         paint(tmp_path / "bucket" / "photos" / "trip" / f"{name}.png", name, (30, 20))
 
@@ -418,9 +420,9 @@ def test_a_store_is_listed_again_only_by_its_pipeline_and_for_another_bundle(
     with store() as gallery:
         embed(colour_bundle, gallery, tmp_path)
     paint(tmp_path / "here" / "green.png", "green")
-    told = []
-    summary, names = index_again(colour_bundle, tmp_path, tmp_path / "here", warn=told.append)
-    assert (summary.unchanged, summary.added, told, len(names)) == (2, 1, [], 3)
+    warned = []
+    summary, names = index_again(colour_bundle, tmp_path, tmp_path / "here", warn=warned.append)
+    assert (summary.unchanged, summary.added, warned, len(names)) == (2, 1, [], 3)
     (tmp_path / "bucket" / "photos" / "trip" / "red.png").unlink()
     paint(tmp_path / "bucket" / "photos" / "yellow.png", "yellow")
     with store() as gallery:
@@ -430,26 +432,26 @@ def test_a_store_is_listed_again_only_by_its_pipeline_and_for_another_bundle(
     assert (summary.embedded, set(names)) == (3, {"blue.png", "green.png", "yellow.png"})
 
 
-def test_a_store_that_is_away_keeps_its_images_until_it_can_be_embedded_again(
+def test_images_of_an_unreachable_store_are_kept_until_it_can_be_embedded_again(
     colour_bundle, write_colour_bundle, tmp_path, store, paint
 ):
     other = write_colour_bundle(tmp_path / "other", input_px=16)
     with store() as gallery:
         embed(colour_bundle, gallery, tmp_path)
     paint(tmp_path / "here" / "green.png", "green")
-    told = []
-    summary, names = index_again(other, tmp_path, tmp_path / "here", warn=told.append)
+    warned = []
+    summary, names = index_again(other, tmp_path, tmp_path / "here", warn=warned.append)
     assert (summary.absent, set(names)) == (2, {"green.png"})
-    assert any(line.startswith("s3://bucket/photos: gallery: s3://bucket/photos cannot be listed") for line in told)
+    assert any(line.startswith("s3://bucket/photos: gallery: s3://bucket/photos cannot be listed") for line in warned)
     again, names = index_again(colour_bundle, tmp_path)
     assert (again.embedded, set(names)) == (1, {"blue.png", "green.png", "red.png"})
-    told.clear()
+    warned.clear()
     summary = update(
         Library(tmp_path / "library"),
         [],
         IndexOptions(CONFIG, bundle=colour_bundle.path),
         forget=[Path("s3://bucket/photos")],
-        warn=told.append,
+        warn=warned.append,
     )
     assert (summary.images, summary.folders) == (1, (str(tmp_path / "here"),))
 
@@ -480,9 +482,7 @@ def test_the_page_shows_the_images_of_a_store(colour_bundle, tmp_path, store, al
 # Bundles
 
 
-def test_what_was_embedded_for_a_later_publication_is_not_thrown_away(
-    colour_bundle, write_colour_bundle, folder, tmp_path
-):
+def test_vectors_embedded_for_a_later_publication_are_kept(colour_bundle, write_colour_bundle, folder, tmp_path):
     embed(colour_bundle, folder, tmp_path)
     other = write_colour_bundle(tmp_path / "other", input_px=16)
     library = Library(tmp_path / "library")

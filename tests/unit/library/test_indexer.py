@@ -1,4 +1,4 @@
-"""Library of folders: what an update finds, keeps, publishes and says, and what it survives."""
+"""Library of folders: what an update finds, keeps, publishes and reports, and what it tolerates."""
 
 import contextlib
 import json
@@ -43,21 +43,21 @@ class Home:
         self.images.mkdir()
         self.library = Library(folder / "library")
         self.bundle = bundle.path
-        self.told = []
+        self.warned = []
 
     def index(self, *folders, **options):
         return self.index_known(*(folders or [self.images]), **options)
 
     def index_known(self, *folders, bundle="own", defaults=None, dry_run=False, forget=()):
         """Without folders: those the library has."""
-        self.told = []
+        self.warned = []
         options = IndexOptions(
             config=EmbeddingConfig(device="cpu", batch_images=4),
             bundle=self.bundle if bundle == "own" else bundle,
             default_bundles=defaults,
             dry_run=dry_run,
         )
-        return update(self.library, folders, options, forget=forget, warn=self.told.append)
+        return update(self.library, folders, options, forget=forget, warn=self.warned.append)
 
     def published(self):
         return VectorIndex.open(self.library.index)
@@ -92,7 +92,7 @@ def fill(home, paint, n=6):
         old(paint(home.images / f"{i % 2}" / f"{i}.png", (i * 7 % 256, i * 31 % 256, 200)))
 
 
-def test_images_are_found_by_the_colour_they_have(home, paint):
+def test_images_are_found_by_their_colour(home, paint):
     for name, colour in COLOURS.items():
         paint(home.images / f"{name}.png", colour)
     assert counts(home.index()) == {"added": 4, "embedded": 4}
@@ -101,7 +101,7 @@ def test_images_are_found_by_the_colour_they_have(home, paint):
     assert index.item(int(index.search(red, 1).rows[0, 0]))["name"] == "red.png"
 
 
-def test_items_say_what_is_known_of_a_file_and_nothing_of_the_folders_above(home, paint):
+def test_items_hold_the_facts_of_a_file_without_the_folders_above_its_source(home, paint):
     path = paint(home.images / "trip" / "a.jpg", "red", (40, 30))
     exif = Image.Exif()
     exif[0x0112], exif[0x0110] = 6, "X100"
@@ -121,7 +121,7 @@ def test_items_say_what_is_known_of_a_file_and_nothing_of_the_folders_above(home
     assert index.manifest.roots == (str(home.images),)
 
 
-def test_folders_of_equal_name_are_told_apart(home, paint, tmp_path):
+def test_folders_of_equal_name_have_numbered_labels(home, paint, tmp_path):
     paint(tmp_path / "x" / "photos" / "a.png", "red")
     paint(tmp_path / "y" / "photos" / "b.png", "blue")
     home.index(tmp_path / "x" / "photos", tmp_path / "y" / "photos")
@@ -138,7 +138,7 @@ def test_a_second_run_does_nothing_and_publishes_nothing(home, paint):
     assert (again.published, again.images, home.published().path) == (False, 6, before)
 
 
-def test_edited_deleted_moved_and_copied_files_are_told_apart(home, paint):
+def test_edited_deleted_moved_and_copied_files_are_distinguished(home, paint):
     fill(home, paint, 6)
     home.index()
     old(paint(home.images / "0" / "0.png", "white"), 1000)
@@ -179,7 +179,7 @@ def test_equal_content_is_embedded_once(home, paint):
     assert home.published().manifest.count == 21
 
 
-def test_broken_files_are_named_once_and_tried_again_only_when_they_change(home, paint):
+def test_unreadable_files_are_listed_once_and_retried_only_after_a_change(home, paint):
     fill(home, paint, 3)
     old(home.images / "0" / "0.png").write_bytes(b"no image")
     old(home.images / "0" / "0.png")
@@ -197,7 +197,7 @@ def test_broken_files_are_named_once_and_tried_again_only_when_they_change(home,
     assert (counts(mended)["changed"], mended.still_failing, mended.images) == (1, 1, 3)
 
 
-def test_broken_files_are_tried_again_when_other_software_decodes_them(home):
+def test_unreadable_files_are_retried_by_another_version_of_the_decoders(home):
     (home.images / "a.png").write_bytes(b"x")
     old(home.images / "a.png")
     home.index()
@@ -207,7 +207,7 @@ def test_broken_files_are_tried_again_when_other_software_decodes_them(home):
     assert home.index().failed == {}
 
 
-def test_a_thousand_broken_among_a_thousand_good_ones_cost_the_good_ones_nothing(home, paint):
+def test_a_thousand_unreadable_files_do_not_affect_a_thousand_readable_ones(home, paint):
     for i in range(1000):
         good = paint(home.images / f"g{i}.png", (i % 256, i // 256, 0), (4, 3)).read_bytes()
         (home.images / f"b{i}.png").write_bytes(good[: 8 + i % 40])
@@ -216,7 +216,7 @@ def test_a_thousand_broken_among_a_thousand_good_ones_cost_the_good_ones_nothing
     assert home.names() == {f"g{i}.png" for i in range(1000)}
 
 
-def test_odd_names_survive(home, paint):
+def test_unusual_file_names_are_kept(home, paint):
     odd = [b"new\nline.png", b"caf\xe9.png", "日本 🐕.png".encode(), b'tab\t".png']
     for i, name in enumerate(odd):
         paint(home.images / "x.png", (i, 2, 3)).rename(os.fsdecode(os.fsencode(home.images) + b"/" + name))
@@ -229,7 +229,7 @@ def test_odd_names_survive(home, paint):
     assert home.index().unchanged + home.index().still_failing >= 1
 
 
-def test_a_folder_whose_own_name_is_not_utf8_is_refused_and_the_one_above_works(home, paint):
+def test_a_folder_whose_name_is_not_utf8_is_refused_but_its_parent_is_accepted(home, paint):
     folder = Path(os.fsdecode(os.fsencode(home.images) + b"/caf\xe9"))
     paint(folder / "a.png", "red")
     with pytest.raises(DataError, match="its name is not UTF-8; give the folder above it"):
@@ -243,7 +243,7 @@ def test_a_root_that_is_absent_or_suddenly_empty_keeps_its_images_until_it_is_fo
     home.images.rename(tmp_path / "unmounted")
     summary = home.index()
     assert (summary.absent, summary.removed, summary.images) == (4, 0, 4)
-    assert "its 4 known images are kept, --forget removes them" in home.told[0]
+    assert "its 4 known images are kept, --forget removes them" in home.warned[0]
     home.images.mkdir()  # the mount point
     assert home.index().absent == 4
     home.images.rmdir()
@@ -264,7 +264,7 @@ def test_the_last_folder_can_be_forgotten(home, paint):
     assert (summary.images, home.published().manifest.count) == (0, 0)
 
 
-def test_an_outer_folder_added_later_costs_no_reading(home, paint):
+def test_adding_an_outer_folder_reads_no_known_file_again(home, paint):
     fill(home, paint, 4)
     home.index(home.images / "0")
     summary = home.index(home.images)
@@ -274,14 +274,14 @@ def test_an_outer_folder_added_later_costs_no_reading(home, paint):
     assert counts(home.index()) == {"unchanged": 4}
 
 
-def test_a_library_inside_its_own_folder_indexes_itself_not(tmp_path, colour_bundle, paint):
+def test_a_library_inside_a_source_does_not_index_itself(tmp_path, colour_bundle, paint):
     home = Home(tmp_path, colour_bundle)
     fill(home, paint, 2)
     paint(home.library.root / "thumbnails" / "a.png", "red")
     assert home.index(tmp_path).added == 2
 
 
-def test_what_cannot_be_indexed_is_refused_in_one_line(home, paint, tmp_path):
+def test_refusals_are_one_line_errors(home, paint, tmp_path):
     with pytest.raises(DataError, match="no such folder; name folders that hold images"):
         home.index(tmp_path / "nowhere")
     with pytest.raises(DataError, match="the library has no folders yet"):
@@ -294,7 +294,7 @@ def test_a_folder_without_images_gives_an_empty_index(home):
     assert home.index().images == 0
 
 
-def test_a_dry_run_tells_and_writes_nothing(home, paint):
+def test_a_dry_run_reports_the_changes_and_writes_nothing(home, paint):
     fill(home, paint, 4)
     assert counts(home.index(dry_run=True)) == {"added": 4}
     assert not home.library.root.exists()
@@ -310,15 +310,13 @@ def test_a_dry_run_tells_and_writes_nothing(home, paint):
 # Bundles
 
 
-def test_a_new_bundle_is_said_embeds_all_again_and_the_old_index_answers_until_then(
-    home, paint, write_colour_bundle, tmp_path
-):
+def test_a_new_bundle_embeds_all_images_again_while_the_old_index_answers(home, paint, write_colour_bundle, tmp_path):
     fill(home, paint, 5)
     first = home.index()
     other = write_colour_bundle(tmp_path / "other", dataset="later", input_px=16)
     summary = home.index(bundle=other.path)
     assert (summary.embedded, summary.unchanged, summary.bundle) == (5, 5, other.sha256)
-    assert f"changed from {first.bundle[:12]} to {other.sha256[:12]}: 5 images are embedded again" in home.told[0]
+    assert f"changed from {first.bundle[:12]} to {other.sha256[:12]}: 5 images are embedded again" in home.warned[0]
     assert home.published().manifest.bundle_sha256 == other.sha256
     own = Path(home.published().manifest.bundle_uri)
     assert own == home.library.bundles / other.sha256[:16]
@@ -331,7 +329,7 @@ def test_a_new_bundle_is_said_embeds_all_again_and_the_old_index_answers_until_t
     assert len(list(home.library.root.glob("vectors-*"))) == len(list(home.library.bundles.iterdir())) == 2
 
 
-def test_files_that_changed_a_moment_ago_are_counted_among_what_a_new_bundle_embeds_again(
+def test_recently_changed_files_are_counted_among_those_that_a_new_bundle_embeds_again(
     home, paint, write_colour_bundle, tmp_path
 ):
     fill(home, paint, 3)
@@ -341,10 +339,10 @@ def test_files_that_changed_a_moment_ago_are_counted_among_what_a_new_bundle_emb
     home.index()
     summary = home.index(bundle=write_colour_bundle(tmp_path / "other", input_px=16).path)
     assert summary.embedded == 7
-    assert ": 7 images are embedded again" in home.told[0]
+    assert ": 7 images are embedded again" in home.warned[0]
 
 
-def test_a_bundle_published_later_is_taken_and_an_earlier_one_is_not(home, paint, write_colour_bundle, tmp_path):
+def test_a_bundle_published_later_is_used_and_an_earlier_one_is_not(home, paint, write_colour_bundle, tmp_path):
     fill(home, paint, 2)
     defaults = tmp_path / "bundles"
     early = write_colour_bundle(tmp_path / "e", input_px=16)
@@ -361,7 +359,7 @@ def test_a_bundle_published_later_is_taken_and_an_earlier_one_is_not(home, paint
     assert counts(home.index(bundle=None, defaults=defaults)) == {"unchanged": 2}
 
 
-def test_a_first_run_that_was_stopped_goes_on_with_its_bundle(home, paint):
+def test_an_interrupted_first_run_resumes_with_its_bundle(home, paint):
     fill(home, paint, 2)
     home.index()
     shutil.rmtree(home.library.index)
@@ -388,14 +386,14 @@ def flip(path, at=0.5):
     path.write_bytes(content)
 
 
-def test_a_damaged_published_index_is_built_again_without_embedding(home, paint):
+def test_a_damaged_published_index_is_rebuilt_without_embedding(home, paint):
     fill(home, paint, 5)
     home.index()
     expected = home.published().items
     flip(home.published().path / "vectors.npy", 0.99)
     summary = home.index()
     assert (summary.published, summary.embedded) == (True, 0)
-    assert "corrupted" in home.told[0]
+    assert "corrupted" in home.warned[0]
     assert home.published().items.equals(expected)
     shutil.rmtree(home.published().path)
     assert home.index().published
@@ -429,7 +427,7 @@ def test_damaged_vectors_are_computed_again_and_never_published(home, paint, dam
 
 
 @pytest.mark.parametrize("damage", ["garbage", "gone", "row"])
-def test_a_damaged_catalogue_costs_reading_and_no_embedding(home, paint, damage):
+def test_a_damaged_catalogue_is_rebuilt_by_reading_without_embedding(home, paint, damage):
     fill(home, paint, 6)
     home.index()
     expected = home.published().items
@@ -443,13 +441,13 @@ def test_a_damaged_catalogue_costs_reading_and_no_embedding(home, paint, damage)
     summary = home.index_known(bundle=None)
     assert (summary.added + summary.copied, summary.embedded, summary.images) == (6, 0, 6)
     assert home.published().items.equals(expected)
-    assert len(home.told) == (2 if damage == "garbage" else 1)
+    assert len(home.warned) == (2 if damage == "garbage" else 1)
 
 
 @pytest.fixture
 def of_two(home, paint, tmp_path):
-    """A library of two folders of one name, and those."""
-    folders = [paint(tmp_path / place / "photos" / "a.png", colour).parent for place, colour in (("y", 9), ("x", 99))]
+    """A library of two folders of equal name, and the folders."""
+    folders = [paint(tmp_path / parent / "photos" / "a.png", colour).parent for parent, colour in (("y", 9), ("x", 99))]
     home.index(*folders)
     return home, *folders
 
@@ -465,7 +463,7 @@ def lose(home, damage):
 
 
 @pytest.mark.parametrize("damage", ["garbage", "gone", "row"])
-def test_folders_that_a_catalogue_has_lost_are_taken_from_the_published_index_and_named(of_two, damage):
+def test_folders_missing_from_a_damaged_catalogue_are_taken_from_the_index_with_a_warning(of_two, damage):
     home, first, second = of_two
     expected = home.published().items
     for given in ((), (first,)):
@@ -473,15 +471,15 @@ def test_folders_that_a_catalogue_has_lost_are_taken_from_the_published_index_an
         summary = home.index_known(*given)
         assert summary.images == 2
         assert home.published().items.equals(expected), "labels too: photos and photos (2)"
-        told = [words for words in home.told if words.endswith("; they are kept")]
+        warned = [words for words in home.warned if words.endswith("; they are kept")]
         silent = [second] if damage == "row" or given else [first, second]
         lost = f"{home.library.catalog} does not name these folders any more, the published index does: "
-        assert told == [f"{lost}{', '.join(map(str, silent))}; they are kept"]
+        assert warned == [f"{lost}{', '.join(map(str, silent))}; they are kept"]
         assert home.index_known().published is False
-        assert home.told == []
+        assert home.warned == []
 
 
-def test_a_library_of_a_version_without_checksums_is_adopted_without_embedding_anything(home, paint):
+def test_a_library_of_a_version_without_checksums_is_updated_without_embedding(home, paint):
     fill(home, paint, 3)
     home.index()
     manifest = home.published().path / "index.json"
@@ -494,16 +492,16 @@ def test_a_library_of_a_version_without_checksums_is_adopted_without_embedding_a
     assert home.index().published is False
 
 
-def test_a_lost_folder_that_is_given_or_forgotten_needs_no_word(of_two):
+def test_a_lost_folder_that_is_given_or_forgotten_gives_no_warning(of_two):
     home, first, second = of_two
     lose(home, "gone")
     assert home.index_known(first, second).images == 2
     lose(home, "gone")
     assert home.index_known(first, forget=[second]).folders == (str(first),)
-    assert home.told == []
+    assert home.warned == []
 
 
-def test_where_catalogue_and_index_are_both_lost_a_folder_is_asked_for(of_two):
+def test_a_library_without_catalogue_and_index_requires_a_folder(of_two):
     home, first, _ = of_two
     lose(home, "gone")
     (home.published().path / "index.json").write_bytes(b"{")
@@ -514,7 +512,7 @@ def test_where_catalogue_and_index_are_both_lost_a_folder_is_asked_for(of_two):
 
 @pytest.mark.parametrize("damage", ["garbage", "gone", "rows"])
 @pytest.mark.parametrize("emptied", [False, True])
-def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_images(of_two, tmp_path, damage, emptied):
+def test_a_catalogue_lost_while_a_disk_is_unmounted_keeps_the_images_of_the_disk(of_two, tmp_path, damage, emptied):
     home, _, second = of_two
     expected = home.published().items
     second.rename(tmp_path / "unmounted")
@@ -530,7 +528,7 @@ def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_images
     summary = home.index_known()
     assert (summary.images, summary.absent, summary.removed, summary.embedded) == (2, 1, 0, 0)
     assert home.published().items.equals(expected)
-    assert any(words.startswith(f"{second}: ") and "its 1 known image is kept" in words for words in home.told)
+    assert any(words.startswith(f"{second}: ") and "its 1 known image is kept" in words for words in home.warned)
     assert home.index_known().published is False
     if emptied:
         second.rmdir()
@@ -543,7 +541,7 @@ def test_a_catalogue_lost_while_a_disk_is_not_mounted_forgets_none_of_its_images
 # Interruptions, and others at work
 
 
-def test_two_runs_at_once_are_refused_at_once_with_the_holders_name(home, paint):
+def test_a_concurrent_run_is_refused_with_the_process_that_holds_the_lock(home, paint):
     fill(home, paint, 1)
     with home.library.writing():
         started = time.monotonic()
@@ -553,7 +551,7 @@ def test_two_runs_at_once_are_refused_at_once_with_the_holders_name(home, paint)
     assert home.index().added == 1
 
 
-def test_a_file_that_goes_while_it_is_indexed_is_no_failure(home, paint, monkeypatch):
+def test_a_file_deleted_during_indexing_is_not_a_failure(home, paint, monkeypatch):
     fill(home, paint, 4)
     from image_finder.components.library import sources
 
@@ -619,7 +617,7 @@ def run(home, *runs, **options):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_next_run_gives_the_index_of_an_uninterrupted_one(home, paint, tmp_path):
+def test_after_a_kill_at_any_time_the_next_run_gives_the_index_of_an_uninterrupted_one(home, paint, tmp_path):
     chance = random.Random(4)
     for i in range(40):
         paint(home.images / f"{i % 5}" / f"{i}.png", tuple(chance.randrange(256) for _ in range(3)), (60, 40))
@@ -643,7 +641,7 @@ def test_killed_at_any_moment_the_next_run_gives_the_index_of_an_uninterrupted_o
         assert counts(home.index()) == {"unchanged": 40}
 
 
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(home, paint):
+def test_a_full_disk_gives_a_one_line_error_and_the_next_run_resumes(home, paint):
     for i in range(40):
         paint(home.images / f"{i}.png", (i, 0, 0), (60, 40))
     limit = 20_000
@@ -659,7 +657,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(home, paint):
     assert home.index().images == 40
 
 
-def test_a_library_that_cannot_be_written_is_one_line(home, paint, tmp_path):
+def test_a_read_only_library_gives_a_one_line_error(home, paint, tmp_path):
     fill(home, paint, 1)
     (tmp_path / "file").touch()
     home.library = Library(tmp_path / "file" / "library")
@@ -667,7 +665,7 @@ def test_a_library_that_cannot_be_written_is_one_line(home, paint, tmp_path):
         home.index()
 
 
-def test_unused_vectors_are_dropped_once_they_are_most(home, paint, monkeypatch):
+def test_unused_vectors_are_removed_once_they_are_the_majority(home, paint, monkeypatch):
     from image_finder.components.library import vectors
 
     monkeypatch.setattr(vectors, "_WORTH_IT", 3)
@@ -695,7 +693,7 @@ def test_a_compaction_that_was_killed_between_its_renames_loses_nothing(home, pa
 
 
 def causes_of(folders, tmp_path, act, n=1):
-    """The first n causes that come after act() was called."""
+    """The first n causes after a call of act()."""
     stop, found, bundle = threading.Event(), [], [0]
     started = threading.Event()
 
@@ -745,9 +743,9 @@ def test_a_new_default_bundle_is_noticed(tmp_path):
     assert causes_of([tmp_path], tmp_path, lambda bundle: bundle.__setitem__(0, 7)) == ["bundle"]
 
 
-def test_a_folder_that_comes_back_is_noticed(tmp_path):
+def test_a_folder_that_reappears_is_noticed(tmp_path):
     assert causes_of([tmp_path / "p"], tmp_path, lambda _: (tmp_path / "p").mkdir(exist_ok=True)) == ["folders"]
 
 
-def test_when_nothing_was_published_there_is_no_time(tmp_path):
+def test_the_publication_time_is_zero_if_nothing_was_published(tmp_path):
     assert published_ns(tmp_path) == 0

@@ -1,4 +1,4 @@
-"""Images that are missing: which of them stay in the index until --prune, and what is said about them."""
+"""Missing images: which stay in the index until --prune, and the warnings about them."""
 
 import contextlib
 import json
@@ -44,25 +44,25 @@ def remove(folder, n):
         path.unlink()
 
 
-def test_a_source_that_loses_half_of_twenty_images_keeps_them_until_they_are_pruned(index, paint, tmp_path):
+def test_a_source_that_loses_half_of_twenty_images_keeps_them_until_prune(index, paint, tmp_path):
     photos = tmp_path / "photos"
     fill(photos, paint, 20)
     index(photos)
     remove(photos, 10)
     line = f"{photos}: 10 of 20 images are missing, which are kept; run image-finder index --prune if they are gone for good"
     for arguments in (["--dry-run"], [], []):
-        summary, said = index(*arguments)
+        summary, reported = index(*arguments)
         assert (summary["images"], summary["removed"], summary["absent"]) == (20, 0, 10)
         assert summary["kept"] == {str(photos): 10}
-        assert line in said
+        assert line in reported
     assert index("--prune", "--dry-run")[0]["removed"] == 10
-    summary, said = index("--prune")
+    summary, reported = index("--prune")
     assert (summary["images"], summary["removed"], summary["kept"]) == (10, 10, {})
-    assert said == []
+    assert reported == []
     assert index()[0]["images"] == 10
 
 
-def test_kept_images_stay_kept_when_others_arrive_and_are_known_again_when_they_return(index, paint, tmp_path):
+def test_kept_images_stay_when_others_are_added_and_are_unchanged_when_they_return(index, paint, tmp_path):
     photos, away = tmp_path / "photos", tmp_path / "away"
     fill(photos, paint, 21)
     index(photos)
@@ -85,11 +85,11 @@ def test_fewer_images_than_half_or_than_twenty_are_removed_at_once(index, paint,
         fill(photos, paint, n, start=n)
         index(photos)
         remove(photos, gone)
-        summary, said = index()
-        assert (summary["removed"], summary["kept"], said) == (gone, {}, [])
+        summary, reported = index()
+        assert (summary["removed"], summary["kept"], reported) == (gone, {}, [])
 
 
-def test_images_that_move_within_the_library_are_no_loss(index, paint, tmp_path):
+def test_images_moved_within_the_library_are_not_missing(index, paint, tmp_path):
     photos, other = tmp_path / "photos", tmp_path / "other"
     other.mkdir()
     fill(photos, paint, 24)
@@ -99,21 +99,21 @@ def test_images_that_move_within_the_library_are_no_loss(index, paint, tmp_path)
         path.rename(other / path.name)
         os.utime(other / path.name)
     assert index("--dry-run")[0]["kept"] == {}, "8 of 24 have moved by size and time, 8 more are missing"
-    summary, said = index()
-    assert (summary["moved"], summary["removed"], summary["kept"], said) == (16, 0, {}, [])
+    summary, reported = index()
+    assert (summary["moved"], summary["removed"], summary["kept"], reported) == (16, 0, {}, [])
 
 
 @pytest.mark.parametrize("rest", [".hidden", "lost+found", "@eaDir"])
-def test_a_hidden_entry_does_not_make_an_emptied_source_present(index, paint, tmp_path, rest):
+def test_a_source_with_only_hidden_entries_counts_as_empty(index, paint, tmp_path, rest):
     photos = tmp_path / "photos"
     fill(photos, paint, 3)
     index(photos)
     photos.rename(tmp_path / "unmounted")
     (photos / rest).mkdir(parents=True)
-    summary, said = index()
+    summary, reported = index()
     assert (summary["images"], summary["absent"], summary["kept"]) == (3, 3, {str(photos): 3})
     kept = "its 3 known images are kept, --prune removes them, --forget the source too"
-    assert said == [f"{photos}: empty, as a disk that is not mounted; {kept}"]
+    assert reported == [f"{photos}: empty, as a disk that is not mounted; {kept}"]
     summary, _ = index("--prune")
     assert (summary["images"], summary["removed"], summary["folders"]) == (0, 3, [str(photos)])
 
@@ -161,9 +161,7 @@ index()
 
 @pytest.mark.parametrize("source", ["photos", "photos/nas"])
 @pytest.mark.parametrize("after", ["there", "gone"])
-def test_images_of_a_disk_that_is_not_mounted_are_kept_until_they_are_pruned(
-    paint, tmp_path, colour_bundle, source, after
-):
+def test_images_of_an_unmounted_disk_are_kept_until_prune(paint, tmp_path, colour_bundle, source, after):
     """In a mount namespace: a tmpfs in a source, or as one."""
     photos = tmp_path / "photos"
     own = 0 if source == "photos/nas" else 1
@@ -183,15 +181,15 @@ def test_images_of_a_disk_that_is_not_mounted_are_kept_until_they_are_pruned(
     first, rehearsed, unmounted, again, back, deleted, pruned, last = map(json.loads, done.stdout.splitlines())
     nas = str(photos / "nas")
     assert first == [own + 3, 0, {}, []]
-    for images, removed, kept, said in (rehearsed, unmounted, again):
+    for images, removed, kept, reported in (rehearsed, unmounted, again):
         assert (images, removed) == (own + 3, 0)
         if own:
             assert kept == {nas: 3}
-            assert said == [
+            assert reported == [
                 f"{nas} is not mounted: 3 images kept; run image-finder index --prune if they are gone for good"
             ]
         else:
-            assert "its 3 known images are kept" in said[0]
+            assert "its 3 known images are kept" in reported[0]
     assert back == [own + 3, 0, {}, []]
     assert deleted == [own + 2, 1, {}, []]
     if own or after == "there":
@@ -217,8 +215,8 @@ def scanned(*files, roots=(b"/p",), mounts=(b"/",), unreadable=()):
     )
 
 
-def test_a_disk_whose_images_are_found_without_a_mount_is_an_ordinary_folder():
-    """Its content was copied to the disk above, or another machine or container looks."""
+def test_a_former_mount_point_that_holds_the_images_is_an_ordinary_folder():
+    """Its content was copied to the disk above, or the update runs on another machine or in a container."""
     known = [b"/p/nas/%d" % i for i in range(6)]
     memory = Memory(frozenset({b"/p/nas"}))
     assert judged(known, scanned(*known[:4]), memory) == ({}, Memory())
@@ -230,7 +228,7 @@ def test_a_disk_whose_images_are_found_without_a_mount_is_an_ordinary_folder():
     assert judged(known, scanned(*known), memory) == ({}, Memory())
 
 
-def test_the_disk_that_holds_a_source_counts_as_well():
+def test_the_disk_that_holds_a_source_is_remembered():
     known = [b"/mnt/nas/p/%d" % i for i in range(4)]
     roots = (b"/mnt/nas/p",)
     _, memory = judged(known, scanned(*known, roots=roots, mounts=[b"/mnt/nas"]), Memory())
@@ -242,8 +240,8 @@ def test_the_disk_that_holds_a_source_counts_as_well():
     assert memory == Memory(frozenset({b"/mnt/nas"}), frozenset({b"/mnt/nas/p"})), "what cannot be seen is remembered"
 
 
-def test_a_mounted_disk_that_is_suddenly_empty_is_judged_apart_from_its_source():
-    """Another disk at its mount point, or a locked encrypted one."""
+def test_a_mounted_disk_without_its_images_is_counted_apart_from_its_source():
+    """Another disk is mounted there, or an encrypted one is locked."""
     own, disk = [b"/p/%d" % i for i in range(90)], [b"/p/nas/%d" % i for i in range(30)]
     memory = Memory(frozenset({b"/p/nas"}))
     kept, _ = judged(own + disk, scanned(*own, mounts=[b"/", b"/p/nas"]), memory)
@@ -269,7 +267,7 @@ TABLE = rb"""22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 """
 
 
-def test_mounts_that_hold_or_interrupt_a_folder_are_found_in_the_systems_table(tmp_path):
+def test_mounts_above_and_below_a_folder_are_read_from_the_mount_table(tmp_path):
     table = tmp_path / "mountinfo"
     table.write_bytes(TABLE)
     assert mounted_at([b"/home/u/p"], table) == {b"/home": (b"320:51", "btrfs")}
@@ -281,7 +279,7 @@ def test_mounts_that_hold_or_interrupt_a_folder_are_found_in_the_systems_table(t
 
 
 @pytest.mark.parametrize("damage", ["gone", "rows"])
-def test_images_that_are_missing_when_the_catalogue_is_lost_are_kept_too(index, paint, tmp_path, damage):
+def test_images_missing_when_the_catalogue_is_lost_are_kept(index, paint, tmp_path, damage):
     photos = tmp_path / "photos"
     fill(photos, paint, 30)
     index(photos)

@@ -39,13 +39,13 @@ def test_images_are_found_at_any_depth_with_size_and_time(tmp_path):
     "hidden",
     [".x/a.jpg", ".a.jpg", "lost+found/a.jpg", "$RECYCLE.BIN/a.jpg", "d/@eaDir/a.jpg", "__MACOSX/a.jpg", "node_modules/a.jpg", "System Volume Information/a.jpg"],
 )  # fmt: skip
-def test_hidden_and_system_folders_are_left_out(tmp_path, hidden):
+def test_hidden_and_system_folders_are_skipped(tmp_path, hidden):
     touch(tmp_path / hidden)
     touch(tmp_path / "seen" / "a.jpg")
     assert names(tmp_path) == {"seen/a.jpg"}
 
 
-def test_a_hidden_folder_that_is_given_itself_is_walked(tmp_path):
+def test_a_hidden_folder_given_as_source_is_scanned(tmp_path):
     touch(tmp_path / ".cache" / "a.jpg")
     assert names(tmp_path / ".cache") == {"a.jpg"}
 
@@ -57,7 +57,7 @@ def test_names_of_any_bytes_are_found(tmp_path):
     assert set(scan_folders([os.fsencode(tmp_path)]).files) == {os.fsencode(tmp_path) + b"/" + name for name in odd}
 
 
-def test_overlapping_folders_give_each_file_once_under_the_outermost(tmp_path):
+def test_overlapping_folders_list_each_file_once_under_the_outermost_folder(tmp_path):
     touch(tmp_path / "a" / "in" / "1.jpg")
     touch(tmp_path / "a" / ".hidden" / "2.jpg")
     inner, hidden, outer = (os.fsencode(tmp_path / name) for name in ("a/in", "a/.hidden", "a"))
@@ -70,7 +70,7 @@ def test_folders_are_ordered_outermost_first():
     assert outermost_first([b"/a/b/c", b"/", b"/a", b"/a/b", b"/a"]) == (b"/", b"/a", b"/a/b", b"/a/b/c")
 
 
-def test_link_loops_end_and_links_that_lead_out_are_counted_and_not_followed(tmp_path):
+def test_link_loops_end_and_links_to_the_outside_are_counted_not_followed(tmp_path):
     root, outside = tmp_path / "root", tmp_path / "outside"
     touch(root / "deep" / "a.jpg")
     touch(outside / "secret.jpg")
@@ -87,12 +87,12 @@ def test_link_loops_end_and_links_that_lead_out_are_counted_and_not_followed(tmp
     assert scan_folders([os.fsencode(root), os.fsencode(outside)]).links_outside == 0
 
 
-def test_pipes_with_an_image_ending_are_left_out(tmp_path):
+def test_pipes_with_an_image_ending_are_skipped(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert names(tmp_path) == set()
 
 
-def test_a_root_that_is_absent_or_no_folder_or_empty_is_told(tmp_path):
+def test_absent_empty_and_non_directory_roots_are_reported(tmp_path):
     (tmp_path / "empty").mkdir()
     touch(tmp_path / "file")
     absent, file, empty = (os.fsencode(tmp_path / name) for name in ("absent", "file", "empty"))
@@ -101,20 +101,20 @@ def test_a_root_that_is_absent_or_no_folder_or_empty_is_told(tmp_path):
     assert scan.empty_roots == [empty]
 
 
-def test_what_lies_below_a_place_that_could_not_be_looked_at_is_known_to(tmp_path):
+def test_paths_below_an_unreadable_folder_count_as_unreadable(tmp_path):
     scan = Scan((b"/r",), unreadable={b"/r/a": "", b"/r/b/c.jpg": ""})
-    asked = [b"/r/a", b"/r/a/x/y.jpg", b"/r/ab/y.jpg", b"/r/b/c.jpg", b"/r/b/d.jpg", b"/r"]
-    assert [scan.is_unreadable(path) for path in asked] == [True, True, False, True, False, False]
+    paths = [b"/r/a", b"/r/a/x/y.jpg", b"/r/ab/y.jpg", b"/r/b/c.jpg", b"/r/b/d.jpg", b"/r"]
+    assert [scan.is_unreadable(path) for path in paths] == [True, True, False, True, False, False]
     assert Scan((b"/",), unreadable={b"/": ""}).is_unreadable(b"/x.jpg")
 
 
-def test_the_library_itself_is_not_entered(tmp_path):
+def test_the_library_itself_is_not_scanned(tmp_path):
     touch(tmp_path / "library" / "thumbnails" / "a.jpg")
     touch(tmp_path / "b.jpg")
     assert names(tmp_path, leave_out=[os.fsencode(tmp_path / "library")]) == {"b.jpg"}
 
 
-def test_a_deeper_ignore_file_overrides_the_upper_one(tmp_path):
+def test_a_deeper_ignore_file_overrides_those_above(tmp_path):
     touch(tmp_path / ".finderignore", b"*.png\n/private/\n# nothing\n\n!/keep.png\n")
     touch(tmp_path / "album" / ".finderignore", b"!*.png\nraw/\n")
     for name in ("a.png", "keep.png", "a.jpg", "private/a.jpg", "album/a.png", "album/raw/a.jpg", "raw/a.jpg"):
@@ -123,7 +123,7 @@ def test_a_deeper_ignore_file_overrides_the_upper_one(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "large"])
-def test_a_folder_whose_ignore_file_cannot_be_read_is_left_out_rather_than_shown(tmp_path, kind):
+def test_a_folder_with_an_unreadable_ignore_file_is_skipped(tmp_path, kind):
     touch(tmp_path / "open.jpg")
     touch(tmp_path / "in" / "secret.jpg")
     rules = tmp_path / "in" / ".finderignore"
@@ -144,7 +144,7 @@ MARKS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
 
 @pytest.mark.parametrize("line_break", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_an_ignore_file_is_read_in_whatever_encoding_its_mark_names(tmp_path, encoding, line_break):
+def test_an_ignore_file_is_decoded_by_its_byte_order_mark(tmp_path, encoding, line_break):
     lines = line_break.join(["privé/", "*.png", "!keep.png", ""])
     touch(tmp_path / ".finderignore", MARKS.get(encoding, b"") + lines.encode(encoding))
     for name in ("privé/a.jpg", "open/b.jpg", "c.png", "keep.png"):
@@ -153,7 +153,7 @@ def test_an_ignore_file_is_read_in_whatever_encoding_its_mark_names(tmp_path, en
 
 
 @pytest.mark.parametrize("content", ["private/\n".encode("utf-16-le"), codecs.BOM_UTF16_LE + b"odd", b"a\0b\n"])
-def test_a_folder_whose_ignore_file_is_no_text_is_left_out_with_the_reason(tmp_path, content):
+def test_a_folder_whose_ignore_file_is_not_text_is_skipped_with_the_reason(tmp_path, content):
     touch(tmp_path / "in" / ".finderignore", content)
     touch(tmp_path / "in" / "private" / "secret.jpg")
     touch(tmp_path / "open.jpg")
@@ -165,7 +165,7 @@ def test_a_folder_whose_ignore_file_is_no_text_is_left_out_with_the_reason(tmp_p
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")])
-def test_a_folder_whose_ignore_file_is_denied_or_has_just_gone_is_left_out(tmp_path, monkeypatch, error):
+def test_a_folder_whose_ignore_file_is_forbidden_or_just_deleted_is_skipped(tmp_path, monkeypatch, error):
     touch(tmp_path / "in" / ".finderignore", b"private/")
     touch(tmp_path / "in" / "private" / "secret.jpg")
     real = open
@@ -182,7 +182,7 @@ def test_a_folder_whose_ignore_file_is_denied_or_has_just_gone_is_left_out(tmp_p
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_a_rule_matches_a_name_in_either_form_of_unicode(tmp_path, form):
+def test_a_rule_matches_a_name_in_both_unicode_forms(tmp_path, form):
     other = "NFD" if form == "NFC" else "NFC"
     touch(tmp_path / ".finderignore", unicodedata.normalize(form, "é/\nà/**\n").encode())
     inner = unicodedata.normalize(other, "ü")
@@ -222,7 +222,7 @@ def test_unsupported_formats_are_named_by_kind_with_the_most_frequent_ending_fir
     assert KIND_OF_ENDING.keys().isdisjoint(IMAGE_ENDINGS)
 
 
-def test_a_line_that_is_no_pattern_is_logged_and_the_others_hold(caplog):
+def test_an_invalid_pattern_is_logged_and_the_others_apply(caplog):
     rules = IgnoreRules().extended("", b"!\n*.png\n\xff\xfe.jpg\n")
     assert rules.ignores("a.png")
     assert not rules.ignores("a.jpg")
@@ -232,7 +232,7 @@ PATTERNS = ["*.jpg", "!*.jpg", "a", "a/", "/a", "!/a/", "a/*", "a/**", "!a/b/", 
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_rules_mean_what_git_says_they_mean(tmp_path):
+def test_rules_match_as_in_git(tmp_path):
     chance = random.Random(5)
     for trial in range(40):
         root = tmp_path / str(trial)

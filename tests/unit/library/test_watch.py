@@ -48,7 +48,7 @@ for cause, polling in watch.causes():
 
 @contextlib.contextmanager
 def watching(folder, limit="", value="", namespace=("--user", "--map-root-user")):
-    """What a process says that watches a folder: a function that returns the next thing."""
+    """A function that returns the next line of a process that watches a folder."""
     command = ["unshare", *namespace, sys.executable, "-c", WATCH, str(folder), limit, value]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
@@ -60,7 +60,7 @@ def watching(folder, limit="", value="", namespace=("--user", "--map-root-user")
 
 @pytest.fixture
 def photos(tmp_path, paint):
-    """Fifteen folders; the last one in the system's order."""
+    """Fifteen folders, and the last one in the order of the file system."""
     folder = tmp_path / "photos"
     for i in range(15):
         (folder / f"s{i}").mkdir(parents=True)
@@ -72,16 +72,16 @@ def last_of(folder):
     return [entry.path for entry in os.scandir(folder) if entry.name.startswith("s")][-1]
 
 
-def test_a_folder_that_may_not_be_listed_does_not_end_the_watch_of_those_after_it(photos, paint):
+def test_an_unreadable_folder_does_not_end_the_watch_of_the_others(photos, paint):
     (photos / "locked").mkdir(mode=0)
-    with watching(photos, namespace=["--user"]) as said:  # without rights over files, even for root
-        assert said() == ["start", ""]
+    with watching(photos, namespace=["--user"]) as reported:  # without rights over files, even for root
+        assert reported() == ["start", ""]
         readable = [path for path in photos.iterdir() if path.name != "locked"]
         for folder in (readable[0], readable[-1]):
             paint(folder / "new.png", "blue")
-            assert said() == ["images", ""]
+            assert reported() == ["images", ""]
         (photos / "locked").chmod(0o755)
-        assert said()[0] in {"folders", "images"}, "once it may be listed it is"
+        assert reported()[0] in {"folders", "images"}, "it is listed again"
 
 
 @pytest.mark.parametrize(
@@ -91,44 +91,42 @@ def test_a_folder_that_may_not_be_listed_does_not_end_the_watch_of_those_after_i
         ("max_inotify_instances", "0", "no inotify instance is left", "fs.inotify.max_user_instances=1024"),
     ],
 )
-def test_above_the_systems_limits_folders_are_looked_through_and_one_line_says_so(
-    photos, paint, limit, value, reason, setting
-):
-    with watching(photos, limit, value) as said:
-        kind, line = said()
+def test_above_the_inotify_limits_folders_are_polled_with_a_warning(photos, paint, limit, value, reason, setting):
+    with watching(photos, limit, value) as reported:
+        kind, line = reported()
         assert kind == "warning"
         assert reason in line
         assert line.endswith(
             f"looking for changes every 0.2 s or less often instead; to raise the limit: sudo sysctl {setting}"
         )
-        cause, polling = said()
+        cause, polling = reported()
         assert cause == "start"
         assert reason in polling
         paint(Path(last_of(photos)) / "new.png", "blue")
-        assert said() == ["images", polling]
-        assert said() == ["interval", polling], "then the limit, which has been raised since, is tried again"
-        assert said() == ["warning", "the system reports changes again"]
-        assert said() == ["start", ""]
+        assert reported() == ["images", polling]
+        assert reported() == ["interval", polling], "events are tried again after the limit was raised"
+        assert reported() == ["warning", "the system reports changes again"]
+        assert reported() == ["start", ""]
 
 
-def test_a_folder_whose_name_is_not_utf8_is_looked_through(photos, paint, tmp_path):
+def test_a_folder_whose_name_is_not_utf8_is_polled(photos, paint, tmp_path):
     odd = Path(os.fsdecode(os.fsencode(photos) + b"/\xff"))
     odd.mkdir()
-    with watching(photos) as said:
-        assert r"cannot watch" in said()[1]
-        assert said()[0] == "start"
+    with watching(photos) as reported:
+        assert r"cannot watch" in reported()[1]
+        assert reported()[0] == "start"
         paint(tmp_path / "new.png", "blue").rename(odd / "new.png")
-        assert said()[0] == "images"
+        assert reported()[0] == "images"
 
 
 @pytest.fixture
 def prompt(monkeypatch):
-    """Changes are reported once none came for 50 ms."""
+    """Report changes after 50 ms without one."""
     monkeypatch.setattr(watch, "_QUIET_MS", 50)
 
 
 def causes_of(folder, steps, rescan_s=600.0):
-    """The causes that the given steps have, each taken once the one before it was noticed."""
+    """Causes of the given steps; each step follows when the previous one was noticed."""
     stop, found = threading.Event(), []
     seen = [view_of(scan_folders([os.fsencode(folder)]))]
     watched = FolderWatch(
@@ -156,7 +154,7 @@ def causes_of(folder, steps, rescan_s=600.0):
 
 
 @pytest.mark.usefixtures("prompt")
-def test_folders_that_come_and_go_are_noticed_and_watched(photos, paint):
+def test_added_and_removed_folders_are_noticed_and_watched(photos, paint):
     away = photos.parent / "away"
     steps = [
         (photos / "s1" / "new").mkdir,
@@ -171,7 +169,7 @@ def test_folders_that_come_and_go_are_noticed_and_watched(photos, paint):
 
 
 @pytest.mark.usefixtures("prompt")
-def test_an_update_is_due_at_intervals_although_nothing_is_reported(photos):
+def test_an_update_is_due_at_intervals_without_any_change(photos):
     assert causes_of(photos, [lambda: None] * 2, rescan_s=0.3) == ["interval"] * 2
 
 

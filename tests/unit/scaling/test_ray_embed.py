@@ -127,13 +127,13 @@ def keys_of_shards(tmp_path):
 
 @pytest.fixture(autouse=True)
 def gated_reading(monkeypatch):
-    """This process reads through gates too."""
+    """Make this process wait at gates, too."""
     monkeypatch.setattr(Path, "read_bytes", Path.read_bytes)  # is put back
     runpy.run_path(str(GATED_READING / "sitecustomize.py"))
 
 
 class Gate:
-    """An image whose readers wait at a named pipe beside it until they are served."""
+    """An image whose readers wait until something is written to the named pipe beside it."""
 
     def __init__(self, folder, content):
         self.caught = []
@@ -144,7 +144,7 @@ class Gate:
         os.mkfifo(self._path)
 
     def open(self):
-        """Let readers have the image at once."""
+        """Let readers read the image immediately."""
         self._path.unlink()
 
     def run(self, *script):
@@ -183,7 +183,7 @@ class Gate:
 
 
 def threads_of(pid):
-    """How many threads of a process are alive; a zombie's are not."""
+    """Number of live threads of a process; 0 for a zombie."""
     alive = 0
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
         try:
@@ -201,7 +201,7 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_the_index_is_that_of_the_local_engine_to_the_byte(network, on_ray, shared_data, tmp_path):
+def test_the_index_equals_that_of_the_local_engine_byte_for_byte(network, on_ray, shared_data, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for number, path in enumerate(sorted((shared_data / "coco" / "train2017").glob("*.jpg"))[:37]):
@@ -211,14 +211,14 @@ def test_the_index_is_that_of_the_local_engine_to_the_byte(network, on_ray, shar
     (images / "000.jpg").write_bytes(b"no image")
     (images / "zz.jpg").write_bytes(b"no image")
     (images / "empty.jpg").touch()
-    told = []
+    warned = []
     local = embed(network, images, tmp_path, LOCAL, name="local", max_failed_share=0.1)
-    index = embed(network, images, tmp_path, on_ray, max_failed_share=0.1, warn=told)
+    index = embed(network, images, tmp_path, on_ray, max_failed_share=0.1, warn=warned)
     for name in (VECTORS, ITEMS):
         assert (index.path / name).read_bytes() == (local.path / name).read_bytes()
     assert index.manifest.self_check == local.manifest.self_check
     assert index.manifest.count == 44
-    assert told[-1].startswith("3 of 47 images of 'images' cannot be read (000.jpg:")
+    assert warned[-1].startswith("3 of 47 images of 'images' cannot be read (000.jpg:")
     shards = keys_of_shards(tmp_path)
     assert max(map(len, shards)) <= 5
     assert sum(map(len, shards)) == len(set.union(*shards)) == 37
@@ -240,7 +240,7 @@ def test_a_second_run_embeds_only_what_is_new(colour_bundle, folder, on_ray, tmp
     assert hash_directory(tmp_path / "library" / "index") == before
 
 
-def test_a_worker_killed_in_the_middle_is_replaced_and_nothing_is_lost(network, folder, on_ray, tmp_path):
+def test_a_killed_worker_is_replaced_without_loss(network, folder, on_ray, tmp_path):
     gate = Gate(folder, (folder / "00.png").read_bytes() + b"\0")
     script = gate.run(gate.serve, gate.catch(kill), gate.serve, gate.serve)
     index = embed(network, folder, tmp_path, on_ray)
@@ -252,7 +252,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_nothing_is_lost(network, 
     assert index.items["sha256"] == local.items["sha256"]
 
 
-def test_an_address_where_no_ray_answers_is_one_line(colour_bundle, folder, tmp_path, monkeypatch):
+def test_an_address_without_ray_gives_a_one_line_error(colour_bundle, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1")  # else it is tried for two minutes
     config = LOCAL.model_copy(update={"engine": "ray", "ray_address": "127.0.0.1:1"})
     with pytest.raises(StorageError, match=r"Ray cannot be reached at 127\.0\.0\.1:1: .*; check ray_address") as caught:
@@ -266,7 +266,7 @@ def test_an_actor_larger_than_every_node_is_refused(colour_bundle, folder, on_ra
         embed(colour_bundle, folder, tmp_path, config)
 
 
-def test_what_fails_on_a_node_is_told_in_its_own_line(colour_bundle, folder, on_ray, tmp_path):
+def test_an_error_on_a_node_is_raised_in_its_own_words(colour_bundle, folder, on_ray, tmp_path):
     (tmp_path / "shards").touch()
     config = on_ray.model_copy(update={"ray_shards": str(tmp_path / "shards")})
     with pytest.raises(StorageError, match=r"cannot write .*shards/shards-.*Not a directory") as caught:
@@ -274,7 +274,7 @@ def test_what_fails_on_a_node_is_told_in_its_own_line(colour_bundle, folder, on_
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_that_ends_every_worker_is_named(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
+def test_an_image_that_crashes_every_worker_is_named(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_embed, "_MOST_RETRIES", 0)
     monkeypatch.setattr(ray_embed, "_FRUITLESS_STREAMS", 2)
     gate = Gate(folder, b"any")
@@ -284,7 +284,7 @@ def test_an_image_that_ends_every_worker_is_named(colour_bundle, folder, on_ray,
     assert len(set.union(*keys_of_shards(tmp_path))) == 30
 
 
-def test_a_node_lost_in_the_middle_is_done_without(colour_bundle, folder, on_ray, cluster, tmp_path, caplog):
+def test_the_other_nodes_complete_the_work_of_a_lost_node(colour_bundle, folder, on_ray, cluster, tmp_path, caplog):
     ray_cluster, nodes, here = cluster
     gate = Gate(folder, (folder / "00.png").read_bytes() + b"\0")
 
@@ -316,11 +316,11 @@ from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 from image_finder.components.scaling.ray_embed import embedding_engine
-bundle, images, place = map(Path, sys.argv[1:4])
+bundle, images, workspace = map(Path, sys.argv[1:4])
 config = EmbeddingConfig(device="cpu", engine="ray", ray_actors=1, ray_shard_images=10)
 options = IndexOptions(config, bundle=bundle, galleries=[GalleryConfig(root=images, max_failed_share=0)],
-    engine=embedding_engine(config, cache_dir=place / "cache"), self_check=True)
-update(Library(place / "library"), [], options, warn=print)
+    engine=embedding_engine(config, cache_dir=workspace / "cache"), self_check=True)
+update(Library(workspace / "library"), [], options, warn=print)
 """
 
 
@@ -348,7 +348,7 @@ def no_process_is_left_of(mark):
     return not processes_with(mark)
 
 
-def test_ctrl_c_ends_all_of_ray_and_the_next_run_goes_on(colour_bundle, folder, tmp_path):
+def test_ctrl_c_stops_ray_and_the_next_run_resumes(colour_bundle, folder, tmp_path):
     mark = f"embedding {tmp_path}"
     gate = Gate(folder, (folder / "00.png").read_bytes() + b"\0")
     stopped = child(colour_bundle, folder, tmp_path, mark)
@@ -367,18 +367,18 @@ def test_ctrl_c_ends_all_of_ray_and_the_next_run_goes_on(colour_bundle, folder, 
     assert no_process_is_left_of(mark)
 
 
-def test_without_ray_the_extra_is_named(colour_bundle, folder, tmp_path, monkeypatch):
+def test_the_error_without_ray_names_the_extra(colour_bundle, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     config = LOCAL.model_copy(update={"engine": "ray"})
     with pytest.raises(ConfigError, match=r"pip install 'text-guided-image-finder\[ray\]'"):
         embed(colour_bundle, folder, tmp_path, config)
 
 
-def test_both_engines_make_the_tier_of_the_indexing_configuration(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
-    asked = []
+def test_both_engines_build_the_configured_tier(colour_bundle, folder, on_ray, tmp_path, monkeypatch):
+    configured = []
     monkeypatch.setattr(
         "image_finder.components.library.publishing.add_tier",
-        lambda _, manifest, config, __, **___: asked.append(config) or manifest,
+        lambda _, manifest, config, __, **___: configured.append(config) or manifest,
     )
     yaml = tmp_path / "own.yaml"
     yaml.write_text("parameters: {gallery: {}, embedding: {tier: {kind: hnsw, memory_budget_mb: 7}}}\n")
@@ -386,10 +386,10 @@ def test_both_engines_make_the_tier_of_the_indexing_configuration(colour_bundle,
     assert tier.memory_budget_mb == 7
     for name, config in (("local", LOCAL), ("ray", on_ray)):
         embed(colour_bundle, folder, tmp_path, config.model_copy(update={"tier": tier}), name=name)
-    assert asked == [tier, tier]
+    assert configured == [tier, tier]
 
 
-def test_the_engine_is_the_one_that_is_named(tmp_path):
+def test_the_configuration_chooses_the_engine(tmp_path):
     assert embedding_engine(LOCAL, cache_dir=tmp_path) is embed_here
     engine = embedding_engine(LOCAL.model_copy(update={"engine": "ray"}), cache_dir=tmp_path)
     assert engine.func is ray_embed.embed_on_ray

@@ -45,34 +45,34 @@ def rows_of(table):
 
 
 @pytest.mark.parametrize(("prefix", "why"), [("", "No such file or directory"), ("file://", "No such file")])
-def test_files_are_hashed_and_unreadable_ones_say_why(images, prefix, why):
+def test_files_are_hashed_or_have_the_reason_why_they_are_unreadable(images, prefix, why):
     (images / os.fsdecode(b"caf\xe9.png")).write_bytes(b"any bytes")
     (images / "folder.png").mkdir()
     names = [b"red.png", b"gone.png", b"folder.png"] + ([b"caf\xe9.png"] if not prefix else [])
     files = pa.table({"row": range(7, 7 + len(names)), "path": names}, schema=FILES)
-    red, gone, folder, *rest = hash_files(files, images=f"{prefix}{images}").to_pylist()
+    red, absent, folder, *rest = hash_files(files, images=f"{prefix}{images}").to_pylist()
     assert red == {
         "row": 7,
         "sha256": sha256_of_file(images / "red.png"),
         "failure": "",
     }
-    assert (gone["row"], gone["sha256"], gone["failure"]) == (8, "", f"cannot be read: {why}")
+    assert (absent["row"], absent["sha256"], absent["failure"]) == (8, "", f"cannot be read: {why}")
     assert folder["failure"].startswith("cannot be read: ")
     assert [row["sha256"] for row in rest] == [sha256_of_bytes(b"any bytes")] * len(rest)
 
 
-def test_vectors_hashes_and_facts_of_a_call_become_a_shard(job, shards, images):
+def test_a_call_writes_vectors_hashes_and_facts_as_a_shard(job, shards, images):
     files = new_files(images, "red.png", "green.png")
-    told = ImageEmbedder(job)(files)
+    done = ImageEmbedder(job)(files)
     keys = files["sha256"].to_pylist()
-    assert rows_of(told) == [(key, "") for key in keys]
+    assert rows_of(done) == [(key, "") for key in keys]
     found = shards.collect(keys[::-1])
     np.testing.assert_allclose(found.vectors, [[0, 1, 0], [1, 0, 0]], atol=1e-4)
     assert [(facts.width_px, facts.height_px) for facts in found.facts] == [(16, 12)] * 2
     assert found.hashes.tolist() == [0, 0]
 
 
-def test_a_call_that_runs_twice_computes_nothing_the_second_time(job, shards, images):
+def test_a_repeated_call_computes_nothing(job, shards, images):
     files = new_files(images, "red.png", "green.png")
     first = ImageEmbedder(job)(files)
     for name in ("red.png", "green.png"):
@@ -80,7 +80,7 @@ def test_a_call_that_runs_twice_computes_nothing_the_second_time(job, shards, im
     assert ImageEmbedder(job)(files) == first
 
 
-def test_a_broken_image_is_named_with_its_reason_and_not_kept(job, shards, images):
+def test_an_unreadable_image_is_reported_and_not_stored(job, shards, images):
     (images / "blue.png").write_bytes(b"no image")
     files = new_files(images, "red.png", "blue.png")
     (_, fine), (content, reason) = rows_of(ImageEmbedder(job)(files))
@@ -90,7 +90,7 @@ def test_a_broken_image_is_named_with_its_reason_and_not_kept(job, shards, image
     assert rows_of(ImageEmbedder(job)(files))[1] == (content, reason)
 
 
-def test_a_file_that_changed_after_it_was_hashed_is_kept_as_what_it_is(job, shards, images):
+def test_a_file_that_changed_after_hashing_is_stored_under_its_new_content(job, shards, images):
     files = new_files(images, "red.png", "green.png")
     embedder = ImageEmbedder(job)
     embedder(files.slice(0, 1))
@@ -100,7 +100,7 @@ def test_a_file_that_changed_after_it_was_hashed_is_kept_as_what_it_is(job, shar
     np.testing.assert_allclose(shards.collect([blue[0]]).vectors, [[0, 0, 1]], atol=1e-4)
 
 
-def test_a_shard_of_a_first_run_survives_a_second_that_met_another_content(job, shards, images):
+def test_an_existing_shard_stays_if_a_later_run_finds_other_content(job, shards, images):
     files = new_files(images, "red.png", "green.png")
     (images / "green.png").write_bytes(b"half written")
     ImageEmbedder(job)(files)
@@ -109,14 +109,14 @@ def test_a_shard_of_a_first_run_survives_a_second_that_met_another_content(job, 
     assert shards.all_keys() == {sha256_of_file(images / "red.png"), sha256_of_file(images / "blue.png")}
 
 
-def test_an_actor_refuses_another_bundle_than_the_drivers(job, write_colour_bundle, images, tmp_path):
+def test_an_actor_refuses_a_bundle_that_differs_from_that_of_the_driver(job, write_colour_bundle, images, tmp_path):
     other = write_colour_bundle(tmp_path / "other", input_px=16)
     embedder = ImageEmbedder(Job(str(other.path), job.images, job.shards, job.maker, CONFIG))
     with pytest.raises(BundleError, match="is another one on this node"):
         embedder(new_files(images, "red.png"))
 
 
-def test_a_full_or_forbidden_place_is_a_line(job, images, tmp_path):
+def test_a_shard_folder_that_cannot_be_written_gives_a_one_line_error(job, images, tmp_path):
     (tmp_path / "file").touch()
     embedder = ImageEmbedder(Job(job.bundle, job.images, str(tmp_path / "file"), job.maker, CONFIG))
     with pytest.raises(StorageError, match="cannot write .*Not a directory"):

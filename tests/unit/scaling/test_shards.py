@@ -39,8 +39,8 @@ def write(shards, *keys):
 def shards(request, tmp_path, s3_server):
     (tmp_path / "shards-mmmmmmmmmmmmmmmm").mkdir()
     with s3_server(tmp_path.parent) as options:
-        places = {"folder": tmp_path, "file": f"file://{tmp_path}", "s3": f"s3://{tmp_path.name}?{options}"}
-        yield Shards(str(places[request.param]), maker="m" * 64, dim=DIM)
+        locations = {"folder": tmp_path, "file": f"file://{tmp_path}", "s3": f"s3://{tmp_path.name}?{options}"}
+        yield Shards(str(locations[request.param]), maker="m" * 64, dim=DIM)
 
 
 def test_rows_are_in_the_order_of_the_keys(shards):
@@ -55,14 +55,14 @@ def test_rows_are_in_the_order_of_the_keys(shards):
     assert shards.all_keys() == {"a0", "a1", "a2", "a3"}
 
 
-def test_contents_that_no_shard_holds_are_counted(shards):
+def test_missing_contents_are_counted(shards):
     write(shards, "a1")
     with pytest.raises(StorageError, match="2 of 3 vectors are not in .*, first of content a5; run again"):
         shards.collect(["a1", "a5", "a6"])
     assert shards.keys_of(shard_name(["a5"])) == []
 
 
-def test_work_done_twice_is_the_same_file(shards, tmp_path):
+def test_equal_work_writes_the_same_file(shards, tmp_path):
     write(shards, "a1", "a2")
     (path,) = tmp_path.glob("shards-*/*.parquet")
     before = path.read_bytes()
@@ -70,13 +70,13 @@ def test_work_done_twice_is_the_same_file(shards, tmp_path):
     assert [path.read_bytes() for path in tmp_path.glob("shards-*/*.parquet")] == [before]
 
 
-def test_another_maker_has_other_shards(shards, tmp_path):
+def test_shards_are_separate_for_each_maker(shards, tmp_path):
     write(shards, "a1")
     assert Shards(str(tmp_path), maker="n" * 64, dim=DIM).all_keys() == set()
 
 
 @pytest.mark.parametrize("damage", ["cut", "vector"])
-def test_a_damaged_shard_is_removed_and_its_contents_are_missing(shards, tmp_path, caplog, damage):
+def test_a_damaged_shard_is_removed_and_its_contents_count_as_missing(shards, tmp_path, caplog, damage):
     name = write(shards, "a1", "a2")
     write(shards, "a3")
     path = next(tmp_path.glob("shards-*")) / name
@@ -89,7 +89,7 @@ def test_a_damaged_shard_is_removed_and_its_contents_are_missing(shards, tmp_pat
     assert shards.all_keys() == {"a3"}
 
 
-def test_a_shard_cut_short_holds_no_contents_and_is_made_again(shards, tmp_path, caplog):
+def test_a_truncated_shard_counts_as_empty_and_is_written_again(shards, tmp_path, caplog):
     name = write(shards, "a1", "a2")
     path = next(tmp_path.glob("shards-*")) / name
     path.write_bytes(path.read_bytes()[:100])
@@ -100,7 +100,7 @@ def test_a_shard_cut_short_holds_no_contents_and_is_made_again(shards, tmp_path,
     assert shards.keys_of(name) == ["a1", "a2"]
 
 
-def test_a_place_that_cannot_be_used_is_one_line(tmp_path):
+def test_an_unusable_shard_location_gives_a_one_line_error(tmp_path):
     with pytest.raises(StorageError, match="nosuch://bucket/shards-m+: no file system for the shards"):
         Shards("nosuch://bucket", maker="m" * 64, dim=DIM)
     (tmp_path / "file").write_text("in the way")
