@@ -28,16 +28,17 @@ from image_finder.components.metrics.recall import named_recalls
 from image_finder.components.records.training import EpochRecord
 from image_finder.components.text import counted
 from image_finder.components.training import resume
-from image_finder.components.training.distributed.ranks import ALONE, Ranks
-from image_finder.components.training.distributed.shared_batch_norm import share_batch_norms
-from image_finder.components.training.epoch_plan import (
+from image_finder.components.training.batches import (
+    Batch,
     BatchPlan,
     batches_of_epoch,
+    loaded_batches,
     plan_epoch,
     share_of_batch,
     smallest_batch,
 )
-from image_finder.components.training.loader import Batch, loaded_batches
+from image_finder.components.training.distributed.ranks import ALONE, Ranks
+from image_finder.components.training.distributed.shared_batch_norm import share_batch_norms
 from image_finder.components.training.memory import freed_memory_kept
 from image_finder.components.training.optimization import adamw, moving_average, rate_factor
 from image_finder.components.training.sources import PairedSet, embed_all

@@ -12,10 +12,8 @@ import click
 from image_finder.components.app.commands.search_command import hits_table
 from image_finder.components.home import home_root
 from image_finder.components.text import shown_path, visible
-from image_finder.pipelines.commands.alert_command import alert
 from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option, print_json
-from image_finder.pipelines.commands.retrain_command import retrain
-from image_finder.pipelines.commands.schedule_command import schedule
+from image_finder.pipelines.commands.scheduling_commands import alert, retrain, schedule
 from image_finder.pipelines.run_config import PipelineName
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from safetensors.torch import save_file
 
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.errors import FinderError
+from image_finder.components.training.batches import PlannedBatches, plan_epoch, share_of_batch
 from image_finder.components.training.distributed.ranks import ALONE, Assignment, joined
-from image_finder.components.training.epoch_plan import plan_epoch, share_of_batch
-from image_finder.components.training.loader import PlannedBatches
 from image_finder.components.training.loop import _Run
 from image_finder.components.training.trainer import FeatureSettings, paired_set, train_checkpoint, untrained
 from tests.support import children

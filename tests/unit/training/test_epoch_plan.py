@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_finder.components.training.epoch_plan import batches_of_epoch, plan_epoch, share_of_batch
+from image_finder.components.training.batches import batches_of_epoch, plan_epoch, share_of_batch
 
 counts_of_captions = st.lists(st.integers(1, 7), min_size=1, max_size=60)
 

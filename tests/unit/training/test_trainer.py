@@ -12,7 +12,7 @@ from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.training import trainer
-from image_finder.components.training.epoch_plan import batches_of_epoch
+from image_finder.components.training.batches import batches_of_epoch
 from image_finder.components.training.loop import _Run, pick_device
 from image_finder.components.training.optimization import moving_average
 from image_finder.components.training.trainer import FeatureSettings, checkpoint_vectors, train_checkpoint

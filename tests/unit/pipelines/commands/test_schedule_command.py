@@ -9,8 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from image_finder.components.errors import ConfigError, DataError
-from image_finder.pipelines.commands.retrain_command import BUSY
-from image_finder.pipelines.commands.schedule_command import schedule
+from image_finder.pipelines.commands.scheduling_commands import BUSY, schedule
 from image_finder.pipelines.scheduling import machine_schedule
 from image_finder.pipelines.scheduling.environment_file import CARRIED
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from image_finder.components.drift.report import DriftReport, DriftRow
 from image_finder.components.errors import ConfigError
 from image_finder.components.records.promotion import PromotionDecision
-from image_finder.pipelines.commands.alert_command import alert as alert_command
+from image_finder.pipelines.commands.scheduling_commands import alert as alert_command
 from image_finder.pipelines.scheduling.alerts import Alert, AlertSettings, deliver, notify, scrub, shown
 from image_finder.pipelines.scheduling.retrain import RetrainOutcome, alert_of
 from tests.support.checkout import CHECKOUT

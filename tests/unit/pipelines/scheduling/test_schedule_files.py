@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from image_finder.components.errors import ConfigError
-from image_finder.pipelines.scheduling.schedule_files import Job, crontab_entry, systemd_units
+from image_finder.pipelines.scheduling.machine_schedule import Job, crontab_entry, systemd_units
 
 AWKWARD = ("a b", "100%", 'q"q', "it's", "$HOME", "${HOME}", "%h %%", ";", "é", "-x", "@y", "*", "", "#1", "a\\b")
 SYSTEMD = Path("/lib/systemd/systemd")

@@ -16,8 +16,8 @@ from image_finder.components.configs import TrainingConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.encoders.loss import contrastive_loss, contrastive_share
 from image_finder.components.errors import ConfigError
+from image_finder.components.training.batches import plan_epoch, share_of_batch
 from image_finder.components.training.distributed.ranks import ALONE, Assignment, Ranks, joined
-from image_finder.components.training.epoch_plan import plan_epoch, share_of_batch
 from tests.support.checkout import CHECKOUT
 
 # float32 has 24 bits; a gradient here is a sum of some thousand products
