@@ -12,7 +12,7 @@ from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.errors import ConfigError
-from image_finder.components.evaluation.folder_recall import measure_on_folder, read_part
+from image_finder.components.evaluation.folder_recall import read_part
 from image_finder.components.evaluation.match_calibration import calibrate_matches
 from image_finder.components.export.starter_packing import StarterManifest, pack_starter, unpack_starter, with_matches
 from image_finder.components.records.calibration import ScoreCalibration
@@ -74,10 +74,11 @@ def pack(
             trained.checkpoint, trained.scores, packed, vocabulary=trained.vocabulary, max_mb=max_mb
         )
         bundle = unpack_starter(packed, bundle_path)
-        measured = [measure_on_folder(bundle, each, None, EvaluationConfig()).measurement for each in measure_on]
-        if measure_on:
-            parts = [read_part(each, None).data for each in measure_on]
-            manifest = with_matches(packed, calibrate_matches(OnnxEncoder(bundle), trained.vocabulary, parts))
+        parts = [read_part(each, None) for each in measure_on]
+        measured = [part.measured(bundle, EvaluationConfig()) for part in parts]
+        if parts:
+            data = [part.data for part in parts]
+            manifest = with_matches(packed, calibrate_matches(OnnxEncoder(bundle), trained.vocabulary, data))
         (packed / CARD).write_text(
             starter_card(registered.registry.card_of(registered.name, version), manifest.dataset, measured),
             encoding="utf-8",

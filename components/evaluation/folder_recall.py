@@ -19,41 +19,29 @@ from image_finder.components.validation.expectations import valid_captions
 _PREFERRED: tuple[PartName, ...] = ("test", "val", "train")  # least likely training data first
 
 
-class FolderMeasurement(NamedTuple):
-    """n_captions: all captions; n_left_out: invalid ones and those without an image."""
-
-    measurement: BundleMeasurement
-    n_captions: int
-    n_left_out: int
-
-
 class CaptionedPart(NamedTuple):
-    """Images of a part with their valid captions. n_captions: also counts invalid ones."""
+    """Images of a part with their valid captions. n_captions: also counts invalid captions and those without an image."""
 
     data: CaptionedImages
     identity: EvaluatedOn
     n_captions: int
 
+    @property
+    def n_left_out(self) -> int:
+        return self.n_captions - len(self.data.captions)
 
-def measure_on_folder(bundle: Bundle, root: Path, part: PartName | None, config: EvaluationConfig) -> FolderMeasurement:
-    """Measure a bundle on one part of a data set; by default test, else val, else train.
-
-    Captions are validated as for training, but never fail the measurement: invalid captions and those without an image
-    are left out and counted. Raises DataError if there are no captions or no such part, BundleError.
-    """
-    read = read_part(root, part)
-    measured = measure_bundle(
-        bundle,
-        read.data,
-        config,
-        identity=read.identity,
-        code_sha256="",  # for comparisons of registered measurements only
-    )
-    return FolderMeasurement(measured.measurement, read.n_captions, read.n_captions - len(read.data.captions))
+    def measured(self, bundle: Bundle, config: EvaluationConfig) -> BundleMeasurement:
+        """Measure a bundle on this part. Raises DataError, ImageError, BundleError."""
+        code_sha256 = ""  # for comparisons of registered measurements only
+        return measure_bundle(bundle, self.data, config, identity=self.identity, code_sha256=code_sha256).measurement
 
 
 def read_part(root: Path, part: PartName | None) -> CaptionedPart:
-    """Read, inspect and validate one part of a data set; see measure_on_folder."""
+    """Read, inspect and validate one part of a data set; by default test, else val, else train.
+
+    Captions are validated as for training, but never fail: invalid captions and those without an image are left out and
+    counted. Raises DataError if there are no captions or no such part.
+    """
     dataset = _only(detect_layout(root), part)
     name = next(iter(dataset.parts))
     data, report = check_folder(dataset, root, ValidationConfig())

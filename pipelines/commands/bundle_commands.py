@@ -71,14 +71,15 @@ def evaluate(
     """
     from image_finder.components.bundle.bundle import Bundle
     from image_finder.components.configs import EvaluationConfig
-    from image_finder.components.evaluation.folder_recall import measure_on_folder
+    from image_finder.components.evaluation.folder_recall import read_part
     from image_finder.pipelines.report_text import measurement_text
 
     config = EvaluationConfig(captions_per_image=captions, seed=seed)
     opened = Bundle.open(bundle.resolve(), verify=True)
-    found = measure_on_folder(opened, data.resolve(), part, config)
+    found = read_part(data.resolve(), part)
+    measurement = found.measured(opened, config)
     if as_json:
-        measured = found.measurement.model_dump(mode="json", exclude={"code_sha256"})
+        measured = measurement.model_dump(mode="json", exclude={"code_sha256"})
         counts = {"captions": found.n_captions, "left_out": found.n_left_out}
         print_json({**measured, **counts, "bundle_sha256": opened.sha256})
         return
@@ -88,7 +89,7 @@ def evaluate(
             f"image-finder data check {shlex.quote(str(data))}",
             err=True,
         )
-    click.echo(measurement_text(found.measurement))
+    click.echo(measurement_text(measurement))
 
 
 @click.command(

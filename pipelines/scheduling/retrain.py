@@ -147,12 +147,8 @@ def retrain(what: Retraining, mlflow_uri: str | None) -> RetrainOutcome:
             trained = runs.run_training(values, home, uri)
             outcome = RetrainOutcome(
                 status="promoted" if trained.decision.promoted else "kept",
-                model_name=name,
                 changes=changes,
-                report=trained.report,
-                parity=trained.parity,
-                decision=trained.decision,
-                drift=trained.drift,
+                **trained._asdict(),
             )
         return outcome.model_copy(update={"index": _index_champion(gallery, name, home, uri)})
 

@@ -35,7 +35,6 @@ from image_finder.components.storage import write_errors, write_text_atomically
 
 if TYPE_CHECKING:
     from image_finder.components.captions.captioned import CaptionedImages
-    from image_finder.components.training.trainer import FeatureSettings
 
 _PARTS = ("train", "val")
 _JOB, _EPOCHS, _FAILURE, _LOCK = "job.json", "epochs.jsonl", "failure.json", "running.lock"
@@ -120,13 +119,6 @@ def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages
         for part, root in zip(_PARTS, job.roots, strict=True)
     )
     return train, val
-
-
-def feature_settings(job: Job) -> "FeatureSettings":
-    """Feature settings of a job."""
-    from image_finder.components.training.trainer import FeatureSettings
-
-    return FeatureSettings(job.cache_dir, job.embedding, job.progress)
 
 
 def add_epoch(folder: Path, record: EpochRecord) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from image_finder.components.app.cli import main
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.errors import DataError
-from image_finder.components.evaluation.folder_recall import measure_on_folder
+from image_finder.components.evaluation.folder_recall import read_part
 
 CONFIG = EvaluationConfig(bootstrap_samples=100)
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250), "white": (250, 250, 250)}
@@ -42,16 +42,16 @@ def folder(tmp_path_factory):
 
 
 def measured(bundle, root, part=None, config=CONFIG):
-    return measure_on_folder(bundle, root, part, config)
+    return read_part(root, part).measured(bundle, config)
 
 
 def test_the_part_least_likely_trained_on_is_measured_unless_one_is_named(colour_bundle, folder, tmp_path):
-    report = measured(colour_bundle, folder).measurement.report
+    report = measured(colour_bundle, folder).report
     assert (report.dataset, report.split, report.n_images, report.n_captions) == ("colours", "val", 4, 8)
-    assert measured(colour_bundle, folder, "train").measurement.report.n_images == 2
+    assert measured(colour_bundle, folder, "train").report.n_images == 2
     write_part(tmp_path, "test", ["white"])
     write_part(tmp_path, "val", ["red"])
-    assert measured(colour_bundle, tmp_path).measurement.report.split == "test"
+    assert measured(colour_bundle, tmp_path).report.split == "test"
 
 
 def test_a_missing_part_is_an_error_that_lists_the_existing_ones(colour_bundle, folder):
@@ -61,16 +61,17 @@ def test_a_missing_part_is_an_error_that_lists_the_existing_ones(colour_bundle, 
 
 def test_the_first_captions_alone_find_their_images(colour_bundle, folder):
     first = measured(colour_bundle, folder, config=CONFIG.model_copy(update={"captions_per_image": 1}))
-    assert first.measurement.report.text_to_image.recall[1] == 1.0
-    assert first.measurement.report.image_to_text.recall[1] == 1.0
-    assert measured(colour_bundle, folder).measurement.report.text_to_image.recall[1] < 0.8
+    assert first.report.text_to_image.recall[1] == 1.0
+    assert first.report.image_to_text.recall[1] == 1.0
+    assert measured(colour_bundle, folder).report.text_to_image.recall[1] < 0.8
 
 
 def test_captions_without_their_image_are_left_out_and_counted(colour_bundle, tmp_path):
     write_part(tmp_path, "val", list(COLOURS))
     (tmp_path / "val" / "val2.png").unlink()
-    found = measured(colour_bundle, tmp_path)
-    assert (found.n_captions, found.n_left_out, found.measurement.report.n_captions) == (8, 2, 6)
+    found = read_part(tmp_path, None)
+    assert (found.n_captions, found.n_left_out) == (8, 2)
+    assert found.measured(colour_bundle, CONFIG).report.n_captions == 6
     for path in (tmp_path / "val").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="has 8 captions, none of them valid"):
