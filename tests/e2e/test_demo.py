@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: recall far above chance, in a home of its own, without a call to another host."""
+"""The demo as a newcomer runs it: recall far above chance, in a separate home, without a call to another host."""
 
 import re
 

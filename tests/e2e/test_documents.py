@@ -1,6 +1,6 @@
 """Every command and program of the documents runs in reading order, on less data where it would take minutes.
 
-The demo, with a home of its own, is in test_demo.py.
+The demo, in a separate home, is in test_demo.py.
 """
 
 import contextlib
