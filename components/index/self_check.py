@@ -1,12 +1,10 @@
 """Self-check: a sample of images is embedded again and must find itself in the index."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from image_finder.components.arrays import Vectors
+from image_finder.components.arrays import Rows, Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.configs import EmbeddingConfig
@@ -23,26 +21,25 @@ _EQUAL_SCORE = 1e-5
 _PASS_ROWS = 65_536
 
 
-class CheckedImages(NamedTuple):
-    """Images to sample from. read: content of a row's image; raises ImageError, OSError."""
+def check_sample(
+    index: VectorIndex, rows: Rows, read: Callable[[int], bytes], bundle: Bundle, config: EmbeddingConfig
+) -> SelfCheck:
+    """Embed a sample of images again; each must find itself. Raises QualityError, DataError.
 
-    rows: NDArray[np.int64]
-    read: Callable[[int], bytes]
-
-
-def check_sample(index: VectorIndex, images: CheckedImages, bundle: Bundle, config: EmbeddingConfig) -> SelfCheck:
-    """Embed a sample of images again; each must find itself. Raises QualityError, DataError."""
-    n_images = min(config.self_check_images, len(images.rows))
-    sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(images.rows, n_images, replace=False))
+    rows: to sample from. read: content of a row's image; raises ImageError, OSError.
+    """
+    n_images = min(config.self_check_images, len(rows))
+    sample = np.sort(np.random.default_rng(_CHECK_SEED).choice(rows, n_images, replace=False))
     encoder = OnnxEncoder(bundle, device=config.device, threads=config.threads)
-    queries = encoder.encode_image(_pixels(index, encoder, images.read, row) for row in sample.tolist())
+    queries = encoder.encode_image(_pixels(index, encoder, read, row) for row in sample.tolist())
     near = index.search(queries, _CHECK_K)
     # The image itself, or one of equal content or vector: then its own score equals the best one.
     own = np.einsum("ij,ij->i", queries, index.vectors[sample], dtype=np.float64)
     lost = sample[~(own >= near.scores[:, 0] - _EQUAL_SCORE)]
     if len(lost):
+        first = index.uri_of_item(index.item(int(lost[0])))
         raise QualityError(
-            f"{len(lost)} of {n_images} images do not find themselves first, the first is {index.uri_of_item(index.item(int(lost[0])))}; "
+            f"{len(lost)} of {n_images} images do not find themselves first, the first is {first}; "
             "they changed meanwhile or their cached vectors are damaged: run again; if it fails again, remove the "
             "vectors-* folders of the library"
         )
@@ -60,7 +57,7 @@ def _pixels(index: VectorIndex, encoder: OnnxEncoder, read: Callable[[int], byte
         ) from error
 
 
-def _recall_against_float64(vectors: Vectors, queries: Vectors, rows: NDArray[np.int64]) -> float:
+def _recall_against_float64(vectors: Vectors, queries: Vectors, rows: Rows) -> float:
     """Share of rows that a float64 search finds too; ties with its last hit count as found."""
     exact_queries = queries.astype(np.float64)
     best = np.empty((len(queries), 0))

@@ -19,7 +19,7 @@ from image_finder.components.index.format import FORMAT_VERSION, ITEM_SCHEMA, In
 from image_finder.components.index.generations import current_generation, new_generation
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import generation_of_bundle_before
-from image_finder.components.index.self_check import CheckedImages, check_sample
+from image_finder.components.index.self_check import check_sample
 from image_finder.components.index.tier_building import add_tier, texts_encoder
 from image_finder.components.index.tiers import tier_for
 from image_finder.components.index.vector_cache import cached_vectors
@@ -100,8 +100,8 @@ def _checked(
     rows = np.array([row for row, path in enumerate(paths) if path in reader.scan.files], np.int64)
     if not len(rows):
         return index.manifest
-    images = CheckedImages(rows, lambda row: reader.content_of(paths[row]))
-    return index.manifest.model_copy(update={"self_check": check_sample(index, images, bundle, config)})
+    checked = check_sample(index, rows, lambda row: reader.content_of(paths[row]), bundle, config)
+    return index.manifest.model_copy(update={"self_check": checked})
 
 
 def item_table(

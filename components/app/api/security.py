@@ -140,9 +140,9 @@ def _signature(token: str, expires: int) -> str:
 def _allowed_hosts(settings: Settings) -> set[str] | None:
     """Allowed Host headers; None: any, as a DNS-rebinding page does not have the token."""
     named = {name.lower() for name in settings.allowed_hosts}
-    if is_loopback(settings.host):
-        return {*_LOOPBACK_NAMES, settings.host.strip("[]"), *named}
-    return {*_LOOPBACK_NAMES, settings.host.strip("[]"), *named} if named else None
+    if not named and not is_loopback(settings.host):
+        return None
+    return {*_LOOPBACK_NAMES, settings.host.strip("[]"), *named}
 
 
 def _name(host: str) -> str:
