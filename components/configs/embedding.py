@@ -63,9 +63,7 @@ class IndexTierConfig(Config):
     )
     measured_texts: int = Field(200, ge=10, le=10_000, description="texts used to measure this recall")
     build_threads: int = Field(
-        1,
-        ge=0,
-        description="1: reproducible; more, or 0 for one per core: the links of hnsw vary",
+        1, ge=0, description="1: reproducible; more, or 0 for one per core: the links of hnsw vary"
     )
     seed: int = Field(0, ge=0, description="of the training rows, k-means and the levels of hnsw")
 

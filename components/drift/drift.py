@@ -141,9 +141,7 @@ def _judge(
 
 
 def _caption_measures(
-    before: Sequence[ImageWords],
-    now: Sequence[ImageWords],
-    images_of_word: Mapping[str, int],
+    before: Sequence[ImageWords], now: Sequence[ImageWords], images_of_word: Mapping[str, int]
 ) -> Iterator[_Measure]:
     both = [*before, *now]
     words = caption_words.commonest_words(both, _WORDS)

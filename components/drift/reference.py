@@ -140,8 +140,8 @@ class DriftReference:
 
     @cached_property
     def sample(self) -> ImageSample:
-        lengths = _pieces(self._array("lengths"), self._array("lengths_ends"))
-        words = _pieces(self._array("words"), self._array("words_ends"))
+        lengths = np.split(self._array("lengths"), self._array("lengths_ends")[:-1])
+        words = np.split(self._array("words"), self._array("words_ends")[:-1])
         return ImageSample(
             vectors=self._array("vectors"),
             sizes_px=self._array("sizes_px"),
@@ -205,7 +205,3 @@ def _arrays(sample: ImageSample, images_of_word: dict[str, int], contents: Colle
         "images_of_word": np.array(list(images_of_word.values()), np.int32),
         "contents": np.array(sorted({int(content[:16], 16) for content in contents if content}), np.uint64),
     }
-
-
-def _pieces(values: NDArray[Any], ends: NDArray[np.int64]) -> list[NDArray[Any]]:
-    return np.split(values, ends[:-1])

@@ -37,7 +37,8 @@ def image_features_cache(assembled: Assembled, folder: Path, *, view: int = 0) -
     parts = [_stem_identity(assembled.model.image_tower.stem), assembled.preprocess.model_dump_json(), PIXELS_VERSION]
     parts += [f"view {view} of version {VIEWS_VERSION}"] if view else []
     maker = sha256_of_bytes(":".join(map(str, parts)).encode())
-    width = _image_channels(assembled)
+    *_, last = (each for each in assembled.model.image_tower.stem.modules() if isinstance(each, nn.Conv2d))
+    width = last.out_channels
     return ContentCache(folder / f"image-{maker[:16]}", width=width, dtype="float16", maker=maker)
 
 
@@ -73,13 +74,7 @@ def extract_image_features(
 
 
 def cache_stem_features(
-    graph: Path,
-    view: View,
-    paths: Sequence[Path],
-    cache: ContentCache,
-    config: EmbeddingConfig,
-    *,
-    title: str,
+    graph: Path, view: View, paths: Sequence[Path], cache: ContentCache, config: EmbeddingConfig, *, title: str
 ) -> ImageKeys:
     """Cache features of an exported stem for one view of images. title: see cache_images."""
     lanes = throughput_lanes(config.device, config.threads)
@@ -175,9 +170,3 @@ def _exported(stem: nn.Module, cache: ContentCache, *, input_px: int | None) -> 
 def _stem_identity(stem: nn.Module) -> str:
     # the architecture distinguishes trunks with equal tensors
     return f"{sha256_of_bytes(repr(stem).encode())}:{state_sha256(stem.state_dict())}"
-
-
-def _image_channels(assembled: Assembled) -> int:
-    stem = assembled.model.image_tower.stem
-    last = [module for module in stem.modules() if isinstance(module, nn.Conv2d)][-1]
-    return last.out_channels

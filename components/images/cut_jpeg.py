@@ -6,10 +6,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-
-from image_finder.components.arrays import Mask
 
 MOST_MISSING = 0.05  # share of the image; a file that lacks more is refused as damaged
 
@@ -61,18 +58,14 @@ def missing_share(content: bytes, decode: Callable[[bytes], Image.Image]) -> flo
     """
     kept = _without_filling(content)
     found = np.asarray(decode(kept + _END))
-    differing = np.flatnonzero(_rows_differ(found, np.asarray(decode(kept + _noise(kept) + _END))))
+    with_noise = np.asarray(decode(kept + _noise(kept) + _END))
+    differing = np.flatnonzero((found != with_noise).reshape(len(found), -1).any(axis=1))
     missing_rows = len(found) - int(differing[0]) if len(differing) else 0
     return missing_rows / len(found) * (_LAST_BIT if _last_scan_refines(kept) else 1)
 
 
 def _without_filling(content: bytes) -> bytes:
     return content.rstrip(b"\0\xff")  # a lone 0xFF would form a marker with the next byte
-
-
-def _rows_differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Mask:
-    differ: Mask = (one != other).reshape(len(one), -1).any(axis=1)
-    return differ
 
 
 def _noise(content: bytes) -> bytes:

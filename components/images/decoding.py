@@ -31,12 +31,7 @@ _TRANSPOSES = {
 _SIDEWAYS = {5, 6, 7, 8}  # orientations that swap width and height
 
 
-def load_rgb(
-    source: Path | bytes,
-    *,
-    at_least_px: int | None = None,
-    on_cut: OnCut | None = None,
-) -> Image.Image:
+def load_rgb(source: Path | bytes, *, at_least_px: int | None = None, on_cut: OnCut | None = None) -> Image.Image:
     """Decode an image (a file or its bytes) to upright RGB without metadata; an animation to its first frame.
 
     Transparency is laid over white, 16-bit greys are scaled to 8 bits. at_least_px: a JPEG may be decoded at 1/2, 1/4

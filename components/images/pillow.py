@@ -57,7 +57,8 @@ def with_image(source: Path | bytes, use: Callable[[Image.Image], _Answer]) -> _
         with _opened(source) as stream, _quiet_pillow, _identified(stream) as image:
             return use(image)
     except (Refusal, OSError, *DECODER_FAULTS) as error:
-        raise ImageError(f"{_label(source)}: {reason_of(error)}") from error
+        label = f"image ({len(source):,} bytes)" if isinstance(source, bytes) else shown_path(source)
+        raise ImageError(f"{label}: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager
@@ -109,12 +110,6 @@ def _known_formats() -> tuple[str, ...]:
     for module in _MODULE_OF_FORMAT.values():  # Image.init() would import all fifty: 52 instead of 4 ms
         importlib.import_module(f"PIL.{module}ImagePlugin")
     return tuple(name for name in _MODULE_OF_FORMAT if name in Image.OPEN)  # Pillow raises KeyError for unknown names
-
-
-def _label(source: Path | bytes) -> str:
-    if isinstance(source, bytes):
-        return f"image ({len(source):,} bytes)"
-    return shown_path(source)
 
 
 def reason_of(error: Exception) -> str:

@@ -31,12 +31,7 @@ _DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
 
 
 def update(
-    library: Library,
-    folders: Sequence[Path],
-    options: IndexOptions,
-    *,
-    forget: Sequence[Path] = (),
-    warn: Warn,
+    library: Library, folders: Sequence[Path], options: IndexOptions, *, forget: Sequence[Path] = (), warn: Warn
 ) -> IndexSummary:
     """Index given and known sources, and publish; an interrupted update is resumed by the next.
 
@@ -115,8 +110,7 @@ class _Update:
             uris = sources.uris_of(catalog) | sources.given_uris(options.galleries)
             unlisted = sources.list_stores(scan, uris, options, known, cache)
             known = {path: row for path, row in known.items() if path not in unlisted}
-            emptied = losses.keep_emptied(scan, known, prune=options.prune)
-            losses.warn_of_unreadable(scan, known, self.warn)
+            emptied = losses.keep_unreadable(scan, known, self.warn, prune=options.prune)
             plan = make_plan(scan, known, ids, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
         reader = Reader(catalog, known, scan, ids, uris, bundle, cache, options)

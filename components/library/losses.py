@@ -22,7 +22,6 @@ from image_finder.components.text import counted
 DISKS = "disks"  # setting of the catalogue: Memory.text
 LEAST_IMAGES = 20  # in a source or on a disk; with fewer, any number may be deleted
 LEAST_SHARE = 0.5  # of its images; a smaller share may be deleted at once
-_EMPTIED = "empty, as a disk that is not mounted"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ def kept_losses(missing: Sequence[bytes], known: Rows, arrivals: Arrivals, scan:
     if not missing:
         return []
     away = sorted(memory.disks - scan.mounts, key=len, reverse=True)
-    units = sorted({*scan.roots, *_below(memory.disks, scan.roots)}, key=len, reverse=True)
+    inner = {disk for disk in memory.disks if any(inside(disk, root) for root in scan.roots)}
+    units = sorted({*scan.roots, *inner}, key=len, reverse=True)
     totals = {unit: len(paths) for unit, paths in _by_unit([*known, *arrivals.found_again], units).items()}
     found = []
     for unit, paths in _by_unit(missing, units).items():
@@ -115,26 +115,26 @@ def remembered(memory: Memory, scan: Scan, kept: Sequence[Kept]) -> Memory:
     return Memory(frozenset(related), frozenset({each.unit for each in kept} | still))
 
 
-def keep_emptied(scan: Scan, known: Collection[bytes], *, prune: bool) -> dict[str, int]:
-    """Treat roots that became empty as unmounted disks, unless prune; returns kept images by root."""
+def keep_unreadable(scan: Scan, known: Collection[bytes], warn: Warn, *, prune: bool) -> dict[str, int]:
+    """Warn of roots that could not be listed; returns kept images of roots that became empty, by root.
+
+    Roots that became empty are treated as unmounted disks, unless prune.
+    """
     kept = {}
-    for root in scan.empty_roots:
-        n = len(_by_unit(known, [root]).get(root, []))
-        if n and not prune:
-            scan.unreadable[root] = _EMPTIED
-            kept[shown(root)] = n
-    return kept
-
-
-def warn_of_unreadable(scan: Scan, known: Collection[bytes], warn: Warn) -> None:
-    """Warn of sources that could not be listed, with the option that removes their images."""
     for root in scan.roots:
-        if root in scan.unreadable:
-            n = len(_by_unit(known, [root]).get(root, []))
-            images = f"its {n:,} known images are" if n != 1 else "its 1 known image is"
-            emptied = scan.unreadable[root] == _EMPTIED
-            remedy = "--prune removes them, --forget the source too" if emptied else "--forget removes them"
-            warn(f"{shown(root)}: {scan.unreadable[root]}; {images} kept, {remedy}")
+        if root not in scan.unreadable and root not in scan.empty_roots:
+            continue
+        n = len(_by_unit(known, [root]).get(root, []))
+        remedy = "--forget removes them"
+        if root in scan.empty_roots:
+            if prune or not n:
+                continue
+            scan.unreadable[root] = "empty, as a disk that is not mounted"
+            kept[shown(root)] = n
+            remedy = "--prune removes them, --forget the source too"
+        images = f"its {n:,} known images are" if n != 1 else "its 1 known image is"
+        warn(f"{shown(root)}: {scan.unreadable[root]}; {images} kept, {remedy}")
+    return kept
 
 
 def warn_of_losses(kept: Sequence[Kept], warn: Warn) -> dict[str, int]:
@@ -142,10 +142,6 @@ def warn_of_losses(kept: Sequence[Kept], warn: Warn) -> dict[str, int]:
     for each in kept:
         warn(each.text)
     return {shown(each.unit): len(each.files) for each in kept}
-
-
-def _below(disks: Collection[bytes], roots: Sequence[bytes]) -> list[bytes]:
-    return [disk for disk in disks if any(inside(disk, root) for root in roots)]
 
 
 def _by_unit(paths: Iterable[bytes], units: Sequence[bytes]) -> dict[bytes, list[bytes]]:

@@ -91,10 +91,9 @@ def rehearse(
     }
     known = {path: row for path, row in known.items() if path not in unlisted}
     known |= lost_rows(library, scan, known, ids, incomplete=incomplete)
-    emptied = losses.keep_emptied(scan, known, prune=options.prune)
+    emptied = losses.keep_unreadable(scan, known, warn, prune=options.prune)
     contents = {row.sha256 for row in known.values()}
     plan = make_plan(scan, known, ids, vectors=contents, retry_failed=False)
-    losses.warn_of_unreadable(scan, known, warn)
     arrived = Counter(scan.files[path][1:] for path in plan.fresh)
     if not options.prune:
         memory = losses.Memory.parse(catalog.setting(losses.DISKS) if catalog is not None else "")

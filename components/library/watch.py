@@ -163,11 +163,7 @@ class FolderWatch:
 
     def _outside(self) -> tuple[object, ...]:
         """State that events do not cover: default bundle, existing sources, mounts."""
-        return (
-            self.bundle_ns(),
-            _present(self.folders),
-            mounted_at([os.fsencode(folder) for folder in self.folders]),
-        )
+        return (self.bundle_ns(), _present(self.folders), mounted_at([os.fsencode(folder) for folder in self.folders]))
 
     def _matters(self, change: Change, path: str, watched: frozenset[str]) -> bool:
         if path == str(self.leave_out) or path.startswith(f"{self.leave_out}{os.sep}"):

@@ -57,7 +57,8 @@ def embed_on_ray(batch: Batch, *, shards: str, progress: bool) -> None:
     """
     bundle, config = batch.bundle, batch.config
     written = Shards(shards, maker=vector_maker(bundle), dim=bundle.manifest.embedding_dim)
-    with ray_session(config.ray_address, cpus=_cpus_here(config)):
+    cpus = max(len(os.sched_getaffinity(0)), max(config.ray_actors, 1) * config.ray_actor_cpus)
+    with ray_session(config.ray_address, cpus=cpus):
         known = _Known(batch.paths, written, batch.cache)
         _hash_all(known, batch.folder, title="hashed" if progress else "")
         _embed_missing(known, _job(batch, shards), title="images" if progress else "")
@@ -245,7 +246,3 @@ def _room(config: EmbeddingConfig) -> int:
             "set embedding.ray_actor_cpus lower, or add nodes"
         )
     return sum(room)
-
-
-def _cpus_here(config: EmbeddingConfig) -> int:
-    return max(len(os.sched_getaffinity(0)), max(config.ray_actors, 1) * config.ray_actor_cpus)

@@ -103,9 +103,9 @@ class ImageEmbedder:
 
         todo = [path for path, key in zip(paths, keys, strict=True) if key not in kept]
         found = cache_vectors(self._encoder, todo, memory, self._job.config, read=read)
-        if memory.rows:
+        if memory:
             if kept:  # a file has changed since; the existing shard stays
-                name = shard_name(list(memory.rows))
+                name = shard_name(list(memory))
             self._shards.write(name, _shard_rows(memory, {found.keys[path]: facts[path] for path in found.keys}))
         columns = {
             "row": files["row"],
@@ -121,15 +121,12 @@ def _path(stored: bytes) -> Path:
 
 
 def _shard_rows(memory: "_Memory", facts: dict[str, ImageFacts]) -> ShardRows:
-    vectors, hashes = split_rows(np.concatenate(list(memory.rows.values())))
-    return ShardRows(list(memory.rows), vectors, hashes, [facts[key] for key in memory.rows])
+    vectors, hashes = split_rows(np.concatenate(list(memory.values())))
+    return ShardRows(list(memory), vectors, hashes, [facts[key] for key in memory])
 
 
-class _Memory:
+class _Memory(dict[str, NDArray[Any]]):
     """In place of a ContentCache."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, NDArray[Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -137,8 +134,5 @@ class _Memory:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.rows
-
     def append(self, keys: Sequence[str], entries: Sequence[NDArray[Any]]) -> None:
-        self.rows.update(zip(keys, entries, strict=True))
+        self.update(zip(keys, entries, strict=True))
