@@ -27,7 +27,7 @@ def create_app(
     source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching] = Watching
 ) -> FastAPI:
     """Create the application; while source raises FinderError, requests are answered with 503."""
-    state = State.create(source, settings, watching)
+    state = State(source, settings, watching)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -50,7 +50,7 @@ def fault_of(error: Exception) -> Fault:
         case QueryError():
             return Fault(400, "bad_query", str(error))
         case RequestValidationError():
-            return Fault(422, "bad_request", _first_fault(error))
+            return Fault(422, "bad_request", first_fault_of(error))
         case HTTPException():
             code = _CODES.get(error.status_code, "refused")
             return Fault(error.status_code, code, str(error.detail), headers=error.headers)
@@ -76,11 +76,7 @@ def add_fault_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def schema_fault(error: ValidationError) -> Fault:
-    return Fault(422, "bad_request", _first_fault(error))
-
-
-def _first_fault(error: RequestValidationError | ValidationError) -> str:
+def first_fault_of(error: RequestValidationError | ValidationError) -> str:
     faults = error.errors()
     where = ".".join(str(part) for part in faults[0]["loc"] if part not in ("query", "body", "path")) or "request"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

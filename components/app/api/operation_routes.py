@@ -9,7 +9,7 @@ from image_finder.components.app.api.error_responses import errors
 from image_finder.components.app.api.request_models import MAX_LABELS
 from image_finder.components.app.api.response_models import BundleInfo, HealthAnswer, InfoAnswer
 from image_finder.components.app.api.security import COOKIE, session_value
-from image_finder.components.app.api.server_state import Server, State
+from image_finder.components.app.api.server_state import Server
 from image_finder.components.app.api.settings import PREFIX
 from image_finder.components.records.search import Facets
 from image_finder.components.search import filters
@@ -45,7 +45,15 @@ async def info(server: Server) -> InfoAnswer:
         bundle=BundleInfo(sha256=manifest.sha256, **facts),
         good_match=engine.scores.good_match,
         up_to_date=server.live.failure is None,
-        limits=_limits(server),
+        limits={
+            "query_characters": MAX_QUERY_CHARACTERS,
+            "terms": MAX_TERMS,
+            "hits": MAX_HITS,
+            "reach": MAX_REACH,
+            "labels": MAX_LABELS,
+            "upload_bytes": server.settings.max_upload_bytes,
+            "upload_pixels": server.settings.max_upload_pixels,
+        },
     )
 
 
@@ -95,15 +103,3 @@ async def ready(server: Server) -> HealthAnswer:
 async def metrics(server: Server) -> Response:
     """Metrics in the Prometheus text format."""
     return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _limits(server: State) -> dict[str, int]:
-    return {
-        "query_characters": MAX_QUERY_CHARACTERS,
-        "terms": MAX_TERMS,
-        "hits": MAX_HITS,
-        "reach": MAX_REACH,
-        "labels": MAX_LABELS,
-        "upload_bytes": server.settings.max_upload_bytes,
-        "upload_pixels": server.settings.max_upload_pixels,
-    }

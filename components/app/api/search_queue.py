@@ -30,20 +30,17 @@ class SearchReply(NamedTuple):
     matches_well: bool | None
 
 
-class SearchQueue:
+class SearchQueue(Batcher[SearchJob, SearchReply]):
     """Queue of queries by text and id. Uploads are decoded elsewhere, as that is slow."""
 
     def __init__(self, live: LiveFinder, metrics: Metrics, settings: Settings) -> None:
-        self.load = Load("searches", settings.waiting)
+        load = Load("searches", settings.waiting)
+        super().__init__(
+            load, self.answer, timeout_s=settings.timeout_s, running=settings.searches, largest=settings.batch
+        )
         self._live = live
         self._metrics = metrics
         self._show_paths = settings.show_paths
-        self._batcher: Batcher[SearchJob, SearchReply] = Batcher(
-            self.load, self.answer, timeout_s=settings.timeout_s, running=settings.searches, largest=settings.batch
-        )
-
-    async def search(self, query: Query) -> SearchReply:
-        return await self._batcher.submit(SearchJob(query, time.perf_counter()))
 
     def answer(self, jobs: Sequence[SearchJob]) -> list[SearchReply | Exception]:
         """The answer to each query, or its exception. All use the same engine."""
@@ -54,9 +51,6 @@ class SearchQueue:
             if len(jobs) > 1:
                 return [self.answer([job])[0] for job in jobs]
             return [error]
-
-    def close(self) -> None:
-        self._batcher.close()
 
     def _answer_together(self, engine: SearchEngine, jobs: Sequence[SearchJob]) -> list[SearchReply | Exception]:
         queries = [job.query for job in jobs]

@@ -53,11 +53,8 @@ async def _answer(server: State, request: Request, query: SearchQuery) -> Respon
     if server.settings.log_queries:
         texts = [term.text for term in query.terms if term.text is not None]
         request.state.log = {"query": texts, "uploads": len(uploads)}
-    if uploads:
-        job = SearchJob(query, time.perf_counter())
-        search = server.workers.run(lambda: _with_uploads(server, job, uploads))
-    else:
-        search = server.searches.search(query)
+    job = SearchJob(query, time.perf_counter())
+    search = server.workers.run(lambda: _with_uploads(server, job, uploads)) if uploads else server.searches.submit(job)
     reply = await while_connected(request, search)
     # `image-finder drift` counts these; further pages are not separate searches.
     if reply.matches_well is not None and query.offset == 0:

@@ -1,8 +1,7 @@
 """State of a server: objects shared by its routes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import Depends, Request
 
@@ -18,35 +17,25 @@ from image_finder.components.app.watcher import Watching
 from image_finder.components.search.finder import Finder
 
 
-@dataclass(frozen=True)
 class State:
     """Objects shared by the routes of a server. Call start before use and stop after it."""
 
-    settings: Settings
-    metrics: Metrics
-    live: LiveFinder
-    searches: SearchQueue
-    workers: Workers
-    bodies: BodyReader
-    views: Views
-    explainer: Explainer
-
-    @classmethod
-    def create(cls, source: Callable[[], Finder], settings: Settings, watching: Callable[[], Watching]) -> Self:
-        metrics = Metrics()
-        live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
-        searches = SearchQueue(live, metrics, settings)
-        workers = Workers(Load("images", settings.waiting), running=settings.images, timeout_s=settings.timeout_s)
-        bodies = BodyReader(settings)
-        explainer = Explainer(settings)
-        metrics.watch_loads((searches.load, workers.load, explainer.workers.load, bodies.load))
-        metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(bodies.n_bytes))
+    def __init__(self, source: Callable[[], Finder], settings: Settings, watching: Callable[[], Watching]) -> None:
+        self.settings = settings
+        self.metrics = metrics = Metrics()
+        self.live = live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
+        self.searches = SearchQueue(live, metrics, settings)
+        images = Load("images", settings.waiting)
+        self.workers = Workers(images, running=settings.images, timeout_s=settings.timeout_s)
+        self.bodies = BodyReader(settings)
+        self.explainer = Explainer(settings)
+        self.views = Views(settings.thumbnails_path, max_bytes=settings.max_original_bytes)
+        metrics.watch_loads((self.searches.load, images, self.explainer.workers.load, self.bodies.load))
+        metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(self.bodies.n_bytes))
         metrics.watch("index_images", "searchable images", lambda: live.images)
         metrics.watch("index_generation", "number of the current index generation", lambda: live.generation_number)
         stale = "1 while the index may be outdated"
         metrics.watch("index_stale", stale, lambda: float(live.failure is not None))
-        views = Views(settings.thumbnails_path, max_bytes=settings.max_original_bytes)
-        return cls(settings, metrics, live, searches, workers, bodies, views, explainer)
 
     def start(self) -> None:
         self.live.start()

@@ -96,9 +96,7 @@ export class Results {
     byId("more").hidden = !this.hasMore;
     const shown = this.grid.hits.length;
     const within = countFilters(this.state) ? " matching the filters" : "";
-    byId("summary").textContent = shown
-      ? `Top ${whole(shown)} of ${images(answer.candidates)}${within}`
-      : "No images";
+    byId("summary").textContent = shown ? `Top ${whole(shown)} of ${images(answer.candidates)}${within}` : "No images";
     const copies = this.grid.hits.some((hit) => hit.duplicates.length);
     const shows = this.state.duplicates === "show";
     byId("fold").hidden = !copies && !shows;

@@ -278,12 +278,12 @@ def test_uploads_beyond_the_memory_limit_are_refused_and_bodies_of_json_are_not(
 def test_searches_that_timed_out_in_the_queue_are_never_run(album_tools, album):
     with album_tools.serving(album / "index", timeout_s=0.2) as client:
         server, held = client.app.state.server, Held()
-        occupied = server.searches._batcher._pool.submit(held)
+        occupied = server.searches._pool.submit(held)
         for number in range(3):
             assert client.get("/api/v1/search", params={"q": f"red {number}"}).status_code == 503
         held.free.set()
         assert occupied.result(20) == "done"
-        server.searches._batcher._timeout_s = 20
+        server.searches._timeout_s = 20
         assert client.get("/api/v1/search?q=red").status_code == 200
         assert "image_finder_batch_searches_sum 1.0" in client.get("/metrics").text
 
@@ -319,11 +319,11 @@ def test_running_work_is_cancelled_after_a_timeout(album):
 def test_a_queued_search_is_dropped_when_its_client_disconnects(album_tools, album):
     with album_tools.serving(album / "index") as client:
         server, held = client.app.state.server, Held()
-        occupied = server.searches._batcher._pool.submit(held)
+        occupied = server.searches._pool.submit(held)
         body = [chunk(b'{"terms": [{"text": "red"}]}', more=False), {"type": "http.disconnect"}]
         answered = client.portal.call(partial(answer_of, client.app, body))
         assert answered[::2] == (499, "client_gone")
-        assert server.searches._batcher._queue == []
+        assert server.searches._queue == []
         held.free.set()
         assert occupied.result(20) == "done"
         assert client.get("/api/v1/search?q=red").status_code == 200
