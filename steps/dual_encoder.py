@@ -15,7 +15,7 @@ from image_finder.components.records.data import DatasetManifest
 from image_finder.components.records.retrieval import EvaluatedOn, RetrievalReport
 from image_finder.components.training import trainer
 from image_finder.components.training.distributed.run import train_checkpoint
-from image_finder.components.training.trainer import FeatureSettings, FeatureSummary
+from image_finder.components.training.trainer import FeatureSettings, FeatureSummary, TrainingTask
 from image_finder.model_registry import tracking
 from image_finder.steps._cache import CODE_AWARE
 from image_finder.steps._workspace import cache_dir, scratch_dir
@@ -67,15 +67,15 @@ def train_dual_encoder(
     tracking.log_data(manifest)
     tracking.log_hardware()
     tracking.log_config(model=model, training=training)
-    checkpoint = train_checkpoint(
+    task = TrainingTask(
         CaptionedImages(train_captions, images, Path(manifest.root)),
         CaptionedImages(val_captions, images, Path(manifest.root)),
         (model, training),
         FeatureSettings(cache_dir(), embedding, progress=True),
         path=scratch_dir() / "checkpoint",
         dataset=(manifest.name, manifest.version),
-        on_epoch=tracking.log_epoch,
     )
+    checkpoint = train_checkpoint(task, on_epoch=tracking.log_epoch)
     log_metadata({"epoch": checkpoint.manifest.epoch, "features": features.image_cache})
     return checkpoint
 

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,6 +54,17 @@ class FeatureSettings:
     cache_dir: Path
     embedding: EmbeddingConfig
     progress: bool = False
+
+
+class TrainingTask(NamedTuple):
+    """Input of a training, and where its checkpoint is written."""
+
+    train_data: CaptionedImages
+    val_data: CaptionedImages
+    configs: tuple[ModelConfig, TrainingConfig]
+    settings: FeatureSettings
+    path: Path
+    dataset: tuple[str, str]  # name and data version
 
 
 class FeatureSummary(Record):
@@ -108,23 +120,14 @@ def extract_features(
     )
 
 
-def train_checkpoint(
-    train_data: CaptionedImages,
-    val_data: CaptionedImages,
-    configs: tuple[ModelConfig, TrainingConfig],
-    settings: FeatureSettings,
-    *,
-    path: Path,
-    dataset: tuple[str, str],
-    on_epoch: OnEpoch = lambda _: None,
-    ranks: Ranks = ALONE,
-) -> Checkpoint:
-    """Train in this process and write a checkpoint at path. dataset: name and data version.
+def train_checkpoint(task: TrainingTask, *, on_epoch: OnEpoch = lambda _: None, ranks: Ranks = ALONE) -> Checkpoint:
+    """Train in this process and write a checkpoint.
 
     A killed training resumes after its last finished epoch, stored in <cache directory>/training; a finished one with
     the same data, configuration and code is not repeated. Of several ranks (training.distributed.run starts them),
     rank 0 computes the features and writes. Raises DataError, ConfigError, StorageError, ProcessError.
     """
+    train_data, val_data, configs, settings, path, (name, version) = task
     model_config, training = configs
     assembled = untrained(model_config, training.seed)
     identity = _identity(train_data, val_data, configs)
@@ -143,7 +146,6 @@ def train_checkpoint(
         progress=settings.progress,
         ranks=ranks,
     )
-    name, version = dataset
     manifest = CheckpointManifest(
         format_version=FORMAT_VERSION,
         dataset=name,

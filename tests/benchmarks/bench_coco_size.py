@@ -115,6 +115,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     from image_finder.components.metrics.ranks import first_match_ranks
     from image_finder.components.training.trainer import (
         FeatureSettings,
+        TrainingTask,
         checkpoint_vectors,
         extract_features,
         train_checkpoint,
@@ -161,7 +162,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     checkpoint = timed(
         "train one epoch",
         lambda: train_checkpoint(
-            *parts, (model, training), settings, path=work / "checkpoint", dataset=("synthetic", "0")
+            TrainingTask(*parts, (model, training), settings, path=work / "checkpoint", dataset=("synthetic", "0"))
         ),
     )
     vectors = timed("vectors of train", lambda: checkpoint_vectors(checkpoint, parts[0], settings))

@@ -18,7 +18,7 @@ from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.encoders.loss import LogitScale
 from image_finder.components.features.content_cache import ContentCache
-from image_finder.components.training.trainer import FeatureSettings, extract_features, train_checkpoint
+from image_finder.components.training.trainer import FeatureSettings, TrainingTask, extract_features, train_checkpoint
 
 
 def die() -> None:
@@ -71,12 +71,14 @@ def train(scenario: dict) -> None:
             die()
 
     checkpoint = train_checkpoint(
-        table(scenario["train"]),
-        table(scenario["val"]),
-        (ModelConfig.parse(scenario["model"]), TrainingConfig.parse(scenario["training"])),
-        FeatureSettings(Path(scenario["cache"]), EmbeddingConfig(device="cpu", batch_images=8)),
-        path=Path(scenario["out"]),
-        dataset=("scenes", "v1"),
+        TrainingTask(
+            table(scenario["train"]),
+            table(scenario["val"]),
+            (ModelConfig.parse(scenario["model"]), TrainingConfig.parse(scenario["training"])),
+            FeatureSettings(Path(scenario["cache"]), EmbeddingConfig(device="cpu", batch_images=8)),
+            path=Path(scenario["out"]),
+            dataset=("scenes", "v1"),
+        ),
         on_epoch=on_epoch,
     )
     assert told == [record.epoch for record in checkpoint.manifest.history]

@@ -20,7 +20,13 @@ from image_finder.components.errors import FinderError
 from image_finder.components.training.batches import PlannedBatches, plan_epoch, share_of_batch
 from image_finder.components.training.distributed.ranks import ALONE, Assignment, joined
 from image_finder.components.training.loop import _Run
-from image_finder.components.training.trainer import FeatureSettings, paired_set, train_checkpoint, untrained
+from image_finder.components.training.trainer import (
+    FeatureSettings,
+    TrainingTask,
+    paired_set,
+    train_checkpoint,
+    untrained,
+)
 from tests.support import children
 
 
@@ -82,12 +88,9 @@ def train(scenario: dict, ranks) -> None:
 
         _Run.__init__ = watched
     checkpoint = train_checkpoint(
-        train_data,
-        val_data,
-        configs,
-        settings,
-        path=Path(scenario["checkpoint"]),
-        dataset=("scenes", "v1"),
+        TrainingTask(
+            train_data, val_data, configs, settings, path=Path(scenario["checkpoint"]), dataset=("scenes", "v1")
+        ),
         on_epoch=on_epoch,
         ranks=ranks,
     )

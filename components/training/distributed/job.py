@@ -35,6 +35,7 @@ from image_finder.components.storage import write_errors, write_text_atomically
 
 if TYPE_CHECKING:
     from image_finder.components.captions.captioned import CaptionedImages
+    from image_finder.components.training.trainer import TrainingTask
 
 _PARTS = ("train", "val")
 _JOB, _EPOCHS, _FAILURE, _LOCK = "job.json", "epochs.jsonl", "failure.json", "running.lock"
@@ -105,10 +106,11 @@ def read_job(folder: Path) -> Job:
         raise StorageError(f"{path} is not a training job of this version: {first_fault(error)}") from error
 
 
-def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages]":
+def read_task(folder: Path, job: Job) -> "TrainingTask":
     import pandas as pd
 
     from image_finder.components.captions.captioned import CaptionedImages
+    from image_finder.components.training.trainer import FeatureSettings, TrainingTask
 
     train, val = (
         CaptionedImages(
@@ -118,7 +120,8 @@ def read_data(folder: Path, job: Job) -> "tuple[CaptionedImages, CaptionedImages
         )
         for part, root in zip(_PARTS, job.roots, strict=True)
     )
-    return train, val
+    settings = FeatureSettings(job.cache_dir, job.embedding, job.progress)
+    return TrainingTask(train, val, (job.model, job.training), settings, job.checkpoint, job.dataset)
 
 
 def add_epoch(folder: Path, record: EpochRecord) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from image_finder.components.captions.captioned import CaptionedImages
-from image_finder.components.configs import ModelConfig, TrainingConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.errors import ProcessError
 from image_finder.components.training import trainer
@@ -20,7 +18,7 @@ from image_finder.components.training.distributed import job as jobs
 from image_finder.components.training.distributed.job import Job
 from image_finder.components.training.distributed.ranks import require_gpus
 from image_finder.components.training.loop import OnEpoch, pick_device
-from image_finder.components.training.trainer import FeatureSettings
+from image_finder.components.training.trainer import TrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +26,7 @@ _POLL_S = 0.2
 _END_TIMEOUT_S = 20.0
 
 
-def train_checkpoint(
-    train_data: CaptionedImages,
-    val_data: CaptionedImages,
-    configs: tuple[ModelConfig, TrainingConfig],
-    settings: FeatureSettings,
-    *,
-    path: Path,
-    dataset: tuple[str, str],
-    on_epoch: OnEpoch = lambda _: None,
-) -> Checkpoint:
+def train_checkpoint(task: TrainingTask, *, on_epoch: OnEpoch = lambda _: None) -> Checkpoint:
     """Train like trainer.train_checkpoint, in training.processes processes.
 
     on_epoch runs in this process, once per epoch. Several processes give the result of one, apart from dropout and
@@ -45,29 +34,28 @@ def train_checkpoint(
     ConfigError for more processes than GPUs, and ProcessError, naming the worker that failed, after training.restarts
     restarts.
     """
-    model, training = configs
+    model, training = task.configs
     if training.processes == 1:
-        return trainer.train_checkpoint(
-            train_data, val_data, configs, settings, path=path, dataset=dataset, on_epoch=on_epoch
-        )
+        return trainer.train_checkpoint(task, on_epoch=on_epoch)
     if pick_device(training.device).type == "cuda":
         require_gpus(training.processes // training.hosts)
+    data, settings = (task.train_data, task.val_data), task.settings
     job = Job(
         model=model,
         training=training,
         embedding=settings.embedding,
         cache_dir=settings.cache_dir.resolve(),
         progress=settings.progress,
-        roots=(train_data.root.resolve(), val_data.root.resolve()),
-        dataset=dataset,
-        checkpoint=path.resolve(),
+        roots=(task.train_data.root.resolve(), task.val_data.root.resolve()),
+        dataset=task.dataset,
+        checkpoint=task.path.resolve(),
     )
-    with jobs.new_job(job, (train_data, val_data)) as folder:
+    with jobs.new_job(job, data) as folder:
         if training.hosts > 1:
             command = f"{sys.executable} -m image_finder.components.training.distributed.launch {folder}"
             logger.warning("run this on each of the other hosts (%d): %s", training.hosts - 1, command)
         _run(folder, on_epoch)
-    return Checkpoint.open(path)
+    return Checkpoint.open(task.path)
 
 
 def _run(folder: Path, on_epoch: OnEpoch) -> None:

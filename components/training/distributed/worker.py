@@ -36,7 +36,7 @@ def main(folder: Path, *, attached: bool) -> None:
 def work(folder: Path, job: jobs.Job) -> None:
     """Join the other workers and train. Raises ConfigError without a launcher."""
     from image_finder.components.training.distributed.ranks import Assignment, joined
-    from image_finder.components.training.trainer import FeatureSettings, train_checkpoint
+    from image_finder.components.training.trainer import train_checkpoint
 
     try:
         assignment = Assignment(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
@@ -44,17 +44,10 @@ def work(folder: Path, job: jobs.Job) -> None:
         raise ConfigError(
             f"{error} is not set: start python -m image_finder.components.training.distributed.launch instead"
         ) from error
-    train_data, val_data = jobs.read_data(folder, job)
+    task = jobs.read_task(folder, job)
     with joined(assignment, job.training) as ranks:
         train_checkpoint(
-            train_data,
-            val_data,
-            (job.model, job.training),
-            FeatureSettings(job.cache_dir, job.embedding, job.progress),
-            path=job.checkpoint,
-            dataset=job.dataset,
-            on_epoch=lambda record: jobs.add_epoch(folder, record) if ranks.leads else None,
-            ranks=ranks,
+            task, on_epoch=lambda record: jobs.add_epoch(folder, record) if ranks.leads else None, ranks=ranks
         )
 
 

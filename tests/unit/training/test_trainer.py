@@ -15,7 +15,7 @@ from image_finder.components.training import trainer
 from image_finder.components.training.batches import batches_of_epoch
 from image_finder.components.training.loop import _Run, pick_device
 from image_finder.components.training.optimization import moving_average
-from image_finder.components.training.trainer import FeatureSettings, checkpoint_vectors, train_checkpoint
+from image_finder.components.training.trainer import FeatureSettings, TrainingTask, checkpoint_vectors, train_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def training(**values):
 
 
 def fit(data, configs, settings, path, val=None):
-    return train_checkpoint(data, val or data, configs, settings, path=path, dataset=("scenes", "v1"))
+    return train_checkpoint(TrainingTask(data, val or data, configs, settings, path=path, dataset=("scenes", "v1")))
 
 
 def part(data, ids):
@@ -247,7 +247,9 @@ def test_training_on_a_gpu_in_bfloat16_learns_and_resumes(scenes, tiny_model, se
             raise Stop
 
     with pytest.raises(Stop):
-        train_checkpoint(scenes, scenes, configs, own, path=tmp_path / "c", dataset=("s", "v"), on_epoch=stop)
+        train_checkpoint(
+            TrainingTask(scenes, scenes, configs, own, path=tmp_path / "c", dataset=("s", "v")), on_epoch=stop
+        )
     history = fit(scenes, configs, own, tmp_path / "c").manifest.history
     assert [record.epoch for record in history] == list(range(1, 9))
     assert history[-1].loss < 0.8 * history[0].loss

@@ -21,7 +21,7 @@ from image_finder.components.training.distributed import job as jobs
 from image_finder.components.training.distributed.job import Failure
 from image_finder.components.training.distributed.launch import first_failure, wait_for_job
 from image_finder.components.training.distributed.run import train_checkpoint
-from image_finder.components.training.trainer import FeatureSettings
+from image_finder.components.training.trainer import FeatureSettings, TrainingTask
 from tests.support.checkout import CHECKOUT
 
 # Loaded by every Python that starts with this folder on its path: kills process 1 of the first attempt in mid-training.
@@ -66,12 +66,14 @@ def test_a_killed_process_is_made_up_for_and_every_epoch_told_once(scenes, tiny_
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     told = []
     checkpoint = train_checkpoint(
-        scenes,
-        scenes,
-        configs(tiny_model, epochs=12, restarts=1),
-        settings_of(cache),
-        path=tmp_path / "c",
-        dataset=("scenes", "v1"),
+        TrainingTask(
+            scenes,
+            scenes,
+            configs(tiny_model, epochs=12, restarts=1),
+            settings_of(cache),
+            path=tmp_path / "c",
+            dataset=("scenes", "v1"),
+        ),
         on_epoch=told.append,
     )
     assert [record.epoch for record in told] == list(range(1, 13))
@@ -96,12 +98,14 @@ def test_what_one_process_refuses_is_the_error_of_the_whole_and_is_not_tried_aga
         DataError, match=r"^process [01]: \S*107.png: [^\n]*; the image was readable when it was valid[^\n]*$"
     ):
         train_checkpoint(
-            dataclasses.replace(scenes, root=tmp_path),
-            scenes,
-            configs(tiny_model, image={"trained_stages": "all"}, loader_workers=1, restarts=3),
-            settings_of(tmp_path / "cache"),
-            path=tmp_path / "c",
-            dataset=("scenes", "v1"),
+            TrainingTask(
+                dataclasses.replace(scenes, root=tmp_path),
+                scenes,
+                configs(tiny_model, image={"trained_stages": "all"}, loader_workers=1, restarts=3),
+                settings_of(tmp_path / "cache"),
+                path=tmp_path / "c",
+                dataset=("scenes", "v1"),
+            )
         )
     assert descendants() == before
     assert not (tmp_path / "c").exists()
@@ -149,12 +153,14 @@ def test_two_hosts_whose_launchers_start_at_different_times_train_as_one_does(sc
     ]
     other = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     checkpoint = train_checkpoint(
-        scenes,
-        scenes,
-        configs(tiny_model, epochs=1, hosts=2, rendezvous=f"localhost:{free_port}"),
-        settings_of(tmp_path / "two"),
-        path=tmp_path / "two-checkpoint",
-        dataset=("scenes", "v1"),
+        TrainingTask(
+            scenes,
+            scenes,
+            configs(tiny_model, epochs=1, hosts=2, rendezvous=f"localhost:{free_port}"),
+            settings_of(tmp_path / "two"),
+            path=tmp_path / "two-checkpoint",
+            dataset=("scenes", "v1"),
+        )
     )
     said = other.communicate(timeout=60)[1]
     assert other.returncode == 0, said
@@ -170,12 +176,14 @@ def test_one_process_trains_here(scenes, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
     told = []
     checkpoint = train_checkpoint(
-        scenes,
-        scenes,
-        configs(tiny_model, epochs=2, processes=1),
-        settings_of(tmp_path),
-        path=tmp_path / "c",
-        dataset=("scenes", "v1"),
+        TrainingTask(
+            scenes,
+            scenes,
+            configs(tiny_model, epochs=2, processes=1),
+            settings_of(tmp_path),
+            path=tmp_path / "c",
+            dataset=("scenes", "v1"),
+        ),
         on_epoch=told.append,
     )
     assert tuple(told) == checkpoint.manifest.history
@@ -186,12 +194,14 @@ def test_more_processes_than_gpus_are_refused(scenes, tiny_model, tmp_path, monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"^training.processes: 2 on this host, which has 1 GPU; set at most one"):
         train_checkpoint(
-            scenes,
-            scenes,
-            configs(tiny_model, device="cuda"),
-            settings_of(tmp_path),
-            path=tmp_path / "c",
-            dataset=("scenes", "v1"),
+            TrainingTask(
+                scenes,
+                scenes,
+                configs(tiny_model, device="cuda"),
+                settings_of(tmp_path),
+                path=tmp_path / "c",
+                dataset=("scenes", "v1"),
+            )
         )
 
 
@@ -275,7 +285,7 @@ def job(scenes, tiny_model, tmp_path):
 def test_a_job_reads_back_as_the_same_training(job, scenes):
     with jobs.new_job(job, (scenes, scenes.first_captions(1))) as folder:
         found = jobs.read_job(folder)
-        data = jobs.read_data(folder, found)
+        data = jobs.read_task(folder, found)[:2]
     assert found == job
     pair = (scenes, scenes.first_captions(1))
     assert trainer._identity(*data, (found.model, found.training)) == trainer._identity(
