@@ -45,7 +45,6 @@ class CardFacts(Record):
 
 
 def model_card(facts: CardFacts) -> str:
-    """The card in Markdown. Measurements have denominators, intervals and random baselines."""
     sections = (
         f"# {facts.name}",
         _INTENDED_USE,

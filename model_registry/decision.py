@@ -100,7 +100,6 @@ def decide_from_stored(promotions: Promotions, model: str, version: str) -> Prom
 
 
 def forced_decision(promotions: Promotions, model: str, version: str, reason: str) -> PromotionDecision:
-    """A person's decision to promote a version, with the rule's decision if there is one."""
     try:
         by_rule = decide_from_stored(promotions, model, version)
     except ConfigError as error:
@@ -213,7 +212,6 @@ def _same_test(ours: MeasuredBundle, theirs: MeasuredBundle) -> bool:
 
 
 def _own_config(registry: Registry, model: str, version: str) -> PromotionConfig:
-    """The limits of the run that registered the version."""
     lineage = registry.lineage_of(model, version)
     values = (lineage.configs.get("registry") or {}).get("promotion") if lineage else None
     return PromotionConfig.parse(values or {})

@@ -84,27 +84,18 @@ def code_version(root: Path) -> str | None:
 
     Read from git in a checkout, and from the file RECORDED in a container image.
     """
-    return _described(root) or _recorded(root)
+    options = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    described = _printed("git", "-C", str(root), *options) if (root / ".git").exists() else ""
+    recorded = root / RECORDED
+    return described or (recorded.read_text(encoding="utf-8").strip() if recorded.exists() else "") or None
 
 
-def _described(checkout: Path) -> str | None:
-    git = shutil.which("git")
-    if git is None or not (checkout / ".git").exists():
-        return None
-    described = subprocess.run(  # noqa: S603 - fixed arguments
-        [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or None
-
-
-def _recorded(root: Path) -> str | None:
-    try:
-        return (root / RECORDED).read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
+def _printed(program: str, *arguments: str) -> str:
+    """Standard output of a program; "" if it is missing or fails."""
+    if (path := shutil.which(program)) is None:
+        return ""
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed arguments
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @cache
@@ -135,15 +126,8 @@ def _processor() -> str:
 
 def _gpus() -> str:
     """Names of the NVIDIA GPUs, from the driver's tool because callers do not import torch."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ""
-    listed = subprocess.run(  # noqa: S603 - fixed arguments
-        [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False, timeout=20
-    )
-    return (
-        ", ".join(line.strip() for line in listed.stdout.splitlines() if line.strip()) if listed.returncode == 0 else ""
-    )
+    listed = _printed("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return ", ".join(line.strip() for line in listed.splitlines() if line.strip())
 
 
 def _seeds(values: object, path: str = "") -> list[tuple[str, int]]:

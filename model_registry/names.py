@@ -44,5 +44,4 @@ LOCK_SUFFIX = ".lock"
 
 
 def ledger_experiment(model: str) -> str:
-    """Experiment whose runs are the entries of a model's ledger."""
     return f"{model} ledger"

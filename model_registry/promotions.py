@@ -38,8 +38,6 @@ class ChampionStatus(Record):
 
 
 class History(Record):
-    """The ledger of a model in order, its faults, and changes that are not recorded yet."""
-
     entries: tuple[LedgerEntry, ...]
     faults: tuple[LedgerFault, ...]
     notes: tuple[str, ...] = ()
@@ -183,7 +181,6 @@ class Promotions:
         return Rollback(entry.n, entry.from_version, "; ".join(entry.reasons))
 
     def history(self, model: str) -> History:
-        """The verified ledger; writes nothing."""
         reading = self.ledger.read(model)
         state, champion = state_of(reading.entries), self._alias(model, names.CHAMPION)
         notes = []

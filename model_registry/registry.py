@@ -178,7 +178,6 @@ class Registry:
         return self._run_record(name, version_or_alias, names.PARITY_ARTIFACT, ParityReport)
 
     def card_of(self, name: str, version_or_alias: str) -> str:
-        """In Markdown."""
         with scratch_directory() as folder:
             return self.fetch(name, version_or_alias, names.CARD_ARTIFACT, Path(folder)).read_text(encoding="utf-8")
 

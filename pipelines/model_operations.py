@@ -42,8 +42,6 @@ class RegisteredModel(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Result of a promotion or rollback; decision is None if no decision was needed."""
-
     version: str
     before: str | None
     decision: PromotionDecision | None

@@ -16,23 +16,19 @@ from image_finder.steps._cache import CODE_AWARE
 
 @step(cache_policy=CODE_AWARE)
 def require_valid(report: ValidationReport) -> None:
-    """Require few quarantined captions and no failed expectation."""
     expectations.require_valid(report)
 
 
 @step(cache_policy=CODE_AWARE)
 def require_no_drift(report: DriftReport, config: DriftConfig) -> None:
-    """Require data without drift if the trigger is `fail`."""
     drift_report.require_no_drift(report, config)
 
 
 @step(cache_policy=CODE_AWARE)
 def require_quality(report: RetrievalReport, config: EvaluationConfig) -> None:
-    """Require the configured recall."""
     recall.require_quality(report, config)
 
 
 @step(cache_policy=CODE_AWARE)
 def require_parity(report: ParityReport) -> None:
-    """Require an export that computes what was trained."""
     parity.require_parity(report)

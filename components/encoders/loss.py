@@ -30,7 +30,6 @@ class LogitScale(nn.Module):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Limit t after an optimizer step, as CLIP does."""
         self.t.clamp_(max=_MAX_T)
 
 

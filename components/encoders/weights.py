@@ -103,7 +103,6 @@ def text_trunk_from_json(definition: str) -> PreTrainedModel:
 
 
 def text_trunk_json(trunk: PreTrainedModel) -> str:
-    """Definition of a text trunk: its transformers configuration as JSON."""
     values = trunk.config.to_dict()
     values.pop("_name_or_path", None)  # the source path is not part of the definition
     return json.dumps(values, indent=2, sort_keys=True) + "\n"

@@ -110,7 +110,6 @@ def fit_matches(
 
 
 def _known_words(shown: Sequence[frozenset[str]], vocabulary: Vocabulary) -> list[_Query]:
-    """Words of things that enough images show, alone and with an article."""
     queries = []
     for word in single_words():
         named = things_named(word)
@@ -171,7 +170,6 @@ def _all_hits(search: _Search, queries: Sequence[_Query]) -> _Hits:
 
 
 def _hits_of(search: _Search, query: _Query, vector: Vectors, numbers: tuple[int, int]) -> list[_Hits]:
-    """Hits of one query in every gallery, with and without its right images."""
     words = query_words(query.text, search.vocabulary)
     assert words is not None, "queries without known words are never drawn"
     named = things_named(query.text)

@@ -49,8 +49,6 @@ _EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.3 points of R@1 (b
 
 
 class StarterManifest(Record):
-    """Content of starter.json."""
-
     format_version: int
     weights_sha256: str
     config: dict[str, object]  # ModelConfig

@@ -104,8 +104,6 @@ def train(
 
 
 class _Run:
-    """Mutable state of one training: model, optimizer, moving average."""
-
     def __init__(self, model: DualEncoder, config: TrainingConfig, steps_of_epoch: int, ranks: Ranks = ALONE) -> None:
         self.config = config
         self.ranks = ranks

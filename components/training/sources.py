@@ -58,8 +58,6 @@ class CachedImages:
 
 
 class DecodedImages:
-    """Images decoded from their files at every load."""
-
     def __init__(self, paths: Sequence[Path], preprocess: Preprocess) -> None:
         self._paths = list(paths)
         self._preprocess = preprocess
@@ -83,8 +81,6 @@ class DecodedImages:
 
 
 class CachedTexts:
-    """Cached hidden states of a frozen text trunk."""
-
     def __init__(self, cache: ContentCache, keys: Sequence[str]) -> None:
         """keys: content key of each row."""
         self._cache = cache
@@ -112,8 +108,6 @@ class CachedTexts:
 
 
 class TokenisedTexts:
-    """Texts tokenised at every load."""
-
     def __init__(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
         self._texts = list(texts)
         self._tokenizer = tokenizer

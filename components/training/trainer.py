@@ -49,8 +49,6 @@ _CODE_FOLDERS = ("captions", "encoders", "features", "images", "metrics", "train
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Where features are cached and how they are computed."""
-
     cache_dir: Path
     embedding: EmbeddingConfig
     progress: bool = False

@@ -69,8 +69,6 @@ class _Content(Record):
 
 
 class Event(_Content):
-    """Content of an entry."""
-
     kind: Kind
 
 

@@ -45,8 +45,6 @@ class PipelineInput(NamedTuple):
 
 
 class Retraining(NamedTuple):
-    """Arguments of `pipeline retrain`."""
-
     training: PipelineInput
     indexing: PipelineInput | None
     if_changed: bool
@@ -113,7 +111,6 @@ def report_killed(reason: str, what: Retraining, mlflow_uri: str | None) -> None
 
 
 def alert_of(outcome: RetrainOutcome, subject: str) -> Alert:
-    """Alert for a finished retraining; a warning if the data drifted."""
     lines = [f"model: {outcome.model_name}"]
     if outcome.changes is not None:
         lines.append(outcome.changes.text)
@@ -220,7 +217,6 @@ def _changes(values: Values, home: Home, uri: str) -> Changes:
 
 
 def _known(uri: str, name: str) -> list[KnownVersion]:
-    """All versions, newest first."""
     from image_finder.model_registry.promotions import Promotions
     from image_finder.model_registry.registry import Registry
 

@@ -19,8 +19,6 @@ _GPU = "nvidia.com/gpu"
 
 
 class FinderKubeflowConfig(KubeflowOrchestratorConfig):
-    """ZenML's settings and those of our pods."""
-
     claims: dict[str, str] = Field(default_factory=dict, description="path in every pod, by persistent volume claim")
     secrets: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="environment variable in every pod, by secret and key"
