@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from image_finder.components.configs import DriftConfig
     from image_finder.components.drift.drift import ComparedSample
     from image_finder.components.drift.report import DriftReport
+    from image_finder.pipelines.stores import Home
 
 DRIFTED = 3  # exit code with --fail; 1 is an error, 2 a usage error
 
@@ -66,21 +67,23 @@ def drift(
     match. A row drifts if its distance exceeds both its limit and the distance expected by chance. At most 1,000 images
     are sampled and encoded, as in the training pipeline.
     """
+    from image_finder.components.configs import DriftConfig
     from image_finder.components.drift.drift import report_drift
     from image_finder.components.drift.report_page import drift_figure, report_html
     from image_finder.components.drift.search_log import find_logs, read_log
     from image_finder.components.errors import ConfigError
     from image_finder.components.storage import write_text_atomically
+    from image_finder.pipelines.run_config import override
+    from image_finder.pipelines.stores import Home
 
     if data is None and not logs:
         raise ConfigError("nothing to compare: give --data DIR, --logs FILE, or both")
-    config = _config(assignments)
+    values = override({"parameters": {}}, [f"drift.{assignment}" for assignment in assignments])
+    config = DriftConfig.parse(values["parameters"].get("drift") or {})
     log = read_log(find_logs(logs)) if logs else None
     with scratch_directory() as folder:
         compared = (
-            None
-            if data is None
-            else _compared(data, part, (model, version), config, home, mlflow_uri, folder=Path(folder))
+            _compared(data, part, (model, version), config, Home.resolve(home), mlflow_uri, folder) if data else None
         )
         report = report_drift(compared, log, config)
         if html:
@@ -90,31 +93,21 @@ def drift(
         raise click.exceptions.Exit(DRIFTED)
 
 
-def _config(assignments: tuple[str, ...]) -> "DriftConfig":
-    from image_finder.components.configs import DriftConfig
-    from image_finder.pipelines.run_config import override
-
-    values = override({"parameters": {}}, [f"drift.{assignment}" for assignment in assignments])
-    return DriftConfig.parse(values["parameters"].get("drift") or {})
-
-
 def _compared(
     data: Path,
     part: PartName | None,
     registered: tuple[str, str],
     config: "DriftConfig",
-    home: Path | None,
+    stores: "Home",
     mlflow_uri: str | None,
-    *,
     folder: Path,
 ) -> "ComparedSample":
     from image_finder.components.configs import EmbeddingConfig
-    from image_finder.components.drift.sample import find_captioned_files
+    from image_finder.components.drift.captioned_files import find_captioned_files
     from image_finder.model_registry.champion_drift import ComparedData, compare
     from image_finder.model_registry.registry import Registry
-    from image_finder.pipelines.stores import Home, existing_registry
+    from image_finder.pipelines.stores import existing_registry
 
-    stores = Home.resolve(home)
     root = data.resolve()
     return compare(
         Registry.existing(existing_registry(stores, mlflow_uri)),
