@@ -47,10 +47,7 @@ class Promotions:
     """Promotion, rollback and their ledger. Not thread-safe; writing takes the model's lock."""
 
     def __init__(self, registry: Registry, *, actor: str | None = None, home: Path | None = None) -> None:
-        """Open the ledger of a registry.
-
-        actor: recorded in the ledger, by default user@host. home: gets champion.json when the champion changes.
-        """
+        """actor: by default user@host. home: gets champion.json when the champion changes."""
         self.registry = registry
         self.tracking_uri = registry.tracking_uri
         self.ledger = LedgerStore(registry.client, registry.tracking_uri)

@@ -182,10 +182,7 @@ class Registry:
             return self.fetch(name, version_or_alias, names.CARD_ARTIFACT, Path(folder)).read_text(encoding="utf-8")
 
     def download_bundle(self, name: str, version_or_alias: str, to: Path) -> Bundle:
-        """Download a version's bundle to the directory `to`, completely or not at all, and open it.
-
-        Raises BundleError if it is not the registered bundle.
-        """
+        """Download to a new directory, completely or not at all. Raises BundleError if it is another bundle."""
         found = self.version(name, version_or_alias)
         with scratch_directory() as folder:
             bundle = Bundle.open(self.fetch(name, found.version, names.BUNDLE_ARTIFACT, Path(folder)))

@@ -93,10 +93,7 @@ def run_lock(root: Path, advice: str) -> Iterator[None]:
 
 
 def ensure_own_store(home: "Home") -> None:
-    """Make ZenML use the home's own store again after `zenml login` or `logout`.
-
-    Raises ConfigError if it is connected to a server.
-    """
+    """Undo `zenml login` and `logout`. Raises ConfigError if the home is connected to a server."""
     configuration = _zenml_configuration(home)
     store = configuration.pop("store", None) or {}
     own = home.root.joinpath(*_ZENML_DATABASE)

@@ -54,10 +54,7 @@ class Assembled(NamedTuple):
 
 
 def assemble(config: ModelConfig) -> Assembled:
-    """Build a dual encoder with the configured weights of its trunks.
-
-    Heads are random: seed torch's global generator before. Raises ConfigError, DataError.
-    """
+    """Build a dual encoder; heads are random (seed torch before). Raises ConfigError, DataError."""
     image = load_image_trunk(config.image)
     text = load_text_trunk(config.text)
     preprocess = Preprocess(input_px=config.image.input_px, mean=image.mean, std=image.std)

@@ -103,10 +103,7 @@ class ImageTower(nn.Module):
         return functional.normalize(mean, dim=1), attention.unflatten(0, by_variant)[0]
 
     def train(self, mode: bool = True) -> "ImageTower":
-        """Set the mode; batch norms keep their pre-trained statistics unless the whole trunk learns.
-
-        Otherwise they would no longer match the cached features.
-        """
+        """Batch norms keep the pre-trained statistics of cached features unless the whole trunk learns."""
         super().train(mode)
         self.stem.eval()
         if not self.learns_whole_trunk:

@@ -47,10 +47,7 @@ def recall_curve(ranks: MatchRanks) -> Figure:
 
 
 def training_curves(history: Sequence[EpochRecord]) -> Figure:
-    """Draw loss, learning rates, logit scale and recall on val by epoch.
-
-    Raises DataError for an empty history.
-    """
+    """Loss, rates, logit scale and recall on val by epoch. Raises DataError for an empty history."""
     if not history:
         raise DataError("history has 0 epochs, expected at least 1")
     figure = new_figure(10.9, 6.3)

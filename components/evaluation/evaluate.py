@@ -42,10 +42,7 @@ def evaluate_checkpoint(
     settings: FeatureSettings,
     identity: EvaluatedOn,
 ) -> CheckpointEvaluation:
-    """Measure a checkpoint on captioned images, calibrate its scores and draw the figures.
-
-    Raises DataError.
-    """
+    """Measure a checkpoint, calibrate its scores and draw the figures. Raises DataError."""
     data = data.first_captions(config.captions_per_image)
     images, texts = checkpoint_vectors(checkpoint, data, settings)
     ranks = first_match_ranks(images, texts, data.image_of_caption())

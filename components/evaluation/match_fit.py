@@ -67,10 +67,7 @@ class _Hits(NamedTuple):
 
 @dataclass(frozen=True)
 class _Search:
-    """Captioned images to search.
-
-    images: (n, dim) unit rows; shown: things in the captions of each image.
-    """
+    """images: (n, dim) unit rows to search; shown: things in the captions of each image."""
 
     images: Vectors
     shown: Sequence[frozenset[str]]
@@ -262,10 +259,7 @@ def _n_queries(hits: _Hits, rows: Mask) -> int:
 
 
 def _leading(hits: _Hits, good: Mask) -> Mask:
-    """Good hits before the first hit of their search that is not good.
-
-    Hits of a search are adjacent, best first.
-    """
+    """Good hits before the first of their search that is not; hits of a search are adjacent, best first."""
     failures = np.concatenate([[0], np.cumsum(~good)])
     leading: Mask = failures[1:] == failures[hits.start]
     return leading

@@ -123,10 +123,7 @@ def with_matches(source: Path, matches: MatchModels) -> StarterManifest:
 
 
 def unpack_starter(source: Path, path: Path) -> Bundle:
-    """Combine a starter model with its packaged trunks and write it as a bundle.
-
-    Raises BundleError, DataError if a package is not installed, StorageError.
-    """
+    """Combine a starter model with its trunks to a bundle. Raises BundleError, DataError, StorageError."""
     manifest = _read(source)
     config = ModelConfig.parse(manifest.config)
     assembled = _packaged(config)

@@ -24,10 +24,7 @@ from image_finder.components.records.promotion import Comparison, SliceDifferenc
 
 
 class MeasuredBundle(NamedTuple):
-    """A measurement with the ranks and slices of a paired comparison.
-
-    slices: for each name one label per caption.
-    """
+    """A measurement with ranks and slices; slices: for each name one label per caption."""
 
     measurement: BundleMeasurement
     ranks: MatchRanks
@@ -68,10 +65,7 @@ class StoredMeasurement(Record):
 
 
 def compare_bundles(challenger: MeasuredBundle, champion: MeasuredBundle) -> Comparison:
-    """Compare with the cut-offs, bootstrap samples and seed of the challenger's report.
-
-    Raises DataError.
-    """
+    """Compare with the cut-offs, samples and seed of the challenger's report. Raises DataError."""
     report = challenger.measurement.report
     return compare_ranks(
         challenger.ranks,

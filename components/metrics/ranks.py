@@ -82,10 +82,7 @@ def first_match_ranks(
 
 
 def chunks(n_captions: int, n_images: int, chunk_rows: int | None = None) -> Iterator[slice]:
-    """Slices that cover all captions, of chunk_rows or of at most 4 million scores.
-
-    Raises DataError.
-    """
+    """Slices of chunk_rows or of at most 4 million scores that cover all captions. Raises DataError."""
     if chunk_rows is not None and chunk_rows < 1:
         raise DataError(f"chunk_rows is {chunk_rows}, expected at least 1")
     rows = chunk_rows or max(1, _TILE_SCORES // n_images)
@@ -95,10 +92,7 @@ def chunks(n_captions: int, n_images: int, chunk_rows: int | None = None) -> Ite
 def checked_vectors(
     image_embeddings: FloatMatrix, text_embeddings: FloatMatrix, image_of_caption: IntVector
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]:
-    """The arrays of `first_match_ranks` as float32 with unit rows, and image rows that exist.
-
-    Raises DataError.
-    """
+    """Arrays of `first_match_ranks` as float32 with unit rows, and existing rows. Raises DataError."""
     images = _unit_rows("image_embeddings", image_embeddings)
     texts = _unit_rows("text_embeddings", text_embeddings)
     if images.shape[1] != texts.shape[1]:

@@ -138,10 +138,7 @@ class _Measured(NamedTuple):
 
 
 def _measure(ranks: MatchRanks, ks: Sequence[int], slices: Sequence[Mask], config: EvaluationConfig) -> _Measured:
-    """Measure both directions and all slices with one bootstrap.
-
-    Its columns are the ks of each part in turn.
-    """
+    """Both directions and all slices with one bootstrap, whose columns are the ks of each part in turn."""
     n_captioned = len(ranks.captioned_images)
     rows = row_of_caption(ranks)
     parts = [(ranks.text_to_image, rows), (ranks.image_to_text, np.arange(n_captioned))]

@@ -48,10 +48,7 @@ class Reading(NamedTuple):
 
 
 def verify(model: str, stored: Sequence[Stored], head: Head | None) -> Reading:
-    """Verify the entries of a model's ledger.
-
-    A head one entry behind is no fault: its writer was killed before it updated the head.
-    """
+    """A head one entry behind is no fault: its writer was killed before it updated the head."""
     faults: list[LedgerFault] = []
     chain: dict[int, Stored] = {}
     entries: dict[int, LedgerEntry] = {}

@@ -57,10 +57,7 @@ class AlertSettings(NamedTuple):
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "AlertSettings":
-        """Read IMAGE_FINDER_ALERTS and IMAGE_FINDER_ALERTS_ON (default: failure).
-
-        Raises ConfigError.
-        """
+        """Read both variables (default: failure). Raises ConfigError."""
         occasions = environment.get(OCCASIONS_VARIABLE, "").strip() or "failure"
         if occasions not in get_args(Occasions):
             known = ", ".join(get_args(Occasions))

@@ -207,10 +207,7 @@ def systemd_units(job: Job, on_calendar: Sequence[str]) -> dict[str, str]:
 
 
 def crontab_entry(job: Job, expression: str, *, zone: str, log: Path) -> str:
-    """Lines for `crontab -e`; output is appended to `log`. Raises ConfigError.
-
-    cron does not read environment files, so the commands do.
-    """
+    """Lines for `crontab -e`; the commands read the environment file, cron does not. Raises ConfigError."""
     environment = ("--environment", str(job.environment_file))
     run = _cron_words(["nice", "-n", "10", *job.command, *environment])
     alert = _cron_words([*job.alert, *environment, "--exit-status"])
