@@ -24,6 +24,8 @@ from image_finder.pipelines.stores import Home
 Kind = Literal["systemd", "crontab", "stack"]
 _SHOWN_RUNS = 5
 _LOCALTIME = Path("/etc/localtime")
+_LONGEST_CRON_LINE = 998  # bytes; Debian's cron truncates a command at 1,000
+_PATTERN_CHARACTERS = set("*?[\\")
 
 
 class Timing(NamedTuple):
@@ -177,8 +179,7 @@ def _zone_file(zone: ZoneInfo) -> Path | None:
     return next((path for folder in TZPATH if (path := Path(folder, zone.key)).is_file()), None)
 
 
-_LONGEST_CRON_LINE = 998  # bytes; Debian's cron truncates a command at 1,000
-_PATTERN_CHARACTERS = set("*?[\\")
+# Text of systemd units and of a crontab entry, escaped for each
 
 
 class Job(NamedTuple):
