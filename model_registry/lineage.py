@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from image_finder.components.storage import sha256_of_bytes
 
 RECORDED = Path("model_registry", "code_version.txt")  # written by infra/docker/pipeline.Dockerfile
 _PATHS = {("dataset", "root")}  # not part of the identity of the data, which is their fingerprint
+_SEED = re.compile(r"(?:[._]|^)seed$")
 _GIB = 1 << 30
 
 
@@ -63,7 +65,7 @@ def of_run(
         environment_sha256=environment_sha256(),
         data_fingerprint=data_fingerprint,
         hardware=hardware or f"registered on: {this_hardware()}",
-        seeds=dict(_seeds(values)),
+        seeds={path: seed for path, seed in leaves(values).items() if isinstance(seed, int) and _SEED.search(path)},
         parent_champion=parent_champion,
         run_name=run_name,
         configs=values,
@@ -130,14 +132,11 @@ def _gpus() -> str:
     return ", ".join(line.strip() for line in listed.splitlines() if line.strip())
 
 
-def _seeds(values: object, path: str = "") -> list[tuple[str, int]]:
-    """Every field named seed or *_seed below values, with its path."""
-    if not isinstance(values, dict):
-        return []
-    found: list[tuple[str, int]] = []
+def leaves(values: object, path: str = "") -> dict[str, object]:
+    """Values of nested dictionaries by dotted path; an empty dictionary is a value."""
+    if not isinstance(values, dict) or not values:
+        return {path: values}
+    found: dict[str, object] = {}
     for key, value in values.items():
-        name = f"{path}.{key}" if path else key
-        if isinstance(value, int) and (key == "seed" or key.endswith("_seed")):
-            found.append((name, value))
-        found += _seeds(value, name)
+        found |= leaves(value, f"{path}.{key}" if path else key)
     return found

@@ -17,7 +17,7 @@ from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.records.training import EpochRecord
 from image_finder.model_registry import names
-from image_finder.model_registry.lineage import this_hardware
+from image_finder.model_registry.lineage import leaves, this_hardware
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,10 +81,8 @@ def _end(tracking_uri: str, experiment: str, which: str, status: str) -> None:
 def log_config(**configs: BaseModel) -> None:
     """Log configurations as parameters named `config.field.field`."""
     run_id()
-    flat: dict[str, str] = {}
-    for name, config in configs.items():
-        flat.update(_flatten(config.model_dump(mode="json"), name))
-    mlflow.log_params({key: value[:_LONGEST_PARAMETER] for key, value in flat.items()})
+    values = leaves({name: config.model_dump(mode="json") for name, config in configs.items()})
+    mlflow.log_params({path: str(value)[:_LONGEST_PARAMETER] for path, value in values.items()})
 
 
 def log_data(manifest: DatasetManifest) -> None:
@@ -176,12 +174,3 @@ def _log_metrics(values: dict[str, float], step: int) -> None:
     """Log finite values; MLflow's SQLite store would turn NaN into 0."""
     run_id()
     mlflow.log_metrics({name: float(value) for name, value in values.items() if math.isfinite(value)}, step=step)
-
-
-def _flatten(values: object, name: str) -> dict[str, str]:
-    if not isinstance(values, dict) or not values:
-        return {name: str(values)}
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        flat.update(_flatten(value, f"{name}.{key}"))
-    return flat

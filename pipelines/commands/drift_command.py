@@ -103,7 +103,7 @@ def _compared(
     folder: Path,
 ) -> "ComparedSample":
     from image_finder.components.configs import EmbeddingConfig
-    from image_finder.components.drift.captioned_files import find_captioned_files
+    from image_finder.components.drift.sample import find_captioned_files
     from image_finder.model_registry.champion_drift import ComparedData, compare
     from image_finder.model_registry.registry import Registry
     from image_finder.pipelines.stores import existing_registry
