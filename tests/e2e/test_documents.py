@@ -1,4 +1,5 @@
-"""Every command and program of the documents runs in reading order, on less data where it would take minutes.
+"""Every command and program of the documents runs in reading order, on less data and smaller trunks where it would
+take minutes.
 
 The demo, in a separate home, is in test_demo.py.
 """
@@ -18,6 +19,7 @@ import yaml
 from tests.e2e.terminal import CACHES, Terminal, terminal_environment
 from tests.support.checkout import CHECKOUT
 from tests.support.receivers import http_receiver
+from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +45,14 @@ SMALLER = (
     "--set registry.promotion.min_mean_recall=0 --set registry.promotion.min_recall_at_10=0 "
     "--set registry.promotion.min_gain=1"
 )
+SMALL_TRUNKS = " ".join(
+    f"--set model.{key}={value}"
+    for key, value in (
+        *((f"image.{key}", value) for key, value in SMALL_IMAGE_TRUNK.items()),
+        ("text.trunk", "$WORDS"),
+        ("text.weights", "hub"),
+    )
+)
 SERVES = re.compile(r"^image-finder (ui|serve) ")  # run until they are stopped
 NEEDS_HUB = re.compile(
     r"data fetch|--config (coco|gpu) "
@@ -54,7 +64,9 @@ def terminal(shared_data, tmp_path_factory, observed_network):
     from image_finder.pipelines import run_config
 
     root = tmp_path_factory.mktemp("readme")
-    smaller = run_config.override(run_config.load("training", "flickr8k"), shlex.split(SMALLER)[1::2])
+    words = str(write_text_trunk(root / "words"))
+    settings = shlex.split(f"{SMALLER} {SMALL_TRUNKS}".replace("$WORDS", words))[1::2]
+    smaller = run_config.override(run_config.load("training", "flickr8k"), settings)
     (root / "flickr8k.yaml").write_text(yaml.safe_dump(smaller))
     with http_receiver() as (host, posts):
         environment = terminal_environment(
@@ -66,6 +78,7 @@ def terminal(shared_data, tmp_path_factory, observed_network):
             FLICKR8K=shared_data / "flickr8k",
             PHOTOGRAPHS=shared_data,
             SMALLER=root / "flickr8k.yaml",
+            WORDS=words,
         )
         yield Terminal(environment, observed_network)
     assert [body["title"].split(" from ")[0] for _, body in posts] == ["image-finder: test"]
@@ -87,7 +100,8 @@ def test_every_line_is_a_command_that_is_run_here():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not (NEEDS_HUB.search(c) or SERVES.search(c))])
 def test_command_runs_as_it_stands(command, terminal, tmp_path):
     if "run training" in command:
-        command += f" {SMALLER}"
+        # The starter's training shows that the packaged trunks work, and it is packed.
+        command += f" {SMALLER}" if "--config starter" in command else f" {SMALLER} {SMALL_TRUNKS}"
     command = command.replace("--training flickr8k", '--training "$SMALLER"')
     # A model of sixty photographs is promoted by no rule.
     command = command.replace("pack champion", "pack 1").replace('--measure-on "$FLICKR8K" ', "")

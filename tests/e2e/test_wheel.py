@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.checkout import CHECKOUT
+from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +20,11 @@ TINY = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_images": 60},
         "split": {"val_fraction": 0.2},
-        "model": {"embedding_dim": 64, "image": {"pool_width": 64, "pool_heads": 4}},
+        "model": {
+            "embedding_dim": 64,
+            "image": {**SMALL_IMAGE_TRUNK, "pool_width": 64, "pool_heads": 4},
+            "text": {"weights": "hub"},  # with the trunk of write_text_trunk
+        },
         "training": {"epochs": 1, "batch_images": 16},
         "evaluation": {"min_times_random": 0, "bootstrap_samples": 100},
         "export": {"parity_images": 8},
@@ -89,6 +94,7 @@ def published(wheel, tmp_path_factory):
     (own,) = (root / "env" / "lib").glob("python*/site-packages")
     (own / "borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     finder = root / "env" / "bin" / "image-finder"
+    TINY["parameters"]["model"]["text"]["trunk"] = str(write_text_trunk(root / "words"))
     for name, values in (("training", TINY), ("indexing", INDEXING)):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(values))
         run(finder, "pipeline", "run", name, "--config", root / f"{name}.yaml", "--home", root / "home")

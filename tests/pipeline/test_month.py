@@ -27,9 +27,9 @@ from mlflow.tracking import MlflowClient
 from image_finder.components.demo.data_set import compose_demo
 from image_finder.components.index.index import VectorIndex
 from tests.pipeline.scheduled import Scheduled
-from tests.pipeline.small_trunk import write_text_trunk
 from tests.support.checkout import CHECKOUT
 from tests.support.receivers import http_receiver
+from tests.support.small_trunk import write_text_trunk
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from mlflow.tracking import MlflowClient
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.drift.report import DriftReport
 from image_finder.components.index.index import VectorIndex
-from tests.pipeline.small_trunk import write_text_trunk
 from tests.support.checkout import CHECKOUT
+from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ TINY = {
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},
         "model": {
             "embedding_dim": 64,
-            "image": {"pool_width": 64, "pool_heads": 4},
+            "image": {**SMALL_IMAGE_TRUNK, "pool_width": 64, "pool_heads": 4},
             "text": {"weights": "hub", "pooling": "mean_end"},  # with the trunk of write_text_trunk
         },
         "training": {"epochs": 2, "batch_images": 16},

@@ -13,8 +13,8 @@ from PIL import Image
 from image_finder.components.index.index import VectorIndex
 from tests.pipeline.kube_api import cluster
 from tests.pipeline.scheduled import Scheduled
-from tests.pipeline.small_trunk import write_text_trunk
 from tests.support.receivers import http_receiver
+from tests.support.small_trunk import write_text_trunk
 
 pytestmark = pytest.mark.slow
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pipeline.small_trunk import write_text_trunk
 from tests.support.checkout import CHECKOUT
+from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ TINY = {
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},
         "model": {
             "embedding_dim": 32,
-            "image": {"pool_width": 32, "pool_heads": 2},
+            "image": {**SMALL_IMAGE_TRUNK, "pool_width": 32, "pool_heads": 2},
             "text": {"weights": "hub", "pooling": "mean_end"},  # with the trunk of write_text_trunk
         },
         "training": {"epochs": 2, "batch_images": 16},
