@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from image_finder.components.captions.annotated_images import captions_by_image
 from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import DataError
 from image_finder.components.images.image_folder import ImageFolder, shown_uri, uri_below
-from image_finder.components.index.gallery import read_gallery
 from image_finder.components.library.catalog import Catalog, Rows, base_of
 from image_finder.components.library.index_options import IndexOptions, Warn
 from image_finder.components.library.library import Library, shown
@@ -99,7 +99,7 @@ def settle_galleries(
         captions = {}
         if gallery.annotations is not None and gallery.root is not None:
             path = gallery.root.expanduser().resolve() / gallery.annotations
-            captions = _captions(gallery)
+            captions = _captions(path, _directory(gallery))
             facts = GalleryFacts(
                 annotations=os.path.relpath(path, os.fsdecode(root)),
                 annotations_state=_state(path),
@@ -215,8 +215,9 @@ def _directory(gallery: GalleryConfig) -> Path:
     return gallery.root.expanduser().resolve() / gallery.images
 
 
-def _captions(gallery: GalleryConfig) -> dict[bytes, tuple[str, ...]]:
-    return {os.fsencode(item.path.as_posix()): item.captions for item in read_gallery(gallery).items}
+def _captions(annotations: Path, folder: Path) -> dict[bytes, tuple[str, ...]]:
+    found = captions_by_image(annotations, folder)
+    return {os.fsencode(path.as_posix()): captions for path, captions in found.items()}
 
 
 def _refresh(catalog: Catalog, identity: int, root: bytes, facts: GalleryFacts, warn: Warn) -> None:
@@ -226,8 +227,7 @@ def _refresh(catalog: Catalog, identity: int, root: bytes, facts: GalleryFacts, 
     if state == facts.annotations_state:
         return
     try:
-        images = os.path.relpath(folder, path.parent)
-        captions = _captions(GalleryConfig(root=path.parent, annotations=path.name, images=images))
+        captions = _captions(path, folder)
     except DataError as error:
         if folder.is_dir():
             warn(f"{error}; the captions read before are kept")

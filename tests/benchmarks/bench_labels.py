@@ -18,8 +18,7 @@ import numpy as np
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
-from image_finder.components.configs import GalleryConfig
-from image_finder.components.index.gallery import read_gallery
+from image_finder.components.captions.annotated_images import captions_by_image
 from image_finder.components.search.labels import Labels
 from image_finder.components.search.prompts import TEMPLATES
 
@@ -45,8 +44,9 @@ def main() -> None:
     parser.add_argument("--labels", default=WORDS)
     options = parser.parse_args()
     words = options.labels.split(",")
-    gallery = read_gallery(GalleryConfig(root=options.root, annotations=options.annotations, images=options.images))
-    images = [(gallery.root / item.path, word_of(item.captions, words)) for item in gallery.items]
+    folder = options.root / options.images
+    found = captions_by_image(options.root / options.annotations, folder)
+    images = [(folder / path, word_of(captions, words)) for path, captions in found.items()]
     labelled = [(path, word) for path, word in images if word is not None]
     encoder = OnnxEncoder(Bundle.open(options.bundle), device="cpu")
     vectors = encoder.encode_image(encoder.preprocess.load(path) for path, _ in labelled)

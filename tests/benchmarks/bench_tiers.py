@@ -39,8 +39,9 @@ from measuring import seconds_of, show
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.captions.annotated_images import captions_by_image
 from image_finder.components.captions.layout import detect_layout
-from image_finder.components.configs import EmbeddingConfig, GalleryConfig, IndexTierConfig
+from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
 from image_finder.components.index.format import (
     FORMAT_VERSION,
     ITEM_SCHEMA,
@@ -50,7 +51,6 @@ from image_finder.components.index.format import (
     IndexManifest,
     write_index,
 )
-from image_finder.components.index.gallery import read_gallery
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.tier_building import EncodeTexts, add_tier, texts_encoder
 from image_finder.components.index.tiers import tier_for
@@ -76,8 +76,9 @@ class Real(NamedTuple):
 def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
     items = []
     for file in itertools.chain.from_iterable(detect_layout(root).parts.values()):
-        gallery = read_gallery(GalleryConfig(root=root, annotations=file.annotations, images=file.images))
-        items += [(gallery.root / item.path, item.captions[0]) for item in gallery.items if item.captions]
+        folder = root / file.images
+        found = captions_by_image(root / file.annotations, folder)
+        items += [(folder / path, captions[0]) for path, captions in found.items() if captions]
     order = np.random.default_rng(0).permutation(len(items))[:sample]
     files, texts = [items[n][0] for n in order], [items[n][1] for n in order]
     config = EmbeddingConfig(device="cpu")
