@@ -223,7 +223,7 @@ def bundle_of(client, version):
     return client.get_model_version(MODEL, version).tags["bundle_sha256"][:16]
 
 
-def test_a_month_of_scheduled_retraining_is_told_by_ledger_and_store_while_search_answers(month):
+def test_a_month_of_scheduled_retraining_is_recorded_in_ledger_and_store_while_searches_are_answered(month):
     began = datetime.now(UTC)
     client = MlflowClient(f"sqlite:///{month.home / 'mlflow.db'}")
     month.captions("train", range(1, 31))

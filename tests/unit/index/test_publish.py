@@ -83,7 +83,7 @@ def test_after_going_back_the_next_index_of_either_model_keeps_the_other(bundles
     assert restore(old, **place(tmp_path)).manifest.count == 3
 
 
-def test_a_damaged_index_in_force_does_not_keep_a_whole_one_from_being_published(bundles, published, tmp_path):
+def test_a_damaged_current_index_does_not_keep_a_complete_one_from_being_published(bundles, published, tmp_path):
     root = published(bundles[0], "red")
     (generations(root)[0] / VECTORS).write_bytes(b"")
     with pytest.raises(StorageError):

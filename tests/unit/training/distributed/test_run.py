@@ -58,7 +58,7 @@ def descendants():
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_made_up_for_and_every_epoch_told_once(scenes, tiny_model, tmp_path, monkeypatch):
+def test_a_killed_process_is_replaced_and_every_epoch_reported_once(scenes, tiny_model, tmp_path, monkeypatch):
     cache, before = tmp_path / "cache", descendants()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
@@ -89,7 +89,7 @@ def test_a_killed_process_is_made_up_for_and_every_epoch_told_once(scenes, tiny_
 
 
 @pytest.mark.slow
-def test_what_one_process_refuses_is_the_error_of_the_whole_and_is_not_tried_again(scenes, tiny_model, tmp_path, capfd):
+def test_an_error_of_one_process_is_that_of_the_run_and_is_not_tried_again(scenes, tiny_model, tmp_path, capfd):
     for name in scenes.images["file_name"]:
         (tmp_path / name).write_bytes((scenes.root / name).read_bytes())
     (tmp_path / "107.png").write_bytes(b"broken since")
@@ -340,7 +340,7 @@ def test_a_launcher_waits_for_the_job_and_for_its_host_but_not_for_ever(job, sce
         wait_for_job(folder, 60)
 
 
-def test_epochs_told_twice_or_half_are_read_once_and_whole(tmp_path):
+def test_epochs_reported_twice_or_partly_are_read_once_and_complete(tmp_path):
     def record(epoch):
         return EpochRecord(
             epoch=epoch,
