@@ -10,6 +10,7 @@ IntArray = NDArray[np.int64]
 Rows = NDArray[np.int64]  # row numbers
 Mask = NDArray[np.bool_]
 
+FloatArray = NDArray[np.float32]
 FloatMatrix = NDArray[np.floating[Any]]
 FloatVector = NDArray[np.floating[Any]]
 IntVector = NDArray[np.integer[Any]]

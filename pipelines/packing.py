@@ -14,10 +14,12 @@ from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.errors import ConfigError
 from image_finder.components.evaluation.folder_recall import read_part
 from image_finder.components.evaluation.match_calibration import calibrate_matches
-from image_finder.components.export.starter_packing import StarterManifest, pack_starter, unpack_starter, with_matches
+from image_finder.components.export.starter_packing import pack_starter, with_matches
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.starter import CARD, MAX_MB, WEIGHTS
+from image_finder.components.starter.assembly import assemble_starter
+from image_finder.components.starter.manifest import StarterManifest
 from image_finder.components.storage import new_directory
 from image_finder.components.temporaries import scratch_directory
 from image_finder.components.text import shown_path
@@ -73,7 +75,7 @@ def pack(
         manifest = pack_starter(
             trained.checkpoint, trained.scores, packed, vocabulary=trained.vocabulary, max_mb=max_mb
         )
-        bundle = unpack_starter(packed, bundle_path)
+        bundle = assemble_starter(packed, bundle_path)
         parts = [read_part(each, None) for each in measure_on]
         measured = [part.measured(bundle, EvaluationConfig()) for part in parts]
         if parts:

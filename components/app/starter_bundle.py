@@ -1,4 +1,4 @@
-"""Starter bundle: exports the packaged model to the home on first use."""
+"""Starter bundle: assembles the packaged model in the home on first use."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.errors import BundleError
 from image_finder.components.home import home_root
 from image_finder.components.starter import FOLDER, MANIFEST
+from image_finder.components.starter.assembly import assemble_starter
 from image_finder.components.storage import make_private, sha256_of_file, write_errors
 
 
@@ -20,24 +21,15 @@ def starter_bundle() -> Bundle:
     if (bundle := _existing(path)) is not None:
         click.echo("using the starter model (details: image-finder info)", err=True)
         return bundle
-    click.echo("preparing the starter model (once, about half a minute)", err=True)
-    return _export(path)
+    click.echo("using the starter model, assembled now (details: image-finder info)", err=True)
+    return _assembled(path)
 
 
-def _export(path: Path) -> Bundle:
+def _assembled(path: Path) -> Bundle:
     with write_errors(path):
         make_private(path.parent)
     with FileLock(path.with_suffix(".lock")):  # a second process waits and finds the result
-        if (bundle := _existing(path)) is not None:
-            return bundle
-        try:
-            from image_finder.components.export.starter_packing import unpack_starter
-        except ModuleNotFoundError as error:
-            raise BundleError(
-                f"preparing the starter model needs {error.name}, which is not installed: pip install "
-                "'text-guided-image-finder[starter]', or name a model with --bundle"
-            ) from error
-        return unpack_starter(FOLDER, path)
+        return _existing(path) or assemble_starter(FOLDER, path)
 
 
 def _existing(path: Path) -> Bundle | None:

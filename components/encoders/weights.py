@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from transformers import logging as transformers_logging
 
 from image_finder.components.captions.tokens import packaged_tokenizer_json
-from image_finder.components.configs import ImageTowerConfig, TextTowerConfig
+from image_finder.components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.components.hub import PACKAGED_TEXT, image_repository, image_revision, text_revision
 from image_finder.components.text import one_line
@@ -46,6 +46,13 @@ _OUTER_NAMES = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
+
+
+class TrunkPackage(NamedTuple):
+    """A file of pre-trained tensors in an installed package."""
+
+    name: str  # as pip knows it
+    path: Path
 
 
 class ImageTrunk(NamedTuple):
@@ -151,7 +158,14 @@ def _text_options(config: PretrainedConfig) -> dict[str, Any]:
     return options
 
 
-def _packaged_image_state(name: str, trunk: EfficientNet) -> dict[str, Tensor]:
+def packaged_trunks(config: ModelConfig) -> dict[str, TrunkPackage]:
+    """Packages of a model's trunks, by tower. Raises ConfigError, DataError."""
+    path = _packaged_path(_PACKAGED_TEXT[config.text.trunk]) / "model" / "model.safetensors"
+    text = TrunkPackage(_PACKAGED_TEXT[config.text.trunk].replace("_", "-"), path)
+    return {"image": _packaged_image(config.image.trunk), "text": text}
+
+
+def _packaged_image(name: str) -> TrunkPackage:
     if name not in _PACKAGED_IMAGE:
         raise ConfigError(
             f"image.weights: '{name}' is not packaged, only {', '.join(_PACKAGED_IMAGE)}; set weights to hub"
@@ -162,6 +176,11 @@ def _packaged_image_state(name: str, trunk: EfficientNet) -> dict[str, Tensor]:
     if not path.is_file():
         found = sorted(path.parent.glob("*.pth"))
         raise DataError(f"weights of {name} are not at {path}; found {[p.name for p in found]}; reinstall {package}")
+    return TrunkPackage(package.replace("_", "-"), path)
+
+
+def _packaged_image_state(name: str, trunk: EfficientNet) -> dict[str, Tensor]:
+    path = _packaged_image(name).path
     # weights_only: executes no code from the file
     state = torch.load(path, map_location="cpu", weights_only=True)
     return _timm_names(state, [len(cast("nn.Sequential", stage)) for stage in trunk.blocks])

@@ -23,6 +23,7 @@ from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import ExportConfig
 from image_finder.components.encoders.checkpoint import Checkpoint
+from image_finder.components.encoders.dual_encoder import Assembled
 from image_finder.components.encoders.onnx_graph import export_image_module, export_text_module
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.storage import hash_directory, new_directory
@@ -39,27 +40,18 @@ def export_bundle(
     scores: ScoreCalibration,
     vocabulary: Vocabulary | None = None,
     calibration: "Sequence[CaptionedImages]" = (),
-    starter: bool = False,
 ) -> Bundle:
     """Write a checkpoint as a bundle, completely or not at all.
 
     vocabulary: of the training captions. calibration: captioned images outside the training part, to fit the models of
-    good matches; without them, those in scores are kept. starter: marks the model of the package. Raises BundleError,
+    good matches; without them, those in scores are kept. Raises BundleError,
     StorageError, ImageError.
     """
-    model, preprocess, tokenizer = checkpoint.load()
+    assembled = checkpoint.load()
     with new_directory(path) as folder:
-        export_image_module(
-            model.image_tower,
-            folder / IMAGE_ENCODER,
-            input_px=preprocess.input_px,
-            outputs=("embedding", "attention"),  # (batch, dim), (batch, h, w)
-        )
-        export_text_module(model.text_tower, folder / TEXT_ENCODER, outputs=("embedding",))
-        if config.int8_text:
-            quantise_text_tower(folder / TEXT_ENCODER, folder / TEXT_ENCODER)
-        (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
-        (folder / PREPROCESS).write_text(preprocess.model_dump_json(indent=2), encoding="utf-8")
+        export_towers(assembled, folder, int8_text=config.int8_text)
+        (folder / TOKENIZER).write_text(assembled.tokenizer.definition, encoding="utf-8")
+        (folder / PREPROCESS).write_text(assembled.preprocess.model_dump_json(indent=2), encoding="utf-8")
         if vocabulary is not None:
             (folder / VOCABULARY).write_text(vocabulary.model_dump_json(), encoding="utf-8")
         model_config = checkpoint.config
@@ -74,7 +66,6 @@ def export_bundle(
             text_trunk=model_config.text.origin,
             text_quantised=config.int8_text,
             config=model_config.model_dump(mode="json"),
-            starter=starter,
         )
         if vocabulary is not None and calibration:
             # imported here: needs pandas and scikit-learn
@@ -86,6 +77,20 @@ def export_bundle(
         manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
         manifest.write(folder)
     return Bundle(path, manifest)
+
+
+def export_towers(assembled: Assembled, folder: Path, *, int8_text: bool) -> None:
+    """Export both towers to a folder; int8_text: the text tower with 8-bit weights. Raises BundleError."""
+    model, preprocess, _ = assembled
+    export_image_module(
+        model.image_tower,
+        folder / IMAGE_ENCODER,
+        input_px=preprocess.input_px,
+        outputs=("embedding", "attention"),  # (batch, dim), (batch, h, w)
+    )
+    export_text_module(model.text_tower, folder / TEXT_ENCODER, outputs=("embedding",))
+    if int8_text:
+        quantise_text_tower(folder / TEXT_ENCODER, folder / TEXT_ENCODER)
 
 
 def quantise_text_tower(source: Path, path: Path) -> None:

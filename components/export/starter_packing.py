@@ -1,62 +1,40 @@
-"""Starter packing: stores a trained model without its packaged trunks, small enough for a wheel, and restores it.
-
-starter.json          StarterManifest
-weights.safetensors   8-bit rows with a scale each, 16-bit vectors:
-    heads             vectors NAME float16; matrices NAME:rows (out, ...) int8 times NAME:scale (out,) float32
-    trunk             difference to the packaged trunk: vectors NAME float16; matrices as low-rank products
-                      NAME:left (out, rank) int8 * NAME:scale (rank,) float32 @ NAME:right (rank, in) int8
+"""Starter packing: stores a trained model without its packaged trunks, small enough for a wheel.
 
 Fine-tuning changes a trunk by matrices of low rank (Aghajanyan et al. 2021; Hu et al. 2022). The size that the heads
 leave free goes to the directions with the largest change, relative to the norm of their matrix, per byte. 8 bits change
 a row by 1 %; at 16 bits, fewer directions would fit, which costs more.
+
+The towers are exported once, here; their graphs are stored without weights, each with the source of every weight. So a
+starter model is assembled without torch (components/starter).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.arrays import FloatArray
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER
 from image_finder.components.captions.vocabulary import Vocabulary
-from image_finder.components.configs import ExportConfig, ModelConfig, first_fault
-from image_finder.components.encoders.checkpoint import (
-    FORMAT_VERSION,
-    Checkpoint,
-    CheckpointManifest,
-    load_tensors,
-    model_tensors,
-    save_checkpoint,
-)
+from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.checkpoint import Checkpoint, model_tensors
 from image_finder.components.encoders.dual_encoder import Assembled, assemble
+from image_finder.components.encoders.weights import packaged_trunks
 from image_finder.components.errors import BundleError, ConfigError
-from image_finder.components.export.exporter import export_bundle
-from image_finder.components.records.base import Record
+from image_finder.components.export.exporter import export_towers
+from image_finder.components.export.weight_sources import find_trunks, strip_tower
 from image_finder.components.records.calibration import MatchModels, ScoreCalibration
-from image_finder.components.starter import MANIFEST, MAX_MB, WEIGHTS
-from image_finder.components.storage import new_directory, sha256_of_file, write_bytes_atomically
-from image_finder.components.temporaries import scratch_directory
-from image_finder.components.text import one_line
+from image_finder.components.starter import MAX_MB, WEIGHTS
+from image_finder.components.starter.manifest import STARTER_FORMAT, StarterManifest, WeightSource
+from image_finder.components.starter.weights import INT8_MAX, ModelTensors, of_trunk, tensors_of
+from image_finder.components.storage import hash_directory, new_directory
 
-STARTER_FORMAT = 3
 _MB = 1e6
-_INT8_MAX = 127
 _SCALE_BYTES = 4
 _NEGLIGIBLE = 1e-5  # share of a matrix's norm; rounding errors are larger
-_EXPORT = ExportConfig(int8_text=True)  # twice as fast for 0.3 points of R@1 (bench_int8_text.py)
-
-
-class StarterManifest(Record):
-    format_version: int
-    weights_sha256: str
-    config: dict[str, object]  # ModelConfig
-    dataset: str
-    data_version: str
-    epoch: int
-    scores: ScoreCalibration
-    vocabulary: Vocabulary | None = None
 
 
 def pack_starter(
@@ -75,13 +53,70 @@ def pack_starter(
     config = checkpoint.config
     if {config.image.weights, config.text.weights} != {"packaged"}:
         raise ConfigError("a starter model needs packaged trunks; train with image.weights and text.weights packaged")
-    trained = model_tensors(checkpoint.load().model)
-    packaged = model_tensors(_packaged(config).model)
-    learned = {name: tensor for name, tensor in trained.items() if not torch.equal(tensor, packaged[name])}
+    assembled = _packaged(config)
+    stored = starter_weights(model_tensors(checkpoint.load().model), model_tensors(assembled.model), max_mb)
+    with new_directory(path) as folder:
+        save_file(stored, folder / WEIGHTS)
+        (folder / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which a wheel would keep
+        towers, packaged = _write_graphs(folder, assembled, stored)
+        trunks, places = find_trunks(packaged_trunks(config), packaged)
+        manifest = StarterManifest(
+            format_version=STARTER_FORMAT,
+            files_sha256=hash_directory(folder),
+            config=config.model_dump(mode="json"),
+            preprocess=assembled.preprocess,
+            dataset=checkpoint.manifest.dataset,
+            data_version=checkpoint.manifest.data_version,
+            scores=scores,
+            vocabulary=vocabulary,
+            trunks=trunks,
+            packaged=places,
+            towers=towers,
+        )
+        manifest.write(folder)
+    return manifest
+
+
+def with_matches(source: Path, matches: MatchModels) -> StarterManifest:
+    """Store models of good matches in a starter model. Raises BundleError, StorageError."""
+    manifest = StarterManifest.verified(source)
+    changed = manifest.model_copy(update={"scores": manifest.scores.model_copy(update={"matches": matches})})
+    changed.write(source)
+    return changed
+
+
+def _write_graphs(
+    folder: Path, assembled: Assembled, stored: Mapping[str, Tensor]
+) -> tuple[dict[str, tuple[WeightSource, ...]], dict[str, FloatArray]]:
+    """Write the towers' graphs without weights; returns their sources, and the trunks' tensors among them.
+
+    The towers are those of the stored weights, not of the trained ones.
+    """
+    packaged = {name: tensor.numpy().copy() for name, tensor in model_tensors(assembled.model).items()}
+    restored = ModelTensors({name: tensor.numpy() for name, tensor in stored.items()}, packaged)
+    tensors = {name: restored[name] for name, tensor in packaged.items() if tensor.dtype == np.float32}
+    assembled.model.load_state_dict({name: torch.from_numpy(each) for name, each in tensors.items()}, strict=False)
+    norms = {name: module.eps for name, module in assembled.model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    export_towers(assembled, folder, int8_text=True)  # twice as fast for 0.3 points of R@1 (bench_int8_text.py)
+    towers = {
+        name: strip_tower(folder / name, tower, tensors, norms)
+        for name, tower in ((IMAGE_ENCODER, "image_tower"), (TEXT_ENCODER, "text_tower"))
+    }
+    needed = {name for sources in towers.values() for source in sources for name in tensors_of(source)}
+    return towers, {name: packaged[name] for name in sorted(needed) if of_trunk(name)}
+
+
+def starter_weights(trained: dict[str, Tensor], packaged: dict[str, Tensor], max_mb: float) -> dict[str, Tensor]:
+    """Content of weights.safetensors: all tensors of the heads, and what the trunks learned. Raises BundleError, ConfigError."""
+    learned = {
+        name: tensor
+        for name, tensor in trained.items()
+        if tensor.is_floating_point() and not (of_trunk(name) and torch.equal(tensor, packaged[name]))
+    }
     if broken := [name for name, tensor in learned.items() if tensor.ndim > 1 and not torch.isfinite(tensor).all()]:
         raise BundleError(f"{broken[0]} has values that are not finite; this model cannot be a starter model")
-    own = {name: tensor - packaged[name] if _of_trunk(name) else tensor for name, tensor in learned.items()}
-    matrices = {name: own.pop(name) for name in list(own) if _of_trunk(name) and own[name].ndim > 1}
+    own = {name: tensor - packaged[name] if of_trunk(name) else tensor for name, tensor in learned.items()}
+    matrices = {name: own.pop(name) for name in list(own) if of_trunk(name) and own[name].ndim > 1}
     tensors: dict[str, Tensor] = {}
     for name, tensor in own.items():
         if tensor.ndim > 1:
@@ -95,84 +130,13 @@ def pack_starter(
             f"the heads of this model take {(max_bytes - spare) / _MB:.1f} MB, a starter model at most {max_mb:g}: "
             "raise --max-mb, or train with a smaller image.pool_width, embedding_dim or ensemble_heads"
         )
-    tensors |= _approximated(matrices, packaged, spare)
-    with new_directory(path) as folder:
-        save_file(tensors, folder / WEIGHTS)
-        (folder / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which a wheel would keep
-        manifest = StarterManifest(
-            format_version=STARTER_FORMAT,
-            weights_sha256=sha256_of_file(folder / WEIGHTS),
-            config=config.model_dump(mode="json"),
-            dataset=checkpoint.manifest.dataset,
-            data_version=checkpoint.manifest.data_version,
-            epoch=checkpoint.manifest.epoch,
-            scores=scores,
-            vocabulary=vocabulary,
-        )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return manifest
-
-
-def with_matches(source: Path, matches: MatchModels) -> StarterManifest:
-    """Store models of good matches in a starter model. Raises BundleError, StorageError."""
-    manifest = _read(source)
-    scores = manifest.scores.model_copy(update={"matches": matches})
-    changed = manifest.model_copy(update={"scores": scores})
-    write_bytes_atomically(source / MANIFEST, (changed.model_dump_json(indent=2) + "\n").encode())
-    return changed
-
-
-def unpack_starter(source: Path, path: Path) -> Bundle:
-    """Combine a starter model with its trunks to a bundle. Raises BundleError, DataError, StorageError."""
-    manifest = _read(source)
-    config = ModelConfig.parse(manifest.config)
-    assembled = _packaged(config)
-    try:
-        own = restored(load_tensors(source / WEIGHTS), model_tensors(assembled.model))
-        found = assembled.model.load_state_dict(own, strict=False)
-    except (SafetensorError, RuntimeError, OSError, KeyError) as error:
-        reason = one_line(error)
-        raise BundleError(f"{source / WEIGHTS} does not fit its configuration: {reason}; reinstall") from error
-    if found.unexpected_keys:
-        raise BundleError(f"{source / WEIGHTS} has {found.unexpected_keys[0]}, which the model lacks; reinstall")
-    with scratch_directory() as folder:
-        trained = CheckpointManifest(
-            format_version=FORMAT_VERSION,
-            dataset=manifest.dataset,
-            data_version=manifest.data_version,
-            epoch=manifest.epoch,
-            history=(),
-            files_sha256={},
-        )
-        checkpoint = save_checkpoint(Path(folder) / "checkpoint", assembled, config, trained)
-        return export_bundle(
-            checkpoint, path, _EXPORT, scores=manifest.scores, vocabulary=manifest.vocabulary, starter=True
-        )
-
-
-def _read(source: Path) -> StarterManifest:
-    try:
-        manifest = StarterManifest.model_validate_json((source / MANIFEST).read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = first_fault(error) if isinstance(error, ValidationError) else error.strerror
-        raise BundleError(f"no starter model at {source}: {MANIFEST}: {reason}; reinstall") from error
-    if manifest.format_version != STARTER_FORMAT:
-        raise BundleError(
-            f"starter model {source} has format {manifest.format_version}, this version reads {STARTER_FORMAT}; reinstall"
-        )
-    if not (source / WEIGHTS).is_file() or sha256_of_file(source / WEIGHTS) != manifest.weights_sha256:
-        raise BundleError(f"starter model {source}: {WEIGHTS} is missing or has changed; reinstall")
-    return manifest
+    return tensors | _approximated(matrices, packaged, spare)
 
 
 def _packaged(config: ModelConfig) -> Assembled:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return assemble(config)
-
-
-def _of_trunk(name: str) -> bool:
-    return ".stem." in name or ".tails." in name
 
 
 def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], max_bytes: int) -> dict[str, Tensor]:
@@ -203,24 +167,9 @@ def _approximated(differences: dict[str, Tensor], packaged: dict[str, Tensor], m
     return tensors
 
 
-def restored(stored: dict[str, Tensor], packaged: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Restore float32 tensors from those of weights.safetensors and the packaged ones."""
-    tensors = {}
-    for key, tensor in stored.items():
-        name, _, form = key.partition(":")
-        if form == "rows":
-            tensors[name] = (tensor.flatten(1).float() * stored[f"{name}:scale"][:, None]).view_as(tensor)
-        elif form == "left":
-            difference = (tensor.float() * stored[f"{name}:scale"]) @ stored[f"{name}:right"].float()
-            tensors[name] = packaged[name] + difference.view_as(packaged[name])
-        elif not form:
-            tensors[name] = packaged[name] + tensor.float() if _of_trunk(name) else tensor.float()
-    return tensors
-
-
 def _in_eight_bits(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """A matrix (rows, ...) as int8 values from -127 to 127 and the scale of each row: (rows,)."""
-    scale = matrix.flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / _INT8_MAX
+    scale = matrix.flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / INT8_MAX
     rows = (matrix.flatten(1) / scale[:, None]).round().to(torch.int8)
     return rows.view(matrix.shape).contiguous(), scale
 

@@ -89,7 +89,7 @@ def cache_images(
         cache,
         _threads(decode_threads) as decoders,
         _threads(infer_threads) as inferrers,
-        tqdm(total=len(paths), desc=title, unit="pic", disable=not title) as bar,
+        tqdm(total=len(paths), desc=title, unit=" images", disable=not title) as bar,
     ):
 
         def missing() -> Iterator[tuple[str, Pixels]]:

@@ -56,7 +56,7 @@ class Reader:
         """Read files; embed those whose content is not in the cache. Raises StorageError, BundleError."""
         self._facts = {row.sha256: row for row in self.known.values() if row.sha256}
         options = self.options
-        with tqdm(total=len(paths), desc="indexing", unit="pic", disable=not options.progress or not paths) as bar:
+        with tqdm(total=len(paths), desc="indexing", unit=" images", disable=not options.progress or not paths) as bar:
             notes: dict[str, str] = {}  # by content
             for folder, base, batch in self._batches(paths):
 

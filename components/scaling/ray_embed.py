@@ -143,7 +143,7 @@ def _hash_all(known: _Known, folder: str, *, title: str) -> None:
             fn_kwargs={"images": folder},
             num_cpus=1,
         )
-        with tqdm(total=sum(map(len, blocks)), desc=title, unit="pic", disable=not title) as bar:
+        with tqdm(total=sum(map(len, blocks)), desc=title, unit=" images", disable=not title) as bar:
             for table in _results(data):
                 known.hashed(table)
                 bar.update(len(table))
@@ -153,7 +153,7 @@ def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
     """Run streams until each content is in a shard or unreadable. Raises FinderError."""
     known.look_again()
     fruitless, most = 0, job.config.ray_shard_images
-    with tqdm(total=len(known.missing()), desc=title, unit="pic", disable=not title) as bar:
+    with tqdm(total=len(known.missing()), desc=title, unit=" images", disable=not title) as bar:
         while rows := known.missing()[:_ROWS_A_STREAM]:
             fault = _embed(known, rows, job, most=most, patience=2**fruitless, bar=bar)
             if not fault:

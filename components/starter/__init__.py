@@ -1,6 +1,6 @@
-"""Starter model: location of the packaged weights, which are combined with packaged trunks at first use; no torch.
+"""Starter model: a trained model without its packaged trunks, which is assembled from them at first use; no torch.
 
-`image-finder models pack` writes model/ (export/starter_packing.py); app/starter_bundle.py exports it to the home.
+`image-finder models pack` writes model/ (export/starter_packing.py); app/starter_bundle.py assembles it in the home.
 """
 
 from pathlib import Path

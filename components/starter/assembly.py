@@ -1,0 +1,71 @@
+"""Assembly of a starter model: its own tensors and installed trunks become a bundle of ONNX towers, with NumPy alone.
+
+image_encoder.onnx, text_encoder.onnx   graphs of the towers without their weights
+weights.safetensors                     see weights.py
+starter.json                            StarterManifest
+"""
+
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from image_finder.components.bundle.bundle import (
+    FORMAT_VERSION,
+    PREPROCESS,
+    SCORES,
+    TOKENIZER,
+    VOCABULARY,
+    Bundle,
+    BundleManifest,
+)
+from image_finder.components.captions.tokens import packaged_tokenizer_json
+from image_finder.components.configs import ModelConfig
+from image_finder.components.errors import BundleError
+from image_finder.components.starter import WEIGHTS
+from image_finder.components.starter.manifest import StarterManifest
+from image_finder.components.starter.onnx_file import append_initializers
+from image_finder.components.starter.trunk_files import TrunkTensors
+from image_finder.components.starter.weights import ModelTensors, initializer
+from image_finder.components.storage import hash_directory, new_directory
+from image_finder.components.text import one_line
+
+
+def assemble_starter(source: Path, path: Path) -> Bundle:
+    """Write the bundle of a starter model. Raises BundleError, StorageError."""
+    manifest = StarterManifest.verified(source)
+    config = ModelConfig.parse(manifest.config)
+    try:
+        tensors = ModelTensors(load_file(source / WEIGHTS), TrunkTensors(manifest.trunks, manifest.packaged))
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{source / WEIGHTS} cannot be read: {one_line(error)}; {manifest.repair}") from error
+    with new_directory(path) as folder:
+        for name, sources in manifest.towers.items():
+            shutil.copyfile(source / name, folder / name)
+            try:
+                weights = [(each.name, initializer(each, tensors)) for each in sources]
+            except (KeyError, ValueError) as error:
+                raise BundleError(f"{source / name} does not fit its weights: {error}; {manifest.repair}") from error
+            with (folder / name).open("ab") as file:
+                append_initializers(file, weights)
+        (folder / TOKENIZER).write_text(packaged_tokenizer_json(), encoding="utf-8")
+        (folder / PREPROCESS).write_text(manifest.preprocess.model_dump_json(indent=2), encoding="utf-8")
+        (folder / SCORES).write_text(manifest.scores.model_dump_json(indent=2), encoding="utf-8")
+        if manifest.vocabulary is not None:
+            (folder / VOCABULARY).write_text(manifest.vocabulary.model_dump_json(), encoding="utf-8")
+        made = BundleManifest(
+            format_version=FORMAT_VERSION,
+            embedding_dim=config.embedding_dim,
+            max_tokens=config.text.max_tokens,
+            files_sha256=hash_directory(folder),
+            dataset=manifest.dataset,
+            data_version=manifest.data_version,
+            image_trunk=config.image.origin,
+            text_trunk=config.text.origin,
+            text_quantised=True,
+            config=config.model_dump(mode="json"),
+            starter=True,
+        )
+        made.write(folder)
+    return Bundle(path, made)
