@@ -117,7 +117,7 @@ def test_heads_come_back_to_a_hundredth_of_each_row(packed, trained):
         assert ((rows - wanted).norm(dim=1) <= 0.015 * wanted.norm(dim=1)).all(), name
 
 
-def test_a_model_that_went_astray_is_refused(trained, tmp_path):
+def test_a_model_with_values_that_are_not_finite_is_refused(trained, tmp_path):
     assembled = trained.load()
     with torch.no_grad():
         assembled.model.text_tower.heads[0].projection.linear.weight[0, 0] = torch.nan
