@@ -5,9 +5,10 @@ time zone. Modification times are stored in UTC, since the zone may change; filt
 """
 
 import os
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 
 _FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1  # what SQLite and Arrow hold: the years 1677 to 2262
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC, without zone, as stored
 FIRST_S, LAST_S = -62_135_596_800, 253_402_300_799  # what a datetime holds: the years 1 to 9999
 
 
@@ -33,7 +34,7 @@ def clipped_s(seconds: int) -> int:
 
 def utc(seconds: int) -> datetime:
     """Seconds since 1970 as a UTC time without zone, the form that an index stores."""
-    return datetime.fromtimestamp(clipped_s(seconds), UTC).replace(tzinfo=None)
+    return _EPOCH + timedelta(seconds=clipped_s(seconds))  # fromtimestamp of Windows begins in 1970
 
 
 def local(moment: datetime) -> datetime:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from image_finder.components import system
 from image_finder.components.errors import StorageError
 from image_finder.components.temporaries import temporary_directory, temporary_file
 
@@ -177,14 +178,14 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """The stream of a temporary sibling, which is synced and renamed to path. Raises StorageError."""
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_file(path) as (descriptor, temporary):
-            with os.fdopen(descriptor, "wb", closefd=False) as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
+        with temporary_file(path) as (stream, temporary):
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            stream.close()
             temporary.chmod(0o644)
-            temporary.replace(path)
-        _sync(path.parent)
+            system.replace(temporary, path)
+        system.sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -200,24 +201,16 @@ def new_directory(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o755)  # mkdtemp makes it 0700, but other accounts read artefacts
             for entry in temporary.rglob("*"):
-                _sync(entry)
-            _sync(temporary)
+                system.sync(entry)
+            system.sync(temporary)
             _replace_directory(temporary, path)
-            _sync(path.parent)
+            system.sync(path.parent)
 
 
 def _replace_directory(source: Path, target: Path) -> None:
     if not target.exists():
-        source.rename(target)
+        system.rename(source, target)
         return
     with temporary_directory(target, retired=True) as retired:
-        target.rename(retired / target.name)
-        source.rename(target)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        system.rename(target, retired / target.name)
+        system.rename(source, target)

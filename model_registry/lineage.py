@@ -1,7 +1,6 @@
 """Lineage: code, data, configuration, packages and hardware of a model, as facts and hashes that can be compared."""
 
 import json
-import os
 import platform
 import re
 import shutil
@@ -12,10 +11,12 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import BaseModel, Field
 
 from image_finder.components.records.base import Record
 from image_finder.components.storage import sha256_of_bytes
+from image_finder.components.system import available_cores
 
 RECORDED = Path("model_registry", "code_version.txt")  # written by infra/docker/pipeline.Dockerfile
 _PATHS = {("dataset", "root")}  # not part of the identity of the data, which is their fingerprint
@@ -111,8 +112,7 @@ def environment_sha256() -> str:
 
 @cache
 def this_hardware() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    cores, memory = available_cores(), psutil.virtual_memory().total / _GIB
     gpus = _gpus()
     return f"{_processor()}, {cores} cores, {memory:.0f} GiB, {gpus or 'no GPU'}"
 

@@ -7,7 +7,6 @@ of the waiter's clock; clocks of two machines are never compared.
 """
 
 import contextlib
-import getpass
 import logging
 import os
 import re
@@ -28,6 +27,7 @@ from sqlalchemy.engine import make_url
 
 from image_finder.components.errors import BusyError, ConfigError
 from image_finder.components.storage import write_errors
+from image_finder.components.system import account
 from image_finder.model_registry import names
 from image_finder.model_registry.registry_errors import ANSWERS, or_none
 
@@ -69,11 +69,7 @@ def sqlite_file(tracking_uri: str) -> Path | None:
 
 def user_and_host() -> str:
     """user@host; the user id if it has no name, as in some containers."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{account()}@{socket.gethostname()}"
 
 
 def _this_holder() -> str:

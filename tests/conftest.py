@@ -18,7 +18,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: of several workers none is left alone with one at the end."""
+    """Skip POSIX tests on Windows; files with slow tests first, so that no worker is left alone with one."""
+    if os.name == "nt":
+        lacking = pytest.mark.skip(reason="needs signals, fork, file modes, links or names that Windows lacks")
+        for item in filter(lambda item: item.get_closest_marker("posix"), items):
+            item.add_marker(lacking)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

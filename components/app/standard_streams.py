@@ -1,7 +1,6 @@
 """Standard streams: a full or closed stream never causes a traceback."""
 
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -9,6 +8,8 @@ from collections.abc import Iterator
 from typing import TextIO
 
 import click
+
+from image_finder.components import system
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 _FAILED = 1
@@ -23,9 +24,9 @@ def guarded_streams() -> Iterator[None]:
     """
     _open_closed_descriptors()
     # Keep streams that a test or notebook has replaced.
-    if sys.stderr is None or sys.stderr is sys.__stderr__:
+    if (sys.stderr is None or sys.stderr is sys.__stderr__) and not system.is_console(sys.stderr):
         sys.stderr = _guarded(sys.stderr, _Dropping(2, "w", closefd=False))
-    if sys.stdout is None or sys.stdout is sys.__stdout__:
+    if (sys.stdout is None or sys.stdout is sys.__stdout__) and not system.is_console(sys.stdout):
         sys.stdout = _guarded(sys.stdout, _Ending(1, "w", closefd=False))
     try:
         yield
@@ -74,7 +75,7 @@ class _Ending(io.FileIO):
             return super().write(data)
         except OSError as error:
             self.failed = True  # buffered output must not fail again at interpreter exit
-            if error.errno == errno.EPIPE:
+            if system.is_broken_pipe(error):
                 raise SystemExit(_BROKEN_PIPE) from None
             click.echo(f"Error: could not write to standard output: {error.strerror}", err=True)
             raise SystemExit(_FAILED) from None

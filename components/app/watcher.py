@@ -1,6 +1,5 @@
 """Watcher: runs `image-finder index --watch` as a child process and restarts it."""
 
-import contextlib
 import json
 import logging
 import math
@@ -13,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+from image_finder.components import system
+
 logger = logging.getLogger(__name__)
 
-_NICENESS = 10  # indexing yields to searches and other programs
 _STOP_S = 10
 _SETTLE_S = 0.5  # Ctrl-C also reaches the child; ending while the server stops is not a failure
 _PAUSE_S = 1.0
@@ -103,8 +103,7 @@ class Watcher:
             return f"could not start the watcher: {error.strerror}"
         if process is None or process.stdout is None:
             return "the server is stopping"
-        with contextlib.suppress(OSError):  # not in preexec_fn, which may deadlock with threads
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+        system.lower_priority(process.pid)  # not in preexec_fn, which may deadlock with threads
         last = ""
         with process.stdout as lines:
             for line in lines:
@@ -122,6 +121,8 @@ class Watcher:
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 errors="replace",
+                env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+                creationflags=system.background_flags(),
             )
             return self._process
 

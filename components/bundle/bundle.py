@@ -69,7 +69,7 @@ class Manifest(Record):
         return manifest
 
     def write(self, folder: Path) -> None:
-        (folder / self.file_name).write_text(sealed(self.model_dump_json()), encoding="utf-8")
+        (folder / self.file_name).write_text(sealed(self.model_dump_json()), encoding="utf-8", newline="\n")
 
 
 class BundleManifest(Manifest):

@@ -27,6 +27,7 @@ from image_finder.components.errors import ImageError, StorageError
 from image_finder.components.images.decoding import load_rgb
 from image_finder.components.records.base import Record
 from image_finder.components.storage import write_errors
+from image_finder.components.system import refused_name
 from image_finder.components.text import counted, one_line
 
 _PART = ".part"
@@ -234,6 +235,8 @@ def _check_requests(requests: Sequence[ImageRequest]) -> tuple[list[ImageRequest
 
 def _name_fault(name: str) -> str:
     plain = PurePosixPath(name).name == name and PureWindowsPath(name).name == name and name.isprintable()
+    if refused_name(name):
+        return f"file_name {name!r} is not a file name on this system"
     if not name or not plain or name.startswith(".") or name.endswith(_PART) or len(os.fsencode(name)) > 250:
         return f"file_name {name!r} is not a plain file name"
     return ""

@@ -50,10 +50,10 @@ def export_bundle(
     assembled = checkpoint.load()
     with new_directory(path) as folder:
         export_towers(assembled, folder, int8_text=config.int8_text)
-        (folder / TOKENIZER).write_text(assembled.tokenizer.definition, encoding="utf-8")
-        (folder / PREPROCESS).write_text(assembled.preprocess.model_dump_json(indent=2), encoding="utf-8")
+        (folder / TOKENIZER).write_text(assembled.tokenizer.definition, encoding="utf-8", newline="\n")
+        (folder / PREPROCESS).write_text(assembled.preprocess.model_dump_json(indent=2), encoding="utf-8", newline="\n")
         if vocabulary is not None:
-            (folder / VOCABULARY).write_text(vocabulary.model_dump_json(), encoding="utf-8")
+            (folder / VOCABULARY).write_text(vocabulary.model_dump_json(), encoding="utf-8", newline="\n")
         model_config = checkpoint.config
         manifest = BundleManifest(
             format_version=FORMAT_VERSION,
@@ -73,7 +73,7 @@ def export_bundle(
 
             matches = calibrate_matches(OnnxEncoder(Bundle(folder, manifest)), vocabulary, calibration)
             scores = scores.model_copy(update={"matches": matches})
-        (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8")
+        (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8", newline="\n")
         manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
         manifest.write(folder)
     return Bundle(path, manifest)

@@ -87,6 +87,7 @@ class ContentCache:
     def _cut_off_unfinished(self) -> None:
         for path, size in ((self._data_path, self._total_rows * self._row_bytes), (self._keys_path, self._keys_bytes)):
             if path.exists() and path.stat().st_size > size:
+                self.unmap()
                 os.truncate(path, size)
 
     def refresh(self) -> None:
@@ -165,6 +166,10 @@ class ContentCache:
                 else np.empty(shape, self.dtype)
             )
         return self._rows
+
+    def unmap(self) -> None:
+        """Drop the memory map, which keeps Windows from shortening and renaming the files."""
+        self._rows = None
 
     def _check_layout(self, layout: dict[str, Any]) -> None:
         path = self.folder / "layout.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from image_finder.components.errors import DataError, ImageError
 from image_finder.components.storage import sha256_of_lines
+from image_finder.components.system import openable_path
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def _list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[tuple["os.
 
 def read_image(path: Path) -> bytes:
     """Content of an image file. Raises ImageError above MAX_IMAGE_BYTES, unread; OSError."""
+    path = openable_path(path)  # beyond 260 characters on Windows
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
         raise OSError(errno.EINVAL, "not a regular file")

@@ -6,7 +6,6 @@ index.json         IndexManifest: format, count, sha256 of the bundle, of every 
 approximate.faiss  of large indexes only, see components/index/tiers.py
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -24,6 +23,7 @@ from image_finder.components.index.generations import resolve
 from image_finder.components.index.tiers import Parameters
 from image_finder.components.records.base import Record
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file, unsealed
+from image_finder.components.system import path_bytes
 
 FORMAT_VERSION = 2
 MANIFEST = "index.json"
@@ -97,7 +97,7 @@ class IndexManifest(Manifest):
 
 def item_id(root: Path, path: bytes) -> str:
     """Id of the image at a path below a root: 16 hex digits, stable until the file is moved."""
-    return sha256_of_bytes(os.fsencode(root) + b"\0" + path)[:16]
+    return sha256_of_bytes(path_bytes(root) + b"\0" + path)[:16]
 
 
 def write_index(

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from image_finder.components.errors import StorageError
 from image_finder.components.storage import new_directory, write_errors, write_text_atomically
+from image_finder.components.system import read_replaced
 
 POINTER = "CURRENT"
 _GENERATIONS = "generations"
@@ -55,7 +56,7 @@ def current_generation(root: Path) -> Path:
     """Directory of the current generation. Raises StorageError if there is none."""
     pointer = root / POINTER
     try:
-        name = pointer.read_text(encoding="utf-8").strip()
+        name = read_replaced(pointer).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"nothing is published at {root}: {POINTER} cannot be read; publish it first") from error
     if not _NAME.fullmatch(name):
@@ -89,7 +90,8 @@ def generations(root: Path) -> list[Path]:
 
 
 def _remove_old(root: Path, spared: Collection[str]) -> None:
-    # A reader that has a removed generation mapped keeps its pages.
+    # A reader that has a removed generation mapped keeps its pages; on Windows its files stay, and the next writer tries
+    # again.
     current = current_generation(root).name
     older = [name for name in sorted(_names(root), key=_number) if name != current]
     with write_errors(root):

@@ -171,5 +171,5 @@ class VectorIndex:
         """Path or object-store URI of an item's image, as displayable text."""
         root = self.manifest.roots[item["root"]]
         path = os.fsdecode(item["path"])
-        whole = f"{root}/{path}" if "://" in root else os.path.join(root, path)  # noqa: PTH118 - Path costs more than a hit
+        whole = f"{root.rstrip('/')}/{path}"
         return os.fsencode(whole).decode("utf-8", "backslashreplace")

@@ -15,6 +15,7 @@ from image_finder.components.index.generations import (
 )
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.storage import new_directory, write_text_atomically
+from image_finder.components.system import read_replaced
 
 
 def publish_bundle(bundle: Bundle, bundles: Path) -> None:
@@ -75,7 +76,7 @@ def keep_bundle(bundle: Bundle, bundles: Path) -> Path:
 def default_bundle(bundles: Path) -> Path | None:
     """The bundle published last; None if there is none. Raises StorageError if it is missing."""
     try:
-        name = (bundles / POINTER).read_text(encoding="utf-8").strip()
+        name = read_replaced(bundles / POINTER).strip()
     except FileNotFoundError:
         return None
     if not (bundles / name).is_dir() or Path(name).name != name:

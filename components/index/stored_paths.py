@@ -7,6 +7,8 @@ relative to the generation, so that base can be renamed, copied or mounted elsew
 import os
 from pathlib import Path
 
+from image_finder.components.system import relative_path
+
 _GENERATIONS = "generations"
 _BUNDLES = "bundles"
 
@@ -16,7 +18,7 @@ def relative(path: str, folder: Path, base: Path | None = None) -> str:
     base = base or _base_of(folder)
     if base is None or not Path(path).is_relative_to(base):
         return path
-    return os.path.relpath(path, _absolute(folder))
+    return relative_path(path, _absolute(folder))
 
 
 def absolute(path: str, folder: Path) -> str:

@@ -13,6 +13,7 @@ from image_finder.components.library.catalog import PUBLISHED, Catalog
 from image_finder.components.library.index_options import Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.sources import is_store
+from image_finder.components.system import path_bytes, resolved
 
 _HOME = "home"  # setting: path of the home at the last update
 
@@ -59,7 +60,7 @@ def adopt_folders(library: Library, catalog: Catalog, home: Path, *, warn: Warn)
     if former and former != str(home):
         folders = catalog.folders()
         changed = {
-            identity: os.fsencode(moved(os.fsdecode(path), Path(former), home)) for identity, path in folders.items()
+            identity: path_bytes(moved(os.fsdecode(path), Path(former), home)) for identity, path in folders.items()
         }
         for identity, path in changed.items():
             if path not in folders.values():
@@ -75,7 +76,7 @@ def _published_roots(library: Library, known: Sequence[bytes]) -> list[bytes]:
         roots = read_manifest(library.index).roots
     except (StorageError, OSError):  # nothing is published, or it is damaged too
         return []
-    return [folder for folder in map(os.fsencode, roots) if folder not in known]
+    return [folder for folder in map(path_bytes, roots) if folder not in known]
 
 
 def _source_of(folder: Path, known: Sequence[bytes]) -> bytes:
@@ -95,7 +96,7 @@ def _usable(folder: bytes) -> bytes:
 
 
 def _resolved(folder: Path) -> bytes:
-    return os.fsencode(folder.expanduser().resolve())
+    return path_bytes(resolved(folder))
 
 
 def _published_home(library: Library, home: Path) -> str:

@@ -28,6 +28,7 @@ from image_finder.components.library.publishing import publish_rows
 from image_finder.components.library.recovery import captions_of, put_captions, row_of_item
 from image_finder.components.library.vectors import open_vectors
 from image_finder.components.storage import new_directory
+from image_finder.components.system import path_bytes
 from image_finder.components.temporaries import temporary_directory
 from image_finder.components.text import counted
 
@@ -112,11 +113,11 @@ def _keep_vectors(cache: ContentCache, index: VectorIndex) -> None:
 def _keep_items(catalog: Catalog, index: VectorIndex) -> None:
     """Add the roots as sources, with what is known of their files; what the catalogue knows of a file stays."""
     identities = catalog.folder_ids()
-    added = [root for root in map(os.fsencode, index.manifest.roots) if root not in identities]
+    added = [root for root in map(path_bytes, index.manifest.roots) if root not in identities]
     identities |= {root: catalog.add_folder(root) for root in added}
     bases = {identity: base_of(root) for root, identity in identities.items()}
     known, _ = catalog.files_by_path()
-    roots = [identities[os.fsencode(root)] for root in index.manifest.roots]
+    roots = [identities[path_bytes(root)] for root in index.manifest.roots]
     rows = (row_of_item(item, roots[item["root"]]) for item in index.items.to_pylist())
     catalog.put(row for row in rows if bases[row.folder] + row.path not in known)
     for root, captions in captions_of(index).items():

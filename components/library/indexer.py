@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -25,6 +24,7 @@ from image_finder.components.library.reading import Reader
 from image_finder.components.library.recovery import lost_rows, recover_captions
 from image_finder.components.library.update_plan import Plan, facts_of, folder_ids, make_plan, rehearse
 from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
+from image_finder.components.system import path_bytes, resolved
 
 _DECODERS = "decoders"  # setting: versions of what decodes images
 _DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
@@ -57,7 +57,7 @@ def update(
         if catalog is None or options.dry_run:
             counts = rehearse(library, catalog, roots, options, warn)
         else:
-            named = {os.fsencode(each.expanduser().resolve()) for each in folders}
+            named = {path_bytes(resolved(each)) for each in folders}
             counts = _Update(library, catalog, options, warn).run(roots, named)
     return IndexSummary(
         library=str(library.root), dry_run=options.dry_run, seconds=time.monotonic() - started, **counts

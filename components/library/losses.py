@@ -159,7 +159,7 @@ def _by_unit(paths: Iterable[bytes], units: Sequence[bytes]) -> dict[bytes, list
 def _holds(disk: bytes, roots: Sequence[bytes], files: Sequence[bytes]) -> bool:
     if any(inside(root, disk) for root in roots):
         return True
-    base = disk + b"/"
+    base = base_of(disk)
     position = bisect_left(files, base)
     return position < len(files) and files[position].startswith(base)
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from image_finder.components.system import network_share
+
 _TABLE = Path("/proc/self/mountinfo")  # Linux only
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 # They report only changes by this machine.
@@ -16,8 +18,7 @@ _REMOTE = re.compile(
 def mount_point(path: bytes) -> bytes:
     """Mount point of the file system of path (absolute, resolved). Raises OSError."""
     device = os.stat(path).st_dev  # noqa: PTH116 - bytes
-    while path != b"/":
-        above = os.path.dirname(path)  # noqa: PTH120 - bytes
+    while (above := os.path.dirname(path)) != path:  # noqa: PTH120 - bytes
         if os.stat(above).st_dev != device:  # noqa: PTH116 - bytes
             break
         path = above
@@ -48,6 +49,8 @@ def mounted_at(folders: Sequence[bytes], table: Path = _TABLE) -> dict[bytes, tu
 
 
 def remote_mount(folders: Sequence[bytes], table: Path = _TABLE) -> tuple[bytes, str] | None:
-    """Mount point and type of a network file system of a folder or below one."""
+    """Mount point and type of a network file system of a folder or below one (macOS: unknown, None)."""
+    if share := next(filter(None, map(network_share, folders)), None):
+        return share, "network drive"
     mounts = mounted_at(folders, table)
     return next(((point, kind) for point, (_, kind) in sorted(mounts.items()) if _REMOTE.fullmatch(kind)), None)

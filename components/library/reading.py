@@ -21,6 +21,7 @@ from image_finder.components.library.engine import Batch, embed_here
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.scan import Scan
 from image_finder.components.moments import is_exact
+from image_finder.components.system import all_files, openable, openable_path, path_bytes
 
 _COMMIT_ROWS = 1000
 _COMMIT_S = 10.0
@@ -29,7 +30,6 @@ _PATHS_AT_ONCE = 10_000  # between two batches the machine idles for about 0.3 s
 _UNSETTLED_NS = 2_000_000_000
 _ANONYMOUS = re.compile(r"^image \([\d,]+ bytes\): ")  # prefix of errors about images decoded from memory
 _EXCUSED = ("cannot be read:", "not enough memory")  # the error may disappear although the file stays the same
-_THIS_MACHINE = "/"  # folder of all directories of this machine
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Reader:
 
                 def take(path: Path, sha256: str, failure: str, facts: ImageFacts | None) -> None:
                     bar.update()
-                    whole = base + os.fsencode(path)  # noqa: B023 - called before the next batch
+                    whole = base + path_bytes(path)  # noqa: B023 - called before the next batch
                     self._take(whole, sha256, failure, facts)
                     if sha256 in notes:
                         self.cut[whole] = notes[sha256]
@@ -86,7 +86,7 @@ class Reader:
 
     def _folder_of(self, path: bytes) -> tuple[str, bytes]:
         root = self._root_of(path)
-        return (self.uris[root], base_of(root)) if root in self.uris else (_THIS_MACHINE, b"/")
+        return (self.uris[root], base_of(root)) if root in self.uris else all_files()
 
     def _root_of(self, path: bytes) -> bytes:
         return self.scan.roots[self.scan.files[path][0]]
@@ -124,10 +124,10 @@ class Reader:
         self.keep(path, alike._replace(size=row.size, mtime_ns=row.mtime_ns, settled=row.settled))
 
     def _source(self, path: bytes) -> Path | bytes:
-        return self.content_of(path) if self._root_of(path) in self.uris else Path(os.fsdecode(path))
+        return self.content_of(path) if self._root_of(path) in self.uris else openable_path(Path(os.fsdecode(path)))
 
     def _take_failure(self, path: bytes, reason: str) -> None:
-        if self._root_of(path) not in self.uris and not os.path.lexists(path):  # deleted since the scan
+        if self._root_of(path) not in self.uris and not os.path.lexists(openable(path)):  # deleted since the scan
             self.vanished.add(path)
             return
         self.failed[path] = reason

@@ -1,6 +1,5 @@
 """Recovery: catalogue rows and captions from the published index."""
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,7 @@ from image_finder.components.library.catalog import Catalog, FileRow, Rows, base
 from image_finder.components.library.library import Library
 from image_finder.components.library.scan import Scan
 from image_finder.components.library.sources import GalleryFacts
+from image_finder.components.system import path_bytes
 
 
 def lost_rows(library: Library, scan: Scan, known: Rows, folder_ids: Mapping[int, int], *, incomplete: bool) -> Rows:
@@ -28,7 +28,7 @@ def lost_rows(library: Library, scan: Scan, known: Rows, folder_ids: Mapping[int
     except StorageError:  # nothing is published, or it is damaged too, which the publication reports
         return {}
     ids = {root: folder_ids[position] for position, root in enumerate(scan.roots)}
-    roots = [os.fsencode(root) for root in index.manifest.roots]
+    roots = [path_bytes(root) for root in index.manifest.roots]
     stored = zip(index.items["root"].to_pylist(), index.items["path"].to_pylist(), strict=True)
     positions = {}
     for position, (number, inner) in enumerate(stored):
@@ -57,7 +57,7 @@ def captions_of(index: VectorIndex) -> dict[bytes, dict[bytes, tuple[str, ...]]]
     found: dict[bytes, dict[bytes, tuple[str, ...]]] = {}
     columns = (index.items[name].to_pylist() for name in ("root", "path", "captions"))
     for number, path, captions in zip(*columns, strict=True):
-        found.setdefault(os.fsencode(index.manifest.roots[number]), {})[path] = tuple(captions)
+        found.setdefault(path_bytes(index.manifest.roots[number]), {})[path] = tuple(captions)
     return {root: captions for root, captions in found.items() if any(captions.values())}
 
 

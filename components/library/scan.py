@@ -20,6 +20,7 @@ from image_finder.components.library.ignore import IGNORE_FILE, MAX_IGNORE_BYTES
 from image_finder.components.library.mounts import inside, mount_point
 from image_finder.components.library.unsupported import KIND_OF_ENDING
 from image_finder.components.moments import modified_ns
+from image_finder.components.system import is_link, openable, path_bytes, without_slash
 
 # Recycle bins, thumbnails, resource forks and packages of systems, network disks and programs.
 SYSTEM_FOLDERS = frozenset(
@@ -53,9 +54,9 @@ class Scan:
         if not self.unreadable:
             return False
         while path not in self.unreadable:
-            above = path.rpartition(b"/")[0]
-            if not above or above == path:
-                return b"/" in self.unreadable
+            above = without_slash(path.rpartition(b"/")[0] + b"/")
+            if above == path:
+                return False
             path = above
         return True
 
@@ -106,30 +107,37 @@ class _Walk:
         """Add the files of a folder; returns its subfolders to visit, with their rules."""
         folder, rules, device = visit
         try:
-            status = os.stat(folder)  # noqa: PTH116 - paths are bytes here, and Path objects cost as much as the stat
+            status = os.stat(openable(folder))  # noqa: PTH116 - paths are bytes here, and Path objects cost as much as the stat
             if (status.st_dev, status.st_ino) in self.visited:
                 return []
             if folder != base and status.st_dev != device:
                 self.scan.mounts.add(folder.rstrip(b"/"))
-            with os.scandir(folder) as listing:
+            with os.scandir(openable(folder)) as listing:
                 entries = list(listing)
             if any(entry.name == _IGNORE_FILE for entry in entries):
-                rules = rules.extended(os.fsdecode(folder[len(base) :]), _read_ignore_file(folder + _IGNORE_FILE))
+                rules = rules.extended(
+                    os.fsdecode(folder[len(base) :]), _read_ignore_file(openable(folder + _IGNORE_FILE))
+                )
         except (OSError, StorageError) as error:
             if isinstance(error, FileNotFoundError) and folder != base:  # just deleted
                 return []
             reason = (error.strerror or "cannot be listed") if isinstance(error, OSError) else str(error)
-            self.scan.unreadable[folder.rstrip(b"/") or b"/"] = reason
+            self.scan.unreadable[without_slash(folder)] = reason
             return []
         self.visited.add((status.st_dev, status.st_ino))
-        self.scan.folders.add((folder.rstrip(b"/") or b"/", status.st_ino))
+        self.scan.folders.add((without_slash(folder), status.st_ino))
         if folder == base and all(entry.name[0] == 46 or entry.name.lower() in SYSTEM_FOLDERS for entry in entries):
             self.scan.empty_roots.append(self.scan.roots[position])
-        inner = self._entries(position, base, entries, rules)
+        inner = self._entries(position, base, folder, entries, rules)
         return [_Visit(path, rules, status.st_dev) for path in inner]
 
     def _entries(
-        self, position: int, base: bytes, entries: Sequence["os.DirEntry[bytes]"], rules: IgnoreRules
+        self,
+        position: int,
+        base: bytes,
+        folder: bytes,
+        entries: Sequence["os.DirEntry[bytes]"],
+        rules: IgnoreRules,
     ) -> list[bytes]:
         """Add the files among entries; returns the subfolders to visit, each ending in a slash."""
         inner = []
@@ -138,9 +146,9 @@ class _Walk:
             name = entry.name
             if name[0] == 46:  # a dot
                 continue
-            path = entry.path
+            path = folder + name
             try:
-                if entry.is_symlink():
+                if is_link(entry):
                     self.scan.links_outside += self._leads_outside(path)
                 elif entry.is_dir(follow_symlinks=False):
                     if name.lower() in SYSTEM_FOLDERS or path in self.leave_out:
@@ -162,7 +170,7 @@ class _Walk:
         return inner
 
     def _leads_outside(self, link: bytes) -> bool:
-        target = os.path.realpath(link)
+        target = path_bytes(os.fsdecode(os.path.realpath(link)))
         try:
             mode = os.stat(target).st_mode  # noqa: PTH116 - bytes
         except OSError:  # dangling, or a loop

@@ -23,6 +23,7 @@ from image_finder.components.library.library import Library, shown
 from image_finder.components.library.mounts import inside
 from image_finder.components.library.scan import Scan, scan_folders
 from image_finder.components.records.base import Record
+from image_finder.components.system import path_bytes, path_of_file_uri, relative_path, resolved
 
 Captions = Mapping[bytes, tuple[str, ...]]  # by absolute path
 
@@ -45,7 +46,7 @@ def root_of(gallery: GalleryConfig) -> bytes:
     folder = _directory(gallery)
     if not folder.is_dir():
         raise DataError(f"gallery: no such folder: {folder}; check root and images")
-    return os.fsencode(folder.resolve())
+    return path_bytes(resolved(folder))
 
 
 def gallery_facts(catalog: Catalog) -> dict[bytes, GalleryFacts]:
@@ -101,7 +102,7 @@ def settle_galleries(
             path = gallery.root.expanduser().resolve() / gallery.annotations
             captions = _captions(path, _directory(gallery))
             facts = GalleryFacts(
-                annotations=os.path.relpath(path, os.fsdecode(root)),
+                annotations=relative_path(str(path), os.fsdecode(root)),
                 annotations_state=_state(path),
                 listed=root not in directories,
             )
@@ -119,7 +120,7 @@ def scan_sources(library: Library, catalog: Catalog | None, roots: Sequence[byte
     """Scan the directories among the sources; object stores become roots that are not listed."""
     folders = [root for root in roots if not is_store(root)]
     with tqdm(desc="scanning", unit=" folders", disable=not options.progress, delay=1, leave=False) as bar:
-        scan = scan_folders(folders, leave_out=[os.fsencode(library.root)], on_folder=bar.update)
+        scan = scan_folders(folders, leave_out=[path_bytes(library.root)], on_folder=bar.update)
     if options.on_scan is not None:
         options.on_scan(scan)
     if catalog is not None and (facts := gallery_facts(catalog)):
@@ -209,7 +210,7 @@ def _without_secrets(uri: str) -> str:
 
 def _directory(gallery: GalleryConfig) -> Path:
     if gallery.uri:
-        return Path(unquote(urlsplit(gallery.uri).path)) / gallery.images
+        return path_of_file_uri(unquote(urlsplit(gallery.uri).path)) / gallery.images
     if gallery.root is None:
         raise DataError("gallery: root is not set; name the folder of the images")
     return gallery.root.expanduser().resolve() / gallery.images

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 
+from image_finder.components import system
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.features.content_cache import ContentCache
@@ -42,7 +43,7 @@ def open_vectors(library: Library, bundle: Bundle, *, warn: Callable[[str], None
 def compact(cache: ContentCache, used: Collection[str]) -> bool:
     """Drop unused entries if they are more than 1,000 and the majority; returns whether it did.
 
-    If it is killed, open_vectors finds either the old cache or the new one. Raises StorageError.
+    On Windows not while another process has them mapped. If it is killed, open_vectors finds either the old cache or the new one. Raises StorageError.
     """
     unused = len(cache) - len(used)
     if unused <= max(_WORTH_IT, len(used)):
@@ -52,8 +53,14 @@ def compact(cache: ContentCache, used: Collection[str]) -> bool:
     with write_errors(cache.folder):
         shutil.rmtree(smaller, ignore_errors=True)
         _copy(cache, smaller, used)
-        cache.folder.rename(retired)
-        smaller.rename(cache.folder)
+        cache.unmap()
+        try:
+            system.rename(cache.folder, retired)
+        except PermissionError as error:
+            if not system.is_in_use(error):
+                raise
+            return False  # a search has the vectors mapped; the next update tries again
+        system.rename(smaller, cache.folder)
         shutil.rmtree(retired, ignore_errors=True)
     return True
 

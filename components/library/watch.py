@@ -20,6 +20,7 @@ from image_finder.components.library.ignore import IGNORE_FILE
 from image_finder.components.library.library import shown
 from image_finder.components.library.mounts import mounted_at, remote_mount
 from image_finder.components.library.scan import Scan, scan_folders
+from image_finder.components.system import path_bytes
 from image_finder.components.text import one_line
 
 Cause = Literal["start", "images", "folders", "bundle", "interval"]
@@ -77,7 +78,7 @@ class FolderWatch:
                 self._updated = time.monotonic()
 
     def _causes(self) -> Iterator[Cause]:
-        if remote := remote_mount([os.fsencode(folder) for folder in self.folders]):
+        if remote := remote_mount([path_bytes(folder) for folder in self.folders]):
             point, kind = remote
             reason = f"{shown(point)} is a network file system ({kind}), which does not report every change"
             yield from self._by_looking(reason, "")
@@ -96,7 +97,7 @@ class FolderWatch:
     def _by_events(self) -> Iterator[Cause]:
         seen = self.seen()
         paths = sorted(os.fsdecode(path) for path, _ in seen.folders)
-        names = frozenset(paths)
+        names = frozenset(map(os.path.normcase, paths))
         watching = False
         for changes in (
             watch(
@@ -134,8 +135,8 @@ class FolderWatch:
         while not rescanned and not self.stop.wait(pause_s):
             began = time.monotonic()
             seen = self.seen()
-            roots = [os.fsencode(folder) for folder in self.folders]
-            now = view_of(scan_folders(roots, leave_out=[os.fsencode(self.leave_out)]))
+            roots = [path_bytes(folder) for folder in self.folders]
+            now = view_of(scan_folders(roots, leave_out=[path_bytes(self.leave_out)]))
             pause_s = max(self.look_s, _IDLE_SHARE * (time.monotonic() - began))
             if (now.files, now.locked) != (seen.files, seen.locked):
                 yield "images"
@@ -163,10 +164,11 @@ class FolderWatch:
 
     def _outside(self) -> tuple[object, ...]:
         """State that events do not cover: default bundle, existing sources, mounts."""
-        return (self.bundle_ns(), _present(self.folders), mounted_at([os.fsencode(folder) for folder in self.folders]))
+        return (self.bundle_ns(), _present(self.folders), mounted_at([path_bytes(folder) for folder in self.folders]))
 
     def _matters(self, change: Change, path: str, watched: frozenset[str]) -> bool:
-        if path == str(self.leave_out) or path.startswith(f"{self.leave_out}{os.sep}"):
+        path, left_out = os.path.normcase(path), os.path.normcase(self.leave_out)
+        if path == left_out or path.startswith(f"{left_out}{os.sep}"):
             return False
         name = os.path.basename(path)  # noqa: PTH119 - a Path for each event of a large copy costs more than all else
         if name == IGNORE_FILE or os.path.splitext(name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122

@@ -28,6 +28,7 @@ from image_finder.components.library.engine import Batch, Engine, embed_here
 from image_finder.components.scaling.ray_session import error_of_worker, ray_session, reason_of, worker_was_lost
 from image_finder.components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
 from image_finder.components.scaling.shards import Shards
+from image_finder.components.system import available_cores
 from image_finder.components.text import counted
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def embed_on_ray(batch: Batch, *, shards: str, progress: bool) -> None:
     """
     bundle, config = batch.bundle, batch.config
     written = Shards(shards, maker=vector_maker(bundle), dim=bundle.manifest.embedding_dim)
-    cpus = max(len(os.sched_getaffinity(0)), max(config.ray_actors, 1) * config.ray_actor_cpus)
+    cpus = max(available_cores(), max(config.ray_actors, 1) * config.ray_actor_cpus)
     with ray_session(config.ray_address, cpus=cpus):
         known = _Known(batch.paths, written, batch.cache)
         _hash_all(known, batch.folder, title="hashed" if progress else "")

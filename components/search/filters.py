@@ -16,6 +16,7 @@ from image_finder.components.index.arrow import bools, moment_scalar, number_sca
 from image_finder.components.moments import local, start_of_day
 from image_finder.components.records.search import Facet, Facets
 from image_finder.components.search.query import Filters
+from image_finder.components.system import path_bytes
 
 _NAMED_LABELS = 5
 _SHOWN_CHARACTERS = 100  # of an unknown label
@@ -65,7 +66,7 @@ def root_label(items: pa.Table, position: int) -> str:
 
 def _label_below(items: pa.Table, position: int, inner: Path) -> str:
     """Label of the folder at a relative path below a root; "" if it holds no image."""
-    start = os.fsencode(inner) + b"/" if inner.parts else b""
+    start = path_bytes(inner) + b"/" if inner.parts else b""
     of_root = bools(pc.equal(items["root"], number_scalar(position, pa.int16())))
     rows = np.flatnonzero(of_root & bools(pc.starts_with(items["path"], start)))
     if not len(rows):

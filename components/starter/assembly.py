@@ -49,11 +49,11 @@ def assemble_starter(source: Path, path: Path) -> Bundle:
                 raise BundleError(f"{source / name} does not fit its weights: {error}; {manifest.repair}") from error
             with (folder / name).open("ab") as file:
                 append_initializers(file, weights)
-        (folder / TOKENIZER).write_text(packaged_tokenizer_json(), encoding="utf-8")
-        (folder / PREPROCESS).write_text(manifest.preprocess.model_dump_json(indent=2), encoding="utf-8")
-        (folder / SCORES).write_text(manifest.scores.model_dump_json(indent=2), encoding="utf-8")
+        (folder / TOKENIZER).write_text(packaged_tokenizer_json(), encoding="utf-8", newline="\n")
+        (folder / PREPROCESS).write_text(manifest.preprocess.model_dump_json(indent=2), encoding="utf-8", newline="\n")
+        (folder / SCORES).write_text(manifest.scores.model_dump_json(indent=2), encoding="utf-8", newline="\n")
         if manifest.vocabulary is not None:
-            (folder / VOCABULARY).write_text(manifest.vocabulary.model_dump_json(), encoding="utf-8")
+            (folder / VOCABULARY).write_text(manifest.vocabulary.model_dump_json(), encoding="utf-8", newline="\n")
         made = BundleManifest(
             format_version=FORMAT_VERSION,
             embedding_dim=config.embedding_dim,

@@ -1,7 +1,6 @@
 """Machine schedule: a cron expression in a time zone as files for systemd or cron on this machine."""
 
 import os
-import pwd
 import re
 import shlex
 import sys
@@ -14,6 +13,7 @@ from zoneinfo import TZPATH, ZoneInfo
 from image_finder.components.errors import ConfigError
 from image_finder.components.records.base import Record
 from image_finder.components.storage import make_private, write_errors, write_text_atomically
+from image_finder.components.system import posix_only
 from image_finder.pipelines import run_config
 from image_finder.pipelines.scheduling import environment_file
 from image_finder.pipelines.scheduling.alerts import AlertSettings
@@ -49,7 +49,11 @@ class Schedule(Record):
 def plan_files(
     kind: Literal["systemd", "crontab"], what: Retraining, when: Timing, *, to: Path, now: datetime, max_hours: int
 ) -> Schedule:
-    """Compose the files without writing them. Raises ConfigError."""
+    """Compose the files without writing them. Raises ConfigError, also on Windows."""
+    if sys.platform == "win32":
+        raise posix_only("schedules of this machine")
+    import pwd  # not on Windows
+
     environment = to / "environment"
     job = Job(
         name="image-finder-retrain",

@@ -13,6 +13,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
+from image_finder.components.system import posix_only
+
 TERMINATED = 128 + signal.SIGTERM  # exit code of a child that ended because of SIGTERM
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GRACE_S = 20  # between SIGTERM and SIGKILL; systemd kills everything after 90 s
@@ -54,8 +56,10 @@ def supervise(*, grace_s: int = _GRACE_S) -> Ended | None:
 
     In the child SIGTERM raises Terminated. SIGTERM to the parent is passed on, and a child that has not ended grace_s
     seconds later is killed. If the parent is killed, so is the child (on Linux). Ctrl-C is left to the child. Call it
-    from the main thread, before importing anything that is not fork-safe.
+    from the main thread, before importing anything that is not fork-safe. Raises ConfigError on Windows.
     """
+    if sys.platform == "win32":
+        raise posix_only("supervised runs")
     child, stop_requested = 0, False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

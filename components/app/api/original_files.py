@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
+from image_finder.components import system
 from image_finder.components.app.api.error_responses import Fault
 from image_finder.components.app.api.search_queue import require_indexed
 from image_finder.components.errors import FinderError, ImageError
 from image_finder.components.images.image_folder import StoredFile
 from image_finder.components.search.engine import SearchEngine
 
-_DESCRIPTORS = Path("/proc/self/fd")
 _SIGNATURES = (
     (0, b"\xff\xd8\xff", "image/jpeg"),
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -95,8 +95,7 @@ def open_original(engine: SearchEngine, identity: str) -> Original:
         if (stored := engine.stored_image(identity)) is not None:
             return Original(cast("BinaryIO", io.BufferedReader(_Remote(stored))), *stored.state())
         path = engine.image_path(identity)
-        # O_NOFOLLOW: the file may have become a link. O_NONBLOCK: never wait for the writer of a named pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        descriptor = system.open_without_links(system.openable_path(path))  # the file may have become a link or pipe
     except (FinderError, OSError, RuntimeError, ValueError):  # RuntimeError: circular links
         raise gone() from None
     try:
@@ -118,10 +117,7 @@ def media_type(head: bytes) -> str:
 
 
 def _inside(engine: SearchEngine, path: Path, descriptor: int) -> bool:
-    if _DESCRIPTORS.is_dir():
-        opened = (_DESCRIPTORS / str(descriptor)).readlink()
-    else:  # without /proc: resolve the path again; it must still be the same file
-        opened = path.resolve()
-        if not os.path.samestat(opened.stat(), os.fstat(descriptor)):
-            return False
-    return any(opened.is_relative_to(Path(root).resolve()) for root in engine.index.manifest.roots)
+    opened = system.opened_path(descriptor, path)
+    return opened is not None and any(
+        opened.is_relative_to(Path(root).resolve()) for root in engine.index.manifest.roots
+    )

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from image_finder.components import system
 from image_finder.components.app.api.application import create_app
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.watcher import Watching
@@ -109,14 +109,14 @@ def _listener(settings: Settings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            system.reserve_address(listener)
             listener.bind(address)
             listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
             raise
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        reason = error.strerror if error.strerror and error.errno and error.errno > 0 else str(error)
         raise ConfigError(
             f"cannot listen on {settings.host}, port {settings.port}: {reason}; choose another --port (0: any free port)"
         ) from error

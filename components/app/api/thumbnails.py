@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
+from image_finder.components import system
 from image_finder.components.app.api.original_files import Original, as_gone, gone, open_original
 from image_finder.components.images.decoding import load_for_display
 from image_finder.components.search.engine import SearchEngine
@@ -92,7 +92,7 @@ def _store(path: Path, content: bytes) -> None:
     """Write atomically, without fsync: a view lost in a crash is rendered again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the cache's root, where the next call removes the leftovers of a killed server.
-    with temporary_file(path.parents[1] / path.name) as (descriptor, temporary):
-        with os.fdopen(descriptor, "wb", closefd=False) as stream:
-            stream.write(content)
-        temporary.replace(path)
+    with temporary_file(path.parents[1] / path.name) as (stream, temporary):
+        stream.write(content)
+        stream.close()
+        system.replace(temporary, path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from image_finder.components import system
 from image_finder.components.app.commands.options import (
     bundle_option,
     index_of,
@@ -120,10 +121,7 @@ def read_token(path: Path) -> str:
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:
-    if os.name != "posix":
-        return  # file modes have no meaning there
-    is_own = status.st_uid == os.geteuid()
-    if status.st_mode & (stat.S_IRWXO | stat.S_IRWXG if is_own else stat.S_IRWXO):
+    if system.readable_by_others(status):
         raise ConfigError(
             f"--token-file {path} is readable by others (mode {stat.S_IMODE(status.st_mode):04o}). Run: chmod 600 "
             f"{shlex.quote(str(path))} (for a mounted secret, set mode 0440)"

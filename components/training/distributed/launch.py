@@ -157,7 +157,7 @@ def first_failure(ended: Mapping[int, Ended], reported: list[Failure]) -> Failur
     silent = [rank for rank in ended if rank not in signals and all(rank != failure.rank for failure in reported)]
     for rank, number in sorted(signals.items(), key=lambda item: item[1] == signal.SIGTERM):
         if number != signal.SIGTERM or not (raised or silent):  # the launcher's own signal
-            hint = " (probably out of memory)" if number == signal.SIGKILL else ""
+            hint = " (probably out of memory)" if signal.Signals(number).name == "SIGKILL" else ""
             return _worker_failure(rank, f"was ended by {signal.Signals(number).name}{hint}")
     for failure in [*raised, *lost]:
         return _worker_failure(failure.rank, f"failed: {failure.message}")
