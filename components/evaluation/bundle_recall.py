@@ -3,10 +3,10 @@
 Challenger and champion are measured by the same function on the same images, so that nothing but the model differs.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from image_finder.components.metrics.slices import caption_slices
 from image_finder.components.records.export import BundleMeasurement
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.storage import sha256_of_bytes
+from image_finder.components.system import available_cores
 
 _TIMED = 25  # encodings; their median is robust against short interruptions by other programs
 _MB = 1e6
@@ -38,7 +39,7 @@ def measure_bundle(
     DataError, ImageError, BundleError.
     """
     data = data.first_captions(config.captions_per_image)
-    device = device_of()
+    device: Literal["cpu", "cuda"] = "cuda" if device_of() == "cuda" else "cpu"
     encoder = OnnxEncoder(bundle, device=device)
     paths = [data.root / name for name in data.image_rows()["file_name"]]
     captions: list[str] = data.captions["caption"].tolist()
@@ -52,7 +53,7 @@ def measure_bundle(
         bundle_mb=sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) / _MB,
         embedding_dim=encoder.embedding_dim,
         device=device,
-        threads=len(os.sched_getaffinity(0)),
+        threads=available_cores(),
         test_sha256=_test_sha256(data),
         code_sha256=code_sha256,
     )
