@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
@@ -45,15 +46,30 @@ def test_linux_runs_the_gate_with_the_python_of_the_project():
     assert JOBS["gate"]["container"].startswith("python:3.11-")
 
 
-def test_macos_and_windows_run_the_tests_of_the_light_installation():
-    assert [re.sub("-.*", "", system) for system in JOBS["light"]["strategy"]["matrix"]["os"]] == ["macos", "windows"]
-    assert JOBS["light"]["steps"][1]["with"]["python-version"] == "3.11"
-    install, tests = commands("light")
+def test_the_light_tests_run_on_each_system_and_each_python_that_the_package_names():
+    matrix = JOBS["light"]["strategy"]["matrix"]
+    assert matrix["os"] == ["macos-latest", "windows-latest"]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [each.rpartition(" ")[2] for each in project["classifiers"] if "Python :: 3." in each]
+    assert (named[0], named[-1]) == tuple(matrix["python"])
+    assert [(each["os"], each["python"]) for each in matrix["include"]] == [("ubuntu-latest", each) for each in named]
+    newest = int(named[-1].partition(".")[2])
+    assert project["requires-python"] == f">={named[0]},<3.{newest + 1}"
+    assert JOBS["light"]["steps"][1]["with"]["python-version"] == "${{ matrix.python }}"
+
+
+def test_the_light_tests_need_no_heavy_package():
+    install, trunk, tests = commands("light")
+    assert "--no-deps" in trunk
     assert "'.[search,faiss]'" in install
     assert "-c infra/constraints.txt" in install
     assert not [heavy for heavy in ("torch", "zenml", "mlflow", "pandas", "pipeline") if heavy in install]
     paths = re.findall(r"tests/[\w/.]+", tests)
     assert [path for path in paths if not (CHECKOUT / path).exists()] == []
+
+
+def test_types_are_checked_for_each_system():
+    assert "types_of && types_on darwin && types_on win32" in CHECK
 
 
 @pytest.mark.parametrize("package", ["app", "bundle", "images", "index", "library", "search"])
