@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip POSIX tests on Windows; files with slow tests first, so that no worker is left alone with one."""
-    if os.name == "nt":
-        lacking = pytest.mark.skip(reason="needs signals, fork, file modes, links or names that Windows lacks")
-        for item in filter(lambda item: item.get_closest_marker("posix"), items):
-            item.add_marker(lacking)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what the system lacks; files with slow tests first, so that no worker is left alone with one."""
+    lacking = {"darwin": {"linux"}, "win32": {"linux", "posix"}}.get(sys.platform, set())
+    reasons = dict(marker.split(": ", 1) for marker in config.getini("markers") if marker.split(":")[0] in lacking)
+    for item in items if reasons else ():
+        for name in {mark.name for mark in item.iter_markers()} & set(reasons):
+            item.add_marker(pytest.mark.skip(reason=reasons[name]))
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

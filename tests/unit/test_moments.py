@@ -18,6 +18,8 @@ from image_finder.components.search.filters import allowed_rows, facets
 from image_finder.components.search.query import Filters
 from tests.support.checkout import CHECKOUT
 
+pytestmark = pytest.mark.posix
+
 
 @pytest.fixture
 def zone(monkeypatch):

@@ -29,6 +29,7 @@ def names(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+@pytest.mark.posix
 def test_a_new_directory_appears_complete(tmp_path):
     with new_directory(tmp_path / "a" / "b") as folder:
         (folder / "x").write_text("1")
@@ -126,6 +127,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("writer", WRITERS)
 def test_when_nothing_more_can_be_written_the_old_artefact_stays_and_one_line_says_so(tmp_path, writer):
     with new_directory(tmp_path / "d") as folder:
@@ -182,6 +184,7 @@ def test_a_full_disk_is_found_behind_the_errors_of_libraries(tmp_path):
     assert disk_full(wrapped(PermissionError(errno.EACCES, "denied")), tmp_path) is None
 
 
+@pytest.mark.linux
 def test_a_full_device_is_a_one_line_error(tmp_path):
     with (
         pytest.raises(StorageError, match="No space left on device; nothing was changed there, free some space"),
@@ -192,6 +195,7 @@ def test_a_full_device_is_a_one_line_error(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_a_folder_that_may_not_be_written_to_is_a_one_line_error(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     program = """

@@ -152,7 +152,7 @@ def test_directories_are_synced_except_on_windows(on_each, tmp_path, monkeypatch
     (tmp_path / "file").touch()
     opened, synced = [], []
     open_, fsync = os.open, os.fsync
-    monkeypatch.setattr(os, "open", lambda path, flags: opened.append(flags) or open_(path, flags))
+    monkeypatch.setattr(os, "open", lambda path, flags, **more: opened.append(flags) or open_(path, flags, **more))
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(descriptor) or fsync(descriptor))
     for path in (tmp_path, tmp_path / "file"):
         system.sync(path)

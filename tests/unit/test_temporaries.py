@@ -68,6 +68,7 @@ def names(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+@pytest.mark.posix
 def test_after_kills_at_random_instants_one_writer_leaves_its_files_alone(tmp_path):
     done = python(WRITER, tmp_path, 30, 5)
     assert done.returncode == 0, done.stderr
@@ -101,6 +102,7 @@ def test_a_living_writer_keeps_its_temporaries(tmp_path):
     assert not scratch.exists()
 
 
+@pytest.mark.posix
 def test_a_directory_whose_writer_was_killed_between_two_renames_is_restored(tmp_path):
     with new_directory(tmp_path / "d") as folder:
         (folder / "old").touch()
@@ -126,6 +128,7 @@ with new_directory(Path(sys.argv[1])) as folder:
     assert names(tmp_path) == ["d", "d/old", "other"]
 
 
+@pytest.mark.posix
 def test_process_directories_are_removed_with_their_process_or_by_the_next_one(tmp_path):
     program = (
         "import os, signal, sys; from pathlib import Path\nfrom image_finder.components.temporaries import process_directory\n"

@@ -25,6 +25,7 @@ def test_a_path_that_harms_no_terminal_is_printed_as_it_is(path):
     assert aligned([["path"], [path]]).splitlines() == ["path", path]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("path", ODD)
 def test_a_shell_reads_a_quoted_path_back_exactly(path):
     shown = shown_path(path)

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 
+pytestmark = pytest.mark.linux
+
 FULL = "Error: could not write to standard output: No space left on device\n"
 MISSING = "Error: no images indexed yet in /nowhere. Run: image-finder index FOLDER\n"
 

@@ -287,6 +287,7 @@ def test_truncated_file_is_refused_with_its_path(tmp_path):
     assert str(refused.value).startswith(f"{path}: cannot be decoded: image file is truncated")
 
 
+@pytest.mark.posix
 def test_missing_file_folder_and_pipe_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, reason in (("a.jpg", "No such file or directory"), (".", "not a regular"), ("pipe.jpg", "not a regular")):
@@ -480,6 +481,7 @@ def test_images_are_found_sorted_by_ending_with_hidden_ones_skipped(tmp_path):
     assert [path.as_posix() for path in find_images(tmp_path)] == ["a.webp", "b/a.png", "b/ü.JPG", "c.HEIC", "z.tiff"]
 
 
+@pytest.mark.posix
 def test_linked_folders_are_followed_once_and_loops_end(tmp_path):
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     for path in (root / "zoo/cat.jpg", elsewhere / "dog.jpg"):

@@ -404,6 +404,7 @@ def test_a_file_beyond_the_budget_is_a_warning(tmp_path, caplog):
     assert "its hnsw file takes 1 MB, memory_budget_mb is 1; searches may wait for the disk" in caplog.text
 
 
+@pytest.mark.posix
 def test_a_full_disk_is_a_one_line_error(folders, tmp_path):
     code = """
 import resource, signal, sys

@@ -183,6 +183,7 @@ def test_an_unreadable_former_index_is_moved_aside(make_former, colour_bundle, c
 STEPS = ("_move_vectors", "_keep_vectors", "_keep_items", "_keep_generations", "_publish", "temporary_directory")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_migration_that_is_killed_is_completed_by_the_next_command(

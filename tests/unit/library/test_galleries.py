@@ -235,6 +235,7 @@ def test_an_edited_image_is_embedded_again(colour_bundle, folder, tmp_path, pain
     np.testing.assert_allclose(after[3], [1, 0, 0], atol=1e-4)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kept_batches", [0, 3])
 def test_a_killed_run_resumes_to_the_index_of_an_uninterrupted_one(colour_bundle, folder, tmp_path, kept_batches):
     whole = embed(colour_bundle, folder, tmp_path / "whole")

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import sqlite3
@@ -29,6 +28,7 @@ from image_finder.components.library.library import Library
 from image_finder.components.library.scan import scan_folders
 from image_finder.components.library.watch import FolderWatch, view_of
 from image_finder.components.storage import unsealed
+from image_finder.components.system import path_bytes
 from tests.support.checkout import CHECKOUT
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
@@ -64,7 +64,7 @@ class Home:
 
     def paths(self):
         index = self.published()
-        return {os.fsencode(index.file_of(row)) for row in range(index.manifest.count)}
+        return {path_bytes(index.file_of(row)) for row in range(index.manifest.count)}
 
     def names(self):
         return {os.fsdecode(path).removeprefix(f"{self.images}/") for path in self.paths()}
@@ -216,6 +216,7 @@ def test_a_thousand_unreadable_files_do_not_affect_a_thousand_readable_ones(home
     assert home.names() == {f"g{i}.png" for i in range(1000)}
 
 
+@pytest.mark.linux
 def test_unusual_file_names_are_kept(home, paint):
     odd = [b"new\nline.png", b"caf\xe9.png", "日本 🐕.png".encode(), b'tab\t".png']
     for i, name in enumerate(odd):
@@ -229,6 +230,7 @@ def test_unusual_file_names_are_kept(home, paint):
     assert home.index().unchanged + home.index().still_failing >= 1
 
 
+@pytest.mark.linux
 def test_a_folder_whose_name_is_not_utf8_is_refused_but_its_parent_is_accepted(home, paint):
     folder = Path(os.fsdecode(os.fsencode(home.images) + b"/caf\xe9"))
     paint(folder / "a.png", "red")
@@ -611,11 +613,21 @@ for run in runs:  # LIBRARY:N, to be killed at the N-th touch of a file of the l
 
 
 def run(home, *runs, **options):
-    command = [sys.executable, "-c", RUNNER, str(home.images), str(home.bundle), *runs]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore:This process:DeprecationWarning",
+        "-c",
+        RUNNER,
+        str(home.images),
+        str(home.bundle),
+        *runs,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_after_a_kill_at_any_time_the_next_run_gives_the_index_of_an_uninterrupted_one(home, paint, tmp_path):
     chance = random.Random(4)
@@ -641,10 +653,13 @@ def test_after_a_kill_at_any_time_the_next_run_gives_the_index_of_an_uninterrupt
         assert counts(home.index()) == {"unchanged": 40}
 
 
+@pytest.mark.posix
 def test_a_full_disk_gives_a_one_line_error_and_the_next_run_resumes(home, paint):
     for i in range(40):
         paint(home.images / f"{i}.png", (i, 0, 0), (60, 40))
     limit = 20_000
+
+    import resource
 
     def no_space():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -701,7 +716,7 @@ def causes_of(folders, tmp_path, act, n=1):
         watched = FolderWatch(
             folders,
             leave_out=tmp_path / "library",
-            seen=lambda: view_of(scan_folders(list(map(os.fsencode, folders)))),
+            seen=lambda: view_of(scan_folders(list(map(path_bytes, folders)))),
             bundle_ns=lambda: bundle[0],
             stop=stop,
             warn=print,

@@ -159,6 +159,7 @@ index()
 """
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("source", ["photos", "photos/nas"])
 @pytest.mark.parametrize("after", ["there", "gone"])
 def test_images_of_an_unmounted_disk_are_kept_until_prune(paint, tmp_path, colour_bundle, source, after):
@@ -267,6 +268,7 @@ TABLE = rb"""22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 """
 
 
+@pytest.mark.linux
 def test_mounts_above_and_below_a_folder_are_read_from_the_mount_table(tmp_path):
     table = tmp_path / "mountinfo"
     table.write_bytes(TABLE)

@@ -14,6 +14,7 @@ from image_finder.components.images.files import IMAGE_ENDINGS
 from image_finder.components.library.ignore import IgnoreRules
 from image_finder.components.library.scan import Scan, outermost_first, scan_folders
 from image_finder.components.library.unsupported import KIND_OF_ENDING, by_kind, unsupported_text
+from image_finder.components.system import path_bytes
 
 
 def touch(path, content=b"x"):
@@ -23,7 +24,7 @@ def touch(path, content=b"x"):
 
 
 def names(root, *others, **options):
-    scan = scan_folders([os.fsencode(each) for each in (root, *others)], **options)
+    scan = scan_folders([path_bytes(each) for each in (root, *others)], **options)
     return {os.fsdecode(path)[len(str(root)) + 1 :] for path in scan.files}
 
 
@@ -32,7 +33,7 @@ def test_images_are_found_at_any_depth_with_size_and_time(tmp_path):
     os.utime(file, ns=(5, 1_700_000_000_123_456_789))
     touch(tmp_path / "a" / "notes.txt")
     touch(tmp_path / "jpg")
-    assert scan_folders([os.fsencode(tmp_path)]).files == {os.fsencode(file): (0, 5, 1_700_000_000_123_456_789)}
+    assert scan_folders([path_bytes(tmp_path)]).files == {path_bytes(file): (0, 5, 1_700_000_000_123_456_789)}
 
 
 @pytest.mark.parametrize(
@@ -50,17 +51,18 @@ def test_a_hidden_folder_given_as_source_is_scanned(tmp_path):
     assert names(tmp_path / ".cache") == {"a.jpg"}
 
 
+@pytest.mark.linux
 def test_names_of_any_bytes_are_found(tmp_path):
     odd = [b"new\nline.jpg", b"caf\xe9.jpg", "日本 🐕.png".encode(), b" .jpg", b"-rf.jpg", b"tab\t.gif"]
     for name in odd:
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
-    assert set(scan_folders([os.fsencode(tmp_path)]).files) == {os.fsencode(tmp_path) + b"/" + name for name in odd}
+        Path(os.fsdecode(path_bytes(tmp_path) + b"/" + name)).write_bytes(b"x")
+    assert set(scan_folders([path_bytes(tmp_path)]).files) == {path_bytes(tmp_path) + b"/" + name for name in odd}
 
 
 def test_overlapping_folders_list_each_file_once_under_the_outermost_folder(tmp_path):
     touch(tmp_path / "a" / "in" / "1.jpg")
     touch(tmp_path / "a" / ".hidden" / "2.jpg")
-    inner, hidden, outer = (os.fsencode(tmp_path / name) for name in ("a/in", "a/.hidden", "a"))
+    inner, hidden, outer = (path_bytes(tmp_path / name) for name in ("a/in", "a/.hidden", "a"))
     scan = scan_folders([inner, hidden, outer, outer])
     found = {path.rpartition(b"/")[2]: scan.roots[position] for path, (position, _, _) in scan.files.items()}
     assert found == {b"1.jpg": outer, b"2.jpg": hidden}, "what the outer folder hides is reached when it is named"
@@ -70,6 +72,7 @@ def test_folders_are_ordered_outermost_first():
     assert outermost_first([b"/a/b/c", b"/", b"/a", b"/a/b", b"/a"]) == (b"/", b"/a", b"/a/b", b"/a/b/c")
 
 
+@pytest.mark.posix
 def test_link_loops_end_and_links_to_the_outside_are_counted_not_followed(tmp_path):
     root, outside = tmp_path / "root", tmp_path / "outside"
     touch(root / "deep" / "a.jpg")
@@ -83,10 +86,11 @@ def test_link_loops_end_and_links_to_the_outside_are_counted_not_followed(tmp_pa
     (root / "out.jpg").symlink_to(outside / "secret.jpg")
     (root / "out.txt").symlink_to(outside / "secret.txt")
     assert names(root) == {"deep/a.jpg"}
-    assert scan_folders([os.fsencode(root)]).links_outside == 2
-    assert scan_folders([os.fsencode(root), os.fsencode(outside)]).links_outside == 0
+    assert scan_folders([path_bytes(root)]).links_outside == 2
+    assert scan_folders([path_bytes(root), path_bytes(outside)]).links_outside == 0
 
 
+@pytest.mark.posix
 def test_pipes_with_an_image_ending_are_skipped(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert names(tmp_path) == set()
@@ -95,7 +99,7 @@ def test_pipes_with_an_image_ending_are_skipped(tmp_path):
 def test_absent_empty_and_non_directory_roots_are_reported(tmp_path):
     (tmp_path / "empty").mkdir()
     touch(tmp_path / "file")
-    absent, file, empty = (os.fsencode(tmp_path / name) for name in ("absent", "file", "empty"))
+    absent, file, empty = (path_bytes(tmp_path / name) for name in ("absent", "file", "empty"))
     scan = scan_folders([absent, file, empty])
     assert scan.unreadable == {absent: "No such file or directory", file: "Not a directory"}
     assert scan.empty_roots == [empty]
@@ -111,7 +115,7 @@ def test_paths_below_an_unreadable_folder_count_as_unreadable(tmp_path):
 def test_the_library_itself_is_not_scanned(tmp_path):
     touch(tmp_path / "library" / "thumbnails" / "a.jpg")
     touch(tmp_path / "b.jpg")
-    assert names(tmp_path, leave_out=[os.fsencode(tmp_path / "library")]) == {"b.jpg"}
+    assert names(tmp_path, leave_out=[path_bytes(tmp_path / "library")]) == {"b.jpg"}
 
 
 def test_a_deeper_ignore_file_overrides_those_above(tmp_path):
@@ -122,6 +126,7 @@ def test_a_deeper_ignore_file_overrides_those_above(tmp_path):
     assert names(tmp_path) == {"keep.png", "a.jpg", "album/a.png", "raw/a.jpg"}
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kind", ["folder", "link", "large"])
 def test_a_folder_with_an_unreadable_ignore_file_is_skipped(tmp_path, kind):
     touch(tmp_path / "open.jpg")
@@ -133,9 +138,9 @@ def test_a_folder_with_an_unreadable_ignore_file_is_skipped(tmp_path, kind):
         rules.symlink_to(touch(tmp_path / "rules", b"*\n"))
     else:
         touch(rules, b"#" * ((1 << 20) + 1))
-    scan = scan_folders([os.fsencode(tmp_path)])
-    assert set(scan.files) == {os.fsencode(tmp_path / "open.jpg")}
-    assert list(scan.unreadable) == [os.fsencode(tmp_path / "in")]
+    scan = scan_folders([path_bytes(tmp_path)])
+    assert set(scan.files) == {path_bytes(tmp_path / "open.jpg")}
+    assert list(scan.unreadable) == [path_bytes(tmp_path / "in")]
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
@@ -157,8 +162,8 @@ def test_a_folder_whose_ignore_file_is_not_text_is_skipped_with_the_reason(tmp_p
     touch(tmp_path / "in" / ".finderignore", content)
     touch(tmp_path / "in" / "private" / "secret.jpg")
     touch(tmp_path / "open.jpg")
-    scan = scan_folders([os.fsencode(tmp_path)])
-    assert set(scan.files) == {os.fsencode(tmp_path / "open.jpg")}
+    scan = scan_folders([path_bytes(tmp_path)])
+    assert set(scan.files) == {path_bytes(tmp_path / "open.jpg")}
     (reason,) = scan.unreadable.values()
     assert reason.startswith("its .finderignore is")
     assert reason.endswith("; save it as UTF-8")
@@ -176,7 +181,7 @@ def test_a_folder_whose_ignore_file_is_forbidden_or_just_deleted_is_skipped(tmp_
         return real(path, *rest)
 
     monkeypatch.setattr("builtins.open", refusing)
-    scan = scan_folders([os.fsencode(tmp_path)])
+    scan = scan_folders([path_bytes(tmp_path)])
     assert scan.files == {}
     assert list(scan.unreadable.values()) == [f"its .finderignore cannot be read: {error.strerror}"]
 
@@ -192,6 +197,7 @@ def test_a_rule_matches_a_name_in_both_unicode_forms(tmp_path, form):
     assert {unicodedata.normalize("NFC", name) for name in names(tmp_path)} == {"open/c.jpg", "ü/d.jpg"}
 
 
+@pytest.mark.posix
 def test_files_of_formats_that_are_not_supported_are_counted_unless_they_are_ignored(tmp_path):
     touch(tmp_path / ".finderignore", b"private/\n*.mov\n")
     for name in (
@@ -208,7 +214,7 @@ def test_files_of_formats_that_are_not_supported_are_counted_unless_they_are_ign
     ):
         touch(tmp_path / name)
     (tmp_path / "link.mp4").symlink_to(tmp_path / "b.MP4")
-    scan = scan_folders([os.fsencode(tmp_path), os.fsencode(tmp_path / "in")])
+    scan = scan_folders([path_bytes(tmp_path), path_bytes(tmp_path / "in")])
     assert dict(scan.unsupported) == {".mp4": 2, ".cr2": 1, ".jxl": 1}
 
 

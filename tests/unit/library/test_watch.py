@@ -15,6 +15,8 @@ from image_finder.components.library.scan import scan_folders
 from image_finder.components.library.watch import FolderWatch, view_of
 from tests.support.checkout import CHECKOUT
 
+pytestmark = pytest.mark.linux
+
 WATCH = """
 import json, os, sys, threading
 from pathlib import Path

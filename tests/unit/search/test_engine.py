@@ -258,6 +258,7 @@ def test_the_error_for_an_unknown_folder_names_the_outermost_folders(tmp_path, p
         engine.search(Query.of_text("red", folders=["x" * 10_000]))
 
 
+@pytest.mark.posix
 def test_a_folder_has_the_same_label_by_its_label_and_by_its_path(shades, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "album")
     (tmp_path / "link").symlink_to(tmp_path / "album" / "cold")
@@ -308,6 +309,7 @@ def test_folders_cameras_and_days_are_counted(shades):
     assert (facets.cameras, facets.with_gps, facets.images) == ((), 0, 11)
 
 
+@pytest.mark.posix
 def test_an_image_outside_the_indexed_folders_is_not_opened(shades, tmp_path, paint):
     hit = shades.search("red", 1).hits[0]
     assert shades.image_path(hit.id) == (tmp_path / "album" / "warm" / "00.png").resolve()

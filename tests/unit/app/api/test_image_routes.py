@@ -178,6 +178,7 @@ def test_a_missing_file_is_answered_with_410(own, view):
     assert labels.status_code == 410
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("way", ["file", "folder", "loop", "pipe", "directory", "unreadable"])
 def test_no_file_outside_the_indexed_folders_is_opened(own, view, way, paint):
@@ -202,6 +203,7 @@ def test_no_file_outside_the_indexed_folders_is_opened(own, view, way, paint):
     assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
 
 
+@pytest.mark.posix
 def test_a_path_replaced_by_a_link_while_opening_is_refused(own, monkeypatch, paint):
     outside = paint(own.root / "outside" / "red.png", "red")
     engine = Finder.open(own.index).engine

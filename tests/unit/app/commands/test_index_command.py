@@ -167,6 +167,7 @@ def test_info_shows_the_labels_of_folders(images_and_bundle, tmp_path, paint):
         assert [hit["name"] for hit in found["hits"]] == ["blue.png"]
 
 
+@pytest.mark.posix
 def test_every_command_prints_exact_paths(images_and_bundle, tmp_path, paint):
     _, bundle = images_and_bundle
     folder = tmp_path / "two  blanks" / "line\nbreak"
@@ -221,6 +222,7 @@ def test_a_warning_is_repeated_only_after_an_update_without_it(capsys):
     assert capsys.readouterr().err.split() == ["a", "b", "a"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_watch_indexes_new_files_until_it_is_stopped(images_and_bundle, tmp_path, paint, how):
     images, bundle = images_and_bundle

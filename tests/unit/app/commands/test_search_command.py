@@ -419,6 +419,7 @@ def test_a_closed_pipe_is_quiet(home):
     assert (process.wait(timeout=60), talk) == (141, "heavy:\n")
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize(
     ("stdout", "code", "messages"),
     [

@@ -97,6 +97,7 @@ def test_it_serves_on_the_announced_port_and_stops_cleanly(album):
             served.fetch("/health/live")
 
 
+@pytest.mark.posix
 def test_a_running_request_is_finished_before_the_server_stops(album):
     body = b'{"terms": [{"text": "blue"}], "k": 1}'
     head = f"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -117,6 +118,7 @@ def test_a_running_request_is_finished_before_the_server_stops(album):
         assert served.stop() == 0
 
 
+@pytest.mark.posix
 def test_the_token_comes_from_a_file_or_the_environment(album, tmp_path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     (tmp_path / "token").chmod(0o600)
@@ -137,6 +139,7 @@ def test_a_port_in_use_is_reported_in_one_line(album):
     assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in lines
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -317,6 +320,7 @@ def test_a_url_of_a_megabyte_is_refused(album):
         assert served.fetch("/api/v1/search?q=red&k=1")[0] == 200
 
 
+@pytest.mark.linux
 @pytest.mark.slow
 def test_keep_fresh_finds_new_images_and_leaves_no_process(colour_bundle, paint, tmp_path):
     paint(tmp_path / "images" / "red.png", "red")
@@ -340,6 +344,7 @@ def test_keep_fresh_finds_new_images_and_leaves_no_process(colour_bundle, paint,
     assert [line for line in served.lines if not line.startswith(("{", "serving on"))] == []
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_a_killed_watcher_is_logged_and_restarted(colour_bundle, paint, tmp_path):
     paint(tmp_path / "images" / "red.png", "red")

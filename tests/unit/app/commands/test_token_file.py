@@ -6,6 +6,8 @@ import pytest
 from image_finder.components.app.commands.serve_command import read_token
 from image_finder.components.errors import ConfigError
 
+pytestmark = pytest.mark.posix
+
 TOKEN = "correct-horse-battery-staple"
 
 
