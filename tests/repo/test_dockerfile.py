@@ -40,7 +40,9 @@ def test_every_stage_starts_from_the_slim_image_of_the_oldest_python(instruction
 def test_only_the_light_extras_are_installed_and_its_versions_are_pinned(instructions):
     installs = [command for command in of(instructions, "RUN") if "pip install" in command]
     assert len(installs) == 1
-    assert re.search(r"pip install --no-compile -c infra/constraints.txt '\.\[search,faiss\]' && \S*pip check", installs[0])
+    assert re.search(
+        r"pip install --no-compile -c infra/constraints.txt '\.\[search,faiss\]' && \S*pip check", installs[0]
+    )
 
 
 def test_the_light_extras_bring_nothing_heavy():
