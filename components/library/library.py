@@ -18,12 +18,13 @@ from image_finder.components.errors import StorageError
 from image_finder.components.home import default_library, home_root
 from image_finder.components.index.generations import is_published_root
 from image_finder.components.storage import make_private, write_errors, write_text_atomically
+from image_finder.components.system import resolved
 from image_finder.components.temporaries import remove_leftovers
 
 
 class Library:
     def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().resolve()
+        self.root = resolved(root)
         self.catalog = self.root / "catalog.sqlite"
         self.index = self.root / "index"
         self.bundles = self.root / "bundles"

@@ -59,6 +59,7 @@ def compact(cache: ContentCache, used: Collection[str]) -> bool:
         except PermissionError as error:
             if not system.is_in_use(error):
                 raise
+            shutil.rmtree(smaller, ignore_errors=True)
             return False  # a search has the vectors mapped; the next update tries again
         system.rename(smaller, cache.folder)
         shutil.rmtree(retired, ignore_errors=True)

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from image_finder.components.errors import StorageError
@@ -23,6 +26,26 @@ def test_the_last_generation_is_current_and_the_previous_one_is_kept(tmp_path):
         names.append(current_generation(tmp_path).name)
     assert sorted(path.name for path in (tmp_path / "generations").iterdir()) == names[1:]
     assert [name.split("-")[0] for name in names] == ["00000001", "00000002", "00000003"]
+
+
+def test_a_generation_that_windows_keeps_open_is_removed_by_a_later_writer(tmp_path, monkeypatch):
+    write(tmp_path, "one")
+    opened = current_generation(tmp_path) / "content"
+    unlink = os.unlink
+
+    def refuse(name, **options):
+        if Path(name).name == "content":
+            raise PermissionError(13, "Access is denied")
+        unlink(name, **options)
+
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "unlink", refuse)
+        for text in ("two", "three"):
+            write(tmp_path, text)
+            assert opened.read_text() == "one"
+            assert (current_generation(tmp_path) / "content").read_text() == text
+    write(tmp_path, "four")
+    assert not opened.parent.exists()
 
 
 def test_a_generation_that_fails_changes_nothing(tmp_path):

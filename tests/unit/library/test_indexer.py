@@ -695,6 +695,29 @@ def test_unused_vectors_are_removed_once_they_are_the_majority(home, paint, monk
     assert home.index().embedded == 0
 
 
+def test_vectors_that_windows_keeps_mapped_are_compacted_by_a_later_update(home, paint, monkeypatch):
+    from image_finder.components import system
+    from image_finder.components.bundle.bundle import Bundle
+    from image_finder.components.library import vectors
+
+    def refuse(source, target):
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(vectors, "_WORTH_IT", 3)
+    fill(home, paint, 12)
+    home.index()
+    for i in range(8):
+        (home.images / f"{i % 2}" / f"{i}.png").unlink()
+    with monkeypatch.context() as windows:
+        windows.setattr(vectors.system, "rename", refuse)
+        windows.setattr(system, "is_in_use", lambda error: isinstance(error, PermissionError))
+        vectors.compact(vectors.open_vectors(home.library, Bundle.open(home.bundle), warn=print), set())
+        (cache,) = home.library.root.glob("vectors-*")
+        assert len((cache / "keys.tsv").read_text().splitlines()) == 12
+    assert home.index().images == 4
+    assert len((cache / "keys.tsv").read_text().splitlines()) == 4
+
+
 def test_a_compaction_that_was_killed_between_its_renames_loses_nothing(home, paint):
     fill(home, paint, 4)
     home.index()
