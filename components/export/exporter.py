@@ -44,8 +44,7 @@ def export_bundle(
     """Write a checkpoint as a bundle, completely or not at all.
 
     vocabulary: of the training captions. calibration: captioned images outside the training part, to fit the models of
-    good matches; without them, those in scores are kept. Raises BundleError,
-    StorageError, ImageError.
+    good matches; without them, those in scores are kept. Raises BundleError, StorageError, ImageError.
     """
     assembled = checkpoint.load()
     with new_directory(path) as folder:

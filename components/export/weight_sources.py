@@ -92,7 +92,7 @@ def _hash(weight: NDArray[Any]) -> str:
 def find_trunks(
     packages: Mapping[str, TrunkPackage], tensors: Mapping[str, FloatArray]
 ) -> tuple[dict[str, TrunkFile], dict[str, TrunkTensor]]:
-    """The files of packaged trunks, and where each of the trunks' tensors lies in them. Raises BundleError."""
+    """The files of packaged trunks, and the file and offset of each of their tensors. Raises BundleError."""
     files, places = {}, {}
     contents = {key: package.path.read_bytes() for key, package in packages.items()}
     for key, package in packages.items():

@@ -19,8 +19,8 @@ COPY components components
 COPY model_registry model_registry
 COPY steps steps
 COPY pipelines pipelines
-# 370 MB above the base image: without byte code (the server still starts in 1.3 s), pip, tests, the trunk of the starter
-# model (a library has its bundle), Arrow's network protocol, and the hub client, which tokenizers requires for downloads.
+# Less than 375 MB above the base image: without byte code, pip, tests, the image trunk of the starter model (a library
+# has its bundle), Arrow's network protocol, and the hub client, which tokenizers requires for downloads.
 RUN /opt/image-finder/bin/pip install --no-compile -c infra/constraints.txt '.[search,faiss]' && /opt/image-finder/bin/pip check \
     && cd /opt/image-finder/lib/python3.11/site-packages \
     && rm -r pyarrow/*flight* pyarrow/include onnxruntime/transformers \

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -91,7 +92,9 @@ def address(buildah, image, inspected, painted_library, tmp_path_factory):
         shutil.chown(path, int(inspected["User"]))
         path.chmod(0o500 if path.is_dir() else 0o400)
     container = buildah("from", "--pull-never", image)
-    port = "8097"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     # Not /library, where buildah mounts the volume of the image.
     changed = {"8080": port, "/library": "/data/library"}
     command = [*inspected["Entrypoint"], *(changed.get(word, word) for word in inspected["Cmd"])]
@@ -135,10 +138,10 @@ def test_it_answers_as_its_user_with_a_read_only_library(address):
 
 
 def test_its_health_check_passes(buildah, inspected, address):
-    _, container, _ = address
+    url, container, _ = address
     check = (CHECKOUT / "infra" / "docker" / "serve.Dockerfile").read_text().split("HEALTHCHECK")[1]
     words = json.loads(re.search(r"CMD (\[.*\])", check)[1])
-    words = [word.replace("8080", "8097") for word in words]
+    words = [word.replace("8080", url.rpartition(":")[2]) for word in words]
     run = ("--isolation", "chroot", "--network", "host", "--user", inspected["User"])
     buildah("run", *run, container, "--", *words)
 
