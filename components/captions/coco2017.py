@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -115,9 +115,9 @@ def image_requests(rows: pa.Table) -> list[ImageRequest]:
     return [ImageRequest(**row) for row in columns.to_pylist()]
 
 
-def to_coco_captions(rows: pa.Table) -> dict[str, object]:
+def to_coco_captions(rows: pa.Table) -> dict[str, Any]:
     images = []
-    annotations: list[dict[str, object]] = []
+    annotations: list[dict[str, Any]] = []
     for row in rows.to_pylist():
         ids, captions = row.pop("ids"), row.pop("captions")
         image_id = row.pop("image_id")

@@ -1,6 +1,6 @@
 """Time and memory of each part of a training at a quarter of COCO's size and at the whole, with synthetic images.
 
-    python tests/benchmarks/bench_coco_size.py [--images 118287] [--folder DIR]
+    python -m tests.benchmarks.bench_coco_size [--images 118287] [--folder DIR]
 
 Data: JPEG files of 64 x 48 px, all different, with five synthetic captions each, in COCO layout; in a temporary
 directory (0.3 GB at full size) or in --folder, where they stay. The image trunk reads 32 px, which makes it cheap, so
@@ -20,11 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from measuring import COCO_TRAIN, show
 from PIL import Image
 from tqdm import tqdm
+
+from tests.benchmarks.measuring import COCO_TRAIN, show
 
 CAPTIONS = 5
 COLOURS = ["red", "green", "blue", "white", "black", "brown", "yellow", "orange", "grey", "pink"]
@@ -55,6 +57,8 @@ MODEL = {
     "embedding_dim": 128,
     "hubness": {"centres": 256},
 }
+
+T = TypeVar("T")
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -125,7 +129,7 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     own_mb: list[float] = []
 
-    def timed(name: str, work: Callable[[], object]) -> object:
+    def timed(name: str, work: Callable[[], T]) -> T:
         started = time.perf_counter()
         made = work()
         seconds[name] = time.perf_counter() - started
@@ -162,7 +166,9 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
     checkpoint = timed(
         "train one epoch",
         lambda: train_checkpoint(
-            TrainingTask(*parts, (model, training), settings, path=work / "checkpoint", dataset=("synthetic", "0"))
+            TrainingTask(
+                parts[0], parts[1], (model, training), settings, path=work / "checkpoint", dataset=("synthetic", "0")
+            )
         ),
     )
     vectors = timed("vectors of train", lambda: checkpoint_vectors(checkpoint, parts[0], settings))
@@ -174,7 +180,17 @@ def train_once(root: Path, count: int, work: Path) -> dict[str, float]:
 
 def fresh_process(root: Path, count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as work:
-        command = [sys.executable, __file__, "--folder", str(root), "--train-on", str(count), "--work", work]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.bench_coco_size",
+            "--folder",
+            str(root),
+            "--train-on",
+            str(count),
+            "--work",
+            work,
+        ]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

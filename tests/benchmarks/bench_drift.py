@@ -1,6 +1,6 @@
 """How often drift is reported without drift, and from which share of foreign images on.
 
-    python tests/benchmarks/bench_drift.py BUNDLE ROOT [--other ROOT ...] [--runs 100] [--compared 1000] [--seed 0]
+    python -m tests.benchmarks.bench_drift BUNDLE ROOT [--other ROOT ...] [--runs 100] [--compared 1000] [--seed 0]
 
 ROOT and the others contain captioned images in a layout that training reads. All readable images are encoded once
 (cached in --cache). Without drift: ROOT is divided at random into 6/7 for training, 2,000 of which are the reference,
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from measuring import show
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import DriftConfig, EmbeddingConfig
@@ -26,6 +25,7 @@ from image_finder.components.drift.drift import ComparedSample, report_drift
 from image_finder.components.drift.reference import Contents, DriftManifest, DriftReference
 from image_finder.components.drift.report import DriftReport
 from image_finder.components.drift.sample import ImageSample, Sampler, find_captioned_files
+from tests.benchmarks.measuring import show
 
 REFERENCE = 2000
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -93,7 +93,9 @@ def show_without_drift(sample: ImageSample, bundle: Bundle, options: argparse.Na
         compared = ComparedSample(reference_of(trained, bundle), ("", ""), now, "", "")
         reports.append(report_drift(compared, None, config))
     seconds = (time.perf_counter() - started) / options.runs
-    rows = [("row, without drift", "largest", "limit", "above chance", "above limit", "drifted")]
+    rows: list[tuple[object, ...]] = [
+        ("row, without drift", "largest", "limit", "above chance", "above limit", "drifted")
+    ]
     for of_name in zip(*(report.rows for report in reports), strict=True):
         measured = [row.measured for row in of_name]
         rows.append(

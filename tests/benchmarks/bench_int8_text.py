@@ -1,6 +1,6 @@
 """The 8-bit text tower against the float one: recall on captioned images, time per text, size.
 
-    python tests/benchmarks/bench_int8_text.py BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
+    python -m tests.benchmarks.bench_int8_text BUNDLE DATA [--part val] [--rounds 7] [--texts 60]
 
 BUNDLE: with a float text tower (export.int8_text=false). DATA: a directory of captioned images, validated as for
 training. Both towers encode the same captions, and the image vectors are the same. Times are medians of one text and
@@ -10,11 +10,11 @@ of 16 texts per call, measured alternately; the ratio is the median of the round
 import argparse
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from measuring import seconds_of, show
 
 from image_finder.components.bundle.bundle import TEXT_ENCODER, Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
@@ -22,6 +22,7 @@ from image_finder.components.evaluation.folder_recall import read_part
 from image_finder.components.export.exporter import quantise_text_tower
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import named_recalls
+from tests.benchmarks.measuring import seconds_of, show
 
 KS = (1, 5, 10)
 CALL = 16
@@ -58,9 +59,9 @@ def main() -> None:
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in encoders}
         for _ in range(options.rounds):
             for name, encoder in encoders.items():
-                single = [seconds_of(lambda e=encoder, t=text: e.encode_text([t])) for text in texts[: options.texts]]
+                single = [seconds_of(partial(encoder.encode_text, [text])) for text in texts[: options.texts]]
                 calls = [texts[at : at + CALL] for at in range(0, 10 * CALL, CALL)]
-                batched = [seconds_of(lambda e=encoder, c=call: e.encode_text(c)) / CALL for call in calls]
+                batched = [seconds_of(partial(encoder.encode_text, call)) / CALL for call in calls]
                 times[name].append((1e3 * median(single), 1e3 * median(batched)))
     rows = []
     for name, size in zip(encoders, megabytes, strict=True):

@@ -1,6 +1,6 @@
 """Accuracy of zero-shot labels on captioned photographs, whose label is the one word of a list in their captions.
 
-    python tests/benchmarks/bench_labels.py BUNDLE ROOT [--annotations FILE] [--images FOLDER] [--labels A,B,...]
+    python -m tests.benchmarks.bench_labels BUNDLE ROOT [--annotations FILE] [--images FOLDER] [--labels A,B,...]
 
 ROOT is in COCO layout. An image counts if most of its captions name exactly one word of the list (or its plural) and
 no caption names another. Prints, for the project's prompt templates and for the bare word, the share of images whose

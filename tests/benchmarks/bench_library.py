@@ -1,6 +1,6 @@
 """Time and memory of whole `image-finder index` commands: nothing to do, one changed file, new photographs.
 
-    python tests/benchmarks/bench_library.py BUNDLE IMAGES [--unchanged 10000] [--library 100000] [--photos 1500]
+    python -m tests.benchmarks.bench_library BUNDLE IMAGES [--unchanged 10000] [--library 100000] [--photos 1500]
                                              [--memory 1000 5000] [--repeat 3]
 
 Data: different tiny JPEGs (16 px) whose vectors, random ones of seed 0, are put into the library's cache before they
@@ -21,13 +21,13 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from bench_embedding import bare_rate, multiplied
-from measuring import show, unit_rows
 from PIL import Image
 
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, Bundle
 from image_finder.components.index.vector_cache import vector_cache
 from image_finder.components.storage import sha256_of_bytes
+from tests.benchmarks.bench_embedding import bare_rate, multiplied
+from tests.benchmarks.measuring import show, unit_rows
 
 FILES_A_FOLDER = 1000
 ROWS_AT_ONCE = 10_000

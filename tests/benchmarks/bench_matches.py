@@ -1,6 +1,6 @@
 """Good matches: precision and coverage for single nouns, captions and absent things, at several library sizes.
 
-    python tests/benchmarks/bench_matches.py DATA... --library LIBRARY [--library LARGER ...] [--captions 500]
+    python -m tests.benchmarks.bench_matches DATA... --library LIBRARY [--library LARGER ...] [--captions 500]
 
 DATA: directories whose annotations/captions_*.json (COCO layout) describe the libraries' images. A hit is right for a
 noun if a caption of its image contains one of the noun's words, and for a caption if the image is its own or its
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from measuring import captions_by_name, show
 
 from image_finder.components.evaluation.caption_nouns import is_right, things_named, things_shown
 from image_finder.components.search.finder import Finder
 from image_finder.components.search.query import Query
+from tests.benchmarks.measuring import captions_by_name, show
 
 DEPTH = 400
 # noun: more words of captions that show it

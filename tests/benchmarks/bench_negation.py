@@ -1,6 +1,6 @@
 """Effect of `not` on the first 20 images: how many show the excluded thing, and how many the searched one, by captions.
 
-    python tests/benchmarks/bench_negation.py LIBRARY DATA... [--choosing]
+    python -m tests.benchmarks.bench_negation LIBRARY DATA... [--choosing]
 
 DATA: directories whose annotations/captions_*.json (COCO layout) describe the library's images. An image shows a
 thing if a caption names it by one of the words below. Captions are silent about much, so both numbers are lower
@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from measuring import captions_by_name, show
 
 from image_finder.components.arrays import Mask
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.finder import Finder
 from image_finder.components.search.query import NOT_WEIGHT, Query
+from tests.benchmarks.measuring import captions_by_name, show
 
 K = 20
 MIN_WANTED, MIN_BOTH, MIN_SHARE = 25, 6, 0.06  # images of a pair for --choosing

@@ -1,6 +1,6 @@
 """Our encoder and exact search beside other tools, in one run on one machine; pip install -e '.[bench]' installs them.
 
-    python tests/benchmarks/bench_peers.py BUNDLE IMAGES [--images 128] [--count 118287] [--queries 20] [--rounds 3]
+    python -m tests.benchmarks.bench_peers BUNDLE IMAGES [--images 128] [--count 118287] [--queries 20] [--rounds 3]
 
 Data: the images of a directory, multiplied; random unit vectors of the bundle's dimension near a plane of 32
 dimensions (seed 0), and queries likewise (seeds 1 and 2). Vectors that are random in all dimensions would put
@@ -13,16 +13,30 @@ among the 10 answers. Tools that are not installed are listed as such.
 import argparse
 import os
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from bench_embedding import multiplied
-from measuring import COCO_TRAIN, seconds_of, show, unit_rows_near_plane, write_random_index
-from peers import BATCH, LACKS, OPEN_CLIP, PEERS, Calls, K, Search, encoder_calls, installed, numpy_search, peer_search
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.index.index import VectorIndex
+from tests.benchmarks.bench_embedding import multiplied
+from tests.benchmarks.measuring import COCO_TRAIN, seconds_of, show, unit_rows_near_plane, write_random_index
+from tests.benchmarks.peers import (
+    BATCH,
+    LACKS,
+    OPEN_CLIP,
+    PEERS,
+    Calls,
+    K,
+    Search,
+    encoder_calls,
+    installed,
+    numpy_search,
+    peer_search,
+)
 
 
 def searches(bundle: Bundle, count: int, folder: Path, skip: list[str]) -> tuple[dict[str, Search], dict[str, float]]:
@@ -35,7 +49,9 @@ def searches(bundle: Bundle, count: int, folder: Path, skip: list[str]) -> tuple
     found: dict[str, Search] = {"ours": lambda queries: ours[0].search(queries, K).rows, "numpy": numpy_search(vectors)}
     for peer in PEERS:
         if peer != OPEN_CLIP and peer not in skip and installed(peer):
-            builds[peer] = seconds_of(lambda peer=peer: found.__setitem__(peer, peer_search(peer, vectors)))
+            started = time.perf_counter()
+            found[peer] = peer_search(peer, vectors)
+            builds[peer] = time.perf_counter() - started
     return found, builds
 
 
@@ -82,13 +98,17 @@ def show_encoders(bundle: Bundle, paths: list[Path], options: argparse.Namespace
     show(rows, f"{bundle.manifest.image_trunk} and ViT-B/32, batches of {BATCH}, {os.cpu_count()} cores")
 
 
+def _one_by_one(search: Search, queries: np.ndarray) -> list[np.ndarray]:
+    return [search(query[None]) for query in queries]
+
+
 def show_searches(bundle: Bundle, options: argparse.Namespace, folder: Path, absent: dict[str, str]) -> None:
     found, builds = searches(bundle, options.count, folder, options.skip)
     dim = bundle.manifest.embedding_dim
     queries = unit_rows_near_plane(1, options.queries, dim)
     hundred = unit_rows_near_plane(2, 100, dim)
-    one = alternately({f: lambda s=s: [s(query[None]) for query in queries] for f, s in found.items()}, options.rounds)
-    many = alternately({f: lambda s=s: s(hundred) for f, s in found.items()}, options.rounds)
+    one = alternately({f: partial(_one_by_one, s, queries) for f, s in found.items()}, options.rounds)
+    many = alternately({f: partial(s, hundred) for f, s in found.items()}, options.rounds)
     vectors = np.load(folder / "index" / "vectors.npy", mmap_mode="r")
     true = np.argsort(-(queries.astype(np.float64) @ vectors.T), axis=1)[:, :K]
     rows: list[tuple[object, ...]] = [("search", "one query, ms", "of 100, ms each", "build, s", "recall@10", "lacks")]

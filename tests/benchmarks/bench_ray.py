@@ -1,6 +1,6 @@
 """Images per second of the embedding engines `local` and `ray` on one machine, in one run, and the overhead of Ray.
 
-    python tests/benchmarks/bench_ray.py BUNDLE IMAGES [--images 600] [--repeat 3]
+    python -m tests.benchmarks.bench_ray BUNDLE IMAGES [--images 600] [--repeat 3]
 
 Needs the extra `ray`. Data: the images of a directory in original size, multiplied up to --images (a JPEG with extra
 bytes at its end is different content that takes as long to decode).
@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from bench_embedding import multiplied
-from measuring import seconds_of, show
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import EmbeddingConfig, GalleryConfig
@@ -31,6 +29,8 @@ from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 from image_finder.components.scaling.ray_embed import embedding_engine
 from image_finder.components.scaling.ray_session import ray_session
+from tests.benchmarks.bench_embedding import multiplied
+from tests.benchmarks.measuring import seconds_of, show
 
 CORES = len(os.sched_getaffinity(0))
 CONFIGS = {

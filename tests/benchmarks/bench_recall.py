@@ -1,6 +1,6 @@
 """Recall of one setting over several seeds, each a whole run of the training pipeline; prints a row of README.md.
 
-    python tests/benchmarks/bench_recall.py DATA [--config flickr8k] [--set A.B=VALUE ...] [--seeds 0 1 2] [--home DIR]
+    python -m tests.benchmarks.bench_recall DATA [--config flickr8k] [--set A.B=VALUE ...] [--seeds 0 1 2] [--home DIR]
 
 Each seed is `image-finder pipeline run training` with training.seed set. All runs share one home, so that features
 are cached once. Printed are the recalls on the part that the configuration reports on (mean and range over the

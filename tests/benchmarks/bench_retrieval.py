@@ -1,6 +1,6 @@
 """Time and peak memory of a whole retrieval evaluation on random vectors, by default at the size of COCO val2017.
 
-python tests/benchmarks/bench_retrieval.py [--images 5000] [--captions 25000] [--dim 512] [--chunk-rows N]
+python -m tests.benchmarks.bench_retrieval [--images 5000] [--captions 25000] [--dim 512] [--chunk-rows N]
 """
 
 import argparse
@@ -9,12 +9,12 @@ import sys
 import time
 
 import numpy as np
-from measuring import peak_mb, unit_rows
 
 from image_finder.components.configs import EvaluationConfig
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import report_ranks
 from image_finder.components.records.retrieval import EvaluatedOn
+from tests.benchmarks.measuring import peak_mb, unit_rows
 
 
 def main() -> None:

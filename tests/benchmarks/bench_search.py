@@ -1,6 +1,6 @@
 """Time and memory of the search engine against the minimum: one encoded text and one pass over the vectors.
 
-    python tests/benchmarks/bench_search.py BUNDLE [--count 118287] [--rounds 5] [--queries 20] [--threads 0]
+    python -m tests.benchmarks.bench_search BUNDLE [--count 118287] [--rounds 5] [--queries 20] [--threads 0]
 
 Data: random unit vectors of the bundle's dimension (seed 0), written as a real index with items like COCO's, and
 queries of 6 to 13 words; the page cache is warm.
@@ -22,15 +22,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from measuring import COCO_TRAIN, peak_mb, seconds_of, sentences, show, write_random_index
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.query import Query
+from tests.benchmarks.measuring import COCO_TRAIN, peak_mb, seconds_of, sentences, show, write_random_index
 
 BATCH = 100
 
@@ -54,7 +55,16 @@ def after(read: Callable[[], object], work: Callable[[list[str]], object], texts
 
 def fresh_process(index: Path, bundle: Path, threads: int) -> list[float]:
     """Peak memory at four moments, and seconds to open and to answer first."""
-    command = [sys.executable, __file__, str(bundle), "--threads", str(threads), "--answer-from", str(index)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.bench_search",
+        str(bundle),
+        "--threads",
+        str(threads),
+        "--answer-from",
+        str(index),
+    ]
     return list(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
 
 
@@ -85,7 +95,7 @@ def rounds_of(engine: SearchEngine, options: argparse.Namespace) -> dict[str, li
     times: dict[str, list[float]] = {}
 
     def each(name, work, items, per=1):
-        times.setdefault(name, []).append(median(seconds_of(lambda item=item: work(item)) / per for item in items))
+        times.setdefault(name, []).append(median(seconds_of(partial(work, item)) / per for item in items))
 
     with ThreadPoolExecutor(cores) as pool:
         read = fastest_pass(vectors, encoded[0].ranking, pool, cores)

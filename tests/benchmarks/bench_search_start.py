@@ -1,6 +1,6 @@
 """Seconds from starting `image-finder search` to its answer, and the slowest imports.
 
-python tests/benchmarks/bench_search_start.py INDEX [--bundle BUNDLE] [--repeat 5] [--text "a dog on the beach"]
+python -m tests.benchmarks.bench_search_start INDEX [--bundle BUNDLE] [--repeat 5] [--text "a dog on the beach"]
 """
 
 import argparse

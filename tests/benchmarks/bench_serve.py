@@ -1,6 +1,6 @@
 """Latency, throughput and errors of a real `image-finder serve` under load, and the time to the page's first result.
 
-    python tests/benchmarks/bench_serve.py LIBRARY_OR_INDEX [--bundle BUNDLE] [--seconds 10] [--connections 1 8 64]
+    python -m tests.benchmarks.bench_serve LIBRARY_OR_INDEX [--bundle BUNDLE] [--seconds 10] [--connections 1 8 64]
 
 Data: the indexed images; 294 different queries of 6 to 13 words in random order (seed 0), 20 hits each; thumbnails of
 the first 100 hits. wrk (apt-get install wrk) generates the load on the same machine and shares its cores. 429 and 503
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import quote, urlsplit
 
-from measuring import sentences, show
+from tests.benchmarks.measuring import sentences, show
 
 API = "/api/v1"
 LUA = """
@@ -110,7 +110,8 @@ def first_result_ms(address: str, text: str, rank: int) -> tuple[float, float, f
     get(connection, f"{API}/images/{hits[rank]['id']}/thumbnail?px=320")
     times.append(time.perf_counter())
     connection.close()
-    return tuple(1e3 * (after - before) for before, after in itertools.pairwise(times))
+    page_ms, search_ms, thumbnail_ms = (1e3 * (after - before) for before, after in itertools.pairwise(times))
+    return page_ms, search_ms, thumbnail_ms
 
 
 def main() -> None:

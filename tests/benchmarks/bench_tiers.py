@@ -1,6 +1,6 @@
 """Index tiers at a million vectors: build time, size, memory, query time and recall with texts; larger sizes on paper.
 
-    python tests/benchmarks/bench_tiers.py BUNDLE IMAGES [--count 1000000] [--sample 4000] [--texts 500] [--queries 50]
+    python -m tests.benchmarks.bench_tiers BUNDLE IMAGES [--count 1000000] [--sample 4000] [--texts 500] [--queries 50]
                                            [--set links=16 ef_construction=80 nprobe=16 ...] [--paper]
 
 IMAGES: captioned images in COCO layout (annotations/captions_*.json beside the directories of images).
@@ -28,13 +28,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from measuring import seconds_of, show
 
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
@@ -55,6 +55,7 @@ from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.tier_building import EncodeTexts, add_tier, texts_encoder
 from image_finder.components.index.tiers import tier_for
 from image_finder.components.index.vector_cache import cache_vectors, cached_vectors, throughput_encoder, vector_cache
+from tests.benchmarks.measuring import seconds_of, show
 
 K = 10
 BLOCK = 50_000
@@ -78,16 +79,16 @@ def real_vectors(bundle: Bundle, root: Path, sample: int) -> Real:
     for file in itertools.chain.from_iterable(detect_layout(root).parts.values()):
         folder = root / file.images
         found = captions_by_image(root / file.annotations, folder)
-        items += [(folder / path, captions[0]) for path, captions in found.items() if captions]
+        items += [(folder / path, texts[0]) for path, texts in found.items() if texts]
     order = np.random.default_rng(0).permutation(len(items))[:sample]
     files, texts = [items[n][0] for n in order], [items[n][1] for n in order]
     config = EmbeddingConfig(device="cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        cache = vector_cache(bundle, Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = vector_cache(bundle, Path(temporary))
         started = time.perf_counter()
-        found = cache_vectors(throughput_encoder(bundle, config), files, cache, config)
+        cached = cache_vectors(throughput_encoder(bundle, config), files, cache, config)
         per_s = len(files) / (time.perf_counter() - started)
-        images = cached_vectors(cache, [found.keys[path] for path in files])[0]
+        images = cached_vectors(cache, [cached.keys[path] for path in files])[0]
     return Real(images, OnnxEncoder(bundle, device="cpu").encode_text(texts), per_s)
 
 
@@ -226,7 +227,7 @@ def search_from(folder: Path, queries_path: Path) -> None:
         masks = [] if mask is None else [mask]
         for query in texts[:n]:
             index.search(query[None], K, allowed=masks)
-        return 1e3 * median(seconds_of(lambda q=q: index.search(q[None], K, allowed=masks)) for q in texts[:n])
+        return 1e3 * median(seconds_of(partial(index.search, q[None], K, allowed=masks)) for q in texts[:n])
 
     n_timed = int(queries["timed"])
     single = ms(None, n_timed)
@@ -235,7 +236,7 @@ def search_from(folder: Path, queries_path: Path) -> None:
     filtered = [ms(rng.random(index.manifest.count) < share, max(n_timed // 5, 5)) for share in SHARES]
     batch = 1e3 * seconds_of(lambda: index.search(texts[:100], K)) / 100
     found = {name: index.search(rows, K) for name, rows in (("texts", texts), ("images", images))}
-    np.savez(folder / "found.npz", **{f"{name}_scores": near.scores for name, near in found.items()})
+    np.savez(folder / "found.npz", texts_scores=found["texts"].scores, images_scores=found["images"].scores)
     print(
         json.dumps(
             {
@@ -252,7 +253,7 @@ def search_from(folder: Path, queries_path: Path) -> None:
 
 
 def searched(folder: Path, queries: Path) -> dict[str, object]:
-    command = [sys.executable, __file__, "--search-from", str(folder), str(queries)]
+    command = [sys.executable, "-m", "tests.benchmarks.bench_tiers", "--search-from", str(folder), str(queries)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 

@@ -1,6 +1,6 @@
 """Test-time augmentation (`model.image.tta`): the gain in recall and the cost of encoding several variants of an image.
 
-    python tests/benchmarks/bench_tta.py DATA BUNDLE [BUNDLE ...] [--part val]
+    python -m tests.benchmarks.bench_tta DATA BUNDLE [BUNDLE ...] [--part val]
 
 DATA: a directory of captioned images, validated as for training. BUNDLES: of models without test-time augmentation;
 the same recipe with several seeds separates a gain from chance. Each bundle encodes each variant, and an image's
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import show
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
@@ -23,6 +22,7 @@ from image_finder.components.encoders.image_tower import variant_of
 from image_finder.components.evaluation.folder_recall import read_part
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import named_recalls
+from tests.benchmarks.measuring import show
 
 KS = (1, 5, 10)
 BATCH = 16

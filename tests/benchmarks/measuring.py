@@ -84,7 +84,7 @@ def random_items(count: int, seed: int) -> pa.Table:
         datetime(2015, 1, 1, tzinfo=UTC).replace(tzinfo=None),
     )
     paths = [f"train2017/{n % 10}/{n:012d}.jpg" for n in range(count)]
-    times = [start + timedelta(seconds=int(each)) for each in rng.integers(0, 3e8, count)]
+    times = [start + timedelta(seconds=int(each)) for each in rng.integers(0, 300_000_000, count)]
     columns = {
         "id": [item_id(Path("/images"), path.encode()) for path in paths],
         "root": np.zeros(count, np.int16),

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from measuring import sentences
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
+from tests.benchmarks.measuring import sentences
 
 K = 10
 BATCH = 32

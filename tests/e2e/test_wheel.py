@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
 
-TINY = {
+TINY: dict[str, Any] = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_images": 60},
         "split": {"val_fraction": 0.2},

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 if __name__ == "__main__":  # ZenML reads its environment when it is imported
     from image_finder.pipelines import stores as homes
@@ -68,7 +68,7 @@ def on_cluster(host):
     homes.prepare(HOME, mlflow_uri=None)
     client = Client()
     if not client.list_stack_components(type=Kind.ORCHESTRATOR, name="cluster").items:
-        settings = {
+        settings: dict[str, Any] = {
             "kubernetes_context": "scratch",
             "kubernetes_namespace": "finder",
             "skip_local_validations": True,
@@ -103,7 +103,7 @@ def answer(request):
                 child(request, out, err)
                 code = 0
             except SystemExit as ended:
-                code = ended.code or 0
+                code = int(ended.code or 0)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -50,6 +50,7 @@ def test_a_bundle_is_stored_as_its_files_and_opened_in_the_store(place, tiny_bun
     materializer.save(tiny_bundle)
     materializer.expected_content_hash = materializer.compute_content_hash(tiny_bundle)
     loaded = materializer.load(Bundle)
+    assert isinstance(loaded, Bundle)
     assert str(loaded.path) == place[0]
     assert loaded.sha256 == tiny_bundle.sha256
     facts = materializer.extract_metadata(tiny_bundle)

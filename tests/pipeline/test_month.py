@@ -19,6 +19,7 @@ import urllib.request
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import ViewType
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 MODEL = "image-finder"
 SCENES, TEST_FROM = 320, 241  # the images from TEST_FROM on are the test of every run, never trained on
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "dataset": {
         "name": "month",
         "layout": "coco",

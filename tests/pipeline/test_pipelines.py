@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
 
-TINY = {
+TINY: dict[str, Any] = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_images": 80},
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -19,7 +20,7 @@ from tests.support.small_trunk import write_text_trunk
 pytestmark = pytest.mark.slow
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
-TINY = {
+TINY: dict[str, Any] = {
     "split": {"val_fraction": 0.2, "test_fraction": 0.2},
     "model": {
         "embedding_dim": 32,
@@ -205,9 +206,9 @@ def test_a_stack_without_schedules_is_refused_in_one_line(scheduled, first):
 
 
 def test_kubernetes_gets_a_cron_job_in_an_explicit_zone_that_reads_its_data_again(scheduled, first):
-    words = ("--cron", "30 3 * * MON", "--zone", "Europe/Zurich", "--training")
     image = {"parent_image": "registry.example.org/image-finder-pipeline:1", "skip_build": True}
-    words = (*words, scheduled.config("cluster", TINY, settings={"docker": image}), "--data", scheduled.data)
+    training = scheduled.config("cluster", TINY, settings={"docker": image})
+    words = ("--cron", "30 3 * * MON", "--zone", "Europe/Zurich", "--training", training, "--data", scheduled.data)
     with cluster() as (host, jobs):
         scheduled.schedule(
             *words, "--dry-run", kubernetes=host

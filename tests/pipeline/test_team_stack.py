@@ -20,6 +20,7 @@ import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.slow
 COMPOSE = yaml.safe_load((CHECKOUT / "infra" / "compose.yaml").read_text(encoding="utf-8"))
 PASSWORD = "team-password-0123456789"
 START_S = 120  # given up then, never asserted
-TINY = {
+TINY: dict[str, Any] = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_images": 60},
         "split": {"val_fraction": 0.2, "test_fraction": 0.2},
@@ -103,7 +104,7 @@ def running(command, log, *, stop=signal.SIGTERM, **options):
 def postgresql():
     """Its address. PostgreSQL refuses root, so that it runs as Debian's user postgres then."""
     binaries = postgresql_binaries()
-    as_user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    as_user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="finder-postgresql-"))
     try:
         (folder / "password").write_text(PASSWORD)

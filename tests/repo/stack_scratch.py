@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 from image_finder.pipelines import run_config
@@ -79,6 +80,7 @@ def pods(snapshot):
 
     orchestrator = component("orchestrator")
     assert isinstance(orchestrator, KubernetesOrchestrator)
+    settings: Any
     made = {}
     for step_name, step in snapshot.step_configurations.items():
         settings = orchestrator.get_settings(step)
@@ -124,9 +126,9 @@ def workflow(snapshot):
     orchestrator = component("orchestrator")
     assert isinstance(orchestrator, FinderKubeflowOrchestrator)
     orchestrator.__class__ = Offline
-    stored = SimpleNamespace(**{name: getattr(snapshot, name) for name in type(snapshot).model_fields}, id=uuid4())
+    stored: Any = SimpleNamespace(**{name: getattr(snapshot, name) for name in type(snapshot).model_fields}, id=uuid4())
     environments = {name: {"ZENML_STORE_URL": "http://zenml:8080"} for name in snapshot.step_configurations}
-    stack = SimpleNamespace(container_registry=True)
+    stack: Any = SimpleNamespace(container_registry=True)
     orchestrator.submit_pipeline(stored, stack, {}, environments)
     return list(yaml.safe_load_all(uploaded[0]))
 

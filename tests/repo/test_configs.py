@@ -2,6 +2,7 @@
 
 import inspect
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_every_key_of_a_shipped_configuration_is_known(path, tmp_path):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "train").mkdir()
     (tmp_path / "annotations" / "captions_train.json").touch()
-    configs = run_config.checked(name, run_config.with_data(name, values, tmp_path))
+    configs: dict[str, Any] = run_config.checked(name, run_config.with_data(name, values, tmp_path))
     if name == "training":
         require_pinned(configs["model"], configs["dataset"])
     assert set(values) <= set(PipelineRunConfiguration.model_fields)
@@ -119,7 +120,7 @@ def test_an_override_is_read_as_yaml_and_leaves_its_neighbours():
     values = run_config.override(
         run_config.load("training", "demo"), ["training.epochs=3", "model.image.trained_stages=all"]
     )
-    configs = run_config.checked("training", values)
+    configs: dict[str, Any] = run_config.checked("training", values)
     assert configs["training"].epochs == 3
     assert configs["training"].batch_images == 128
     assert configs["model"].image.trained_stages == "all"

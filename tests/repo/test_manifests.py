@@ -5,6 +5,7 @@ Nothing is started here: no container engine and no cluster is needed.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import kubernetes_validate
@@ -27,7 +28,7 @@ DOCKERFILES = {
     "image-finder-pipeline": "pipeline.Dockerfile",
 }
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
-MANIFESTS = [
+MANIFESTS: list[Any] = [
     pytest.param(manifest, id=f"{path.stem}-{manifest['kind']}-{manifest['metadata']['name']}")
     for path in FILES
     for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))
@@ -57,7 +58,7 @@ def pod_templates():
 
 
 TEMPLATES = pod_templates()
-CONTAINERS = [
+CONTAINERS: list[Any] = [
     pytest.param(template["spec"], container, id=f"{name}-{container['name']}")
     for name, template in TEMPLATES.items()
     for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
@@ -78,7 +79,7 @@ def user_of(image):
 def understood(words):
     """Whether the command line takes these words, without running them."""
     parent, rest = click.Context(main), list(words)
-    found = main
+    found: click.Command | None = main
     while isinstance(found, click.Group):
         name = rest.pop(0)
         found = found.get_command(parent, name)
@@ -166,18 +167,18 @@ def step_pods(name):
     return pods
 
 
-STEP_PODS = [
+STEP_PODS: list[Any] = [
     pytest.param(pod, id=f"{name}-{n}") for name in ("training", "indexing") for n, pod in enumerate(step_pods(name))
 ]
 
 
 def test_whoever_trains_in_the_cluster_may_know_whom_to_alert():
-    told = {
+    addresses = {
         "name": ADDRESSES_VARIABLE,
         "valueFrom": {"secretKeyRef": {"name": "alerts", "key": "addresses", "optional": True}},
     }
-    assert told in container_of("retrain")["env"]
-    assert all(told in pod.values[0]["env"] for pod in STEP_PODS)
+    assert addresses in container_of("retrain")["env"]
+    assert all(addresses in pod.values[0]["env"] for pod in STEP_PODS)
 
 
 @pytest.mark.parametrize("pod", STEP_PODS)
@@ -283,7 +284,7 @@ def test_ports_of_command_container_service_and_policy_are_one(name):
 
 
 def test_the_search_is_asked_for_health_where_it_answers():
-    known = {route.path for route in operations.root.routes}
+    known = {getattr(route, "path", None) for route in operations.root.routes}
     container = container_of("search")
     assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
     assert container["startupProbe"]["httpGet"]["path"] == "/health/live"

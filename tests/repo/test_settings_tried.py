@@ -1,11 +1,9 @@
 """The settings tried for recall: the commands beside the table are configurations that can still be run."""
 
 import re
-import sys
-
-import pytest
 
 from image_finder.pipelines import run_config
+from tests.benchmarks import bench_recall
 from tests.support.checkout import CHECKOUT
 
 BENCHMARKS = CHECKOUT / "tests" / "benchmarks"
@@ -14,31 +12,22 @@ COMMANDS = dict(
 )
 
 
-@pytest.fixture
-def bench_recall(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import bench_recall
-
-    yield bench_recall
-    del sys.modules["bench_recall"]
-
-
-def checked(bench_recall, words):
+def checked(words):
     options = bench_recall.arguments().parse_args(["DATA", *words.split()])
     values = run_config.load("training", options.config)
     return run_config.checked("training", run_config.override(values, options.assignments))
 
 
-def test_each_row_has_a_different_setting_that_can_be_run(bench_recall):
+def test_each_row_has_a_different_setting_that_can_be_run():
     assert len(COMMANDS) >= 8
-    rows = [checked(bench_recall, words) for words in ("", *COMMANDS.values())]
+    rows = [checked(words) for words in ("", *COMMANDS.values())]
     settings = [tuple(str(row[part]) for part in ("dataset", "model", "training")) for row in rows]
     assert len(set(settings)) == len(settings)
     assert all(row["dataset"].name == "flickr8k" for row in rows)
 
 
-def test_a_row_differs_from_the_one_before_it_as_the_table_says(bench_recall):
-    of = {name: checked(bench_recall, words) for name, words in COMMANDS.items()}
+def test_a_row_differs_from_the_one_before_it_as_the_table_says():
+    of = {name: checked(words) for name, words in COMMANDS.items()}
     assert of["plain"]["model"].image.trained_stages == 0
     assert of["last two stages"]["model"].image.trained_stages == 2
     assert of["last two stages"]["model"].image.trunk == of["plain"]["model"].image.trunk == "tf_efficientnet_lite0"

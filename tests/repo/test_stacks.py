@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -52,7 +53,7 @@ def test_every_setting_of_a_shipped_stack_is_known_to_its_flavour(name):
 
     from image_finder.pipelines.stacks.kubeflow import FinderKubeflowFlavor
 
-    flavours = {
+    flavours: dict[tuple[str, str], Any] = {
         ("orchestrator", "kubeflow_finder"): FinderKubeflowFlavor,
         ("orchestrator", "kubernetes"): KubernetesOrchestratorFlavor,
         ("experiment_tracker", "mlflow"): MLFlowExperimentTrackerFlavor,

@@ -94,7 +94,7 @@ def _image_encoder(input_px: int) -> onnx.ModelProto:
         helper.make_node("ReduceMean", ["values", "channels"], ["grey"], keepdims=0),
         helper.make_node("Mul", ["grey", "zero"], ["attention"]),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "height_width": np.array([1, 2], np.int64),
         "channels": np.array([3], np.int64),
         "zero": np.array(0, np.float32),
@@ -115,7 +115,11 @@ def _text_encoder() -> onnx.ModelProto:
         *_unit("colour"),
     ]
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in ("ids", "mask")]
-    constants = {"table": table, "last": np.array([-1], np.int64), "tokens": np.array([1], np.int64)}
+    constants: dict[str, np.ndarray] = {
+        "table": table,
+        "last": np.array([-1], np.int64),
+        "tokens": np.array([1], np.int64),
+    }
     return _model(nodes, inputs, [_embedding()], constants)
 
 

@@ -33,7 +33,7 @@ def publish_gallery(
         engine=engine,
         self_check=True,
     )
-    update(Library(library), [], options, warn=[].append if warn is None else warn.append)
+    update(Library(library), [], options, warn=([] if warn is None else warn).append)
     return VectorIndex.open(library / "index")
 
 

@@ -40,7 +40,7 @@ def gradient(scenario: dict, ranks) -> None:
     """Loss, gradients and buffers of the first batch, without dropout and in double precision: ranks sum in another
     order, and what comes of that must stay far below what a fault would make.
     """
-    torch.Tensor.float = torch.Tensor.double
+    setattr(torch.Tensor, "float", torch.Tensor.double)  # noqa: B010  # mypy knows no assignment to a method
     data, _, (model, training), settings = parsed(scenario)
     assembled = untrained(model, training.seed)
     with ranks.lead_first():
@@ -54,6 +54,7 @@ def gradient(scenario: dict, ranks) -> None:
         train_set.image_of_caption, batch_images=training.batch_images, captions_per_image=2, seed=0, epoch=0
     )[0]
     batch = PlannedBatches([share_of_batch(plan, ranks.rank, ranks.world).own], train_set)[0]
+    assert not isinstance(batch, str), batch
     images = train_set.images.embed(run.model, batch.images)
     hidden = train_set.texts.features(run.model, batch.texts)
     texts = run.model.text_tower.embed_features(hidden, batch.texts.mask)
@@ -82,11 +83,11 @@ def train(scenario: dict, ranks) -> None:
     if ranks.rank == scenario.get("drifts"):
         start = _Run.__init__
 
-        def watched(run, *arguments) -> None:
-            start(run, *arguments)
-            drifting.append(run)
+        def watched(self, *arguments) -> None:
+            start(self, *arguments)
+            drifting.append(self)
 
-        _Run.__init__ = watched
+        setattr(_Run, "__init__", watched)  # noqa: B010  # mypy knows no assignment to a method
     checkpoint = train_checkpoint(
         TrainingTask(
             train_data, val_data, configs, settings, path=Path(scenario["checkpoint"]), dataset=("scenes", "v1")

@@ -38,7 +38,7 @@ def items(*times):
     """Items of (EXIF time or None, modification time in UTC), both as text."""
     parsed = [[datetime.fromisoformat(each) if each else None for each in pair] for pair in times]
     table = ITEM_SCHEMA.empty_table().to_pydict()
-    columns = {name: [None] * len(times) for name in table}
+    columns: dict[str, list[datetime | None]] = {name: [None] * len(times) for name in table}
     columns |= {"taken_at": [pair[0] for pair in parsed], "modified_at": [pair[1] for pair in parsed]}
     return pa.table(columns, schema=ITEM_SCHEMA)
 

@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from image_finder.components import system
 from image_finder.components.storage import new_directory, new_file, write_text_atomically
 from image_finder.components.temporaries import process_directory, remove_leftovers, temporary_directory, temporary_file
+
+Fake: Any = SimpleNamespace  # an object of any type, with the few attributes that a test needs
 
 
 @pytest.fixture(params=["linux", "darwin", "win32"])
@@ -92,7 +95,7 @@ def test_what_windows_lacks_is_one_line_with_the_command_that_helps():
 def test_no_second_server_listens_on_a_port_of_windows(on_each, monkeypatch):
     monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", -5, raising=False)
     options = []
-    system.reserve_address(SimpleNamespace(setsockopt=lambda *values: options.append(values)))
+    system.reserve_address(Fake(setsockopt=lambda *values: options.append(values)))
     expected = -5 if on_each == "win32" else socket.SO_REUSEADDR
     assert options == [(socket.SOL_SOCKET, expected, 1)]
 
@@ -107,7 +110,7 @@ def test_a_pipe_without_reader_is_an_invalid_argument_on_windows(on_each, number
 
 
 def test_only_consoles_of_windows_keep_their_stream(on_each):
-    console = SimpleNamespace(isatty=lambda: True)
+    console = Fake(isatty=lambda: True)
     assert [system.is_console(stream) for stream in (console, io.StringIO(), None)] == [
         on_each == "win32",
         False,
@@ -179,18 +182,23 @@ class Busy:
         return f"{self.replace('text')} in {encoding}"
 
 
+def busy(refusals) -> Any:
+    """Busy instead of a Path."""
+    return Busy(refusals)
+
+
 def test_windows_waits_until_an_open_file_can_be_replaced(on_windows):
-    for action in (lambda: system.replace(Busy(2), Path("x")), lambda: system.rename(Busy(2), Path("x"))):
+    for action in (lambda: system.replace(busy(2), Path("x")), lambda: system.rename(busy(2), Path("x"))):
         action()
-    assert system.read_replaced(Busy(2)) == "text in utf-8"
+    assert system.read_replaced(busy(2)) == "text in utf-8"
 
 
 def test_windows_gives_up_after_a_while_and_others_at_once(on_each, monkeypatch):
     monkeypatch.setattr(system, "_RETRY_S", 0.1)
-    busy = Busy(10**9)
+    path = busy(10**9)
     with pytest.raises(PermissionError) as raised:
-        system.replace(busy, Path("x"))
-    assert (busy.calls > 1, system.is_in_use(raised.value)) == (on_each == "win32",) * 2
+        system.replace(path, Path("x"))
+    assert (path.calls > 1, system.is_in_use(raised.value)) == (on_each == "win32",) * 2
 
 
 @pytest.mark.parametrize(
@@ -198,16 +206,14 @@ def test_windows_gives_up_after_a_while_and_others_at_once(on_each, monkeypatch)
 )
 def test_modes_tell_who_can_read_a_file_except_on_windows(on_each, monkeypatch, mode, owner, readable):
     monkeypatch.setattr(os, "geteuid", lambda: 5, raising=False)
-    status = SimpleNamespace(st_uid=owner, st_mode=stat.S_IFREG | mode)
+    status = Fake(st_uid=owner, st_mode=stat.S_IFREG | mode)
     assert system.readable_by_others(status) == bool(readable and on_each != "win32")
 
 
 @pytest.mark.parametrize(("symbolic", "tag", "elsewhere", "windows"), [(1, 0, 1, 1), (0, 9, 0, 1), (0, 8, 0, 0)])
 def test_a_junction_of_windows_is_a_link(on_each, monkeypatch, symbolic, tag, elsewhere, windows):
     monkeypatch.setattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", 9, raising=False)
-    entry = SimpleNamespace(
-        is_symlink=lambda: bool(symbolic), stat=lambda follow_symlinks: SimpleNamespace(st_reparse_tag=tag)
-    )
+    entry = Fake(is_symlink=lambda: bool(symbolic), stat=lambda follow_symlinks: SimpleNamespace(st_reparse_tag=tag))
     assert system.is_link(entry) == bool(windows if on_each == "win32" else elsewhere)
 
 

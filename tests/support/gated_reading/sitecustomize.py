@@ -14,4 +14,4 @@ def read_bytes(self):
     return _whole(pipe) if pipe.is_fifo() else _whole(self)
 
 
-pathlib.Path.read_bytes = read_bytes
+pathlib.Path.read_bytes = read_bytes  # type: ignore[method-assign]  # the purpose of this module

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -172,7 +173,7 @@ def test_table_whose_file_names_contain_the_folder_gives_the_same_captions(tmp_p
     pd.testing.assert_frame_equal(plain, prefixed)
 
 
-TOOLS = {
+TOOLS: dict[str, dict[int, dict[str, Any]]] = {
     "folder": {1: {"file_name": "train2017/1.jpg"}, 2: {"file_name": "train2017/2.jpg"}},
     "backslash": {1: {"file_name": ".\\1.jpg"}, 2: {"file_name": "train2017\\2.jpg"}},
     "case": {1: {"file_name": "1.JPG"}, 2: {"file_name": "2.Jpg"}},

@@ -70,6 +70,7 @@ class ImageServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: "ImageServer"
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args):

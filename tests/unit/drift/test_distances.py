@@ -68,8 +68,8 @@ def test_rises_are_one_sided():
 
 def test_an_image_weighs_the_same_with_any_number_of_captions():
     one, five = image_words(["a red dog"]), image_words(["a red dog"] * 5)
-    np.testing.assert_allclose(*length_histograms([one, five]), atol=1e-6)
-    np.testing.assert_allclose(*word_frequencies([one, five], ["red", "dog"]), atol=1e-6)
+    for of_one, of_five in (length_histograms([one, five]), word_frequencies([one, five], ["red", "dog"])):
+        np.testing.assert_allclose(of_one, of_five, atol=1e-6)
     np.testing.assert_allclose(word_frequencies([five], ["red", "dog"]), [[1 / 3, 1 / 3, 1 / 3]], atol=1e-6)
 
 

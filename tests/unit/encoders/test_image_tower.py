@@ -23,6 +23,7 @@ def tower(stages, **image):
     """The same weights whatever the cut: trunk and heads are drawn by separate seeds."""
     torch.manual_seed(0)
     trunk = timm.create_model(image.get("trunk", "test_efficientnet"))
+    assert isinstance(trunk, timm.models.EfficientNet)
     for module in trunk.modules():  # statistics that differ from the initial 0 and 1, so that forgetting them shows
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedModel
 
 from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders.text_tower import TextTower
@@ -10,6 +10,7 @@ from image_finder.components.encoders.text_tower import TextTower
 
 def trunk(kind):
     torch.manual_seed(0)
+    made: PreTrainedModel
     if kind == "distilbert":
         made = DistilBertModel(DistilBertConfig(vocab_size=200, dim=32, n_layers=3, n_heads=2, hidden_dim=64))
     else:

@@ -134,7 +134,7 @@ def test_query_examples_refuse_missing_images_and_no_examples():
 def test_recall_curve_draws_both_directions_and_their_random_baselines():
     ranks, _ = retrieval_case()
     axes = recall_curve(ranks).axes[0]
-    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    lines = {line.get_label(): np.asarray(line.get_ydata()) for line in axes.lines}
     text_to_image = lines["text to image, 3 queries in 3"]
     assert text_to_image[:3] == pytest.approx([100 / 3, 200 / 3, 100])
     assert len(text_to_image) == 100
@@ -147,9 +147,9 @@ def test_recall_curve_draws_both_directions_and_their_random_baselines():
 def test_training_curves_draw_the_numbers_of_the_history():
     figure = training_curves([epoch(1), epoch(2)])
     panels = {axes.get_ylabel(): axes for axes in figure.axes}
-    assert panels["training loss"].lines[0].get_xydata().tolist() == [[1, 3.0], [2, 1.5]]
-    assert panels["logit scale, exp(t)"].lines[0].get_xydata().tolist() == [[1, 15.0], [2, 16.0]]
-    recalls = {line.get_label(): line.get_ydata()[0] for line in panels["recall on val, %"].lines}
+    assert np.asarray(panels["training loss"].lines[0].get_xydata()).tolist() == [[1, 3.0], [2, 1.5]]
+    assert np.asarray(panels["logit scale, exp(t)"].lines[0].get_xydata()).tolist() == [[1, 15.0], [2, 16.0]]
+    recalls = {line.get_label(): np.asarray(line.get_ydata())[0] for line in panels["recall on val, %"].lines}
     assert recalls == pytest.approx(
         {
             "text to image @1": 10,

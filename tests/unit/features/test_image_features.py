@@ -138,7 +138,8 @@ def test_vectors_come_in_the_order_asked_for_whatever_is_read_first(tiny_assembl
 
 def test_a_stem_is_exported_once_and_again_only_if_its_file_was_damaged(tiny_assembled, tmp_path, monkeypatch):
     exported = []
-    export = features.export_stem
+    from image_finder.components.encoders.onnx_graph import export_stem as export
+
     monkeypatch.setattr(features, "export_stem", lambda *args, **sized: (exported.append(1), export(*args, **sized)))
     cache = text_features_cache(tiny_assembled, tmp_path)
     extract_text_features(tiny_assembled, ["a dog"], cache, CPU)

@@ -375,9 +375,10 @@ def test_pillow_warnings_are_silenced_in_threads_and_other_warnings_afterwards_a
     ],
 )
 def test_image_for_display_fits_and_is_never_enlarged(size, at_most_px, shown):
-    data = encoded(noise(*size, block=1), "JPEG")
+    image = noise(size[0], size[1], block=1)
+    data = encoded(image, "JPEG")
     assert load_for_display(data, at_most_px=at_most_px).size == shown
-    turned = encoded(noise(*size, block=1), "JPEG", exif=exif(6))
+    turned = encoded(image, "JPEG", exif=exif(6))
     assert load_for_display(turned, at_most_px=at_most_px).size == shown[::-1]
 
 

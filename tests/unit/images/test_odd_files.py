@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -87,7 +88,7 @@ def test_inspection_accepts_any_modification_time_and_rereads_files_with_a_clamp
 
 @pytest.mark.parametrize("seconds", [YEAR_2300, -62_135_596_801, 253_402_300_800, 1 << 62, -(1 << 62)])
 def test_modification_times_are_clamped_to_the_range_of_every_format(seconds):
-    status = SimpleNamespace(st_mtime_ns=seconds * 1_000_000_000)
+    status: Any = SimpleNamespace(st_mtime_ns=seconds * 1_000_000_000)
     held = moments.modified_ns(status)
     assert -(1 << 63) <= held < 1 << 63
     assert not moments.is_exact(held)

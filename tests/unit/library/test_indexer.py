@@ -557,10 +557,8 @@ def test_a_file_deleted_during_indexing_is_not_a_failure(home, paint, monkeypatc
     fill(home, paint, 4)
     from image_finder.components.library import sources
 
-    whole = sources.scan_folders
-
     def and_then_one_goes(*arguments, **options):
-        scan = whole(*arguments, **options)
+        scan = scan_folders(*arguments, **options)
         (home.images / "0" / "0.png").unlink()
         paint(home.images / "1" / "1.png", "white")
         return scan
@@ -709,7 +707,7 @@ def test_vectors_that_windows_keeps_mapped_are_compacted_by_a_later_update(home,
     for i in range(8):
         (home.images / f"{i % 2}" / f"{i}.png").unlink()
     with monkeypatch.context() as windows:
-        windows.setattr(vectors.system, "rename", refuse)
+        windows.setattr(system, "rename", refuse)
         windows.setattr(system, "is_in_use", lambda error: isinstance(error, PermissionError))
         vectors.compact(vectors.open_vectors(home.library, Bundle.open(home.bundle), warn=print), set())
         (cache,) = home.library.root.glob("vectors-*")

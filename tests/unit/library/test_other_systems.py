@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -39,7 +40,7 @@ def other_system(request, monkeypatch):
     monkeypatch.setattr(system, "fcntl", spelt)
     monkeypatch.setattr(system, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2), raising=False)
     monkeypatch.setattr(system, "_drive_type", lambda _: 3)
-    monkeypatch.setattr(system, "_DESCRIPTORS", system.Path("/absent"))
+    monkeypatch.setattr(system, "_DESCRIPTORS", Path("/absent"))
     for name in ("O_BINARY", "O_NOINHERIT"):
         monkeypatch.setattr(os, name, 0, raising=False)
     monkeypatch.setattr(scan, "is_link", lambda entry: entry.is_symlink())  # stat of Linux has no reparse tag

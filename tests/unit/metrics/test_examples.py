@@ -11,7 +11,7 @@ from tests.support.retrieval import one_hot_case, random_case, unit
 def test_examples_are_the_extremes_by_rank_then_margin_with_their_nearest_images():
     case = one_hot_case()
     ranks = first_match_ranks(*case)
-    examples = pick_examples(*case[:2], ranks, count=2, top=2)
+    examples = pick_examples(case[0], case[1], ranks, count=2, top=2)
     assert [(e.caption_row, e.rank, e.hit_rows) for e in examples.best] == [(0, 1, (0, 1)), (1, 2, (0, 1))]
     assert [(e.caption_row, e.rank, e.hit_rows) for e in examples.worst] == [(2, 3, (0, 1)), (3, 2, (1, 0))]
     assert examples.best[0].hit_scores == pytest.approx(case[1][0, :2].tolist())

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,7 +51,11 @@ def cluster():
         # Else ray.init puts the address of a network in place of 127.0.0.1, where these nodes do not listen.
         patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
         Path(folder, "ray").mkdir()
-        here = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20, "include_dashboard": False}
+        here: dict[str, Any] = {
+            "node_ip_address": "127.0.0.1",
+            "object_store_memory": 100 << 20,
+            "include_dashboard": False,
+        }
         cluster = Cluster(initialize_head=True, head_node_args={**here, "num_cpus": 0})
         try:
             nodes = [cluster.add_node(**here, num_cpus=1) for _ in range(2)]
@@ -69,7 +75,7 @@ def network(write_colour_bundle, tmp_path_factory):
     """A bundle whose image tower is a small network with random weights: its sums depend on their order."""
     bundle = write_colour_bundle(tmp_path_factory.mktemp("network") / "bundle", input_px=64)
     rng = np.random.default_rng(0)
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "scale": np.array(1 / 255, np.float32),
         "kernels": rng.standard_normal((32, 3, 8, 8), np.float32),
         "wide": rng.standard_normal((32 * 64, 96), np.float32),
@@ -382,7 +388,9 @@ def test_both_engines_build_the_configured_tier(colour_bundle, folder, on_ray, t
     )
     yaml = tmp_path / "own.yaml"
     yaml.write_text("parameters: {gallery: {}, embedding: {tier: {kind: hnsw, memory_budget_mb: 7}}}\n")
-    tier = run_config.checked("indexing", run_config.load("indexing", str(yaml)))["embedding"].tier
+    embedding = run_config.checked("indexing", run_config.load("indexing", str(yaml)))["embedding"]
+    assert isinstance(embedding, EmbeddingConfig)
+    tier = embedding.tier
     assert tier.memory_budget_mb == 7
     for name, config in (("local", LOCAL), ("ray", on_ray)):
         embed(colour_bundle, folder, tmp_path, config.model_copy(update={"tier": tier}), name=name)
@@ -392,4 +400,5 @@ def test_both_engines_build_the_configured_tier(colour_bundle, folder, on_ray, t
 def test_the_configuration_chooses_the_engine(tmp_path):
     assert embedding_engine(LOCAL, cache_dir=tmp_path) is embed_here
     engine = embedding_engine(LOCAL.model_copy(update={"engine": "ray"}), cache_dir=tmp_path)
+    assert isinstance(engine, partial)
     assert engine.func is ray_embed.embed_on_ray

@@ -78,11 +78,11 @@ def test_images_are_encoded_a_few_at_a_time_until_the_computation_is_cancelled(e
 
 def test_shares_are_contributions_above_two_standard_errors():
     cells = np.array([[-0.5, 0.01], [0.03, 0.05]], np.float32)
-    np.testing.assert_allclose(Contributions(cells, 0.005).shares, [[0, 0], [0.5, 1]], atol=1e-6)
+    np.testing.assert_allclose(Contributions(cells, 0.005).shares, np.array([[0, 0], [0.5, 1]]), atol=1e-6)
     assert Contributions(cells, 0.005).peak == pytest.approx(0.05)
     assert Contributions(cells, 0.03).peak == 0
     assert not Contributions(cells, 0.03).shares.any()
-    assert Contributions(cells / 20, 0).peak == 0, "too little to matter, however little noise there is"
+    assert Contributions(cells / np.float32(20), 0).peak == 0, "too little to matter, however little noise there is"
 
 
 def test_regions_are_hidden_independently_of_each_other():

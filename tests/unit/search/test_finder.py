@@ -262,7 +262,8 @@ def test_a_pillow_image_is_rotated_and_laid_over_white_like_its_file(finder, tmp
     for path in (turned, clear):
         with Image.open(path) as image:
             assert upright_rgb(image).tobytes() == load_rgb(path).tobytes()
-            np.testing.assert_allclose(*finder.encode_images([path, image]), atol=0.01)
+            of_path, of_image = finder.encode_images([path, image])
+            np.testing.assert_allclose(of_path, of_image, atol=0.01)
     with Image.open(turned) as image:
         assert upright_rgb(image).size == (16, 32)
     np.testing.assert_allclose(finder.encode_images([clear])[0], np.full(3, 3**-0.5), atol=1e-4)

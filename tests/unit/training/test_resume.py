@@ -1,6 +1,7 @@
 """Training killed by SIGKILL at chosen moments and run again ends where an uninterrupted one ends, bit by bit."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ KILLS = (
 )
 
 
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], Any, str | None]] = {
     "average": ({"ema_decay": 0.9}, KILLS, None),
     "heads": ({}, KILLS[1:2], "average-whole"),
     "patience": ({"patience_epochs": 1, "epochs": 6, "head_rate": 0.05}, KILLS[:2], "average-whole"),
@@ -176,9 +177,12 @@ def test_a_restored_optimizer_takes_the_same_next_step(fused):
     def parts():
         torch.manual_seed(0)
         conv = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-        return conv, torch.optim.AdamW(
-            [{"params": [conv.weight], "lr": 0.1, "peak": 1.0}, {"params": []}, {"params": [conv.bias]}], fused=fused
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": [conv.weight], "lr": 0.1, "peak": 1.0},
+            {"params": []},
+            {"params": [conv.bias]},
+        ]
+        return conv, torch.optim.AdamW(groups, fused=fused)
 
     def step(conv, optimizer, seed):
         torch.manual_seed(seed)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import click
 
@@ -61,7 +62,7 @@ def test_command_line_and_http_offer_every_field_of_a_query_with_its_limits(api)
     body = document["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
     posted = {**body, **body["filters"]["properties"]}
     got = {each["name"]: each["schema"] for each in document["get"]["parameters"]}
-    options = {option.name: option for option in search.get_params(click.Context(search))}
+    options: dict[str | None, Any] = {option.name: option for option in search.get_params(click.Context(search))}
     assert set(QUERY_FIELDS) == {*FilterFields.model_fields, *ResultFields.model_fields} - {"offset"}  # --page instead
     for name in QUERY_FIELDS:
         parameter = got[{"folders": "folder", "cameras": "camera"}.get(name, name)]

@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -184,7 +185,13 @@ async def answer_of(app, messages, headers=()):
 
     path = "/api/v1/search"
     given = [(b"host", b"127.0.0.1"), *headers, (b"content-type", b"application/json")]
-    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+    }
     scope |= {"raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": given}
     await asyncio.wait_for(app(scope | {"server": ("127.0.0.1", 80), "client": ("127.0.0.1", 9)}, receive, send), 20)
     return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])["error"]["code"]
@@ -291,7 +298,8 @@ def test_searches_that_timed_out_in_the_queue_are_never_run(album_tools, album):
 def test_running_work_is_cancelled_after_a_timeout(album):
     async def scene():
         finder = Finder.open(album / "index", threads=1)
-        held, begun_by, ended = Held(), [], []
+        held, begun_by = Held(), []
+        ended: list[object] = []
 
         def work():
             begun_by.append("a call")

@@ -3,6 +3,7 @@ import logging
 import shutil
 import threading
 import time
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -187,7 +188,8 @@ def kept_loggers():
     logging.captureWarnings(False)
     for name, values in before.items():
         vars(logging.getLogger(name)).update(values)
-    logging.getLogger("image_finder").manager._clear_cache()
+    manager: Any = logging.getLogger("image_finder").manager
+    manager._clear_cache()
 
 
 def test_a_log_line_is_one_json_object(album_tools, home, capsys, kept_loggers):

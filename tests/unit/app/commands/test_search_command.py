@@ -184,7 +184,7 @@ def test_not_lowers_the_rank_by_its_weight(home):
 
 def test_filters_and_the_minimum_score_exclude_images(home):
     assert names(home, "red", "--min-score", "0.5") == ["red"]
-    none = {
+    none: dict[str, list[tuple[str, ...]]] = {
         "no image matches the filters": [
             ("--until", "1999-12-31"),
             ("--camera", "canon"),

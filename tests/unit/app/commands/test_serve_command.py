@@ -277,7 +277,7 @@ def test_32_slow_connections_delay_no_other_client(album):
         connections = [trickling.enter_context(socket.create_connection(served.address, 30)) for _ in range(32)]
         for number, connection in enumerate(connections):
             connection.sendall(TRICKLES[number % len(TRICKLES)])
-        client = http.client.HTTPConnection(*served.address, timeout=30)
+        client = http.client.HTTPConnection(served.address[0], served.address[1], timeout=30)
         part = 'Content-Disposition: form-data; name="query"\r\n\r\n{"terms": [{"text": "red"}], "k": 1}'
         with contextlib.closing(client):
             for _ in range(3):

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from zoneinfo import TZPATH
 
 import pytest
 from click.testing import CliRunner
@@ -113,9 +114,7 @@ def test_a_dry_run_prints_everything_and_writes_nothing(run, tmp_path):
 
 
 def test_a_crontab_is_only_written_in_the_zone_of_the_machine(run, tmp_path, monkeypatch):
-    zone = next(
-        Path(folder, "Europe/Zurich") for folder in machine_schedule.TZPATH if Path(folder, "Europe/Zurich").is_file()
-    )
+    zone = next(Path(folder, "Europe/Zurich") for folder in TZPATH if Path(folder, "Europe/Zurich").is_file())
     (tmp_path / "zoneinfo" / "Europe").mkdir(parents=True)
     (tmp_path / "zoneinfo" / "Europe" / "Zurich").write_bytes(zone.read_bytes())
     (tmp_path / "localtime").symlink_to(tmp_path / "zoneinfo" / "Europe" / "Zurich")

@@ -62,10 +62,10 @@ def test_a_webhook_receives_failure_success_and_drift_as_json(receiver):
 def test_drifted_data_make_the_alert_a_warning_that_names_them(drifted, kind, title):
     rows = [
         DriftRow(
-            what=what, unit="", measured=0.2, threshold=0.1, limit=0.1, chance=None, p_value=None,
-            drifted=what in drifted, detail="",
+            name=name, unit="", measured=0.2, threshold=0.1, limit=0.1, chance=None, p_value=None,
+            drifted=name in drifted, detail="",
         )
-        for what in ("brightness", "words", "size")
+        for name in ("brightness", "words", "size")
     ]  # fmt: skip
     report = DriftReport(
         reference=None, dataset="scratch", data_version="aaa", images="all", n_images=40, n_compared=40, n_known=0,

@@ -106,7 +106,7 @@ def test_systemd_passes_every_argument_unchanged(tmp_path, program):
         capture_output=True,
         text=True,
         check=False,
-        **({"user": "nobody"} if os.getuid() == 0 else {}),
+        user="nobody" if os.getuid() == 0 else None,
     ).stdout
     _, _, rest = printed.partition("Unit image-finder-retrain.service:")
     line = next(line for line in rest.splitlines() if "Command Line: " in line).partition("Command Line: ")[2]

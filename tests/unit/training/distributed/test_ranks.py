@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from image_finder.components.training.distributed.ranks import ALONE, Assignment
 from tests.support.checkout import CHECKOUT
 
 # float32 has 24 bits; a gradient here is a sum of some thousand products
-CLOSE = {"atol": 1e-9, "rtol": 1e-7}
+CLOSE: dict[str, Any] = {"atol": 1e-9, "rtol": 1e-7}
 MODELS = {
     "heads": ({}, {}),
     "last layers": ({"trained_stages": 1, "own_tails": True}, {"trained_layers": 1}),
@@ -123,7 +125,7 @@ def test_ranks_together_have_the_loss_and_the_gradients_of_one_process(ran, name
         found = load_file(ran / f"gradient {name} {world}" / f"{rank}.safetensors")
         assert found.keys() == alone.keys()
         for key, tensor in alone.items():
-            torch.testing.assert_close(found[key], tensor, **CLOSE, msg=lambda text, key=key: f"{key}: {text}")
+            torch.testing.assert_close(found[key], tensor, **CLOSE, msg=partial("{}: {}".format, key))
 
 
 @pytest.mark.slow
@@ -137,7 +139,7 @@ def test_two_ranks_train_as_one_process_does(ran):
     one, two = (load_file(ran / f"train {world}" / "checkpoint" / "model.safetensors") for world in (1, 2))
     for key, tensor in one.items():
         # Adam turns a gradient of next to nothing into a whole step whichever sign it has
-        torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=2e-3, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=2e-3, msg=partial("{}: {}".format, key))
 
 
 @pytest.mark.slow
@@ -182,8 +184,9 @@ def test_the_shares_of_a_loss_add_up_to_it_and_so_do_their_gradients(world, smoo
         contrastive_share(scale, (images, texts), image_of_text, (s.images, s.texts), label_smoothing=smoothing)
         for s in shares
     ]
-    torch.testing.assert_close(sum(parts), whole)
-    torch.testing.assert_close(torch.autograd.grad(sum(parts), leaves), torch.autograd.grad(whole, leaves))
+    total = torch.stack(parts).sum()
+    torch.testing.assert_close(total, whole)
+    torch.testing.assert_close(torch.autograd.grad(total, leaves), torch.autograd.grad(whole, leaves))
 
 
 def plan_of(image_of_text):

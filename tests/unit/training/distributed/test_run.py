@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -64,7 +64,7 @@ def test_a_killed_process_is_replaced_and_every_epoch_reported_once(scenes, tiny
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "sitecustomize.py").write_text(KILLER.format(cache=str(cache)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    told = []
+    records = []
     checkpoint = train_checkpoint(
         TrainingTask(
             scenes,
@@ -74,11 +74,11 @@ def test_a_killed_process_is_replaced_and_every_epoch_reported_once(scenes, tiny
             path=tmp_path / "c",
             dataset=("scenes", "v1"),
         ),
-        on_epoch=told.append,
+        on_epoch=records.append,
     )
-    assert [record.epoch for record in told] == list(range(1, 13))
-    assert tuple(told) == checkpoint.manifest.history
-    assert told[-1].loss < told[0].loss
+    assert [record.epoch for record in records] == list(range(1, 13))
+    assert tuple(records) == checkpoint.manifest.history
+    assert records[-1].loss < records[0].loss
     assert descendants() == before
     assert list((cache / "training-jobs").iterdir()) == []
     assert list((tmp_path / "temporary").glob("torchelastic_*")) == []
@@ -174,7 +174,7 @@ def test_two_hosts_whose_launchers_start_at_different_times_train_as_one_does(sc
 
 def test_one_process_trains_here(scenes, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
-    told = []
+    records = []
     checkpoint = train_checkpoint(
         TrainingTask(
             scenes,
@@ -184,9 +184,9 @@ def test_one_process_trains_here(scenes, tiny_model, tmp_path, monkeypatch):
             path=tmp_path / "c",
             dataset=("scenes", "v1"),
         ),
-        on_epoch=told.append,
+        on_epoch=records.append,
     )
-    assert tuple(told) == checkpoint.manifest.history
+    assert tuple(records) == checkpoint.manifest.history
 
 
 def test_more_processes_than_gpus_are_refused(scenes, tiny_model, tmp_path, monkeypatch):
@@ -223,12 +223,13 @@ def test_how_a_training_runs_is_no_part_of_what_it_is(scenes, tiny_model):
     assert identity(processes=3) != identity()
 
 
-class Ended(NamedTuple):
+@dataclass
+class Ended:
     exitcode: int
     timestamp: int = 100
 
 
-def told(rank, error, message="why"):
+def failed_with(rank, error, message="why"):
     return Failure(error=error, message=message, rank=rank)
 
 
@@ -236,24 +237,32 @@ LOST = "ProcessError"
 CAUSES = {
     "killed, the other lost it": (
         {1: Ended(-9), 0: Ended(1)},
-        [told(0, LOST)],
+        [failed_with(0, LOST)],
         "process 1 .* was ended by SIGKILL \\(probably",
     ),
     "crashed, the other was ended": ({0: Ended(-11), 1: Ended(-15)}, [], "process 0 .* was ended by SIGSEGV;"),
-    "asked to end from outside": ({1: Ended(-15), 0: Ended(1)}, [told(0, LOST)], "process 1 .* was ended by SIGTERM"),
+    "asked to end from outside": (
+        {1: Ended(-15), 0: Ended(1)},
+        [failed_with(0, LOST)],
+        "process 1 .* was ended by SIGTERM",
+    ),
     "raised, the other was ended": (
         {1: Ended(1), 0: Ended(-15)},
-        [told(1, "", "KeyError: 3")],
+        [failed_with(1, "", "KeyError: 3")],
         "process 1 .*: KeyError: 3;",
     ),
     "exited, the other was ended": ({1: Ended(7), 0: Ended(-15)}, [], "process 1 .* ended with exit code 7;"),
     "stopped, killed for not ending": (
         {0: Ended(1), 1: Ended(-9, 106)},
-        [told(0, LOST, "silent")],
+        [failed_with(0, LOST, "silent")],
         "process 0 .*: silent;",
     ),
-    "on another host": ({0: Ended(1)}, [told(0, LOST), told(5, "", "OSError: x")], "process 5 .*: OSError: x;"),
-    "refused": ({0: Ended(1), 1: Ended(-9)}, [told(0, "DataError", "bad")], "process 0: bad$"),
+    "on another host": (
+        {0: Ended(1)},
+        [failed_with(0, LOST), failed_with(5, "", "OSError: x")],
+        "process 5 .*: OSError: x;",
+    ),
+    "refused": ({0: Ended(1), 1: Ended(-9)}, [failed_with(0, "DataError", "bad")], "process 0: bad$"),
 }
 
 
