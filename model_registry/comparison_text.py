@@ -79,10 +79,9 @@ def compare_text(first: Side, second: Side, paired: Comparison | None) -> str:
             "difference has no interval; a training run measures challenger and champion together."
         )
     else:
-        low, high = 100 * paired.interval.low, 100 * paired.interval.high
         parts.append(
             f"Query by query, version {first.version.version} against {second.version.version}: mean recall "
-            f"{100 * paired.gain:+.1f} points [{low:+.1f}, {high:+.1f}], {paired.n_images:,} images."
+            f"{100 * paired.gain:+.1f} points {paired.interval.text('+.1f')}, {paired.n_images:,} images."
         )
     return "\n".join(parts)
 
@@ -143,7 +142,7 @@ def _measured(value: tuple[float, Interval] | None) -> str:
     if value is None:
         return "not measured"
     recall, interval = value
-    return f"{100 * recall:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * recall:.1f} % {interval.text()}"
 
 
 def _not_comparable(first: RetrievalReport, second: RetrievalReport) -> list[str]:

@@ -15,12 +15,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.records.base import Record
-from image_finder.components.records.data import DatasetManifest, ValidationReport
-from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.temporaries import scratch_directory
 from image_finder.model_registry import names, tracking
-from image_finder.model_registry.lineage import Lineage
+from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.model_registry.registry_errors import guarded
 
@@ -28,34 +25,24 @@ _MODEL_CODE = Path(__file__).with_name("bundle_model.py")
 _DISTRIBUTION = "text-guided-image-finder"
 
 
-class Evidence(Record):
-    """Reports and model card (Markdown) that are stored with a bundle."""
-
-    report: RetrievalReport
-    card: str
-    manifest: DatasetManifest | None = None
-    validation: ValidationReport | None = None
-    drift_reference: Path | None = None  # a directory
-
-
 @guarded
 def register_bundle(
-    registry: Registry, bundle: Bundle, name: str, lineage: Lineage, evidence: Evidence
+    registry: Registry, bundle: Bundle, name: str, evidence: Evidence, *, card: str
 ) -> RegisteredVersion:
-    """Log the bundle to the active run and register it with alias challenger.
+    """Log the bundle to the active run and register it with alias challenger; card: Markdown.
 
     The version is created with all its tags in one transaction after its files. If anything fails before that, the files
     are removed. Raises ConfigError without an active run, StorageError.
     """
     run_id = tracking.run_id()
     with _removed_on_failure(registry.client, run_id):
-        uri, model_id = _log_model(bundle, evidence, lineage)
+        uri, model_id = _log_model(bundle, evidence, card)
         registry.ensure_model(name)
         made = registry.client.create_model_version(
-            name, uri, run_id, _tags(bundle, lineage, evidence), description=evidence.card, model_id=model_id
+            name, uri, run_id, _tags(bundle, evidence), description=card, model_id=model_id
         )
     registry.set_alias(name, names.CHALLENGER, str(made.version))
-    _describe_run(registry.client, run_id, f"{name} v{made.version}", lineage, evidence.report)
+    _describe_run(registry.client, run_id, f"{name} v{made.version}", evidence)
     return registry.version(name, str(made.version))
 
 
@@ -79,13 +66,11 @@ def _logged(client: MlflowClient, run_id: str) -> list[mlflow.entities.LoggedMod
     return list(client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"))
 
 
-def _describe_run(
-    client: MlflowClient, run_id: str, registered: str, lineage: Lineage, report: RetrievalReport
-) -> None:
-    low, high = report.mean_recall_interval.low, report.mean_recall_interval.high
+def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: Evidence) -> None:
+    report, lineage = evidence.report, evidence.lineage
     note = (
         f"Training on {report.dataset}, data version {report.data_version}. Registered as **{registered}**: mean recall "
-        f"{100 * report.mean_recall:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {report.n_images:,} images of "
+        f"{100 * report.mean_recall:.1f} % {report.mean_recall_interval.text()} on {report.n_images:,} images of "
         f"{report.split}. Code {lineage.code_version}; {lineage.hardware or 'hardware unknown'}. Promotion: "
         "reports/promotion.json, tag last_event, and the ledger. Measurements: figures and reports."
     )
@@ -93,8 +78,9 @@ def _describe_run(
     client.set_tag(run_id, "mlflow.note.content", note)
 
 
-def _tags(bundle: Bundle, lineage: Lineage, evidence: Evidence) -> dict[str, str]:
-    validation = evidence.validation
+def _tags(bundle: Bundle, evidence: Evidence) -> dict[str, str]:
+    lineage, validation = evidence.lineage, evidence.validation
+    passed = "passed" if validation.success else "FAILED"
     tags = {
         names.DATASET: bundle.manifest.dataset,
         names.DATA_VERSION: bundle.manifest.data_version,
@@ -111,30 +97,25 @@ def _tags(bundle: Bundle, lineage: Lineage, evidence: Evidence) -> dict[str, str
         names.SPLIT: evidence.report.split,
         names.MEAN_RECALL: f"{evidence.report.mean_recall:.6f}",
         names.RUN_NAME: lineage.run_name,
+        names.VALIDATION: f"{passed}, {validation.n_valid_captions} of {validation.n_captions} captions",
     }
-    if validation is not None:
-        tags[names.VALIDATION] = (
-            f"{'passed' if validation.success else 'FAILED'}, {validation.n_valid_captions} of {validation.n_captions} captions"
-        )
     return {name: value for name, value in tags.items() if value}
 
 
-def _log_model(bundle: Bundle, evidence: Evidence, lineage: Lineage) -> tuple[str, str | None]:
+def _log_model(bundle: Bundle, evidence: Evidence, card: str) -> tuple[str, str | None]:
     with scratch_directory() as folder:
         # MLflow stores an artefact under its file name, not under its key, and rejects links.
         files = {"bundle": shutil.copytree(bundle.path, Path(folder, names.BUNDLE_ARTIFACT))}
-        texts: dict[str, tuple[str, Record | None]] = {
-            "report": (names.REPORT_ARTIFACT, evidence.report),
-            "lineage": (names.LINEAGE_ARTIFACT, lineage),
-            "manifest": (names.MANIFEST_ARTIFACT, evidence.manifest),
-            "validation": (names.VALIDATION_ARTIFACT, evidence.validation),
+        texts = {
+            "report": (names.REPORT_ARTIFACT, evidence.report.model_dump_json(indent=2)),
+            "lineage": (names.LINEAGE_ARTIFACT, evidence.lineage.model_dump_json(indent=2)),
+            "manifest": (names.MANIFEST_ARTIFACT, evidence.manifest.model_dump_json(indent=2)),
+            "validation": (names.VALIDATION_ARTIFACT, evidence.validation.model_dump_json(indent=2)),
+            "card": (names.CARD_ARTIFACT, card),
         }
-        for key, (file, record) in texts.items():
-            if record is not None:
-                files[key] = Path(folder, file)
-                files[key].write_text(record.model_dump_json(indent=2), encoding="utf-8")
-        files["card"] = Path(folder, names.CARD_ARTIFACT)
-        files["card"].write_text(evidence.card, encoding="utf-8")
+        for key, (file, text) in texts.items():
+            files[key] = Path(folder, file)
+            files[key].write_text(text, encoding="utf-8")
         if evidence.drift_reference is not None:
             files["drift"] = shutil.copytree(evidence.drift_reference, Path(folder, names.DRIFT_REFERENCE_ARTIFACT))
         info = mlflow.pyfunc.log_model(

@@ -258,7 +258,7 @@ def _gains(
         "gain interval",
         interval.low,
         0.0,
-        detail=f"95 % [{interval.low:+.4f}, {interval.high:+.4f}], paired, {comparison.n_images:,} images",
+        detail=f"95 % {interval.text('+.4f', times=1)}, paired, {comparison.n_images:,} images",
     )
     yield check.model_copy(update={"passed": check.passed and _is_ordered(comparison)})
 
@@ -266,8 +266,7 @@ def _gains(
 def _slice(difference: SliceDifference, config: PromotionConfig) -> PromotionCheck:
     name = f"{difference.slice}: {difference.value}"
     allowed = config.slice_allowances.get(name, config.slice_allowances.get(difference.slice, config.slice_allowance))
-    interval = difference.interval
-    detail = f"95 % [{interval.low:+.4f}, {interval.high:+.4f}], {difference.n_queries:,} queries"
+    detail = f"95 % {difference.interval.text('+.4f', times=1)}, {difference.n_queries:,} queries"
     check = _at_least(f"slice {name}", difference.difference, -allowed, detail=detail)
     if difference.n_queries >= config.min_slice_queries:
         return check
@@ -320,8 +319,7 @@ def _why(
     mean = f"mean recall {_shown(_mean_recall(challenger))}"
     if champion is None or comparison is None:
         return (f"first champion: {mean}, nothing to compare with; all {n_checks} checks passed",)
-    low, high = comparison.interval.low, comparison.interval.high
-    gain = f"gain {comparison.gain:+.4f} [{low:+.4f}, {high:+.4f}]; all {n_checks} checks passed"
+    gain = f"gain {comparison.gain:+.4f} {comparison.interval.text('+.4f', times=1)}; all {n_checks} checks passed"
     return (f"{mean} against {_shown(_mean_recall(champion))} of champion {champion.version}, {gain}",)
 
 

@@ -24,8 +24,7 @@ def retrieval_table(report: RetrievalReport) -> str:
         f"{report.dataset} {report.split}: {report.n_images:,} images, {report.n_captions:,} captions, "
         f"data version {report.data_version}; recall in %, 95 % intervals over images"
     )
-    low, high = report.mean_recall_interval.low, report.mean_recall_interval.high
-    mean = f"mean recall {100 * report.mean_recall:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    mean = f"mean recall {100 * report.mean_recall:.1f} {report.mean_recall_interval.text()}"
     return "\n".join([title, aligned([head, *rows]), mean])
 
 
@@ -79,10 +78,7 @@ def _slice_row(report: SliceReport, ks: Sequence[int]) -> list[str]:
 
 
 def _recalls(report: DirectionReport | SliceReport, ks: Sequence[int]) -> list[str]:
-    return [
-        f"{100 * report.recall[k]:.1f} [{100 * report.interval[k].low:.1f}, {100 * report.interval[k].high:.1f}]"
-        for k in ks
-    ]
+    return [f"{100 * report.recall[k]:.1f} {report.interval[k].text()}" for k in ks]
 
 
 def _direction_row(name: str, report: DirectionReport, ks: Sequence[int]) -> list[str]:

@@ -23,10 +23,10 @@ from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import EvaluatedOn, RetrievalReport
 from image_finder.model_registry import lineage, names, registration, tracking
-from image_finder.model_registry.card import CardFacts, model_card
+from image_finder.model_registry.card import model_card
 from image_finder.model_registry.decision import Challenger, measure_and_decide
+from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.promotions import Promotions
-from image_finder.model_registry.registration import Evidence
 from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.model_registry.rule import Reports
 from image_finder.steps._cache import CODE_AWARE, code_hash
@@ -94,24 +94,17 @@ def register_bundle(
         run_name=tracking.run_name(),
         **parameters.parts(),
     )
-    card = model_card(
-        CardFacts(
-            name=name,
-            manifest=manifest,
-            model=parameters.model,
-            training=parameters.training,
-            report=report,
-            scores=bundle.scores(),
-            parity=parity,
-            lineage=origin,
-            validation=validated,
-        )
-    )
     evidence = Evidence(
-        report=report, card=card, manifest=manifest, validation=validated, drift_reference=reference.path
+        report=report,
+        manifest=manifest,
+        validation=validated,
+        parity=parity,
+        lineage=origin,
+        drift_reference=reference.path,
     )
+    card = model_card(name, evidence, bundle.scores(), model=parameters.model, training=parameters.training)
     tracking.log_record(parity, names.PARITY_ARTIFACT)  # an earlier run that was killed may have measured it
-    registered = registration.register_bundle(registry, bundle, name, origin, evidence)
+    registered = registration.register_bundle(registry, bundle, name, evidence, card=card)
     log_metadata({"model": registered.name, "version": registered.version})
     return registered
 

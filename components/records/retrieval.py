@@ -10,6 +10,10 @@ class Interval(Record):
     low: float
     high: float
 
+    def text(self, form: str = ".1f", *, times: int = 100) -> str:
+        """Both ends, in percent unless `times` is 1, for example [28.0, 33.0]."""
+        return f"[{times * self.low:{form}}, {times * self.high:{form}}]"
+
 
 class DirectionReport(Record):
     """Retrieval in one direction. Keys of the dictionaries are k; values are shares, 0 to 1."""

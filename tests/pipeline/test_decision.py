@@ -14,11 +14,11 @@ from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.model_registry import names, tracking
 from image_finder.model_registry.decision import Challenger, measure_and_decide
-from image_finder.model_registry.lineage import Lineage
 from image_finder.model_registry.promotions import Promotions
-from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.rule import Reports
+from tests.support.evidence import evidence_of
 from tests.support.tiny_bundle import BAD, FAIR, GOOD, PARITY, VALIDATION, draw_images
 
 MODEL = "finder"
@@ -51,9 +51,8 @@ def register(store, make_bundle, report):
     def registered(tables):
         bundle = make_bundle(f"bundle-{len(made)}", **tables)
         made.append(bundle)
-        lineage = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
         with mlflow.start_run():
-            found = register_bundle(Registry.of_step(), bundle, MODEL, lineage, Evidence(report=report, card="# Card"))
+            found = register_bundle(Registry.of_step(), bundle, MODEL, evidence_of(report), card="# Card")
         return Challenger(MODEL, found.version, bundle)
 
     return registered

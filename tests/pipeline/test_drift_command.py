@@ -14,11 +14,9 @@ from image_finder.components.drift.reference import TrainedOn, write_reference
 from image_finder.components.drift.sample import Sampler, find_captioned_files
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names
-from image_finder.model_registry.lineage import Lineage
-from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
-
-LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
+from tests.support.evidence import evidence_of
 
 
 def write_data(root, *, seed, green=0.5, count=80):
@@ -78,8 +76,8 @@ def home(place, training, tiny_bundle, report, tmp_path, monkeypatch):
         mlflow.set_experiment("scratch")
         for model, path in (("finder", reference.path), ("plain", None)):
             with mlflow.start_run():
-                evidence = Evidence(report=report, card="# Card", drift_reference=path)
-                register_bundle(Registry.of_step(), tiny_bundle, model, LINEAGE, evidence)
+                evidence = evidence_of(report, drift_reference=path)
+                register_bundle(Registry.of_step(), tiny_bundle, model, evidence, card="# Card")
             Registry(uri).set_alias(model, names.CHAMPION, "1")
         mlflow.set_tracking_uri(before)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it, and the command would follow it

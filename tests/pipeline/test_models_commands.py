@@ -26,24 +26,20 @@ from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import current_bundle_sha256, publish_bundle
 from image_finder.components.metrics.comparison import StoredMeasurement
-from image_finder.components.records.data import DatasetManifest
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.search.finder import Finder
 from image_finder.model_registry import lineage, names, tracking
 from image_finder.model_registry.decision import Challenger, measure_and_decide
 from image_finder.model_registry.promotions import Promotions
-from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.rule import Reports
 from tests.support.checkout import CHECKOUT
+from tests.support.evidence import MANIFEST, evidence_of
 from tests.support.galleries import publish_gallery
 from tests.support.tiny_bundle import BAD, FAIR, GOOD, PARITY, VALIDATION, draw_images, write_tiny_bundle
 
 MODEL = "finder"
-MANIFEST = DatasetManifest(
-    name="scratch", layout="coco", root="/data", n_images=17, n_captions=17, n_images_of_part={"test": 17},
-    annotations_sha256={"test": "a" * 64}, images_sha256="b" * 64, mean_caption_characters=60.0, unreadable_images=0,
-)  # fmt: skip
 
 
 class ModelHome:
@@ -72,10 +68,8 @@ class ModelHome:
                 run_name=tracking.run_name(),
                 split=SplitConfig(),
             )
-            evidence = Evidence(
-                report=measured.measurement.report, card=f"# Card {version}", manifest=MANIFEST, validation=VALIDATION
-            )
-            registered = register_bundle(Registry.of_step(), bundle, MODEL, origin, evidence)
+            evidence = evidence_of(measured.measurement.report, lineage=origin)
+            registered = register_bundle(Registry.of_step(), bundle, MODEL, evidence, card=f"# Card {version}")
         measure_and_decide(
             self.promotions,
             Challenger(MODEL, registered.version, bundle),

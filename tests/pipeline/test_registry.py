@@ -15,20 +15,16 @@ from image_finder.components.bundle.bundle import FORMAT_VERSION
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.model_registry import tracking
-from image_finder.model_registry.lineage import Lineage
-from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
-
-LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
+from tests.support.evidence import evidence_of
 
 
 @pytest.fixture
 def registered(store, tiny_bundle, report):
     """Version 1 of the model `finder`; MLflow's global URI is reset, as ZenML does."""
     with mlflow.start_run():
-        found = register_bundle(
-            Registry.of_step(), tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card")
-        )
+        found = register_bundle(Registry.of_step(), tiny_bundle, "finder", evidence_of(report), card="# Card")
     mlflow.set_tracking_uri("")
     return found
 
@@ -72,7 +68,7 @@ def test_promotion_moves_the_champion_and_leaves_the_challenger(store, registere
     registry.set_alias("finder", "champion", "1")
     mlflow.set_tracking_uri(store)
     with mlflow.start_run():
-        register_bundle(Registry.of_step(), tiny_bundle, "finder", LINEAGE, Evidence(report=report, card="# Card"))
+        register_bundle(Registry.of_step(), tiny_bundle, "finder", evidence_of(report), card="# Card")
     assert registry.champion_version("finder") == "1"
     assert [(each.version, each.aliases) for each in registry.versions("finder")] == [
         ("2", ("challenger",)),

@@ -15,13 +15,11 @@ from image_finder.components.bundle.bundle import MANIFEST, Bundle, BundleManife
 from image_finder.components.errors import BundleError, ConfigError, StorageError
 from image_finder.components.storage import sha256_of_file
 from image_finder.model_registry import names
-from image_finder.model_registry.lineage import Lineage
 from image_finder.model_registry.promotions import Promotions
-from image_finder.model_registry.registration import Evidence, register_bundle
+from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import shown_address
-
-LINEAGE = Lineage(code_version="c0de", config_sha256="c" * 64, environment_sha256="e" * 64)
+from tests.support.evidence import evidence_of
 
 
 @pytest.fixture
@@ -150,18 +148,18 @@ def test_a_full_disk_at_registration_leaves_no_half_version(store, tiny_bundle, 
     registry = Registry(uri)
     artefacts = store.parent / "art"
     experiment = registry.client.create_experiment("scratch", artefacts.as_uri())
-    evidence = Evidence(report=report, card="# Card")
+    evidence = evidence_of(report)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run(experiment_id=experiment):
             bundle = padded(tiny_bundle, 20 << 20)
             with largest_file(10 << 20), pytest.raises(StorageError, match="no space left; nothing was registered"):
-                register_bundle(registry, bundle, "finder", LINEAGE, evidence)
+                register_bundle(registry, bundle, "finder", evidence, card="# Card")
             assert [each.version for each in registry.versions("finder")] == ["2", "1"]
             assert registry.aliases("finder") == {names.CHAMPION: "1", names.CHALLENGER: "2"}
             assert [path for path in artefacts.rglob("*") if path.is_file()] == []
-            made = register_bundle(registry, bundle, "finder", LINEAGE, evidence)
+            made = register_bundle(registry, bundle, "finder", evidence, card="# Card")
         assert (made.version, made.aliases) == ("3", (names.CHALLENGER,))
         assert registry.download_bundle("finder", "3", store.parent / "got").sha256 == bundle.sha256
     finally:
@@ -187,7 +185,7 @@ def test_a_fetch_on_a_full_disk_leaves_nothing(store, tiny_bundle, report, monke
     try:
         with mlflow.start_run(experiment_id=experiment):
             bundle = padded(tiny_bundle, 2 << 20)
-            register_bundle(registry, bundle, "finder", LINEAGE, Evidence(report=report, card="# Card"))
+            register_bundle(registry, bundle, "finder", evidence_of(report), card="# Card")
     finally:
         mlflow.set_tracking_uri(before)
     to = Path("got")

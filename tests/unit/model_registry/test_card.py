@@ -7,7 +7,8 @@ from image_finder.components.records.calibration import MatchModel, MatchModels,
 from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.records.export import BundleMeasurement, ParityReport
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
-from image_finder.model_registry.card import CardFacts, model_card
+from image_finder.model_registry.card import model_card
+from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.lineage import Lineage
 from image_finder.pipelines.packing import starter_card
 
@@ -46,7 +47,7 @@ PARITY = ParityReport(
 )
 
 
-def facts(**changes):
+def facts():
     def direction(n_queries, gallery_size, recall):
         return DirectionReport(
             n_queries=n_queries,
@@ -97,24 +98,31 @@ def facts(**changes):
         data_version="0123456789ab",
         split="val",
     )
-    values = {"name": "image-finder", "manifest": manifest, "report": report, "scores": scores}
-    values |= {"lineage": LINEAGE, "validation": VALIDATION, "parity": PARITY}
-    return CardFacts(**{**values, "model": ModelConfig(), "training": TrainingConfig(), **changes})
+    evidence = Evidence(report=report, manifest=manifest, validation=VALIDATION, parity=PARITY, lineage=LINEAGE)
+    return evidence, scores
+
+
+def card_of(*, scores=None, model=None, **changes):
+    evidence, usual = facts()
+    evidence = evidence.model_copy(update=changes)
+    return model_card(
+        "image-finder", evidence, scores or usual, model=model or ModelConfig(), training=TrainingConfig()
+    )
 
 
 def test_every_measurement_has_interval_baseline_and_denominators():
-    card = model_card(facts())
-    assert "| text to image | 1 | 21.9 % | 19.9 to 24.9 | 0.1 % | 5,000 | 1,000 |" in card
-    assert "| image to text | 1 | 30.0 % | 28.0 to 33.0 | 0.0 % | 1,000 | 5,000 |" in card
-    assert "Mean recall 50.0 % 49.0 to 51.0" in card
+    card = card_of()
+    assert "| text to image | 1 | 21.9 % | [19.9, 24.9] | 0.1 % | 5,000 | 1,000 |" in card
+    assert "| image to text | 1 | 30.0 % | [28.0, 33.0] | 0.0 % | 1,000 | 5,000 |" in card
+    assert "Mean recall 50.0 % [49.0, 51.0]" in card
 
 
 def test_slices_have_their_own_denominator_and_cannot_break_the_table():
-    assert "| length | 5\\|9 | 10.0 % @1 | 5.0 to 20.0 | 77 |" in model_card(facts())
+    assert "| length | 5\\|9 | 10.0 % @1 | [5.0, 20.0] | 77 |" in card_of()
 
 
 def test_the_score_threshold_has_its_meaning_and_its_data_set():
-    card = model_card(facts())
+    card = card_of()
     assert "4,999 captions in a gallery of 1,000 images" in card
     assert "best score is below **0.567**" in card
     assert "median 0.550, 90 % between 0.325 and 0.775" in card
@@ -123,19 +131,19 @@ def test_the_score_threshold_has_its_meaning_and_its_data_set():
 
 def test_the_precision_of_good_matches_has_its_number_of_queries():
     good = MatchModel(coefficients=(0.0,) * 8, intercept=0, min_probability=0.9, precision=0.875, n_queries=93)
-    scores = facts().scores.model_copy(update={"matches": MatchModels(short=good, long=None)})
-    card = model_card(facts(scores=scores))
+    scores = facts()[1].model_copy(update={"matches": MatchModels(short=good, long=None)})
+    card = card_of(scores=scores)
     assert "87.5 % for texts of one or two content words (93 queries)" in card
     assert "No hit is called" not in card
 
 
 def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_claim_it():
-    assert re.search(r"pre-training text included captions of COCO and Flickr30k", model_card(facts()))
+    assert re.search(r"pre-training text included captions of COCO and Flickr30k", card_of())
     hub = ModelConfig(
         text=TextTowerConfig(trunk="distilbert-base-uncased", weights="hub", revision="a" * 40),
         image=ImageTowerConfig(weights="hub"),
     )
-    card = model_card(facts(model=hub))
+    card = card_of(model=hub)
     assert "MiniLM" not in card
     assert f"`distilbert-base-uncased@{'a' * 40}` (hub weights)" in card
 
@@ -155,18 +163,18 @@ def test_packaged_text_trunk_discloses_its_pretraining_and_a_hub_trunk_does_not_
     ],
 )
 def test_licence_follows_the_data_set_and_is_never_guessed(name, layout, words):
-    manifest = facts().manifest.model_copy(update={"name": name, "layout": layout})
-    assert words in model_card(facts(manifest=manifest))
+    manifest = facts()[0].manifest.model_copy(update={"name": name, "layout": layout})
+    assert words in card_of(manifest=manifest)
 
 
 def test_a_card_has_all_sections():
-    headings = re.findall(r"^## (.+)$", model_card(facts()), re.MULTILINE)
+    headings = re.findall(r"^## (.+)$", card_of(), re.MULTILINE)
     wanted = ["Intended use", "Model", "Data and licences", "Measurements", "Slices", "Scores", "Export", "Limits"]
     assert headings == [*wanted, "Lineage", "Promotion history"]
 
 
 def test_a_card_names_lineage_and_ledger():
-    card = model_card(facts())
+    card = card_of()
     for line in (
         "| run | training-flickr8k-x |",
         "| code | `c0de-dirty` (files differed from the commit), sources `333333333333` |",
@@ -188,9 +196,8 @@ def test_a_card_names_lineage_and_ledger():
     ],
 )
 def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, absent):
-    registered = facts()
     elsewhere = BundleMeasurement(
-        report=registered.report,
+        report=facts()[0].report,
         text_ms=2,
         image_ms=9,
         bundle_mb=65,
@@ -200,7 +207,7 @@ def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, ab
         test_sha256="a",
         code_sha256="b",
     )
-    card = starter_card(model_card(registered), dataset, [elsewhere])
+    card = starter_card(card_of(), dataset, [elsewhere])
     headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
     assert headings[0] == "Licence of the weights"
     assert headings[-3:] == ["As shipped, on part `val` of `flickr8k`", "Limits of its training data", "Limits"]
