@@ -63,17 +63,16 @@ def part_files(config: DatasetConfig) -> tuple[PartFile, ...]:
     return tuple(parts)
 
 
-def read_captions(config: DatasetConfig, *, hub_cache: Path | None = None) -> pd.DataFrame:
+def read_captions(config: DatasetConfig) -> pd.DataFrame:
     """Read the captions table (see the module's docstring) of a data set in any layout.
 
     Images need not exist. A null caption becomes ""; images without captions are dropped and logged. Ids of a further
-    file of a part that another file has are shifted above the highest one. hub_cache: folder for downloads of
-    `datasets`. Raises DataError for files that are missing or malformed, images annotated twice differently, captions
-    of unknown images, and a part without captions.
+    file of a part that another file has are shifted above the highest one. Raises DataError for files that are missing
+    or malformed, images annotated twice differently, captions of unknown images, and a part without captions.
     """
     frames: dict[PartName, list[pd.DataFrame]] = {}
     for file in part_files(config):
-        frames.setdefault(file.name, []).append(_read_file(file, config, hub_cache))
+        frames.setdefault(file.name, []).append(_read_file(file, config))
     parts = [_finish(frame, part, config.max_images) for part, frame in _joined(frames).items()]
     return pd.concat(parts, ignore_index=True)
 
@@ -92,11 +91,10 @@ def _joined(frames: dict[PartName, list[pd.DataFrame]]) -> dict[PartName, pd.Dat
     return joined
 
 
-def _read_file(file: PartFile, config: DatasetConfig, hub_cache: Path | None) -> pd.DataFrame:
+def _read_file(file: PartFile, config: DatasetConfig) -> pd.DataFrame:
     """One row a caption, unsorted, without the column part."""
     if file.annotations is None:
-        name = str(config.hub_dataset)
-        table = read_hub(name, file.hub_split, dataset_revision(config), cache=hub_cache)
+        table = read_hub(str(config.hub_dataset), file.hub_split, dataset_revision(config))
         found = annotations_of(table, file.source)
     elif config.layout == "coco2017_table":
         found = annotations_of(read_parquet(file.annotations), file.source)

@@ -43,15 +43,13 @@ def read_hub(
     revision: str | None,
     columns: Sequence[str] = CAPTION_COLUMNS,
     *,
-    cache: Path | None = None,
     otherwise: str = "set root to a folder with its Parquet files and leave hub_dataset out",
 ) -> pa.Table:
     """Columns of a split on the hub, at a commit. otherwise: what to do without the hub. Raises DataError."""
     import datasets  # 1.6 s, and not needed for a local table
 
-    folder = str(cache) if cache else None
     try:
-        rows = datasets.load_dataset(name, split=split, cache_dir=folder, revision=revision)
+        rows = datasets.load_dataset(name, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"cannot load split '{split}' of {name} from the Hugging Face hub: {one_line(error)}; "

@@ -25,6 +25,7 @@ from image_finder.components.text import one_line, shown_path
 
 logger = logging.getLogger(__name__)
 
+_THREADS = 2
 CHECK_PX = 64  # JPEGs are checked at 1/8 of their size if both sides keep at least so many pixels
 _CACHE_FORMAT = b"1"  # raise it when facts change their meaning: caches of another format are ignored
 
@@ -44,11 +45,11 @@ class _Facts:
 
 
 def inspect_images(
-    captions: pd.DataFrame, root: Path, *, cache_path: Path | None = None, workers: int = 2, progress: bool = False
+    captions: pd.DataFrame, root: Path, *, cache_path: Path | None = None, progress: bool = False
 ) -> pd.DataFrame:
     """The images table (see above) of a captions table whose file names are relative to root.
 
-    Each file is read once, in `workers` threads (Pillow and hashlib release the GIL). JPEGs are decoded at a reduced
+    Each file is read once, in two threads (Pillow and hashlib release the GIL). JPEGs are decoded at a reduced
     scale, which still reads every coefficient and so detects truncated files. cache_path: Parquet file of results by
     file name, size and modification time; a damaged one is rebuilt. Raises StorageError if it cannot be written.
     """
@@ -64,7 +65,7 @@ def inspect_images(
             changed.append(file_name)
     fresh: dict[str, _Facts] = {}
     try:
-        _inspect_files(root, changed, fresh, workers=workers, progress=progress)
+        _inspect_files(root, changed, fresh, progress=progress)
     finally:  # keep the results of an interrupted run
         readable = {name: facts for name, facts in fresh.items() if facts.sha256}
         if cache_path and readable:
@@ -80,8 +81,8 @@ def inspect_images(
     )
 
 
-def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *, workers: int, progress: bool) -> None:
-    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inspect")
+def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *, progress: bool) -> None:
+    executor = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="inspect")
     try:
         found = executor.map(lambda name: _inspect_file(root, name), file_names)
         for facts in tqdm(found, total=len(file_names), desc="images", unit="", disable=not progress):

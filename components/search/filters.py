@@ -91,7 +91,9 @@ def _unknown_folder(items: pa.Table, folder: str) -> QueryError:
     )
     named = ", ".join(map(repr, labels[:_NAMED_LABELS])) or "none"
     more = f" and {len(labels) - _NAMED_LABELS:,} more" if len(labels) > _NAMED_LABELS else ""
-    return QueryError(f"the index has no folder {folder[:_SHOWN_CHARACTERS]!r}; it has {named}{more}")
+    return QueryError(
+        f"the library has no images in folder {folder[:_SHOWN_CHARACTERS]!r}; indexed folders: {named}{more}"
+    )
 
 
 def _has_any(found: pa.ChunkedArray) -> bool:

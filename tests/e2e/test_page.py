@@ -611,7 +611,9 @@ def test_error_messages_of_the_server_are_shown(open_page):
 
 def test_a_removed_folder_in_an_old_link_is_reported_and_can_be_cleared(open_page):
     page = open_page("/?q=red&folder=images/sold")
-    expect(page.get_by_role("alert")).to_contain_text("The index has no folder 'images/sold'; it has 'images', ")
+    expect(page.get_by_role("alert")).to_contain_text(
+        "The library has no images in folder 'images/sold'; indexed folders: 'images', "
+    )
     expect(page.get_by_role("button", name="Remove filter: images/sold")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     expect_first(page, "red.jpg")

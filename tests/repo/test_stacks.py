@@ -28,7 +28,7 @@ def no_server(monkeypatch):
     monkeypatch.delenv("ZENML_STORE_URL", raising=False)
 
 
-def told(*words):
+def stack_command(*words):
     return CliRunner().invoke(main, ["stack", *map(str, words)])
 
 
@@ -94,7 +94,7 @@ def test_a_stack_of_ones_own_is_read_from_its_file_and_a_misspelt_key_is_refused
 
 
 def test_settings_that_are_missing_are_named_in_one_line_with_what_they_are(no_server):
-    done = told("apply", "team")
+    done = stack_command("apply", "team")
     assert done.exit_code == 1
     (line,) = done.output.strip().splitlines()
     assert "experiment_tracker.tracking_uri (address of the MLflow server, e.g. http://mlflow.example.org:5000)" in line
@@ -108,7 +108,7 @@ def test_packages_that_are_missing_are_named_in_one_line_with_the_command_that_i
         "name: own\nserver: true\nextra: kubeflow\npackages: ['no-such-package>=2', 'click>=8', 'pydantic<1']\n"
         "components: {orchestrator: {flavor: local}}\n"
     )
-    done = told("apply", path)
+    done = stack_command("apply", path)
     assert done.exit_code == 1
     (line,) = done.output.strip().splitlines()
     assert "not installed: no-such-package>=2, pydantic<1; " in line
@@ -117,7 +117,7 @@ def test_packages_that_are_missing_are_named_in_one_line_with_the_command_that_i
 
 def test_a_stack_of_a_team_wants_a_server(no_server):
     words = [word for setting in TEAM for word in ("--set", setting)]
-    done = told("apply", "team", *words)
+    done = stack_command("apply", "team", *words)
     assert done.exit_code == 1
     assert "set ZENML_STORE_URL to its address" in done.output
 
@@ -125,7 +125,7 @@ def test_a_stack_of_a_team_wants_a_server(no_server):
 def test_a_home_keeps_one_stack(no_server, tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("name: own\nserver: false\ncomponents: {orchestrator: {flavor: local}}\n")
-    done = told("apply", path)
+    done = stack_command("apply", path)
     assert done.exit_code == 1
     assert "a home has only the stack image-finder: use that name instead of own, or 'server: true'" in done.output
 
@@ -149,7 +149,7 @@ def test_a_setting_taken_away_counts_as_given():
 
 def test_a_dry_run_shows_everything_hides_secrets_and_makes_nothing(no_server, tmp_path):
     words = ["--set", "experiment_tracker.tracking_token=geheim", "--set", "artifact_store.path=/srv/zenml"]
-    done = told("apply", "team", "--dry-run", "--home", tmp_path / "home", *words)
+    done = stack_command("apply", "team", "--dry-run", "--home", tmp_path / "home", *words)
     assert done.exit_code == 0
     assert "missing settings to --set: experiment_tracker.tracking_uri" in done.stderr
     assert "path=/srv/zenml" in done.stdout
@@ -161,7 +161,7 @@ def test_a_dry_run_shows_everything_hides_secrets_and_makes_nothing(no_server, t
 
 def test_a_reference_to_a_secret_is_shown(no_server):
     words = ["--set", "experiment_tracker.tracking_token={{mlflow.token}}", "--json"]
-    plan = json.loads(told("apply", "team", "--dry-run", *words).stdout)
+    plan = json.loads(stack_command("apply", "team", "--dry-run", *words).stdout)
     assert plan["components"][2]["settings"]["tracking_token"] == "{{mlflow.token}}"
 
 

@@ -63,10 +63,10 @@ def train(scenario: dict) -> None:
         kill_at_batch(kill["batch"])
     if "open" in kill:
         kill_at_open(*kill["open"])
-    told = []
+    epochs = []
 
     def on_epoch(record) -> None:
-        told.append(record.epoch)
+        epochs.append(record.epoch)
         if record.epoch == kill.get("epoch"):
             die()
 
@@ -81,7 +81,7 @@ def train(scenario: dict) -> None:
         ),
         on_epoch=on_epoch,
     )
-    assert told == [record.epoch for record in checkpoint.manifest.history]
+    assert epochs == [record.epoch for record in checkpoint.manifest.history]
 
 
 def extract(scenario: dict) -> None:

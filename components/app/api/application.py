@@ -16,11 +16,17 @@ from image_finder.components.app.api.security import SafeHeaders, Security
 from image_finder.components.app.api.server_logs import RequestLog
 from image_finder.components.app.api.server_state import State
 from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.api.thumbnails import ICON_PX, TILE_PX, VIEW_PX
 from image_finder.components.app.watcher import Watching
 from image_finder.components.search.finder import Finder
 
 WEB = Path(__file__).resolve().parents[1] / "web"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # a new version changes the page; browsers compare ETags
+PAGE_HITS = 40  # that the page requests at a time
+_SIZES = "".join(
+    f"export const {name} = {value};\n"
+    for name, value in {"PAGE_HITS": PAGE_HITS, "ICON_PX": ICON_PX, "TILE_PX": TILE_PX, "VIEW_PX": VIEW_PX}.items()
+)
 
 
 def create_app(
@@ -82,6 +88,10 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(WEB / "index.html", headers=_REVALIDATE)
+
+    @app.get("/static/sizes.js", include_in_schema=False)
+    async def sizes() -> Response:
+        return Response(_SIZES, media_type="text/javascript", headers=_REVALIDATE)
 
     app.mount("/static", _Revalidated(directory=WEB))
 

@@ -17,7 +17,7 @@ from image_finder.components.app.api.response_models import ImageAnswer, LabelsA
 from image_finder.components.app.api.search_queue import require_indexed, require_terms_indexed
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
-from image_finder.components.app.api.thumbnails import SIZES_PX, VIEW_PX, View, at_least
+from image_finder.components.app.api.thumbnails import SIZES_PX, THUMBNAIL_PX, VIEW_PX, View, at_least
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.query import Query as SearchQuery
 
@@ -62,7 +62,7 @@ async def image(identity: Identity, server: Server) -> Response:
 
 
 @router.get("/{identity}/thumbnail", response_class=Response, responses={**_ERRORS, **_JPEG})
-async def thumbnail(identity: Identity, request: Request, server: Server, px: Size = 320) -> Response:
+async def thumbnail(identity: Identity, request: Request, server: Server, px: Size = THUMBNAIL_PX) -> Response:
     """A small JPEG, upright, without metadata."""
     return await _view(server, request, identity, at_least(px))
 

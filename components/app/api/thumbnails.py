@@ -15,7 +15,9 @@ from image_finder.components.images.decoding import load_for_display
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.temporaries import temporary_file
 
-SIZES_PX = (160, 320, 480, 640, 960)
+ICON_PX, THUMBNAIL_PX = 160, 320
+TILE_PX = 480  # a row of the page is about 200 px high and a tile at most 2.2 times as wide
+SIZES_PX = (ICON_PX, THUMBNAIL_PX, TILE_PX, 640, 960)
 VIEW_PX = 1600
 _VERSION = 1  # of the rendering; part of the key
 _QUALITY = 82

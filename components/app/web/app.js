@@ -6,6 +6,7 @@ import { FilterPanel } from "./filters.js";
 import { gridOf } from "./grid.js";
 import { uploadOf, watchForImages } from "./query_image.js";
 import { Results } from "./results.js";
+import { ICON_PX } from "./sizes.js";
 import { EMPTY, filtersOnly, fromAddress, hasImage, isSearch, splitWords, toAddress, toQuery, viewOfAddress, withoutFilters } from "./state.js";
 import { Viewer } from "./viewer.js";
 import { button, byId, element, images, notice } from "./words.js";
@@ -55,7 +56,7 @@ function showTerm(withWords) {
   const upload = uploadOf(state.upload);
   byId("image-term").hidden = !hasImage(state);
   if (!hasImage(state)) return;
-  byId("term-image").src = upload ? upload.preview : thumbnailUrl(state.like, 160);
+  byId("term-image").src = upload ? upload.preview : thumbnailUrl(state.like, ICON_PX);
   byId("term-title").textContent = upload ? upload.name || "Pasted image" : "More like this image";
   byId("term-note").textContent = upload ? "Not part of the link; this image stays in your tab." : "";
   byId("mix-field").hidden = !withWords;

@@ -1,9 +1,9 @@
 // The results in rows of equal height, with keyboard navigation; knows nothing of queries.
 
 import { reasonOfMissing, thumbnailUrl } from "./api.js";
+import { TILE_PX } from "./sizes.js";
 import { byId, element } from "./words.js";
 
-const THUMBNAIL_PX = 480; // a row is about 200 px high and a tile at most 2.2 times as wide
 const EAGER = 8; // images of the first screen; the others load lazily
 const NARROWEST = 0.6; // aspect ratio of a tile; the grid crops longer images
 const WIDEST = 2.2;
@@ -130,7 +130,7 @@ function tileOf(hit, position) {
   const button = element("button", { className: "tile", type: "button", tabIndex: -1 }, frame, line);
   button.setAttribute("aria-label", words.join(", "));
   button.dataset.id = hit.id;
-  load(image, frame, thumbnailUrl(hit.id, THUMBNAIL_PX));
+  load(image, frame, thumbnailUrl(hit.id, TILE_PX));
   cell.append(button);
   return cell;
 }

@@ -3,10 +3,10 @@
 import { search } from "./api.js";
 import { withToken } from "./dialogs.js";
 import { uploadOf } from "./query_image.js";
+import { PAGE_HITS } from "./sizes.js";
 import { countFilters, isSearch, notTerms, toQuery } from "./state.js";
 import { button, byId, element, images, notice, whole } from "./words.js";
 
-const PAGE = 40;
 const SELF_LOADING = 4; // pages loaded by scrolling; then a button, so that the footer is reachable
 const SKELETONS = 16;
 
@@ -87,7 +87,7 @@ export class Results {
     const { state } = this;
     const { signal } = running;
     const say = (words) => !signal.aborted && notice(words);
-    return withToken(() => search(toQuery(state, PAGE, offset), uploadOf(state.upload)?.body, { signal, say }));
+    return withToken(() => search(toQuery(state, PAGE_HITS, offset), uploadOf(state.upload)?.body, { signal, say }));
   }
 
   #count(answer) {

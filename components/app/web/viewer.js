@@ -3,6 +3,7 @@
 import { originalUrl, image, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
 import { Explanation } from "./explanation.js";
 import { LabelForm } from "./labels.js";
+import { ICON_PX, TILE_PX, VIEW_PX } from "./sizes.js";
 import { button, byId, coordinates, element, fileSize, moment, whole } from "./words.js";
 
 export class Viewer {
@@ -98,9 +99,9 @@ export class Viewer {
     this.image.width = hit.width_px || 800;
     this.image.height = hit.height_px || 600;
     this.image.style.setProperty("--ratio", String((hit.width_px || 4) / (hit.height_px || 3)));
-    this.image.style.setProperty("--widest", `${Math.min(1600, 2.5 * (hit.width_px || 640))}px`); // small images stay sharp
+    this.image.style.setProperty("--widest", `${Math.min(VIEW_PX, 2.5 * (hit.width_px || 640))}px`); // small images stay sharp
     this.image.hidden = false;
-    this.image.src = thumbnailUrl(hit.id, 480);
+    this.image.src = thumbnailUrl(hit.id, TILE_PX);
     this.#load(viewUrl(hit.id));
     if (!this.isOpen) {
       this.dialog.showModal();
@@ -135,7 +136,7 @@ export class Viewer {
     byId("copies").hidden = hit.duplicates.length === 0;
     byId("copy-list").replaceChildren(
       ...hit.duplicates.map((id, position) => {
-        const image = element("img", { src: thumbnailUrl(id, 160), alt: "", loading: "lazy" });
+        const image = element("img", { src: thumbnailUrl(id, ICON_PX), alt: "", loading: "lazy" });
         const open = () => this.openId(id).catch((error) => this.#missing(error.message));
         return element("li", {}, button(image, { "aria-label": `Open near-duplicate ${position + 1}` }, open));
       }),

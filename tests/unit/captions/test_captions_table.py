@@ -95,6 +95,12 @@ def test_captions_are_joined_with_their_image_and_sorted_by_part_image_and_capti
     ]
 
 
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("hub_cache")
 def test_json_parquet_and_hub_table_of_real_coco_give_the_identical_captions(shared_data, tmp_path):
     from_json = read_captions(shared_json(shared_data))
     tables = {"train": "huggingface/train.parquet", "val": "huggingface/validation.parquet"}
@@ -105,7 +111,7 @@ def test_json_parquet_and_hub_table_of_real_coco_give_the_identical_captions(sha
         shutil.copyfile(path, hub / path.name)
     splits = {"train": "train", "val": "validation"}
     on_hub = shared_config(shared_data / "coco", "coco2017_table", splits, hub_dataset=str(hub))
-    from_hub = read_captions(on_hub, hub_cache=tmp_path / "cache")
+    from_hub = read_captions(on_hub)
     pd.testing.assert_frame_equal(from_json, from_parquet)
     pd.testing.assert_frame_equal(from_json, from_hub)
     assert from_json.groupby("part")["image_id"].nunique().to_dict() == {"train": 80, "val": 200}
@@ -426,11 +432,12 @@ def test_file_that_is_no_parquet_is_refused(tmp_path):
         read_captions(config)
 
 
+@pytest.mark.usefixtures("hub_cache")
 def test_hub_split_that_does_not_exist_is_refused_with_what_to_do(tmp_path):
     pq.write_table(pa.Table.from_pylist([row(1, [1], ["a"])]), tmp_path / "train.parquet")
     config = shared_config(None, "coco2017_table", {"val": "nonsense"}, hub_dataset=str(tmp_path))
     with pytest.raises(
         DataError, match=r"cannot load split 'nonsense' of .*; check name, split and network"
     ) as refused:
-        read_captions(config, hub_cache=tmp_path / "cache")
+        read_captions(config)
     assert "\n" not in str(refused.value)

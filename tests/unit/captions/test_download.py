@@ -632,7 +632,7 @@ parts = {"train": {"annotations": "validation", "images": "val2017"}}
 config = {"name": "coco", "layout": "coco2017_table", "hub_dataset": "phiyodr/coco2017", "parts": parts}
 for pinned in ({}, {"hub_revision": "c" * 40}):
     try:
-        print(len(read_captions(DatasetConfig.parse({**config, **pinned}), hub_cache=Path("cache"))))
+        print(len(read_captions(DatasetConfig.parse({**config, **pinned}))))
     except FinderError as error:
         print(error)
 """
@@ -648,16 +648,16 @@ def test_tables_of_the_hub_come_from_one_commit_also_when_the_hub_has_a_newer_on
         with subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
-            told = []
+            lines = []
             for _ in range(3):
                 process.stdin.write("\n")
                 process.stdin.flush()
-                told.append(process.stdout.readline())
+                lines.append(process.stdout.readline())
                 hub.newest = newer
             fetched = [path for path in hub.requests if "/resolve/" in path or "/tree/" in path]
             unpinned, captions = process.communicate("\n", timeout=120)[0].splitlines()
-    assert [line.split()[0] for line in told] == ["0", "0", "1"]
-    assert f"come from commit {first} of phiyodr/coco2017, not {newer}; fetch to another folder" in told[2]
+    assert [line.split()[0] for line in lines] == ["0", "0", "1"]
+    assert f"come from commit {first} of phiyodr/coco2017, not {newer}; fetch to another folder" in lines[2]
     assert (tmp_path / "coco" / coco2017.REVISION_FILE).read_text() == f"{first}\n"
     assert names_in(tmp_path / "coco" / "val2017") == {"1.jpg", "2.jpg", "3.jpg"}
     assert fetched

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from image_finder.components.captions import inspection
 from image_finder.components.captions.captions_table import read_captions
 from image_finder.components.captions.inspection import inspect_images
 from image_finder.components.captions.manifest import build_manifest, quick_fingerprint
@@ -185,10 +186,12 @@ def test_cache_that_cannot_be_written_is_a_storage_error(tmp_path):
         inspect_images(table_of("a.jpg"), tmp_path, cache_path=tmp_path / "a.jpg" / "deep" / "facts.parquet")
 
 
-def test_number_of_workers_changes_nothing(coco):
+def test_number_of_threads_changes_nothing(coco, monkeypatch):
     config, captions = coco
-    one = inspect_images(captions, config.root, workers=1)
-    pd.testing.assert_frame_equal(inspect_images(captions, config.root, workers=4), one)
+    monkeypatch.setattr(inspection, "_THREADS", 1)
+    one = inspect_images(captions, config.root)
+    monkeypatch.setattr(inspection, "_THREADS", 4)
+    pd.testing.assert_frame_equal(inspect_images(captions, config.root), one)
 
 
 def test_progress_goes_to_stderr_only_if_requested(tmp_path, capsys):

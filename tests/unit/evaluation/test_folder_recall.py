@@ -86,9 +86,9 @@ def test_the_command_prints_what_was_measured(colour_bundle, folder, tmp_path):
     assert done.stdout.startswith(f"{tmp_path.name} val: 40 images, 80 captions")
     assert "caption length: 9-13 words" in done.stdout
     assert "3 dimensions" in done.stdout
-    told = json.loads(CliRunner().invoke(main, [*words, str(folder), "--captions", "1", "--json"]).stdout)
-    assert told["report"]["text_to_image"]["recall"]["1"] == 1.0
-    assert (told["captions"], told["left_out"], told["bundle_sha256"]) == (8, 0, colour_bundle.sha256)
+    measured = json.loads(CliRunner().invoke(main, [*words, str(folder), "--captions", "1", "--json"]).stdout)
+    assert measured["report"]["text_to_image"]["recall"]["1"] == 1.0
+    assert (measured["captions"], measured["left_out"], measured["bundle_sha256"]) == (8, 0, colour_bundle.sha256)
 
 
 def test_a_bundle_that_was_changed_is_refused(colour_bundle, folder, tmp_path):

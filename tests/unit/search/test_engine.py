@@ -246,7 +246,7 @@ def test_a_folder_that_is_not_in_the_index_is_refused_with_the_names_of_some_tha
         with pytest.raises(QueryError) as caught:
             shades.search(Query.of_text("red", folders=folders))
         assert str(caught.value) == (
-            f"the index has no folder {folder!r}; it has 'album', 'album/warm', 'album/cold/deep'"
+            f"the library has no images in folder {folder!r}; indexed folders: 'album', 'album/warm', 'album/cold/deep'"
         )
 
 
@@ -254,7 +254,9 @@ def test_the_error_for_an_unknown_folder_names_the_outermost_folders(tmp_path, p
     for number in range(12):
         paint(tmp_path / "many" / f"{number:02d}" / "a.png", (number * 20, 0, 0))
     engine = SearchEngine.open(index_of(tmp_path / "many", colour_bundle, tmp_path))
-    with pytest.raises(QueryError, match=r"it has 'many', 'many/00', 'many/01', 'many/02', 'many/03' and 8 more$"):
+    with pytest.raises(
+        QueryError, match=r"indexed folders: 'many', 'many/00', 'many/01', 'many/02', 'many/03' and 8 more$"
+    ):
         engine.search(Query.of_text("red", folders=["x" * 10_000]))
 
 
@@ -273,7 +275,7 @@ def test_a_folder_has_the_same_label_by_its_label_and_by_its_path(shades, tmp_pa
     }.items():
         assert filters.folder_label(shades.index.items, shades.index.manifest.roots, name) == label, name
     for name in ("..", "~", "~nobody", "/", "", "deep", "a\0b", f"{tmp_path}/album/warm/00.png"):
-        with pytest.raises(QueryError, match="the index has no folder "):
+        with pytest.raises(QueryError, match="the library has no images in folder "):
             filters.folder_label(shades.index.items, shades.index.manifest.roots, name)
 
 

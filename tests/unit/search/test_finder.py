@@ -130,7 +130,9 @@ def test_folder_label_takes_labels_and_paths(finder, library):
     label = finder.folder_label(str(library / "album" / "cold"))
     assert label == finder.folder_label("album/cold") == "album/cold"
     assert names(finder.search("red", k=1, folders=label)) == ["06.png"]
-    with pytest.raises(QueryError, match="the index has no folder .*; it has 'album', 'album/cold', 'album/warm'"):
+    with pytest.raises(
+        QueryError, match="the library has no images in folder .*; indexed folders: 'album', 'album/cold', 'album/warm'"
+    ):
         finder.search("red", folders=str(library / "album" / "cold"))
 
 
@@ -191,16 +193,16 @@ def test_any_query_has_an_answer_or_a_one_line_error(finder, query, options):
     try:
         result = finder.search(query, **options)
     except QueryError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = "answered"
+        message = "answered"
         assert len(result.hits) <= result.candidates <= 11
         scores = [hit.score for hit in result.hits]
         assert scores == sorted(scores, reverse=True)
         assert [hit.rank for hit in result.hits] == list(
             range(options.get("offset", 0) + 1, options.get("offset", 0) + 1 + len(scores))
         )
-    assert len(told.splitlines()) == 1
+    assert len(message.splitlines()) == 1
 
 
 @settings(max_examples=30, deadline=None)

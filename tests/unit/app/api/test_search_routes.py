@@ -78,7 +78,7 @@ def test_folders_are_named_by_their_labels_and_never_by_paths_of_the_host(api, a
     for folder in (album / "images" / "warm", album / "images", "/", "..", "/etc"):
         answer = api.get("/api/v1/search", params={"q": "red", "folder": str(folder)})
         assert fault(answer) == (400, "bad_query")
-        assert answer.json()["error"]["message"].endswith("; it has 'images', 'images/cold', 'images/warm'")
+        assert answer.json()["error"]["message"].endswith("; indexed folders: 'images', 'images/cold', 'images/warm'")
         body = {"terms": [{"text": "red"}], "filters": {"folders": [str(folder)]}}
         assert fault(api.post("/api/v1/search", json=body)) == (400, "bad_query")
 

@@ -209,7 +209,7 @@ def test_a_folder_is_named_by_its_label_or_by_its_path(home, monkeypatch):
     code, _, talk = ask(home, "red", "--folder", str(home / "twins" / "images"))
     assert (code, talk) == (
         1,
-        [f"Error: the index has no folder {str(home / 'twins' / 'images')!r}; it has 'images'"],
+        [f"Error: the library has no images in folder {str(home / 'twins' / 'images')!r}; indexed folders: 'images'"],
     )
 
 
@@ -365,8 +365,16 @@ def test_the_library_of_the_home_is_searched_unless_another_one_is_named(home, t
             1,
             "Error: query: filters: since (2024-02-01) must not be after until (2024-01-01)$",
         ),
-        (["red", "--folder", "elsewhere"], 1, "Error: the index has no folder 'elsewhere'; it has 'images'$"),
-        (["red", "--folder", "/nowhere"], 1, "Error: the index has no folder '/nowhere'; it has 'images'$"),
+        (
+            ["red", "--folder", "elsewhere"],
+            1,
+            "Error: the library has no images in folder 'elsewhere'; indexed folders: 'images'$",
+        ),
+        (
+            ["red", "--folder", "/nowhere"],
+            1,
+            "Error: the library has no images in folder '/nowhere'; indexed folders: 'images'$",
+        ),
         (["red", "--since", "tomorrow"], 2, "Error: Invalid value for '--since'"),
         (["red", "--orientation", "round"], 2, "Error: Invalid value for '--orientation'"),
         (["red", "--page", "0"], 2, "Error: Invalid value for '--page'"),
