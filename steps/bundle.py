@@ -102,7 +102,9 @@ def register_bundle(
         lineage=origin,
         drift_reference=reference.path,
     )
-    card = model_card(name, evidence, bundle.scores(), model=parameters.model, training=parameters.training)
+    scores = bundle.scores()
+    assert isinstance(scores, ScoreCalibration), "measured, as of every bundle that was trained here"
+    card = model_card(name, evidence, scores, model=parameters.model, training=parameters.training)
     tracking.log_record(parity, names.PARITY_ARTIFACT)  # an earlier run that was killed may have measured it
     registered = registration.register_bundle(registry, bundle, name, evidence, card=card)
     log_metadata({"model": registered.name, "version": registered.version})

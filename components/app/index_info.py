@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from image_finder.components.app.champion_index import pending_change
-from image_finder.components.bundle.bundle import Bundle, BundleManifest
+from image_finder.components.bundle.bundle import Bundle, ImportedModel
 from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.home import home_root
 from image_finder.components.index.format import MANIFEST
@@ -31,6 +31,9 @@ class IndexInfo(Record):
     bundle_path: str
     bundle_dataset: str  # "" if the bundle is missing
     bundle_data_version: str
+    bundle_dim: int  # dimensions of a vector, 0 if the bundle is missing
+    bundle_mb: float
+    imported: ImportedModel | None  # origin, licence and speed of an imported model
     starter: bool  # whether the bundle is the starter model
     newer_bundle: str  # sha256 of another bundle published after this index, "" if there is none
     pending: str = ""  # how to complete an unfinished promotion; "" if there is none
@@ -42,7 +45,8 @@ def index_info(path: Path) -> IndexInfo:
     manifest = index.manifest
     counts = Counter(index.items["root"].to_pylist())
     published_at = (index.path / MANIFEST).stat().st_mtime
-    bundle = _manifest_of(Path(manifest.bundle_uri))
+    opened = _opened(Path(manifest.bundle_uri))
+    bundle = opened.manifest if opened else None
     pending = pending_change(path)
     return IndexInfo(
         index=str(path),
@@ -58,15 +62,18 @@ def index_info(path: Path) -> IndexInfo:
         bundle_path=manifest.bundle_uri,
         bundle_dataset=bundle.dataset if bundle else "",
         bundle_data_version=bundle.data_version if bundle else "",
+        bundle_dim=bundle.embedding_dim if bundle else 0,
+        bundle_mb=round(opened.size_mb, 1) if opened else 0.0,
+        imported=bundle.imported if bundle else None,
         starter=bundle is not None and bundle.starter,
         newer_bundle=_newer(manifest.bundle_sha256, home_root() / "bundles", published_at),
         pending=pending.text() if pending else "",
     )
 
 
-def _manifest_of(path: Path) -> BundleManifest | None:
+def _opened(path: Path) -> Bundle | None:
     try:
-        return Bundle.open(path, verify=False).manifest
+        return Bundle.open(path, verify=False)
     except BundleError:
         return None
 

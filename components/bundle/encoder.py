@@ -15,6 +15,7 @@ from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
 from image_finder.components.bundle.onnx_session import Device, Lanes, open_session, throughput_lanes
 from image_finder.components.captions.tokens import Tokens
+from image_finder.components.errors import QueryError
 from image_finder.components.images.preprocess import Pixels
 
 
@@ -98,8 +99,13 @@ class OnnxEncoder:
         return vectors[: len(pixels)]
 
     def attention(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Weights of the attention pooling: (n, h, w) float32, at least 0, at most 1 in sum per image."""
+        """Weights of the attention pooling: (n, h, w) float32, at least 0, at most 1 in sum per image.
+
+        Raises QueryError for a model without attention pooling.
+        """
         cancellation.checkpoint()
+        if "attention" not in {output.name for output in self._image_session.get_outputs()}:
+            raise QueryError(f"{self.bundle.path.name} has no attention pooling to show; explain the query instead")
         weights: NDArray[np.float32] = self._image_session.run(["attention"], {"pixels": pixels})[0]
         return weights
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 from tokenizers import Tokenizer as FastTokenizer
 
 from image_finder.components.arrays import IntArray
 from image_finder.components.errors import BundleError, DataError
+from image_finder.components.records.base import Record
 
 _BATCH_TEXTS = 1024
 
@@ -21,13 +23,24 @@ class Tokens(NamedTuple):
     mask: IntArray
 
 
+class Padding(Record):
+    """How rows are padded: with which token, and whether all rows get the model's full length."""
+
+    token: int = Field(0, ge=0)
+    full: bool = False
+
+
+DEFAULT_PADDING = Padding()
+
+
 class Tokenizer:
     """A tokenizer.json with the model's limit of tokens."""
 
-    def __init__(self, definition: str, max_tokens: int) -> None:
+    def __init__(self, definition: str, max_tokens: int, padding: Padding = DEFAULT_PADDING) -> None:
         """definition: text of a tokenizer.json; max_tokens: longest row, special tokens included."""
         self.definition = definition
         self.max_tokens = max_tokens
+        self.padding = padding
         self._counter = FastTokenizer.from_str(definition)
         self._counter.no_truncation()
         self._counter.no_padding()
@@ -36,17 +49,18 @@ class Tokenizer:
         self._cutter.no_padding()
 
     @classmethod
-    def from_file(cls, path: Path, max_tokens: int) -> "Tokenizer":
+    def from_file(cls, path: Path, max_tokens: int, padding: Padding = DEFAULT_PADDING) -> "Tokenizer":
         try:
-            return cls(path.read_text(encoding="utf-8"), max_tokens)
+            return cls(path.read_text(encoding="utf-8"), max_tokens, padding)
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleError(f"{path} is not a tokenizer.json: {error}; restore the file") from error
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Ids of texts, cut at max_tokens before the end token, padded to the longest: (n, length)."""
+        """Ids of texts, cut at max_tokens before the end token: (n, length), length of the longest or of the model."""
         encodings = self._cutter.encode_batch_fast(list(texts))
-        length = max((len(encoding.ids) for encoding in encodings), default=0)
-        ids = np.zeros((len(encodings), length), dtype=np.int64)
+        longest = max((len(encoding.ids) for encoding in encodings), default=0)
+        length = self.max_tokens if self.padding.full else longest
+        ids = np.full((len(encodings), length), self.padding.token, dtype=np.int64)
         mask = np.zeros((len(encodings), length), dtype=np.int64)
         for row, encoding in enumerate(encodings):
             ids[row, : len(encoding.ids)] = encoding.ids

@@ -33,7 +33,8 @@ def export_module(
     names = {name for dimensions in inputs.values() for name in dimensions if name}
     free = {name: torch.export.Dim(name, min=1, max=65_536) for name in sorted(names)}
     shapes = tuple({axis: free[name] for axis, name in enumerate(dimensions) if name} for dimensions in inputs.values())
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # the exporter prints progress and internal warnings
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -55,12 +56,12 @@ def export_module(
 
 
 def _free_names(graph: Graph, outputs: Sequence[str]) -> None:
-    """Rename inner values that have an output's name, such as a token lookup `embedding`."""
+    """Rename inner values that have an output's name, such as lookups of a token and of a position, both `embedding`."""
     ends = {id(value) for value in graph.outputs}
-    for node in graph:
-        for value in node.outputs:
-            if value.name in outputs and id(value) not in ends:
-                value.name = f"{value.name}_inner"
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    inner = [value for value in values if value.name in outputs and id(value) not in ends]
+    for number, value in enumerate(inner):
+        value.name = f"{value.name}_inner{number}"
 
 
 def _require_free(path: Path, inputs: dict[str, tuple[str | None, ...]]) -> None:

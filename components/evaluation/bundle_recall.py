@@ -26,7 +26,6 @@ from image_finder.components.storage import sha256_of_bytes
 from image_finder.components.system import available_cores
 
 _TIMED = 25  # encodings; their median is robust against short interruptions by other programs
-_MB = 1e6
 
 
 def measure_bundle(
@@ -50,7 +49,7 @@ def measure_bundle(
         report=report_ranks(ranks, config=config, identity=identity, slices=slices),
         text_ms=_median_ms(lambda row: served.encode_text([captions[row]]), len(captions)),
         image_ms=_time_images(served, paths),
-        bundle_mb=sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) / _MB,
+        bundle_mb=bundle.size_mb,
         embedding_dim=encoder.embedding_dim,
         device=device,
         threads=available_cores(),

@@ -17,10 +17,12 @@ _SEED = 0
 _MAX_IMAGES = 2000  # per data set; bounds the time of an export
 
 
-def calibrate_matches(encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages]) -> MatchModels:
+def calibrate_matches(
+    encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Sequence[CaptionedImages], *, trained_on_it: bool = True
+) -> MatchModels:
     """Fit the models of good matches on captioned images that were not trained on.
 
-    vocabulary: of the training captions, with counts; parts: one per data set. Raises DataError, ImageError.
+    vocabulary, trained_on_it: see fit_matches; parts: one per data set. Raises DataError, ImageError.
     """
     rng = np.random.default_rng(_SEED)
     paths, captions, sources = [], [], []
@@ -37,4 +39,4 @@ def calibrate_matches(encoder: OnnxEncoder, vocabulary: Vocabulary, parts: Seque
         return np.stack([vectors[text] for text in texts])
 
     images = image_vectors(encoder, paths)
-    return fit_matches(images, captions, vocabulary, encode, source_of=sources, seed=_SEED)
+    return fit_matches(images, captions, vocabulary, encode, source_of=sources, trained_on_it=trained_on_it, seed=_SEED)

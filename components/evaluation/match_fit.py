@@ -67,12 +67,12 @@ class _Hits(NamedTuple):
 
 @dataclass(frozen=True)
 class _Search:
-    """images: (n, dim) unit rows to search; shown: things in the captions of each image."""
+    """images: (n, dim) unit rows to search; shown: things in the captions of each image; vocabulary: of the features."""
 
     images: Vectors
     shown: Sequence[frozenset[str]]
     galleries: Sequence[Rows]
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
     encode: EncodeQueries
 
 
@@ -83,18 +83,21 @@ def fit_matches(
     encode: EncodeQueries,
     *,
     source_of: Sequence[int] | None = None,
+    trained_on_it: bool = True,
     seed: int = 0,
 ) -> MatchModels:
     """Fit the models for short and for long texts.
 
     images: (n, dim) unit rows; captions_of: captions of each image; vocabulary: with counts; encode: unit vectors of
-    texts as in a search; source_of: data set number of each image; each data set is a gallery too. A model is None if
-    there are too few queries, as with captions that are not English, or if no threshold reaches the promised precision.
+    texts as in a search; source_of: data set number of each image; each data set is a gallery too. trained_on_it: whether
+    the model was trained on the vocabulary's captions; if not, how often a word occurs there is no feature. A model is
+    None if there are too few queries, as with captions that are not English, or if no threshold reaches the promised
+    precision.
     """
     rng = np.random.default_rng(seed)
     shown = [things_shown(captions) for captions in captions_of]
     galleries = _galleries(np.array([0] * len(images) if source_of is None else source_of), rng)
-    search = _Search(images, shown, galleries, vocabulary, encode)
+    search = _Search(images, shown, galleries, vocabulary if trained_on_it else None, encode)
     words = [*_known_words(shown, vocabulary), *_absent_words(captions_of, vocabulary, rng)]
     captions = _drawn_captions(captions_of, vocabulary, rng)
     return MatchModels(

@@ -18,9 +18,11 @@ from image_finder.components.storage import new_directory, write_text_atomically
 from image_finder.components.system import read_replaced
 
 
-def publish_bundle(bundle: Bundle, bundles: Path) -> None:
+def publish_bundle(bundle: Bundle, bundles: Path) -> Bundle:
     """Copy a bundle to bundles/<its hash> and make it the default one. Raises StorageError."""
-    write_text_atomically(bundles / POINTER, keep_bundle(bundle, bundles).name + "\n")
+    kept = keep_bundle(bundle, bundles)
+    write_text_atomically(bundles / POINTER, kept.name + "\n")
+    return Bundle(kept, bundle.manifest)
 
 
 def restore(bundle: Bundle, *, bundles: Path, target: Path) -> VectorIndex | None:

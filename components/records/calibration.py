@@ -52,14 +52,28 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
 _Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]  # float32 vectors have unit length to 1e-3; NaN is out of range
 
 
-class ScoreCalibration(Record):
-    """Meaning of a model's cosines, measured on held-out images; stored as scores.json.
+class Scores(Record):
+    """Meaning of a model's cosines as far as it is known; stored as scores.json.
+
+    The probabilities of labels are the softmax of scaled cosines, as with CLIP. With a bias they are the sigmoid of scaled
+    cosines plus bias, as with SigLIP (Zhai et al. 2023), where labels do not compete.
+    """
+
+    logit_scale: float = Field(gt=0, allow_inf_nan=False, description="factor of cosines")
+    logit_bias: float | None = Field(
+        None, allow_inf_nan=False, exclude_if=lambda bias: bias is None, description="added before a sigmoid"
+    )
+    good_match: _Cosine | None = None  # None: not measured, no claim is made about a text
+    matches: MatchModels | None = None  # None: no hit is called good
+
+
+class ScoreCalibration(Scores):
+    """Scores that were measured on held-out images.
 
     good_match: 5 % quantile of the best cosine in the gallery, over captions whose image is in the gallery; a query
     whose best cosine is lower does worse than 95 % of queries that have an answer.
     """
 
-    logit_scale: float = Field(gt=0, allow_inf_nan=False, description="factor of cosines before a softmax")
     good_match: _Cosine
     quantiles: tuple[_Cosine, ...] = Field(
         min_length=N_QUANTILES,
@@ -71,6 +85,5 @@ class ScoreCalibration(Record):
     dataset: str
     data_version: str
     split: PartName
-    matches: MatchModels | None = None  # None: no hit is called good
 
     _check_quantiles = field_validator("quantiles")(_ascending)

@@ -169,8 +169,10 @@ class SearchEngine:
     def _count_good(self, query: Query, encoded: EncodedQuery, rows: Rows, candidates: int) -> int | None:
         """Number of leading rows that are good matches; None if unknown, see search/matching.py."""
         models, vocabulary = self.scores.matches, self.vocabulary
-        judged = models and vocabulary and vocabulary.counts and candidates >= matching.MIN_IMAGES
-        if not judged or models is None or any(term.text is None for term in query.terms):
+        counted = vocabulary is None or vocabulary.counts is not None
+        if models is None or not counted or candidates < matching.MIN_IMAGES:
+            return None
+        if any(term.text is None for term in query.terms):
             return None
         words = self._words(query)
         if words is None or not words.known:
@@ -183,12 +185,13 @@ class SearchEngine:
         cosines = self._cosines(encoded.terms, rows)
         return matching.count_good(model, matching.match_features(cosines, ranks, candidates, unrelated, words))
 
-    def _matches_well(self, query: Query, best: float, n_good: int | None) -> bool:
+    def _matches_well(self, query: Query, best: float, n_good: int | None) -> bool | None:
+        if self.scores.good_match is None:
+            return None
         unknown = self.vocabulary is not None and self.vocabulary.counts is not None and self._words(query) is None
         return bool(n_good) or (best >= self.scores.good_match and not unknown)
 
     def _words(self, query: Query) -> matching.QueryWords | None:
-        assert self.vocabulary is not None, "called only if there is a vocabulary"
         return matching.query_words(" ".join(term.text for term in query.terms if term.text), self.vocabulary)
 
     @cached_property

@@ -18,7 +18,7 @@ _LISTED_CHARACTERS = 60
 
 
 class LabelScore(Record):
-    """A label's share among the given labels (probability, 0 to 1) and its cosine (score)."""
+    """A label's probability (0 to 1, see `Labels.score`) and its cosine (score)."""
 
     label: str
     probability: float
@@ -37,16 +37,19 @@ class Labels:
         self.names = checked_labels(labels)
         means = mean_vectors(encoder, {name: prompts_of(name, templates) for name in self.names})
         self.vectors = np.stack([means[name] for name in self.names])
-        self._logit_scale = encoder.bundle.scores().logit_scale
+        self._scores = encoder.bundle.scores()
 
     def score(self, images: Vectors) -> list[list[LabelScore]]:
         """All labels for each image, most probable first, equal ones in the given order.
 
         images: (n, embedding_dim) unit vectors. An image's probabilities are the softmax of its cosines times the
-        bundle's logit scale. They sum to 1, so they compare the labels; none of them may fit.
+        bundle's logit scale. They sum to 1, so they compare the labels; none of them may fit. For a bundle with a logit
+        bias they are sigmoids instead: each says whether that label fits.
         """
         cosines = images.astype(np.float64) @ self.vectors.T.astype(np.float64)
-        shares = _softmax(self._logit_scale * cosines)
+        logits = self._scores.logit_scale * cosines
+        bias = self._scores.logit_bias
+        shares = _softmax(logits) if bias is None else 1 / (1 + np.exp(-np.clip(logits + bias, -500, 500)))
         return [
             [
                 LabelScore(label=self.names[each], probability=float(row[each]), score=round(float(own[each]), 6))

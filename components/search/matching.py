@@ -62,10 +62,16 @@ def background(cosines: Floats) -> Background:
     return Background(float(median), spread, float(np.mean(cosines > median + 3 * spread)))
 
 
-def query_words(text: str, vocabulary: Vocabulary) -> QueryWords | None:
-    """How often a text's words occurred in training; None if none did. vocabulary: with counts."""
+def query_words(text: str, vocabulary: Vocabulary | None) -> QueryWords | None:
+    """How often a text's words occurred in training; None if none did.
+
+    vocabulary: with counts; None for an imported model, whose training is unknown: every word then counts as frequent.
+    """
     words = content_words(text)
-    counts = [vocabulary.captions_with(word) for word in words]
+    if vocabulary is None:
+        counts = [MIN_CAPTIONS_OF_WORD] * len(words)
+    else:
+        counts = [vocabulary.captions_with(word) for word in words]
     if not any(counts):
         return None
     return QueryWords(min(counts), sum(map(math.log1p, counts)) / len(counts), len(words))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from image_finder.components.text import counted
-from image_finder.pipelines.commands import bundle_commands
+from image_finder.pipelines.commands import bundle_commands, import_commands
 from image_finder.pipelines.commands.options import ModelOptions, model_options, print_json
 
 if TYPE_CHECKING:
@@ -204,5 +204,11 @@ def _print_change(model: str, change: "Change", *, as_json: bool) -> None:
     click.echo(change.index_text)
 
 
-for command in (bundle_commands.fetch, bundle_commands.evaluate, bundle_commands.pack):
+for command in (
+    bundle_commands.fetch,
+    bundle_commands.evaluate,
+    bundle_commands.pack,
+    import_commands.import_command,
+    import_commands.known,
+):
     models.add_command(command)

@@ -74,7 +74,7 @@ class InfoAnswer(_Answer):
     images: int
     failed: int = Field(description="files that could not be read")
     bundle: BundleInfo
-    good_match: float
+    good_match: float | None = Field(description="least best score of a search that matches well; null if not measured")
     up_to_date: bool = Field(
         description="false if a new index cannot be opened or folders that should be watched are not"
     )

@@ -8,7 +8,7 @@ import click
 
 from image_finder.components.app.commands.options import index_of, index_option, library_option
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from image_finder.components.text import listed, shown_path
+from image_finder.components.text import listed, shown_path, visible
 
 if TYPE_CHECKING:
     from image_finder.components.app.index_info import IndexInfo
@@ -41,9 +41,9 @@ def _info_text(found: "IndexInfo") -> str:
     for folder, count in found.folders.items():
         label = f"  (--folder {_shell_word(found.labels[folder])})" if found.labels[folder] else ""
         lines.append(f"  {count:>9,}  {shown_path(folder)}{label}")
-    starter = "the starter model, " if found.starter else ""
-    trained = f"trained on {found.bundle_dataset} {found.bundle_data_version}" if found.bundle_dataset else "absent"
-    lines.append(f"bundle     {found.bundle[:16]}, {starter}{trained}, {shown_path(found.bundle_path)}")
+    lines.append(f"bundle     {found.bundle[:16]}, {_origin(found)}, {shown_path(found.bundle_path)}")
+    if found.bundle_dim:
+        lines.append(f"  {found.bundle_dim} dimensions, {found.bundle_mb:,.0f} MB{_speed(found)}")
     if found.newer_bundle:
         lines.append(f"  A newer bundle is available: {found.newer_bundle[:16]}. Use it with: image-finder index")
     if found.pending:
@@ -51,6 +51,23 @@ def _info_text(found: "IndexInfo") -> str:
     lines.append(f"failed     {len(found.failed):,}")
     lines += [f"  {each}" for each in listed(found.failed)]
     return "\n".join(lines)
+
+
+def _origin(found: "IndexInfo") -> str:
+    if found.imported is not None:
+        restricted = ", not for commercial use" if found.imported.non_commercial else ""
+        return f"imported from {visible(found.imported.source)} (licence {visible(found.imported.licence)}{restricted})"
+    if not found.bundle_dataset:
+        return "absent"
+    return (
+        f"{'the starter model, ' if found.starter else ''}trained on {found.bundle_dataset} {found.bundle_data_version}"
+    )
+
+
+def _speed(found: "IndexInfo") -> str:
+    if (model := found.imported) is None:
+        return ""
+    return f"; when imported {model.image_ms:.1f} ms an image, {model.text_ms:.1f} ms a text on {model.threads} threads"
 
 
 def _shell_word(label: str) -> str:
