@@ -14,6 +14,7 @@ from image_finder.components.index.format import read_manifest
 from image_finder.components.library.former_home import bring_up_to_date
 from image_finder.components.storage import make_private, write_errors
 from image_finder.components.text import one_line
+from image_finder.model_registry.former_models import renew_code
 from image_finder.pipelines import moved_home as moved
 
 if TYPE_CHECKING:
@@ -77,9 +78,14 @@ def require_demo_library(home: Home) -> None:
 
 def existing_registry(home: Home, given: str | None = None) -> str:
     """MLflow's address for a command without ZenML; adopts a moved home first."""
+    _bring_up_to_date(home)
+    return tracking_uri(home, given)
+
+
+def _bring_up_to_date(home: Home) -> None:
     moved.adopt(home)
     bring_up_to_date(home.root)
-    return tracking_uri(home, given)
+    renew_code(home.mlflow_artifacts)
 
 
 def tracking_uri(home: Home, given: str | None = None) -> str:
@@ -116,8 +122,7 @@ def connect(home: Home) -> "Client":
     Call it before anything imports zenml. Raises StorageError, and ConfigError if the server does not answer.
     """
     _make_folders(home)
-    moved.adopt(home)
-    bring_up_to_date(home.root)
+    _bring_up_to_date(home)
     server = store_url()
     if not server:
         moved.ensure_own_store(home)

@@ -3,6 +3,8 @@
 import base64
 import functools
 import io
+import sys
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -15,8 +17,10 @@ from image_finder.components.bundle.bundle import FORMAT_VERSION
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.model_registry import tracking
+from image_finder.model_registry.former_models import renew_code
 from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
+from tests.support.checkout import CHECKOUT
 from tests.support.evidence import evidence_of
 
 
@@ -108,6 +112,24 @@ def test_registered_model_answers_texts_and_images_in_one_space(store, registere
     mixed = model.predict(pd.DataFrame({"text": ["a dog", None], "image": [None, green]}))
     for found in (texts, images, mixed):
         np.testing.assert_allclose(found, [[1, 0], [0, 1]], atol=1e-5)
+
+
+def test_a_model_registered_with_former_import_names_can_be_loaded_after_its_code_was_renewed(
+    store, registered, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each).resolve() != CHECKOUT])
+    mlflow.set_tracking_uri(store)
+    (code,) = (tmp_path / "art").glob("models/*/artifacts/bundle_model.py")
+    former = code.read_text().replace("from image_finder.components.", "from components.")
+    code.write_text(former)
+    load = functools.partial(mlflow.pyfunc.load_model, "models:/finder@challenger")
+    with pytest.raises(MlflowException, match="No module named 'components'"):
+        load()
+    renew_code(tmp_path / "art")
+    np.testing.assert_allclose(load().predict(pd.DataFrame({"text": ["a dog"]})), [[1, 0]], atol=1e-5)
+    current = code.stat()
+    renew_code(tmp_path / "art")
+    assert code.stat() == current, "current code is not written again"
 
 
 def _png(colour):
