@@ -15,18 +15,19 @@ Bundles of imported models differ in these files alone: code that uses a bundle 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from image_finder.components.captions.tokens import DEFAULT_PADDING, Padding, Tokenizer
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import first_fault
-from image_finder.components.errors import BundleError, FinderError
+from image_finder.components.errors import BundleError
 from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.manifest import Manifest
 from image_finder.components.records.base import Record
 from image_finder.components.records.calibration import ScoreCalibration, Scores
-from image_finder.components.storage import sealed, sha256_of_file, unsealed
+from image_finder.components.storage import sha256_of_file
 
 FORMAT_VERSION = 2  # 2: scores.json
 MANIFEST = "bundle.json"
@@ -40,41 +41,6 @@ CARD = "MODEL_CARD.md"
 _R = TypeVar("_R", bound=Record)
 _FILES = {IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER, PREPROCESS, SCORES}
 _OPTIONAL = {VOCABULARY, CARD}
-
-
-class Manifest(Record):
-    """Base of the sealed JSON file that describes a directory."""
-
-    file_name: ClassVar[str]
-    artefact: ClassVar[str]  # with its article
-    version: ClassVar[int]  # of the format
-    error: ClassVar[type[FinderError]]
-    missing: ClassVar[str]  # message without the directory
-    repair: ClassVar[str]  # advice for a damaged file
-    upgrade: ClassVar[str]  # advice for an older format
-
-    format_version: int
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The manifest of a directory. Raises cls.error if it is missing, damaged or of another format."""
-        path = folder / cls.file_name
-        if not path.is_file():
-            raise cls.error(cls.missing.format(folder))
-        try:
-            manifest = cls.model_validate(unsealed(path.read_bytes())[0])
-        except ValidationError as error:
-            raise cls.error(f"{path} is not {cls.artefact} manifest: {first_fault(error)}; {cls.repair}") from error
-        except (ValueError, RecursionError) as error:
-            raise cls.error(f"{path} is not {cls.artefact} manifest, or damaged: {error}; {cls.repair}") from error
-        if (found := manifest.format_version) != cls.version:
-            noun = cls.artefact.split()[-1]
-            advice = cls.upgrade if found < cls.version else "install a newer text-guided-image-finder"
-            raise cls.error(f"{noun} {folder} has format {found}, this version reads {cls.version}; {advice}")
-        return manifest
-
-    def write(self, folder: Path) -> None:
-        (folder / self.file_name).write_text(sealed(self.model_dump_json()), encoding="utf-8", newline="\n")
 
 
 class ImportedModel(Record):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,7 +23,7 @@ from image_finder.components.encoders.dual_encoder import Assembled, DualEncoder
 from image_finder.components.encoders.weights import load_image_trunk, text_trunk_from_json, text_trunk_json
 from image_finder.components.errors import BundleError
 from image_finder.components.images.preprocess import Preprocess
-from image_finder.components.records.base import Record
+from image_finder.components.manifest import Manifest
 from image_finder.components.records.training import EpochRecord
 from image_finder.components.storage import hash_directory, new_directory, sha256_of_file
 from image_finder.components.text import one_line
@@ -34,21 +34,19 @@ _FORMER_TENSORS = {"image_tower.hubs.": "image_tower.hubness."}  # prefixes in f
 _FILES = ("model.safetensors", "config.json", "text_trunk.json", "tokenizer.json", "preprocess.json")
 
 
-class CheckpointManifest(Record):
-    """Content of checkpoint.json."""
+class CheckpointManifest(Manifest):
+    file_name = MANIFEST
+    artefact = "a checkpoint"
+    version = FORMAT_VERSION
+    error = BundleError
+    missing = f"no checkpoint at {{}}: {MANIFEST} is missing; train again"
+    repair = upgrade = "train again"
 
-    format_version: int
     dataset: str
     data_version: str
     epoch: int
     history: tuple[EpochRecord, ...]
     files_sha256: dict[str, str]
-
-
-class _Format(BaseModel):
-    """The one field of the manifest that every format has."""
-
-    format_version: int
 
 
 class Checkpoint:
@@ -60,21 +58,7 @@ class Checkpoint:
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
         """Open a checkpoint and verify its hashes. Raises BundleError."""
-        try:
-            text = (path / MANIFEST).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"no checkpoint at {path}: {MANIFEST} cannot be read; train again") from error
-        try:
-            found = _Format.model_validate_json(text).format_version
-            if found != FORMAT_VERSION:
-                raise BundleError(
-                    f"checkpoint {path} has format {found}, this version reads {FORMAT_VERSION}; train again"
-                )
-            manifest = CheckpointManifest.model_validate_json(text)
-        except ValidationError as error:
-            raise BundleError(
-                f"{path / MANIFEST} is not a checkpoint manifest: {first_fault(error)}; train again"
-            ) from error
+        manifest = CheckpointManifest.read(path)
         for name in (*_FILES, *manifest.files_sha256):
             expected = manifest.files_sha256.get(name)
             if not (path / name).is_file() or sha256_of_file(path / name) != expected:
@@ -124,7 +108,7 @@ def save_checkpoint(path: Path, assembled: Assembled, config: ModelConfig, manif
         (folder / "tokenizer.json").write_text(assembled.tokenizer.definition, encoding="utf-8")
         (folder / "preprocess.json").write_text(assembled.preprocess.model_dump_json(indent=2), encoding="utf-8")
         manifest = manifest.model_copy(update={"files_sha256": hash_directory(folder)})
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+        manifest.write(folder)
     return Checkpoint(path, manifest)
 
 

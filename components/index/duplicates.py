@@ -6,7 +6,6 @@ from PIL import Image
 
 from image_finder.components.images.preprocess import Pixels
 
-HASH_BITS = 64
 _ROWS, _COLUMNS = 8, 9
 # Of 18 million pairs of Flickr8k's photographs, 196 are this near by hash, and 3 of those by vector too: a duplicate, a scene
 # taken twice and an error. Of copies that were recompressed, halved, made grey or brighter, or cropped by 5 %, at least 90 %

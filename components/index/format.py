@@ -16,14 +16,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from image_finder.components.arrays import Vectors
-from image_finder.components.bundle.bundle import Manifest
 from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.index import stored_paths
 from image_finder.components.index.generations import resolve
 from image_finder.components.index.tiers import Parameters
+from image_finder.components.manifest import Manifest
 from image_finder.components.records.base import Record
-from image_finder.components.storage import sha256_of_bytes, sha256_of_file, unsealed
-from image_finder.components.system import path_bytes
+from image_finder.components.storage import sha256_of_file, unsealed
 
 FORMAT_VERSION = 2
 MANIFEST = "index.json"
@@ -93,11 +92,6 @@ class IndexManifest(Manifest):
     files_sha256: dict[str, str]
     approximate: ApproximateFacts | None = None  # None for kind exact
     uris: dict[str, str] = Field(default_factory=dict)  # root -> URI with its options, of roots that are object stores
-
-
-def item_id(root: Path, path: bytes) -> str:
-    """Id of the image at a path below a root: 16 hex digits, stable until the file is moved."""
-    return sha256_of_bytes(path_bytes(root) + b"\0" + path)[:16]
 
 
 def write_index(

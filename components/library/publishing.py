@@ -145,7 +145,7 @@ def root_labels(roots: Mapping[int, bytes]) -> dict[int, str]:
 
 
 def _ids(folders: Sequence[int], paths: Sequence[bytes], roots: Mapping[int, bytes]) -> list[bytes]:
-    """`index.item_id` of many items, with the hash of each root computed once."""
+    """Ids of images: 16 hex digits of the hash of root and path, stable until the file is moved."""
     beginnings = {identity: hashlib.sha256(root + b"\0") for identity, root in roots.items()}
     ids = []
     for folder, path in zip(folders, paths, strict=True):

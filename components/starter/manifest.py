@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from image_finder.components.bundle.bundle import Manifest
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.errors import BundleError
 from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.manifest import Manifest
 from image_finder.components.records.base import Record
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.starter import MANIFEST

@@ -19,7 +19,7 @@ from PIL import Image
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.images.decoding import load_rgb
-from image_finder.components.index.duplicates import HASH_BITS, NEAR_BITS, NEAR_COSINE, difference_hash
+from image_finder.components.index.duplicates import NEAR_BITS, NEAR_COSINE, difference_hash
 from tests.benchmarks.measuring import show
 
 LISTED = 10
@@ -78,7 +78,7 @@ def show_different(paths: list[Path], hashes: np.ndarray, vectors: np.ndarray) -
     rows = [
         ("pairs", "number", "one in"),
         ("of different photographs", f"{total:,}", ""),
-        (f"within {NEAR_BITS} of {HASH_BITS} bits", f"{near:,}", _one_in(total, near)),
+        (f"within {NEAR_BITS} of 64 bits", f"{near:,}", _one_in(total, near)),
         (f"and of cosine {NEAR_COSINE} or more: folded", f"{folded:,}", _one_in(total, folded)),
     ]
     show(rows)

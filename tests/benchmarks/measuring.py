@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.index.format import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, item_id, write_index
+from image_finder.components.index.format import FORMAT_VERSION, ITEM_SCHEMA, IndexManifest, write_index
+from tests.support.item_ids import item_id
 
 COCO_TRAIN = 118_287  # images of COCO train2017
 CAMERAS = ("", "", "Canon EOS 400D DIGITAL", "NIKON D80", "Apple iPhone 12", "Sony DSC-W55")

@@ -54,7 +54,7 @@ def test_a_file_with_a_flipped_byte_a_truncated_and_a_missing_one_are_named(copy
     assert Bundle.open(copy).path == copy
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'{"format_version": 1}', b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'{"format_version": 2}', b"null"])
 def test_a_malformed_manifest_is_a_one_line_error(copy, content):
     (copy / MANIFEST).write_bytes(content)
     assert "is not a bundle manifest" in refusal(copy)

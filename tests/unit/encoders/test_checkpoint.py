@@ -11,7 +11,7 @@ from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders import checkpoint as module
 from image_finder.components.encoders.checkpoint import Checkpoint, CheckpointManifest, save_checkpoint
 from image_finder.components.errors import BundleError
-from image_finder.components.storage import sha256_of_file
+from image_finder.components.storage import sealed, sha256_of_file
 from image_finder.components.training.trainer import untrained
 
 
@@ -27,7 +27,7 @@ def rehash(folder, name):
     """As if the file had been written that way: its hash fits."""
     manifest = json.loads((folder / "checkpoint.json").read_text())
     manifest["files_sha256"][name] = sha256_of_file(folder / name)
-    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+    (folder / "checkpoint.json").write_text(sealed(json.dumps(manifest)))
 
 
 def test_a_loaded_model_gives_the_saved_ones_vectors(saved, tiny_assembled, pixels):
@@ -92,12 +92,16 @@ def test_a_single_flipped_bit_is_found_in_every_file(saved, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"format_version": 3, "future": 1}', "has format 3, this version reads 2; train again$"),
+        (
+            b'{"format_version": 3, "future": 1}',
+            "has format 3, this version reads 2; install a newer text-guided-image-finder$",
+        ),
         (b'{"format_version": 0}', "has format 0, this version reads 2; train again$"),
         (b"{}", "is not a checkpoint manifest: format_version: Field required"),
         (b'{"format_version": 2}', "is not a checkpoint manifest: dataset: Field required"),
-        (b"", "is not a checkpoint manifest: "),
-        (b"\xff\xfe\x00", "checkpoint.json cannot be read; train again$"),
+        (b"", "is not a checkpoint manifest, or damaged: "),
+        (b"\xff\xfe\x00", "is not a checkpoint manifest, or damaged: .*; train again$"),
+        (b'{"format_version": 2, "content_sha256": ""}', "its values have sha256 .*; train again$"),
     ],
 )
 def test_another_manifest_is_a_one_line_error(saved, content, message):
@@ -109,13 +113,13 @@ def test_another_manifest_is_a_one_line_error(saved, content, message):
 
 def test_a_manifest_that_names_no_files_hides_nothing(saved):
     manifest = json.loads((saved.path / "checkpoint.json").read_text())
-    (saved.path / "checkpoint.json").write_text(json.dumps({**manifest, "files_sha256": {}}))
+    (saved.path / "checkpoint.json").write_text(sealed(json.dumps({**manifest, "files_sha256": {}})))
     with pytest.raises(BundleError, match=r"is corrupted: model.safetensors"):
         Checkpoint.open(saved.path)
 
 
 def test_an_absent_checkpoint_is_a_one_line_error(tmp_path):
-    with pytest.raises(BundleError, match=r"^no checkpoint at \S+: checkpoint.json cannot be read; train again$"):
+    with pytest.raises(BundleError, match=r"^no checkpoint at \S+: checkpoint.json is missing; train again$"):
         Checkpoint.open(tmp_path / "nowhere")
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 
 from image_finder.components.configs import GalleryConfig
 from image_finder.components.errors import DataError, QualityError, StorageError
-from image_finder.components.index.format import item_id
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.vector_cache import vector_cache
 from image_finder.components.library.catalog import Catalog
@@ -29,6 +28,7 @@ from image_finder.components.search.finder import Finder
 from image_finder.components.storage import hash_directory, sha256_of_file
 from tests.support.checkout import CHECKOUT
 from tests.support.galleries import CONFIG, publish_gallery
+from tests.support.item_ids import item_id
 
 # Embeds argv[2] with the bundle argv[1] in the library argv[3]; argv[4]: how it is hurt, argv[5]: how much it may take.
 CHILD = """

@@ -19,7 +19,7 @@ from PIL import Image
 
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import BundleError, DataError, StorageError
-from image_finder.components.index.format import is_sealed, item_id
+from image_finder.components.index.format import is_sealed
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.library.bundles import published_ns
 from image_finder.components.library.index_options import IndexOptions
@@ -30,6 +30,7 @@ from image_finder.components.library.watch import FolderWatch, view_of
 from image_finder.components.storage import unsealed
 from image_finder.components.system import path_bytes
 from tests.support.checkout import CHECKOUT
+from tests.support.item_ids import item_id
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
 

@@ -13,10 +13,10 @@ from PIL import Image
 from image_finder.components.app.commands.search_command import search
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import GalleryConfig
-from image_finder.components.index.format import item_id
 from image_finder.components.storage import sha256_of_file
 from tests.support.checkout import CHECKOUT
 from tests.support.galleries import publish_gallery
+from tests.support.item_ids import item_id
 
 HEAVY = ("torch", "zenml", "mlflow", "transformers", "timm", "pandas", "great_expectations", "onnx", "sklearn")
 
