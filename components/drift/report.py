@@ -9,10 +9,7 @@ from image_finder.components.text import counted
 
 
 class DriftRow(Record):
-    """One distance. It drifted if it is above threshold, the larger of limit and chance.
-
-    None: not measured.
-    """
+    """One distance; above threshold, the larger of limit and chance, it counts as drift. None: not measured."""
 
     former_names: ClassVar = {"what": "name"}
 

@@ -52,7 +52,7 @@ def ray_session(address: str, *, cpus: int) -> Iterator[None]:
                 own = error_of_worker(error)
                 if own is not None:
                     raise own from None  # without the worker's traceback, which Ray adds
-                raise StorageError(f"Ray failed: {reason_of(error)}; run again, what was finished is kept") from error
+                raise StorageError(f"Ray failed: {reason_of(error)}; run again: finished shards are kept") from error
             finally:
                 ray.shutdown()
 

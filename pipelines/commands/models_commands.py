@@ -145,7 +145,7 @@ def history(*, anchor: str | None, as_json: bool, options: ModelOptions) -> None
         for fault in faults:
             click.echo(f"DAMAGED: {fault}", err=True)
         raise click.ClickException(
-            f"the ledger of '{registered.name}' is damaged in {counted(len(faults), 'place')}; only the entries printed "
+            f"the ledger of '{registered.name}' has {counted(len(faults), 'fault')}; only the entries printed "
             "above can be trusted. Compare it with an exported ledger or restore the registry's backup; new entries can "
             "still be appended"
         )

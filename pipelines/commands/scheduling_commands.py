@@ -235,7 +235,7 @@ _ALERTED_BY_RUN = {0, 1, BUSY, TERMINATED}  # exit codes of runs that sent their
 @click.command(
     epilog="\b\nExample:\n  IMAGE_FINDER_ALERTS=jsons://hooks.example.org/finder image-finder pipeline alert"
 )
-@click.option("--exit-status", type=int, help="Exit status of the run; alerts only if the run could not.")
+@click.option("--exit-status", type=int, help="Exit status of a run; alerts if it was killed before its own alert.")
 @click.option("--of-service", is_flag=True, help="As --exit-status, taken from the failed systemd service.")
 @_environment_option
 def alert(*, exit_status: int | None, of_service: bool, environment: Path | None) -> None:

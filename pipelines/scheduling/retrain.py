@@ -86,7 +86,7 @@ class RetrainOutcome(Record):
 
 
 def retrain_and_alert(what: Retraining, mlflow_uri: str | None) -> RetrainOutcome:
-    """Retrain and alert people of the outcome. Raises as `retrain`, and BusyError."""
+    """Retrain, then send an alert with the outcome. Raises as `retrain`, and BusyError."""
     subject = _subject()
     try:
         outcome = retrain(what, mlflow_uri)

@@ -172,7 +172,7 @@ STEP_PODS: list[Any] = [
 ]
 
 
-def test_whoever_trains_in_the_cluster_may_know_whom_to_alert():
+def test_trainings_in_the_cluster_get_the_addresses_for_alerts():
     addresses = {
         "name": ADDRESSES_VARIABLE,
         "valueFrom": {"secretKeyRef": {"name": "alerts", "key": "addresses", "optional": True}},

@@ -21,7 +21,7 @@ _Item = TypeVar("_Item")
 
 @dataclass
 class Load:
-    """Counts of queued and refused calls of one kind, which `name` names in messages and metrics."""
+    """Counts of queued and refused calls of one kind. name: of the kind, in messages and metrics."""
 
     name: str
     limit: int  # most queued calls

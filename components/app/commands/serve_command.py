@@ -37,7 +37,10 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
 @index_option
 @bundle_option
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on. Others than the default need a token."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Any other than the default needs a token.",
 )
 @click.option(
     "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on; 0: any free one."
