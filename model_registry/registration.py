@@ -111,6 +111,7 @@ def _tags(bundle: Bundle, lineage: Lineage, evidence: Evidence) -> dict[str, str
         names.SPLIT: evidence.report.split,
         names.MEAN_RECALL: f"{evidence.report.mean_recall:.6f}",
         names.RUN_NAME: lineage.run_name,
+        names.IMPORTED: bundle.manifest.imported.origin if bundle.manifest.imported else "",
     }
     if validation is not None:
         tags[names.VALIDATION] = (
