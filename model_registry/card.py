@@ -233,11 +233,14 @@ def _good_matches(matches: MatchModels | None) -> str:
 
 
 def _export(parity: ParityReport) -> str:
+    ours, theirs = parity.onnx_recall_at_10, parity.torch_recall_at_10
+    assert ours is not None, "measured at export"
+    assert theirs is not None, "measured at export"
     return f"""
 ## Export
 ONNX against torch over {len(parity.cases)} cases and {parity.n_images:,} images: smallest cosine
-{parity.min_cosine:.6f}, largest difference {parity.max_difference:.2g}, recall@10 {_percent(parity.onnx_recall_at_10)}
-against {_percent(parity.torch_recall_at_10)}.
+{parity.min_cosine:.6f}, largest difference {parity.max_difference:.2g}, recall@10 {_percent(ours)}
+against {_percent(theirs)}.
 """
 
 

@@ -1,7 +1,7 @@
 """Comparison text: registered versions, two reports side by side, and a ledger as tables."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from image_finder.components.records.promotion import Comparison
@@ -31,13 +31,18 @@ def versions_table(versions: Sequence[RegisteredVersion]) -> str:
             ", ".join(each.aliases),
             f"{each.created:%Y-%m-%d %H:%M}",
             _percent_text(each.tags.get(names.MEAN_RECALL)),
-            f"{each.tags.get(names.DATASET, '')} {each.tags.get(names.DATA_VERSION, '?')}".strip(),
+            _data_text(each.tags),
             each.tags.get(names.CODE_VERSION, "?"),
             each.tags.get(names.LAST_EVENT, ""),
         ]
         for each in versions
     ]
     return aligned([head, *rows])
+
+
+def _data_text(tags: Mapping[str, str]) -> str:
+    data = "imported" if names.IMPORTED in tags else tags.get(names.DATASET, "")
+    return f"{data} {tags.get(names.DATA_VERSION, '?')}".strip()
 
 
 def origin_table(version: RegisteredVersion) -> str:

@@ -8,6 +8,7 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.configs import PromotionConfig
 from image_finder.components.errors import ConfigError, FinderError
 from image_finder.components.metrics.comparison import MeasuredBundle, compare_bundles
+from image_finder.components.records.data import ValidationReport
 from image_finder.components.records.promotion import Comparison, PromotionCheck, PromotionDecision
 from image_finder.model_registry import names
 from image_finder.model_registry.ledger.entries import LedgerEntry
@@ -68,6 +69,26 @@ def measure_and_decide(
         if decision.promoted:
             promotions.move_champion(model, version, reason="; ".join(decision.reasons), decision=decision)
     return MeasuredDecision(decision, ours, theirs)
+
+
+def decide_measured(
+    promotions: Promotions, challenger: Challenger, measure: Measure, *, validation: ValidationReport, folder: Path
+) -> PromotionDecision:
+    """Measure a version and the champion, and apply the rule with the version's own limits; records nothing.
+
+    validation: of the data that measure uses; folder: for the champion's bundle.
+    """
+    model, version = challenger.model, challenger.version
+    ours = measure(challenger.bundle)
+    champion, theirs = _measure_champion(promotions.registry, model, promotions.champion(model), measure, folder)
+    return _decide(
+        promotions,
+        (model, version),
+        champion,
+        (ours, theirs),
+        reports=Reports(validation, promotions.registry.parity_of(model, version)),
+        config=_own_config(promotions.registry, model, version),
+    )
 
 
 def decide_from_stored(promotions: Promotions, model: str, version: str) -> PromotionDecision:
@@ -219,6 +240,6 @@ def _own_config(registry: Registry, model: str, version: str) -> PromotionConfig
 
 def _what_to_run(version: str) -> str:
     return (
-        "run 'image-finder pipeline run training' with the version's configuration and data again, which only compares; "
+        f"measure both with 'image-finder models promote {version} --data DIR' on captioned images; "
         f"or 'image-finder models promote {version} --force --reason \"...\"'"
     )

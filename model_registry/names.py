@@ -21,6 +21,7 @@ SPLIT = "split"
 MEAN_RECALL = "mean_recall"
 VALIDATION = "validation"
 RUN_NAME = "run_name"
+IMPORTED = "imported"  # source and revision of a model that was not trained here
 LAST_EVENT = "last_event"  # title of the newest ledger entry about the version
 
 # Files of a version

@@ -22,7 +22,7 @@ from image_finder.model_registry.ledger.entries import Event, Kind, LedgerEntry,
 from image_finder.model_registry.ledger.state import LedgerState, current_rollback, state_of
 from image_finder.model_registry.ledger.store import LedgerStore
 from image_finder.model_registry.ledger.verification import LedgerFault
-from image_finder.model_registry.registry import Registry
+from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.model_registry.registry_errors import registry_error
 from image_finder.model_registry.registry_lock import Check, locked, user_and_host
 from image_finder.model_registry.rule import Rollback
@@ -256,7 +256,7 @@ class Promotions:
                 alias=names.CHALLENGER,
                 from_version=before,
                 to_version=each.version,
-                reasons=(f"registered at {each.created:%Y-%m-%d %H:%M:%S} UTC",),
+                reasons=(f"registered at {each.created:%Y-%m-%d %H:%M:%S} UTC", *_origin(each)),
                 measurements={"mean_recall": float(mean_recall)} if mean_recall else {},
             )
             run = each.tags.get(names.RUN_NAME) or "unknown"
@@ -304,3 +304,8 @@ class Promotions:
 
     def _entries(self, model: str) -> tuple[LedgerEntry, ...]:
         return self.ledger.read(model).entries
+
+
+def _origin(version: RegisteredVersion) -> tuple[str, ...]:
+    imported = version.tags.get(names.IMPORTED)
+    return (f"imported from {imported}",) if imported else ()

@@ -97,6 +97,7 @@ def _tags(bundle: Bundle, evidence: Evidence) -> dict[str, str]:
         names.SPLIT: evidence.report.split,
         names.MEAN_RECALL: f"{evidence.report.mean_recall:.6f}",
         names.RUN_NAME: lineage.run_name,
+        names.IMPORTED: bundle.manifest.imported.origin if bundle.manifest.imported else "",
         names.VALIDATION: f"{passed}, {validation.n_valid_captions} of {validation.n_captions} captions",
     }
     return {name: value for name, value in tags.items() if value}

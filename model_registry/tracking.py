@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from image_finder.components.drift.report import DriftReport
 from image_finder.components.errors import ConfigError
+from image_finder.components.metrics.comparison import MeasuredBundle
 from image_finder.components.records.base import Record
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.data import DatasetManifest
-from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.records.promotion import Comparison, PromotionDecision
 from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.records.training import EpochRecord
 from image_finder.model_registry import names
@@ -139,6 +140,19 @@ def log_promotion(decision: PromotionDecision, challenger: Record | None, *, ver
     if challenger is not None:
         where = version_run or run_id()
         mlflow.MlflowClient().log_text(where, challenger.model_dump_json(), names.MEASURED_ARTIFACT)
+
+
+def log_baseline(baseline: MeasuredBundle, comparison: Comparison) -> None:
+    """Log and print how much better the challenger is than the baseline; both as JSON."""
+    low, high = comparison.interval.low, comparison.interval.high
+    values = {"mean_recall": baseline.measurement.report.mean_recall, "gain": comparison.gain, "gain_low": low}
+    _log_metrics({f"baseline.{name}": value for name, value in values.items()}, 0)
+    log_record(baseline.measurement, "reports/baseline.json")
+    log_record(comparison, "reports/baseline_comparison.json")
+    logger.info(
+        "against the baseline: mean recall %+.1f points [%+.1f, %+.1f], query by query on %s images",
+        *(100 * comparison.gain, 100 * low, 100 * high, f"{comparison.n_images:,}"),
+    )
 
 
 def log_drift(report: DriftReport) -> None:

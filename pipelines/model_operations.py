@@ -1,26 +1,32 @@
 """Model operations: promotes, rolls back and fetches models by hand, together with the index."""
 
+import logging
 import os
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from image_finder.components.app.champion_index import pending_change
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import RegistryConfig
+from image_finder.components.configs import EvaluationConfig, RegistryConfig
 from image_finder.components.errors import BundleError, ConfigError, FinderError, QualityError
 from image_finder.components.index.generations import is_published_root
 from image_finder.components.index.publish import current_bundle_sha256, restore
 from image_finder.components.library.library import Library
 from image_finder.components.records.promotion import PromotionDecision
+from image_finder.components.temporaries import scratch_directory
 from image_finder.model_registry import names
+from image_finder.model_registry.code_hash import code_hash
 from image_finder.model_registry.comparison_text import Side
-from image_finder.model_registry.decision import decide_from_stored, forced_decision
+from image_finder.model_registry.decision import Challenger, decide_from_stored, decide_measured, forced_decision
 from image_finder.model_registry.ledger.entries import Event
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import limit_waiting, shown_address
 from image_finder.pipelines.stores import Home, existing_registry
+
+if TYPE_CHECKING:
+    from image_finder.components.evaluation.folder_recall import CaptionedPart
 
 _REQUEST_S, _RETRIES = 30, 1  # a person waits for the answer
 _LIBRARY_WAIT_S = 60.0  # for a process that is indexing
@@ -53,16 +59,30 @@ def open_model(home: Path | None, mlflow_uri: str | None, model: str | None) -> 
     place = Home.resolve(home)
     uri = existing_registry(place, mlflow_uri)
     limit_waiting(_REQUEST_S, _RETRIES)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    warnings.filterwarnings("ignore", module=r"mlflow\.")
+    quieten_mlflow()
     registry = Registry.existing(uri)
     return RegisteredModel(place, uri, Promotions(registry, home=place.root), _chosen(registry, model))
 
 
-def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, reason: str) -> Change:
+def quieten_mlflow() -> None:
+    """No progress bars, warnings or notes of MLflow beside the messages of a command."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    warnings.filterwarnings("ignore", module=r"mlflow\.")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def promote(
+    registered: RegisteredModel,
+    version_or_alias: str,
+    *,
+    force: bool,
+    reason: str,
+    part: "CaptionedPart | None" = None,
+) -> Change:
     """Make a version the champion if the rule or `force` allows it, and update the index.
 
-    For the current champion only the index is updated. Raises QualityError, ConfigError.
+    part: captioned images to measure both versions on; None compares their stored measurements. For the current champion
+    only the index is updated. Raises QualityError, ConfigError.
     """
     promotions, model = registered.promotions, registered.name
     with promotions.exclusive(model):
@@ -71,11 +91,12 @@ def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, 
         before = promotions.champion(model).version
         decision = None
         if version != before:
-            decision = (
-                forced_decision(promotions, model, version, reason)
-                if force
-                else decide_from_stored(promotions, model, version)
-            )
+            if force:
+                decision = forced_decision(promotions, model, version, reason)
+            elif part is not None:
+                decision = _measured_decision(registered, version, part)
+            else:
+                decision = decide_from_stored(promotions, model, version)
             if reason and not force:
                 decision = decision.model_copy(update={"reasons": (*decision.reasons, f"requested: {reason}")})
             promotions.record(model, decision)
@@ -86,6 +107,20 @@ def promote(registered: RegisteredModel, version_or_alias: str, *, force: bool, 
                 )
             promotions.move_champion(model, version, reason="", decision=decision)
     return Change(version, before, decision, _update_index(registered, version))
+
+
+def _measured_decision(registered: RegisteredModel, version: str, part: "CaptionedPart") -> PromotionDecision:
+    """Measure a version and the champion on the same captioned images, and apply the rule; records nothing."""
+    from image_finder.components.metrics.comparison import MeasuredBundle
+
+    def measure(bundle: Bundle) -> MeasuredBundle:
+        return part.measured(bundle, EvaluationConfig(), code_sha256=code_hash())
+
+    with scratch_directory() as folder:
+        challenger = Challenger(registered.name, version, _bundle(registered, version))
+        return decide_measured(
+            registered.promotions, challenger, measure, validation=part.validation, folder=Path(folder)
+        )
 
 
 def rollback(registered: RegisteredModel, *, reason: str) -> Change:

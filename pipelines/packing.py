@@ -77,7 +77,7 @@ def pack(
         )
         bundle = assemble_starter(packed, bundle_path)
         parts = [read_part(each, None) for each in measure_on]
-        measured = [part.measured(bundle, EvaluationConfig()) for part in parts]
+        measured = [part.measured(bundle, EvaluationConfig()).measurement for part in parts]
         if parts:
             data = [part.data for part in parts]
             manifest = with_matches(packed, calibrate_matches(OnnxEncoder(bundle), trained.vocabulary, data))

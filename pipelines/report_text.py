@@ -59,10 +59,13 @@ def checks_table(checks: Sequence[PromotionCheck]) -> str:
 
 
 def parity_text(report: ParityReport) -> str:
-    return (
-        f"ONNX against torch: smallest cosine {report.min_cosine:.6f}, largest difference {report.max_difference:.2g}, "
-        f"R@10 {100 * report.onnx_recall_at_10:.1f} against {100 * report.torch_recall_at_10:.1f} on {report.n_images} images"
+    text = (
+        f"ONNX against torch: smallest cosine {report.min_cosine:.6f}, largest difference {report.max_difference:.2g}"
     )
+    ours, theirs = report.onnx_recall_at_10, report.torch_recall_at_10
+    if ours is None or theirs is None:
+        return text
+    return f"{text}, R@10 {100 * ours:.1f} against {100 * theirs:.1f} on {report.n_images} images"
 
 
 def indexed_text(manifest: IndexManifest) -> str:

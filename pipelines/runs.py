@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import yaml
 
+from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.captions.manifest import quick_fingerprint
-from image_finder.components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig
+from image_finder.components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig, RegistryConfig
 from image_finder.components.demo.data_set import compose_demo
 from image_finder.components.drift.report import DriftReport
 from image_finder.components.errors import ConfigError, FinderError
@@ -58,6 +59,8 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     dataset = configs["dataset"]
     assert isinstance(dataset, DatasetConfig)
     require_pinned(cast("ModelConfig", configs["model"]), dataset)
+    if (baseline := cast("RegistryConfig", configs["registry"]).baseline) is not None:
+        Bundle.open(baseline, verify=False)  # now, not after hours of training
     if dataset.layout == "demo" and dataset.root is None:
         dataset = dataset.model_copy(update={"root": demo_folder(home)})
         # The step would create it too, but only files that exist now enter the cache key of the first run.

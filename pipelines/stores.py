@@ -107,7 +107,7 @@ def prepare(home: Home, *, mlflow_uri: str | None) -> str:
     _require_same_store(home, client)
     uri = _blanked_address(client, mlflow_uri) or tracking_uri(home, mlflow_uri)
     _ensure_stack(client, uri)
-    _ensure_experiment(home, uri)
+    ensure_experiment(home, uri)
     return uri
 
 
@@ -297,7 +297,7 @@ def _tracker_settings(uri: str) -> dict[str, str | None]:
     }
 
 
-def _ensure_experiment(home: Home, uri: str) -> None:
+def ensure_experiment(home: Home, uri: str) -> None:
     """Create the MLflow experiment; ZenML's tracker would put its artefacts into ./mlruns."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient

@@ -15,7 +15,7 @@ from image_finder.components.drift.reference import DriftReference
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.export import exporter, parity
-from image_finder.components.metrics.comparison import StoredMeasurement
+from image_finder.components.metrics.comparison import StoredMeasurement, compare_bundles
 from image_finder.components.records.base import PartName
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.data import DatasetManifest, ValidationReport
@@ -24,12 +24,13 @@ from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import EvaluatedOn, RetrievalReport
 from image_finder.model_registry import lineage, names, registration, tracking
 from image_finder.model_registry.card import model_card
+from image_finder.model_registry.code_hash import code_hash
 from image_finder.model_registry.decision import Challenger, measure_and_decide
 from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.model_registry.rule import Reports
-from image_finder.steps._cache import CODE_AWARE, code_hash
+from image_finder.steps._cache import CODE_AWARE
 from image_finder.steps._workspace import home, scratch_dir
 from image_finder.steps.materializers import BundleMaterializer
 
@@ -124,7 +125,7 @@ def promote_bundle(
     evaluation: EvaluationConfig,
     config: RegistryConfig,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
-    """Measure challenger and champion on test, else on val; promote if every check passes.
+    """Measure challenger and champion on test, else on val; promote if every check passes; report against the baseline.
 
     Not cached, because the champion may change.
     """
@@ -149,5 +150,8 @@ def promote_bundle(
     tracking.log_promotion(made.decision, measured, version_run=registered.run_id)
     if made.champion is not None:
         tracking.log_record(made.champion.measurement, f"reports/champion_{split}.json")
+    if config.baseline is not None:
+        baseline = measure(Bundle.open(config.baseline))
+        tracking.log_baseline(baseline, compare_bundles(made.challenger or measure(bundle), baseline))
     log_metadata({"promoted": made.decision.promoted, "reasons": " | ".join(made.decision.reasons)})
     return made.decision

@@ -65,6 +65,10 @@ class ImportedModel(Record):
     text_cosine: float = 1.0  # smallest, of the compressed towers to the exact ones
     image_cosine: float = 1.0
 
+    @property
+    def origin(self) -> str:
+        return f"{self.source} at {self.revision[:12]}"
+
 
 class BundleManifest(Manifest):
     file_name = MANIFEST

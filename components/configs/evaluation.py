@@ -1,5 +1,6 @@
 """Configurations of evaluation, export and promotion, with their gates."""
 
+from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -86,4 +87,8 @@ class RegistryConfig(Config):
     """Registration and promotion."""
 
     model_name: str = "image-finder"
+    baseline: Path | None = Field(
+        None,
+        description="folder of a bundle, such as an imported model, that every challenger is compared with in the report",
+    )
     promotion: PromotionConfig = Field(default_factory=PromotionConfig)

@@ -9,8 +9,9 @@ from image_finder.components.captions.layout import detect_layout
 from image_finder.components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
 from image_finder.components.errors import DataError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
+from image_finder.components.metrics.comparison import MeasuredBundle
 from image_finder.components.records.base import PartName
-from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.records.retrieval import EvaluatedOn
 from image_finder.components.text import counted
 from image_finder.components.validation.check import check_folder
@@ -25,15 +26,16 @@ class CaptionedPart(NamedTuple):
     data: CaptionedImages
     identity: EvaluatedOn
     n_captions: int
+    manifest: DatasetManifest
+    validation: ValidationReport
 
     @property
     def n_left_out(self) -> int:
         return self.n_captions - len(self.data.captions)
 
-    def measured(self, bundle: Bundle, config: EvaluationConfig) -> BundleMeasurement:
-        """Measure a bundle on this part. Raises DataError, ImageError, BundleError."""
-        code_sha256 = ""  # for comparisons of registered measurements only
-        return measure_bundle(bundle, self.data, config, identity=self.identity, code_sha256=code_sha256).measurement
+    def measured(self, bundle: Bundle, config: EvaluationConfig, *, code_sha256: str = "") -> MeasuredBundle:
+        """Measure a bundle on this part. code_sha256: for registered measurements. Raises DataError, ImageError, BundleError."""
+        return measure_bundle(bundle, self.data, config, identity=self.identity, code_sha256=code_sha256)
 
 
 def read_part(root: Path, part: PartName | None) -> CaptionedPart:
@@ -52,7 +54,8 @@ def read_part(root: Path, part: PartName | None) -> CaptionedPart:
             "with: image-finder data check"
         )
     identity = EvaluatedOn(dataset=dataset.name, data_version=data.manifest.version, split=name)
-    return CaptionedPart(CaptionedImages(kept, data.images, root), identity, len(data.captions))
+    images = CaptionedImages(kept, data.images, root)
+    return CaptionedPart(images, identity, len(data.captions), data.manifest, report)
 
 
 def _only(dataset: DatasetConfig, part: PartName | None) -> DatasetConfig:

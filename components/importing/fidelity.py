@@ -7,9 +7,11 @@ import numpy as np
 from PIL import Image
 
 from image_finder.components.arrays import Vectors
+from image_finder.components.bundle.bundle import ImportedModel
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import QualityError
 from image_finder.components.importing.original import Original
+from image_finder.components.records.export import ParityReport
 
 BATCHES = (1, 3, 8)  # reveal a fixed batch dimension and dependence between rows
 MAX_DIFFERENCE = 1e-4  # of a component, in 32 bits
@@ -80,6 +82,20 @@ def require_fidelity(found: Fidelity, original: Original) -> None:
         raise QualityError(
             f"the exported model differs from {original.library}: {'; '.join(faults)}; nothing was written, import another model"
         )
+
+
+def parity_of(imported: ImportedModel) -> ParityReport:
+    """Fidelity of an imported bundle as the promotion rule reads it; recall was not compared."""
+    return ParityReport(
+        cases=(),
+        min_cosine=min(imported.text_cosine, imported.image_cosine),
+        max_difference=imported.max_difference,
+        torch_recall_at_10=None,
+        onnx_recall_at_10=None,
+        n_images=len(_SIZES),
+        passed=True,
+        reasons=(),
+    )
 
 
 def smallest_cosine(one: Vectors, other: Vectors) -> float:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 import transformers
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers import logging as transformers_logging
@@ -46,7 +47,7 @@ def load_hugging_face(folder: Path) -> Original:
         )
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise BundleError(f"{folder} cannot be loaded: {one_line(error)}; fetch the model again") from error
     model: Any = loaded.eval()
     preprocess = _preprocess(processor, folder)

@@ -14,6 +14,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import TextTransformer, text_global_pool
 from PIL import Image
+from safetensors import SafetensorError
 from timm.utils.model import reparameterize_model
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
@@ -75,7 +76,7 @@ def _load(
         # CustomTextCLIP has the same weights as CLIP and reads rows of any length
         model = open_clip.create_model(name, pretrained=weights, force_custom_text=True, require_pretrained=True)
         theirs = open_clip.get_tokenizer(name)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
         raise BundleError(f"{where} cannot be loaded: {one_line(error)}; fetch the model again") from error
     assert isinstance(model, CustomTextCLIP), "forced above"
     model = model.eval()

@@ -16,6 +16,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "README.md"]  # no pickles
 _NON_COMMERCIAL = re.compile(r"(^|[-_ ])(nc|amlr|research|non-?commercial)([-_ .]|$)", re.IGNORECASE)
 _UNKNOWN = "unknown"
+_REFUSED = (401, 403)
 
 
 class SourceFacts(Record):
@@ -106,6 +107,7 @@ def _fetched(name: str, repository: str, revision: str | None) -> Source:
     """Download the safe files of a repository at one commit; resumed if interrupted. Raises DataError, BundleError."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, whichever it uses
 
     try:
         found = HfApi().model_info(repository, revision=revision)
@@ -123,11 +125,12 @@ def _fetched(name: str, repository: str, revision: str | None) -> Source:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise DataError(f"{repository} has no revision '{revision}'; name a branch, tag or commit of it") from error
-    except errors.RepositoryNotFoundError as error:
-        raise DataError(
-            f"{repository} is not on the hub, or private: check the name, or set HF_TOKEN ({one_line(error, 80)})"
-        ) from error
-    except (OSError, errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:
+    except (OSError, httpx.HTTPError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        if isinstance(error, errors.RepositoryNotFoundError) or status in _REFUSED:
+            raise DataError(
+                f"{repository} is not on the hub, or private: check the name, or set HF_TOKEN (status {status})"
+            ) from error
         raise DataError(
             f"cannot fetch {repository} from the hub: {one_line(error)}; check the connection and run again, a download "
             "is resumed"

@@ -24,8 +24,8 @@ class ParityReport(Record):
     cases: tuple[ParityCase, ...]
     min_cosine: float
     max_difference: float
-    torch_recall_at_10: float
-    onnx_recall_at_10: float
+    torch_recall_at_10: float | None  # None: of an imported model, compared by its vectors alone
+    onnx_recall_at_10: float | None
     n_images: int
     passed: bool
     reasons: tuple[str, ...]

@@ -2,14 +2,17 @@
 
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from image_finder.components.records.base import PartName
 from image_finder.components.starter import MAX_MB
 from image_finder.components.text import counted, shown_path
-from image_finder.pipelines.commands.options import ModelOptions, json_option, model_options, print_json
+from image_finder.pipelines.commands.options import ModelOptions, model_options, print_json
+
+if TYPE_CHECKING:
+    from image_finder.components.evaluation.folder_recall import CaptionedPart
 
 _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -41,55 +44,81 @@ def fetch(version: str, *, to: Path, as_json: bool, options: ModelOptions) -> No
     click.echo(f"To use it: image-finder index IMAGES --bundle {shlex.quote(str(bundle.path))}", err=True)
 
 
-@click.command(
-    epilog="\b\nExamples:\n  image-finder models evaluate champion-bundle --data coco\n"
-    "  image-finder models evaluate champion-bundle --data flickr8k --part val --json"
-)
-@click.argument("bundle", type=_Folder)
-@click.option(
+data_option = click.option(
     "--data",
     required=True,
     type=_Folder,
     help="Captioned images: annotations/captions_*.json (COCO) or huggingface/*.parquet.",
 )
-@click.option("--part", type=click.Choice(get_args(PartName)), help="Part to measure.  [default: test, val or train]")
-@click.option(
+part_option = click.option(
+    "--part", type=click.Choice(get_args(PartName)), help="Part to measure.  [default: test, val or train]"
+)
+captions_option = click.option(
     "--captions",
     type=click.IntRange(1),
     metavar="N",
     help="Use the first N captions of each image (usual for COCO: 5).",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the bootstrap intervals.")
-@json_option
-def evaluate(
-    bundle: Path, *, data: Path, part: PartName | None, captions: int | None, seed: int, as_json: bool
-) -> None:
-    """Measure a bundle on your own captioned images.
+seed_option = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the bootstrap intervals."
+)
 
-    Prints recall in both directions, recall of caption groups, time and size, measured through the exported towers as
-    `models promote` does. The result is too high if the bundle was trained on the same images.
+
+@click.command(
+    epilog="\b\nExamples:\n  image-finder models evaluate champion-bundle --data coco\n"
+    "  image-finder models evaluate champion --data flickr8k --part val --json"
+)
+@click.argument("model_or_bundle", metavar="MODEL")
+@data_option
+@part_option
+@captions_option
+@seed_option
+@model_options
+def evaluate(
+    model_or_bundle: str,
+    *,
+    data: Path,
+    part: PartName | None,
+    captions: int | None,
+    seed: int,
+    as_json: bool,
+    options: ModelOptions,
+) -> None:
+    """Measure a model on your own captioned images.
+
+    MODEL is the folder of a bundle, "starter", or a registered version or alias. Prints recall in both directions, recall
+    of caption groups, time and size, measured through the exported towers as `models promote` does. The result is too
+    high if the model was trained on the same images.
     """
-    from image_finder.components.bundle.bundle import Bundle
     from image_finder.components.configs import EvaluationConfig
-    from image_finder.components.evaluation.folder_recall import read_part
+    from image_finder.components.temporaries import scratch_directory
     from image_finder.pipelines.report_text import measurement_text
 
     config = EvaluationConfig(captions_per_image=captions, seed=seed)
-    opened = Bundle.open(bundle.resolve(), verify=True)
-    found = read_part(data.resolve(), part)
-    measurement = found.measured(opened, config)
+    found = captioned_part(data, part)
+    with scratch_directory() as folder:
+        opened = options.bundle(model_or_bundle, Path(folder) / "bundle")
+        measurement = found.measured(opened, config).measurement
     if as_json:
         measured = measurement.model_dump(mode="json", exclude={"code_sha256"})
         counts = {"captions": found.n_captions, "left_out": found.n_left_out}
         print_json({**measured, **counts, "bundle_sha256": opened.sha256})
         return
+    click.echo(measurement_text(measurement))
+
+
+def captioned_part(data: Path, part: PartName | None) -> "CaptionedPart":
+    """Captioned images to measure on; says on stderr how many captions are left out."""
+    from image_finder.components.evaluation.folder_recall import read_part
+
+    found = read_part(data.resolve(), part)
     if found.n_left_out:
         click.echo(
             f"skipped {found.n_left_out:,} of {found.n_captions:,} captions; for the reasons run: "
             f"image-finder data check {shlex.quote(str(data))}",
             err=True,
         )
-    click.echo(measurement_text(measurement))
+    return found
 
 
 @click.command(

@@ -1,5 +1,7 @@
 """Commands `image-finder models ...`: list, show, compare, promote and roll back models, and print the ledger."""
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +11,7 @@ from image_finder.pipelines.commands import bundle_commands, import_commands
 from image_finder.pipelines.commands.options import ModelOptions, model_options, print_json
 
 if TYPE_CHECKING:
+    from image_finder.components.records.base import PartName
     from image_finder.pipelines.model_operations import Change
 
 
@@ -87,13 +90,67 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
 
 
 @models.command(
-    epilog="\b\nExamples:\n  image-finder models compare challenger champion\n  image-finder models compare 7 5"
+    epilog="\b\nExamples:\n  image-finder models compare challenger champion\n"
+    "  image-finder models compare champion clip-bundle starter --data coco --html comparison.html"
 )
-@click.argument("first")
-@click.argument("second")
+@click.argument("chosen", metavar="MODEL MODEL...", nargs=-1, required=True)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Captioned images to measure all models on. Without it, the reports of two versions are compared.",
+)
+@bundle_commands.part_option
+@bundle_commands.captions_option
+@bundle_commands.seed_option
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write the table as a page.")
 @model_options
-def compare(first: str, second: str, *, as_json: bool, options: ModelOptions) -> None:
-    """Compare the reports of two versions, with intervals."""
+def compare(
+    chosen: tuple[str, ...],
+    *,
+    data: Path | None,
+    part: "PartName | None",
+    captions: int | None,
+    seed: int,
+    html: Path | None,
+    as_json: bool,
+    options: ModelOptions,
+) -> None:
+    """Compare models with intervals, each with the first.
+
+    A MODEL is a registered version or alias and, with --data, also the folder of a bundle or "starter".
+    """
+    if len(chosen) < 2:
+        raise click.UsageError("name two models")
+    if data is None:
+        if len(chosen) > 2 or html is not None:
+            raise click.UsageError("more than two models and --html need --data")
+        _compare_reports(chosen[0], chosen[1], as_json=as_json, options=options)
+        return
+    from image_finder.components.configs import EvaluationConfig
+    from image_finder.components.evaluation.models_compared import compared, comparison_page, comparison_text
+    from image_finder.components.storage import write_text_atomically
+    from image_finder.components.temporaries import scratch_directory
+
+    config = EvaluationConfig(captions_per_image=captions, seed=seed)
+    captioned = bundle_commands.captioned_part(data, part)
+    measured = []
+    with scratch_directory() as folder:
+        for number, name in enumerate(chosen):
+            bundle = options.bundle(name, Path(folder) / str(number))
+            imported = bundle.manifest.imported
+            origin = f"imported from {imported.origin}" if imported else f"trained on {bundle.manifest.dataset}"
+            label = Path(name).resolve().name if Path(name).is_dir() else name
+            measured.append((label, origin, captioned.measured(bundle, config)))
+    models_compared = compared(measured)
+    if html is not None:
+        write_text_atomically(html.resolve(), comparison_page(models_compared))
+    if as_json:
+        print_json([each.model_dump(mode="json") for each in models_compared])
+    else:
+        click.echo(comparison_text(models_compared))
+
+
+def _compare_reports(first: str, second: str, *, as_json: bool, options: ModelOptions) -> None:
     from image_finder.model_registry.comparison_text import compare_text
     from image_finder.model_registry.decision import compare_stored
 
@@ -109,6 +166,41 @@ def compare(first: str, second: str, *, as_json: bool, options: ModelOptions) ->
         print_json({**values, "comparison": comparison})
     else:
         click.echo(compare_text(*sides, comparison))
+
+
+@models.command(epilog="\b\nExample:\n  image-finder models register clip-bundle --data coco")
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@bundle_commands.data_option
+@bundle_commands.part_option
+@bundle_commands.captions_option
+@model_options
+def register(
+    bundle: Path, *, data: Path, part: "PartName | None", captions: int | None, as_json: bool, options: ModelOptions
+) -> None:
+    """Register an imported bundle as a version of a model.
+
+    It is measured on captioned images first, and becomes challenger. `models promote` then compares it with the champion.
+    """
+    from image_finder.components.bundle.bundle import Bundle
+    from image_finder.components.configs import EvaluationConfig, RegistryConfig
+    from image_finder.pipelines import imported_models
+    from image_finder.pipelines.stores import Home, existing_registry
+
+    opened = Bundle.open(bundle.resolve())
+    home = Home.resolve(options.home)
+    uri = existing_registry(home, options.mlflow_uri)
+    name = options.model or RegistryConfig().model_name
+    captioned = bundle_commands.captioned_part(data, part)
+    evaluation = EvaluationConfig(captions_per_image=captions)
+    version = imported_models.register(home, uri, name, opened, captioned, evaluation=evaluation)
+    if as_json:
+        print_json(version)
+        return
+    recall = 100 * float(version.tags["mean_recall"])
+    click.echo(
+        f"{name} version {version.version} registered as challenger: mean recall {recall:.1f} on {captioned.identity.dataset} {captioned.identity.split}"
+    )
+    click.echo(f"To use it: image-finder models promote {version.version} --data {shlex.quote(str(data))}", err=True)
 
 
 @models.command(
@@ -162,20 +254,38 @@ _reason_option = click.option("--reason", default="", help="Reason to record in 
 )
 @click.argument("version")
 @click.option("--force", is_flag=True, help="Promote even if the promotion rule says no; requires --reason.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Captioned images to measure both versions on.  [default: compare the stored measurements]",
+)
+@bundle_commands.part_option
 @_reason_option
 @model_options
-def promote(version: str, *, force: bool, reason: str, as_json: bool, options: ModelOptions) -> None:
+def promote(
+    version: str,
+    *,
+    force: bool,
+    data: Path | None,
+    part: "PartName | None",
+    reason: str,
+    as_json: bool,
+    options: ModelOptions,
+) -> None:
     """Make a version the champion if the rule allows it.
 
     The index of the new champion is restored or built as well.
     """
     if force and not reason.strip():
         raise click.UsageError("--force requires --reason, which is recorded in the ledger")
+    if force and data:
+        raise click.UsageError("--force asks no rule, so it needs no --data")
     from image_finder.pipelines import model_operations
     from image_finder.pipelines.report_text import checks_table
 
     registered = options.open()
-    change = model_operations.promote(registered, version, force=force, reason=reason.strip())
+    captioned = bundle_commands.captioned_part(data, part) if data else None
+    change = model_operations.promote(registered, version, force=force, reason=reason.strip(), part=captioned)
     if not as_json and change.decision and change.decision.checks:
         click.echo(checks_table(change.decision.checks))
     _print_change(registered.name, change, as_json=as_json)

@@ -10,6 +10,7 @@ import click
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
+    from image_finder.components.bundle.bundle import Bundle
     from image_finder.pipelines.model_operations import RegisteredModel
 
 home_option = click.option(
@@ -35,6 +36,22 @@ class ModelOptions(NamedTuple):
         from image_finder.pipelines.model_operations import open_model
 
         return open_model(*self)
+
+    def bundle(self, reference: str, to: Path) -> "Bundle":
+        """Open the bundle in a folder, the starter, or a copy in `to` of a registered version or alias.
+
+        Raises BundleError, ConfigError, StorageError.
+        """
+        from image_finder.components.bundle.bundle import Bundle
+
+        if Path(reference).is_dir():
+            return Bundle.open(Path(reference).resolve())
+        if reference == "starter":
+            from image_finder.components.app.starter_bundle import starter_bundle
+
+            return starter_bundle()
+        registered = self.open()
+        return registered.registry.download_bundle(registered.name, reference, to)
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:

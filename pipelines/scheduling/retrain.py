@@ -203,7 +203,7 @@ def _gallery_of(name: str, indexing: PipelineInput) -> Values:
 
 def _changes(values: Values, home: Home, uri: str) -> Changes:
     from image_finder.model_registry import lineage
-    from image_finder.steps._cache import code_hash
+    from image_finder.model_registry.code_hash import code_hash
 
     parameters = runs.training_parameters(values, home)
     configs = run_config.checked("training", values)

@@ -84,12 +84,14 @@ def main() -> None:
         if peer in options.skip or not installed(peer)
     }
     with tempfile.TemporaryDirectory() as name:
-        show_encoders(bundle, multiplied(options.folder, options.images, Path(name)), options, absent)
+        show_encoders(bundle, multiplied(options.folder, options.images, Path(name)), options, absent, Path(name))
         show_searches(bundle, options, Path(name), absent)
 
 
-def show_encoders(bundle: Bundle, paths: list[Path], options: argparse.Namespace, absent: dict[str, str]) -> None:
-    images, texts = encoder_calls(bundle, paths)
+def show_encoders(
+    bundle: Bundle, paths: list[Path], options: argparse.Namespace, absent: dict[str, str], folder: Path
+) -> None:
+    images, texts = encoder_calls(bundle, paths, folder)
     per_s = {name: len(paths) / seconds for name, seconds in alternately(images, options.rounds).items()}
     text_ms = {name: 1e3 * seconds for name, seconds in alternately(texts, 10 * options.rounds).items()}
     rows: list[tuple[object, ...]] = [("encoder", "images/s", "one text, ms", "lacks")]

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,14 +11,19 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from tests.benchmarks.measuring import sentences
 
+if TYPE_CHECKING:
+    import torch
+
 K = 10
 BATCH = 32
 OPEN_CLIP, SENTENCE = "open_clip ViT-B/32", "sentence-transformers"
+IMPORTED = "ours, imported ViT-B/32"
 PEERS = {OPEN_CLIP: "open_clip", SENTENCE: "sentence_transformers", "faiss IndexFlatIP": "faiss", "usearch exact": "usearch",
          "hnswlib": "hnswlib"}  # fmt: skip
 LACKS = {
     "ours": "-",
     "numpy": "filters, files, a fixed order of equal scores",
+    IMPORTED: "-",
     OPEN_CLIP: "an index; needs torch",
     SENTENCE: "filters in the search, files of an index; needs torch",
     "faiss IndexFlatIP": "metadata; filters are an id selector",
@@ -32,8 +38,8 @@ def installed(peer: str) -> bool:
     return importlib.util.find_spec(PEERS[peer]) is not None
 
 
-def encoder_calls(bundle: Bundle, paths: list[Path]) -> tuple[Calls, Calls]:
-    """By encoder: a call that encodes the images from memory, and one that encodes a text."""
+def encoder_calls(bundle: Bundle, paths: list[Path], folder: Path) -> tuple[Calls, Calls]:
+    """By encoder: a call that encodes the images from memory, and one that encodes a text. folder: for a bundle."""
     encoder, text = OnnxEncoder(bundle, device="cpu"), sentences(1)
     pixels = np.stack([encoder.preprocess.load(path) for path in paths])
     starts = range(0, len(paths), BATCH)
@@ -55,7 +61,23 @@ def encoder_calls(bundle: Bundle, paths: list[Path]) -> tuple[Calls, Calls]:
 
         images[OPEN_CLIP] = open_clip_images
         texts[OPEN_CLIP] = torch.inference_mode()(lambda: model.encode_text(tokens, normalize=True))
+        imported = OnnxEncoder(imported_vit(model, folder), device="cpu")
+        squares = np.stack([imported.preprocess.load(path) for path in paths])
+        images[IMPORTED] = lambda: [imported.encode_image(squares[at : at + BATCH]) for at in starts]
+        texts[IMPORTED] = lambda: imported.encode_text(text)
     return images, texts
+
+
+def imported_vit(model: "torch.nn.Module", folder: Path) -> Bundle:
+    """A bundle of open_clip's ViT-B/32, made as `models import` makes it."""
+    from safetensors.torch import save_file
+
+    from image_finder.components.importing.importer import ImportOptions, import_model
+    from image_finder.components.importing.source import find_source
+
+    weights = folder / "vit.safetensors"
+    save_file(model.state_dict(), weights)
+    return import_model(find_source(f"open_clip:ViT-B-32={weights}"), folder / "vit", ImportOptions())
 
 
 def numpy_search(vectors: np.ndarray) -> Search:

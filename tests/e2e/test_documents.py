@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.e2e.terminal import CACHES, Terminal, terminal_environment
+from tests.support import original_models
 from tests.support.checkout import CHECKOUT
 from tests.support.receivers import http_receiver
 from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
@@ -55,7 +56,7 @@ SMALL_TRUNKS = " ".join(
 )
 SERVES = re.compile(r"^image-finder (ui|serve) ")  # run until they are stopped
 NEEDS_HUB = re.compile(
-    r"data fetch|--config (coco|gpu) "
+    r"data fetch|--config (coco|gpu) |models import openai"
 )  # run against loopback servers and local files in the unit tests
 
 
@@ -79,6 +80,7 @@ def terminal(shared_data, tmp_path_factory, observed_network):
             PHOTOGRAPHS=shared_data,
             SMALLER=root / "flickr8k.yaml",
             WORDS=words,
+            MODEL=original_models.siglip(root / "siglip"),
         )
         yield Terminal(environment, observed_network)
     assert [body["title"].split(" from ")[0] for _, body in posts] == ["image-finder: test"]

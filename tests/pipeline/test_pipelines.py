@@ -17,6 +17,7 @@ from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.drift.report import DriftReport
 from image_finder.components.index.index import VectorIndex
 from tests.support.checkout import CHECKOUT
+from tests.support.colour_bundle import imported_model, write_colour_bundle
 from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,8 @@ def trained(tmp_path_factory):
     """A home after one training and one indexing of few demo scenes, and the output."""
     root = tmp_path_factory.mktemp("pipelines")
     TINY["parameters"]["model"]["text"]["trunk"] = str(write_text_trunk(root / "words"))
+    baseline = write_colour_bundle(root / "baseline", imported=imported_model())
+    TINY["parameters"]["registry"] = {"baseline": str(baseline.path)}
     for name, values in (("training", TINY), ("indexing", INDEXING)):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(values))
     home = root / "home"
@@ -137,6 +140,11 @@ def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version
         "reports/parity.json",
         "reports/scores.json",
     } <= files
+    assert {"reports/baseline.json", "reports/baseline_comparison.json"} <= files
+    metrics = run_of_training.data.metrics
+    assert metrics["baseline.gain"] == pytest.approx(
+        training["report"]["mean_recall"] - metrics["baseline.mean_recall"], abs=0.02
+    )
     version = client.get_model_version_by_alias("image-finder", "champion")
     assert version.run_id == run_of_training.info.run_id
     assert version.tags["data_version"] == training["report"]["data_version"]

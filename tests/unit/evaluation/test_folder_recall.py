@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 
 def measured(bundle, root, part=None, config=CONFIG):
-    return read_part(root, part).measured(bundle, config)
+    return read_part(root, part).measured(bundle, config).measurement
 
 
 def test_the_part_least_likely_trained_on_is_measured_unless_one_is_named(colour_bundle, folder, tmp_path):
@@ -71,7 +71,7 @@ def test_captions_without_their_image_are_left_out_and_counted(colour_bundle, tm
     (tmp_path / "val" / "val2.png").unlink()
     found = read_part(tmp_path, None)
     assert (found.n_captions, found.n_left_out) == (8, 2)
-    assert found.measured(colour_bundle, CONFIG).report.n_captions == 6
+    assert found.measured(colour_bundle, CONFIG).measurement.report.n_captions == 6
     for path in (tmp_path / "val").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="has 8 captions, none of them valid"):

@@ -2,7 +2,8 @@ import sys
 from importlib import import_module
 
 from image_finder.model_registry import lineage
-from image_finder.steps._cache import CODE_AWARE, code_hash, hash_sources
+from image_finder.model_registry.code_hash import code_hash, hash_sources
+from image_finder.steps._cache import CODE_AWARE
 
 
 def test_hash_follows_content_names_and_new_files_but_not_other_files(tmp_path):
