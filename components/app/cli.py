@@ -8,8 +8,8 @@ import click
 
 from image_finder.components.app.error_boundary import shown_to_user
 from image_finder.components.app.standard_streams import guarded_streams
+from image_finder.components.installation import PACKAGE
 
-DISTRIBUTION = "text-guided-image-finder"
 _ENTRY_POINTS = "image_finder.commands"
 
 
@@ -70,6 +70,6 @@ class CommandsByEntryPoint(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExample:\n  image-finder search a dog running on the beach",
 )
-@click.version_option(package_name=DISTRIBUTION, prog_name="image-finder")
+@click.version_option(package_name=PACKAGE, prog_name="image-finder")
 def main() -> None:
     """Find images by describing them; train and publish the model."""

@@ -7,7 +7,8 @@ import click
 
 from image_finder.components.errors import FinderError
 from image_finder.components.home import home_root
-from image_finder.components.text import visible
+from image_finder.components.installation import install_command
+from image_finder.components.text import one_line, visible
 
 EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # also on the page
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
@@ -19,7 +20,7 @@ _MODULES_OF_EXTRA = {
 
 @contextlib.contextmanager
 def shown_to_user() -> Iterator[None]:
-    """Exit with 1 for a FinderError, a missing package or a full disk, 130 for Ctrl-C.
+    """Exit with 1 for a FinderError, a missing package, a full disk or too little memory, 130 for Ctrl-C.
 
     Any other exception is a bug and keeps its traceback.
     """
@@ -32,10 +33,15 @@ def shown_to_user() -> Iterator[None]:
         if not package or package == "image_finder":
             raise
         extra = next((extra for extra, modules in _MODULES_OF_EXTRA.items() if package in modules.split()), "pipeline")
-        hint = f"pip install 'text-guided-image-finder[{extra}]'"
-        raise click.ClickException(f"this command needs {package}, which is not installed: {hint}") from error
+        raise click.ClickException(
+            f"this command needs {package}, which is not installed: {install_command(extra)}"
+        ) from error
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
+    except MemoryError as error:
+        reason = f" ({one_line(error)})" if str(error) else ""
+        advice = "close other programs, or raise the memory limit, and run the same command again"
+        raise click.ClickException(f"out of memory{reason}: {advice}") from error
     except KeyboardInterrupt as error:
         click.echo("stopped; run the same command again to resume", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error

@@ -7,6 +7,7 @@ from image_finder.components.bundle.bundle import Manifest
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.errors import BundleError
 from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.installation import install_command
 from image_finder.components.records.base import Record
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.starter import MANIFEST
@@ -56,8 +57,8 @@ class StarterManifest(Manifest):
     artefact = "a starter model"
     version = STARTER_FORMAT
     error = BundleError
-    missing = f"no starter model at {{}}: {MANIFEST} is missing; reinstall text-guided-image-finder"
-    repair = "reinstall text-guided-image-finder"
+    missing = f"no starter model at {{}}: {MANIFEST} is missing. Run: {install_command(again=True)}"
+    repair = f"run: {install_command(again=True)}"
     upgrade = "pack it again with this version"
 
     files_sha256: dict[str, str]

@@ -218,7 +218,8 @@ def test_a_damaged_starter_is_refused_in_one_line(packed, tmp_path, damage):
         )
     else:
         (copy / box.MANIFEST).unlink()
-    with pytest.raises(BundleError, match="reinstall"):
+    advice = "pip install --force-reinstall --no-deps text-guided-image-finder|pack it again|install a newer"
+    with pytest.raises(BundleError, match=advice):
         assemble_starter(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -268,6 +269,25 @@ def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path, alb
     assert "starter model" not in again.stderr, "the library has its own copy now"
     labelled = run(classify, [str(images / "red.jpg"), "--labels", "red,blue"], catch_exceptions=False)
     assert labelled.exit_code == 0, labelled.output
+
+
+def test_a_damaged_copy_in_a_library_names_the_command_that_replaces_it(home, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    Image.fromarray(noise).save(images / "noise.png")
+    run = CliRunner().invoke
+    assert run(index, [str(images)], catch_exceptions=False).exit_code == 0
+    (copy,) = (home / "library" / "bundles").iterdir()
+    (made,) = (path for path in (home / "bundles").iterdir() if path.is_dir())
+    for folder in (copy, made):
+        (folder / TEXT_ENCODER).write_bytes(b"cut")
+    done = run(search, ["noise"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: bundle {copy} is corrupted: {TEXT_ENCODER} has sha256 ")
+    assert done.stderr.endswith("; run: image-finder index\n")
+    assert run(index, [], catch_exceptions=False).exit_code == 0
+    assert run(search, ["noise"], catch_exceptions=False).exit_code == 0
 
 
 ASSEMBLE = """
