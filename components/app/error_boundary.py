@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 
 import click
 
@@ -11,6 +12,8 @@ from image_finder.components.installation import install_command
 from image_finder.components.text import one_line, visible
 
 EMPTY_LIBRARY = "The library is empty. Run: image-finder index FOLDER"  # also on the page
+COMMANDS = "image_finder.commands"  # group of entry points
+_TRAINS = "image_finder.pipelines."
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 _MODULES_OF_EXTRA = {
     "search": "onnxruntime pathspec pi_heif safetensors watchfiles fastapi starlette uvicorn h11 prometheus_client pythonjsonlogger python_multipart",
@@ -32,10 +35,8 @@ def shown_to_user() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if not package or package == "image_finder":
             raise
-        extra = next((extra for extra, modules in _MODULES_OF_EXTRA.items() if package in modules.split()), "pipeline")
-        raise click.ClickException(
-            f"this command needs {package}, which is not installed: {install_command(extra)}"
-        ) from error
+        hint = install_command(_extra_with(package))
+        raise click.ClickException(f"this command needs {package}, which is not installed: {hint}") from error
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except MemoryError as error:
@@ -51,3 +52,12 @@ def shown_to_user() -> Iterator[None]:
         if (full := disk_full(error, home_root())) is None:
             raise
         raise click.ClickException(str(full)) from error
+
+
+def _extra_with(package: str) -> str:
+    """The extra that a command needs in which an import of package has failed."""
+    context = click.get_current_context(silent=True)
+    command = context.find_root().invoked_subcommand if context else None
+    if command and any(point.value.startswith(_TRAINS) for point in entry_points(group=COMMANDS, name=command)):
+        return "pipeline"  # also for packages that smaller extras contain
+    return next((extra for extra, modules in _MODULES_OF_EXTRA.items() if package in modules.split()), "pipeline")
