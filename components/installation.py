@@ -12,8 +12,25 @@ def install_command(extra: str = "search", *, again: bool = False) -> str:
     again: also where this version is installed.
     """
     requirement = f"'{PACKAGE}[{extra}]'"
-    if Path(sys.prefix, "uv-receipt.toml").is_file():
+    if _made_by_uv():
         return f"uv tool install {'--reinstall ' if again else ''}{requirement}"
-    if Path(sys.prefix, "pipx_metadata.json").is_file():
+    if _made_by_pipx():
         return f"pipx install --force {requirement}"
     return f"pip install --force-reinstall --no-deps {PACKAGE}" if again else f"pip install {requirement}"
+
+
+def add_command(wheel: str) -> str:
+    """The command that installs a wheel here, without its dependencies."""
+    if _made_by_uv():
+        return f"uv pip install --python {sys.prefix} --no-deps {wheel}"
+    if _made_by_pipx():
+        return f"pipx runpip {PACKAGE} install --no-deps {wheel}"
+    return f"pip install --no-deps {wheel}"
+
+
+def _made_by_uv() -> bool:
+    return Path(sys.prefix, "uv-receipt.toml").is_file()
+
+
+def _made_by_pipx() -> bool:
+    return Path(sys.prefix, "pipx_metadata.json").is_file()

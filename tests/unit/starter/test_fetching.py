@@ -115,7 +115,7 @@ def test_without_a_network_one_line_names_the_command_for_a_copied_wheel(
 ):
     for name, value in variables.items():
         monkeypatch.setenv(name, value.format(url=index.url))
-    hint = r"pip install --no-deps trunk-of-tests==1\.0"
+    hint = r"pip install --no-deps trunk_of_tests-1\.0-py3-none-any\.whl"
     with pytest.raises(BundleError, match=rf"(?i)^cannot fetch trunk-of-tests 1\.0: [^\n]*({reason})[^\n]*: {hint}$"):
         fetch_package(described(CONTENT), folder)
 
