@@ -20,11 +20,11 @@ def install_command(extra: str = "search", *, again: bool = False) -> str:
 
 
 def add_command(wheel: str) -> str:
-    """The command that installs a wheel here, without its dependencies."""
+    """The command that installs a wheel of the current folder here, without its dependencies."""
     if _made_by_uv():
         return f"uv pip install --python {sys.prefix} --no-deps {wheel}"
     if _made_by_pipx():
-        return f"pipx runpip {PACKAGE} install --no-deps {wheel}"
+        return f'pipx runpip {PACKAGE} install --no-deps "$PWD/{wheel}"'  # which runs in the environment's folder
     return f"pip install --no-deps {wheel}"
 
 

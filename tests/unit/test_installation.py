@@ -9,7 +9,7 @@ from image_finder.components.installation import add_command, install_command
     ("file", "first", "again", "add"),
     [
         ("pyvenv.cfg", "pip install 'text-guided-image-finder[faiss]'", "pip install --force-reinstall --no-deps text-guided-image-finder", "pip install --no-deps a.whl"),
-        ("pipx_metadata.json", "pipx install --force 'text-guided-image-finder[faiss]'", "pipx install --force 'text-guided-image-finder[search]'", "pipx runpip text-guided-image-finder install --no-deps a.whl"),
+        ("pipx_metadata.json", "pipx install --force 'text-guided-image-finder[faiss]'", "pipx install --force 'text-guided-image-finder[search]'", 'pipx runpip text-guided-image-finder install --no-deps "$PWD/a.whl"'),
         ("uv-receipt.toml", "uv tool install 'text-guided-image-finder[faiss]'", "uv tool install --reinstall 'text-guided-image-finder[search]'", "uv pip install --python {prefix} --no-deps a.whl"),
     ],
 )  # fmt: skip
