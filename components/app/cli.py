@@ -6,11 +6,9 @@ from typing import Any
 
 import click
 
-from image_finder.components.app.error_boundary import shown_to_user
+from image_finder.components.app.error_boundary import COMMANDS, shown_to_user
 from image_finder.components.app.standard_streams import guarded_streams
-
-DISTRIBUTION = "text-guided-image-finder"
-_ENTRY_POINTS = "image_finder.commands"
+from image_finder.components.installation import PACKAGE
 
 
 class CommandsByEntryPoint(click.Group):
@@ -25,11 +23,11 @@ class CommandsByEntryPoint(click.Group):
             return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({point.name for point in metadata.entry_points(group=_ENTRY_POINTS)})
+        return sorted({point.name for point in metadata.entry_points(group=COMMANDS)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command; None if unknown. Raises ClickException if a package is missing."""
-        for point in metadata.entry_points(group=_ENTRY_POINTS, name=cmd_name):
+        for point in metadata.entry_points(group=COMMANDS, name=cmd_name):
             with shown_to_user():
                 command = point.load()
             if isinstance(command, click.Command):
@@ -70,6 +68,6 @@ class CommandsByEntryPoint(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExample:\n  image-finder search a dog running on the beach",
 )
-@click.version_option(package_name=DISTRIBUTION, prog_name="image-finder")
+@click.version_option(package_name=PACKAGE, prog_name="image-finder")
 def main() -> None:
     """Find images by describing them; train and publish the model."""

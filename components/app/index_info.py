@@ -1,6 +1,7 @@
 """Index info: describes a published index and its bundle; reads no catalogue, so it works on a read-only disk."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,11 +37,12 @@ class IndexInfo(Record):
     imported: ImportedModel | None  # origin, licence and speed of an imported model
     starter: bool  # whether the bundle is the starter model
     newer_bundle: str  # sha256 of another bundle published after this index, "" if there is none
-    pending: str = ""  # how to complete an unfinished promotion; "" if there is none
+    pending: str  # how to complete an unfinished promotion; "" if there is none
+    stored: dict[str, str]  # path -> what it holds, of all data of this account
 
 
-def index_info(path: Path) -> IndexInfo:
-    """Describe an index, published root or library. Raises StorageError."""
+def index_info(path: Path, stored: Mapping[Path, str]) -> IndexInfo:
+    """Describe an index, published root or library. stored: see stored_data. Raises StorageError."""
     index = VectorIndex.open(path, verify=False)
     manifest = index.manifest
     counts = Counter(index.items["root"].to_pylist())
@@ -68,6 +70,7 @@ def index_info(path: Path) -> IndexInfo:
         starter=bundle is not None and bundle.starter,
         newer_bundle=_newer(manifest.bundle_sha256, home_root() / "bundles", published_at),
         pending=pending.text() if pending else "",
+        stored={str(each): what for each, what in stored.items()},
     )
 
 

@@ -114,8 +114,10 @@ class Bundle:
             raise BundleError(
                 f"{path / MANIFEST} does not list the files of a bundle: {', '.join(sorted(listed ^ _FILES))}; export it again"
             )
+        # An update of the library replaces a starter model's damaged copy.
+        repair = "run: image-finder index" if manifest.starter else "fetch or export it again"
         for name, expected in manifest.files_sha256.items():
-            _check_file(path / name, expected, verify=verify)
+            _check_file(path / name, expected, repair, verify=verify)
         return cls(path, manifest)
 
     @property
@@ -149,11 +151,11 @@ class Bundle:
             raise BundleError(f"{self.path / name}: {first_fault(error)}; fetch or export the bundle again") from error
 
 
-def _check_file(path: Path, expected: str, *, verify: bool) -> None:
+def _check_file(path: Path, expected: str, repair: str, *, verify: bool) -> None:
     if not path.is_file():
-        raise BundleError(f"bundle {path.parent} is incomplete: {path.name} is missing; fetch or export it again")
+        raise BundleError(f"bundle {path.parent} is incomplete: {path.name} is missing; {repair}")
     if verify and (measured := sha256_of_file(path)) != expected:
         raise BundleError(
             f"bundle {path.parent} is corrupted: {path.name} has sha256 {measured[:12]}, expected {expected[:12]}; "
-            "fetch or export it again"
+            f"{repair}"
         )

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from image_finder.components.arrays import FloatArray
-from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER
+from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import ModelConfig
 from image_finder.components.encoders.checkpoint import Checkpoint, model_tensors
@@ -25,7 +25,7 @@ from image_finder.components.encoders.dual_encoder import Assembled, assemble
 from image_finder.components.encoders.weights import packaged_trunks
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.export.exporter import export_towers
-from image_finder.components.export.weight_sources import find_trunks, strip_tower
+from image_finder.components.export.weight_sources import find_trunks, packaged_file, strip_tower
 from image_finder.components.records.calibration import MatchModels, ScoreCalibration
 from image_finder.components.starter import MAX_MB, WEIGHTS
 from image_finder.components.starter.manifest import STARTER_FORMAT, StarterManifest, WeightSource
@@ -59,7 +59,8 @@ def pack_starter(
         save_file(stored, folder / WEIGHTS)
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which a wheel would keep
         towers, packaged = _write_graphs(folder, assembled, stored)
-        trunks, places = find_trunks(packaged_trunks(config), packaged)
+        packages = packaged_trunks(config)
+        trunks, places = find_trunks(packages, packaged)
         manifest = StarterManifest(
             format_version=STARTER_FORMAT,
             files_sha256=hash_directory(folder),
@@ -70,6 +71,7 @@ def pack_starter(
             scores=scores,
             vocabulary=vocabulary,
             trunks=trunks,
+            tokenizer=packaged_file(packages["text"].name, packages["text"].path.with_name(TOKENIZER)),
             packaged=places,
             towers=towers,
         )

@@ -93,20 +93,27 @@ def find_trunks(
     packages: Mapping[str, TrunkPackage], tensors: Mapping[str, FloatArray]
 ) -> tuple[dict[str, TrunkFile], dict[str, TrunkTensor]]:
     """The files of packaged trunks, and the file and offset of each of their tensors. Raises BundleError."""
-    files, places = {}, {}
+    places = {}
     contents = {key: package.path.read_bytes() for key, package in packages.items()}
-    for key, package in packages.items():
-        installed = distribution(package.name)
-        below = package.path.relative_to(Path(str(installed.locate_file(""))).resolve())
-        files[key] = TrunkFile(
-            package=package.name, version=installed.version, path=below.as_posix(), sha256=sha256_of_file(package.path)
-        )
     for name, tensor in tensors.items():
         place = next(filter(None, (_place(content, key, tensor) for key, content in contents.items())), None)
         if place is None:
             raise BundleError(f"no packaged trunk contains {name} {tensor.shape}")
         places[name] = place
-    return files, places
+    return {key: packaged_file(package.name, package.path) for key, package in packages.items()}, places
+
+
+def packaged_file(package: str, path: Path) -> TrunkFile:
+    """Description of a file of an installed package."""
+    installed = distribution(package)
+    below = path.relative_to(Path(str(installed.locate_file(""))).resolve())
+    return TrunkFile(
+        package=package,
+        version=installed.version,
+        path=below.as_posix(),
+        sha256=sha256_of_file(path),
+        size_bytes=path.stat().st_size,
+    )
 
 
 def _place(content: bytes, key: str, tensor: FloatArray) -> TrunkTensor | None:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.bundle import Bundle, BundleManifest
 from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.index.format import read_manifest
 from image_finder.components.index.generations import POINTER
@@ -48,7 +48,7 @@ def choose_bundle(library: Library, catalog: Catalog, options: IndexOptions, *, 
             if not used:
                 raise
             warn(f"the newer bundle in {defaults} is not used: {error}")
-    return _own(library, used, defaults) if used else _first(library, options)
+    return _own(library, used, options) if used else _first(library, options)
 
 
 def _first(library: Library, options: IndexOptions) -> Bundle:
@@ -94,15 +94,25 @@ def remove_unused(library: Library, catalog: Catalog, bundle: Bundle) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _own(library: Library, sha256: str, defaults: Path | None) -> Bundle:
-    home = library.bundles / sha256[:16]
+def _own(library: Library, sha256: str, options: IndexOptions) -> Bundle:
+    """The library's copy of the bundle; if damaged, copied again from the default bundles or the starter."""
+    home, defaults = library.bundles / sha256[:16], options.default_bundles
     try:
         return Bundle.open(home)
     except BundleError:
         source = defaults / sha256[:16] if defaults is not None else None
-        if source is None or not source.is_dir():
+        if source is not None and source.is_dir():
+            return keep(library, Bundle.open(source))
+        if options.starter is None or not _is_starter(home) or (starter := options.starter()).sha256 != sha256:
             raise
-        return keep(library, Bundle.open(source))
+        return keep(library, starter)
+
+
+def _is_starter(path: Path) -> bool:
+    try:
+        return BundleManifest.read(path).starter
+    except BundleError:
+        return False
 
 
 def keep(library: Library, bundle: Bundle) -> Bundle:

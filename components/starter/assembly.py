@@ -1,4 +1,4 @@
-"""Assembly of a starter model: its own tensors and installed trunks become a bundle of ONNX towers, with NumPy alone.
+"""Assembly of a starter model: its own tensors and packaged trunks become a bundle of ONNX towers, with NumPy alone.
 
 image_encoder.onnx, text_encoder.onnx   graphs of the towers without their weights
 weights.safetensors                     see weights.py
@@ -20,24 +20,29 @@ from image_finder.components.bundle.bundle import (
     Bundle,
     BundleManifest,
 )
-from image_finder.components.captions.tokens import packaged_tokenizer_json
 from image_finder.components.configs import ModelConfig
 from image_finder.components.errors import BundleError
 from image_finder.components.starter import WEIGHTS
 from image_finder.components.starter.manifest import StarterManifest
 from image_finder.components.starter.onnx_file import append_initializers
-from image_finder.components.starter.trunk_files import TrunkTensors
+from image_finder.components.starter.trunk_files import TrunkTensors, located
 from image_finder.components.starter.weights import ModelTensors, initializer
 from image_finder.components.storage import hash_directory, new_directory
 from image_finder.components.text import one_line
 
 
-def assemble_starter(source: Path, path: Path) -> Bundle:
-    """Write the bundle of a starter model. Raises BundleError, StorageError."""
+def assemble_starter(source: Path, path: Path, *, unpacked: Path | None = None) -> Bundle:
+    """Write the bundle of a starter model.
+
+    unpacked: directory of unpacked packages, see located. Raises TrunkError for a package that is missing or differs,
+    BundleError, StorageError.
+    """
     manifest = StarterManifest.verified(source)
     config = ModelConfig.parse(manifest.config)
+    trunks = {name: located(file, unpacked) for name, file in manifest.trunks.items()}
+    tokenizer = located(manifest.tokenizer, unpacked)
     try:
-        tensors = ModelTensors(load_file(source / WEIGHTS), TrunkTensors(manifest.trunks, manifest.packaged))
+        tensors = ModelTensors(load_file(source / WEIGHTS), TrunkTensors(trunks, manifest.packaged))
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{source / WEIGHTS} cannot be read: {one_line(error)}; {manifest.repair}") from error
     with new_directory(path) as folder:
@@ -49,7 +54,7 @@ def assemble_starter(source: Path, path: Path) -> Bundle:
                 raise BundleError(f"{source / name} does not fit its weights: {error}; {manifest.repair}") from error
             with (folder / name).open("ab") as file:
                 append_initializers(file, weights)
-        (folder / TOKENIZER).write_text(packaged_tokenizer_json(), encoding="utf-8", newline="\n")
+        shutil.copyfile(tokenizer, folder / TOKENIZER)
         (folder / PREPROCESS).write_text(manifest.preprocess.model_dump_json(indent=2), encoding="utf-8", newline="\n")
         (folder / SCORES).write_text(manifest.scores.model_dump_json(indent=2), encoding="utf-8", newline="\n")
         if manifest.vocabulary is not None:

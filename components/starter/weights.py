@@ -35,9 +35,9 @@ class ModelTensors:
             found = rows.astype(np.float32) * _by_row(stored[f"{name}:scale"], rows.ndim)
         elif (left := stored.get(f"{name}:left")) is not None:
             found = self._packaged[name]
-            difference = (left.astype(np.float32) * stored[f"{name}:scale"]) @ stored[f"{name}:right"].astype(
-                np.float32
-            )
+            # float64: in float32 the last bit, and with it the bundle's hash, depends on the number of threads
+            scaled = left.astype(np.float64) * stored[f"{name}:scale"]
+            difference = (scaled @ stored[f"{name}:right"].astype(np.float64)).astype(np.float32)
             found = found + difference.reshape(found.shape)
         elif (vector := stored.get(name)) is not None:
             found = vector.astype(np.float32)

@@ -33,6 +33,7 @@ def main() -> None:
         clone = folder / "clone"
         subprocess.run(["git", "clone", "-q", CHECKOUT, clone], check=True)
         environment = {**os.environ, "IMAGE_FINDER_HOME": str(folder / "home")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the installation compiles nothing
 
         def seconds(*command: object) -> float:
             started = time.perf_counter()
@@ -49,13 +50,18 @@ def main() -> None:
         }
         result["to_first_answer_s"] = round(sum(result.values()), 2)
         result["again_search_s"] = seconds(finder, "search", options.text, "-k", "3")
-        files = [path for path in (clone / ".venv").rglob("*") if path.is_file() and not path.is_symlink()]
-        result["installed_mb"] = round(sum(path.stat().st_size for path in files) / 1e6)
+        result["installed_mb"] = size_mb(clone / ".venv")
+        result["home_mb"] = size_mb(folder / "home")  # the starter model twice: assembled, and in the library
         result["unpack_s"] = unpack_seconds(clone, folder)
         result["n_images"] = json.loads(
             subprocess.run([finder, "info", "--json"], env=environment, capture_output=True, check=True).stdout
         )["images"]
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
+
+
+def size_mb(folder: Path) -> int:
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return round(sum(path.stat().st_size for path in files) / 1e6)
 
 
 def unpack_seconds(clone: Path, folder: Path) -> float:

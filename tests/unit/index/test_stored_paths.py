@@ -65,7 +65,7 @@ def test_a_renamed_home_answers_and_nothing_is_written_for_it(home, earlier):
     renamed = home.rename(home.with_name("re named ü"))
     before = hash_directory(renamed)
     assert best_of(renamed) == renamed / "images" / "red.png"
-    assert index_info(renamed / "index").bundle_path.startswith(str(renamed))
+    assert index_info(renamed / "index", {}).bundle_path.startswith(str(renamed))
     assert hash_directory(renamed) == before
 
 

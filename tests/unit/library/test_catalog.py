@@ -1,5 +1,6 @@
 """Catalogue: rows come back as they were put, and damage is found."""
 
+import contextlib
 import sqlite3
 
 import pytest
@@ -86,7 +87,7 @@ def test_folders_keep_their_ids_and_ids_are_not_used_twice(tmp_path):
 @pytest.mark.parametrize("change", ["mtime_ns = 7", "sha256 = 'cd'", "path = x'62'", "width_px = 'wide'", "camera = CAST(x'ff' AS TEXT)", "latitude = 1.5", "crc = 0"])  # fmt: skip
 def test_damaged_rows_are_dropped_and_counted(tmp_path, change):
     rows = filled(tmp_path / "c", 5)
-    with sqlite3.connect(tmp_path / "c") as raw:
+    with contextlib.closing(sqlite3.connect(tmp_path / "c")) as raw, raw:
         raw.execute(f"UPDATE files SET {change} WHERE path = ?", (rows[2].path,))
     raw.close()
     with opened(tmp_path / "c") as catalog:
@@ -97,7 +98,7 @@ def test_damaged_rows_are_dropped_and_counted(tmp_path, change):
 
 def test_damaged_settings_and_folders_are_ignored(tmp_path):
     filled(tmp_path / "c", 5)
-    with sqlite3.connect(tmp_path / "c") as raw:
+    with contextlib.closing(sqlite3.connect(tmp_path / "c")) as raw, raw:
         raw.execute("UPDATE settings SET value = 'x'")
         raw.execute("UPDATE folders SET path = x'2f78'")
     raw.close()
@@ -132,7 +133,7 @@ def test_a_damaged_catalogue_is_moved_aside_with_a_warning_and_rebuilt(tmp_path,
 
 def test_a_catalogue_of_a_newer_version_is_refused_unchanged(tmp_path):
     filled(tmp_path / "c")
-    with sqlite3.connect(tmp_path / "c") as raw:
+    with contextlib.closing(sqlite3.connect(tmp_path / "c")) as raw, raw:
         raw.execute("PRAGMA user_version = 3")
     raw.close()
     with pytest.raises(StorageError, match="has version 3, this program knows 2; install a newer image-finder"):

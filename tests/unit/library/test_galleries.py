@@ -406,11 +406,12 @@ def test_a_store_without_images_and_one_that_is_a_directory_of_this_machine(colo
 
 
 def test_credentials_among_the_options_of_a_uri_are_not_stored(tmp_path):
-    catalog = Catalog.open(tmp_path / "catalog.sqlite", warn=print)
     gallery = GalleryConfig(uri="abfs://photos@account/trip?client_id=me&client_secret=s3cr3t&tenant_id=us")
-    catalog.add_folder(root_of(gallery))
-    settle_galleries(catalog, [gallery], directories=(), named=(), warn=print)
-    assert uris_of(catalog) == {b"abfs://photos@account/trip": "abfs://photos@account/trip?client_id=me&tenant_id=us"}
+    with Catalog.open(tmp_path / "catalog.sqlite", warn=print) as catalog:
+        catalog.add_folder(root_of(gallery))
+        settle_galleries(catalog, [gallery], directories=(), named=(), warn=print)
+        stored = uris_of(catalog)
+    assert stored == {b"abfs://photos@account/trip": "abfs://photos@account/trip?client_id=me&tenant_id=us"}
     assert given_uris([gallery]) == {b"abfs://photos@account/trip": gallery.uri}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from image_finder.components.app.stored_data import CONTENT
 from image_finder.components.errors import ConfigError, StorageError
 from image_finder.pipelines.stores import Home, _make_folders, prepare, require_demo_library, tracking_uri
 from tests.support.checkout import CHECKOUT
@@ -91,3 +92,8 @@ def test_the_demo_does_not_take_over_the_search_of_other_images(colour_bundle, p
         ConfigError, match=rf"holds {tmp_path}/photos, which would .*: give another directory with --home"
     ):
         require_demo_library(home)
+
+
+def test_info_names_the_content_of_each_path_in_a_home(tmp_path):
+    paths = [path for path in vars(Home(tmp_path)).values() if isinstance(path, Path) and path != tmp_path]
+    assert {path.relative_to(tmp_path).parts[0] for path in paths} <= set(CONTENT)

@@ -152,6 +152,21 @@ def test_info_shows_the_contents_and_a_newer_bundle(images_and_bundle, tmp_path,
     assert "newer bundle is" not in invoke("info").stdout
 
 
+def test_info_prints_each_path_of_stored_data_also_without_a_library(images_and_bundle, tmp_path):
+    images, bundle = images_and_bundle
+    home = tmp_path / "home"
+    assert invoke("info", "--paths").stdout == f"{home}  home (IMAGE_FINDER_HOME): empty\n"
+    invoke("index", images, "--bundle", bundle)
+    invoke("index", images, "--bundle", bundle, "--library", tmp_path / "elsewhere")
+    (home / "unknown").mkdir()
+    stored = json.loads(invoke("info", "--paths", "--json", "--library", tmp_path / "elsewhere").stdout)
+    assert list(stored) == [*map(str, (home, home / "library", home / "unknown", tmp_path / "elsewhere"))]
+    assert json.loads(invoke("info", "--json", "--library", tmp_path / "elsewhere").stdout)["stored"] == stored
+    lines = invoke("info").stdout.splitlines()
+    assert lines[lines.index("stored") + 1].split()[:2] == [str(home), "home"]
+    assert lines[-1].split()[0] == str(home / "unknown")
+
+
 def test_info_shows_the_labels_of_folders(images_and_bundle, tmp_path, paint):
     images, bundle = images_and_bundle
     other = paint(tmp_path / "other" / "images" / "deep" / "blue.png", "blue").parents[1]
