@@ -68,7 +68,7 @@ def indexed(machine, image, painted_library):
     """The index job's second container has run, on volumes with images and a bundle."""
     images = machine.volume("search-images")
     shutil.copytree(painted_library.parent / "images", images)
-    champion = machine.volume("pod-champion")
+    champion = machine.volume("index-champion")
     shutil.copytree(painted_library.parent / "bundle", champion / "bundle")
     container = pod_container(machine, image, "search-index", "index")
     printed = container.run()

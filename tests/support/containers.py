@@ -131,9 +131,9 @@ class Machine:
                 assert reference["optional"]
         names = {volume["name"]: volume.get("persistentVolumeClaim", {}).get("claimName") for volume in spec["volumes"]}
         for mount in container["volumeMounts"]:
-            folder = self.volume(names[mount["name"]] or f"pod-{mount['name']}")
+            folder = self.volume(names[mount["name"]] or f"{spec['containers'][0]['name']}-{mount['name']}")
             folder.mkdir(exist_ok=True)
-            for path in (folder, *folder.rglob("*")):
+            for path in (each for each in (folder, *folder.rglob("*")) if not each.is_symlink()):
                 os.chown(path, -1, security["fsGroup"])
                 path.chmod(path.stat().st_mode | (0o2070 if path.is_dir() else 0o060))
             options.mounts[mount["mountPath"]] = (folder, mount.get("readOnly", False))
@@ -172,6 +172,10 @@ class Container:
         )
         assert done.returncode == code, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
         return done.stdout
+
+    def succeeds(self, *command: object) -> bool:
+        environment = self._machine.buildah.environment
+        return subprocess.run(self.words(*command), capture_output=True, check=False, env=environment).returncode == 0
 
     @contextlib.contextmanager
     def serving(self, log: Path):
