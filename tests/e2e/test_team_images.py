@@ -29,7 +29,9 @@ from tests.support.servers import postgresql, postgresql_binaries, wait_until
 REQUEST = "IMAGE_FINDER_TEST_IMAGES"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.environ.get(REQUEST) != "1", reason=f"takes 15 minutes and 45 GB of disk: set {REQUEST}=1"),
+    pytest.mark.skipif(
+        os.environ.get(REQUEST) != "1", reason=f"takes up to 30 minutes and 30 GB of disk: set {REQUEST}=1"
+    ),
     pytest.mark.timeout(3600),
 ]
 
