@@ -23,6 +23,7 @@ from image_finder.model_registry.registry_errors import guarded
 
 _MODEL_CODE = Path(__file__).with_name("bundle_model.py")
 _DISTRIBUTION = "text-guided-image-finder"
+_DESCRIPTION = 5000  # characters of a version's description in PostgreSQL and MySQL; SQLite accepts longer ones
 
 
 @guarded
@@ -39,7 +40,7 @@ def register_bundle(
         uri, model_id = _log_model(bundle, evidence, card)
         registry.ensure_model(name)
         made = registry.client.create_model_version(
-            name, uri, run_id, _tags(bundle, evidence), description=card, model_id=model_id
+            name, uri, run_id, _tags(bundle, evidence), description=_description(card), model_id=model_id
         )
     registry.set_alias(name, names.CHALLENGER, str(made.version))
     _describe_run(registry.client, run_id, f"{name} v{made.version}", evidence)
@@ -64,6 +65,14 @@ def _removed_on_failure(client: MlflowClient, run_id: str) -> Iterator[None]:
 def _logged(client: MlflowClient, run_id: str) -> list[mlflow.entities.LoggedModel]:
     experiment = client.get_run(run_id).info.experiment_id
     return list(client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"))
+
+
+def _description(card: str) -> str:
+    """The card, or its first whole lines and the name of the file that holds all of it."""
+    if len(card) <= _DESCRIPTION:
+        return card
+    rest = f"\n\nThe whole card is the file {names.CARD_ARTIFACT} in this version's artifacts.\n"
+    return card[: _DESCRIPTION - len(rest) + 1].rpartition("\n")[0].rstrip() + rest
 
 
 def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: Evidence) -> None:

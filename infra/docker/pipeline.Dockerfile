@@ -46,7 +46,7 @@ ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN
     HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \
     DISABLE_SAFETENSORS_CONVERSION=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DO_NOT_TRACK=1
 # /app: ZenML's entry point creates it and changes to it, which only root could do.
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /finder /app
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /finder /app
 COPY --from=packages /opt/image-finder /opt/image-finder
 COPY infra/stacks /opt/image-finder/stacks
 COPY --from=code /wheels /wheels

@@ -36,7 +36,7 @@ ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true ZENML_ANALYTICS_OPT_IN
     HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_UPDATE_CHECK=1 \
     DISABLE_SAFETENSORS_CONVERSION=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DO_NOT_TRACK=1
 COPY --from=build /opt/image-finder /opt/image-finder
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /library
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin finder && install -d -o finder /library
 USER 10001
 VOLUME /library
 EXPOSE 8080

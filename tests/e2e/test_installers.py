@@ -11,7 +11,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -32,7 +32,7 @@ class Installed(NamedTuple):
 
     finder: Path
     user: Path
-    variables: dict[str, object]
+    variables: dict[str, Any]
     uninstall: tuple[object, ...]
     install_hint: str
 
@@ -92,6 +92,7 @@ def installed(request, wheel, tools, tmp_path_factory):
         venv.create(env, with_pip=True)
         pip = (env / "bin" / "python", "-m", "pip")
         run(*pip, "install", "-q", "--no-compile", "-c", CONSTRAINTS, local, **variables)
+        uninstall: tuple[object, ...]
         finder, uninstall = env / "bin" / "image-finder", (*pip, "uninstall", "-q", "-y", PACKAGE)
         hint = "pip install"
     elif request.param == "pipx":

@@ -80,6 +80,27 @@ def test_promotion_moves_the_champion_and_leaves_the_challenger(store, registere
     ]
 
 
+@pytest.mark.parametrize(("lines", "is_whole"), [(500, True), (501, False), (2000, False)])
+def test_a_long_card_is_shortened_to_the_description_that_postgresql_stores(
+    store, tiny_bundle, report, lines, is_whole
+):
+    card = "# A card\n" * (lines - 1) + "the end. "  # 9 characters each, 4,500 for 500 lines
+    card += "x" * 500
+    with mlflow.start_run():
+        found = register_bundle(Registry.of_step(), tiny_bundle, "finder", evidence_of(report), card=card)
+    text = (
+        mlflow.MlflowClient(tracking_uri=store, registry_uri=store)
+        .get_model_version("finder", found.version)
+        .description
+    )
+    assert len(text) <= 5000
+    assert (text == card) is is_whole
+    if not is_whole:
+        assert text.startswith("# A card\n")
+        assert text.endswith("# A card\n\nThe whole card is the file MODEL_CARD.md in this version's artifacts.\n")
+    assert Registry(store).card_of("finder", found.version) == card
+
+
 def test_unknown_model_has_no_champion_and_no_versions(store):
     assert Registry(store).champion_version("nobody") is None
     assert Registry(store).versions("nobody") == []

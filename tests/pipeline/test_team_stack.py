@@ -6,15 +6,9 @@ The servers are started by the very commands of infra/compose.yaml, without cont
 import contextlib
 import json
 import os
-import pwd
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,13 +20,13 @@ import pytest
 import yaml
 
 from tests.support.checkout import CHECKOUT
+from tests.support.servers import free_port, postgresql, running, wait_until
 from tests.support.small_trunk import SMALL_IMAGE_TRUNK, write_text_trunk
 
 pytestmark = pytest.mark.slow
 
 COMPOSE = yaml.safe_load((CHECKOUT / "infra" / "compose.yaml").read_text(encoding="utf-8"))
 PASSWORD = "team-password-0123456789"
-START_S = 120  # given up then, never asserted
 TINY: dict[str, Any] = {
     "parameters": {
         "dataset": {"name": "tiny", "layout": "demo", "demo_images": 60},
@@ -49,92 +43,12 @@ TINY: dict[str, Any] = {
 }
 
 
-def postgresql_binaries():
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        message = "no PostgreSQL: apt-get install postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found[-1].parent
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def answers(url):
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False
-
-
-def wait_until(ready, process, log):
-    deadline = time.monotonic() + START_S
-    while not ready():
-        assert process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def running(command, log, *, stop=signal.SIGTERM, **options):
-    """A process in a separate group, which is stopped as a whole."""
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [str(word) for word in command], stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, **options
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(stop)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-@contextlib.contextmanager
-def postgresql():
-    """Its address. PostgreSQL refuses root, so that it runs as Debian's user postgres then."""
-    binaries = postgresql_binaries()
-    as_user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="finder-postgresql-"))
-    try:
-        (folder / "password").write_text(PASSWORD)
-        if as_user:
-            owner = pwd.getpwnam("postgres")
-            for path in (folder, folder / "password"):
-                os.chown(path, owner.pw_uid, owner.pw_gid)
-        initdb = [binaries / "initdb", "--pgdata", folder / "data", "--username", "mlflow", "--auth", "scram-sha-256"]
-        initdb += ["--pwfile", folder / "password", "--encoding", "UTF8", "--locale", "C", "--no-sync"]
-        made = subprocess.run([str(word) for word in initdb], cwd=folder, capture_output=True, check=False, **as_user)
-        assert made.returncode == 0, made.stderr.decode()
-        port, log = free_port(), folder / "log"
-        command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-p", port]
-        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        with running(command, log, stop=signal.SIGINT, cwd=folder, **as_user) as process:
-            address = f"postgresql://mlflow:{PASSWORD}@127.0.0.1:{port}/postgres"
-            wait_until(lambda: connects(address), process, log)
-            yield address
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def connects(address):
-    import psycopg2
-
-    try:
-        psycopg2.connect(address).close()
-    except psycopg2.OperationalError:
-        return False
-    return True
 
 
 def clean_environment():
@@ -205,7 +119,7 @@ def team(tmp_path_factory):
     root = tmp_path_factory.mktemp("team")
     ports = free_port(), free_port()
     with contextlib.ExitStack() as stack:
-        database = stack.enter_context(postgresql())
+        database = stack.enter_context(postgresql(free_port(), PASSWORD))
         mlflow_ready = stack.enter_context(
             server(
                 *("mlflow", root, ports[0]),

@@ -1,9 +1,13 @@
 """Kubernetes manifests and the compose file: valid by schema, and in step with the code, images and stacks they name.
 
-Nothing is started here: no container engine and no cluster is needed.
+No container engine and no cluster is needed. kubectl renders the kustomization.
 """
 
+import os
 import re
+import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,8 @@ KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encodin
 COMPOSE = yaml.safe_load((CHECKOUT / "infra" / "compose.yaml").read_text(encoding="utf-8"))
 
 
+NEWEST = kubernetes_validate.latest_version()
+RELEASES = [NEWEST, re.sub(r"(?<=\.)\d+(?=\.)", lambda minor: str(int(minor[0]) - 1), NEWEST)]  # 1.37.0 and 1.36.0
 LOCKED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 PIPELINE_NAMESPACE = "image-finder-pipeline"
 LINK_LOCAL = "169.254.0.0/16"
@@ -92,16 +98,82 @@ def understood(words):
     assert [name for name in required if name not in rest] == []
 
 
+@pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("manifest", MANIFESTS)
-def test_manifest_is_valid_by_the_schema_of_its_kind(manifest):
-    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+def test_manifest_is_valid_by_the_schema_of_its_kind(manifest, release):
+    kubernetes_validate.validate(manifest, release, strict=True)
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    """The manifests that `kubectl apply -k` sends, by kind, namespace and name."""
+    if shutil.which("kubectl") is None:
+        message = "no kubectl: apt-get install kubernetes-client"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    printed = subprocess.run(["kubectl", "kustomize", FOLDER], capture_output=True, text=True, check=True).stdout
+    return {identity(each): each for each in yaml.safe_load_all(printed)}
+
+
+def identity(manifest):
+    return manifest["kind"], manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
+
+
+def images_in(value):
+    """Names of all images in a manifest."""
+    if isinstance(value, dict):
+        found = [value["image"]] if isinstance(value.get("image"), str) else []
+        return found + [name for each in value.values() for name in images_in(each)]
+    return [name for each in value for name in images_in(each)] if isinstance(value, list) else []
+
+
+def test_the_rendered_kustomization_differs_from_the_files_in_its_images_only(rendered):
+    pushed = {image["name"]: f"{image['newName']}:{image['newTag']}" for image in KUSTOMIZATION["images"]}
+
+    def with_pushed_images(value):
+        if isinstance(value, dict):
+            replaced = {key: with_pushed_images(each) for key, each in value.items()}
+            return replaced | ({"image": pushed[value["image"]]} if isinstance(value.get("image"), str) else {})
+        return [with_pushed_images(each) for each in value] if isinstance(value, list) else value
+
+    assert rendered == {identity(m.values[0]): with_pushed_images(m.values[0]) for m in MANIFESTS}
+    assert {name for each in rendered.values() for name in images_in(each)} == set(pushed.values())
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_rendered_kustomization_is_valid_by_the_schemas(rendered, release):
+    for manifest in rendered.values():
+        kubernetes_validate.validate(manifest, release, strict=True)
+
+
+def test_steps_of_the_retrain_job_use_the_rendered_image_of_the_pipeline(rendered):
+    job = rendered["CronJob", PIPELINE_NAMESPACE, "retrain"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for container in [*job["initContainers"], *job["containers"]]:
+        (variable,) = [each for each in container["env"] if each["name"] == "IMAGE_FINDER_PIPELINE_IMAGE"]
+        assert variable["value"] == container["image"]
+
+
+def test_tags_of_our_images_are_the_version_of_the_package():
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    files = [*FOLDER.glob("*.yaml"), CHECKOUT / "infra" / "compose.yaml", *CHECKOUT.glob("infra/docker/*")]
+    files += [CHECKOUT / "infra" / "README.md", *CHECKOUT.glob("pipelines/configs/*"), *CHECKOUT.glob("infra/stacks/*")]
+    pattern = r"image-finder(?:-servers|-pipeline)?:(\d[\w.]*)|newTag: (\S+?)[,}\s]"
+    found = {
+        (path.name, match[1] or match[2])
+        for path in files
+        for match in re.finditer(pattern, path.read_text(encoding="utf-8"))
+    }
+    assert {tag for _, tag in found} == {version}
+    assert {name for name, _ in found} >= {"compose.yaml", "kustomization.yaml", "pipeline.yaml", "pipeline.Dockerfile"}
 
 
 def test_a_misspelt_field_would_be_refused():
     manifest = of_kind("Deployment")["search"]
     spoilt = {**manifest, "spec": {**manifest["spec"], "replica": 3}}
-    with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
-        kubernetes_validate.validate(spoilt, kubernetes_validate.latest_version(), strict=True)
+    for release in RELEASES:
+        with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
+            kubernetes_validate.validate(spoilt, release, strict=True)
 
 
 def test_everything_is_in_one_of_the_two_namespaces_and_none_is_overridden():

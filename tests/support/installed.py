@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.support.checkout import CHECKOUT
 
@@ -30,14 +31,14 @@ def finished(*words: object, cwd: str | Path = "/", **variables: object) -> "sub
     return subprocess.run(words_, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def run(*words: object, cwd: str | Path = "/", **variables: object) -> str:
+def run(*words: object, cwd: str | Path = "/", **variables: Any) -> str:
     """Standard output of a command that must succeed."""
     done = finished(*words, cwd=cwd, **variables)
     assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 
 
-def refusal(*words: object, **variables: object) -> str:
+def refusal(*words: object, **variables: Any) -> str:
     """The one line on standard error of a command that must fail."""
     done = finished(*words, **variables)
     assert done.returncode == 1, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
