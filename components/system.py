@@ -48,6 +48,16 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def available_memory_mb() -> float | None:
+    """Memory that programs may still use, in 10^6 bytes; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 / 1e6 if found else None
+
+
 def has_nvidia_driver() -> bool:
     """Whether an NVIDIA driver is loaded (Linux) or installed (Windows)."""
     if sys.platform == "win32":

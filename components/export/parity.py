@@ -50,17 +50,17 @@ def measure_parity(checkpoint: Checkpoint, bundle: Bundle, data: CaptionedImages
     pixels = np.stack([assembled.preprocess.load(path) for path in paths])
     same = assembled.preprocess == encoder.preprocess
     onnx_pixels = pixels if same else np.stack([encoder.preprocess.load(path) for path in paths])
-    torch_images = _in_batches(partial(_torch_images, assembled), pixels, _REFERENCE_BATCH)
-    onnx_images = {batch: _in_batches(encoder.encode_image, onnx_pixels, batch) for batch in BATCHES}
+    torch_images = in_batches(partial(_torch_images, assembled), pixels, _REFERENCE_BATCH)
+    onnx_images = {batch: in_batches(encoder.encode_image, onnx_pixels, batch) for batch in BATCHES}
     cases = [_case("image", batch, "images", torch_images, vectors) for batch, vectors in onnx_images.items()]
     for name, texts in _text_cases(captions, assembled.tokenizer).items():
-        alone = _in_batches(partial(_torch_texts, assembled), texts, 1)  # to show effects of padding
+        alone = in_batches(partial(_torch_texts, assembled), texts, 1)  # to show effects of padding
         cases += [
-            _case("text", batch, name, alone, _in_batches(partial(_onnx_texts, encoder), texts, batch))
+            _case("text", batch, name, alone, in_batches(partial(_onnx_texts, encoder), texts, batch))
             for batch in BATCHES
         ]
 
-    torch_texts = _in_batches(partial(_torch_texts, assembled), captions, _REFERENCE_BATCH)
+    torch_texts = in_batches(partial(_torch_texts, assembled), captions, _REFERENCE_BATCH)
     owners = np.searchsorted(ids, of_images["image_id"].to_numpy())
     recalls = (
         _recall(torch_images, torch_texts, owners),
@@ -154,7 +154,7 @@ def _recall(images: Vectors, texts: Vectors, owners: NDArray[np.int64]) -> float
     return recall_at_k(first_match_ranks(images, texts, owners).text_to_image, _K)
 
 
-def _in_batches(encode: Callable[[Any], Vectors], inputs: Sequence[str] | NDArray[np.uint8], batch: int) -> Vectors:
+def in_batches(encode: Callable[[Any], Vectors], inputs: Sequence[str] | NDArray[np.uint8], batch: int) -> Vectors:
     return np.concatenate([encode(inputs[start : start + batch]) for start in range(0, len(inputs), batch)])
 
 

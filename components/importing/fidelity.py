@@ -10,6 +10,7 @@ from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import ImportedModel
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.errors import QualityError
+from image_finder.components.export.parity import in_batches
 from image_finder.components.importing.original import Original
 from image_finder.components.records.export import ParityReport
 
@@ -64,7 +65,7 @@ def measure_fidelity(original: Original, encoder: OnnxEncoder) -> Fidelity:
     images = _images()
     inputs = np.stack([encoder.preprocess.pixels(image) for image in images])
     with_library = original.reference.images(images)
-    image = max(_largest(_in_batches(encoder.encode_image, inputs, batch), with_library) for batch in BATCHES)
+    image = max(_largest(in_batches(encoder.encode_image, inputs, batch), with_library) for batch in BATCHES)
     texts = original.reference.texts(PROBES)
     alone = _largest(encoder.encode_text(PROBES), texts)
     padded = max(_largest(_padded(encoder, batch), texts) for batch in BATCHES)
@@ -148,10 +149,6 @@ def _images() -> list[Image.Image]:
 def _padded(encoder: OnnxEncoder, batch: int) -> Vectors:
     rows = [PROBES[start : start + batch] for start in range(0, len(PROBES), batch)]
     return np.concatenate([encoder.encode_tokens(encoder.tokenizer(texts)) for texts in rows])
-
-
-def _in_batches(encode, inputs, batch: int) -> Vectors:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    return np.concatenate([encode(inputs[start : start + batch]) for start in range(0, len(inputs), batch)])
 
 
 def _largest(ours: Vectors, theirs: Vectors) -> float:

@@ -3,6 +3,8 @@
 import base64
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -721,3 +723,26 @@ def test_axe_finds_no_accessibility_issue(open_page, appearance):
     found["viewer"] = Axe().run(page)
     objections = {where: result.generate_report() for where, result in found.items() if result.violations_count}
     assert objections == {}
+
+
+def test_photographs_are_indexed_and_searched_with_an_imported_model(open_page, serve, painted_library, tmp_path):
+    """With random weights: any order of hits is right, as long as all parts work without our own model's parts."""
+    from tests.support.original_models import siglip
+
+    folder = siglip(tmp_path / "siglip")
+    images = painted_library.parent / "images"
+    for words in (
+        ("models", "import", folder, "--to", tmp_path / "bundle"),
+        ("index", images, "--library", tmp_path / "library", "--bundle", tmp_path / "bundle"),
+    ):
+        command = [sys.executable, "-m", "image_finder", *map(str, words)]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+    with serve(library=tmp_path / "library") as base:
+        page = open_page("/?q=\u4e00\u53ea\u72d7 runs past the eiffel tower", base=base)
+        expect(page.locator("button.tile").first).to_be_visible()
+        assert page.locator("button.tile").count() > 10
+        expect(page.get_by_text("Good matches")).to_have_count(0)
+        expect(page.get_by_text("never occurred")).to_have_count(0)
+        page.locator("button.tile").first.click()
+        page.keyboard.press("e")
+        expect(page.locator("#explain-note")).to_have_text(re.compile("raise"), timeout=30_000)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import open_clip
 import pytest
 
 from image_finder.components.errors import BundleError, StorageError
@@ -137,6 +139,19 @@ def test_open_clip_needs_one_file_of_weights_and_a_known_name(copy, tmp_path):
         find_source("open_clip:ViT-B-32/nowhere")
 
 
+def test_a_local_file_gives_a_known_architecture_its_weights(copy, tmp_path, monkeypatch):
+    folder = copy("open_clip")
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", [])
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", {})
+    config = tmp_path / "tiny-vit.json"
+    config.write_text(json.dumps(json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]))
+    open_clip.add_model_config(config)
+    source = find_source(f"open_clip:tiny-vit={folder / 'open_clip_model.safetensors'}")
+    by_file, by_folder = load_original(source), load_original(find_source(str(folder)))
+    assert (by_file.architecture, by_file.preprocess) == ("tiny-vit", by_folder.preprocess)
+    np.testing.assert_array_equal(by_file.reference.texts(["a dog"]), by_folder.reference.texts(["a dog"]))
+
+
 def test_a_tag_of_open_clip_without_a_repository_is_refused(monkeypatch):
     monkeypatch.setattr("open_clip.pretrained.get_pretrained_cfg", lambda *_: {"url": "https://example.org/weights.pt"})
     with pytest.raises(BundleError, match="publishes 'RN50/old' only as a pickle"):
@@ -146,6 +161,15 @@ def test_a_tag_of_open_clip_without_a_repository_is_refused(monkeypatch):
 def test_nothing_is_written_if_the_disk_is_too_small(original_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(StorageError, match=r"0 MB free, the model needs 0 MB; free some space or name another disk"):
+        import_model(find_source(str(original_folder("siglip"))), tmp_path / "bundle", ImportOptions())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_loaded_if_the_memory_is_too_small(original_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("image_finder.components.importing.importer.available_memory_mb", lambda: 0.1)
+    with pytest.raises(
+        StorageError, match="0 MB of memory are free, the import needs about 1 MB; close other programs"
+    ):
         import_model(find_source(str(original_folder("siglip"))), tmp_path / "bundle", ImportOptions())
     assert list(tmp_path.iterdir()) == []
 
