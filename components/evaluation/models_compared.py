@@ -44,8 +44,7 @@ def compared(models: Sequence[tuple[str, str, MeasuredBundle]]) -> tuple[Compare
 
 def comparison_table(models: Sequence[ComparedModel]) -> Table:
     reports = [each.measurement.report for each in models]
-    rows = [("origin", tuple(each.origin for each in models))]
-    rows.append(("mean recall", tuple(_percent(each.mean_recall, each.mean_recall_interval) for each in reports)))
+    rows = [("mean recall", tuple(_percent(each.mean_recall, each.mean_recall_interval) for each in reports))]
     for title, directions in (
         ("text to image", [each.text_to_image for each in reports]),
         ("image to text", [each.image_to_text for each in reports]),
@@ -75,10 +74,14 @@ def verdicts(models: Sequence[ComparedModel]) -> list[str]:
     return [_verdict(each, each.gain, models[0].name) for each in models if each.gain is not None]
 
 
+def origins(models: Sequence[ComparedModel]) -> list[str]:
+    return [f"{each.name}: {each.origin}" for each in models]
+
+
 def comparison_text(models: Sequence[ComparedModel]) -> str:
     table = comparison_table(models)
     rows = [["", *table.models], *([name, *cells] for name, cells in table.rows)]
-    return "\n".join([_title(models), aligned(rows), *verdicts(models)])
+    return "\n".join([_title(models), *origins(models), aligned(rows), *verdicts(models)])
 
 
 def comparison_page(models: Sequence[ComparedModel]) -> str:
@@ -87,6 +90,7 @@ def comparison_page(models: Sequence[ComparedModel]) -> str:
         "comparison.html",
         title="Models compared",
         subtitle=_title(models),
+        origins=origins(models),
         table=comparison_table(models),
         verdicts=verdicts(models),
     )
@@ -111,4 +115,4 @@ def _verdict(model: ComparedModel, gain: Comparison, first: str) -> str:
 
 
 def _percent(recall: float, interval: Interval) -> str:
-    return f"{100 * recall:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * recall:.1f} {interval.text()}"

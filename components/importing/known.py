@@ -8,7 +8,7 @@ the model. Licences are those on the hub in 2026; the import reads them again.
 from image_finder.components.records.base import Record
 
 _BYTES_A_WEIGHT = 4
-_COPIES = 3  # the weights in the original library, in the exporter and in the ONNX graph
+_COPIES, _LIBRARIES_GB = 5, 0.9  # as in importer.py
 
 
 class KnownModel(Record):
@@ -24,8 +24,8 @@ class KnownModel(Record):
 
     @property
     def memory_gb(self) -> float:
-        """Memory that the import needs, without Python and its libraries."""
-        return round(self.parameters_m * _BYTES_A_WEIGHT * _COPIES / 1000, 1)
+        """Memory that the import needs; a search needs the size of the bundle."""
+        return round(_LIBRARIES_GB + self.parameters_m * _BYTES_A_WEIGHT * _COPIES / 1000, 1)
 
 
 KNOWN = (

@@ -741,8 +741,8 @@ def test_photographs_are_indexed_and_searched_with_an_imported_model(open_page, 
         page = open_page("/?q=\u4e00\u53ea\u72d7 runs past the eiffel tower", base=base)
         expect(page.locator("button.tile").first).to_be_visible()
         assert page.locator("button.tile").count() > 10
-        expect(page.get_by_text("Good matches")).to_have_count(0)
-        expect(page.get_by_text("never occurred")).to_have_count(0)
+        expect(page.locator("#grid .divider")).to_have_count(0)
+        expect(page.locator("#notice")).not_to_contain_text("never seen")
         page.locator("button.tile").first.click()
         page.keyboard.press("e")
         expect(page.locator("#explain-note")).to_have_text(re.compile("raise"), timeout=30_000)

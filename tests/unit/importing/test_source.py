@@ -168,7 +168,7 @@ def test_nothing_is_written_if_the_disk_is_too_small(original_folder, tmp_path, 
 def test_nothing_is_loaded_if_the_memory_is_too_small(original_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("image_finder.components.importing.importer.available_memory_mb", lambda: 0.1)
     with pytest.raises(
-        StorageError, match="0 MB of memory are free, the import needs about 1 MB; close other programs"
+        StorageError, match="0 MB of memory are free, the import needs about 90. MB; close other programs"
     ):
         import_model(find_source(str(original_folder("siglip"))), tmp_path / "bundle", ImportOptions())
     assert list(tmp_path.iterdir()) == []
