@@ -20,6 +20,8 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
+    MetaClip2Config,
+    MetaClip2Model,
     Siglip2Tokenizer,
     SiglipConfig,
     SiglipModel,
@@ -115,6 +117,21 @@ def chinese_clip(folder: Path) -> Path:
 
 
 def alt_clip(folder: Path) -> Path:
+    tokenizer = _xlm_tokenizer(40)
+    text = {**_WIDE, "vocab_size": len(tokenizer), "max_position_embeddings": 50, "pad_token_id": 1, "project_dim": 24}
+    model = AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=_VISION, projection_dim=16))
+    return _saved(folder, model, tokenizer, CLIPImageProcessorPil(**_SHORT_EDGE))
+
+
+def metaclip2(folder: Path) -> Path:
+    tokenizer = _xlm_tokenizer(77)
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {**_WIDE, "vocab_size": len(tokenizer), "max_position_embeddings": 77, **ends}
+    model = MetaClip2Model(MetaClip2Config(text_config=text, vision_config=_VISION, projection_dim=16))
+    return _saved(folder, model, tokenizer, CLIPImageProcessorPil(**_SHORT_EDGE))
+
+
+def _xlm_tokenizer(length: int) -> XLMRobertaTokenizer:
     trained = Tokenizer(models.Unigram())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -123,10 +140,7 @@ def alt_clip(folder: Path) -> Path:
         trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False),
     )
     pieces = [tuple(piece) for piece in json.loads(trained.to_str())["model"]["vocab"]]
-    tokenizer = XLMRobertaTokenizer(vocab=pieces, model_max_length=40)
-    text = {**_WIDE, "vocab_size": len(tokenizer), "max_position_embeddings": 50, "pad_token_id": 1, "project_dim": 24}
-    model = AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=_VISION, projection_dim=16))
-    return _saved(folder, model, tokenizer, CLIPImageProcessorPil(**_SHORT_EDGE))
+    return XLMRobertaTokenizer(vocab=pieces, model_max_length=length)
 
 
 def open_clip_vit(folder: Path) -> Path:
@@ -148,6 +162,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "siglip2": siglip2,
     "chinese_clip": chinese_clip,
     "alt_clip": alt_clip,
+    "metaclip2": metaclip2,
     "open_clip": open_clip_vit,
     "mobile_clip": mobile_clip,
 }
