@@ -1,6 +1,6 @@
 """Imported bundles beside the original libraries, on real photographs and captions.
 
-    PYTHONPATH=. python -m tests.benchmarks.bench_import DATA [--images 200] [--captions 1000] [--families clip siglip ...]
+    python -m tests.benchmarks.bench_import DATA [--images 200] [--captions 1000] [--families clip siglip ...]
 
 DATA: captioned photographs, in a layout that `models evaluate` reads. The models are small and have random weights (seed 0),
 because trained ones come from a hub; each is saved by its own library and imported as `models import` does. Columns: images
