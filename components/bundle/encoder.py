@@ -1,10 +1,11 @@
 """ONNX encoder: a bundle's towers on ONNX Runtime, with the methods of the torch encoder."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -121,3 +122,8 @@ def _batches(images: Iterable[Pixels], size: int) -> Iterator[Pixels]:
         while batch := ahead.result():
             ahead = reader.submit(lambda: list(islice(remaining, size)))
             yield np.stack(batch)
+
+
+def in_batches(encode: Callable[[Any], Vectors], inputs: Sequence[str] | Pixels, batch: int) -> Vectors:
+    """Vectors of inputs that are encoded `batch` at a time: (n, dim) float32."""
+    return np.concatenate([encode(inputs[start : start + batch]) for start in range(0, len(inputs), batch)])

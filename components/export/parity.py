@@ -1,9 +1,9 @@
 """Parity: compares a bundle's ONNX towers with the torch towers that they were exported from."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.bundle.encoder import OnnxEncoder, in_batches
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.configs import ExportConfig
@@ -152,10 +152,6 @@ def _recall(images: Vectors, texts: Vectors, owners: NDArray[np.int64]) -> float
         if not np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) <= UNIT_TOLERANCE):
             return 0.0
     return recall_at_k(first_match_ranks(images, texts, owners).text_to_image, _K)
-
-
-def in_batches(encode: Callable[[Any], Vectors], inputs: Sequence[str] | NDArray[np.uint8], batch: int) -> Vectors:
-    return np.concatenate([encode(inputs[start : start + batch]) for start in range(0, len(inputs), batch)])
 
 
 def _torch_images(assembled: Assembled, pixels: NDArray[np.uint8]) -> Vectors:

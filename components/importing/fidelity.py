@@ -8,9 +8,8 @@ from PIL import Image
 
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.bundle import ImportedModel
-from image_finder.components.bundle.encoder import OnnxEncoder
+from image_finder.components.bundle.encoder import OnnxEncoder, in_batches
 from image_finder.components.errors import QualityError
-from image_finder.components.export.parity import in_batches
 from image_finder.components.importing.original import Original
 from image_finder.components.records.export import ParityReport
 

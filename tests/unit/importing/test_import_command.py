@@ -1,6 +1,8 @@
 """`models import`: a folder becomes a bundle, and with --use the library is searched with it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -82,6 +84,18 @@ def test_a_used_model_indexes_the_library_again_and_answers(original_folder, hom
     scores = json.loads(out)
     total = sum(each["probability"] for each in (scores[0] if isinstance(scores, list) else scores)["labels"])
     assert total != pytest.approx(1, abs=1e-3), "SigLIP judges each label alone"
+
+
+def test_an_import_needs_no_package_of_the_pipeline(original_folder, tmp_path):
+    absent = ("pandas", "great_expectations", "zenml", "mlflow", "sklearn", "datasets", "matplotlib")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "from image_finder.components.app.cli import main\nmain(sys.argv[1:])"
+    )
+    words = ["models", "import", str(original_folder("siglip")), "--to", str(tmp_path / "bundle")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Bundle.open(tmp_path / "bundle").manifest.imported is not None
 
 
 def test_the_known_models_have_a_licence_and_figures_in_percent(home):
