@@ -58,6 +58,8 @@ def import_model(source: Source, path: Path, options: ImportOptions, *, measure_
     """
     if path.exists():
         raise BundleError(f"{path} exists and may be in use; remove it, or name a new folder with --to")
+    if measure_on is not None:  # its packages may be missing, which must show before the work
+        from image_finder.components.importing.measured_scores import measured_scores
     _require_memory(source)
     original = load_original(source)
     _require_room(original, path)
@@ -81,8 +83,6 @@ def import_model(source: Source, path: Path, options: ImportOptions, *, measure_
             halve_weights(folder / IMAGE_ENCODER)
         served = OnnxEncoder(Bundle(folder, manifest), device="cpu")
         if measure_on is not None:
-            from image_finder.components.importing.measured_scores import measured_scores
-
             scores = measured_scores(served, original.scores, measure_on)
             (folder / SCORES).write_text(scores.model_dump_json(indent=2), encoding="utf-8", newline="\n")
         text_cosine, image_cosine = map(smallest_cosine, probe_vectors(served), vectors)
