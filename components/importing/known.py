@@ -2,7 +2,7 @@
 
 Recall is text-to-image, zero-shot, in %, on the 5,000 images of COCO's test part and the 1,000 of Flickr30k's, from
 open_clip's docs/openclip_retrieval_results.csv (github.com/mlfoundations/open_clip, commit 05e7db4). None: that table lacks
-the model. Licences are those on the hub in 2026; the import reads them again.
+the model. Licences as their authors named them when this table was written; an import reads them from the source.
 """
 
 from image_finder.components.records.base import Record

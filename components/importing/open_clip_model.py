@@ -10,8 +10,9 @@ from typing import Any, Literal, cast
 import open_clip
 import torch
 from open_clip import CustomTextCLIP
+from open_clip.factory import load_checkpoint
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import TextTransformer, text_global_pool
 from PIL import Image
 from safetensors import SafetensorError
@@ -31,6 +32,8 @@ from image_finder.components.records.calibration import Scores
 from image_finder.components.text import one_line
 
 CONFIG = "open_clip_config.json"
+_FOLDER = "local-dir:"
+_TOKENIZER_OPTIONS = {"clean", "strip_sep_token"}
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _ENTITIES = {"&amp;": "&", "&quot;": '"', "&#39;": "'", "&apos;": "'", "&lt;": "<", "&gt;": ">", "&nbsp;": " "}
 Clean = Literal["lower", "whitespace", "canonicalize"]
@@ -49,10 +52,10 @@ def load_open_clip_folder(folder: Path) -> Original:
         weights = preferred
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        model_config = dict(config["model_cfg"])
-    except (OSError, ValueError, KeyError) as error:
+        model_config = {**config["model_cfg"], "text_cfg": config["model_cfg"]["text_cfg"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{folder / CONFIG} cannot be read: {one_line(error)}; fetch the model again") from error
-    return _load(f"local-dir:{folder}", model_config, config.get("preprocess_cfg", {}), None, where=folder)
+    return _load(f"{_FOLDER}{folder}", model_config, config.get("preprocess_cfg", {}), weights[0])
 
 
 def load_open_clip_file(name: str, weights: Path) -> Original:
@@ -63,24 +66,29 @@ def load_open_clip_file(name: str, weights: Path) -> Original:
         raise BundleError(f"open_clip has no model '{name}'; similar are {', '.join(near) or 'none'}")
     if weights.suffix != ".safetensors":
         raise BundleError(f"{weights} is not a .safetensors file; other formats can execute code and are not read")
-    return _load(name, config, {}, str(weights), where=weights)
+    return _load(name, config, {}, weights)
 
 
-def _load(
-    name: str, config: dict[str, Any], preprocessing: dict[str, Any], weights: str | None, *, where: Path
-) -> Original:
-    text = config["text_cfg"]
+def _load(name: str, config: dict[str, Any], preprocessing: dict[str, Any], weights: Path) -> Original:
+    """name: as open_clip resolves it. weights are named, because open_clip would prefer some pickles in a directory."""
+    text, where = config["text_cfg"], weights.parent if name.startswith(_FOLDER) else weights
     if text.get("hf_model_name") or config.get("multimodal_cfg"):
         raise BundleError(f"{where}: text encoders of Transformers inside open_clip and CoCa are not supported")
+    # They become arguments of the tokenizer's loader, which could name code or a file.
+    if unknown := set(text.get("tokenizer_kwargs") or {}) - _TOKENIZER_OPTIONS:
+        raise BundleError(
+            f"{where}: tokenizer_kwargs {', '.join(sorted(unknown))} are not supported; import another model"
+        )
     try:
         # CustomTextCLIP has the same weights as CLIP and reads rows of any length
-        model = open_clip.create_model(name, pretrained=weights, force_custom_text=True, require_pretrained=True)
+        model = open_clip.create_model(name, load_weights=False, force_custom_text=True)
+        load_checkpoint(model, str(weights))
         theirs = open_clip.get_tokenizer(name)
-    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise BundleError(f"{where} cannot be loaded: {one_line(error)}; fetch the model again") from error
     assert isinstance(model, CustomTextCLIP), "forced above"
     model = model.eval()
-    settings = PreprocessCfg(**{**model.visual.preprocess_cfg, **preprocessing})
+    settings = PreprocessCfg(**merge_preprocess_dict(model.visual.preprocess_cfg, preprocessing))
     preprocess = _preprocess(settings, where)
     short = _reads_short_rows(model.text)
     tokenizer = _tokenizer(theirs, text, where, full=not short)
@@ -88,7 +96,7 @@ def _load(
     visual = reparameterize_model(model.visual, inplace=False)
     bias = model.logit_bias
     return Original(
-        architecture=name.removeprefix("local-dir:") if weights else str(config.get("name", "open_clip")),
+        architecture=config["vision_cfg"].get("timm_model_name", "ViT") if name.startswith(_FOLDER) else name,
         library=f"open_clip {open_clip.__version__}",
         image_tower=ImageTower(visual, visual, preprocess),
         text_tower=TextTower(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.errors import BundleError, QualityError
+from image_finder.components.errors import BundleError, QualityError, QueryError
 from image_finder.components.importing.fidelity import BATCHES, PROBES, measure_fidelity, require_fidelity
 from image_finder.components.search.labels import Labels
 from tests.support.original_models import CAPTIONS, FAMILIES
@@ -130,7 +130,7 @@ def test_a_bundle_names_its_origin_and_has_no_attention_to_show(imported, origin
     assert bundle.vocabulary() is None
     assert bundle.scores().matches is None
     assert "# " + origin.source in (bundle.path / "MODEL_CARD.md").read_text()
-    with pytest.raises(Exception, match="no attention pooling"):
+    with pytest.raises(QueryError, match="no attention pooling"):
         encoder.attention(np.zeros((1, encoder.preprocess.input_px, encoder.preprocess.input_px, 3), np.uint8))
 
 

@@ -139,6 +139,34 @@ def test_open_clip_needs_one_file_of_weights_and_a_known_name(copy, tmp_path):
         find_source("open_clip:ViT-B-32/nowhere")
 
 
+def test_a_pickle_beside_safetensors_is_not_preferred(copy):
+    """open_clip itself would load open_clip_pytorch_model.bin rather than model.safetensors."""
+    folder = copy("open_clip")
+    (folder / "open_clip_model.safetensors").rename(folder / "model.safetensors")
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"not even a pickle")
+    assert load_original(find_source(str(folder))).parameters > 0
+
+
+@pytest.mark.parametrize("options", [{"trust_remote_code": True}, {"bpe_path": "/etc/passwd"}])
+def test_a_configuration_cannot_name_code_or_files_for_the_tokenizer(copy, options):
+    folder = copy("open_clip")
+    path = folder / "open_clip_config.json"
+    values = json.loads(path.read_text())
+    values["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "lower", **options}
+    path.write_text(json.dumps(values))
+    assert f"tokenizer_kwargs {next(iter(options))} are not supported" in refusal(folder)
+
+
+@pytest.mark.parametrize("change", [{"text_cfg": None}, {"embed_dim": "wide"}, {"unknown": 1}])
+def test_a_damaged_configuration_of_open_clip_is_one_line(copy, change):
+    folder = copy("open_clip")
+    path = folder / "open_clip_config.json"
+    values = json.loads(path.read_text())
+    values["model_cfg"] = {name: value for name, value in (values["model_cfg"] | change).items() if value is not None}
+    path.write_text(json.dumps(values))
+    assert "cannot be" in refusal(folder)
+
+
 def test_a_local_file_gives_a_known_architecture_its_weights(copy, tmp_path, monkeypatch):
     folder = copy("open_clip")
     monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", [])
