@@ -43,7 +43,7 @@ def register_bundle(
             name, uri, run_id, _tags(bundle, evidence), description=_description(card), model_id=model_id
         )
     registry.set_alias(name, names.CHALLENGER, str(made.version))
-    _describe_run(registry.client, run_id, f"{name} v{made.version}", evidence)
+    _describe_run(registry.client, run_id, f"{name} v{made.version}", evidence, bundle)
     return registry.version(name, str(made.version))
 
 
@@ -75,10 +75,11 @@ def _description(card: str) -> str:
     return card[: _DESCRIPTION - len(rest) + 1].rpartition("\n")[0].rstrip() + rest
 
 
-def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: Evidence) -> None:
-    report, lineage = evidence.report, evidence.lineage
+def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: Evidence, bundle: Bundle) -> None:
+    report, lineage, imported = evidence.report, evidence.lineage, bundle.manifest.imported
+    what = f"Imported from {imported.origin}, measured" if imported else "Training"
     note = (
-        f"Training on {report.dataset}, data version {report.data_version}. Registered as **{registered}**: mean recall "
+        f"{what} on {report.dataset}, data version {report.data_version}. Registered as **{registered}**: mean recall "
         f"{100 * report.mean_recall:.1f} % {report.mean_recall_interval.text()} on {report.n_images:,} images of "
         f"{report.split}. Code {lineage.code_version}; {lineage.hardware or 'hardware unknown'}. Promotion: "
         "reports/promotion.json, tag last_event, and the ledger. Measurements: figures and reports."

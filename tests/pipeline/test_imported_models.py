@@ -125,6 +125,10 @@ def test_an_imported_model_replaces_ours_and_goes_back_while_searches_answer(hom
     version = Registry(home.uri).version(MODEL, names.CHALLENGER)
     assert version.tags[names.IMPORTED] == "team/clip at cccccccccccc"
     assert "imported 0" in home.run("list")
+    run = Registry(home.uri).client.get_run(version.run_id)
+    assert run.data.tags["mlflow.note.content"].startswith(
+        "Imported from team/clip at cccccccccccc, measured on colours"
+    )
 
     answers, stop = [], threading.Event()
 
