@@ -1,0 +1,30 @@
+"""Accuracy of zero-shot labels: ranks of right labels and the level of a constant answer."""
+
+import pytest
+
+from tests.benchmarks.bench_labels import by_names, by_word, first_right_ranks, most_frequent
+from tests.benchmarks.label_sets import LabelSet
+
+RIGHT = [frozenset("a"), frozenset("ab"), frozenset("c"), frozenset("a")]
+
+
+def test_the_rank_is_that_of_the_first_right_label():
+    answers = ["abc", "cba", "abc", "bca"]
+    assert first_right_ranks(answers, RIGHT).tolist() == [1, 2, 3, 3]
+
+
+def test_the_most_frequent_labels_reach_the_share_of_images_for_which_one_of_them_is_right():
+    assert most_frequent(RIGHT, 1) == pytest.approx(0.75)
+    assert most_frequent(RIGHT, 3) == 1
+
+
+def test_an_image_counts_for_one_word_if_most_captions_name_this_word_alone():
+    captions = [["a dog", "dogs", "grass"], ["a dog", "a cat"], ["a dog", "grass"], ["a cat"], ["hotdog"]]
+    found = by_word(captions, ["cat", "dog"])
+    assert dict(zip(found.rows, found.right, strict=True)) == {0: {"dog"}, 3: {"cat"}}
+
+
+def test_images_without_a_named_label_do_not_count():
+    found = by_names("animals", [["a dog", "a cat"], ["grass"], ["cats"]], LabelSet({"cat": ("cat",), "dog": ("dog",)}))
+    assert (found.rows, found.right) == ([0, 2], [{"cat", "dog"}, {"cat"}])
+    assert found.labels == ["cat", "dog"]
