@@ -15,7 +15,7 @@ ImageNet classes    the 1,000 classes, by their first name in timm. A class is r
 Captions are silent about much in an image, so the shares are lower bounds. Prints for each set the share of images with
 a right label first and among the first five, with 95 % intervals (bootstrap over the images), with the project's prompt
 templates and with the bare word; beside them chance, the share that the most frequent right labels reach if every image
-gets them, and the most frequent wrong first answers.
+gets them; then the most frequent wrong first answers, and the right labels that are most often not among the first five.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from timm.data import ImageNetInfo
 
 from image_finder.components.arrays import IntVector, Vectors
 from image_finder.components.bundle.bundle import Bundle
@@ -36,7 +35,14 @@ from image_finder.components.metrics.bootstrap import bootstrap_recalls, percent
 from image_finder.components.metrics.recall import random_recall_at_k, recall_at_k
 from image_finder.components.search.labels import Labels, LabelScore
 from image_finder.components.search.prompts import TEMPLATES
-from tests.benchmarks.label_sets import LabelSet, coco_categories, imagenet_classes, labels_shown, phrases_of
+from tests.benchmarks.label_sets import (
+    LabelSet,
+    coco_categories,
+    imagenet_classes,
+    labels_shown,
+    phrases_of,
+    timm_descriptions,
+)
 from tests.benchmarks.measuring import show
 
 WORDS = (
@@ -115,6 +121,15 @@ def measure(encoder: OnnxEncoder, vectors: Vectors, labelled: Labelled) -> tuple
     return row, scores[TEMPLATES]
 
 
+def missed_labels(answers: Sequence[Sequence[str]], right: Sequence[frozenset[str]], count: int) -> list[str]:
+    """The labels that are right and not among the first five most often."""
+    rights = Counter(label for labels in right for label in labels)
+    found = Counter(label for answer, labels in zip(answers, right, strict=True) for label in labels & {*answer[:5]})
+    missed = sorted(rights, key=lambda label: (found[label] - rights[label], label))
+    missed = [label for label in missed if found[label] < rights[label]]
+    return [f"{label}: right for {rights[label]}, among 5 for {found[label]}" for label in missed[:count]]
+
+
 def wrong_answers(answers: Sequence[Sequence[LabelScore]], labelled: Labelled, count: int) -> list[str]:
     """The most frequent wrong first answers, each with the labels that are right for most of these images."""
     right_of: dict[str, list[str]] = {}
@@ -142,7 +157,7 @@ def main() -> None:
     cases = [
         by_word(captions, options.labels.split(",")),
         by_names("COCO categories", captions, coco_categories()),
-        by_names("ImageNet classes", captions, imagenet_classes(ImageNetInfo().label_descriptions(detailed=False))),
+        by_names("ImageNet classes", captions, imagenet_classes(timm_descriptions())),
     ]
     measured = [measure(encoder, vectors, labelled) for labelled in cases]
     head = ["set", "labels", "images", "first %", "among 5 %", "bare word", "chance", "most frequent"]
@@ -150,6 +165,9 @@ def main() -> None:
     for labelled, (_, answers) in zip(cases, measured, strict=True):
         print(f"\n{labelled.name}, the most frequent wrong first answers")
         print("\n".join(wrong_answers(answers, labelled, options.worst)))
+        print(f"{labelled.name}, right labels that are not among the first five")
+        names = [[each.label for each in answer] for answer in answers]
+        print("\n".join(f"    {line}" for line in missed_labels(names, labelled.right, options.worst)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from timm.data.imagenet_info import ImageNetInfo
+
 # category: names in captions apart from the category itself
 COCO_CATEGORIES = {
     "person": (
@@ -127,6 +129,12 @@ class LabelSet(NamedTuple):
 def coco_categories() -> LabelSet:
     names = {label: (_ONLY_PLURAL.get(label, label), *_listed(more)) for label, more in COCO_CATEGORIES.items()}
     return LabelSet(names, COCO_OTHER)
+
+
+def timm_descriptions() -> list[str]:
+    """All names of each of the 1,000 ImageNet classes."""
+    info = ImageNetInfo()
+    return [info.index_to_description(number) for number in range(info.num_classes())]
 
 
 def imagenet_classes(descriptions: Sequence[str]) -> LabelSet:

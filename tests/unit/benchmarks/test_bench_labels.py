@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.bench_labels import by_names, by_word, first_right_ranks, most_frequent
+from tests.benchmarks.bench_labels import by_names, by_word, first_right_ranks, missed_labels, most_frequent
 from tests.benchmarks.label_sets import LabelSet
 
 RIGHT = [frozenset("a"), frozenset("ab"), frozenset("c"), frozenset("a")]
@@ -28,3 +28,10 @@ def test_images_without_a_named_label_do_not_count():
     found = by_names("animals", [["a dog", "a cat"], ["grass"], ["cats"]], LabelSet({"cat": ("cat",), "dog": ("dog",)}))
     assert (found.rows, found.right) == ([0, 2], [{"cat", "dog"}, {"cat"}])
     assert found.labels == ["cat", "dog"]
+
+
+def test_missed_labels_are_ordered_by_the_images_that_lack_them_among_the_first_five():
+    answers = ["abcdefg", "bcdefga", "abcdefg", "bcdefga"]
+    right = [frozenset("ag"), frozenset("a"), frozenset("g"), frozenset("b")]
+    assert missed_labels(answers, right, 5) == ["g: right for 2, among 5 for 0", "a: right for 2, among 5 for 1"]
+    assert missed_labels(answers, right, 1) == ["g: right for 2, among 5 for 0"]

@@ -1,10 +1,16 @@
 """Labels that captions name: COCO's categories and the ImageNet classes."""
 
 import pytest
-from timm.data import ImageNetInfo
 
 from image_finder.components.search.labels import checked_labels
-from tests.benchmarks.label_sets import LabelSet, coco_categories, imagenet_classes, labels_shown, phrases_of
+from tests.benchmarks.label_sets import (
+    LabelSet,
+    coco_categories,
+    imagenet_classes,
+    labels_shown,
+    phrases_of,
+    timm_descriptions,
+)
 
 COCO = phrases_of(coco_categories())
 
@@ -57,7 +63,7 @@ def test_classes_with_the_same_first_name_get_different_labels():
 
 
 def test_the_imagenet_classes_are_1000_labels_that_the_product_accepts():
-    found = imagenet_classes(ImageNetInfo().label_descriptions(detailed=False))
+    found = imagenet_classes(timm_descriptions())
     assert len(checked_labels(found.labels)) == 1000
     assert found.labels[517] == "construction crane"
     assert labels_shown(["a hotdog by a cab"], phrases_of(found)) == {"hotdog", "cab"}
