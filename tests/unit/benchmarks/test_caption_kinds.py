@@ -48,6 +48,30 @@ def test_the_words_of_a_caption_decide_its_kinds(caption):
     assert kinds_of(caption, None) == CAPTIONS[caption]
 
 
+WORDS = {
+    "counting": "two, three, ten, 7, a couple of, pair of, a group of, groups of, a bunch of, a crowd of, several",
+    "three to ten": "three, four, five, six, seven, eight, nine, ten, 3, 10",
+    "colour": "red, gray, grey, orange, golden, black-and-white, red-haired",
+    "position": (
+        "to the left, on his right, looking left, left side, right of, above, under, underneath, below, beneath, beside, "
+        "behind, between, in front of, on front of, next to, on top of, in the middle of, across from"
+    ),
+    "small object": "cell phone, remotes, fork, knives, tie, frisbee, tennis ball, wine glasses, toothbrushes",
+    "negation": "without, no, not, none, nobody, nothing, never, isn't",
+    "text in the image": "sign, says, saying, words, letters, lettering, text, written, that reads, logo, labeled, labelled",
+}
+
+
+@pytest.mark.parametrize(("kind", "words"), [(kind, each) for kind in WORDS for each in WORDS[kind].split(", ")])
+def test_each_word_of_a_kind_is_found_in_a_caption(kind, words):
+    assert kind in kinds_of(f"A man {words} a tree.", None)
+
+
+@pytest.mark.parametrize("words", ["one", "11", "a couple", "group", "left over", "a tied", "note", "design"])
+def test_similar_words_make_no_kind(words):
+    assert kinds_of(f"A man {words} a tree near the lake until late", None) == set()
+
+
 def test_each_kind_is_met_and_listed():
     with_vocabulary = {"word not met", "rare word"}
     assert set().union(*CAPTIONS.values()) == set(KINDS) - with_vocabulary
