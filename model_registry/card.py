@@ -41,6 +41,8 @@ def model_card(
         _model(model, training, evidence.lineage.code_version),
         _data(evidence.manifest, evidence.validation),
         _measurements(evidence.report),
+        *(_measurements_on(name, report) for name, report in evidence.report.extra_sets.items()),
+        _selection(evidence.report),
         _slices(evidence.report),
         _scores(scores),
         _export(evidence.parity),
@@ -155,15 +157,36 @@ def recall_table(report: RetrievalReport) -> str:
 def _measurements(report: RetrievalReport) -> str:
     return f"""
 ## Measurements
-Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}`): {report.n_images:,} images,
+{_recalls(report)}
+"""
+
+
+def _measurements_on(name: str, report: RetrievalReport) -> str:
+    return f"""
+### On the evaluation set `{name}`
+{_recalls(report)}
+"""
+
+
+def _selection(report: RetrievalReport) -> str:
+    if not report.extra_sets:
+        return ""
+    sets = " and ".join(f"`{name}`" for name in report.sets)
+    return (
+        f"Model selection used the mean of mean recall over {sets}, {_percent(report.mean_over_sets)} for this model as "
+        "trained, with a floor for each."
+    )
+
+
+def _recalls(report: RetrievalReport) -> str:
+    return f"""Part `{report.split}` of `{report.dataset}` (data version `{report.data_version}`): {report.n_images:,} images,
 {report.n_captions:,} captions. recall@k is the hit rate: 1 if any right item is among the k nearest. Intervals are
 95 %, bootstrap with {report.bootstrap_samples:,} samples.
 
 {recall_table(report)}
 
 Mean recall {_percent(report.mean_recall)} {report.mean_recall_interval.text()}; median rank
-{report.text_to_image.median_rank:g} (text to image), {report.image_to_text.median_rank:g} (image to text).
-"""
+{report.text_to_image.median_rank:g} (text to image), {report.image_to_text.median_rank:g} (image to text)."""
 
 
 def _rows(direction: str, report: DirectionReport) -> list[str]:

@@ -101,12 +101,10 @@ def _origin_rows(first: Side, second: Side) -> list[list[str]]:
 
 
 def _report_rows(first: RetrievalReport, second: RetrievalReport) -> list[list[str]]:
-    rows = [
-        _row(
-            "mean recall",
-            (first.mean_recall, first.mean_recall_interval),
-            (second.mean_recall, second.mean_recall_interval),
-        )
+    rows = [_mean_row("mean recall", first, second)]
+    rows += [
+        _mean_row(f"mean recall on {name}", first.extra_sets.get(name), second.extra_sets.get(name))
+        for name in dict.fromkeys([*first.extra_sets, *second.extra_sets])
     ]
     pairs = (
         ("text to image", first.text_to_image, second.text_to_image),
@@ -123,6 +121,11 @@ def _report_rows(first: RetrievalReport, second: RetrievalReport) -> list[list[s
         ]
         rows.append([f"{name} median rank", f"{ours.median_rank:g}", f"{theirs.median_rank:g}", ""])
     return rows + _slice_rows(first, second)
+
+
+def _mean_row(name: str, first: RetrievalReport | None, second: RetrievalReport | None) -> list[str]:
+    ours, theirs = ((each.mean_recall, each.mean_recall_interval) if each else None for each in (first, second))
+    return _row(name, ours, theirs)
 
 
 def _slice_rows(first: RetrievalReport, second: RetrievalReport) -> list[list[str]]:

@@ -1,11 +1,11 @@
 """Decision: applies the promotion rule to a challenger and the champion, with fresh or stored measurements of both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import PromotionConfig
+from image_finder.components.configs import ExtraSetConfig, PromotionConfig
 from image_finder.components.errors import ConfigError, FinderError
 from image_finder.components.metrics.comparison import MeasuredBundle, compare_bundles
 from image_finder.components.records.data import ValidationReport
@@ -14,9 +14,10 @@ from image_finder.model_registry import names
 from image_finder.model_registry.ledger.entries import LedgerEntry
 from image_finder.model_registry.promotions import ChampionStatus, Promotions
 from image_finder.model_registry.registry import Registry
-from image_finder.model_registry.rule import MeasuredVersion, Reports, decide
+from image_finder.model_registry.rule import NO_FLOORS, MeasuredVersion, Reports, decide
 
 Measure = Callable[[Bundle], MeasuredBundle]
+Limits = tuple[PromotionConfig, Mapping[str, ExtraSetConfig]]  # the second: floors on each extra set
 Measurements = tuple[MeasuredBundle | None, MeasuredBundle | None]  # of challenger and champion
 
 _MEAN_RECALLS = ("challenger_mean_recall", "candidate_mean_recall")  # the second in ledgers of earlier versions
@@ -44,6 +45,7 @@ def measure_and_decide(
     reports: Reports,
     config: PromotionConfig,
     folder: Path,
+    extra_sets: Mapping[str, ExtraSetConfig] = NO_FLOORS,
 ) -> MeasuredDecision:
     """Measure challenger and champion, record the decision, and promote if it says so.
 
@@ -64,7 +66,8 @@ def measure_and_decide(
         if champion.version != version:
             ours = measure(challenger.bundle)
             champion, theirs = _measure_champion(promotions.registry, model, champion, measure, folder)
-        decision = _decide(promotions, (model, version), champion, (ours, theirs), reports=reports, config=config)
+        limits = (config, extra_sets)
+        decision = _decide(promotions, (model, version), champion, (ours, theirs), reports=reports, limits=limits)
         promotions.record(model, decision)
         if decision.promoted:
             promotions.move_champion(model, version, reason="; ".join(decision.reasons), decision=decision)
@@ -76,7 +79,7 @@ def decide_measured(
 ) -> PromotionDecision:
     """Measure a version and the champion, and apply the rule with the version's own limits; records nothing.
 
-    validation: of the data that measure uses; folder: for the champion's bundle.
+    validation: of the data that measure uses, which replace all evaluation sets; folder: for the champion's bundle.
     """
     model, version = challenger.model, challenger.version
     ours = measure(challenger.bundle)
@@ -87,7 +90,7 @@ def decide_measured(
         champion,
         (ours, theirs),
         reports=Reports(validation, promotions.registry.parity_of(model, version)),
-        config=_own_config(promotions.registry, model, version),
+        limits=(_own_limits(promotions.registry, model, version)[0], NO_FLOORS),
     )
 
 
@@ -116,7 +119,7 @@ def decide_from_stored(promotions: Promotions, model: str, version: str) -> Prom
         champion,
         measured,
         reports=Reports(registry.validation_of(model, version), registry.parity_of(model, version)),
-        config=_own_config(registry, model, version),
+        limits=_own_limits(registry, model, version),
     )
 
 
@@ -154,7 +157,7 @@ def _decide(
     measured: Measurements,
     *,
     reports: Reports,
-    config: PromotionConfig,
+    limits: Limits,
 ) -> PromotionDecision:
     (model, version), (ours, theirs) = challenger, measured
     replaced = None
@@ -165,7 +168,8 @@ def _decide(
         replaced,
         compare_bundles(ours, theirs) if ours and theirs else None,
         reports=reports,
-        config=config,
+        config=limits[0],
+        extra_sets=limits[1],
     )
 
 
@@ -232,10 +236,12 @@ def _same_test(ours: MeasuredBundle, theirs: MeasuredBundle) -> bool:
     return (mine.test_sha256, mine.code_sha256) == (other.test_sha256, other.code_sha256)
 
 
-def _own_config(registry: Registry, model: str, version: str) -> PromotionConfig:
+def _own_limits(registry: Registry, model: str, version: str) -> Limits:
     lineage = registry.lineage_of(model, version)
-    values = (lineage.configs.get("registry") or {}).get("promotion") if lineage else None
-    return PromotionConfig.parse(values or {})
+    configs = lineage.configs if lineage else {}
+    promotion = (configs.get("registry") or {}).get("promotion") or {}
+    sets = (configs.get("evaluation") or {}).get("extra_sets") or {}
+    return PromotionConfig.parse(promotion), {name: ExtraSetConfig.parse(floors) for name, floors in sets.items()}
 
 
 def _what_to_run(version: str) -> str:

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
 
 from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.temporaries import scratch_directory
 from image_finder.model_registry import names, tracking
 from image_finder.model_registry.evidence import Evidence
@@ -81,11 +82,18 @@ def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: 
     note = (
         f"{what} on {report.dataset}, data version {report.data_version}. Registered as **{registered}**: mean recall "
         f"{100 * report.mean_recall:.1f} % {report.mean_recall_interval.text()} on {report.n_images:,} images of "
-        f"{report.split}. Code {lineage.code_version}; {lineage.hardware or 'hardware unknown'}. Promotion: "
+        f"{report.split}{_on_extra_sets(report)}. Code {lineage.code_version}; {lineage.hardware or 'hardware unknown'}. Promotion: "
         "reports/promotion.json, tag last_event, and the ledger. Measurements: figures and reports."
     )
     client.set_tag(run_id, "registered_as", registered)
     client.set_tag(run_id, "mlflow.note.content", note)
+
+
+def _on_extra_sets(report: RetrievalReport) -> str:
+    return "".join(
+        f"; {100 * each.mean_recall:.1f} % {each.mean_recall_interval.text()} on {each.n_images:,} images of {name}"
+        for name, each in report.extra_sets.items()
+    )
 
 
 def _tags(bundle: Bundle, evidence: Evidence) -> dict[str, str]:

@@ -5,6 +5,9 @@ validation, and it reaches the floors. With a champion also: both were measured 
 reaches its margin, the paired 95 % interval of the gain excludes a loss, and no slice falls by more than its allowance.
 A missing measurement (None, NaN) fails its check.
 
+With extra evaluation sets, the gain is that of the mean over all sets, every set has floors, and no set may lose more
+than an allowance.
+
 A rolled back version fails its check because its measurements would win again; a person can still promote it.
 
 The interval excludes a loss if its low end is at least 0, so a model that is no better passes in at most 1 of 40 runs. A
@@ -12,19 +15,27 @@ bundle compared with itself (gain 0, interval [0, 0]) fails the margin.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from image_finder.components.configs import PromotionConfig
+from image_finder.components.configs import ExtraSetConfig, PromotionConfig
 from image_finder.components.records.data import ValidationReport
 from image_finder.components.records.export import BundleMeasurement, ParityReport
-from image_finder.components.records.promotion import Comparison, PromotionCheck, PromotionDecision, SliceDifference
+from image_finder.components.records.promotion import (
+    Comparison,
+    PromotionCheck,
+    PromotionDecision,
+    SetDifference,
+    SliceDifference,
+)
 from image_finder.components.records.retrieval import RetrievalReport
 
 _ROUNDING = 1e-12  # 0.58 - 0.57 is not 0.01 in binary; a gain of exactly min_gain must pass
 _K = 10
 _NEW_VERSION = "new version"
 _ROLLBACKS = "rollbacks"
+NO_FLOORS: Mapping[str, ExtraSetConfig] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,14 @@ def decide(
     *,
     reports: Reports,
     config: PromotionConfig,
+    extra_sets: Mapping[str, ExtraSetConfig] = NO_FLOORS,
 ) -> PromotionDecision:
     """Apply every check of the module's docstring.
 
+    extra_sets: evaluation sets on which the challenger must be measured, and their floors.
     comparison: of both measurements, None if one is missing. A champion that could not be measured is kept. A version is not promoted over itself.
     """
-    checks = tuple(_checks(challenger, champion, comparison, reports, config))
+    checks = tuple(_checks(challenger, champion, comparison, reports, (config, extra_sets)))
     promoted = all(check.passed for check in checks)
     return PromotionDecision(
         promoted=promoted,
@@ -89,8 +102,9 @@ def _checks(
     champion: MeasuredVersion | None,
     comparison: Comparison | None,
     reports: Reports,
-    config: PromotionConfig,
+    limits: tuple[PromotionConfig, Mapping[str, ExtraSetConfig]],
 ) -> Iterator[PromotionCheck]:
+    config, extra_sets = limits
     if champion is not None and champion.version == challenger.version:
         detail = f"version {challenger.version} is champion already"
         yield _check(_NEW_VERSION, None, "not the champion", passed=False, detail=detail)
@@ -101,6 +115,8 @@ def _checks(
     yield _valid_data(challenger, reports.validation)
     yield _measured("challenger measured", challenger)
     yield from _floors(challenger.measurement, reports.parity, config)
+    for name, floors in extra_sets.items():
+        yield from _recall_floors(_report_on(challenger.measurement, name), floors, f" on {name}")
     if champion is None:
         return
     # The fault of a deleted champion includes the advice.
@@ -108,6 +124,8 @@ def _checks(
     if champion.measurement is not None:
         yield _same_test(challenger.measurement, champion.measurement, comparison)
         yield from _gains(challenger, champion, comparison, config.min_gain)
+        for each in comparison.sets if comparison is not None else ():
+            yield _set(each, config.set_allowance)
         for difference in comparison.slices if comparison is not None else ():
             yield _slice(difference, config)
 
@@ -159,9 +177,11 @@ def _measured(name: str, version: MeasuredVersion, advice: str = "") -> Promotio
 
 
 def _invalid_recalls(report: RetrievalReport) -> Iterator[str]:
-    values = {"mean recall": report.mean_recall}
-    for name, direction in (("text-to-image", report.text_to_image), ("image-to-text", report.image_to_text)):
-        values.update({f"{name} recall@{k}": value for k, value in direction.recall.items()})
+    values = {}
+    for where, each in _named_sets(report).items():
+        values[f"mean recall{where}"] = each.mean_recall
+        for name, direction in (("text-to-image", each.text_to_image), ("image-to-text", each.image_to_text)):
+            values.update({f"{name} recall@{k}{where}": value for k, value in direction.recall.items()})
     # `not 0 <= nan <= 1` is true, `nan < 0 or nan > 1` is false
     return (f"{name} is {value}, not between 0 and 1" for name, value in values.items() if not 0 <= value <= 1)
 
@@ -169,18 +189,35 @@ def _invalid_recalls(report: RetrievalReport) -> Iterator[str]:
 def _floors(
     measured: BundleMeasurement | None, parity: ParityReport | None, config: PromotionConfig
 ) -> Iterator[PromotionCheck]:
-    mean = recall = text_ms = image_ms = size = None
-    where = ""
+    text_ms = image_ms = size = None
+    report, on, where = None, "", ""
     if measured is not None:
-        mean, recall = measured.report.mean_recall, measured.report.text_to_image.recall.get(_K)
+        (on, report), *_ = _named_sets(measured.report).items()
         text_ms, image_ms, size = measured.text_ms, measured.image_ms, measured.bundle_mb
         where = f"median, {measured.threads} cores"
-    yield _at_least("mean recall", mean, config.min_mean_recall)
-    yield _at_least(f"recall@{_K}", recall, config.min_recall_at_10, detail="text to image")
+    yield from _recall_floors(report, config, on)
     yield _parity(parity, config.min_parity_cosine)
     yield _at_most("text latency", text_ms, config.max_text_ms, "ms", detail=where)
     yield _at_most("image latency", image_ms, config.max_image_ms, "ms", detail=where)
     yield _at_most("bundle size", size, config.max_bundle_mb, "MB")
+
+
+def _recall_floors(
+    report: RetrievalReport | None, floors: PromotionConfig | ExtraSetConfig, on: str
+) -> Iterator[PromotionCheck]:
+    mean = None if report is None else report.mean_recall
+    recall = None if report is None else report.text_to_image.recall.get(_K)
+    yield _at_least(f"mean recall{on}", mean, floors.min_mean_recall)
+    yield _at_least(f"recall@{_K}{on}", recall, floors.min_recall_at_10, detail="text to image")
+
+
+def _report_on(measured: BundleMeasurement | None, name: str) -> RetrievalReport | None:
+    return None if measured is None else measured.report.extra_sets.get(name)
+
+
+def _named_sets(report: RetrievalReport) -> dict[str, RetrievalReport]:
+    """Reports by " on <set>", the main one first; "" if there is only one."""
+    return {f" on {name}": each for name, each in report.sets.items()} if report.extra_sets else {"": report}
 
 
 def _parity(parity: ParityReport | None, floor: float) -> PromotionCheck:
@@ -206,7 +243,7 @@ def _same_test(
     faults = ["the challenger was not measured"]
     if challenger is not None:
         faults = list(_differences(challenger, champion))
-        difference = challenger.report.mean_recall - champion.report.mean_recall
+        difference = challenger.report.mean_over_sets - champion.report.mean_over_sets
         if not faults and comparison is not None and not abs(comparison.gain - difference) <= 1e-9:
             faults = [f"the comparison's gain is {comparison.gain:+.4f}, the measurements differ by {difference:+.4f}"]
     return _check(
@@ -226,6 +263,7 @@ def _differences(challenger: BundleMeasurement, champion: BundleMeasurement) -> 
         "images": (ours.n_images, theirs.n_images),
         "captions": (ours.n_captions, theirs.n_captions),
         "k": (_ks(ours), _ks(theirs)),
+        "extra sets": (_names(ours), _names(theirs)),
         "test": (challenger.test_sha256[:12], champion.test_sha256[:12]),
         "code": (challenger.code_sha256[:12], champion.code_sha256[:12]),
     }
@@ -240,12 +278,22 @@ def _ks(report: RetrievalReport) -> str:
     return ", ".join(map(str, sorted(report.text_to_image.recall)))
 
 
+def _names(report: RetrievalReport) -> str:
+    return ", ".join(sorted(report.extra_sets)) or "none"
+
+
+def _over(version: MeasuredVersion) -> str:
+    """The words "over val and coco" after a blank, if there are extra sets."""
+    report = version.measurement.report if version.measurement is not None else None
+    return f" over {' and '.join(report.sets)}" if report is not None and report.extra_sets else ""
+
+
 def _gains(
     challenger: MeasuredVersion, champion: MeasuredVersion, comparison: Comparison | None, min_gain: float
 ) -> Iterator[PromotionCheck]:
     gain = None if comparison is None else comparison.gain
     means = f"{_shown(_mean_recall(challenger))} against {_shown(_mean_recall(champion))} of version {champion.version}"
-    check = _at_least("gain", gain, min_gain, detail=f"mean recall {means}")
+    check = _at_least("gain", gain, min_gain, detail=f"mean recall{_over(challenger)} {means}")
     if min_gain == 0:
         check = check.model_copy(update={"required": "above 0.0000"})
     # Equal recall is no gain even if the margin is 0.
@@ -263,11 +311,17 @@ def _gains(
     yield check.model_copy(update={"passed": check.passed and _is_ordered(comparison)})
 
 
+def _set(each: SetDifference, allowance: float) -> PromotionCheck:
+    detail = f"mean recall, 95 % {each.interval.text('+.4f', times=1)}"
+    return _at_least(f"set {each.name}", each.difference, -allowance, detail=detail)
+
+
 def _slice(difference: SliceDifference, config: PromotionConfig) -> PromotionCheck:
     name = f"{difference.slice}: {difference.value}"
     allowed = config.slice_allowances.get(name, config.slice_allowances.get(difference.slice, config.slice_allowance))
     detail = f"95 % {difference.interval.text('+.4f', times=1)}, {difference.n_queries:,} queries"
-    check = _at_least(f"slice {name}", difference.difference, -allowed, detail=detail)
+    on = f" on {difference.of_set}" if difference.of_set else ""
+    check = _at_least(f"slice {name}{on}", difference.difference, -allowed, detail=detail)
     if difference.n_queries >= config.min_slice_queries:
         return check
     # So few queries vary by chance. NaN fails here too.
@@ -301,7 +355,7 @@ def _number(value: float | None) -> float | None:
 
 
 def _mean_recall(version: MeasuredVersion) -> float | None:
-    return None if version.measurement is None else _number(version.measurement.report.mean_recall)
+    return None if version.measurement is None else _number(version.measurement.report.mean_over_sets)
 
 
 def _is_ordered(comparison: Comparison) -> bool:
@@ -316,7 +370,7 @@ def _shown(value: float | None) -> str:
 def _why(
     challenger: MeasuredVersion, champion: MeasuredVersion | None, comparison: Comparison | None, n_checks: int
 ) -> tuple[str, ...]:
-    mean = f"mean recall {_shown(_mean_recall(challenger))}"
+    mean = f"mean recall{_over(challenger)} {_shown(_mean_recall(challenger))}"
     if champion is None or comparison is None:
         return (f"first champion: {mean}, nothing to compare with; all {n_checks} checks passed",)
     gain = f"gain {comparison.gain:+.4f} {comparison.interval.text('+.4f', times=1)}; all {n_checks} checks passed"

@@ -100,7 +100,15 @@ def log_epoch(record: EpochRecord) -> None:
 
 
 def log_retrieval(report: RetrievalReport) -> None:
-    """Log recalls and denominators as metrics `<split>.t2i_r10`, and the report as JSON."""
+    """Log recalls and denominators as metrics `<split or set>.t2i_r10`, and the report as JSON."""
+    for name, each in report.sets.items():
+        _log_recalls(name, each)
+    if report.extra_sets:
+        _log_metrics({"mean_over_sets": report.mean_over_sets}, 0)
+    log_record(report, f"reports/retrieval_{report.split}.json")
+
+
+def _log_recalls(name: str, report: RetrievalReport) -> None:
     values: dict[str, float] = {"mean_recall": report.mean_recall}
     for short, direction in (("t2i", report.text_to_image), ("i2t", report.image_to_text)):
         values[f"{short}_median_rank"] = direction.median_rank
@@ -111,8 +119,7 @@ def log_retrieval(report: RetrievalReport) -> None:
             values[f"{short}_r{k}_random"] = direction.random_recall[k]
             values[f"{short}_r{k}_low"] = direction.interval[k].low
             values[f"{short}_r{k}_high"] = direction.interval[k].high
-    _log_metrics({f"{report.split}.{name}": value for name, value in values.items()}, 0)
-    log_record(report, f"reports/retrieval_{report.split}.json")
+    _log_metrics({f"{name}.{key}": value for key, value in values.items()}, 0)
 
 
 def log_scores(scores: ScoreCalibration) -> None:
@@ -145,7 +152,7 @@ def log_promotion(decision: PromotionDecision, challenger: Record | None, *, ver
 def log_baseline(baseline: MeasuredBundle, comparison: Comparison) -> None:
     """Log and print how much better the challenger is than the baseline; both as JSON."""
     low, high = comparison.interval.low, comparison.interval.high
-    values = {"mean_recall": baseline.measurement.report.mean_recall, "gain": comparison.gain, "gain_low": low}
+    values = {"mean_recall": baseline.measurement.report.mean_over_sets, "gain": comparison.gain, "gain_low": low}
     _log_metrics({f"baseline.{name}": value for name, value in values.items()}, 0)
     log_record(baseline.measurement, "reports/baseline.json")
     log_record(comparison, "reports/baseline_comparison.json")

@@ -25,7 +25,10 @@ def retrieval_table(report: RetrievalReport) -> str:
         f"data version {report.data_version}; recall in %, 95 % intervals over images"
     )
     mean = f"mean recall {100 * report.mean_recall:.1f} {report.mean_recall_interval.text()}"
-    return "\n".join([title, aligned([head, *rows]), mean])
+    lines = [title, aligned([head, *rows]), mean, *map(retrieval_table, report.extra_sets.values())]
+    if report.extra_sets:
+        lines.append(f"mean recall over {' and '.join(report.sets)}: {100 * report.mean_over_sets:.1f}")
+    return "\n".join(lines)
 
 
 def measurement_text(measurement: BundleMeasurement) -> str:

@@ -11,7 +11,14 @@ import yaml
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.captions.manifest import quick_fingerprint
-from image_finder.components.configs import Config, DatasetConfig, GalleryConfig, ModelConfig, RegistryConfig
+from image_finder.components.configs import (
+    Config,
+    DatasetConfig,
+    EvaluationConfig,
+    GalleryConfig,
+    ModelConfig,
+    RegistryConfig,
+)
 from image_finder.components.demo.data_set import compose_demo
 from image_finder.components.drift.report import DriftReport
 from image_finder.components.errors import ConfigError, FinderError
@@ -58,6 +65,7 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     configs = checked("training", values)
     dataset = configs["dataset"]
     assert isinstance(dataset, DatasetConfig)
+    evaluation = cast("EvaluationConfig", configs["evaluation"])
     require_pinned(cast("ModelConfig", configs["model"]), dataset)
     if (baseline := cast("RegistryConfig", configs["registry"]).baseline) is not None:
         Bundle.open(baseline, verify=False)  # now, not after hours of training
@@ -70,7 +78,7 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     elif dataset.root is not None and not dataset.root.is_dir() and dataset.layout != "demo":
         raise ConfigError(f"the folder {dataset.root} of data set '{dataset.name}' does not exist: check --data")
     parameters = {**_plain(configs), "dataset": dataset.model_dump(mode="json")}
-    return {**parameters, "data_fingerprint": quick_fingerprint(dataset)}
+    return {**parameters, "data_fingerprint": quick_fingerprint(dataset, evaluation.extra_sets)}
 
 
 def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexManifest:

@@ -41,16 +41,17 @@ def finder_training(
     drift: DriftConfig = _DEFAULT.drift,
 ) -> None:
     """From captions to a promoted model; a gate follows each measurement."""
-    captions, images, manifest = ingest_captions(dataset, data_fingerprint)
+    captions, images, manifest = ingest_captions(dataset, evaluation, data_fingerprint)
     validated = validate_captions(captions, images, manifest, validation, model.text)
     require_valid(validated)
-    train, val, test = split_captions(captions, images, validated, split, after=["require_valid"])
+    train, val, test, extra = split_captions(captions, images, manifest, validated, split, after=["require_valid"])
     drifted = measure_drift(train, manifest, drift, registry, embedding)
     require_no_drift(drifted, drift)
     features = extract_features(
         train,
         val,
         test,
+        extra,
         images,
         manifest,
         model,
@@ -59,7 +60,7 @@ def finder_training(
         after=["require_no_drift"],
     )
     checkpoint = train_dual_encoder(train, val, images, manifest, features, model, training, embedding)
-    report, scores = evaluate_retrieval(checkpoint, val, test, images, manifest, evaluation, embedding)
+    report, scores = evaluate_retrieval(checkpoint, val, test, extra, images, manifest, evaluation, embedding)
     require_quality(report, evaluation)
     bundle = export_bundle(checkpoint, scores, train, val, images, manifest, export, after=["require_quality"])
     parity = measure_parity(checkpoint, bundle, val, images, manifest, export)
@@ -90,4 +91,4 @@ def finder_training(
         data_fingerprint,
         after=["require_quality", "require_parity"],
     )
-    promote_bundle(registered, bundle, validated, parity, val, test, images, manifest, evaluation, registry)
+    promote_bundle(registered, bundle, validated, parity, val, test, extra, images, manifest, evaluation, registry)

@@ -120,14 +120,15 @@ def promote_bundle(
     parity: ParityReport,
     val_captions: pd.DataFrame,
     test_captions: pd.DataFrame,
+    extra_captions: pd.DataFrame,
     images: pd.DataFrame,
     manifest: DatasetManifest,
     evaluation: EvaluationConfig,
     config: RegistryConfig,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
-    """Measure challenger and champion on test, else on val; promote if every check passes; report against the baseline.
+    """Measure challenger and champion on test (else val) and each extra set; promote if every check passes.
 
-    Not cached, because the champion may change.
+    The baseline is compared in the report. Not cached, because the champion may change.
     """
     split: PartName = "test" if len(test_captions) else "val"
     captions = test_captions if split == "test" else val_captions
@@ -137,6 +138,7 @@ def promote_bundle(
         config=evaluation,
         identity=EvaluatedOn(dataset=manifest.name, data_version=manifest.version, split=split),
         code_sha256=code_hash(),
+        extra_sets=CaptionedImages(extra_captions, images, Path(manifest.root)).by_part(),
     )
     made = measure_and_decide(
         Promotions.of_step(home=home()),
@@ -145,6 +147,7 @@ def promote_bundle(
         reports=Reports(validated, parity),
         config=config.promotion,
         folder=scratch_dir(),
+        extra_sets=evaluation.extra_sets,
     )
     measured = None if made.challenger is None else StoredMeasurement.of(made.challenger)
     tracking.log_promotion(made.decision, measured, version_run=registered.run_id)

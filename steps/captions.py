@@ -8,7 +8,13 @@ from zenml.client import Client
 
 from image_finder.components.captions import splits
 from image_finder.components.captions.tokens import Tokenizer
-from image_finder.components.configs import DatasetConfig, SplitConfig, TextTowerConfig, ValidationConfig
+from image_finder.components.configs import (
+    DatasetConfig,
+    EvaluationConfig,
+    SplitConfig,
+    TextTowerConfig,
+    ValidationConfig,
+)
 from image_finder.components.demo.data_set import compose_demo
 from image_finder.components.encoders.weights import load_tokenizer_json
 from image_finder.components.records.data import DatasetManifest, ValidationReport
@@ -23,20 +29,25 @@ from image_finder.steps.materializers import load_artifact
 
 @step(cache_policy=CODE_AWARE)
 def ingest_captions(
-    dataset: DatasetConfig, data_fingerprint: str
+    dataset: DatasetConfig, evaluation: EvaluationConfig, data_fingerprint: str
 ) -> tuple[
     Annotated[pd.DataFrame, "captions"],
     Annotated[pd.DataFrame, "images"],
     Annotated[DatasetManifest, "dataset_manifest"],
 ]:
-    """Read captions, inspect every image once, and derive the data version.
+    """Read captions, those of extra evaluation sets included, inspect every image once, and derive the data version.
 
     data_fingerprint is only part of the cache key, so that changed files are read again.
     """
     if dataset.layout == "demo" and dataset.root is not None:
         compose_demo(dataset.root, n_images=dataset.demo_images, seed=dataset.demo_seed)
     folder = cache_dir() / "images"
-    captions, images, manifest = ingest(dataset, dataset.root or folder, cache_path=folder / f"{dataset.name}.parquet")
+    captions, images, manifest = ingest(
+        dataset,
+        dataset.root or folder,
+        extra_sets=evaluation.extra_sets,
+        cache_path=folder / f"{dataset.name}.parquet",
+    )
     log_metadata({"data_version": manifest.version, "images": manifest.n_images, "captions": manifest.n_captions})
     return captions, images, manifest
 
@@ -72,13 +83,20 @@ def _previous_manifest(current: DatasetManifest) -> DatasetManifest | None:
 
 @step(cache_policy=CODE_AWARE)
 def split_captions(
-    captions: pd.DataFrame, images: pd.DataFrame, report: ValidationReport, config: SplitConfig
+    captions: pd.DataFrame,
+    images: pd.DataFrame,
+    manifest: DatasetManifest,
+    report: ValidationReport,
+    config: SplitConfig,
 ) -> tuple[
     Annotated[pd.DataFrame, "train_captions"],
     Annotated[pd.DataFrame, "val_captions"],
     Annotated[pd.DataFrame, "test_captions"],
+    Annotated[pd.DataFrame, "extra_captions"],
 ]:
-    """Split by image, never by caption; quarantined captions are left out."""
-    train, val, test = splits.split_captions(valid_captions(captions, report), config, images)
-    log_metadata({name: len(table) for name, table in (("train", train), ("val", val), ("test", test))})
-    return train, val, test
+    """Split by image, never by caption; quarantined captions are left out, extra evaluation sets kept apart."""
+    main, extra = splits.extra_sets_apart(valid_captions(captions, report), manifest.extra_sets)
+    train, val, test = splits.split_captions(main, config, images)
+    counts = {"train": train, "val": val, "test": test, **dict(iter(extra.groupby("part", sort=False)))}
+    log_metadata({str(name): len(table) for name, table in counts.items()})
+    return train, val, test, extra

@@ -27,6 +27,7 @@ def extract_features(
     train_captions: pd.DataFrame,
     val_captions: pd.DataFrame,
     test_captions: pd.DataFrame,
+    extra_captions: pd.DataFrame,
     images: pd.DataFrame,
     manifest: DatasetManifest,
     model: ModelConfig,
@@ -37,7 +38,7 @@ def extract_features(
 
     augmented_views: number of views of each training image.
     """
-    captions = [table for table in (train_captions, val_captions, test_captions) if len(table)]
+    captions = [table for table in (train_captions, val_captions, test_captions, extra_captions) if len(table)]
     return trainer.extract_features(
         model,
         0,
@@ -85,12 +86,13 @@ def evaluate_retrieval(
     checkpoint: Checkpoint,
     val_captions: pd.DataFrame,
     test_captions: pd.DataFrame,
+    extra_captions: pd.DataFrame,
     images: pd.DataFrame,
     manifest: DatasetManifest,
     config: EvaluationConfig,
     embedding: EmbeddingConfig,
 ) -> tuple[Annotated[RetrievalReport, "retrieval_report"], Annotated[ScoreCalibration, "score_calibration"]]:
-    """Measure recall and scores on test, else on val; `require_quality` decides."""
+    """Measure recall and scores on test, else on val, and recall on each extra set; `require_quality` decides."""
     captions = test_captions if len(test_captions) else val_captions
     evaluated = evaluate_checkpoint(
         checkpoint,
@@ -100,6 +102,7 @@ def evaluate_retrieval(
         identity=EvaluatedOn(
             dataset=manifest.name, data_version=manifest.version, split="test" if len(test_captions) else "val"
         ),
+        extra_sets=CaptionedImages(extra_captions, images, Path(manifest.root)).by_part(),
     )
     tracking.log_config(evaluation=config)
     tracking.log_retrieval(evaluated.report)

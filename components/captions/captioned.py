@@ -26,6 +26,11 @@ class CaptionedImages:
         kept = self.captions.sort_values("caption_id", kind="stable").groupby("image_id").head(count)
         return replace(self, captions=self.captions.loc[kept.index.sort_values()].reset_index(drop=True))
 
+    def by_part(self) -> "dict[str, CaptionedImages]":
+        """The captioned images of each part, in order of occurrence."""
+        parts = self.captions.groupby("part", sort=False)
+        return {str(part): replace(self, captions=rows.reset_index(drop=True)) for part, rows in parts}
+
     def image_ids(self) -> IntArray:
         """Ids of the captioned images, ascending: the row order of everything computed from them."""
         return np.sort(self.captions["image_id"].unique())

@@ -1,18 +1,22 @@
 """Manifest: sums up a data set and names its content by hash, the data version; decodes no image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from image_finder.components.captions.captions_table import PartFile, part_files
-from image_finder.components.configs import DatasetConfig
+from image_finder.components.captions.captions_table import NO_SETS, PartFile, part_files
+from image_finder.components.configs import DatasetConfig, PartConfig
 from image_finder.components.images.files import fingerprint_folder
-from image_finder.components.records.base import PartName
 from image_finder.components.records.data import DatasetManifest
 from image_finder.components.storage import sha256_of_file, sha256_of_lines
 
 
-def build_manifest(captions: pd.DataFrame, images: pd.DataFrame, config: DatasetConfig) -> DatasetManifest:
+def build_manifest(
+    captions: pd.DataFrame,
+    images: pd.DataFrame,
+    config: DatasetConfig,
+    extra_sets: Mapping[str, PartConfig] = NO_SETS,
+) -> DatasetManifest:
     """The manifest of the tables of read_captions and inspect_images; its `version` is the data version.
 
     Annotations are identified by the SHA-256 of their files, or of the captions if they come from the hub.
@@ -26,14 +30,14 @@ def build_manifest(captions: pd.DataFrame, images: pd.DataFrame, config: Dataset
         n_images=int(images_of_part.sum()),
         n_captions=len(captions),
         n_images_of_part={str(part): int(n_images) for part, n_images in images_of_part.items()},
-        annotations_sha256=_annotations_hashes(part_files(config), captions),
+        annotations_sha256=_annotations_hashes(part_files(config, extra_sets), captions),
         images_sha256=sha256_of_lines(set(zip(readable["file_name"], readable["sha256"], strict=True))),
         mean_caption_characters=float(captions["caption"].str.len().mean()),
         unreadable_images=len(images) - len(readable),
     )
 
 
-def quick_fingerprint(config: DatasetConfig) -> str:
+def quick_fingerprint(config: DatasetConfig, extra_sets: Mapping[str, PartConfig] = NO_SETS) -> str:
     """Hex SHA-256 of a data set's configuration, annotations, and names, sizes and times of images; for cache keys.
 
     A copy of a data set has another fingerprint. Missing files are allowed. A data set on the hub is identified by its
@@ -41,7 +45,7 @@ def quick_fingerprint(config: DatasetConfig) -> str:
     """
     lines: list[tuple[str | int, ...]] = [("config", config.model_dump_json())]
     if config.root is not None:
-        files = part_files(config)
+        files = part_files(config, extra_sets)
         lines += [(file.name, sha256_of_file(path)) for file in files if (path := file.annotations) and path.is_file()]
         for folder in sorted({file.images for file in files}):
             images = config.root / folder
@@ -49,8 +53,8 @@ def quick_fingerprint(config: DatasetConfig) -> str:
     return sha256_of_lines(lines)
 
 
-def _annotations_hashes(files: Sequence[PartFile], captions: pd.DataFrame) -> dict[PartName, str]:
-    hashes: dict[PartName, list[str]] = {}
+def _annotations_hashes(files: Sequence[PartFile], captions: pd.DataFrame) -> dict[str, str]:
+    hashes: dict[str, list[str]] = {}
     for file in files:
         hashes.setdefault(file.name, []).append(_annotations_hash(file, captions))
     return {

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,16 @@ def split_captions(
         _warn_of_shared_content(captions, side, _contents(images))
     train, val, test = (captions[side == part].reset_index(drop=True) for part in _PARTS)
     return train, val, test
+
+
+def extra_sets_apart(captions: pd.DataFrame, names: Collection[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The captions to split, and those of the named extra evaluation sets. Raises DataError if a set is empty."""
+    extra = captions["part"].isin(list(names))
+    if empty := sorted(set(names) - set(captions["part"])):
+        raise DataError(
+            f"evaluation set '{empty[0]}' has no valid caption: see the validation report, or correct the set"
+        )
+    return captions[~extra].reset_index(drop=True), captions[extra].reset_index(drop=True)
 
 
 def _draw(image_ids: "pd.Series[int]", contents: dict[int, str], seed: int) -> npt.NDArray[np.float64]:

@@ -7,7 +7,13 @@ from image_finder.components.configs.base import Config, fault_message, first_fa
 from image_finder.components.configs.data import DatasetConfig, PartConfig, SplitConfig, ValidationConfig
 from image_finder.components.configs.drift import DRIFT_ROWS, DriftConfig
 from image_finder.components.configs.embedding import EmbeddingConfig, GalleryConfig, IndexTierConfig
-from image_finder.components.configs.evaluation import EvaluationConfig, ExportConfig, PromotionConfig, RegistryConfig
+from image_finder.components.configs.evaluation import (
+    EvaluationConfig,
+    ExportConfig,
+    ExtraSetConfig,
+    PromotionConfig,
+    RegistryConfig,
+)
 from image_finder.components.configs.model import HubnessConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from image_finder.components.configs.run import IndexingParameters, TrainingParameters
 from image_finder.components.configs.slices import SLICES

@@ -1,13 +1,25 @@
 """Configurations of evaluation, export and promotion, with their gates."""
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from image_finder.components.configs.base import Config, Share
+from image_finder.components.configs.data import PartConfig
 from image_finder.components.configs.slices import slice_fault
 from image_finder.components.former_names import SliceName
+
+# Also the prefix of MLflow metrics, so the other prefixes cannot be names.
+SetName = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]
+_RESERVED = {"train", "val", "test", "promotion", "baseline", "drift"}
+
+
+class ExtraSetConfig(PartConfig):
+    """A further evaluation set, and its floors for checkpoint and bundle."""
+
+    min_mean_recall: Share = Field(0.0, description="floor of mean recall over both directions and all k")
+    min_recall_at_10: Share = Field(0.0, description="floor of text-to-image recall@10")
 
 
 class EvaluationConfig(Config):
@@ -26,6 +38,19 @@ class EvaluationConfig(Config):
     min_times_random: float = Field(
         2.0, ge=0, description="floor of text-to-image recall@10 as a multiple of the random baseline"
     )
+    extra_sets: dict[SetName, ExtraSetConfig] = Field(
+        default_factory=dict,
+        description="further evaluation sets by name: annotations and images as in dataset.parts, min_mean_recall and "
+        "min_recall_at_10; the promotion rule compares the mean of mean recall over test (else val) and these",
+    )
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        if taken := sorted(_RESERVED & set(self.extra_sets)):
+            raise ValueError(
+                f"extra_sets names a set '{taken[0]}': choose another name than {', '.join(sorted(_RESERVED))}"
+            )
+        return self
 
 
 class ExportConfig(Config):
@@ -66,6 +91,9 @@ class PromotionConfig(Config):
     max_image_ms: float = Field(1000.0, gt=0, description="limit of the median time of one image, ms on the CPU")
     max_bundle_mb: float = Field(1000.0, gt=0, description="limit of the size of all files of the bundle, 10^6 bytes")
     min_gain: Share = Field(0.0, description="smallest gain in mean recall over the champion; 0: any gain above zero")
+    set_allowance: Share = Field(
+        0.02, description="largest loss of mean recall on one evaluation set, if there are extra sets"
+    )
     slice_allowance: Share = Field(
         0.05, description="largest loss of a slice's recall, mean over all k, against the champion"
     )

@@ -1,6 +1,8 @@
 """Checkpoint evaluation: recall, score calibration and figures of a checkpoint on a captions table; writes no file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,11 +25,12 @@ from image_finder.components.records.retrieval import EvaluatedOn, RetrievalRepo
 from image_finder.components.training.trainer import FeatureSettings, checkpoint_vectors
 
 _THUMBNAIL_PX = 224
+_NO_SETS: Mapping[str, CaptionedImages] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class CheckpointEvaluation:
-    """figures: by file name without suffix."""
+    """report: includes the extra sets. figures: by file name without suffix."""
 
     report: RetrievalReport
     scores: ScoreCalibration
@@ -41,12 +44,21 @@ def evaluate_checkpoint(
     *,
     settings: FeatureSettings,
     identity: EvaluatedOn,
+    extra_sets: Mapping[str, CaptionedImages] = _NO_SETS,
 ) -> CheckpointEvaluation:
-    """Measure a checkpoint, calibrate its scores and draw the figures. Raises DataError."""
+    """Measure a checkpoint, calibrate its scores and draw the figures.
+
+    extra_sets: measured as well; scores and figures are of data alone. Raises DataError.
+    """
     data = data.first_captions(config.captions_per_image)
     images, texts = checkpoint_vectors(checkpoint, data, settings)
     ranks = first_match_ranks(images, texts, data.image_of_caption())
     report = report_ranks(ranks, config=config, identity=identity, slices=caption_slices(data.captions))
+    measured = {
+        name: _report_on(checkpoint, found, config, settings=settings, identity=identity.of_set(name))
+        for name, found in extra_sets.items()
+    }
+    report = report.model_copy(update={"extra_sets": measured})
     scores = calibrate_scores(
         images, texts, data.image_of_caption(), logit_scale=checkpoint.logit_scale, identity=identity
     )
@@ -61,6 +73,19 @@ def evaluate_checkpoint(
         "training_curves": training_curves(checkpoint.manifest.history),
     }
     return CheckpointEvaluation(report, scores, figures)
+
+
+def _report_on(
+    checkpoint: Checkpoint,
+    data: CaptionedImages,
+    config: EvaluationConfig,
+    *,
+    settings: FeatureSettings,
+    identity: EvaluatedOn,
+) -> RetrievalReport:
+    data = data.first_captions(config.captions_per_image)
+    ranks = first_match_ranks(*checkpoint_vectors(checkpoint, data, settings), data.image_of_caption())
+    return report_ranks(ranks, config=config, identity=identity, slices=caption_slices(data.captions))
 
 
 def _heat_map(images: Vectors, texts: Vectors, data: CaptionedImages, config: EvaluationConfig) -> Figure:

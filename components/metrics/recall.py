@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from image_finder.components.arrays import IntVector, Mask
-from image_finder.components.configs import EvaluationConfig
+from image_finder.components.configs import EvaluationConfig, ExtraSetConfig
 from image_finder.components.errors import ConfigError, DataError, QualityError
 from image_finder.components.metrics.bootstrap import bootstrap_recalls, per_image, percentile_interval, row_of_caption
 from image_finder.components.metrics.ranks import MatchRanks
@@ -99,10 +99,17 @@ def report_ranks(
 
 
 def require_quality(report: RetrievalReport, config: EvaluationConfig) -> None:
-    """Raise QualityError unless text-to-image recall@10 reaches both floors of config.
+    """Raise QualityError unless text-to-image recall@10 and every extra set reach the floors of config.
 
     A value equal to its floor passes; a missing or NaN value fails.
     """
+    faults = [_main_fault(report, config)]
+    faults += [_set_fault(name, report.extra_sets.get(name), floors) for name, floors in config.extra_sets.items()]
+    if found := [fault for fault in faults if fault]:
+        raise QualityError(f"{'; '.join(found)}; train longer or lower the floor")
+
+
+def _main_fault(report: RetrievalReport, config: EvaluationConfig) -> str:
     direction = report.text_to_image
     recall = direction.recall.get(_GATE_K, math.nan)
     random_recall = direction.random_recall.get(_GATE_K, math.nan)
@@ -119,8 +126,22 @@ def require_quality(report: RetrievalReport, config: EvaluationConfig) -> None:
         faults.append(
             f"{times:.2f} times random ({random_recall:.4f}), below min_times_random {config.min_times_random}{hint}"
         )
-    if faults:
-        raise QualityError(f"{where} is {recall:.4f}: {', and '.join(faults)}; train longer or lower the floor")
+    return f"{where} is {recall:.4f}: {', and '.join(faults)}" if faults else ""
+
+
+def _set_fault(name: str, report: RetrievalReport | None, floors: ExtraSetConfig) -> str:
+    if report is None:
+        return f"evaluation set '{name}' was not measured"
+    measured = (
+        (f"text-to-image recall@{_GATE_K}", report.text_to_image.recall.get(_GATE_K, math.nan), "min_recall_at_10"),
+        ("mean recall", report.mean_recall, "min_mean_recall"),
+    )
+    faults = [
+        f"{what} is {value:.4f}, below {floor} {getattr(floors, floor):.4f}"
+        for what, value, floor in measured
+        if not value >= getattr(floors, floor)
+    ]
+    return f"evaluation set '{name}' ({report.n_images:,} images): {', and '.join(faults)}" if faults else ""
 
 
 class _Part(NamedTuple):

@@ -1,9 +1,9 @@
 """Records of a data set: its manifest and its validation."""
 
 import hashlib
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
-from image_finder.components.records.base import Record
+from image_finder.components.records.base import PartName, Record
 
 
 class DatasetManifest(Record):
@@ -16,11 +16,16 @@ class DatasetManifest(Record):
     root: str
     n_images: int
     n_captions: int
-    n_images_of_part: dict[str, int]
+    n_images_of_part: dict[str, int]  # extra evaluation sets included
     annotations_sha256: dict[str, str]
     images_sha256: str  # of the sorted (file name, content hash) pairs of all readable images
     mean_caption_characters: float
     unreadable_images: int
+
+    @property
+    def extra_sets(self) -> tuple[str, ...]:
+        """Names of the extra evaluation sets."""
+        return tuple(name for name in self.annotations_sha256 if name not in get_args(PartName))
 
     @property
     def version(self) -> str:

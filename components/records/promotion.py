@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from image_finder.components.former_names import SliceName
 from image_finder.components.records.base import Record
@@ -17,10 +17,19 @@ class SliceDifference(Record):
     n_queries: int
     difference: float
     interval: Interval
+    of_set: str = Field("", exclude_if=lambda name: not name)  # extra evaluation set; "" for the main one
+
+
+class SetDifference(Record):
+    """Challenger minus champion on one evaluation set: mean recall; negative is worse."""
+
+    name: str
+    difference: float
+    interval: Interval
 
 
 class Comparison(Record):
-    """Challenger minus champion on the same queries; gain: mean recall, all directions and k."""
+    """Challenger minus champion on the same queries; gain: mean recall, all directions and k, mean over all sets."""
 
     former_names: ClassVar = {"n_pictures": "n_images"}
 
@@ -29,6 +38,7 @@ class Comparison(Record):
     slices: tuple[SliceDifference, ...]
     n_images: int
     bootstrap_samples: int
+    sets: tuple[SetDifference, ...] = Field((), exclude_if=lambda sets: not sets)  # empty without extra sets
 
 
 class PromotionCheck(Record):

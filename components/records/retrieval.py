@@ -1,7 +1,9 @@
 """Records of a retrieval measurement."""
 
+from pydantic import Field
+
 from image_finder.components.former_names import SliceName
-from image_finder.components.records.base import PartName, Record
+from image_finder.components.records.base import Record
 
 
 class Interval(Record):
@@ -39,7 +41,11 @@ class SliceReport(Record):
 class EvaluatedOn(Record):
     dataset: str
     data_version: str
-    split: PartName
+    split: str  # part of the data set, or name of an extra evaluation set
+
+    def of_set(self, name: str) -> "EvaluatedOn":
+        """The identity of an extra evaluation set of the same data version."""
+        return EvaluatedOn(dataset=self.dataset, data_version=self.data_version, split=name)
 
 
 class RetrievalReport(EvaluatedOn):
@@ -54,3 +60,15 @@ class RetrievalReport(EvaluatedOn):
     slices: tuple[SliceReport, ...]
     bootstrap_samples: int
     seed: int
+    extra_sets: "dict[str, RetrievalReport]" = Field(default_factory=dict, exclude_if=lambda sets: not sets)
+
+    @property
+    def sets(self) -> "dict[str, RetrievalReport]":
+        """The main report by its split, then those of the extra sets by name."""
+        return {self.split: self, **self.extra_sets}
+
+    @property
+    def mean_over_sets(self) -> float:
+        """Mean of mean recall over all sets: what promotion compares."""
+        found = [report.mean_recall for report in self.sets.values()]
+        return sum(found) / len(found)

@@ -1,15 +1,16 @@
 """Check: reads, inspects and validates a data set; shared by training, `data check` and measurement."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from image_finder.components.captions.captions_table import read_captions
+from image_finder.components.captions.captions_table import NO_SETS, read_captions
 from image_finder.components.captions.inspection import inspect_images
 from image_finder.components.captions.manifest import build_manifest
 from image_finder.components.captions.tokens import Tokenizer, packaged_tokenizer_json
-from image_finder.components.configs import DatasetConfig, ValidationConfig
+from image_finder.components.configs import DatasetConfig, PartConfig, ValidationConfig
 from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.validation.expectations import validate_captions
 
@@ -22,10 +23,16 @@ class IngestedData(NamedTuple):
     manifest: DatasetManifest
 
 
-def ingest(dataset: DatasetConfig, root: Path, *, cache_path: Path | None = None) -> IngestedData:
-    captions = read_captions(dataset)
+def ingest(
+    dataset: DatasetConfig,
+    root: Path,
+    *,
+    extra_sets: Mapping[str, PartConfig] = NO_SETS,
+    cache_path: Path | None = None,
+) -> IngestedData:
+    captions = read_captions(dataset, extra_sets)
     images = inspect_images(captions, root, cache_path=cache_path, progress=True)
-    return IngestedData(captions, images, build_manifest(captions, images, dataset))
+    return IngestedData(captions, images, build_manifest(captions, images, dataset, extra_sets))
 
 
 def validate(

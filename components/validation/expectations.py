@@ -8,6 +8,7 @@ Stages, each on the rows that the previous one kept: tables and ids, single capt
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def validate_captions(
         raise DataError(
             f"token_counts has shape {token_counts.shape}, expected ({len(captions)},), one count for each caption"
         )
-    run = _Validation(config)
+    run = _Validation(config, manifest.extra_sets)
     run.check("types", facts.type_facts(captions, images))
     n_images, usable = 0, captions
     if run.passed:
@@ -84,10 +85,10 @@ def validate_captions(
 class _Validation:
     """The results so far, and the ids of quarantined captions by reason."""
 
-    def __init__(self, config: ValidationConfig) -> None:
+    def __init__(self, config: ValidationConfig, extra_sets: Sequence[str]) -> None:
         self.results: list[ExpectationResult] = []
         self.quarantined: dict[str, tuple[int, ...]] = {}
-        self._rules = rules(config)
+        self._rules = rules(config, extra_sets)
 
     @property
     def passed(self) -> bool:

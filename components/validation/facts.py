@@ -38,6 +38,8 @@ IMAGE_COLUMNS = {
 IMAGE_KEY = ["part", "image_id"]
 _PARTS_AND_FILES = {
     "n_parts": ("part", "nunique"),
+    "first_part": ("part", "first"),
+    "last_part": ("part", "last"),
     "first_file": ("file_name", "first"),
     "last_file": ("file_name", "last"),
 }

@@ -3,7 +3,7 @@
 A failed "quarantine" rule removes its rows, an "error" stops the run, a "warning" is shown. Null facts are not checked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -50,11 +50,12 @@ def _among(fact: str, *values: str) -> Expectation:
     return Expectation("expect_column_values_to_be_in_set", {"column": fact, "value_set": list(values)})
 
 
-def rules(config: ValidationConfig) -> dict[str, list[Rule]]:
-    """The rules by the facts that they check, in the order in which they are reported."""
+def rules(config: ValidationConfig, extra_sets: Collection[str] = ()) -> dict[str, list[Rule]]:
+    """The rules by the facts that they check, in the order in which they are reported; extra_sets: names."""
     fewest, most = config.min_captions_per_image, config.max_captions_per_image
     shortest, longest = config.min_caption_tokens, config.max_caption_tokens
     repeated = config.max_duplicated_share
+    parts = ["train", "val", "test", *extra_sets]
     return {
         "types": [
             _error(
@@ -70,8 +71,8 @@ def rules(config: ValidationConfig) -> dict[str, list[Rule]]:
                 "the table holds at least one caption",
             ),
             _error(
-                *("part_known", "part", _among("part", "train", "val", "test")),
-                "every caption belongs to train, val or test",
+                *("part_known", "part", _among("part", *parts)),
+                f"every caption belongs to {', '.join(parts[:-1])} or {parts[-1]}",
                 "caption {caption_id}: part {part!r}",
             ),
         ],
@@ -91,7 +92,7 @@ def rules(config: ValidationConfig) -> dict[str, list[Rule]]:
             _error(
                 *("content_in_one_part", "sha256", _between("n_parts", None, 1)),
                 "no image is in two parts, by content",
-                "{first_file} and {last_file}: the same content in {n_parts} parts",
+                "{first_file} and {last_file}: the same content in {first_part} and {last_part}",
             )
         ],
         "ids": [

@@ -252,7 +252,7 @@ def test_image_in_two_parts_by_content_stops_the_run():
     images.loc[images["image_id"].isin([2, 8]), "sha256"] = "same"
     report = validate(captions, images)
     assert failed_names(report) == {"content_in_one_part"}
-    expected = "train/2.jpg and val/8.jpg: the same content in 2 parts"
+    expected = "train/2.jpg and val/8.jpg: the same content in train and val"
     assert expectation(report, "content_in_one_part").examples == (expected,)
     assert not report.success
 
