@@ -2,18 +2,19 @@
 
 import shutil
 import threading
+from dataclasses import replace
 from functools import partial
 
 import mlflow
 import pytest
 
-from image_finder.components.configs import EvaluationConfig, PromotionConfig
+from image_finder.components.configs import EvaluationConfig, ExtraSetConfig, PromotionConfig, RegistryConfig
 from image_finder.components.errors import BundleError, ConfigError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import EvaluatedOn
-from image_finder.model_registry import names, tracking
-from image_finder.model_registry.decision import Challenger, measure_and_decide
+from image_finder.model_registry import lineage, names, tracking
+from image_finder.model_registry.decision import Challenger, decide_from_stored, measure_and_decide
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
@@ -213,3 +214,43 @@ def test_a_run_logs_its_decision_checks_and_measurement(store, register, compare
     (kept,) = (tmp_path / "art").rglob(names.MEASURED_ARTIFACT.rpartition("/")[2])
     stored = StoredMeasurement.model_validate_json(kept.read_text()).measured()
     assert compare_bundles(stored, found.champion).gain == found.decision.gain
+
+
+def test_several_sets_are_judged_alike_from_fresh_and_from_stored_measurements(
+    store, make_bundle, images, measure, compare, tmp_path
+):
+    from image_finder.components.metrics.comparison import StoredMeasurement
+
+    few = {"few": replace(images, captions=images.captions[images.captions["image_id"] < 12])}
+    floors = {"few": ExtraSetConfig(annotations="few.json", images="images", min_mean_recall=0.5)}
+    evaluation = EvaluationConfig(extra_sets=floors)
+    promotions, decisions = Promotions(Registry(store), actor="test"), []
+    for name, tables in (("fair", FAIR), ("good", GOOD), ("bad", BAD)):
+        bundle = make_bundle(name, **tables)
+        with mlflow.start_run() as run:
+            tracking.log_record(PARITY, names.PARITY_ARTIFACT)
+            measured = measure(bundle, extra_sets=few)
+            origin = lineage.of_run("c" * 64, evaluation=evaluation, registry=RegistryConfig(promotion=CONFIG))
+            evidence = evidence_of(measured.measurement.report, lineage=origin)
+            found = register_bundle(Registry.of_step(), bundle, MODEL, evidence, card="# Card")
+            made = measure_and_decide(
+                promotions,
+                Challenger(MODEL, found.version, bundle),
+                partial(measure, extra_sets=few),
+                reports=REPORTS,
+                config=CONFIG,
+                folder=tmp_path / name,
+                extra_sets=floors,
+            )
+            tracking.log_promotion(made.decision, StoredMeasurement.of(made.challenger), version_run=None)
+            decisions.append(made.decision)
+    assert [each.promoted for each in decisions] == [True, True, False]
+    assert {"set test", "set few"} <= {check.name for check in decisions[1].checks if check.passed}
+    assert {"mean recall on few", "gain", "set test", "set few"} <= set(failed(decisions[2]))
+    again = decide_from_stored(promotions, MODEL, "3")
+    assert [(each.name, each.measured, each.passed) for each in again.checks] == [
+        (each.name, each.measured, each.passed) for each in decisions[2].checks
+    ]
+    metrics = mlflow.get_run(run.info.run_id).data.metrics
+    assert metrics["promotion.set_few"] < 0
+    assert "promotion.mean_recall_on_few" in metrics

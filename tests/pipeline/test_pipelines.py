@@ -232,6 +232,66 @@ def test_a_later_training_is_compared_with_the_images_of_the_champion(trained):
     assert {"figures/drift.png", "reports/drift.html"} <= files
 
 
+@pytest.fixture(scope="module")
+def two_sets(trained):
+    """A configuration that trains on 60 of the scenes and is also measured on 20 others, and its folder."""
+    root, home, _, _ = trained
+    scenes, data = home / "data" / "demo", root / "two sets"
+    content = json.loads((scenes / "annotations" / "captions.json").read_text())
+    (data / "annotations").mkdir(parents=True)
+    for part, ids in (("train", range(1, 61)), ("drawn", range(61, 81))):
+        (data / part).mkdir()
+        images = [each for each in content["images"] if each["id"] in ids]
+        for each in images:
+            (data / part / each["file_name"]).symlink_to(scenes / "images" / each["file_name"])
+        annotations = [each for each in content["annotations"] if each["image_id"] in ids]
+        text = json.dumps({"images": images, "annotations": annotations, "licenses": []})
+        (data / "annotations" / f"captions_{part}.json").write_text(text)
+    parts = {"train": {"annotations": "annotations/captions_train.json", "images": "train"}}
+    drawn = {"annotations": "annotations/captions_drawn.json", "images": "drawn", "min_mean_recall": 0.01}
+    parameters = {
+        **TINY["parameters"],
+        "dataset": {"name": "two", "layout": "coco", "parts": parts},
+        "split": {"val_fraction": 0.2},
+        "evaluation": {**TINY["parameters"]["evaluation"], "extra_sets": {"drawn": drawn}},
+        "registry": {"model_name": "two-sets"},
+    }
+    (root / "two.yaml").write_text(yaml.safe_dump({"parameters": parameters}))
+    return "pipeline", "run", "training", "--config", root / "two.yaml", "--data", data, "--json"
+
+
+def test_an_extra_evaluation_set_is_measured_gated_judged_and_reported(trained, two_sets):
+    _, home, _, _ = trained
+    outcome = json.loads(run(*two_sets, home=home).stdout)
+    report, decision = outcome["report"], outcome["decision"]
+    assert (report["split"], report["extra_sets"]["drawn"]["n_images"]) == ("val", 20)
+    checks = {check["name"]: check for check in decision["checks"]}
+    assert decision["promoted"]
+    assert checks["mean recall on drawn"]["required"] == "at least 0.0100"
+    assert {"mean recall on val", "recall@10 on val", "recall@10 on drawn"} < set(checks)
+    means = [checks[f"mean recall on {name}"]["measured"] for name in ("val", "drawn")]
+    assert decision["challenger_mean_recall"] == pytest.approx(sum(means) / 2)
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("two-sets", "champion")
+    metrics = client.get_run(version.run_id).data.metrics
+    assert metrics["drawn.mean_recall"] == pytest.approx(report["extra_sets"]["drawn"]["mean_recall"])
+    assert metrics["promotion.mean_recall_on_drawn"] == pytest.approx(means[1])
+    shown = run("models", "show", "champion", "--model", "two-sets", "--card", home=home).stdout
+    assert "Model selection used the mean of mean recall over `val` and `drawn`" in shown
+
+
+def test_a_run_below_a_floor_of_an_extra_set_stops_in_one_line_and_registers_nothing(trained, two_sets):
+    _, home, _, _ = trained
+    floor = ("--set", "evaluation.extra_sets.drawn.min_mean_recall=0.999")
+    done = run(*two_sets, *floor, home=home, check=False)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("Error: evaluation set 'drawn' (20 images): mean recall is 0.")
+    assert line.endswith("below min_mean_recall 0.9990; train longer or lower the floor")
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    assert len(client.search_model_versions("name = 'two-sets'")) <= 1
+
+
 def test_changed_data_are_noticed_and_a_refused_data_set_leaves_champion_and_index(trained):
     root, home, _, _ = trained
     before = (home / "library" / "index" / "CURRENT").read_bytes()

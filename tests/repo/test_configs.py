@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from image_finder.components.configs import PartConfig, RegistryConfig, SplitConfig, TrainingParameters
+from image_finder.components.configs import (
+    EvaluationConfig,
+    PartConfig,
+    RegistryConfig,
+    SplitConfig,
+    TrainingParameters,
+)
 from image_finder.components.errors import ConfigError
 from image_finder.components.hub import require_pinned
 from image_finder.pipelines import run_config
@@ -96,8 +102,11 @@ def test_a_registered_version_records_every_parameter_of_its_training():
 
 def test_the_starter_learns_by_the_recipe_of_flickr8k_from_more_images():
     starter, flickr8k = (run_config.load("training", name)["parameters"] for name in ("starter", "flickr8k"))
-    for part in ("model", "training", "evaluation", "export"):
+    for part in ("model", "training", "export"):
         assert starter[part] == flickr8k[part], part
+    sets = starter["evaluation"].pop("extra_sets")
+    assert starter["evaluation"] == flickr8k["evaluation"]
+    assert {name: each["min_recall_at_10"] for name, each in sets.items()} == {"coco": 0.8}
     assert starter["dataset"]["parts"]["val"]["annotations"].endswith(
         flickr8k["dataset"]["parts"]["val"]["annotations"]
     )
@@ -135,6 +144,8 @@ def test_an_override_is_read_as_yaml_and_leaves_its_neighbours():
         (SplitConfig, {"seed": date(2024, 2, 1)}, "seed: Input should be a valid integer, got 2024-02-01"),
         (SplitConfig, {"seed": [1]}, "seed: Input should be a valid integer, got [1]"),
         (SplitConfig, {"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction (0.5) and test_fraction (0.5) must add up to less than 1"),
+        (EvaluationConfig, {"extra_sets": {"val": {"annotations": "a", "images": "a"}}}, "extra_sets names a set 'val': choose another name than baseline, drift, promotion, test, train, val"),
+        (EvaluationConfig, {"extra_sets": {"coco": {"annotations": "a", "images": "a", "min_recall": 1}}}, "extra_sets.coco.min_recall: Extra inputs are not permitted, got 1"),
         (RegistryConfig, {"promotion": {"slice_allowances": {"size": 0.1}}}, "promotion: slice_allowances names 'size': known slices are direction, caption length, image shape, captions of the image, license, words"),
         (RegistryConfig, {"promotion": {"slice_allowances": {"words: not met": 0.1}}}, "promotion: slice_allowances names 'words: not met': values of 'words' are all met in training, some not met"),
         (RegistryConfig, {"promotion": {"slice_allowances": {"license: free": 0.1}}}, "promotion: slice_allowances names 'license: free': values of 'license' are license 1, license 2, ..."),

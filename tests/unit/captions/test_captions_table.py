@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.captions_table import part_files, read_captions
-from image_finder.components.captions.splits import split_captions
-from image_finder.components.configs import DatasetConfig, SplitConfig
+from image_finder.components.captions.manifest import quick_fingerprint
+from image_finder.components.captions.splits import extra_sets_apart, split_captions
+from image_finder.components.configs import DatasetConfig, EvaluationConfig, PartConfig, SplitConfig
 from image_finder.components.errors import ConfigError, DataError
 from image_finder.pipelines import run_config
 
@@ -371,6 +373,31 @@ def test_ids_of_a_further_file_that_another_file_has_are_shifted_above_all_other
     assert read_captions(config.model_copy(update={"max_images": 3}))["file_name"].str[0].tolist() == [*"aacd"]
 
 
+def test_extra_sets_are_read_after_the_parts_with_ids_that_no_part_has(tmp_path):
+    contents = {
+        "a": ([image(1), image(2)], [annotation(1, 1), annotation(2, 2)]),
+        "b": ([image(2)], [annotation(1, 2), annotation(7, 2)]),
+        "c": ([image(5)], [annotation(9, 5)]),
+    }
+    sets = {name: PartConfig(annotations=f"{name}.json", images=name) for name in ("b", "c")}
+    config = several_at(tmp_path, contents, {"a": "train"})
+    captions = read_captions(config, sets)
+    assert captions[["image_id", "caption_id", "file_name", "part"]].to_numpy().tolist() == [
+        [1, 1, "a/1.jpg", "train"],
+        [2, 2, "a/2.jpg", "train"],
+        [3, 3, "b/2.jpg", "b"],
+        [3, 9, "b/2.jpg", "b"],
+        [5, 10, "c/5.jpg", "c"],  # its caption id 9 was taken by b
+    ]
+    main, extra = extra_sets_apart(captions, sets)
+    assert main["part"].unique().tolist() == ["train"]
+    found = CaptionedImages(extra, pd.DataFrame(), tmp_path).by_part()
+    assert {name: each.captions["caption_id"].tolist() for name, each in found.items()} == {"b": [3, 9], "c": [10]}
+    with pytest.raises(DataError, match="evaluation set 'd' has no valid caption"):
+        extra_sets_apart(captions, [*sets, "d"])
+    assert quick_fingerprint(config, sets) != quick_fingerprint(config)
+
+
 def test_the_same_id_in_two_parts_of_one_file_each_is_refused(tmp_path):
     contents = {"a": ([image(1)], [annotation(1, 1)]), "b": ([image(1)], [annotation(1, 1)])}
     captions = read_captions(several_at(tmp_path, contents, {"a": "train", "b": "val"}))
@@ -387,10 +414,10 @@ def test_an_annotation_file_named_twice_or_none_at_all_is_refused():
 
 
 def test_two_real_data_sets_are_one_part_with_every_caption_once(shared_data):
-    config = DatasetConfig.parse(
-        {**run_config.load("training", "starter")["parameters"]["dataset"], "root": shared_data}
-    )
-    captions = read_captions(config)
+    parameters = run_config.load("training", "starter")["parameters"]
+    config = DatasetConfig.parse({**parameters["dataset"], "root": shared_data})
+    captions = read_captions(config, EvaluationConfig.parse(parameters["evaluation"]).extra_sets)
+    assert captions[captions["part"] == "coco"]["image_id"].nunique() == 200
     train = captions[captions["part"] == "train"]
     assert train["image_id"].nunique() == 6080
     assert not train["caption_id"].duplicated().any()

@@ -60,6 +60,22 @@ def test_recall_is_that_of_the_vectors_a_search_would_use(colour_bundle, images)
     assert report.text_to_image.recall[10] > 0.9 > report.text_to_image.recall[1]
 
 
+def test_a_bundle_is_measured_on_each_extra_set_too(colour_bundle, images):
+    half = dataclasses.replace(images, captions=images.captions[images.captions["image_id"] < 20])
+    other = measured(colour_bundle, half)
+    found = measure_bundle(
+        colour_bundle, images, CONFIG, identity=IDENTITY, code_sha256="c" * 64, extra_sets={"half": half}
+    )
+    alone = measured(colour_bundle, images)
+    report = found.measurement.report
+    assert report.model_copy(update={"extra_sets": {}}) == alone.measurement.report
+    assert report.extra_sets == {"half": other.measurement.report.model_copy(update={"split": "half"})}
+    np.testing.assert_array_equal(found.extra_sets["half"].ranks.text_to_image, other.ranks.text_to_image)
+    hashes = {each.measurement.test_sha256 for each in (found, alone, other)}
+    assert len(hashes) == 3
+    assert compare_bundles(found, found).gain == 0.0
+
+
 def test_size_is_that_of_all_files_and_times_are_positive(colour_bundle, images):
     found = measured(colour_bundle, images).measurement
     assert found.bundle_mb == sum(path.stat().st_size for path in colour_bundle.path.iterdir()) / 1e6

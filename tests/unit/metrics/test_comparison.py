@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import SLICES, EvaluationConfig, RegistryConfig
 from image_finder.components.errors import DataError
-from image_finder.components.metrics.comparison import MeasuredBundle, StoredMeasurement, compare_bundles, compare_ranks
+from image_finder.components.metrics.comparison import (
+    MeasuredBundle,
+    RankedQueries,
+    StoredMeasurement,
+    compare_bundles,
+    compare_ranks,
+)
 from image_finder.components.metrics.ranks import MatchRanks
 from image_finder.components.metrics.recall import report_ranks
 from image_finder.components.metrics.slices import caption_slices
@@ -184,6 +190,63 @@ def test_a_measurement_that_was_stored_compares_as_it_did():
         for each in measured
     ]
     assert compare_bundles(*stored) == compare_bundles(*measured) == compared(*pair, slices=slices, samples=200, seed=4)
+
+
+def with_set(measured, ranks, config, identity):
+    slices = {"caption length": alternating("1-8 words", "9-13 words", ranks)}
+    report = report_ranks(ranks, config=config, identity=identity.of_set("coco"), slices=slices)
+    main = measured.measurement.report.model_copy(update={"extra_sets": {"coco": report}})
+    measurement = measured.measurement.model_copy(update={"report": main})
+    return measured._replace(measurement=measurement, extra_sets={"coco": RankedQueries(ranks, slices)})
+
+
+def test_the_gain_over_several_sets_is_the_mean_and_each_set_counts_as_much_as_another():
+    config = EvaluationConfig(ks=KS, bootstrap_samples=300, seed=4)
+    identity = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
+    main, extra = drawn_pair(3, n_images=200, better=0.2), drawn_pair(8, n_images=40, better=0.4)
+    alone = [measured_bundle(ranks, config, identity, {}) for ranks in main]
+    both = [with_set(each, ranks, config, identity) for each, ranks in zip(alone, extra, strict=True)]
+    found = compare_bundles(*both)
+    on_main, on_extra = compare_bundles(*alone), compared(*extra, samples=300, seed=5)
+    assert found.gain == (on_main.gain + on_extra.gain) / 2
+    ours, theirs = (each.measurement.report.mean_over_sets for each in both)
+    assert found.gain == pytest.approx(ours - theirs, abs=1e-12)
+    sets = [(each.name, each.difference, each.interval) for each in found.sets]
+    assert sets == [("val", on_main.gain, on_main.interval), ("coco", on_extra.gain, on_extra.interval)]
+    halves = [(each.interval.high - each.interval.low) / 4 for each in (on_main, on_extra)]
+    assert (found.interval.high - found.interval.low) / 2 == pytest.approx(np.hypot(*halves), rel=0.15)  # independent
+    assert found.n_images == on_main.n_images + on_extra.n_images
+    assert {(each.of_set, each.slice) for each in found.slices} == {
+        ("", "direction"),
+        ("coco", "direction"),
+        ("coco", "caption length"),
+    }
+    stored = [
+        StoredMeasurement.model_validate_json(StoredMeasurement.of(each).model_dump_json()).measured() for each in both
+    ]
+    assert compare_bundles(*stored) == found
+    assert on_main.sets == ()
+
+
+def test_measurements_on_other_sets_cannot_be_compared():
+    config = EvaluationConfig(ks=KS, bootstrap_samples=100)
+    identity = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
+    alone = [measured_bundle(ranks, config, identity, {}) for ranks in drawn_pair(3)]
+    with pytest.raises(DataError, match="extra evaluation sets are coco and none"):
+        compare_bundles(with_set(alone[0], drawn_pair(4)[0], config, identity), alone[1])
+
+
+def test_a_measurement_that_was_stored_without_sets_is_read():
+    config = EvaluationConfig(ks=KS, bootstrap_samples=100)
+    identity = EvaluatedOn(dataset="scenes", data_version="abc", split="val")
+    pair = drawn_pair(3)
+    stored = StoredMeasurement.of(measured_bundle(pair[0], config, identity, {}))
+    former = stored.model_dump()
+    assert set(former) == {"measurement", "image_of_caption", "text_to_image", "image_to_text", "slices"}
+    assert StoredMeasurement.model_validate(former).measured().extra_sets == {}
+    found = compared(*pair)
+    assert set(found.model_dump()) == {"gain", "interval", "slices", "n_images", "bootstrap_samples"}
+    assert set(found.slices[0].model_dump()) == {"slice", "value", "n_queries", "difference", "interval"}
 
 
 def test_slices_that_were_stored_under_former_names_are_paired_with_the_current_ones():

@@ -196,6 +196,52 @@ def test_the_gate_fails_below_a_floor_and_reports_the_measured_value(recall, flo
     assert "\n" not in str(caught.value)
 
 
+def on_set(recall, mean_recall=0.5):
+    found = report_with(recall).model_copy(update={"split": "coco", "mean_recall": mean_recall})
+    return report_with(0.9).model_copy(update={"extra_sets": {"coco": found}})
+
+
+def floors_of(**floors):
+    return EvaluationConfig(extra_sets={"coco": {"annotations": "a.json", "images": "a", **floors}})
+
+
+def test_the_gate_passes_an_extra_set_at_its_floors():
+    require_quality(on_set(0.8), floors_of(min_recall_at_10=0.8, min_mean_recall=0.5))
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        (
+            on_set(0.7999),
+            "evaluation set 'coco' (13 images): text-to-image recall@10 is 0.7999, below min_recall_at_10 0.8000; train",
+        ),
+        (
+            on_set(0.7, 0.3999),
+            "recall@10 is 0.7000, below min_recall_at_10 0.8000, and mean recall is 0.3999, below min_mean_recall 0.4000",
+        ),
+        (on_set(math.nan), "text-to-image recall@10 is nan, below min_recall_at_10 0.8000"),
+        (report_with(0.9), "evaluation set 'coco' was not measured"),
+    ],
+)
+def test_the_gate_fails_below_a_floor_of_an_extra_set_and_names_it(report, message):
+    with pytest.raises(QualityError) as caught:
+        require_quality(report, floors_of(min_recall_at_10=0.8, min_mean_recall=0.4))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_of_several_sets_has_their_mean_and_reads_reports_without_any():
+    report = on_set(0.7, mean_recall=0.3)
+    assert list(report.sets) == ["val", "coco"]
+    assert report.mean_over_sets == (report.mean_recall + 0.3) / 2
+    assert RetrievalReport.model_validate_json(report.model_dump_json()) == report
+    alone = report_with(0.9)
+    assert alone.mean_over_sets == alone.mean_recall
+    assert "extra_sets" not in alone.model_dump()
+    assert RetrievalReport.model_validate_json(alone.model_dump_json()) == alone
+
+
 def test_the_gate_says_when_the_gallery_is_too_small_to_pass():
     with pytest.raises(QualityError, match="no model can pass with so small a gallery"):
         require_quality(report_with(1.0, random_recall=0.8), EvaluationConfig())

@@ -117,6 +117,19 @@ def test_every_measurement_has_interval_baseline_and_denominators():
     assert "Mean recall 50.0 % [49.0, 51.0]" in card
 
 
+def test_each_evaluation_set_has_its_figures_and_the_card_says_how_the_model_was_selected():
+    report = facts()[0].report
+    on_coco = report.model_copy(update={"split": "coco", "mean_recall": 0.6, "n_images": 777})
+    card = card_of(report=report.model_copy(update={"extra_sets": {"coco": on_coco}}))
+    assert (
+        "### On the evaluation set `coco`\nPart `coco` of `flickr8k` (data version `0123456789ab`): 777 images" in card
+    )
+    assert card.count("| text to image | 1 | 21.9 % |") == 2
+    assert "Mean recall 60.0 %" in card
+    assert "Model selection used the mean of mean recall over `val` and `coco`, 55.0 % for this model" in card
+    assert "Model selection" not in card_of()
+
+
 def test_slices_have_their_own_denominator_and_cannot_break_the_table():
     assert "| length | 5\\|9 | 10.0 % @1 | [5.0, 20.0] | 77 |" in card_of()
 

@@ -8,11 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from image_finder.components.configs import PromotionConfig, RegistryConfig
+from image_finder.components.configs import ExtraSetConfig, PromotionConfig, RegistryConfig
 from image_finder.components.errors import ConfigError
 from image_finder.components.records.data import ExpectationResult, ValidationReport
 from image_finder.components.records.export import BundleMeasurement, ParityReport
-from image_finder.components.records.promotion import Comparison, PromotionDecision, SliceDifference
+from image_finder.components.records.promotion import (
+    Comparison,
+    PromotionDecision,
+    SetDifference,
+    SliceDifference,
+)
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport
 from image_finder.model_registry.rule import MeasuredVersion, Reports, Rollback, decide
 from image_finder.pipelines.report_text import decision_text
@@ -523,3 +528,87 @@ def test_the_terminal_shows_the_decision_and_one_line_for_each_check():
     same = MeasuredVersion("1", None)
     stays = decision_text(decide(same, same, None, reports=REPORTS, config=CONFIG), "finder")
     assert stays == "finder version 1 stays champion: version 1 is champion already"
+
+
+# Extra evaluation sets
+
+FLOORS = {"coco": ExtraSetConfig(annotations="a.json", images="a", min_mean_recall=0.35, min_recall_at_10=0.7)}
+
+
+def on_sets(main, coco, coco_at_10=0.75, **changes):
+    return measurement(main, of_report={"extra_sets": {"coco": report(coco, coco_at_10, split="coco")}}, **changes)
+
+
+def over_sets(main, coco, slices=()):
+    """A comparison that gained main and coco."""
+    near = {"val": main, "coco": coco}
+    sets = tuple(
+        SetDifference(name=name, difference=value, interval=Interval(low=value - 0.01, high=value + 0.01))
+        for name, value in near.items()
+    )
+    return comparison((main + coco) / 2, slices=slices).model_copy(update={"sets": sets})
+
+
+def judged(ours, theirs, compared, *, config=CONFIG, floors=FLOORS):
+    challenger, champion = MeasuredVersion("2", ours), MeasuredVersion("1", theirs) if theirs else None
+    return decide(challenger, champion, compared, reports=REPORTS, config=config, extra_sets=floors)
+
+
+def test_over_several_sets_the_gain_is_that_of_the_mean_and_each_set_is_listed():
+    found = judged(on_sets(0.6, 0.4), on_sets(0.5, 0.41), over_sets(0.1, -0.01))
+    assert found.promoted
+    assert found.gain == pytest.approx(0.045)
+    assert found.challenger_mean_recall == pytest.approx(0.5)
+    names = [check.name for check in found.checks]
+    assert [name for name in names if " on " in name] == [
+        *("mean recall on test", "recall@10 on test", "mean recall on coco", "recall@10 on coco")
+    ]
+    assert [name for name in names if name.startswith("set ")] == ["set val", "set coco"]
+    assert found.reasons[0].startswith(
+        "mean recall over test and coco 0.5000 against 0.4550 of champion 1, gain +0.0450"
+    )
+    gain = next(check for check in found.checks if check.name == "gain")
+    assert gain.detail == "mean recall over test and coco 0.5000 against 0.4550 of version 1"
+    assert PromotionDecision.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("coco", "at_10", "expected"),
+    [
+        (0.35, 0.7, []),
+        (0.3499, 0.7, ["mean recall on coco"]),
+        (0.35, 0.6999, ["recall@10 on coco"]),
+        (math.nan, 0.7, ["challenger measured", "mean recall on coco"]),
+        (0.4, math.nan, ["challenger measured", "recall@10 on coco"]),
+    ],
+)
+def test_each_set_has_its_floors(coco, at_10, expected):
+    assert failed(judged(on_sets(0.5, coco, at_10), None, None)) == expected
+
+
+def test_a_set_that_was_not_measured_fails_its_floors_even_if_they_are_0():
+    assert failed(judged(measurement(), None, None)) == ["mean recall on coco", "recall@10 on coco"]
+    none = {"coco": ExtraSetConfig(annotations="a.json", images="a")}
+    assert failed(judged(measurement(), None, None, floors=none)) == ["mean recall on coco", "recall@10 on coco"]
+    assert "recall@10 on coco not measured, required at least" in judged(measurement(), None, None).reasons[1]
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.02, []), (0.0201, ["set coco"]), (math.nan, ["set coco"])])
+def test_no_set_loses_more_than_its_allowance(loss, expected):
+    compared = over_sets(0.1, -0.02)
+    sets = (compared.sets[0], compared.sets[1].model_copy(update={"difference": -loss}))
+    found = judged(on_sets(0.6, 0.4), on_sets(0.5, 0.42), compared.model_copy(update={"sets": sets}))
+    assert failed(found) == expected
+    wide = CONFIG.model_copy(update={"set_allowance": 0.05})
+    assert failed(judged(on_sets(0.6, 0.35), on_sets(0.5, 0.4), over_sets(0.1, -0.05), config=wide)) == []
+
+
+def test_a_loss_on_a_slice_of_an_extra_set_names_the_set():
+    fall = slice_of(-0.06).model_copy(update={"of_set": "coco"})
+    found = judged(on_sets(0.6, 0.4), on_sets(0.5, 0.4), over_sets(0.1, 0.0, slices=(fall,)))
+    assert failed(found) == ["slice caption length: 1-8 words on coco"]
+
+
+def test_measurements_on_other_sets_are_not_of_one_test():
+    found = judged(on_sets(0.6, 0.6), measurement(0.5), None)
+    assert "extra sets: coco of the challenger, none of the champion" in "; ".join(found.reasons)

@@ -257,6 +257,19 @@ def test_image_in_two_parts_by_content_stops_the_run():
     assert not report.success
 
 
+def test_an_extra_set_is_validated_as_a_part_and_shares_no_image_with_train():
+    captions = pd.concat([captions_table(3), captions_table(2, part="coco", first_image=7)], ignore_index=True)
+    manifest = manifest_of(captions, annotations_sha256={"train": "00", "coco": "11"})
+    assert validate(captions, manifest=manifest).success
+    images = images_of(captions)
+    images.loc[images["image_id"].isin([2, 8]), "sha256"] = "same"
+    report = validate(captions, images, manifest=manifest)
+    with pytest.raises(QualityError, match=r"content_in_one_part: .*the same content in coco and train") as caught:
+        require_valid(report)
+    assert "\n" not in str(caught.value)
+    assert failed_names(validate(captions, manifest=manifest_of(captions))) == {"part_known"}
+
+
 def test_absent_images_of_two_parts_are_not_one_content():
     captions = pd.concat([captions_table(3), captions_table(3, part="val", first_image=7)], ignore_index=True)
     images = images_of(captions)
