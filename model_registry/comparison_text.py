@@ -84,8 +84,9 @@ def compare_text(first: Side, second: Side, paired: Comparison | None) -> str:
             "difference has no interval; a training run measures challenger and champion together."
         )
     else:
+        over = f" over {' and '.join(each.name for each in paired.sets)}" if paired.sets else ""
         parts.append(
-            f"Query by query, version {first.version.version} against {second.version.version}: mean recall "
+            f"Query by query, version {first.version.version} against {second.version.version}: mean recall{over} "
             f"{100 * paired.gain:+.1f} points {paired.interval.text('+.1f')}, {paired.n_images:,} images."
         )
     return "\n".join(parts)
@@ -159,6 +160,7 @@ def _not_comparable(first: RetrievalReport, second: RetrievalReport) -> list[str
         "split": (first.split, second.split),
         "images": (f"{first.n_images:,}", f"{second.n_images:,}"),
         "captions": (f"{first.n_captions:,}", f"{second.n_captions:,}"),
+        "extra sets": (", ".join(first.extra_sets) or "none", ", ".join(second.extra_sets) or "none"),
     }
     return [f"{name} {ours} against {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]
 

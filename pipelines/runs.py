@@ -78,7 +78,7 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     elif dataset.root is not None and not dataset.root.is_dir() and dataset.layout != "demo":
         raise ConfigError(f"the folder {dataset.root} of data set '{dataset.name}' does not exist: check --data")
     parameters = {**_plain(configs), "dataset": dataset.model_dump(mode="json")}
-    return {**parameters, "data_fingerprint": quick_fingerprint(dataset, evaluation.extra_sets)}
+    return {**parameters, "data_fingerprint": quick_fingerprint(dataset, evaluation.parts_of_sets)}
 
 
 def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexManifest:

@@ -41,7 +41,7 @@ def finder_training(
     drift: DriftConfig = _DEFAULT.drift,
 ) -> None:
     """From captions to a promoted model; a gate follows each measurement."""
-    captions, images, manifest = ingest_captions(dataset, evaluation, data_fingerprint)
+    captions, images, manifest = ingest_captions(dataset, evaluation.parts_of_sets, data_fingerprint)
     validated = validate_captions(captions, images, manifest, validation, model.text)
     require_valid(validated)
     train, val, test, extra = split_captions(captions, images, manifest, validated, split, after=["require_valid"])

@@ -10,7 +10,7 @@ from image_finder.components.captions import splits
 from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.configs import (
     DatasetConfig,
-    EvaluationConfig,
+    PartConfig,
     SplitConfig,
     TextTowerConfig,
     ValidationConfig,
@@ -29,7 +29,7 @@ from image_finder.steps.materializers import load_artifact
 
 @step(cache_policy=CODE_AWARE)
 def ingest_captions(
-    dataset: DatasetConfig, evaluation: EvaluationConfig, data_fingerprint: str
+    dataset: DatasetConfig, extra_sets: dict[str, PartConfig], data_fingerprint: str
 ) -> tuple[
     Annotated[pd.DataFrame, "captions"],
     Annotated[pd.DataFrame, "images"],
@@ -37,6 +37,7 @@ def ingest_captions(
 ]:
     """Read captions, those of extra evaluation sets included, inspect every image once, and derive the data version.
 
+    extra_sets: by name, without floors, so that another floor reads nothing again.
     data_fingerprint is only part of the cache key, so that changed files are read again.
     """
     if dataset.layout == "demo" and dataset.root is not None:
@@ -45,7 +46,7 @@ def ingest_captions(
     captions, images, manifest = ingest(
         dataset,
         dataset.root or folder,
-        extra_sets=evaluation.extra_sets,
+        extra_sets=extra_sets,
         cache_path=folder / f"{dataset.name}.parquet",
     )
     log_metadata({"data_version": manifest.version, "images": manifest.n_images, "captions": manifest.n_captions})

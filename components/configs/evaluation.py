@@ -44,6 +44,13 @@ class EvaluationConfig(Config):
         "min_recall_at_10; the promotion rule compares the mean of mean recall over test (else val) and these",
     )
 
+    @property
+    def parts_of_sets(self) -> dict[str, PartConfig]:
+        """Annotations and images of the extra sets, without floors."""
+        return {
+            name: PartConfig(annotations=each.annotations, images=each.images) for name, each in self.extra_sets.items()
+        }
+
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:
         if taken := sorted(_RESERVED & set(self.extra_sets)):

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from image_finder.components.records.promotion import Comparison
+from image_finder.components.records.promotion import Comparison, SetDifference
 from image_finder.components.records.retrieval import DirectionReport, Interval, RetrievalReport, SliceReport
 from image_finder.model_registry.comparison_text import Side, compare_text, history_text
 from image_finder.model_registry.ledger.entries import FIRST, Event, Head, seal
@@ -65,6 +65,20 @@ def test_only_a_comparison_query_by_query_has_an_interval():
     text = compare_text(side("7", 0.55), side("5", 0.5), paired)
     assert text.endswith("Query by query, version 7 against 5: mean recall +5.0 points [+1.0, +9.0], 1,000 images.")
     assert "the difference has no interval" in compare_text(side("7", 0.55), side("5", 0.5), None)
+
+
+def test_each_evaluation_set_has_its_row_and_the_gain_names_them():
+    def on_coco(version, recall):
+        return side(version, 0.5, extra_sets={"coco": side(version, recall).report})
+
+    near = Interval(low=0.01, high=0.09)
+    sets = tuple(SetDifference(name=name, difference=0.05, interval=near) for name in ("val", "coco"))
+    paired = Comparison(gain=0.05, interval=near, slices=(), n_images=1000, bootstrap_samples=1000, sets=sets)
+    text = compare_text(on_coco("7", 0.6), on_coco("5", 0.5), paired)
+    assert "mean recall over val and coco +5.0 points" in text
+    found = lines(on_coco("7", 0.6), on_coco("5", 0.5), paired)
+    assert found["mean recall on coco"] == "mean recall on coco 60.0 % [58.0, 62.0] 50.0 % [48.0, 52.0] +10.0"
+    assert "extra sets coco against none" in compare_text(on_coco("7", 0.6), side("5", 0.5), None)
 
 
 @pytest.mark.parametrize(
