@@ -82,9 +82,9 @@ def _model(model: ModelConfig, training: TrainingConfig, code_version: str) -> s
   trained trunk stages: {image.trained_stages}.
 - Text tower: `{text.origin}` ({text.weights} weights), at most {text.max_tokens} tokens, pooling `{text.pooling}`;
   trained layers: {text.trained_layers}.
-- Shared space: {model.embedding_dim} dimensions, {model.projection} projection, unit vectors, cosine.{_heads(model)}{_hubness(model)}
+- Shared space: {model.embedding_dim} dimensions, {model.projection} projection, unit vectors, cosine.{_heads(model)}{_concepts(model)}{_hubness(model)}
 - Training: {training.epochs} epochs, {training.batch_images} images a batch with {training.captions_per_image} captions each,
-  {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions.
+  {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions{_soft_targets(model, training)}.
 - Code version `{code_version}`.
 
 {" ".join(notes)}
@@ -97,6 +97,26 @@ def _heads(model: ModelConfig) -> str:
     tails = ", each with its own copy of the trained stages" if model.image.own_tails else ""
     return f"""
   An ensemble of {model.ensemble_heads} heads of {model.head_dim} dimensions{tails}; a score is the mean of theirs."""
+
+
+def _soft_targets(model: ModelConfig, training: TrainingConfig) -> str:
+    parts = []
+    if model.concepts.dims and model.image.trained_stages and training.class_weight:
+        parts.append(f"a loss of weight {training.class_weight:g} keeps the classes of the packaged trunk")
+    if training.teacher:
+        parts.append(
+            f"{training.teacher_weight:g} of the loss is towards the similarities of {counted(len(training.teacher), 'teacher')}"
+        )
+    return "".join(f"; {part}" for part in parts)
+
+
+def _concepts(model: ModelConfig) -> str:
+    concepts = model.concepts
+    if not concepts.dims:
+        return ""
+    return f"""
+  {concepts.dims} dimensions compare the classes of the image trunk's classifier with the text by their names (ConSE); their scores
+  are added with weight {concepts.weight:g}. So words that no training caption contains have a meaning."""
 
 
 def _hubness(model: ModelConfig) -> str:

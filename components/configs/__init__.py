@@ -14,7 +14,13 @@ from image_finder.components.configs.evaluation import (
     PromotionConfig,
     RegistryConfig,
 )
-from image_finder.components.configs.model import HubnessConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
+from image_finder.components.configs.model import (
+    ConceptsConfig,
+    HubnessConfig,
+    ImageTowerConfig,
+    ModelConfig,
+    TextTowerConfig,
+)
 from image_finder.components.configs.run import IndexingParameters, TrainingParameters
 from image_finder.components.configs.slices import SLICES
 from image_finder.components.configs.training import TrainingConfig

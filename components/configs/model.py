@@ -94,6 +94,14 @@ class HubnessConfig(Config):
     )
 
 
+class ConceptsConfig(Config):
+    """Concept branch: the image trunk's classes, compared with texts by name; see components.encoders.concepts."""
+
+    dims: int = Field(0, ge=0, le=512, description="dimensions of the shared space that carry it; 0: no concept branch")
+    weight: float = Field(0.2, gt=0, le=4, description="weight of its scores; those of the trained heads have 1")
+    temperature: float = Field(2.0, gt=0, description="divides the class logits before the softmax")
+
+
 class ModelConfig(Config):
     """Dual encoder: two towers into one space."""
 
@@ -102,6 +110,7 @@ class ModelConfig(Config):
     image: ImageTowerConfig = Field(default_factory=ImageTowerConfig)
     text: TextTowerConfig = Field(default_factory=TextTowerConfig)
     hubness: HubnessConfig = Field(default_factory=HubnessConfig)
+    concepts: ConceptsConfig = Field(default_factory=ConceptsConfig)
     ensemble_heads: int = Field(
         1, ge=1, le=16, description="independently trained heads per tower; their vectors are concatenated"
     )
@@ -117,13 +126,24 @@ class ModelConfig(Config):
     @property
     def head_dim(self) -> int:
         """Width of a head's vectors."""
-        return self.plain_dim // self.ensemble_heads
+        return (self.plain_dim - self.concepts.dims) // self.ensemble_heads
 
     @model_validator(mode="after")
     def _heads_share_the_space(self) -> Self:
-        if self.plain_dim % self.ensemble_heads:
-            less = "" if self.plain_dim == self.embedding_dim else f" less {HubnessConfig.EXTRA_DIMS} for hubness"
+        parts = {"hubness": self.embedding_dim - self.plain_dim, "concepts": self.concepts.dims}
+        less = "".join(f" less {dims} for {name}" for name, dims in parts.items() if dims)
+        rest = self.embedding_dim - sum(parts.values())
+        if rest < self.ensemble_heads or rest % self.ensemble_heads:
             raise ValueError(
                 f"embedding_dim ({self.embedding_dim}){less} must be a multiple of ensemble_heads ({self.ensemble_heads})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_and_class_names_share_a_trunk(self) -> Self:
+        if self.concepts.dims and self.text.trained_layers:
+            raise ValueError(
+                f"text.trained_layers ({self.text.trained_layers}) must be 0 with concepts: class names are compared with texts "
+                "in the space of the frozen text trunk"
             )
         return self

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from image_finder.components.captions.tokens import Tokenizer
 from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.concepts import class_names, fit_concepts
 from image_finder.components.encoders.hubness import SCALE
 from image_finder.components.encoders.image_tower import ImageTower
 from image_finder.components.encoders.loss import LogitScale
@@ -21,7 +22,8 @@ class DualEncoder(nn.Module):
     """Image tower and text tower with one shared space of unit vectors.
 
     Independently trained ensemble heads make different errors, and the mean of their cosines makes fewer (Hansen and
-    Salamon 1990). The product of an image vector and a text vector is that mean times product_scale.
+    Salamon 1990). The product of an image vector and a text vector is that mean times product_scale, plus the part of the
+    concept branch.
     """
 
     def __init__(self, image_tower: ImageTower, text_tower: TextTower) -> None:
@@ -30,6 +32,8 @@ class DualEncoder(nn.Module):
         self.text_tower = text_tower
         self.logit_scale = LogitScale()
         self.product_scale = SCALE if image_tower.hubness is not None else 1.0
+        if image_tower.concepts is not None:
+            self.product_scale /= 1 + image_tower.concept_weight
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of (N, H, W, 3) uint8 pixels."""
@@ -59,7 +63,11 @@ def assemble(config: ModelConfig) -> Assembled:
     text = load_text_trunk(config.text)
     preprocess = Preprocess(input_px=config.image.input_px, mean=image.mean, std=image.std)
     tokenizer = Tokenizer(load_tokenizer_json(config.text), config.text.max_tokens)
-    return Assembled(build(config, preprocess, image.trunk, text), preprocess, tokenizer)
+    model = build(config, preprocess, image.trunk, text)
+    concepts = model.image_tower.concepts, model.text_tower.concepts
+    if concepts[0] is not None and concepts[1] is not None:
+        fit_concepts(concepts[0], concepts[1], class_names(image.trunk), model.text_tower.stem, tokenizer)
+    return Assembled(model, preprocess, tokenizer)
 
 
 def build(

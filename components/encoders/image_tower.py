@@ -8,7 +8,7 @@ A trained tower can average the vectors of several variants of an image (test-ti
 """
 
 from copy import deepcopy
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from timm.models.efficientnet import EfficientNet
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.concepts import ImageConcepts, joined
 from image_finder.components.encoders.heads import ImageHead, concatenated
 from image_finder.components.encoders.hubness import HubnessCorrection
 
@@ -40,8 +41,16 @@ class ImageStem(nn.Module):
         return cast("Tensor", self.layers(x)).permute(0, 2, 3, 1)
 
 
+class Branch(NamedTuple):
+    """Outputs of a tail: unit vectors (N, head_dim) and attention (N, h', w') of each head, class logits (N, classes)."""
+
+    vectors: list[Tensor]
+    attention: list[Tensor]
+    class_logits: Tensor | None  # None without a concept branch
+
+
 class ImageTower(nn.Module):
-    """Frozen stem, trainable tails, concatenated ensemble heads, hubness correction."""
+    """Frozen stem, trainable tails, concatenated ensemble heads, concept branch, hubness correction."""
 
     def __init__(
         self, trunk: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], config: ModelConfig
@@ -55,6 +64,7 @@ class ImageTower(nn.Module):
         first: list[nn.Module] = [trunk.conv_stem, trunk.bn1]
         stem = [*first, *blocks[:cut], *([] if learned else head)]
         self.learns_whole_trunk = image.trained_stages == "all"
+        self.tails_learn = learned > 0
         self.tta = image.tta
         self.stem = ImageStem(nn.Sequential(*([] if self.learns_whole_trunk else stem)), mean, std)
         tail = nn.Sequential(
@@ -64,6 +74,10 @@ class ImageTower(nn.Module):
         channels = int(trunk.num_features)
         positions = _grid_positions(trunk, image.input_px)
         self.heads = nn.ModuleList(ImageHead(channels, positions, config) for _ in range(config.ensemble_heads))
+        self.concept_weight = config.concepts.weight
+        self.concepts = (
+            ImageConcepts(cast("nn.Linear", trunk.classifier), config.concepts) if config.concepts.dims else None
+        )
         self.hubness = HubnessCorrection(config.plain_dim, config.hubness) if config.hubness.centres else None
         self.stem.requires_grad_(False)
 
@@ -73,17 +87,26 @@ class ImageTower(nn.Module):
 
     def embed_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (N, embedding_dim) and attention (N, h', w') of stem features (N, h, w, C)."""
-        found = [each for tail in range(len(self.tails)) for each in self.branch(features, tail)]
-        vectors = concatenated([vector for vector, _ in found])
-        attention = torch.stack([weights for _, weights in found]).mean(dim=0)
+        branches = [self.branch(features, tail) for tail in range(len(self.tails))]
+        vectors = concatenated([vectors for branch in branches for vectors in branch.vectors])
+        attention = torch.stack([each for branch in branches for each in branch.attention]).mean(dim=0)
+        if self.concepts is not None:
+            logits = torch.stack([cast("Tensor", branch.class_logits) for branch in branches]).mean(dim=0)
+            vectors = joined(vectors, self.concepts(logits), self.concept_weight)
         return vectors if self.hubness is None else self.hubness(vectors), attention
 
-    def branch(self, features: Tensor, tail: int) -> list[tuple[Tensor, Tensor]]:
-        """Unit vectors (N, head_dim) and attention (N, h', w') of each head on a tail."""
+    def branch(self, features: Tensor, tail: int) -> Branch:
+        """Outputs of a tail and its heads for stem features (N, h, w, C)."""
         x = self.tails[tail](features.permute(0, 3, 1, 2))
         tokens = x.flatten(2).transpose(1, 2)
-        found = [self.heads[head](tokens) for head in self.heads_of(tail)]
-        return [(vectors, attention.unflatten(1, x.shape[2:])) for vectors, attention in found]
+        vectors, attention = zip(*(self.heads[head](tokens) for head in self.heads_of(tail)), strict=True)
+        logits = self.concepts.class_logits(x) if self.concepts is not None else None
+        return Branch(list(vectors), [each.unflatten(1, x.shape[2:]) for each in attention], logits)
+
+    @property
+    def keeps_classes(self) -> bool:
+        """Whether a training may change the classes of the concept branch."""
+        return self.concepts is not None and self.tails_learn
 
     def heads_of(self, tail: int) -> range:
         n = len(self.heads) // len(self.tails)

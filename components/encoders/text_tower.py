@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from image_finder.components.configs import ModelConfig
+from image_finder.components.encoders.concepts import TextConcepts, joined
 from image_finder.components.encoders.heads import TextHead, concatenated
 from image_finder.components.encoders.hubness import with_extra_dims
 
@@ -29,6 +30,8 @@ class TextTower(nn.Module):
         channels = int(trunk.config.hidden_size)
         self.stem = TextStem(trunk)
         self.heads = nn.ModuleList(TextHead(channels, config) for _ in range(config.ensemble_heads))
+        self.concept_weight = config.concepts.weight
+        self.concepts = TextConcepts(channels, config.concepts) if config.concepts.dims else None
         self.corrects_hubness = config.hubness.centres > 0
         self.trained_layers = config.text.trained_layers
         self._freeze(trunk)
@@ -40,6 +43,8 @@ class TextTower(nn.Module):
     def embed_features(self, features: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, embedding_dim) of hidden states (N, T, C) under mask (N, T)."""
         vectors = concatenated(self.head_vectors(features, mask, range(len(self.heads))))
+        if self.concepts is not None:
+            vectors = joined(vectors, self.concepts(features, mask), self.concept_weight)
         return with_extra_dims(vectors) if self.corrects_hubness else vectors
 
     def head_vectors(self, features: Tensor, mask: Tensor, heads: range) -> list[Tensor]:

@@ -100,7 +100,9 @@ def quantise_text_tower(source: Path, path: Path) -> None:
     model = onnx.load(source)
     add_pre_process_metadata(model)  # otherwise the quantiser logs advice to preprocess
     del model.graph.value_info[:]  # the quantiser transposes weights, which contradicts these shapes
-    head_nodes = [node.name for node in model.graph.node if any(each.startswith("heads.") for each in node.input)]
+    head_nodes = [
+        node.name for node in model.graph.node if any(each.startswith(("heads.", "concepts.")) for each in node.input)
+    ]
     quantize_dynamic(
         model,
         path,

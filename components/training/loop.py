@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from image_finder.components.configs import TrainingConfig
 from image_finder.components.encoders.dual_encoder import DualEncoder
+from image_finder.components.encoders.folded_norms import folded_norms
 from image_finder.components.encoders.loss import contrastive_loss, contrastive_share
 from image_finder.components.errors import ConfigError, DataError, StorageError
 from image_finder.components.metrics.ranks import first_match_ranks
@@ -41,9 +43,12 @@ from image_finder.components.training.distributed.ranks import ALONE, Ranks
 from image_finder.components.training.distributed.shared_batch_norm import share_batch_norms
 from image_finder.components.training.memory import freed_memory_kept
 from image_finder.components.training.optimization import adamw, moving_average, rate_factor
-from image_finder.components.training.sources import PairedSet, embed_all
+from image_finder.components.training.soft_targets import Teacher, class_loss, distillation_share
+from image_finder.components.training.sources import PairedSet, TextInput, embed_all
 
 _VAL_KS = (1, 5, 10)
+_CPU_IMAGES = 64  # in a pass through a tail; the activations of 256 take 5 to 8 % longer
+_CPU_TEXTS = 128  # in a pass through the text heads; padded to its own longest text, a batch takes a third of the time
 
 OnEpoch = Callable[[EpochRecord], None]
 
@@ -82,7 +87,7 @@ def train(
         raise DataError("the train set has 1 image; training needs at least 2")
     _require_shares(len(train_set.images), config, ranks)
     run = _Run(model, config, batches_of_epoch(len(train_set.images), config.batch_images), ranks)
-    with resume.only_one(work) if ranks.leads else contextlib.nullcontext(), freed_memory_kept():
+    with resume.only_one(work) if ranks.leads else contextlib.nullcontext(), freed_memory_kept(), run.folded_norms():
         state = run.resume(work, identity)
         run.require_same("at the start")
         for record in state.history:
@@ -110,6 +115,13 @@ class _Run:
         self.device = pick_device(config.device)
         if not ranks.alone and model.image_tower.learns_whole_trunk:
             share_batch_norms(model)
+        tower = model.image_tower
+        # Of a whole trunk the features are not cached, and neither are the packaged classes.
+        self.packaged_tail = (
+            deepcopy(tower.tails[0]).requires_grad_(False).eval().to(self.device)
+            if tower.concepts is not None and tower.learns_whole_trunk and config.class_weight
+            else None
+        )
         self.model = model.to(self.device)
         if self.device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -228,11 +240,14 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         tower = self.model.image_tower
         with self._autocast():
-            images = tower.branch(data.images.features(self.model, batch.images), tail)
-            hidden = data.texts.features(self.model, batch.texts)
-            texts = self.model.text_tower.head_vectors(hidden, batch.texts.mask, tower.heads_of(tail))
+            images, class_logits = self._image_outputs(data, batch.images, tail)
+            texts = self._text_vectors(data, batch.texts, tail)
         pairs = zip(images, texts, strict=True)
-        loss = torch.stack([self._loss(image.float(), text.float(), batch, plan) for (image, _), text in pairs]).mean()
+        teacher = self._teacher(data, plan)
+        loss = torch.stack(
+            [self._loss(image.float(), text.float(), batch, plan, teacher) for image, text in pairs]
+        ).mean()
+        loss = loss + self._class_loss(data, batch, plan, class_logits)
         loss.backward()
         learned = [
             p for p in self.model.parameters() if p.grad is not None
@@ -245,11 +260,58 @@ class _Run:
             self.average.update_parameters(self.model)
         return loss.detach()
 
-    def _loss(self, images: Tensor, texts: Tensor, batch: Batch, plan: BatchPlan) -> Tensor:
-        """Loss of one head, or this rank's share; images, texts: this rank's, plan: whole batch."""
+    def _image_outputs(self, data: PairedSet, images: Tensor, tail: int) -> tuple[list[Tensor], Tensor | None]:
+        """Unit vectors (N, head_dim) of each head of a tail and class logits (N, classes), of loaded images."""
+        tower = self.model.image_tower
+        # Statistics of batch norms that learn are those of the whole batch.
+        size = len(images) if tower.learns_whole_trunk or self.device.type != "cpu" else _CPU_IMAGES
+        parts = [tower.branch(data.images.features(self.model, part), tail) for part in images.split(size)]
+        vectors = [torch.cat(of_head) for of_head in zip(*(part.vectors for part in parts), strict=True)]
+        logits = [part.class_logits for part in parts if part.class_logits is not None]
+        return vectors, torch.cat(logits) if logits else None
+
+    def _text_vectors(self, data: PairedSet, texts: TextInput, tail: int) -> list[Tensor]:
+        """Unit vectors (N, head_dim) of the text heads of a tail, of loaded texts; on the CPU those of similar length together."""
+        heads = self.model.image_tower.heads_of(tail)
+        lengths = texts.mask.sum(dim=1)
+        order = lengths.argsort(stable=True)
+        parts = []
+        for rows in order.split(_CPU_TEXTS if self.device.type == "cpu" else len(order)):
+            longest = int(lengths[rows[-1]])
+            part = TextInput(texts.values[rows, :longest], texts.mask[rows, :longest])
+            hidden = data.texts.features(self.model, part)
+            parts.append(self.model.text_tower.head_vectors(hidden, part.mask, heads))
+        positions = order.argsort()
+        return [torch.cat(of_head)[positions] for of_head in zip(*parts, strict=True)]
+
+    def folded_norms(self) -> AbstractContextManager[None]:
+        tower = self.model.image_tower
+        return contextlib.nullcontext() if tower.learns_whole_trunk else folded_norms(tower.tails)
+
+    def _teacher(self, data: PairedSet, plan: BatchPlan) -> Teacher | None:
+        rows = torch.from_numpy(plan.image_rows), torch.from_numpy(plan.caption_rows)
+        return None if data.teacher is None else data.teacher.of_batch(*rows, self.device)
+
+    def _class_loss(self, data: PairedSet, batch: Batch, plan: BatchPlan, logits: Tensor | None) -> Tensor:
+        """Weighted class loss, or this rank's share; 0 without a concept branch."""
+        tower, weight = self.model.image_tower, self.config.class_weight
+        if logits is None or tower.concepts is None or not weight or not tower.keeps_classes:
+            return torch.zeros((), device=self.device)
+        packaged = batch.class_logits
+        if packaged is None:
+            assert self.packaged_tail is not None
+            with torch.no_grad():
+                grid = self.packaged_tail(data.images.features(self.model, batch.images).permute(0, 3, 1, 2))
+                packaged = tower.concepts.class_logits(grid)
+        return weight * class_loss(logits.float(), packaged, tower.concepts.temperature, len(plan.image_rows))
+
+    def _loss(
+        self, images: Tensor, texts: Tensor, batch: Batch, plan: BatchPlan, teacher: Teacher | None = None
+    ) -> Tensor:
+        """Loss of one head, or this rank's share; images, texts: this rank's, plan, teacher: whole batch."""
         smoothing = self.config.label_smoothing
         images = self.model.product_scale * images
-        if self.ranks.alone:
+        if self.ranks.alone and teacher is None:
             return contrastive_loss(self.model.logits(images, texts), batch.image_of_text, label_smoothing=smoothing)
         share = share_of_batch(plan, self.ranks.rank, self.ranks.world)
         vectors = (
@@ -258,7 +320,12 @@ class _Run:
         )
         image_of_text = torch.from_numpy(plan.image_of_text).to(self.device)
         rows = (share.images, share.texts)
-        return contrastive_share(self.model.logit_scale(), vectors, image_of_text, rows, label_smoothing=smoothing)
+        scale = self.model.logit_scale()
+        loss = contrastive_share(scale, vectors, image_of_text, rows, label_smoothing=smoothing)
+        if teacher is None:
+            return loss
+        weight = self.config.teacher_weight
+        return (1 - weight) * loss + weight * distillation_share(scale, vectors, teacher, rows)
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.config.precision == "bfloat16"

@@ -14,6 +14,7 @@ from image_finder.components.encoders.dual_encoder import DualEncoder
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.augmentation import View
 from image_finder.components.images.preprocess import Preprocess
+from image_finder.components.training.soft_targets import Teacher
 
 _CPU = torch.device("cpu")
 
@@ -30,8 +31,9 @@ class CachedImages:
 
     def __init__(self, caches: Sequence[ContentCache], keys: Sequence[str]) -> None:
         """caches: one per view, the unchanged images first; keys: content key of each row."""
-        self._caches = list(caches)
-        spans = [each.spans(keys) for each in self._caches]
+        self.caches = list(caches)
+        self.keys = list(keys)
+        spans = [each.spans(keys) for each in self.caches]
         self._starts = np.stack([starts for starts, _ in spans])  # (views, rows)
         counts = spans[0][1]
         self._positions = int(counts[0]) if len(counts) else 0
@@ -41,7 +43,7 @@ class CachedImages:
 
     def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
         """Features (n, h, w, C) float16; the grid is square. views: (n,); None: the unchanged images."""
-        stored = [cache.rows for cache in self._caches]
+        stored = [cache.rows for cache in self.caches]
         views = np.zeros(len(rows), np.int64) if views is None else views
         batch = np.empty((len(rows), self._positions, stored[0].shape[1]), stored[0].dtype)
         for target, view, start in zip(batch, views, self._starts[views, rows], strict=True):
@@ -134,11 +136,16 @@ TextSource = CachedTexts | TokenisedTexts
 
 
 class PairedSet(NamedTuple):
-    """Images and their captions. image_of_caption: (n_captions,) row of each caption's image."""
+    """Images and their captions. image_of_caption: (n_captions,) row of each caption's image.
+
+    class_logits: of the packaged trunk, by image and view, entries (1, classes); None: computed as they are needed.
+    """
 
     images: ImageSource
     texts: TextSource
     image_of_caption: IntArray
+    class_logits: CachedImages | None = None
+    teacher: Teacher | None = None
 
 
 def embed_all(

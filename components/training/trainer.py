@@ -1,6 +1,7 @@
 """Trainer: trains a checkpoint on captioned images and computes a checkpoint's vectors; needs no ZenML or MLflow."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from image_finder.components.arrays import IntArray, Vectors
+from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.configs import EmbeddingConfig, ModelConfig, TrainingConfig
 from image_finder.components.encoders.checkpoint import FORMAT_VERSION, Checkpoint, CheckpointManifest, save_checkpoint
@@ -17,6 +19,8 @@ from image_finder.components.encoders.hubness import plain_vectors
 from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.frozen_trunk import (
+    class_logits_cache,
+    extract_class_logits,
     extract_image_features,
     extract_text_features,
     image_features_cache,
@@ -39,11 +43,12 @@ from image_finder.components.training.sources import (
     embed_all,
     embed_rows,
 )
+from image_finder.components.training.teachers import taught_by
 
 _FINISHED = "finished"
 _EMBED_BATCH = 256  # images times test-time variants, or captions
 _BANK_CAPTIONS, _BANK_IMAGES = 20_000, 2_000  # training examples that fit the hubness correction
-_RUNTIME_ONLY = {"rendezvous", "restarts", "wait_s"}  # do not affect the result
+_RUNTIME_ONLY = {"rendezvous", "restarts", "wait_s", "teacher"}  # do not affect the result
 _CODE_FOLDERS = ("captions", "encoders", "features", "images", "metrics", "training")
 
 
@@ -87,12 +92,23 @@ def paired_set(
     settings: FeatureSettings,
     *,
     augmented_views: int = 1,
+    teachers: Sequence[Bundle] = (),
+    with_classes: bool = False,
 ) -> PairedSet:
-    """Training inputs; computes missing features of frozen trunks. Raises DataError."""
+    """Training inputs; computes missing features of frozen trunks, and the soft targets.
+
+    with_classes: class logits of the packaged trunk too, if features are cached. assembled: as it was packaged. Raises DataError,
+    BundleError.
+    """
+    images = _image_source(assembled, config, data, settings, augmented_views=augmented_views)
     return PairedSet(
-        _image_source(assembled, config, data, settings, augmented_views=augmented_views),
+        images,
         _text_source(assembled, config, data, settings),
         data.image_of_caption(),
+        _class_logits(assembled, images, settings) if with_classes and isinstance(images, CachedImages) else None,
+        taught_by(teachers, data, settings.embedding, settings.cache_dir, progress=settings.progress)
+        if teachers
+        else None,
     )
 
 
@@ -104,10 +120,17 @@ def extract_features(
     *,
     augmented_views: int = 1,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables; only the first table has augmented views."""
+    """Fill the caches of frozen trunks for all tables; only the first, which is to train, has augmented views and classes."""
     assembled = untrained(config, seed)
     for number, data in enumerate(tables):
-        paired_set(assembled, config, data, settings, augmented_views=1 if number else augmented_views)
+        paired_set(
+            assembled,
+            config,
+            data,
+            settings,
+            augmented_views=1 if number else augmented_views,
+            with_classes=assembled.model.image_tower.keeps_classes and not number,
+        )
     return FeatureSummary(
         image_cache=""
         if config.image.trained_stages == "all"
@@ -128,10 +151,19 @@ def train_checkpoint(task: TrainingTask, *, on_epoch: OnEpoch = lambda _: None, 
     train_data, val_data, configs, settings, path, (name, version) = task
     model_config, training = configs
     assembled = untrained(model_config, training.seed)
-    identity = _identity(train_data, val_data, configs)
+    teachers = [Bundle.open(path) for path in training.teacher]
+    identity = _identity(train_data, val_data, configs, teachers)
     work = settings.cache_dir / "training" / identity[:16]
     with ranks.lead_first():
-        train_set = paired_set(assembled, model_config, train_data, settings, augmented_views=training.augmented_views)
+        train_set = paired_set(
+            assembled,
+            model_config,
+            train_data,
+            settings,
+            augmented_views=training.augmented_views,
+            teachers=teachers,
+            with_classes=assembled.model.image_tower.keeps_classes and training.class_weight > 0,
+        )
         val_set = paired_set(assembled, model_config, val_data, settings)
     trained = train(
         assembled.model,
@@ -210,6 +242,15 @@ def _image_source(
     return CachedImages(caches, keys)
 
 
+def _class_logits(assembled: Assembled, images: CachedImages, settings: FeatureSettings) -> CachedImages:
+    caches = []
+    for features in images.caches:
+        cache = class_logits_cache(assembled, features, settings.cache_dir)
+        extract_class_logits(assembled, features, images.keys, cache, progress=settings.progress)
+        caches.append(cache)
+    return CachedImages(caches, images.keys)
+
+
 def _decoded_images(assembled: Assembled, data: CaptionedImages) -> DecodedImages:
     return DecodedImages([data.root / name for name in data.image_rows()["file_name"]], assembled.preprocess)
 
@@ -251,10 +292,14 @@ def _forget_finished(work: Path) -> None:
 
 
 def _identity(
-    train_data: CaptionedImages, val_data: CaptionedImages, configs: tuple[ModelConfig, TrainingConfig]
+    train_data: CaptionedImages,
+    val_data: CaptionedImages,
+    configs: tuple[ModelConfig, TrainingConfig],
+    teachers: Sequence[Bundle] = (),
 ) -> str:
     model_config, training = configs
     parts = [model_config.model_dump_json(), training.model_dump_json(exclude=_RUNTIME_ONLY), _code_sha256()]
+    parts += [teacher.sha256 for teacher in teachers]
     for data in (train_data, val_data):
         parts += data.image_rows()["sha256"].tolist()
         parts += text_keys(data.captions["caption"].tolist())

@@ -42,7 +42,8 @@ def test_the_product_of_whole_vectors_is_the_mean_of_the_heads_cosines(tiny_mode
     image, text = model.eval().image_tower, model.text_tower
     with torch.no_grad():
         whole = model.encode_image(x) @ model.encode_text(ids, mask).t()
-        images = [v for tail in range(len(image.tails)) for v, _ in image.branch(image.features(x), tail)]
+        features = image.features(x)
+        images = [v for tail in range(len(image.tails)) for v in image.branch(features, tail).vectors]
         texts = text.head_vectors(text.features(ids, mask), mask, range(3))
     assert len(image.tails) == (3 if own_tails else 1)
     for vectors in (*images, *texts):
@@ -76,7 +77,7 @@ def test_a_head_and_its_own_tail_learn_from_its_loss_alone(tiny_model, pixels):
     tokens = tokenizer(["a red circle", "two dogs in the snow"])
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     image, text = model.image_tower, model.text_tower
-    ((images, _),) = image.branch(image.features(torch.from_numpy(pixels)), 1)
+    (images,) = image.branch(image.features(torch.from_numpy(pixels)), 1).vectors
     (texts,) = text.head_vectors(text.features(ids, mask), mask, image.heads_of(1))
     model.logits(images, texts).square().sum().backward()
     for parts in (image.heads, image.tails, text.heads):

@@ -47,8 +47,9 @@ from tests.support.package_index import package_index
 PACKAGED = {
     "image": {"trained_stages": 1, "pool_width": 32, "pool_heads": 4, "input_px": 96},
     "text": {"pooling": "mean_end"},
-    "embedding_dim": 24,
+    "embedding_dim": 32,
     "hubness": {"centres": 3},
+    "concepts": {"dims": 8},
 }
 SCORES = ScoreCalibration(
     logit_scale=20,
@@ -196,7 +197,7 @@ def test_put_together_again_it_sees_and_reads_as_it_did(put_together, trained):
     assert put_together.manifest.text_quantised
     assert put_together.scores() == SCORES
     assert put_together.vocabulary() == WORDS
-    assert (put_together.manifest.dataset, put_together.manifest.embedding_dim) == ("tests", 24)
+    assert (put_together.manifest.dataset, put_together.manifest.embedding_dim) == ("tests", 32)
 
 
 @pytest.mark.parametrize("damage", ["weights", "manifest", "format", "other", "gone"])

@@ -1,0 +1,108 @@
+"""Concept branch: what the image trunk's own classifier recognises, compared with texts by the names of its classes.
+
+The classifier knows a thousand things that a few thousand captions never name, and the text trunk knows what words
+mean. A convex combination of semantic embeddings (ConSE; Norouzi et al. 2013) connects both without captioned images:
+
+    image  c = normalise(sum_k p_k (t_k - m) P),    p = softmax(class logits / temperature)
+    text   q = normalise((t - m) P)
+
+t is the mean of the text trunk's hidden states, t_k that of "a photo of a NAME" averaged over the names of class k, m the
+mean of all t_k, and P holds the first principal components of t_k - m.
+
+Class logits come from the mean of the grid after the trained stages, with the packaged classifier. Training keeps them near those of
+the packaged stages (training/class_targets.py), so the branch costs next to nothing.
+"""
+
+import torch
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from timm.models.efficientnet import EfficientNet
+from torch import Tensor, nn
+from torch.nn import functional
+
+from image_finder.components.captions.tokens import Tokenizer
+from image_finder.components.configs import ConceptsConfig
+from image_finder.components.errors import ConfigError
+
+_TEXTS = 128  # class names in one pass through the text trunk
+
+
+class ImageConcepts(nn.Module):
+    """Classes of a trunk as unit vectors of dims dimensions; all zero before `fit`."""
+
+    def __init__(self, classifier: nn.Linear, config: ConceptsConfig) -> None:
+        super().__init__()
+        self.classifier = classifier.requires_grad_(False)
+        self.temperature = config.temperature
+        self.names: Tensor
+        self.register_buffer("names", torch.zeros(classifier.out_features, config.dims))
+
+    def class_logits(self, grid: Tensor) -> Tensor:
+        """Class logits (N, classes) of a trunk's last feature map (N, C, h, w)."""
+        logits: Tensor = self.classifier(grid.mean(dim=(2, 3)))
+        return logits
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Unit vectors (N, dims) of class logits (N, classes)."""
+        return functional.normalize((logits / self.temperature).softmax(dim=1) @ self.names, dim=1)
+
+
+class TextConcepts(nn.Module):
+    """Texts as unit vectors of dims dimensions; see `fit_concepts`."""
+
+    def __init__(self, channels: int, config: ConceptsConfig) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.axes: Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("axes", torch.zeros(channels, config.dims))
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors (N, dims) of hidden states (N, T, C) under mask (N, T)."""
+        return functional.normalize((mean_state(features, mask) - self.mean) @ self.axes, dim=1)
+
+
+def mean_state(features: Tensor, mask: Tensor) -> Tensor:
+    """Normalised mean (N, C) of hidden states (N, T, C) under mask (N, T), as sentence-transformers pools MiniLM."""
+    keep = mask.unsqueeze(-1).to(features.dtype)
+    return functional.normalize((features * keep).sum(dim=1), dim=1)
+
+
+def joined(learned: Tensor, concepts: Tensor, weight: float) -> Tensor:
+    """Unit vectors of trained heads and of concepts as one unit vector, whose products are (learned + weight * concepts) / (1 + weight)."""
+    share = weight / (1 + weight)
+    return torch.cat([(1 - share) ** 0.5 * learned, share**0.5 * concepts], dim=1)
+
+
+def class_names(trunk: EfficientNet) -> list[list[str]]:
+    """Names of each class of a trunk's classifier, the most common first. Raises ConfigError if they are not known."""
+    subset = infer_imagenet_subset(trunk)
+    if subset is None:
+        raise ConfigError(
+            f"the names of the {trunk.num_classes} classes of this image trunk are not known; set concepts.dims to 0"
+        )
+    info = ImageNetInfo(subset)
+    return [
+        [name.strip() for name in info.index_to_description(index, detailed=False).split(",")]
+        for index in range(trunk.num_classes)
+    ]
+
+
+@torch.no_grad()
+def fit_concepts(
+    image: ImageConcepts, text: TextConcepts, names: list[list[str]], stem: nn.Module, tokenizer: Tokenizer
+) -> None:
+    """Compute the vectors of the classes, their mean and principal components. stem: a TextStem."""
+    numbers, flat = zip(*((number, name) for number, of_class in enumerate(names) for name in of_class), strict=True)
+    states = []
+    for start in range(0, len(flat), _TEXTS):
+        tokens = tokenizer([f"a photo of a {name}" for name in flat[start : start + _TEXTS]])
+        ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
+        states.append(mean_state(stem(ids, mask), mask))
+    classes = torch.tensor(numbers)
+    sums = torch.zeros(len(names), len(text.mean)).index_add_(0, classes, torch.cat(states))
+    vectors = sums / torch.bincount(classes, minlength=len(names)).unsqueeze(1)
+    text.mean.copy_(vectors.mean(dim=0))
+    _, _, components = torch.linalg.svd(vectors - text.mean, full_matrices=False)
+    dims = image.names.shape[1]
+    text.axes.copy_(components[:dims].T)
+    image.names.copy_((vectors - text.mean) @ text.axes)
