@@ -102,6 +102,8 @@ def test_a_registered_version_records_every_parameter_of_its_training():
 
 def test_the_starter_learns_by_the_recipe_of_flickr8k_from_more_images():
     starter, flickr8k = (run_config.load("training", name)["parameters"] for name in ("starter", "flickr8k"))
+    model = starter["model"]
+    assert model.pop("embedding_dim") == flickr8k["model"].pop("embedding_dim") + model.pop("concepts")["dims"]
     for part in ("model", "training", "export"):
         assert starter[part] == flickr8k[part], part
     sets = starter["evaluation"].pop("extra_sets")
@@ -110,7 +112,7 @@ def test_the_starter_learns_by_the_recipe_of_flickr8k_from_more_images():
     assert starter["dataset"]["parts"]["val"]["annotations"].endswith(
         flickr8k["dataset"]["parts"]["val"]["annotations"]
     )
-    assert len(starter["dataset"]["parts"]["train"]) == 2
+    assert len(starter["dataset"]["parts"]["train"]) == 3
 
 
 def test_a_misspelt_parameter_is_refused_with_the_known_ones():
