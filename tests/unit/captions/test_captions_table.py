@@ -419,9 +419,13 @@ def test_two_real_data_sets_are_one_part_with_every_caption_once(shared_data):
     captions = read_captions(config, EvaluationConfig.parse(parameters["evaluation"]).extra_sets)
     assert captions[captions["part"] == "coco"]["image_id"].nunique() == 200
     train = captions[captions["part"] == "train"]
-    assert train["image_id"].nunique() == 6080
+    assert train["image_id"].nunique() == 7428
     assert not train["caption_id"].duplicated().any()
-    assert train["file_name"].str.split("/").str[0].value_counts().to_dict() == {"flickr8k": 30000, "coco": 400}
+    assert train["file_name"].str.split("/").str[0].value_counts().to_dict() == {
+        "flickr8k": 30000,
+        "coco_more": 1954,
+        "coco": 400,
+    }
     assert not set(train["image_id"]) & set(captions.loc[captions["part"] == "val", "image_id"])
 
 
