@@ -9,8 +9,8 @@ mean. A convex combination of semantic embeddings (ConSE; Norouzi et al. 2013) c
 t is the mean of the text trunk's hidden states, t_k that of "a photo of a NAME" averaged over the names of class k, m the
 mean of all t_k, and P holds the first principal components of t_k - m.
 
-Class logits come from the mean of the grid after the trained stages, with the packaged classifier. Training keeps them near those of
-the packaged stages (training/class_targets.py), so the branch costs next to nothing.
+Class logits come from the mean of the grid after the trained stages, with the packaged classifier; the branch needs no
+further pass through the trunk. Training keeps them near those of the packaged stages (training/soft_targets.py).
 """
 
 import torch
@@ -27,7 +27,7 @@ _TEXTS = 128  # class names in one pass through the text trunk
 
 
 class ImageConcepts(nn.Module):
-    """Classes of a trunk as unit vectors of dims dimensions; all zero before `fit`."""
+    """Classes of a trunk as unit vectors of dims dimensions; all zero before `fit_concepts`."""
 
     def __init__(self, classifier: nn.Linear, config: ConceptsConfig) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ImageConcepts(nn.Module):
 
 
 class TextConcepts(nn.Module):
-    """Texts as unit vectors of dims dimensions; see `fit_concepts`."""
+    """Texts as unit vectors of dims dimensions; all zero before `fit_concepts`."""
 
     def __init__(self, channels: int, config: ConceptsConfig) -> None:
         super().__init__()
@@ -68,7 +68,10 @@ def mean_state(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def joined(learned: Tensor, concepts: Tensor, weight: float) -> Tensor:
-    """Unit vectors of trained heads and of concepts as one unit vector, whose products are (learned + weight * concepts) / (1 + weight)."""
+    """Unit vectors of the trained heads (N, D) and of concepts (N, dims) as unit vectors (N, D + dims).
+
+    Their products are (learned + weight * concepts) / (1 + weight).
+    """
     share = weight / (1 + weight)
     return torch.cat([(1 - share) ** 0.5 * learned, share**0.5 * concepts], dim=1)
 
