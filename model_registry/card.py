@@ -84,7 +84,7 @@ def _model(model: ModelConfig, training: TrainingConfig, code_version: str) -> s
   trained layers: {text.trained_layers}.
 - Shared space: {model.embedding_dim} dimensions, {model.projection} projection, unit vectors, cosine.{_heads(model)}{_concepts(model)}{_hubness(model)}
 - Training: {training.epochs} epochs, {training.batch_images} images a batch with {training.captions_per_image} captions each,
-  {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions{_soft_targets(model, training)}.
+  {training.augmented_views} views of each image, seed {training.seed}, contrastive loss in both directions{_teachers(training)}.
 - Code version `{code_version}`.
 
 {" ".join(notes)}
@@ -99,15 +99,10 @@ def _heads(model: ModelConfig) -> str:
   An ensemble of {model.ensemble_heads} heads of {model.head_dim} dimensions{tails}; a score is the mean of theirs."""
 
 
-def _soft_targets(model: ModelConfig, training: TrainingConfig) -> str:
-    parts = []
-    if model.concepts.dims and model.image.trained_stages and training.class_weight:
-        parts.append(f"a loss of weight {training.class_weight:g} keeps the classes of the packaged trunk")
-    if training.teacher:
-        parts.append(
-            f"{training.teacher_weight:g} of the loss is towards the similarities of {counted(len(training.teacher), 'teacher')}"
-        )
-    return "".join(f"; {part}" for part in parts)
+def _teachers(training: TrainingConfig) -> str:
+    if not training.teacher:
+        return ""
+    return f"; {training.teacher_weight:g} of the loss is towards the similarities of {counted(len(training.teacher), 'teacher')}"
 
 
 def _concepts(model: ModelConfig) -> str:
@@ -115,7 +110,7 @@ def _concepts(model: ModelConfig) -> str:
     if not concepts.dims:
         return ""
     return f"""
-  {concepts.dims} dimensions compare the classes of the image trunk's classifier with the text by their names (ConSE); their scores
+  {concepts.dims} dimensions compare the classes of the packaged image trunk with the text by their names (ConSE); their scores
   are added with weight {concepts.weight:g}. So words that no training caption contains have a meaning."""
 
 

@@ -33,12 +33,6 @@ class TrainingConfig(Config):
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights per step; 0: off")
-    class_weight: float = Field(
-        0.3,
-        ge=0,
-        description="weight of the loss that keeps the classes of trained stages near those of the packaged trunk; used with "
-        "model.concepts",
-    )
     teacher: tuple[Path, ...] = Field(
         (), description="bundles whose similarities of a batch's images and captions are targets; several are averaged"
     )

@@ -9,8 +9,8 @@ mean. A convex combination of semantic embeddings (ConSE; Norouzi et al. 2013) c
 t is the mean of the text trunk's hidden states, t_k that of "a photo of a NAME" averaged over the names of class k, m the
 mean of all t_k, and P holds the first principal components of t_k - m.
 
-Class logits come from the mean of the grid after the trained stages, with the packaged classifier; the branch needs no
-further pass through the trunk. Training keeps them near those of the packaged stages (training/soft_targets.py).
+Class logits are those of the packaged trunk: of its last stages, which the branch keeps as they were beside the trained
+ones. Stages that learn to match captions forget classes that no caption names.
 """
 
 import torch
@@ -29,21 +29,29 @@ _TEXTS = 128  # class names in one pass through the text trunk
 class ImageConcepts(nn.Module):
     """Classes of a trunk as unit vectors of dims dimensions; all zero before `fit_concepts`."""
 
-    def __init__(self, classifier: nn.Linear, config: ConceptsConfig) -> None:
+    def __init__(self, stages: nn.Module, classifier: nn.Linear, config: ConceptsConfig) -> None:
+        """stages: packaged stages from stem features (N, C, h, w) to the grid (N, C', h', w') of the classifier."""
         super().__init__()
+        self.stages = stages.requires_grad_(False)
         self.classifier = classifier.requires_grad_(False)
         self.temperature = config.temperature
         self.names: Tensor
         self.register_buffer("names", torch.zeros(classifier.out_features, config.dims))
 
-    def class_logits(self, grid: Tensor) -> Tensor:
-        """Class logits (N, classes) of a trunk's last feature map (N, C, h, w)."""
-        logits: Tensor = self.classifier(grid.mean(dim=(2, 3)))
-        return logits
+    def forward(self, features: Tensor) -> Tensor:
+        """Unit vectors (N, dims) of stem features (N, h, w, C)."""
+        grid = self.stages(features.permute(0, 3, 1, 2))
+        return self.of_classes(self.classifier(grid.mean(dim=(2, 3))))
 
-    def forward(self, logits: Tensor) -> Tensor:
+    def of_classes(self, logits: Tensor) -> Tensor:
         """Unit vectors (N, dims) of class logits (N, classes)."""
         return functional.normalize((logits / self.temperature).softmax(dim=1) @ self.names, dim=1)
+
+    def train(self, mode: bool = True) -> "ImageConcepts":
+        """Batch norms keep the packaged statistics."""
+        super().train(mode)
+        self.stages.eval()
+        return self
 
 
 class TextConcepts(nn.Module):

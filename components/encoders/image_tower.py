@@ -42,11 +42,10 @@ class ImageStem(nn.Module):
 
 
 class Branch(NamedTuple):
-    """Outputs of a tail: unit vectors (N, head_dim) and attention (N, h', w') of each head, class logits (N, classes)."""
+    """Outputs of a tail: unit vectors (N, head_dim) and attention (N, h', w') of each head."""
 
     vectors: list[Tensor]
     attention: list[Tensor]
-    class_logits: Tensor | None  # None without a concept branch
 
 
 class ImageTower(nn.Module):
@@ -64,7 +63,6 @@ class ImageTower(nn.Module):
         first: list[nn.Module] = [trunk.conv_stem, trunk.bn1]
         stem = [*first, *blocks[:cut], *([] if learned else head)]
         self.learns_whole_trunk = image.trained_stages == "all"
-        self.tails_learn = learned > 0
         self.tta = image.tta
         self.stem = ImageStem(nn.Sequential(*([] if self.learns_whole_trunk else stem)), mean, std)
         tail = nn.Sequential(
@@ -76,7 +74,9 @@ class ImageTower(nn.Module):
         self.heads = nn.ModuleList(ImageHead(channels, positions, config) for _ in range(config.ensemble_heads))
         self.concept_weight = config.concepts.weight
         self.concepts = (
-            ImageConcepts(cast("nn.Linear", trunk.classifier), config.concepts) if config.concepts.dims else None
+            ImageConcepts(deepcopy(tail), cast("nn.Linear", trunk.classifier), config.concepts)
+            if config.concepts.dims
+            else None
         )
         self.hubness = HubnessCorrection(config.plain_dim, config.hubness) if config.hubness.centres else None
         self.stem.requires_grad_(False)
@@ -91,8 +91,7 @@ class ImageTower(nn.Module):
         vectors = concatenated([vectors for branch in branches for vectors in branch.vectors])
         attention = torch.stack([each for branch in branches for each in branch.attention]).mean(dim=0)
         if self.concepts is not None:
-            logits = torch.stack([cast("Tensor", branch.class_logits) for branch in branches]).mean(dim=0)
-            vectors = joined(vectors, self.concepts(logits), self.concept_weight)
+            vectors = joined(vectors, self.concepts(features), self.concept_weight)
         return vectors if self.hubness is None else self.hubness(vectors), attention
 
     def branch(self, features: Tensor, tail: int) -> Branch:
@@ -100,13 +99,7 @@ class ImageTower(nn.Module):
         x = self.tails[tail](features.permute(0, 3, 1, 2))
         tokens = x.flatten(2).transpose(1, 2)
         vectors, attention = zip(*(self.heads[head](tokens) for head in self.heads_of(tail)), strict=True)
-        logits = self.concepts.class_logits(x) if self.concepts is not None else None
-        return Branch(list(vectors), [each.unflatten(1, x.shape[2:]) for each in attention], logits)
-
-    @property
-    def keeps_classes(self) -> bool:
-        """Whether a training may change the classes of the concept branch."""
-        return self.concepts is not None and self.tails_learn
+        return Branch(list(vectors), [each.unflatten(1, x.shape[2:]) for each in attention])
 
     def heads_of(self, tail: int) -> range:
         n = len(self.heads) // len(self.tails)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
@@ -18,7 +17,6 @@ from image_finder.components.bundle.onnx_session import open_session, throughput
 from image_finder.components.captions.tokens import Tokenizer, Tokens
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.encoders.dual_encoder import Assembled
-from image_finder.components.encoders.folded_norms import folded_norms
 from image_finder.components.encoders.onnx_graph import export_stem
 from image_finder.components.encoders.weights import state_sha256
 from image_finder.components.errors import DataError
@@ -31,7 +29,6 @@ from image_finder.components.temporaries import scratch_directory
 from image_finder.components.text import counted
 
 _BATCH_TEXTS, _CHUNK_TEXTS = 128, 4096
-_BATCH_IMAGES = 64  # of cached features
 _LISTED = 5
 
 
@@ -52,39 +49,6 @@ def text_features_cache(assembled: Assembled, folder: Path) -> ContentCache:
     maker = sha256_of_bytes(f"{_stem_identity(stem)}:{tokenizer.max_tokens}:{tokenizer.definition}".encode())
     width = int(stem.trunk.config.hidden_size)
     return ContentCache(folder / f"text-{maker[:16]}", width=width, dtype="float16", maker=maker)
-
-
-def class_logits_cache(assembled: Assembled, features: ContentCache, folder: Path) -> ContentCache:
-    """Cache of the class logits of cached image features by a model whose trunk is as packaged; entries (1, classes) float16."""
-    tower = assembled.model.image_tower
-    assert tower.concepts is not None
-    parts = [features.maker, _stem_identity(tower.tails[0]), _stem_identity(tower.concepts.classifier)]
-    maker = sha256_of_bytes(":".join(parts).encode())
-    return ContentCache(
-        folder / f"classes-{maker[:16]}", width=tower.concepts.classifier.out_features, dtype="float16", maker=maker
-    )
-
-
-@torch.no_grad()
-def extract_class_logits(
-    assembled: Assembled, features: ContentCache, keys: Sequence[str], cache: ContentCache, *, progress: bool = False
-) -> None:
-    """Cache the class logits of cached image features; assembled: see class_logits_cache."""
-    tower = assembled.model.image_tower
-    assert tower.concepts is not None
-    with cache, folded_norms(tower.tails):
-        missing = [key for key in dict.fromkeys(keys) if key not in cache]
-        bar = tqdm(total=len(missing), desc="classes", unit=" images", disable=not (progress and missing))
-        for start in range(0, len(missing), _BATCH_IMAGES):
-            batch = missing[start : start + _BATCH_IMAGES]
-            starts, counts = features.spans(batch)
-            side = int(counts[0] ** 0.5)
-            stored = np.stack([features.rows[at : at + side * side] for at in starts])
-            grid = torch.from_numpy(stored).float().view(len(batch), side, side, -1).permute(0, 3, 1, 2)
-            logits = tower.concepts.class_logits(tower.tails[0](grid))
-            cache.append(batch, list(logits.half().numpy()[:, None]))
-            bar.update(len(batch))
-        bar.close()
 
 
 def extract_image_features(

@@ -49,7 +49,7 @@ class ModelTensors:
 
 def of_trunk(name: str) -> bool:
     """Whether a tensor of the model belongs to a trunk, and is stored as the difference to the packaged one."""
-    return any(part in name for part in (".stem.", ".tails.", ".concepts.classifier."))
+    return any(part in name for part in (".stem.", ".tails.", ".concepts.stages.", ".concepts.classifier."))
 
 
 def initializer(source: WeightSource, tensors: ModelTensors) -> NDArray[Any]:

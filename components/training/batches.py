@@ -97,12 +97,11 @@ def _dealt_captions(image_of_caption: IntArray, seed: int) -> IntArray:
 
 
 class Batch(NamedTuple):
-    """Loaded images and texts. image_of_text: (n_texts,) int64 row of each text's image; class_logits (n_images, classes)."""
+    """Loaded images and texts. image_of_text: (n_texts,) int64 row of each text's image."""
 
     images: Tensor
     texts: TextInput
     image_of_text: Tensor
-    class_logits: Tensor | None
 
 
 class PlannedBatches(Dataset["Batch | str"]):
@@ -119,13 +118,12 @@ class PlannedBatches(Dataset["Batch | str"]):
         return len(self._plans)
 
     def __getitem__(self, number: int) -> Batch | str:
-        plan, classes = self._plans[number], self._data.class_logits
+        plan = self._plans[number]
         try:
             return Batch(
                 self._data.images.load(plan.image_rows, plan.views),
                 self._data.texts.load(plan.caption_rows),
                 torch.from_numpy(plan.image_of_text),
-                None if classes is None else classes.load(plan.image_rows, plan.views).flatten(1),
             )
         except DataError as error:
             return str(error)
@@ -141,10 +139,9 @@ def loaded_batches(
     for batch in DataLoader(PlannedBatches(plans, data), batch_size=None, num_workers=workers, pin_memory=on_gpu):
         if isinstance(batch, str):
             raise DataError(f"{batch}; the image was readable when it was validated; run the pipeline again")
-        images, texts, image_of_text, class_logits = batch
+        images, texts, image_of_text = batch
         yield Batch(
             images.to(device, non_blocking=True),
             TextInput(*(part.to(device, non_blocking=True) for part in texts)),
             image_of_text.to(device, non_blocking=True),
-            None if class_logits is None else class_logits.to(device, non_blocking=True),
         )

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +42,7 @@ from image_finder.components.training.distributed.ranks import ALONE, Ranks
 from image_finder.components.training.distributed.shared_batch_norm import share_batch_norms
 from image_finder.components.training.memory import freed_memory_kept
 from image_finder.components.training.optimization import adamw, moving_average, rate_factor
-from image_finder.components.training.soft_targets import Teacher, class_loss, distillation_share
+from image_finder.components.training.soft_targets import Teacher, distillation_share
 from image_finder.components.training.sources import PairedSet, TextInput, embed_all
 
 _VAL_KS = (1, 5, 10)
@@ -115,13 +114,6 @@ class _Run:
         self.device = pick_device(config.device)
         if not ranks.alone and model.image_tower.learns_whole_trunk:
             share_batch_norms(model)
-        tower = model.image_tower
-        # Of a whole trunk the features are not cached, and neither are the packaged classes.
-        self.packaged_tail = (
-            deepcopy(tower.tails[0]).requires_grad_(False).eval().to(self.device)
-            if tower.concepts is not None and tower.learns_whole_trunk and config.class_weight
-            else None
-        )
         self.model = model.to(self.device)
         if self.device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -240,14 +232,13 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         tower = self.model.image_tower
         with self._autocast():
-            images, class_logits = self._image_outputs(data, batch.images, tail)
+            images = self._image_vectors(data, batch.images, tail)
             texts = self._text_vectors(data, batch.texts, tail)
         pairs = zip(images, texts, strict=True)
         teacher = self._teacher(data, plan)
         loss = torch.stack(
             [self._loss(image.float(), text.float(), batch, plan, teacher) for image, text in pairs]
         ).mean()
-        loss = loss + self._class_loss(data, batch, plan, class_logits)
         loss.backward()
         learned = [
             p for p in self.model.parameters() if p.grad is not None
@@ -260,15 +251,13 @@ class _Run:
             self.average.update_parameters(self.model)
         return loss.detach()
 
-    def _image_outputs(self, data: PairedSet, images: Tensor, tail: int) -> tuple[list[Tensor], Tensor | None]:
-        """Unit vectors (N, head_dim) of each head of a tail and class logits (N, classes), of loaded images."""
+    def _image_vectors(self, data: PairedSet, images: Tensor, tail: int) -> list[Tensor]:
+        """Unit vectors (N, head_dim) of each head of a tail, of loaded images."""
         tower = self.model.image_tower
         # Statistics of batch norms that learn are those of the whole batch.
         size = len(images) if tower.learns_whole_trunk or self.device.type != "cpu" else _CPU_IMAGES
         parts = [tower.branch(data.images.features(self.model, part), tail) for part in images.split(size)]
-        vectors = [torch.cat(of_head) for of_head in zip(*(part.vectors for part in parts), strict=True)]
-        logits = [part.class_logits for part in parts if part.class_logits is not None]
-        return vectors, torch.cat(logits) if logits else None
+        return [torch.cat(of_head) for of_head in zip(*(part.vectors for part in parts), strict=True)]
 
     def _text_vectors(self, data: PairedSet, texts: TextInput, tail: int) -> list[Tensor]:
         """Unit vectors (N, head_dim) of the text heads of a tail, of loaded texts; on the CPU those of similar length together."""
@@ -291,19 +280,6 @@ class _Run:
     def _teacher(self, data: PairedSet, plan: BatchPlan) -> Teacher | None:
         rows = torch.from_numpy(plan.image_rows), torch.from_numpy(plan.caption_rows)
         return None if data.teacher is None else data.teacher.of_batch(*rows, self.device)
-
-    def _class_loss(self, data: PairedSet, batch: Batch, plan: BatchPlan, logits: Tensor | None) -> Tensor:
-        """Weighted class loss, or this rank's share; 0 without a concept branch."""
-        tower, weight = self.model.image_tower, self.config.class_weight
-        if logits is None or tower.concepts is None or not weight or not tower.keeps_classes:
-            return torch.zeros((), device=self.device)
-        packaged = batch.class_logits
-        if packaged is None:
-            assert self.packaged_tail is not None
-            with torch.no_grad():
-                grid = self.packaged_tail(data.images.features(self.model, batch.images).permute(0, 3, 1, 2))
-                packaged = tower.concepts.class_logits(grid)
-        return weight * class_loss(logits.float(), packaged, tower.concepts.temperature, len(plan.image_rows))
 
     def _loss(
         self, images: Tensor, texts: Tensor, batch: Batch, plan: BatchPlan, teacher: Teacher | None = None

@@ -1,9 +1,7 @@
-"""Soft targets: losses that keep a training near the answers of fixed models, added to the contrastive loss.
+"""Soft targets: a loss towards the similarities that teachers give to the images and texts of a batch.
 
-class_loss           the classes that the packaged trunk sees, so that the concept branch stays true while the stages
-                     learn: learning without forgetting (Li and Hoiem 2016)
-distillation_share   the similarities that teachers give to images and texts of a batch, as in CLIP distillation
-                     (affinity mimicking of TinyCLIP, Wu et al. 2023; Hinton et al. 2015)
+As in CLIP distillation (affinity mimicking of TinyCLIP, Wu et al. 2023; Hinton et al. 2015); it is added to the
+contrastive loss.
 """
 
 from typing import NamedTuple
@@ -21,14 +19,6 @@ class Teacher(NamedTuple):
 
     def of_batch(self, image_rows: Tensor, text_rows: Tensor, device: torch.device) -> "Teacher":
         return Teacher(self.images[image_rows].float().to(device), self.texts[text_rows].float().to(device))
-
-
-def class_loss(student: Tensor, packaged: Tensor, temperature: float, n_images: int) -> Tensor:
-    """Divergence of class probabilities from the packaged ones; both logits (n, classes), of n_images in the batch.
-
-    Times the temperature squared, so that gradients do not shrink with it.
-    """
-    return temperature**2 * _divergence(student / temperature, packaged.float() / temperature) / n_images
 
 
 def distillation_share(

@@ -31,9 +31,8 @@ class CachedImages:
 
     def __init__(self, caches: Sequence[ContentCache], keys: Sequence[str]) -> None:
         """caches: one per view, the unchanged images first; keys: content key of each row."""
-        self.caches = list(caches)
-        self.keys = list(keys)
-        spans = [each.spans(keys) for each in self.caches]
+        self._caches = list(caches)
+        spans = [each.spans(keys) for each in self._caches]
         self._starts = np.stack([starts for starts, _ in spans])  # (views, rows)
         counts = spans[0][1]
         self._positions = int(counts[0]) if len(counts) else 0
@@ -43,7 +42,7 @@ class CachedImages:
 
     def load(self, rows: IntArray, views: IntArray | None = None) -> Tensor:
         """Features (n, h, w, C) float16; the grid is square. views: (n,); None: the unchanged images."""
-        stored = [cache.rows for cache in self.caches]
+        stored = [cache.rows for cache in self._caches]
         views = np.zeros(len(rows), np.int64) if views is None else views
         batch = np.empty((len(rows), self._positions, stored[0].shape[1]), stored[0].dtype)
         for target, view, start in zip(batch, views, self._starts[views, rows], strict=True):
@@ -136,15 +135,11 @@ TextSource = CachedTexts | TokenisedTexts
 
 
 class PairedSet(NamedTuple):
-    """Images and their captions. image_of_caption: (n_captions,) row of each caption's image.
-
-    class_logits: of the packaged trunk, by image and view, entries (1, classes); None: computed as they are needed.
-    """
+    """Images and their captions. image_of_caption: (n_captions,) row of each caption's image."""
 
     images: ImageSource
     texts: TextSource
     image_of_caption: IntArray
-    class_logits: CachedImages | None = None
     teacher: Teacher | None = None
 
 

@@ -19,8 +19,6 @@ from image_finder.components.encoders.hubness import plain_vectors
 from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.frozen_trunk import (
-    class_logits_cache,
-    extract_class_logits,
     extract_image_features,
     extract_text_features,
     image_features_cache,
@@ -93,19 +91,12 @@ def paired_set(
     *,
     augmented_views: int = 1,
     teachers: Sequence[Bundle] = (),
-    with_classes: bool = False,
 ) -> PairedSet:
-    """Training inputs; computes missing features of frozen trunks, and the soft targets.
-
-    with_classes: class logits of the packaged trunk too, if features are cached. assembled: as it was packaged. Raises DataError,
-    BundleError.
-    """
-    images = _image_source(assembled, config, data, settings, augmented_views=augmented_views)
+    """Training inputs; computes missing features of frozen trunks, and the soft targets. Raises DataError, BundleError."""
     return PairedSet(
-        images,
+        _image_source(assembled, config, data, settings, augmented_views=augmented_views),
         _text_source(assembled, config, data, settings),
         data.image_of_caption(),
-        _class_logits(assembled, images, settings) if with_classes and isinstance(images, CachedImages) else None,
         taught_by(teachers, data, settings.embedding, settings.cache_dir, progress=settings.progress)
         if teachers
         else None,
@@ -120,7 +111,7 @@ def extract_features(
     *,
     augmented_views: int = 1,
 ) -> FeatureSummary:
-    """Fill the caches of frozen trunks for all tables; only the first, which is to train, has augmented views and classes."""
+    """Fill the caches of frozen trunks for all tables; only the first, which is to train, has augmented views."""
     assembled = untrained(config, seed)
     for number, data in enumerate(tables):
         paired_set(
@@ -129,7 +120,6 @@ def extract_features(
             data,
             settings,
             augmented_views=1 if number else augmented_views,
-            with_classes=assembled.model.image_tower.keeps_classes and not number,
         )
     return FeatureSummary(
         image_cache=""
@@ -162,7 +152,6 @@ def train_checkpoint(task: TrainingTask, *, on_epoch: OnEpoch = lambda _: None, 
             settings,
             augmented_views=training.augmented_views,
             teachers=teachers,
-            with_classes=assembled.model.image_tower.keeps_classes and training.class_weight > 0,
         )
         val_set = paired_set(assembled, model_config, val_data, settings)
     trained = train(
@@ -240,15 +229,6 @@ def _image_source(
         _fill(cache, assembled, dict(zip(paths, keys, strict=True)), settings, view=view)
         caches.append(cache)
     return CachedImages(caches, keys)
-
-
-def _class_logits(assembled: Assembled, images: CachedImages, settings: FeatureSettings) -> CachedImages:
-    caches = []
-    for features in images.caches:
-        cache = class_logits_cache(assembled, features, settings.cache_dir)
-        extract_class_logits(assembled, features, images.keys, cache, progress=settings.progress)
-        caches.append(cache)
-    return CachedImages(caches, images.keys)
 
 
 def _decoded_images(assembled: Assembled, data: CaptionedImages) -> DecodedImages:

@@ -1,6 +1,7 @@
 """Concept branch: classes and texts in one space by name, joined to the trained vectors with a fixed weight."""
 
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import timm
@@ -9,11 +10,19 @@ from timm.models.efficientnet import EfficientNet
 from torch import nn
 from torch.nn import functional
 
-from image_finder.components.configs import ConceptsConfig, ModelConfig
+from image_finder.components.captions.captioned import CaptionedImages
+from image_finder.components.configs import (
+    ConceptsConfig,
+    EmbeddingConfig,
+    ImageTowerConfig,
+    ModelConfig,
+    TrainingConfig,
+)
 from image_finder.components.encoders.concepts import ImageConcepts, class_names, joined
-from image_finder.components.encoders.dual_encoder import Assembled
+from image_finder.components.encoders.dual_encoder import Assembled, DualEncoder
+from image_finder.components.encoders.weights import load_image_trunk
 from image_finder.components.errors import ConfigError
-from image_finder.components.training.trainer import untrained
+from image_finder.components.training.trainer import FeatureSettings, TrainingTask, train_checkpoint, untrained
 
 PACKAGED = {"image": {"input_px": 64}, "embedding_dim": 96, "concepts": {"dims": 64, "weight": 0.5}}
 
@@ -47,11 +56,11 @@ def test_a_text_is_nearest_to_the_class_that_it_names(packaged: Assembled) -> No
 
 
 def test_an_image_is_the_mean_of_its_classes_by_probability() -> None:
-    concepts = ImageConcepts(nn.Linear(4, 3), ConceptsConfig(dims=2, temperature=2.0))
+    concepts = ImageConcepts(nn.Identity(), nn.Linear(4, 3), ConceptsConfig(dims=2, temperature=2.0))
     concepts.names.copy_(torch.tensor([[1.0, 0], [0, 1], [-1, -1]]))
     logits = 2 * torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.6, 0.2]]).log()
     expected = functional.normalize(torch.tensor([[0.25, 0.0], [0.0, 0.4]]), dim=1)
-    torch.testing.assert_close(concepts(logits), expected)
+    torch.testing.assert_close(concepts.of_classes(logits), expected)
 
 
 def test_products_are_those_of_the_heads_and_of_the_concepts_with_their_weight(packaged: Assembled) -> None:
@@ -63,13 +72,57 @@ def test_products_are_those_of_the_heads_and_of_the_concepts_with_their_weight(p
     assert image.concepts is not None
     with torch.no_grad():
         images, texts = model.encode_image(pixels), model.encode_text(ids, mask)
-        branch = image.branch(image.features(pixels), 0)
-        learned = branch.vectors[0] @ text.head_vectors(text.features(ids, mask), mask, range(1))[0].t()
-        concepts = image.concepts(branch.class_logits) @ _concepts(packaged, ["a goldfish", "two lions"]).t()
+        features = image.features(pixels)
+        learned = (
+            image.branch(features, 0).vectors[0] @ text.head_vectors(text.features(ids, mask), mask, range(1))[0].t()
+        )
+        concepts = image.concepts(features) @ _concepts(packaged, ["a goldfish", "two lions"]).t()
     torch.testing.assert_close(images.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
     assert model.product_scale == 1 / 1.5
     torch.testing.assert_close(images @ texts.t(), (learned + 0.5 * concepts) / 1.5, atol=1e-5, rtol=0)
+
+
+def test_an_image_has_the_classes_that_the_packaged_trunk_gives_it(packaged: Assembled) -> None:
+    image = packaged.model.eval().image_tower
+    assert image.concepts is not None
+    trunk = load_image_trunk(ImageTowerConfig()).trunk
+    pixels = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(each) for each in (packaged.preprocess.mean, packaged.preprocess.std))
+    with torch.no_grad():
+        logits = trunk(((pixels / 255 - mean) / std).permute(0, 3, 1, 2))
+        expected = image.concepts.of_classes(logits)
+        torch.testing.assert_close(image.concepts(image.features(pixels)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stages", [0, 1, "all"])
+def test_the_classes_stay_while_the_stages_learn(
+    scenes: CaptionedImages, tiny_model: dict[str, Any], tmp_path: Path, stages: int | str
+) -> None:
+    image = {**tiny_model["image"], "trained_stages": stages, "own_tails": stages == 1}
+    model = ModelConfig.parse(
+        {**tiny_model, "image": image, "embedding_dim": 24, "ensemble_heads": 2, "concepts": {"dims": 8}}
+    )
+    training = TrainingConfig.parse({"epochs": 1, "batch_images": 9, "device": "cpu", "trunk_rate": 0.01})
+    settings = FeatureSettings(tmp_path / "cache", EmbeddingConfig(device="cpu", batch_images=8))
+    task = TrainingTask(scenes, scenes, (model, training), settings, tmp_path / "checkpoint", ("scenes", "v1"))
+    packaged, trained = untrained(model, 0).model.eval(), train_checkpoint(task).load().model
+    pixels = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        before, after = (_of_classes(each, pixels) for each in (packaged, trained))
+        learned = [
+            each.image_tower.branch(each.image_tower.features(pixels), 0).vectors[0] for each in (packaged, trained)
+        ]
+    assert torch.equal(before, after)
+    assert float(before.abs().max()) > 0
+    assert not torch.allclose(learned[0], learned[1], atol=1e-3)
+
+
+def _of_classes(model: DualEncoder, pixels: torch.Tensor) -> torch.Tensor:
+    tower = model.image_tower
+    assert tower.concepts is not None
+    vectors: torch.Tensor = tower.concepts(tower.features(pixels))
+    return vectors
 
 
 def test_joined_unit_vectors_are_unit_vectors() -> None:

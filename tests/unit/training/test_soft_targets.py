@@ -8,7 +8,7 @@ from image_finder.components.configs import EmbeddingConfig, ExportConfig, Model
 from image_finder.components.errors import BundleError
 from image_finder.components.export.exporter import export_bundle
 from image_finder.components.training import trainer
-from image_finder.components.training.soft_targets import Teacher, class_loss, distillation_share
+from image_finder.components.training.soft_targets import Teacher, distillation_share
 from image_finder.components.training.teachers import taught_by
 from image_finder.components.training.trainer import FeatureSettings, TrainingTask, checkpoint_vectors, train_checkpoint
 from tests.support.tiny_bundle import score_calibration
@@ -56,50 +56,14 @@ def test_shares_add_up_to_the_loss_of_the_batch():
     torch.testing.assert_close(sum(shares), whole)
 
 
-def test_the_class_loss_is_the_divergence_of_softened_classes():
-    student, packaged = torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([[2.0, 0.0], [1.0, 1.0]])
-    p, q = (packaged[0] / 2).softmax(0), (student[0] / 2).softmax(0)
-    expected = 4 * float((p * (p / q).log()).sum()) / 2
-    assert float(class_loss(student, packaged, 2.0, 2)) == pytest.approx(expected, rel=1e-5)
-    assert float(class_loss(student, packaged.half(), 2.0, 4)) == pytest.approx(expected / 2, rel=1e-3)
-
-
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     return FeatureSettings(tmp_path_factory.mktemp("cache"), EmbeddingConfig(device="cpu", batch_images=8))
 
 
-def _model(tiny_model, stages):
-    image = {**tiny_model["image"], "trained_stages": stages, "own_tails": stages != "all"}
-    return ModelConfig.parse(
-        {**tiny_model, "image": image, "embedding_dim": 24, "ensemble_heads": 2, "concepts": {"dims": 8}}
-    )
-
-
 def _fitted(scenes, model, settings, path, **values):
     training = TrainingConfig.parse({"epochs": 2, "batch_images": 9, "device": "cpu", "trunk_rate": 0.01, **values})
     return train_checkpoint(TrainingTask(scenes, scenes, (model, training), settings, path, ("scenes", "v1")))
-
-
-@pytest.mark.parametrize("stages", [1, "all"])
-def test_the_class_loss_holds_the_classes_while_the_stages_learn(scenes, tiny_model, settings, tmp_path, stages):
-    model = _model(tiny_model, stages)
-    data = trainer.paired_set(trainer.untrained(model, 0), model, scenes, settings)
-    values = data.images.load(torch.arange(len(data.images)).numpy())
-
-    def classes(assembled):
-        network = assembled.model.eval()
-        with torch.no_grad():
-            features = data.images.features(network, values)
-            branches = [network.image_tower.branch(features, tail) for tail in range(len(network.image_tower.tails))]
-        return torch.stack([branch.class_logits for branch in branches]).mean(dim=0)
-
-    packaged = classes(trainer.untrained(model, 0))
-    drift = []
-    for weight in (0.0, 1e4):  # the logits of random weights are small
-        trained = _fitted(scenes, model, settings, tmp_path / str(weight), class_weight=weight)
-        drift.append(float(class_loss(classes(trained.load()), packaged, 2.0, len(packaged))))
-    assert drift[1] < 0.5 * drift[0]
 
 
 @pytest.fixture(scope="module")
