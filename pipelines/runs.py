@@ -18,6 +18,7 @@ from image_finder.components.configs import (
     GalleryConfig,
     ModelConfig,
     RegistryConfig,
+    TrainingConfig,
 )
 from image_finder.components.demo.data_set import compose_demo
 from image_finder.components.drift.report import DriftReport
@@ -28,7 +29,7 @@ from image_finder.components.index.format import IndexManifest
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import RetrievalReport
-from image_finder.components.storage import disk_full
+from image_finder.components.storage import disk_full, sha256_of_lines
 from image_finder.components.temporaries import scratch_directory
 from image_finder.pipelines.moved_home import run_lock
 from image_finder.pipelines.run_config import PipelineName, Values, checked, filled
@@ -61,7 +62,10 @@ def run_training(values: Values, home: Home, mlflow_uri: str | None) -> Training
 
 
 def training_parameters(values: Values, home: Home) -> dict[str, Any]:
-    """Parameters of a training on local data, with the data's fingerprint. Raises ConfigError."""
+    """Parameters of a training on local data, with the fingerprint of the data and the teachers.
+
+    Raises ConfigError, BundleError.
+    """
     configs = checked("training", values)
     dataset = configs["dataset"]
     assert isinstance(dataset, DatasetConfig)
@@ -69,6 +73,7 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     require_pinned(cast("ModelConfig", configs["model"]), dataset)
     if (baseline := cast("RegistryConfig", configs["registry"]).baseline) is not None:
         Bundle.open(baseline, verify=False)  # now, not after hours of training
+    teachers = [Bundle.open(path, verify=False).sha256 for path in cast("TrainingConfig", configs["training"]).teacher]
     if dataset.layout == "demo" and dataset.root is None:
         dataset = dataset.model_copy(update={"root": demo_folder(home)})
         # The step would create it too, but only files that exist now enter the cache key of the first run.
@@ -78,7 +83,10 @@ def training_parameters(values: Values, home: Home) -> dict[str, Any]:
     elif dataset.root is not None and not dataset.root.is_dir() and dataset.layout != "demo":
         raise ConfigError(f"the folder {dataset.root} of data set '{dataset.name}' does not exist: check --data")
     parameters = {**_plain(configs), "dataset": dataset.model_dump(mode="json")}
-    return {**parameters, "data_fingerprint": quick_fingerprint(dataset, evaluation.parts_of_sets)}
+    fingerprint = quick_fingerprint(dataset, evaluation.parts_of_sets)
+    if teachers:  # another bundle at the same path makes another model
+        fingerprint = sha256_of_lines([(fingerprint,), *enumerate(teachers)])
+    return {**parameters, "data_fingerprint": fingerprint}
 
 
 def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexManifest:
