@@ -1,6 +1,6 @@
 """Images per second of indexing (read, hash, decode, embed, cache) against the bare rate of ONNX Runtime.
 
-    python -m tests.benchmarks.bench_embedding BUNDLE IMAGES [--images 300] [--repeat 3] [--trunk]
+    python -m tests.benchmarks.bench_embedding BUNDLE IMAGES [--images 300] [--repeat 3] [--trunk | --beside OTHER]
 
 Data: the images of a directory in original size, multiplied up to --images (a JPEG with extra bytes at its end is
 different content that takes as long to decode).
@@ -8,6 +8,7 @@ Floor: the graph alone on pixels in memory, with the defaults of ONNX Runtime an
 rates are the best of --repeat interleaved runs, so that a busy machine affects both.
 --trunk: features of the frozen trunk for training instead of a bundle's vectors, at the size of Lite0 (random weights
 are as fast); BUNDLE then provides only the preprocessing. Needs the extra `pipeline`.
+--beside: another bundle, measured in turn with the first; prints the ratio of their rates.
 """
 
 import argparse
@@ -112,7 +113,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="IMAGES")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--trunk", action="store_true")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--trunk", action="store_true")
+    either.add_argument("--beside", type=Path, metavar="OTHER")
     options = parser.parse_args()
     bundle, config = Bundle.open(options.bundle), EmbeddingConfig(device="cpu")
     preprocess = bundle.preprocess()
@@ -123,10 +126,11 @@ def main() -> None:
         decode = measured(len(paths), lambda: decoded.extend(preprocess.load(path) for path in paths))
         method = trunk_method(config, folder) if options.trunk else bundle_method(bundle, config)
         pixels = np.stack(decoded)
-        runs = [
-            (bare_rate(method.graph, method.output, pixels), whole_rate(paths, method.extract))
-            for _ in range(options.repeat)
-        ]
+        beside = [bundle_method(Bundle.open(options.beside), config)] if options.beside else []
+        runs, others = [], []
+        for _ in range(options.repeat):
+            runs.append((bare_rate(method.graph, method.output, pixels), whole_rate(paths, method.extract)))
+            others.append([whole_rate(paths, other.extract) for other in beside])
     bare, whole = (max(rates) for rates in zip(*runs, strict=True))
     each = ", ".join(f"{second.per_s / first.per_s:.2f}" for first, second in runs)
     rows = [
@@ -135,8 +139,12 @@ def main() -> None:
         ("ONNX Runtime alone", bare.per_s, bare.cpu_ms),
         ("trunk features of files" if options.trunk else "vectors of files", whole.per_s, whole.cpu_ms),
     ]
+    rows += [(f"vectors by {options.beside}", *max(rates)) for rates in zip(*others, strict=True)]
     show(rows, f"{len(paths)} images, {os.cpu_count()} cores")
     print(f"ratio {whole.per_s / bare.per_s:.2f} (goal >= 0.80), per run: {each}")
+    for other in zip(*others, strict=True):
+        each = ", ".join(f"{first.per_s / second.per_s:.2f}" for (_, first), second in zip(runs, other, strict=True))
+        print(f"ratio to {options.beside} {whole.per_s / max(other).per_s:.2f}, per run: {each}")
 
 
 if __name__ == "__main__":
