@@ -7,16 +7,20 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.captions.vocabulary import Vocabulary
 from image_finder.components.configs import EvaluationConfig
+from image_finder.components.configs.slices import WORDS
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.errors import ConfigError
-from image_finder.components.evaluation.folder_recall import read_part
+from image_finder.components.evaluation.folder_recall import CaptionedPart, read_part
 from image_finder.components.evaluation.match_calibration import calibrate_matches
+from image_finder.components.evaluation.things_found import ThingFound, things_found
 from image_finder.components.export.starter_packing import pack_starter, with_matches
 from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.records.export import BundleMeasurement
+from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.starter import CARD, MAX_MB, WEIGHTS
 from image_finder.components.starter.assembly import assemble_starter
 from image_finder.components.starter.manifest import StarterManifest
@@ -28,6 +32,8 @@ from image_finder.pipelines.model_operations import RegisteredModel
 from image_finder.pipelines.stores import connect
 
 _MB = 1e6
+_LISTED = 10  # things
+_LISTED_AT = 5  # k of their recall
 
 _ABOUT = """# The starter model
 This model comes with the package. Its trained weights, in 8 bits, are combined with the packaged trunks at first use. It
@@ -40,17 +46,28 @@ are below, *for research and educational use*: ask the owners of the data before
 The trunks keep the licences of their packages.
 """
 
-_FEW_SNAPSHOTS = """Nearly all training images are snapshots of people and dogs outdoors, taken by Flickr users about 2010, with English
-captions. Expect weak results for drawings, screenshots, documents, plans and medical or aerial images; for indoor
-objects, food, vehicles, animals other than dogs and night scenes, which are rare in the data; for names of persons,
-places, brands and species; and for text in images."""
+_SNAPSHOTS = """Four of five training images are snapshots of people and dogs outdoors, taken by Flickr users about 2010; the others are
+everyday photographs of COCO. All captions are English. Expect weak results for drawings, screenshots, documents, plans and
+medical or aerial images; for small things, night scenes and whatever few captions name; for names of persons, places,
+brands and species; and for text in images."""
 _OTHER_DATA = """The model was trained and evaluated on one data set. Expect weak results for subjects that are rare in it, for other kinds
 of images and other languages; for names of persons, places, brands and species; and for text in images."""
 
 
+class Shipped(NamedTuple):
+    """Recall of the packed model on a set of captioned images, and of the captions that name a thing."""
+
+    measurement: BundleMeasurement
+    things: list[ThingFound]
+
+    @property
+    def report(self) -> RetrievalReport:
+        return self.measurement.report
+
+
 class Packed(NamedTuple):
     manifest: StarterManifest
-    measured: list[BundleMeasurement]
+    measured: list[Shipped]
     weights_bytes: int
 
 
@@ -77,7 +94,7 @@ def pack(
         )
         bundle = assemble_starter(packed, bundle_path)
         parts = [read_part(each, None) for each in measure_on]
-        measured = [part.measured(bundle, EvaluationConfig()).measurement for part in parts]
+        measured = [_shipped(part, bundle) for part in parts]
         if parts:
             data = [part.data for part in parts]
             manifest = with_matches(packed, calibrate_matches(OnnxEncoder(bundle), trained.vocabulary, data))
@@ -98,6 +115,12 @@ def packed_text(packed: Packed, to: Path) -> str:
             f"{each.report.dataset} {each.report.split}, {each.report.n_images:,} images: text to image R@1/5/10 {recalls}"
         )
     return "\n".join(lines)
+
+
+def _shipped(part: CaptionedPart, bundle: Bundle) -> Shipped:
+    measured = part.measured(bundle, EvaluationConfig())
+    things = things_found(part.data.captions["caption"].tolist(), measured.ranks, _LISTED_AT)
+    return Shipped(measured.measurement, things)
 
 
 class _Trained(NamedTuple):
@@ -126,17 +149,57 @@ def _trained(registered: RegisteredModel, version: str) -> _Trained:
     return _Trained(checkpoint, scores, Vocabulary.of(captions["caption"]))
 
 
-def starter_card(registered: str, dataset: str, measured: Sequence[BundleMeasurement]) -> str:
+def starter_card(registered: str, dataset: str, measured: Sequence[Shipped]) -> str:
     sections = registered.split("\n## ")
     facts = [section for section in sections[1:] if not section.startswith(("Promotion history", "Lineage"))]
     limits = next((place for place, section in enumerate(facts) if section.startswith("Limits")), len(facts))
-    unmet = _FEW_SNAPSHOTS if "flickr8k" in dataset.lower() else _OTHER_DATA
+    unmet = _SNAPSHOTS if "flickr8k" in dataset.lower() else _OTHER_DATA
     facts[limits:limits] = [*map(_elsewhere, measured), f"Limits of its training data\n{unmet}"]
-    return "\n\n## ".join([_ABOUT.strip(), *(section.strip() for section in facts)]) + "\n"
+    about, licence = _ABOUT.strip().split("\n\n## ")
+    first = [about, _finds(measured), licence] if measured else [about, licence]
+    return "\n\n## ".join([*first, *(section.strip() for section in facts)]) + "\n"
 
 
-def _elsewhere(measurement: BundleMeasurement) -> str:
-    report = measurement.report
+def _finds(measured: Sequence[Shipped]) -> str:
+    ks = sorted(measured[0].report.text_to_image.recall)
+    head = " | ".join(["data", "captions", *(f"recall@{k}" for k in ks), "queries"])
+    rows = "\n".join(row for each in measured for row in _rows_by_words(each.report, ks))
+    return f"""What it finds
+Recall as shipped: the share of captions whose own image is among the first k. A word is met in training if at least two
+training captions contain it.
+
+| {head} |
+|{" --- |" * (len(ks) + 3)}
+{rows}
+{"".join(_things(each) for each in measured).rstrip()}"""
+
+
+def _rows_by_words(report: RetrievalReport, ks: Sequence[int]) -> list[str]:
+    data = f"{report.dataset} {report.split}, {report.n_images:,} images"
+    whole = report.text_to_image
+    groups = [(f"words {each.value}", each) for each in report.slices if each.slice == WORDS.name]
+    rows = [*((name, each.recall, each.n_queries) for name, each in groups), ("all", whole.recall, whole.n_queries)]
+    return [
+        f"| {data} | {name} | {' | '.join(f'{100 * recall[k]:.1f} %' for k in ks)} | {n_queries:,} |"
+        for name, recall, n_queries in rows
+    ]
+
+
+def _things(shipped: Shipped) -> str:
+    if len(shipped.things) < 2 * _LISTED:
+        return ""
+    most, least = (
+        ", ".join(f"{each.thing} {100 * each.recall:.0f} %" for each in things)
+        for things in (shipped.things[:_LISTED], shipped.things[: -_LISTED - 1 : -1])
+    )
+    return f"""
+On {shipped.report.dataset}, recall@{_LISTED_AT} is highest for captions that name: {most}.
+It is lowest for: {least}.
+"""
+
+
+def _elsewhere(shipped: Shipped) -> str:
+    report = shipped.report
     return f"""As shipped, on part `{report.split}` of `{report.dataset}`
 {report.n_images:,} images, {report.n_captions:,} captions, searched with the ONNX towers made of these
 weights (`image-finder models evaluate`).

@@ -98,7 +98,7 @@ _THINGS: dict[str, tuple[str, str]] = {
     "gray": ("gray grey", ""),
     "brown": ("brown", "tan golden"),
 }
-_COLOURS = frozenset(["red", "blue", "green", "yellow", "orange", "pink", "purple", "black", "white", "gray", "brown"])
+COLOURS = frozenset(["red", "blue", "green", "yellow", "orange", "pink", "purple", "black", "white", "gray", "brown"])
 
 
 def things_named(text: str) -> frozenset[str]:
@@ -116,13 +116,13 @@ def is_right(named: frozenset[str], shown: frozenset[str]) -> bool:
     False for a text that names none. A missing colour counts only if the captions name other colours, because most
     captions name none.
     """
-    colours, shown_colours = named & _COLOURS, shown & _COLOURS
+    colours, shown_colours = named & COLOURS, shown & COLOURS
     return bool(named) and named - colours <= shown and (colours <= shown_colours or not shown_colours)
 
 
 def single_words() -> tuple[str, ...]:
     """The most frequent word of each thing that is not a colour."""
-    return tuple(names.split()[0] for thing, (names, _) in _THINGS.items() if thing not in _COLOURS)
+    return tuple(names.split()[0] for thing, (names, _) in _THINGS.items() if thing not in COLOURS)
 
 
 @cache

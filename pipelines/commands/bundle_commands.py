@@ -155,7 +155,7 @@ def pack(
 
     packed = packing.pack(options.open(), version, to.resolve(), measure_on=measure_on, max_mb=max_mb)
     if as_json:
-        measured = [each.model_dump(mode="json", exclude={"code_sha256"}) for each in packed.measured]
+        measured = [each.measurement.model_dump(mode="json", exclude={"code_sha256"}) for each in packed.measured]
         print_json({"manifest": packed.manifest, "weights_bytes": packed.weights_bytes, "measured": measured})
     else:
         click.echo(packing.packed_text(packed, to))

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from image_finder.components.configs import ImageTowerConfig, ModelConfig, TextTowerConfig, TrainingConfig
+from image_finder.components.evaluation.things_found import ThingFound
 from image_finder.components.records.calibration import MatchModel, MatchModels, ScoreCalibration
 from image_finder.components.records.data import DatasetManifest, ValidationReport
 from image_finder.components.records.export import BundleMeasurement, ParityReport
@@ -10,7 +11,7 @@ from image_finder.components.records.retrieval import DirectionReport, Interval,
 from image_finder.model_registry.card import model_card
 from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.lineage import Lineage
-from image_finder.pipelines.packing import starter_card
+from image_finder.pipelines.packing import Shipped, starter_card
 
 LINEAGE = Lineage(
     code_version="c0de-dirty",
@@ -201,16 +202,14 @@ def test_a_card_names_lineage_and_ledger():
         assert line in card
 
 
-@pytest.mark.parametrize(
-    ("dataset", "present", "absent"),
-    [
-        ("flickr8k+coco2017", "people and dogs outdoors", "on one data set"),
-        ("mine", "Expect weak results for subjects that are rare in it", "dogs"),
-    ],
-)
-def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, absent):
-    elsewhere = BundleMeasurement(
-        report=facts()[0].report,
+def _shipped(things):
+    report = facts()[0].report
+    words = [
+        SliceReport(slice="words", value=value, n_queries=n, recall={1: recall}, interval=report.text_to_image.interval)
+        for value, n, recall in (("all met in training", 4900, 0.25), ("some not met", 100, 0.125))
+    ]
+    measurement = BundleMeasurement(
+        report=report.model_copy(update={"slices": (*report.slices, *words)}),
         text_ms=2,
         image_ms=9,
         bundle_mb=65,
@@ -220,9 +219,36 @@ def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, ab
         test_sha256="a",
         code_sha256="b",
     )
-    card = starter_card(card_of(), dataset, [elsewhere])
+    return Shipped(measurement, things)
+
+
+def test_a_starter_card_begins_with_what_the_model_finds():
+    things = [ThingFound(f"thing{number}", 1 - number / 20, 30) for number in range(20)]
+    first = starter_card(card_of(), "mine", [_shipped(things)]).split("\n## ")[1]
+    assert first.startswith("What it finds\n")
+    for line in (
+        "| data | captions | recall@1 | queries |\n| --- | --- | --- | --- |\n",
+        "| flickr8k val, 1,000 images | words all met in training | 25.0 % | 4,900 |\n",
+        "| flickr8k val, 1,000 images | words some not met | 12.5 % | 100 |\n",
+        "| flickr8k val, 1,000 images | all | 21.9 % | 5,000 |\n",
+        "On flickr8k, recall@5 is highest for captions that name: thing0 100 %, thing1 95 %, ",
+        "It is lowest for: thing19 5 %, thing18 10 %, ",
+    ):
+        assert line in first
+    assert "recall@5" not in starter_card(card_of(), "mine", [_shipped(things[:19])])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "present", "absent"),
+    [
+        ("flickr8k+coco2017", "people and dogs outdoors", "on one data set"),
+        ("mine", "Expect weak results for subjects that are rare in it", "dogs"),
+    ],
+)
+def test_a_starter_card_names_the_gaps_of_its_training_data(dataset, present, absent):
+    card = starter_card(card_of(), dataset, [_shipped([])])
     headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
-    assert headings[0] == "Licence of the weights"
+    assert headings[:2] == ["What it finds", "Licence of the weights"]
     assert headings[-3:] == ["As shipped, on part `val` of `flickr8k`", "Limits of its training data", "Limits"]
     unmet = card.split("## Limits of its training data")[1]
     assert present in unmet
