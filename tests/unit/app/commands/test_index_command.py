@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from click.testing import CliRunner
 from image_finder.components.app import starter_bundle as starter
 from image_finder.components.app.cli import main
 from image_finder.components.app.commands.index_command import _Warnings
+from image_finder.components.bundle.bundle import SCORES, BundleManifest
 from image_finder.components.library.library import Library
+from image_finder.components.storage import sha256_of_file
 from tests.support.checkout import CHECKOUT
 
 
@@ -125,6 +128,27 @@ def test_faults_are_one_line(images_and_bundle, tmp_path, monkeypatch):
     with Library(tmp_path / "home" / "library").writing():
         error = invoke("index", images, "--bundle", bundle, code=1).stderr
     assert f"is being written by process {os.getpid()} since" in error
+
+
+def test_a_library_with_a_former_starter_model_is_told_how_to_change_it(images_and_bundle, tmp_path):
+    images, _ = images_and_bundle
+    hint = "for that of this version, embed all images again with: image-finder index --bundle starter"
+    first = invoke("index", images)
+    assert hint not in first.stderr
+    former = tmp_path / "former"
+    shutil.copytree(starter.starter_bundle().path, former)
+    scores = (former / SCORES).read_text(encoding="utf-8").replace('"good_match": 0.', '"good_match": 0.1')
+    (former / SCORES).write_text(scores, encoding="utf-8")
+    manifest = BundleManifest.read(former)
+    manifest.model_copy(
+        update={"files_sha256": {**manifest.files_sha256, SCORES: sha256_of_file(former / SCORES)}}
+    ).write(former)
+    assert hint in invoke("index", images, "--bundle", former).stderr
+    (images / "red.png").unlink()
+    assert hint in invoke("index").stderr
+    changed = invoke("index", "--bundle", "starter", "--json")
+    assert hint not in changed.stderr
+    assert json.loads(changed.stdout)["bundle"] == starter.starter_bundle().sha256
 
 
 def test_info_shows_the_contents_and_a_newer_bundle(images_and_bundle, tmp_path, write_colour_bundle):
