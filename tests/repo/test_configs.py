@@ -103,6 +103,9 @@ def test_a_registered_version_records_every_parameter_of_its_training():
 def test_the_starter_learns_by_the_recipe_of_flickr8k_from_more_images():
     starter, flickr8k = (run_config.load("training", name)["parameters"] for name in ("starter", "flickr8k"))
     model = starter["model"]
+    assert (
+        model["image"].pop("input_px") == flickr8k["model"]["image"].pop("input_px") - 4
+    )  # 8 x 8 instead of 9 x 9 cells
     assert model.pop("embedding_dim") == flickr8k["model"].pop("embedding_dim") + model.pop("concepts")["dims"]
     for part in ("model", "training", "export"):
         assert starter[part] == flickr8k[part], part
