@@ -13,6 +13,8 @@ Class logits are those of the packaged trunk: of its last stages, which the bran
 ones. Stages that learn to match captions forget classes that no caption names.
 """
 
+import math
+
 import torch
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from timm.models.efficientnet import EfficientNet
@@ -34,13 +36,19 @@ class ImageConcepts(nn.Module):
         super().__init__()
         self.stages = stages.requires_grad_(False)
         self.classifier = classifier.requires_grad_(False)
+        self.stride = math.prod(each.stride[0] for each in stages.modules() if isinstance(each, nn.Conv2d))
         self.temperature = config.temperature
         self.names: Tensor
         self.register_buffer("names", torch.zeros(classifier.out_features, config.dims))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Unit vectors (N, dims) of stem features (N, h, w, C)."""
-        grid = self.stages(features.permute(0, 3, 1, 2))
+        """Unit vectors (N, dims) of stem features (N, h, w, C).
+
+        Leaves out the last row and column if the stages would pad them: 8 x 8 instead of 9 x 9 cells of a grid of 17 x 17
+        cost a fifth less and cover 94 % of each side.
+        """
+        height, width = (side // self.stride * self.stride or side for side in features.shape[1:3])
+        grid = self.stages(features[:, :height, :width].permute(0, 3, 1, 2))
         return self.of_classes(self.classifier(grid.mean(dim=(2, 3))))
 
     def of_classes(self, logits: Tensor) -> Tensor:

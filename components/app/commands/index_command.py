@@ -114,7 +114,11 @@ def index(**options: Unpack[_Options]) -> None:
             return
         summary = update(library, options["folders"], settings, forget=options["forget"], warn=_warn)
         _print(summary, as_json=options["as_json"])
-        if summary.bundle and not summary.dry_run and is_former_starter(BundleManifest.read(library.bundles / summary.bundle[:16])):
+        if (
+            summary.bundle
+            and not summary.dry_run
+            and is_former_starter(BundleManifest.read(library.bundles / summary.bundle[:16]))
+        ):
             _warn(
                 "this library has the starter model of another version; for that of this version, embed all images again "
                 "with: image-finder index --bundle starter"

@@ -95,6 +95,17 @@ def test_an_image_has_the_classes_that_the_packaged_trunk_gives_it(packaged: Ass
         torch.testing.assert_close(image.concepts(image.features(pixels)), expected, atol=1e-5, rtol=0)
 
 
+def test_cells_that_the_stages_would_pad_are_left_out() -> None:
+    stages = nn.Sequential(nn.Conv2d(1, 1, 3, stride=2, padding=1), nn.Conv2d(1, 3, 1))
+    concepts = ImageConcepts(stages, nn.Linear(3, 4), ConceptsConfig(dims=2))
+    concepts.names.normal_(generator=torch.Generator().manual_seed(0))
+    features = torch.randn(2, 5, 5, 1)
+    with torch.no_grad():
+        assert torch.equal(concepts(features), concepts(features[:, :4, :4]))
+        assert not torch.equal(concepts(features[:, :4]), concepts(features[:, :2]))
+        assert concepts(features[:, :1, :1]).norm(dim=1).tolist() == pytest.approx([1, 1])
+
+
 @pytest.mark.parametrize("stages", [0, 1, "all"])
 def test_the_classes_stay_while_the_stages_learn(
     scenes: CaptionedImages, tiny_model: dict[str, Any], tmp_path: Path, stages: int | str
