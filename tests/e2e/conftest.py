@@ -19,9 +19,9 @@ from PIL import Image
 
 from tests.e2e.isolated_network import IsolatedNetwork, isolated
 from tests.support.colour_bundle import write_colour_bundle
+from tests.support.servers import PATIENCE_MS
 
-_START_S = 60
-_PATIENCE_MS = 30_000  # 5 s pass without an answer while other tests install packages
+_START_S = 180
 _NO_NETWORK = "no network namespace can be made: run as root with unshare and nsenter (util-linux)"
 _WRITTEN_S = 1_700_000_000
 Serve = Callable[..., AbstractContextManager[str]]
@@ -41,7 +41,7 @@ def chromium() -> Iterator[Any]:
         pytest.skip(message)
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=_PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=program, args=sandbox)

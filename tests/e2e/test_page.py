@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from tests.support.servers import PATIENCE_MS
+
 pytestmark = pytest.mark.slow
 SEARCH = "**/api/v1/search"
 
@@ -28,6 +30,7 @@ def open_page(chromium, address) -> Iterator[Callable[..., Any]]:
 
     def opened(path="/", *, base=address, **options):
         context = chromium.new_context(locale="en-GB", **{"viewport": {"width": 1200, "height": 800}, **options})
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -745,4 +748,4 @@ def test_photographs_are_indexed_and_searched_with_an_imported_model(open_page, 
         expect(page.locator("#notice")).not_to_contain_text("never seen")
         page.locator("button.tile").first.click()
         page.keyboard.press("e")
-        expect(page.locator("#explain-note")).to_have_text(re.compile("raise"), timeout=30_000)
+        expect(page.locator("#explain-note")).to_have_text(re.compile("raise"))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-_START_S = 120  # then the test fails; the time itself is never asserted
+_START_S = 300  # then the test fails; the time itself is never asserted
+PATIENCE_MS = 120_000  # with a page; beside other tests on slow cores, it takes more than 30 s to load
 
 
 def free_port():
