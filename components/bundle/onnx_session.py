@@ -72,6 +72,8 @@ def _opened(model: Path, computer: Computer, threads: int) -> ort.InferenceSessi
     options.intra_op_num_threads = threads or available_cores()
     # Spinning threads would occupy the cores that the pass over the vectors, the decoders and other programs need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without this, products of 8 bits overflow on x86 processors without VNNI (AVX2: onnxruntime.ai, "Quantize ONNX models").
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if computer == "directml":
         options.enable_mem_pattern = False  # as DirectML requires
     return ort.InferenceSession(
