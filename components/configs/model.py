@@ -97,7 +97,12 @@ class HubnessConfig(Config):
 class ConceptsConfig(Config):
     """Concept branch: the image trunk's classes, compared with texts by name; see components.encoders.concepts."""
 
-    dims: int = Field(0, ge=0, le=512, description="dimensions of the shared space that carry it; 0: no concept branch")
+    dims: int = Field(
+        0,
+        ge=0,
+        le=512,
+        description="dimensions of the shared space that carry it, at the cost of a pass through the stages that learn; 0: off",
+    )
     weight: float = Field(0.2, gt=0, le=4, description="weight of its scores; those of the trained heads have 1")
     temperature: float = Field(2.0, gt=0, description="divides the class logits before the softmax")
 
