@@ -1,6 +1,7 @@
 """Command line `image-finder`: loads each command from its entry point when it is called."""
 
 import difflib
+import os
 from importlib import metadata
 from typing import Any
 
@@ -22,14 +23,34 @@ class CommandsByEntryPoint(click.Group):
         with guarded_streams():
             return super().main(*args, **kwargs)
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - as click declares it
+    ) -> click.Context:
+        """Print without colour if NO_COLOR is set (https://no-color.org), and where no terminal is."""
+        if os.environ.get("NO_COLOR"):
+            extra.setdefault("color", False)
+        return super().make_context(info_name, args, parent, **extra)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({point.name for point in metadata.entry_points(group=COMMANDS)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if unknown. Raises ClickException if a package is missing."""
+        """Import a command; None if unknown. Raises ClickException if a package is missing.
+
+        A shell that completes a command line is offered only what can run.
+        """
         for point in metadata.entry_points(group=COMMANDS, name=cmd_name):
-            with shown_to_user():
-                command = point.load()
+            try:
+                with shown_to_user():
+                    command = point.load()
+            except click.ClickException:
+                if ctx.resilient_parsing:
+                    return None
+                raise
             if isinstance(command, click.Command):
                 return command
         return None
@@ -51,7 +72,7 @@ class CommandsByEntryPoint(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that args start with. For an unknown one, suggests similar names."""
         name = args[0]
-        if name.startswith("-") or self.get_command(ctx, name) is not None:
+        if ctx.resilient_parsing or name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
         known = self.list_commands(ctx)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

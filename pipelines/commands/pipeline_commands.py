@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from image_finder.components.app.commands.search_command import hits_table
+from image_finder.components.app.commands.hits_table import hits_table, terminal_columns
 from image_finder.components.home import home_root
 from image_finder.components.text import shown_path, visible
 from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option, print_json
@@ -50,7 +50,7 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     engine = SearchEngine.open(stores.index_dir)
     for text in _EXAMPLE_SEARCHES:
         click.echo(f'\n"{text}" among {manifest.count:,} images')
-        click.echo(hits_table(engine.search(text, 3).hits))
+        click.echo(hits_table(engine.search(text, 3).hits, terminal_columns()))
     option = f" --home {shlex.quote(str(stores.root))}"
     click.echo(
         f"\nDone in {time.monotonic() - started:.0f} s. Try next:\n"

@@ -7,10 +7,11 @@ from starlette.requests import Request
 from image_finder.components.app.api.limits import Load, Workers, while_connected
 from image_finder.components.app.api.original_files import as_gone, open_original
 from image_finder.components.app.api.settings import Settings
-from image_finder.components.app.api.thumbnails import VIEW_PX, View, is_known, jpeg, key_of, read_original
+from image_finder.components.app.api.thumbnails import VIEW_PX, View, is_known, key_of, read_original
 from image_finder.components.arrays import Vectors
 from image_finder.components.bundle.encoder import OnnxEncoder
 from image_finder.components.images.decoding import load_for_display
+from image_finder.components.images.encoding import jpeg_bytes
 from image_finder.components.search.contributions import Contributions, contributions
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.search.explain import explain_pooling, heat_overlay
@@ -46,10 +47,10 @@ class Explainer:
             return View(key)
         with as_gone():
             if vector is None:
-                return View(key, jpeg(explain_pooling(engine.encoder, data, at_most_px=VIEW_PX)))
+                return View(key, jpeg_bytes(explain_pooling(engine.encoder, data, at_most_px=VIEW_PX)))
             found = self._contributions(engine.encoder, data, vector, subject)
             overlay = heat_overlay(load_for_display(data, at_most_px=VIEW_PX), found.shares)
-            return View(key, jpeg(overlay), found.peak)
+            return View(key, jpeg_bytes(overlay), found.peak)
 
     def _contributions(self, encoder: OnnxEncoder, data: bytes, vector: Vectors, key: _Key) -> Contributions:
         found = self._cache.get(key)

@@ -2,16 +2,14 @@
 
 import contextlib
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from image_finder.components import system
 from image_finder.components.app.api.original_files import Original, as_gone, gone, open_original
 from image_finder.components.images.decoding import load_for_display
+from image_finder.components.images.encoding import jpeg_bytes
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.temporaries import temporary_file
 
@@ -20,7 +18,6 @@ TILE_PX = 480  # a row of the page is about 200 px high and a tile at most 2.2 t
 SIZES_PX = (ICON_PX, THUMBNAIL_PX, TILE_PX, 640, 960)
 VIEW_PX = 1600
 _VERSION = 1  # of the rendering; part of the key
-_QUALITY = 82
 
 
 class View(NamedTuple):
@@ -68,7 +65,7 @@ class Views:
                 with contextlib.suppress(OSError):
                     return View(key, cached.read_bytes())
             with as_gone():
-                content = jpeg(load_for_display(read_original(original, self.max_bytes), at_most_px=px))
+                content = jpeg_bytes(load_for_display(read_original(original, self.max_bytes), at_most_px=px))
         if cached is not None:
             with contextlib.suppress(OSError):
                 _store(cached, content)
@@ -81,13 +78,6 @@ def read_original(original: Original, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise gone(f"the image file is now larger than {max_bytes:,} bytes and is not shown")
     return data
-
-
-def jpeg(image: Image.Image) -> bytes:
-    """Encode an image as JPEG without metadata."""
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY)
-    return stream.getvalue()
 
 
 def _store(path: Path, content: bytes) -> None:

@@ -1,5 +1,7 @@
 """Options that commands share, and those of `image-finder search` that are derived from the query model."""
 
+import os
+import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -7,6 +9,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -82,6 +85,29 @@ def query_options() -> list[click.Option]:
     return [_option(name, fields[name]) for name in _FLAGS]
 
 
+def _completed(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Labels of folders or names of cameras of the library, for a shell that completes a command line."""
+    from image_finder.components.errors import FinderError
+    from image_finder.components.index.index import VectorIndex
+    from image_finder.components.search.filters import facets
+
+    if incomplete.startswith(("/", "~", ".")):
+        return [CompletionItem(incomplete, type="dir")]
+    try:
+        root = index_of(context.params.get("library"), context.params.get("index_path"))
+        found = facets(VectorIndex.open(root, verify=False).items)
+    except (FinderError, click.UsageError):
+        return []
+    values = [each.value for each in (found.folders if parameter.name == "folders" else found.cameras)]
+    # bash inserts a completion as it is, other shells quote it.
+    in_bash = os.environ.get("_IMAGE_FINDER_COMPLETE", "").startswith("bash")
+    return [
+        CompletionItem(re.sub(r"([^\w@%+=:,./-])", r"\\\1", value) if in_bash else value)
+        for value in values
+        if value.startswith(incomplete)
+    ]
+
+
 def _option(name: str, field: "FieldInfo") -> click.Option:
     flags, metavar = _FLAGS[name]
     default = _DEFAULTS.get(name, field.default) or None
@@ -93,6 +119,7 @@ def _option(name: str, field: "FieldInfo") -> click.Option:
         show_default=default is not None,
         metavar=metavar,
         help=field.description,
+        shell_complete=_completed if name in {"folders", "cameras"} else None,
     )
 
 

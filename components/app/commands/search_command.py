@@ -1,12 +1,15 @@
 """Command `image-finder search`: finds images by texts, images or both."""
 
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import click
 
+from image_finder.components.app.commands.hits_table import hits_table, terminal_columns
 from image_finder.components.app.commands.options import (
     FOLDER,
     QUERY_FIELDS,
@@ -17,7 +20,7 @@ from image_finder.components.app.commands.options import (
     library_option,
 )
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
-from image_finder.components.text import aligned, counted, shown_path, visible
+from image_finder.components.text import counted, shown_path, visible
 
 if TYPE_CHECKING:
     from image_finder.components.records.search import Hit, SearchResult
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
 
 _WEIGHTED = re.compile(r"(.*)\^(\d+\.?\d*|\.\d+)", re.DOTALL)
 _ONE_FILE = {".jpg", ".jpeg", ".png"}
-_GOOD, _LESS_CERTAIN = "Good matches", "Less certain"
 
 
 class _Options(TypedDict):
@@ -43,6 +45,11 @@ class _Options(TypedDict):
     index_path: Path | None
     bundle: Path | None
     as_json: bool
+    only_paths: bool
+    nul: bool
+    sheet: Path | None
+    opening: bool
+    preview: bool
 
 
 @click.command(
@@ -52,8 +59,10 @@ class _Options(TypedDict):
     "  image-finder search 'two cups of coffee' -k 3 --json\n"
     "  image-finder search a beach --not people --since 2023-06-01 --min-px 1000\n"
     "  image-finder search at night --image bridge.jpg^2\n"
-    "\nAppend ^ and a number to a text, image or id to set its weight. The default is 1, or 0.65 for --not. In the last "
-    "example the image counts twice as much as the text.",
+    "  image-finder search a red car -k 50 -0 | xargs -0 ls -l\n"
+    "  image-finder search a red car -k 50 --html cars.html --open\n"
+    "\nAppend ^ and a number to a text, image or id to set its weight. The default is 1, or 0.65 for --not. In the "
+    "fourth example the image counts twice as much as the text.",
 )
 @click.argument("words", nargs=-1, metavar="[TEXT]...")
 @click.option("--also", multiple=True, metavar="TEXT", help="Also match this text (repeatable).")
@@ -87,31 +96,40 @@ class _Options(TypedDict):
 @index_option
 @bundle_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--paths", "only_paths", is_flag=True, help="Print paths only, one per line.")
+@click.option("-0", "nul", is_flag=True, help="Print paths only, each ended by a NUL character, for xargs -0.")
+@click.option(
+    "--html", "sheet", type=FOLDER, metavar="FILE", help="Also write a contact sheet: a page with the images."
+)
+@click.option("--open", "opening", is_flag=True, help="Open the contact sheet of --html, else the best image.")
+@click.option("--preview", is_flag=True, help="Show the images in the terminal, above their list.")
 @click.pass_context
 def search(context: click.Context, words: tuple[str, ...], **options: Unpack[_Options]) -> None:
     """Find the images that best match a text or an image.
 
-    Prints score (cosine, -1 to 1), id and file of each image. TEXT, --also, --image and --like are combined into one
-    query.
+    Prints rank, score (cosine, -1 to 1), id, caption and path of each image. TEXT, --also, --image and --like are combined
+    into one query.
     """
     with shown_to_user():
         from image_finder.components.search.finder import Finder  # --help must not import numpy
 
+        _require_compatible(options)
         query = _query(words, options, context.params)
         finder = Finder.open(index_of(options["library"], options["index_path"]), bundle=options["bundle"])
         if finder.bundle_manifest.starter:
             click.echo("using the starter model (details: image-finder info)", err=True)
         query = _with_labels(query, finder)
         result = finder.search(query)
-        if options["as_json"]:
-            click.echo(result.model_dump_json(indent=2))
-        else:
-            _show(result)
+        _show(finder, result, options)
         if not finder.index_manifest.count:
             raise click.ClickException(EMPTY_LIBRARY)
         _comment(result, query, options["page"])
         if options["explanations"]:
             _explain(finder, result.hits, query, options["explanations"], options["explain_kind"])
+        if options["sheet"]:
+            _sheet(finder, result, " ".join(words) or "Similar images", options["sheet"])
+        if options["opening"]:
+            _open(options["sheet"], result.hits)
 
 
 def _query(words: tuple[str, ...], options: _Options, values: Mapping[str, Any]) -> "Query":
@@ -150,29 +168,51 @@ def _term(kind: str, text: str) -> dict[str, Any]:
     return {kind: image_bytes(Path(value)) if kind == "image" else value, **weight}
 
 
-def hits_table(hits: "Sequence[Hit]") -> str:
-    """Rank, score, id, file, number of similar images and first caption of each hit, with a heading."""
-    columns: dict[str, list[str]] = {
-        "rank": [str(hit.rank) for hit in hits],
-        "score": [f"{hit.score:.4f}" for hit in hits],
-        "id": [hit.id for hit in hits],
-        "image": [shown_path(hit.uri) for hit in hits],
-        "similar": [f"+{len(hit.duplicates)} similar" if hit.duplicates else "" for hit in hits],
-        "caption": [" ".join(hit.captions[0].split()) if hit.captions else "" for hit in hits],
+def _show(finder: "Finder", result: "SearchResult", options: _Options) -> None:
+    """Print the hits in the form that the options name."""
+    if options["as_json"]:
+        click.echo(result.model_dump_json(indent=2))
+    elif options["only_paths"] or options["nul"]:
+        end = b"\0" if options["nul"] else b"\n"
+        on_terminal = not options["nul"] and sys.stdout.isatty()
+        paths = [os.fsencode(shown_path(hit.uri) if on_terminal else hit.uri) for hit in result.hits]
+        click.echo(b"".join(path + end for path in paths), nl=False)
+    elif result.hits:
+        columns = terminal_columns()
+        if options["preview"] and columns is not None:
+            from image_finder.components.app.commands.preview import show_preview
+
+            show_preview(finder.engine, result.hits, columns)
+        click.echo(hits_table(result.hits, columns))
+
+
+def _require_compatible(options: _Options) -> None:
+    given = {
+        "--json": options["as_json"],
+        "--paths": options["only_paths"] or options["nul"],
+        "--preview": options["preview"],
     }
-    shown = {name: cells for name, cells in columns.items() if any(cells) or name not in {"similar", "caption"}}
-    return aligned([list(shown), *zip(*shown.values(), strict=True)])
+    names = [name for name, value in given.items() if value]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} exclude each other")
+    if options["preview"] and terminal_columns() is None:
+        raise click.UsageError("--preview draws images on a terminal, and standard output is none; use --html FILE")
 
 
-def _show(result: "SearchResult") -> None:
-    if not result.hits:
-        return
-    heading, *lines = hits_table(result.hits).splitlines()
-    n_good = sum(hit.good is True for hit in result.hits)
-    if result.hits[0].good is not None:
-        lines[n_good:n_good] = [_LESS_CERTAIN] if n_good < len(result.hits) else []
-        lines[:0] = [_GOOD] if n_good else []
-    click.echo("\n".join([heading, *lines]))
+def _sheet(finder: "Finder", result: "SearchResult", title: str, path: Path) -> None:
+    from image_finder.components.app.contact_sheet import contact_sheet
+    from image_finder.components.storage import write_text_atomically
+
+    page = contact_sheet(finder.engine, result.hits, title=title, notes=_notes(result))
+    write_text_atomically(path, page)
+    click.echo(f"wrote {counted(len(result.hits), 'image')} to {shown_path(path)}", err=True)
+
+
+def _open(page: Path | None, hits: "Sequence[Hit]") -> None:
+    """Open the contact sheet, else the best image, in the program that the system has for it."""
+    target = str(page.absolute()) if page else hits[0].uri if hits else ""
+    if target and click.launch(target) != 0:
+        raise click.ClickException(f"no program opens {shown_path(target)}; on Linux, xdg-open must be installed")
 
 
 def _comment(result: "SearchResult", query: "Query", page: int) -> None:
@@ -184,16 +224,22 @@ def _comment(result: "SearchResult", query: "Query", page: int) -> None:
         else:
             click.echo(f"no images on page {page}", err=True)
         return
-    if result.matches_well is False:
-        click.echo("no good match; these are the closest images", err=True)
-    if result.unmet:
-        words = visible(", ".join(f"'{word}'" for word in result.unmet))
-        click.echo(f"{words} never occurred in the training captions; results may be unrelated", err=True)
-    for text in result.truncated:
-        used, unused = visible(text.used), visible(text.unused)
-        click.echo(f"the query is too long for the model; used '{used}', ignored '{unused}'", err=True)
+    for note in _notes(result):
+        click.echo(note, err=True)
     if result.more:
         click.echo(f"more images: --page {page + 1}", err=True)
+
+
+def _notes(result: "SearchResult") -> list[str]:
+    """What limits the trust in an answer, a line each."""
+    notes = ["no good match; these are the closest images"] if result.matches_well is False else []
+    if result.unmet:
+        words = visible(", ".join(f"'{word}'" for word in result.unmet))
+        notes.append(f"{words} never occurred in the training captions; results may be unrelated")
+    for text in result.truncated:
+        used, unused = visible(text.used), visible(text.unused)
+        notes.append(f"the query is too long for the model; used '{used}', ignored '{unused}'")
+    return notes
 
 
 def _explain(finder: "Finder", hits: "Sequence[Hit]", query: "Query", path: Path, kind: str) -> None:

@@ -62,7 +62,7 @@ def test_an_unknown_command_suggests_similar_names():
     result = CliRunner().invoke(main, ["serch", "dog"])
     assert result.exit_code == 2
     assert "no command 'serch': did you mean search" in result.stderr
-    assert "choose from classify, data," in CliRunner().invoke(main, ["xyzzy"]).stderr
+    assert "choose from classify, completion," in CliRunner().invoke(main, ["xyzzy"]).stderr
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,11 @@ def test_a_missing_package_is_reported_and_leaves_the_help_intact(tmp_path, monk
 def test_nested_error_boundaries_translate_once():
     with pytest.raises(click.ClickException, match=r"^empty$"), shown_to_user(), shown_to_user():
         raise QueryError("empty")
+
+
+def test_completion_offers_what_can_run(monkeypatch, offer):
+    offer("go", "no_such_module_at_all:go")
+    monkeypatch.setenv("COMP_WORDS", "image-finder g")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    result = CliRunner().invoke(main, [], env={"_IMAGE_FINDER_COMPLETE": "bash_complete"}, prog_name="image-finder")
+    assert (result.exit_code, result.stdout.strip()) == (0, "")

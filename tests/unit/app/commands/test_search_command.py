@@ -1,8 +1,12 @@
+import base64
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from datetime import datetime
 
 import numpy as np
@@ -101,11 +105,12 @@ def test_a_search_prints_an_aligned_table_and_stays_light(home):
     done = run(home, "search", "green", "-k", "2", "--folder", "images", "--since", "2001-01-01", "--min-px", "8")
     assert (done.returncode, done.stderr) == (0, "more images: --page 2\nheavy:\n")
     heading, first, second = done.stdout.splitlines()
-    assert heading.split() == ["rank", "score", "id", "image", "caption"]
-    rank, score, identity, path, *caption = first.split()
+    assert heading.split() == ["rank", "score", "id", "caption", "image"]
+    rank, score, identity, *caption, path = first.split()
     assert (rank, score, path) == ("1", "0.9993", str(home / "images" / "green.png"))
     assert (len(identity), " ".join(caption)) == (16, "a plain green ✓ image")
     assert [line.index("a plain") for line in (first, second)] == [heading.index("caption")] * 2
+    assert [line.index(str(home)) for line in (first, second)] == [heading.index("image")] * 2
 
 
 @pytest.mark.parametrize("how", ["--image", "--like"])
@@ -114,8 +119,8 @@ def test_a_search_by_image_stays_light_too(home, how):
     done = run(home, "search", how, term, "--duplicates", "show", "-k", "3")
     assert (done.returncode, done.stderr) == (0, "heavy:\n")
     heading, first, *_ = done.stdout.splitlines()
-    assert heading.split() == ["rank", "score", "id", "image", "caption"]
-    assert "blue.png" in first
+    assert heading.split() == ["rank", "score", "id", "caption", "image"]
+    assert first.endswith("blue.png")
 
 
 def test_json_contains_the_whole_answer(home):
@@ -144,6 +149,55 @@ def test_json_contains_the_whole_answer(home):
         "longitude": None,
         "duplicates": [],
     }
+
+
+def test_paths_alone_are_printed_as_they_are(home, tmp_path, colour_bundle):
+    assert ask(home, "red", "--paths", "-k", "2")[1].splitlines()[0] == str(home / "images" / "red.png")
+    publish_images(tmp_path, {"red": "red", "two\nlines": "blue"}, colour_bundle)
+    code, printed, _ = ask(tmp_path, "blue", "-0")
+    assert (code, printed.split("\0")) == (
+        0,
+        [str(tmp_path / "images" / f"{name}.png") for name in ("two\nlines", "red")] + [""],
+    )
+
+
+def test_a_contact_sheet_holds_its_images_and_escapes_captions(home, tmp_path):
+    assert ask(home, "red <b>", "--html", str(tmp_path / "sheet.html"), "-k", "2")[0] == 0
+    page = (tmp_path / "sheet.html").read_text()
+    assert "<h1>red &lt;b&gt;</h1>" in page
+    images = [Image.open(io.BytesIO(base64.b64decode(part))) for part in re.findall('base64,([^"]+)"', page)]
+    assert [(image.format, image.size) for image in images] == [("JPEG", (8, 8))] * 2
+    red, _, blue = images[0].getpixel((4, 4))
+    assert (red > 200, blue < 50) == (True, True)
+    assert page.count("a plain") >= len(images)
+
+
+def test_a_contact_sheet_names_an_image_that_cannot_be_read(tmp_path, colour_bundle):
+    publish_images(tmp_path, {"red": "red", "green": "green"}, colour_bundle)
+    (tmp_path / "images" / "red.png").unlink()
+    assert ask(tmp_path, "red", "--html", str(tmp_path / "sheet.html"))[0] == 0
+    page = (tmp_path / "sheet.html").read_text()
+    assert page.count("base64,") == 1
+    assert "red.png: No such file or directory" in page
+
+
+@pytest.mark.linux
+def test_open_starts_the_program_of_the_system(home, tmp_path):
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/opened\n')
+    opener.chmod(0o700)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert run(home, "search", "red", "--open", PATH=path).returncode == 0
+    sheet = tmp_path / "sheet.html"
+    assert run(home, "search", "red", "--open", "--html", str(sheet), PATH=path).returncode == 0
+    deadline = time.monotonic() + 30
+    while not (opened := tmp_path / "opened").exists() or len(opened.read_text().splitlines()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert set(opened.read_text().splitlines()) == {str(home / "images" / "red.png"), str(sheet)}
+    done = run(home, "search", "red", "--open", PATH=str(tmp_path / "nothing"))
+    assert done.returncode == 1
+    assert "no program opens" in done.stderr
 
 
 def test_words_without_quotes_are_one_query(home):
@@ -227,7 +281,7 @@ def test_near_duplicates_are_folded_and_counted(home):
     # Plain images have one difference hash, and red and its near shade one colour as well.
     folded = ask(home / "twins", "red")[1].splitlines()
     assert len(folded) == 3
-    assert folded[1].split()[4:6] == ["+1", "similar"]
+    assert folded[1].split()[3:5] == ["+1", "similar"]
     assert len(ask(home / "twins", "red", "--duplicates", "show")[1].splitlines()) == 4
 
 
@@ -389,6 +443,12 @@ def test_the_library_of_the_home_is_searched_unless_another_one_is_named(home, t
             "Error: no images indexed yet in /nowhere. Run: image-finder index FOLDER",
         ),
         (["red", "--bundle", "/nowhere"], 1, "Error: no bundle at /nowhere"),
+        (["red", "--json", "--paths"], 2, "Error: --json and --paths exclude each other$"),
+        (
+            ["red", "--preview"],
+            2,
+            "Error: --preview draws images on a terminal, and standard output is none; use --html",
+        ),
         (["red", "--index", "/a", "--library", "/b"], 2, "Error: --library and --index exclude each other"),
     ],
 )
