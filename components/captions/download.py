@@ -7,11 +7,10 @@ complete however a run ended.
 import asyncio
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, NoReturn
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,6 +24,7 @@ from image_finder.components.captions import http_responses
 from image_finder.components.configs import Config
 from image_finder.components.errors import ImageError, StorageError
 from image_finder.components.images.decoding import load_rgb
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.records.base import Record
 from image_finder.components.storage import write_errors
 from image_finder.components.system import refused_name
@@ -90,7 +90,8 @@ def fetch_images(requests: Sequence[ImageRequest], config: FetchConfig, *, progr
         accepted, failed = _check_requests(requests)
         missing = [request for request in accepted if not _size_of(config.folder / request.file_name)]
         run = _Run(config, failed)
-        with _progress_bar(len(accepted), len(accepted) - len(missing), shown=progress) as bar:
+        done = len(accepted) - len(missing)
+        with progress_bar(total=len(accepted), initial=done, desc="images", unit=" images", shown=progress) as bar:
             try:
                 asyncio.run(run.fetch(missing, bar))
             except ExceptionGroup as group:  # the disk is full, which concerns all workers
@@ -114,7 +115,7 @@ class _Run:
         backoff = wait_exponential(multiplier=config.backoff_s, max=config.max_backoff_s)
         self._backoff = backoff + wait_random(0, config.backoff_s)
 
-    async def fetch(self, requests: Sequence[ImageRequest], bar: "tqdm[NoReturn]") -> None:
+    async def fetch(self, requests: Sequence[ImageRequest], bar: "tqdm[Any]") -> None:
         limits = httpx.Limits(max_connections=self.config.workers, max_keepalive_connections=self.config.workers)
         async with (
             httpx.AsyncClient(
@@ -130,7 +131,7 @@ class _Run:
             for _ in range(min(self.config.workers, len(requests))):
                 workers.create_task(self._work(client, queue, bar))
 
-    async def _work(self, client: httpx.AsyncClient, queue: Iterator[ImageRequest], bar: "tqdm[NoReturn]") -> None:
+    async def _work(self, client: httpx.AsyncClient, queue: Iterator[ImageRequest], bar: "tqdm[Any]") -> None:
         for request in queue:
             await self._settle(client, request)
             bar.update()
@@ -290,11 +291,3 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _progress_bar(total: int, done: int, *, shown: bool) -> "tqdm[NoReturn]":
-    every_s = 0.1 if sys.stderr.isatty() else 30.0  # in a log file, a line every 30 s
-    bar: tqdm[NoReturn] = tqdm(
-        total=total, initial=done, unit=" images", disable=not shown, mininterval=every_s, file=sys.stderr
-    )
-    return bar

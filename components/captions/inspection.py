@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from image_finder.components.captions.file_names import leads_out
 from image_finder.components.errors import ImageError
 from image_finder.components.images.decoding import image_size, load_rgb
 from image_finder.components.images.files import read_image
 from image_finder.components.moments import is_exact, modified_ns
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.storage import sha256_of_bytes, write_table_atomically
 from image_finder.components.text import one_line, shown_path
 
@@ -85,7 +85,7 @@ def _inspect_files(root: Path, file_names: list[str], into: dict[str, _Facts], *
     executor = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="inspect")
     try:
         found = executor.map(lambda name: _inspect_file(root, name), file_names)
-        for facts in tqdm(found, total=len(file_names), desc="images", unit="", disable=not progress):
+        for facts in progress_bar(found, total=len(file_names), desc="inspecting", unit=" images", shown=progress):
             into[facts.file_name] = facts
     finally:
         executor.shutdown(cancel_futures=True)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from image_finder.components.bundle.onnx_session import open_session, throughput_lanes
 from image_finder.components.captions.tokens import Tokenizer, Tokens
@@ -24,6 +23,7 @@ from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.image_features import ImageKeys, cache_images
 from image_finder.components.images.augmentation import VIEWS_VERSION, View
 from image_finder.components.images.preprocess import PIXELS_VERSION, Pixels
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.storage import sha256_of_bytes, sha256_of_file, write_bytes_atomically
 from image_finder.components.temporaries import scratch_directory
 from image_finder.components.text import counted
@@ -133,7 +133,7 @@ def cache_texts(
     """
     with cache:
         missing = {key: text for key, text in zip(text_keys(texts), texts, strict=True) if key not in cache}
-        with tqdm(total=len(missing), desc=title, unit="text", disable=not title) as bar:
+        with progress_bar(total=len(missing), desc=title, unit=" texts", shown=bool(title)) as bar:
             items = sorted(missing.items(), key=lambda item: len(item[1]))
             for start in range(0, len(items), _CHUNK_TEXTS):
                 chunk = items[start : start + _CHUNK_TEXTS]

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from image_finder.components.errors import ImageError
 from image_finder.components.images.files import read_image
 from image_finder.components.images.preprocess import Pixels
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.storage import sha256_of_bytes
 from image_finder.components.text import one_line
 
@@ -89,7 +89,7 @@ def cache_images(
         cache,
         _threads(decode_threads) as decoders,
         _threads(infer_threads) as inferrers,
-        tqdm(total=len(paths), desc=title, unit=" images", disable=not title) as bar,
+        progress_bar(total=len(paths), desc=title, unit=" images", shown=bool(title)) as bar,
     ):
 
         def missing() -> Iterator[tuple[str, Pixels]]:

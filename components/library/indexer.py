@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from image_finder.components.bundle.bundle import Bundle
+from image_finder.components.configs import EmbeddingConfig, IndexTierConfig
 from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.decoding import DECODING_VERSION
@@ -19,12 +21,14 @@ from image_finder.components.library.catalog import PUBLISHED, Catalog, FileRow,
 from image_finder.components.library.folders import adopt_folders, chosen_roots
 from image_finder.components.library.index_options import IndexOptions, IndexSummary, Warn
 from image_finder.components.library.library import Library, shown
+from image_finder.components.library.partial import PartialPublisher
 from image_finder.components.library.publishing import current_count, publish_rows
 from image_finder.components.library.reading import Reader
 from image_finder.components.library.recovery import lost_rows, recover_captions
 from image_finder.components.library.update_plan import Plan, facts_of, folder_ids, make_plan, rehearse
 from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
 from image_finder.components.system import path_bytes, resolved
+from image_finder.components.text import counted
 
 _DECODERS = "decoders"  # setting: versions of what decodes images
 _DECODER_PACKAGES = ("text-guided-image-finder", "pillow", "pi-heif")
@@ -113,13 +117,13 @@ class _Update:
             emptied = losses.keep_unreadable(scan, known, self.warn, prune=options.prune)
             plan = make_plan(scan, known, ids, vectors=cache, retry_failed=self._decoders_changed())
         self._warn_of_bundle(bundle, cache, plan, known)
-        reader = Reader(catalog, known, scan, ids, uris, bundle, cache, options)
+        reader = Reader(catalog, known, scan, ids, uris, bundle, cache, options, library)
         for path in plan.rehomed:
             catalog.remove([(known[path].folder, known[path].path)])
             reader.keep(path, known[path])
         old = {path: known[path] for path in (*plan.altered, *plan.retried)}
         n_vectors = len(cache)
-        reader.read(plan.to_read)
+        self._read(reader, plan.to_read, unlisted, chosen_ns)
         emptied |= self._keep_losses(plan, known, reader, incomplete=incomplete)
         counts = self._forget_missing(plan, known, old, reader)
         self._require_readable(known, added)
@@ -140,6 +144,54 @@ class _Update:
             "bundle": bundle.sha256,
             "published": published.is_new,
         }
+
+    def _read(self, reader: Reader, paths: Sequence[bytes], unlisted: Rows, chosen_ns: int) -> None:
+        """Read files; what is embedded is published from time to time, and when the user stops the update."""
+        part = self._partial_publisher(reader, unlisted, chosen_ns)
+        reader.on_image = part.offer if part else None
+        try:
+            reader.read(paths)
+        except KeyboardInterrupt:
+            if part is not None and paths:
+                self.warn(f"stopping: {counted(part.now(), 'image')} can be searched")
+            raise
+        finally:
+            reader.on_image = None
+
+    def _partial_publisher(self, reader: Reader, unlisted: Rows, chosen_ns: int) -> PartialPublisher | None:
+        """None where searches must continue with the current index until the update has ended.
+
+        These are updates with another bundle, whose first publications would lack most images, and those that check the
+        index before it is published.
+        """
+        used = bundles.used_bundle(self.library, self.catalog)
+        if not self.options.publish or self.options.self_check or used not in {"", reader.bundle.sha256}:
+            return None
+        return PartialPublisher(lambda: self._publish_part(reader, unlisted, chosen_ns))
+
+    def _publish_part(self, reader: Reader, unlisted: Rows, chosen_ns: int) -> int:
+        reader.commit()
+        with _without_collector():
+            known = itertools.chain(reader.known.values(), unlisted.values())
+            rows = sorted(row for row in known if row.error or row.sha256 in reader.cache)
+            exact = self.options.config.model_copy(update={"tier": IndexTierConfig(kind="exact")})
+            self._publish_rows(rows, reader, exact)
+        bundles.remember_bundle(self.catalog, reader.bundle, chosen_ns)
+        self.catalog.set(**{PUBLISHED: ""})
+        self.catalog.commit()
+        return sum(not row.error for row in rows)
+
+    def _publish_rows(self, rows: Sequence[FileRow], reader: Reader, config: EmbeddingConfig) -> str:
+        return publish_rows(
+            self.library,
+            self.catalog,
+            reader.bundle,
+            reader.cache,
+            rows,
+            home=self.options.home_of(self.library),
+            config=config,
+            checked_by=reader if self.options.self_check else None,
+        )
 
     def _sound_rows(self) -> tuple[Rows, bool]:
         """Undamaged rows, and whether rows may have been lost."""
@@ -253,16 +305,7 @@ class _Update:
         rows = sorted(row for row in known.values() if row.error or row.sha256 in used)
         if without := len(known) - len(rows):
             self.warn(f"{without:,} images have no vector of this bundle yet and cannot be read now: left out")
-        name = publish_rows(
-            self.library,
-            catalog,
-            bundle,
-            cache,
-            rows,
-            home=options.home_of(self.library),
-            config=options.config,
-            checked_by=reader if options.self_check else None,
-        )
+        name = self._publish_rows(rows, reader, options.config)
         catalog.set(**{PUBLISHED: name})
         bundles.remember_bundle(catalog, bundle, chosen_ns)
         catalog.commit()

@@ -3,6 +3,7 @@
 catalog.sqlite   files and their metadata          vectors-<maker>/  vectors by content, computed once
 index/           published generations             bundles/          bundles of the generations: a library is self-contained
 writer.lock, writer.json                           thumbnails/       of the server; may be removed at any time
+progress.json    of the update that runs now
 """
 
 import contextlib
@@ -23,6 +24,8 @@ from image_finder.components.temporaries import remove_leftovers
 
 
 class Library:
+    PROGRESS = "progress.json"
+
     def __init__(self, root: Path) -> None:
         self.root = resolved(root)
         self.catalog = self.root / "catalog.sqlite"

@@ -3,13 +3,11 @@
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from itertools import groupby
 from pathlib import Path
-
-from tqdm import tqdm
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.errors import ImageError
@@ -19,6 +17,8 @@ from image_finder.components.images.image_folder import opened_folder
 from image_finder.components.library.catalog import PUBLISHED, Catalog, FileRow, Rows, base_of
 from image_finder.components.library.engine import Batch, embed_here
 from image_finder.components.library.index_options import IndexOptions
+from image_finder.components.library.library import Library
+from image_finder.components.library.progress import reported
 from image_finder.components.library.scan import Scan
 from image_finder.components.moments import is_exact
 from image_finder.components.system import all_files, openable, openable_path, path_bytes
@@ -44,6 +44,8 @@ class Reader:
     bundle: Bundle
     cache: ContentCache
     options: IndexOptions
+    library: Library
+    on_image: Callable[[], None] | None = None  # called after each file that was read
     vanished: set[bytes] = field(default_factory=set, init=False)  # deleted since the scan
     failed: dict[bytes, str] = field(default_factory=dict, init=False)
     cut: dict[bytes, str] = field(default_factory=dict, init=False)  # JPEGs without their end: how much is missing
@@ -56,16 +58,18 @@ class Reader:
         """Read files; embed those whose content is not in the cache. Raises StorageError, BundleError."""
         self._facts = {row.sha256: row for row in self.known.values() if row.sha256}
         options = self.options
-        with tqdm(total=len(paths), desc="indexing", unit=" images", disable=not options.progress or not paths) as bar:
+        with reported(self.library, len(paths), shown=options.progress) as progress:
             notes: dict[str, str] = {}  # by content
             for folder, base, batch in self._batches(paths):
 
                 def take(path: Path, sha256: str, failure: str, facts: ImageFacts | None) -> None:
-                    bar.update()
+                    progress.advance()
                     whole = base + path_bytes(path)  # noqa: B023 - called before the next batch
                     self._take(whole, sha256, failure, facts)
                     if sha256 in notes:
                         self.cut[whole] = notes[sha256]
+                    if self.on_image is not None:
+                        self.on_image()
 
                 try:
                     options.engine(Batch(folder, batch, self.bundle, self.cache, options.config, take, notes))

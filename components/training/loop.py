@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from image_finder.components.configs import TrainingConfig
 from image_finder.components.encoders.dual_encoder import DualEncoder
@@ -26,6 +25,7 @@ from image_finder.components.encoders.loss import contrastive_loss, contrastive_
 from image_finder.components.errors import ConfigError, DataError, StorageError
 from image_finder.components.metrics.ranks import first_match_ranks
 from image_finder.components.metrics.recall import named_recalls
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.records.training import EpochRecord
 from image_finder.components.text import counted
 from image_finder.components.training import resume
@@ -163,12 +163,12 @@ class _Run:
         first = index * len(plans) // n_tails
         losses = []
         shares = [share_of_batch(plan, self.ranks.rank, self.ranks.world).own for plan in plans]
-        bar = tqdm(
+        bar = progress_bar(
             loaded_batches(shares, train_set, config, self.device),
             total=len(plans),
             desc=f"epoch {index + 1}/{config.epochs}",
-            unit="batch",
-            disable=not (progress and self.ranks.leads),
+            unit=" batches",
+            shown=progress and self.ranks.leads,
         )
         for number, batch in enumerate(bar):
             step, tail = divmod(number, n_tails)

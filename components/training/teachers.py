@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.bundle.encoder import OnnxEncoder
@@ -16,6 +15,7 @@ from image_finder.components.errors import DataError
 from image_finder.components.features.content_cache import ContentCache
 from image_finder.components.features.frozen_trunk import text_keys
 from image_finder.components.index.vector_cache import cache_vectors, throughput_encoder, vector_cache
+from image_finder.components.progress_bar import progress_bar
 from image_finder.components.text import counted
 from image_finder.components.training.soft_targets import Teacher
 
@@ -63,7 +63,10 @@ def _text_vectors(encoder: OnnxEncoder, captions: Sequence[str], cache_dir: Path
     )
     keys = text_keys(captions)
     missing = [(key, text) for key, text in dict(zip(keys, captions, strict=True)).items() if key not in cache]
-    with cache, tqdm(total=len(missing), desc="teacher", unit="text", disable=not (progress and missing)) as bar:
+    with (
+        cache,
+        progress_bar(total=len(missing), desc="teacher", unit=" texts", shown=progress and bool(missing)) as bar,
+    ):
         for start in range(0, len(missing), _TEXTS):
             part = missing[start : start + _TEXTS]
             vectors = encoder.encode_text([text for _, text in part])

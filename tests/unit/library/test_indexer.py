@@ -577,11 +577,13 @@ RUNNER = """
 import os, signal, sys
 from pathlib import Path
 from image_finder.components.configs import EmbeddingConfig
+from image_finder.components.library import partial
 from image_finder.components.library.index_options import IndexOptions
 from image_finder.components.library.indexer import update
 from image_finder.components.library.library import Library
 
 images, bundle, *runs = sys.argv[1:]
+partial._SHARE = 1e9  # publish after each image, also while others are read
 for run in runs:  # LIBRARY:N, to be killed at the N-th touch of a file of the library; 0: never
     library, _, n = run.rpartition(":")
     child = os.fork()
