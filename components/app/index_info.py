@@ -13,6 +13,7 @@ from image_finder.components.index.format import MANIFEST
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.index.publish import default_bundle
 from image_finder.components.library.bundles import published_ns
+from image_finder.components.library.progress import IndexProgress, read_progress
 from image_finder.components.moments import clipped_s
 from image_finder.components.records.base import Record
 from image_finder.components.search.filters import root_label
@@ -38,6 +39,7 @@ class IndexInfo(Record):
     starter: bool  # whether the bundle is the starter model
     newer_bundle: str  # sha256 of another bundle published after this index, "" if there is none
     pending: str  # how to complete an unfinished promotion; "" if there is none
+    indexing: IndexProgress | None  # of the running update of the library
     stored: dict[str, str]  # path -> what it holds, of all data of this account
 
 
@@ -70,6 +72,7 @@ def index_info(path: Path, stored: Mapping[Path, str]) -> IndexInfo:
         starter=bundle is not None and bundle.starter,
         newer_bundle=_newer(manifest.bundle_sha256, home_root() / "bundles", published_at),
         pending=pending.text() if pending else "",
+        indexing=read_progress(path.parent),
         stored={str(each): what for each, what in stored.items()},
     )
 

@@ -95,18 +95,18 @@ def _paint_library(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(painted_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """serve(port=0, token="", library=...): a context with a running server; yields its URL."""
+    """serve(port=0, token="", library=..., health="ready"): a context with a running server; yields its URL."""
     logs = tmp_path_factory.mktemp("serve")  # in files: a full pipe would block the server
 
     @contextlib.contextmanager
-    def run(port: int = 0, token: str = "", library: Path = painted_library) -> Iterator[str]:
+    def run(port: int = 0, token: str = "", library: Path = painted_library, health: str = "ready") -> Iterator[str]:
         port = port or _free_port()
         log = logs / f"{port}.jsonl"
         command = _command("serve", "--library", library, "--port", port)
         environment = {**os.environ, **({"IMAGE_FINDER_TOKEN": token} if token else {})}
         with log.open("w") as stream, subprocess.Popen(command, env=environment, stderr=stream) as process:
             try:
-                _wait_until_ready(process, port, log)
+                _wait_until_healthy(process, port, log, health)
                 yield f"http://127.0.0.1:{port}"
             finally:
                 process.terminate()
@@ -137,7 +137,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path, health: str) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -146,7 +146,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) 
             contextlib.suppress(OSError),
             contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection,
         ):
-            connection.request("GET", "/health/ready")
+            connection.request("GET", f"/health/{health}")
             if connection.getresponse().status == 200:
                 return
         time.sleep(0.05)

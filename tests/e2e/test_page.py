@@ -207,6 +207,22 @@ def test_an_empty_library_is_reported_with_any_filters(open_page):
     expect(page.locator("#empty button")).to_have_count(0)
 
 
+def test_a_library_is_indexed_while_the_page_is_open(open_page, serve, new_library, image_finder):
+    images, library = new_library.parent / "images", new_library.parent / "other"
+    library.mkdir()
+    with serve(library=library, health="live") as address:
+        page = open_page(base=address)
+        expect(page.locator("#welcome-count")).to_have_text("No images indexed yet. Run: image-finder index FOLDER")
+        expect(page.locator("#indexing")).to_be_hidden()
+        (library / "progress.json").write_text('{"done": 2140, "total": 6000, "seconds": 100}')
+        expect(page.locator("#indexing-words")).to_have_text("Indexing 2,140 of 6,000 images, about 3 min")
+        (library / "progress.json").unlink()
+        image_finder("index", images, "--library", library, "--bundle", new_library.parent / "bundle")
+        expect(page.locator("#welcome-count")).to_have_text("Search 52 images by what they show.")
+        expect(page.locator("#indexing")).to_be_hidden()
+        search(page, "red", "red.jpg")
+
+
 def test_names_of_files_are_shown_as_text(open_page):
     page = open_page("/?q=red blue")
     expect_first(page, "<img src=x onerror=alert(1)>.png")

@@ -30,9 +30,9 @@ _SIZES = "".join(
 
 
 def create_app(
-    source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching] = Watching
+    source: Callable[[], Finder | None], settings: Settings, *, watching: Callable[[], Watching] = Watching
 ) -> FastAPI:
-    """Create the application; while source raises FinderError, requests are answered with 503."""
+    """Create the application; while source returns None or raises FinderError, searches are answered with 503."""
     state = State(source, settings, watching)
 
     @contextlib.asynccontextmanager

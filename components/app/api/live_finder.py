@@ -24,13 +24,13 @@ class LiveFinder:
 
     def __init__(
         self,
-        source: "Callable[[], Finder]",
+        source: "Callable[[], Finder | None]",
         *,
         refresh_s: float,
         metrics: Metrics,
         watching: Callable[[], Watching],
     ) -> None:
-        """source: opens the finder. watching: returns the state of the folder watch."""
+        """source: opens the finder; None while there is no index. watching: returns the state of the folder watch."""
         self._source = source
         self._refresh_s = refresh_s
         self._metrics = metrics
@@ -62,7 +62,8 @@ class LiveFinder:
     def finder(self) -> "Finder":
         """The current finder. Raises Fault 503 while there is no index."""
         if self._finder is None:
-            raise Fault(503, "not_ready", "no index yet; retry when it is built", headers={"Retry-After": "2"})
+            message = "no images indexed yet. Run: image-finder index FOLDER"
+            raise Fault(503, "not_ready", message, headers={"Retry-After": "2"})
         return self._finder
 
     @property
@@ -81,9 +82,14 @@ class LiveFinder:
         return None if change is None else change.text(with_home=False)
 
     @property
+    def generation(self) -> str:
+        """Name of the current index generation, "" if there is none yet."""
+        return self._finder.engine.index.path.name if self._finder else ""
+
+    @property
     def generation_number(self) -> int:
         """Number of the current index generation, 0 if it has none."""
-        number = self._finder.engine.index.path.name.partition("-")[0] if self._finder else ""
+        number = self.generation.partition("-")[0]
         return int(number) if number.isdecimal() else 0
 
     def _watch(self) -> None:
@@ -95,6 +101,8 @@ class LiveFinder:
             newer = self._finder is None
             if self._finder is None:
                 finder = self._source()
+                if finder is None:
+                    return
                 finder.search(_WARM_UP)  # loads the text tower (0.5 s) before the first request
                 self._finder = finder
             else:

@@ -7,9 +7,15 @@ from fastapi import APIRouter, Request, Response
 
 from image_finder.components.app.api.error_responses import errors
 from image_finder.components.app.api.request_models import MAX_LABELS
-from image_finder.components.app.api.response_models import BundleInfo, HealthAnswer, InfoAnswer
+from image_finder.components.app.api.response_models import (
+    BundleInfo,
+    HealthAnswer,
+    IndexingAnswer,
+    InfoAnswer,
+    ProgressAnswer,
+)
 from image_finder.components.app.api.security import COOKIE, session_value
-from image_finder.components.app.api.server_state import Server
+from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
 from image_finder.components.records.search import Facets
 from image_finder.components.search import filters
@@ -57,6 +63,19 @@ async def info(server: Server) -> InfoAnswer:
     )
 
 
+@router.get("/progress", responses=errors(401, 429))
+async def progress(server: Server) -> ProgressAnswer:
+    """What can be searched now, and what is being indexed; answers before the first index, too."""
+    return ProgressAnswer(images=server.live.images, generation=server.live.generation, indexing=_indexing(server))
+
+
+def _indexing(server: State) -> IndexingAnswer | None:
+    found = server.progress
+    if found is None:
+        return None
+    return IndexingAnswer(done=found.done, total=found.total, remaining_s=found.remaining_s)
+
+
 @router.post("/session", status_code=204, responses=errors(401, 429))
 async def session(request: Request, server: Server) -> Response:
     """Exchange the bearer token for a session cookie, with which a page can load images."""
@@ -91,6 +110,7 @@ async def ready(server: Server) -> HealthAnswer:
         generation=index.path.name,
         images=index.manifest.count,
         watching=server.live.watching,
+        indexing=_indexing(server),
         pending=server.live.pending,
     )
 

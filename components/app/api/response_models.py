@@ -65,6 +65,22 @@ class BundleInfo(_Answer):
     starter: bool = Field(description="whether it is the starter model of the package")
 
 
+class IndexingAnswer(_Answer):
+    """A running update of the library."""
+
+    done: int = Field(description="images read by this update")
+    total: int = Field(description="images that it reads")
+    remaining_s: float | None = Field(description="estimated; null before the first image")
+
+
+class ProgressAnswer(_Answer):
+    """What can be searched now, and what is being indexed."""
+
+    images: int = Field(description="searchable images")
+    generation: str = Field(description="name of the index generation; empty if there is no index yet")
+    indexing: IndexingAnswer | None = Field(description="null if no update is running")
+
+
 class InfoAnswer(_Answer):
     """Index, model and limits of a server."""
 
@@ -94,6 +110,7 @@ class HealthAnswer(_Answer):
         description="events: the system reports changes in the folders; polling: folders are scanned at intervals; "
         "empty: folders are not watched",
     )
+    indexing: IndexingAnswer | None = Field(None, description="the running update of the library, if there is one")
     pending: str | None = Field(
         None, description="if the index does not belong to the champion: the command that completes the change"
     )

@@ -78,7 +78,7 @@ class _AnnouncingServer(uvicorn.Server):
         self._listening()
 
 
-def run(source: Callable[[], Finder], settings: Settings, *, watching: Callable[[], Watching]) -> None:
+def run(source: Callable[[], Finder | None], settings: Settings, *, watching: Callable[[], Watching]) -> None:
     """Serve until SIGTERM or Ctrl-C; prints the address to stderr. Raises ConfigError."""
     with contextlib.closing(_listener(settings)) as listener:
         config = uvicorn.Config(

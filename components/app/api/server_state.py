@@ -14,13 +14,16 @@ from image_finder.components.app.api.search_queue import SearchQueue
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.api.thumbnails import Views
 from image_finder.components.app.watcher import Watching
+from image_finder.components.library.progress import IndexProgress, read_progress
 from image_finder.components.search.finder import Finder
 
 
 class State:
     """Objects shared by the routes of a server. Call start before use and stop after it."""
 
-    def __init__(self, source: Callable[[], Finder], settings: Settings, watching: Callable[[], Watching]) -> None:
+    def __init__(
+        self, source: Callable[[], Finder | None], settings: Settings, watching: Callable[[], Watching]
+    ) -> None:
         self.settings = settings
         self.metrics = metrics = Metrics()
         self.live = live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
@@ -36,9 +39,21 @@ class State:
         metrics.watch("index_generation", "number of the current index generation", lambda: live.generation_number)
         stale = "1 while the index may be outdated"
         metrics.watch("index_stale", stale, lambda: float(live.failure is not None))
+        for part, text in (("done", "images read by the running update"), ("total", "images that it reads")):
+            metrics.watch(f"indexing_{part}", f"{text}; 0 if none is running", lambda part=part: self._indexing(part))
 
     def start(self) -> None:
         self.live.start()
+
+    @property
+    def progress(self) -> IndexProgress | None:
+        """Of the running update of the library; None if there is none. Reads a small file."""
+        library = self.settings.library_path
+        return None if library is None else read_progress(library)
+
+    def _indexing(self, part: str) -> float:
+        progress = self.progress
+        return 0.0 if progress is None else float(getattr(progress, part))
 
     def stop(self) -> None:
         self.live.stop()

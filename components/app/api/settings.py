@@ -21,6 +21,7 @@ class Settings(Config):
     token: SecretStr | None = Field(None, description="bearer token that requests must carry; None: no token")
     allowed_hosts: tuple[str, ...] = Field((), description="Host headers to accept, in addition to host")
     show_paths: bool = Field(False, description="include file paths in answers")
+    library_path: Path | None = Field(None, description="library whose updates are reported; None: of an index alone")
     thumbnails_path: Path | None = Field(None, description="cache folder for thumbnails; None: no cache")
 
     max_upload_bytes: int = Field(20_000_000, ge=1, description="largest request body, bytes")

@@ -56,6 +56,8 @@ def _info_text(found: "IndexInfo") -> str:
         f"index      {shown_path(found.index)}, generation {found.generation}, published {found.published_at}",
         f"images     {found.images:,}",
     ]
+    if found.indexing is not None:
+        lines.append(f"indexing   {found.indexing.text()}")
     if not found.images:
         lines.append(f"  {EMPTY_LIBRARY}")
     if found.recall_at_10 is not None:

@@ -20,6 +20,7 @@ from image_finder.components.app.commands.options import (
 from image_finder.components.app.error_boundary import shown_to_user
 from image_finder.components.errors import ConfigError
 from image_finder.components.home import default_library
+from image_finder.components.text import shown_path
 
 if TYPE_CHECKING:
     from image_finder.components.search.finder import Finder
@@ -73,7 +74,7 @@ def serve(
 ) -> None:
     """Serve searches over HTTP and on a web page.
 
-    Runs until Ctrl-C or SIGTERM. A new index is used as soon as it is published. The log goes to stderr, one JSON object
+    Runs until Ctrl-C or SIGTERM, also before anything is indexed. A new index is used as soon as it is published. The log goes to stderr, one JSON object
     per line. With --keep-fresh, /health/ready reports "stale" while the folders are not watched (the watcher restarts
     automatically) and "polling" where the system reports no changes and folders are scanned at intervals instead.
     """
@@ -82,6 +83,7 @@ def serve(
         from image_finder.components.app.api.server_logs import configure_logging
         from image_finder.components.app.api.settings import Settings
         from image_finder.components.app.watcher import Watcher, Watching
+        from image_finder.components.index.generations import is_published_root, published_root
         from image_finder.components.search.finder import Finder
 
         path = index_of(library, index_path)
@@ -91,18 +93,27 @@ def serve(
             library = default_library()
         thumbnails = library / "thumbnails" if library else None
         token = read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
-        settings = Settings.parse({**values, "token": token, "thumbnails_path": thumbnails})
+        settings = Settings.parse({**values, "token": token, "library_path": library, "thumbnails_path": thumbnails})
 
-        # Without an index, fail now instead of answering 503, unless --keep-fresh is about to build one.
-        opened = None if keep_fresh else Finder.open(path, bundle=bundle, threads=threads)
+        def source() -> "Finder | None":
+            if not index_path and not is_published_root(published_root(path)):
+                return None
+            return Finder.open(path, bundle=bundle, threads=threads)
 
-        def source() -> "Finder":
-            return opened or Finder.open(path, bundle=bundle, threads=threads)
+        # What cannot be opened fails now instead of being answered with 503.
+        opened = None if keep_fresh else [source()]
+        if opened == [None]:
+            click.echo(f"no images indexed yet in {shown_path(path)}. Run: {_index_command(library)}", err=True)
 
         configure_logging()
         watcher = Watcher.of_library(library, rescan_s=rescan_s) if keep_fresh and library else None
         with watcher or contextlib.nullcontext():
-            run(source, settings, watching=watcher.state if watcher else Watching)
+            run(lambda: opened.pop() if opened else source(), settings, watching=watcher.state if watcher else Watching)
+
+
+def _index_command(library: Path | None) -> str:
+    option = "" if library in {None, default_library()} else f" --library {shlex.quote(str(library))}"
+    return f"image-finder index FOLDER{option}"
 
 
 def read_token(path: Path) -> str:

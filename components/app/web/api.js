@@ -76,6 +76,7 @@ function formOf(query, image) {
 
 export const facets = (options) => request("/facets", options);
 export const info = (options) => request("/info", options);
+export const progress = (options) => request("/progress", options);
 export const image = (id) => request(`/images/${encodeURIComponent(id)}`);
 
 export function labels(id, names, options) {

@@ -4,6 +4,7 @@ import { facets, info, thumbnailUrl } from "./api.js";
 import { showKeys, withToken } from "./dialogs.js";
 import { FilterPanel } from "./filters.js";
 import { gridOf } from "./grid.js";
+import { watchIndexing } from "./indexing.js";
 import { uploadOf, watchForImages } from "./query_image.js";
 import { Results } from "./results.js";
 import { ICON_PX } from "./sizes.js";
@@ -16,11 +17,10 @@ const EXAMPLES = ["a dog running on the beach", "two cups of coffee", "a street 
 
 let state = { ...EMPTY };
 let typing = false; // whether typing updates the newest history entry instead of adding one
-let generation = null;
 
 const panel = new FilterPanel((part) => change(part));
 const grid = gridOf((index) => viewer.openAt(index));
-const results = new Results(grid, { answered, clearFilters: () => change(withoutFilters(state)) });
+const results = new Results(grid, { clearFilters: () => change(withoutFilters(state)) });
 const viewer = new Viewer({
   hits: () => grid.hits,
   query: explainedQuery,
@@ -109,9 +109,11 @@ function restore() {
   else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => notice(error.message));
 }
 
-function answered(answer) {
-  if (generation !== null && answer.generation !== generation) loadFacets(); // a new index
-  generation = answer.generation;
+// A new index, or none yet. A search that failed without an index is run again.
+function indexed(answer) {
+  if (answer.generation) loadFacets();
+  else byId("welcome-count").textContent = "No images indexed yet. Run: image-finder index FOLDER";
+  if (!byId("error").hidden && answer.generation) results.run(state);
 }
 
 async function loadFacets() {
@@ -203,4 +205,4 @@ function showExamples() {
 showExamples();
 listen();
 restore();
-loadFacets();
+watchIndexing(withToken, indexed);

@@ -11,7 +11,7 @@ const SELF_LOADING = 4; // pages loaded by scrolling; then a button, so that the
 const SKELETONS = 16;
 
 export class Results {
-  // answered(answer): called with every first page; clearFilters(): called by a button
+  // clearFilters(): called by a button
   constructor(grid, actions) {
     this.grid = grid;
     this.actions = actions;
@@ -56,7 +56,6 @@ export class Results {
       this.pages = 1;
       this.#count(answer);
       this.#judge(answer);
-      this.actions.answered(answer);
     } catch (error) {
       if (running.signal.aborted) return;
       this.#clear();

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -175,7 +176,6 @@ def test_library_and_index_exclude_each_other(album, tmp_path):
 
 def test_a_missing_index_is_reported_in_one_line(tmp_path):
     assert f"no images indexed yet in {tmp_path}" in refused("--index", tmp_path)
-    assert "no images indexed yet in" in refused(IMAGE_FINDER_HOME=str(tmp_path))
 
 
 @contextlib.asynccontextmanager
@@ -248,6 +248,30 @@ def test_an_unread_body_that_trickles_in_closes_the_connection(monkeypatch):
             writer.close()
 
     asyncio.run(asyncio.wait_for(scene(), 20))
+
+
+def test_it_starts_without_an_index_and_answers_once_there_is_one(album, tmp_path):
+    with serving("--library", tmp_path / "new library") as served:
+        assert (
+            f"no images indexed yet in {tmp_path}/new library. Run: image-finder index FOLDER --library "
+            in served.lines[0]
+        )
+        assert served.fetch("/health/ready")[0] == 503
+        assert served.fetch("/api/v1/progress") == (200, {"images": 0, "generation": "", "indexing": None})
+        shutil.copytree(album / "bundles", tmp_path / "new library" / "bundles")
+        shutil.copytree(album / "index", tmp_path / "copy")
+        (tmp_path / "copy").rename(tmp_path / "new library" / "index")
+        (tmp_path / "new library" / "progress.json").write_text('{"done": 1, "total": 5, "seconds": 2.0}')
+        end = time.monotonic() + 60
+        while served.fetch("/health/ready")[0] != 200:
+            assert time.monotonic() < end, "".join(served.lines)
+            time.sleep(0.05)
+        indexing = {"done": 1, "total": 5, "remaining_s": 8.0}
+        assert served.fetch("/health/ready")[1]["indexing"] == indexing
+        answer = served.fetch("/api/v1/progress")[1]
+        assert (answer["images"], answer["indexing"]) == (5, indexing)
+        assert served.stop() == 0
+        assert not [line for line in served.lines if '"ERROR"' in line]
 
 
 def test_a_client_can_read_why_its_large_body_was_refused(album):
