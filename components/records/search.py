@@ -74,6 +74,14 @@ class SearchResult(ResultFacts):
     hits: tuple[Hit, ...]
 
 
+class BrowsedImages(Record):
+    """A page of images by time."""
+
+    images: tuple[IndexedImage, ...]
+    candidates: int = Field(description="images that match the filters")
+    cursor: str | None = Field(description="for the next page; null after the last image")
+
+
 class Facet(Record):
     """A value of images, and how many have it."""
 

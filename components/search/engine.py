@@ -20,9 +20,10 @@ from image_finder.components.index.duplicates import Hashes, fold
 from image_finder.components.index.exact import Neighbours
 from image_finder.components.index.index import VectorIndex
 from image_finder.components.moments import local
-from image_finder.components.records.search import Hit, IndexedImage, SearchResult, TruncatedText
+from image_finder.components.records.search import BrowsedImages, Hit, IndexedImage, SearchResult, TruncatedText
 from image_finder.components.search import filters, matching
-from image_finder.components.search.query import Query, require_text
+from image_finder.components.search.browsing import Cursor, Order, Timeline, page_of
+from image_finder.components.search.query import Filters, Query, require_text
 from image_finder.components.search.query_encoder import EncodedQuery, QueryEncoder
 
 _JUDGED = 10  # leading hits that decide whether anything matches well
@@ -92,6 +93,26 @@ class SearchEngine:
         return [self._result(*each) for each in zip(queries, encoded, done, counts, strict=True)]
 
     # Images
+
+    def browse(
+        self, conditions: Filters, k: int, *, order: Order = "newest", cursor: str | None = None
+    ) -> BrowsedImages:
+        """A page of the images that pass the filters, by time. cursor: of the page before. Raises QueryError."""
+        after = None if cursor is None else Cursor.parse(cursor)
+        allowed = filters.allowed_rows(self.index.items, conditions)
+        rows = page_of(self._timeline, allowed, after, order, k)
+        return BrowsedImages(
+            images=tuple(IndexedImage.model_validate(self._facts(item)) for item in self.index.items_at(rows[:k])),
+            candidates=self.index.manifest.count if allowed is None else int(allowed.sum()),
+            cursor=str(self._timeline.cursor_at(int(rows[k - 1]))) if len(rows) > k else None,
+        )
+
+    def raw_path(self, identity: str) -> bytes:
+        """Absolute path of an image byte for byte, or its URI on an object store. Raises QueryError."""
+        row = self.index.row_of_id(identity)
+        if self.index.store_of(row) is not None:
+            return self.index.uri_of_item(self.index.item(row)).encode()
+        return os.fsencode(self.index.file_of(row))
 
     def image(self, identity: str) -> IndexedImage:
         return IndexedImage.model_validate(self._facts(self.index.item(self.index.row_of_id(identity))))
@@ -210,6 +231,10 @@ class SearchEngine:
     def _cosines(self, vector: Vectors, rows: Rows) -> NDArray[np.float64]:
         cosines: NDArray[np.float64] = self.index.vectors[rows].astype(np.float64) @ vector.astype(np.float64)
         return cosines
+
+    @cached_property
+    def _timeline(self) -> Timeline:
+        return Timeline.of_items(self.index.items)
 
     @cached_property
     def _hashes(self) -> Hashes:

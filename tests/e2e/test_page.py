@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def open_page(chromium, address) -> Iterator[Callable[..., Any]]:
 
 
 def names(page) -> list[str]:
-    return page.locator("#grid .name").all_text_contents()
+    return page.locator("#grid .tile").evaluate_all("tiles => tiles.map(tile => tile.dataset.name)")
 
 
 def search(page, text, first):
@@ -54,7 +55,7 @@ def search(page, text, first):
 
 
 def expect_first(page, first):
-    expect(page.locator("#grid .name").first).to_have_text(first)
+    expect(page.locator("#grid .tile").first).to_have_attribute("data-name", first)
     expect(page.locator("#grid")).to_have_attribute("aria-busy", "false")
 
 
@@ -82,7 +83,7 @@ def test_a_text_finds_its_image_first(open_page):
     page = open_page()
     search(page, "red", "red.jpg")
     expect(page.get_by_role("status").first).to_have_text(re.compile("Top 40 of 52 images"))
-    expect(page.get_by_role("button", name=re.compile("^1. red.jpg"))).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("^1. red.jpg"))).to_be_visible()
     expect(page.locator("#notice")).to_be_hidden()
 
 
@@ -166,7 +167,7 @@ def test_a_divider_separates_good_from_less_certain_matches(open_page):
     page.route("**/api/v1/search*", with_two_good)
     search(page, "red", "red.jpg")
     expect(page.locator("#grid .divider")).to_have_text(["Good matches"])
-    expect(page.get_by_role("button", name=re.compile("^1. red.jpg, good match"))).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("^1. red.jpg, good match"))).to_be_visible()
     page.locator("#footer").scroll_into_view_if_needed()
     expect(page.locator("#grid .divider")).to_have_text(["Good matches", "Less certain"])
     order = page.locator("#grid > li").evaluate_all("items => items.map(item => item.className)")
@@ -223,10 +224,26 @@ def test_a_library_is_indexed_while_the_page_is_open(open_page, serve, new_libra
         search(page, "red", "red.jpg")
 
 
+def test_the_start_page_shows_the_newest_images_and_filters_narrow_it(open_page):
+    page = open_page()
+    expect(page.locator("#summary")).to_have_text("52 images, newest first")
+    expect(page.locator("#examples button").first).to_be_visible()
+    page.locator("#footer").scroll_into_view_if_needed()
+    expect(page.locator("#grid .tile")).to_have_count(52)
+    assert len(set(names(page))) == 52
+    assert names(page)[-2:] == ["yellow.jpg", "red.jpg"]
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_role("checkbox", name="Canon EOS 80D").check()
+    expect(page.locator("#summary")).to_have_text("1 image matching the filters, newest first")
+    expect(page.locator("#welcome")).to_be_hidden()
+    page.locator(".tile").first.click()
+    expect(page.locator("#viewer-name")).to_have_text("red.jpg")
+
+
 def test_names_of_files_are_shown_as_text(open_page):
     page = open_page("/?q=red blue")
     expect_first(page, "<img src=x onerror=alert(1)>.png")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     expect(page.locator("#viewer-name")).to_have_text("<img src=x onerror=alert(1)>.png")
 
 
@@ -271,7 +288,8 @@ def test_each_filter_finds_its_images(open_page, control, value, found):
         case "size":
             page.get_by_label("Shorter side, px").fill(value)
             page.keyboard.press("Enter")
-    expect(page.locator("#grid .name")).to_have_text(found)
+    expect(page.locator("#grid .tile")).to_have_count(len(found))
+    assert names(page) == found
 
 
 def test_folders_are_a_tree_and_include_their_subfolders(open_page):
@@ -362,12 +380,12 @@ def test_the_page_works_with_the_keyboard(open_page):
     page.keyboard.type("red")
     expect_first(page, "red.jpg")
     page.keyboard.press("ArrowDown")
-    expect(page.locator("button.tile").nth(0)).to_be_focused()
+    expect(page.locator(".tile").nth(0)).to_be_focused()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("button.tile").nth(1)).to_be_focused()
+    expect(page.locator(".tile").nth(1)).to_be_focused()
     page.keyboard.press("ArrowDown")
     below, above = page.evaluate(
-        "[document.activeElement, document.querySelector('button.tile')].map("
+        "[document.activeElement, document.querySelector('.tile')].map("
         "(each) => each.getBoundingClientRect().top + scrollY)"
     )
     assert below > above
@@ -379,7 +397,7 @@ def test_the_page_works_with_the_keyboard(open_page):
     expect(page.locator("#viewer-name")).to_have_text(second)
     page.keyboard.press("Escape")
     expect(page.locator("#viewer")).to_be_hidden()
-    expect(page.locator("button.tile").nth(1)).to_be_focused()
+    expect(page.locator(".tile").nth(1)).to_be_focused()
     page.keyboard.press("m")
     expect_first(page, second)
     assert re.search(r"like=[0-9a-f]{16}", page.url)
@@ -392,7 +410,7 @@ def test_the_page_works_with_the_keyboard(open_page):
 
 def test_the_viewer_shows_the_metadata(open_page):
     page = open_page("/?q=red")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     viewer = page.get_by_role("dialog", name="red.jpg")
     for words in [
         "17 May 2020",
@@ -440,7 +458,7 @@ def two_edges(painted_library):
 @pytest.mark.usefixtures("two_edges")
 def test_an_explanation_colours_regions_that_raise_the_score(open_page):
     page = open_page("/?q=red")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     shown, legend = page.locator("#viewer-image"), page.locator("#legend")
     expect(shown).to_have_attribute("data-shows", re.compile("/view$"))
     expect(legend).to_be_hidden()
@@ -454,7 +472,7 @@ def test_an_explanation_colours_regions_that_raise_the_score(open_page):
     expect(legend).to_be_hidden()
     assert page.evaluate(COLOURED) == [True, True]
     page = open_page("/?q=blue&folder=images/garden")
-    page.get_by_role("button", name=re.compile("red.jpg")).click()
+    page.get_by_role("link", name=re.compile("red.jpg")).click()
     page.get_by_role("button", name="Explain match", pressed=False).click()
     expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “blue”.")
     expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("^blob:"))
@@ -465,7 +483,7 @@ def test_an_explanation_colours_regions_that_raise_the_score(open_page):
 def test_a_search_by_image_is_explained(open_page, painted_library):
     page = open_page("/?folder=images/garden")
     page.locator("#file").set_input_files(image_path(painted_library, "town/blue.jpg"))
-    page.get_by_role("button", name=re.compile("red.jpg")).click()
+    page.get_by_role("link", name=re.compile("red.jpg")).click()
     page.keyboard.press("e")
     expect(page.locator("#explain-note")).to_have_text(
         "Coloured regions raise the score for the image you searched by."
@@ -476,7 +494,7 @@ def test_a_search_by_image_is_explained(open_page, painted_library):
 
 def test_an_explanation_without_contributing_regions_is_stated(open_page):
     page = open_page("/?q=red")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     page.keyboard.press("e")
     expect(page.locator("#explain-note")).to_have_text("No region raises the score for “red”, so none is coloured.")
     expect(page.locator("#legend")).to_be_hidden()
@@ -486,7 +504,7 @@ def test_a_running_explanation_is_shown_and_can_be_cancelled(open_page):
     page = open_page("/?q=red")
     held = []
     page.route(EXPLANATION, lambda route: held.append(route))  # noqa: PLW0108 - it must be a function
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("/view$"))
     page.keyboard.press("e")
     expect(page.locator("#stage-note")).to_have_text("Finding regions that raise the score …")
@@ -502,7 +520,7 @@ def test_a_failed_explanation_keeps_the_image_and_shows_the_reason(open_page):
     page = open_page("/?q=red")
     answer = {"error": {"code": "gone", "message": "the file is missing", "request_id": "1"}}
     page.route(EXPLANATION, lambda route: route.fulfill(status=410, json=answer))
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     page.keyboard.press("e")
     expect(page.locator("#stage-note")).to_have_text("Could not explain: The file is missing.")
     expect(page.locator("#explain")).to_have_attribute("aria-pressed", "false")
@@ -511,7 +529,7 @@ def test_a_failed_explanation_keeps_the_image_and_shows_the_reason(open_page):
 
 def test_without_a_search_there_is_nothing_to_explain(open_page):
     page = open_page("/?q=red")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     expect(page.get_by_role("button", name="Explain match")).to_be_visible()
     identity = re.search(r"view=([0-9a-f]{16})", page.url)[1]
     page = open_page(f"/?view={identity}")
@@ -530,7 +548,7 @@ def test_captions_are_shown_as_text_and_the_first_is_the_alternative_text(open_p
 
     page.route(SEARCH, with_captions)
     search(page, "red", "red.jpg")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     expect(page.locator("#viewer-captions li")).to_have_text(captions)
     expect(page.locator("#viewer-image")).to_have_attribute("alt", captions[0])
     page.keyboard.press("ArrowRight")
@@ -540,16 +558,69 @@ def test_captions_are_shown_as_text_and_the_first_is_the_alternative_text(open_p
 
 def test_the_original_is_downloaded_unchanged(open_page, painted_library):
     page = open_page("/?q=red")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "red.jpg"
     assert download.value.path().read_bytes() == image_path(painted_library, "garden/red.jpg").read_bytes()
 
 
+def test_selected_images_are_downloaded_together(open_page, painted_library, tmp_path):
+    page = open_page("/?q=red")
+    expect_first(page, "red.jpg")
+    page.get_by_role("checkbox", name="Select red.jpg").check()
+    expect(page.get_by_text("1 image selected")).to_be_visible()
+    search(page, "yellow", "yellow.jpg")
+    page.get_by_role("checkbox", name="Select yellow.jpg").check()
+    page.locator(".tile").nth(2).focus()
+    page.keyboard.press("x")
+    expect(page.get_by_text("3 images selected")).to_be_visible()
+    third = names(page)[2]
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download").click()
+    assert started.value.suggested_filename == "images.zip"
+    started.value.save_as(tmp_path / "images.zip")
+    with zipfile.ZipFile(tmp_path / "images.zip") as archive:
+        assert archive.namelist() == ["red.jpg", "yellow.jpg", third]
+        assert archive.read("red.jpg") == image_path(painted_library, "garden/red.jpg").read_bytes()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.locator("#selection")).to_be_hidden()
+    expect(page.locator(".pick:checked")).to_have_count(0)
+
+
+def test_links_of_selected_images_are_copied(open_page):
+    page = open_page("/?q=red")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("checkbox", name="Select red.jpg").check()
+    page.get_by_role("button", name="Copy links").click()
+    expect(page.get_by_text("1 link copied")).to_be_visible()
+    link = page.evaluate("navigator.clipboard.readText()")
+    page.goto(link)
+    expect(page.locator("#viewer-name")).to_have_text("red.jpg")
+
+
+def test_on_a_phone_an_image_is_found_refined_explained_and_three_are_downloaded(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True)
+    search(page, "yellow", "yellow.jpg")
+    page.locator("#not").fill("red")
+    expect_first(page, "green.jpg")
+    page.locator("#not").fill("")
+    search(page, "red", "red.jpg")
+    page.locator(".tile").first.tap()
+    page.get_by_role("button", name="Explain match", pressed=False).tap()
+    expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “red”.", timeout=15000)
+    page.get_by_role("button", name="Close").tap()
+    for number in range(3):
+        page.locator(".pick").nth(number).tap()
+    expect(page.get_by_text("3 images selected")).to_be_visible()
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download").tap()
+    assert started.value.suggested_filename == "images.zip"
+
+
 def test_labels_are_compared(open_page):
     page = open_page("/?q=yellow")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     page.get_by_label("Compare labels").fill("blue")
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("Enter at least two labels")).to_be_visible()
@@ -578,7 +649,7 @@ def test_a_link_reproduces_the_search(open_page):
 
 def test_a_link_to_an_image_opens_it(open_page):
     page = open_page("/?q=red")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     expect(page.locator("#viewer-name")).to_have_text("red.jpg")
     other = open_page(page.url.removeprefix(re.match("http://[^/]+", page.url)[0]))
     expect(other.locator("#viewer-name")).to_have_text("red.jpg")
@@ -592,7 +663,7 @@ def test_back_restores_the_previous_search_and_closes_the_viewer(open_page):
     page.keyboard.press("Enter")
     page.locator("#text").press_sequentially(" blue")
     expect_first(page, "<img src=x onerror=alert(1)>.png")
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     expect(page.locator("#viewer")).to_be_visible()
     page.go_back()
     expect(page.locator("#viewer")).to_be_hidden()
@@ -654,7 +725,7 @@ def test_a_busy_server_is_retried_at_the_announced_time(open_page):
 
 def test_a_missing_image_keeps_its_tile_and_shows_the_reason(open_page):
     page = open_page("/?q=red yellow&folder=images/town")
-    tile = page.get_by_role("button", name=re.compile("gone.jpg"))
+    tile = page.get_by_role("link", name=re.compile("gone.jpg"))
     expect(tile.get_by_text("No preview")).to_be_visible()
     expect(page.locator(".frame.loaded")).to_have_count(3)
     tile.click()
@@ -687,7 +758,7 @@ def test_a_phone_needs_no_sideways_scrolling(open_page):
         lambda: expect(page.locator("#welcome")).to_be_visible(),
         lambda: search(page, "red", "red.jpg"),
         lambda: page.get_by_role("button", name="Filters").click(),
-        page.locator("button.tile").first.click,
+        page.locator(".tile").first.click,
     ):
         show()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -734,7 +805,7 @@ def test_axe_finds_no_accessibility_issue(open_page, appearance):
     expect(page.locator("#active")).to_be_visible()
     expect_first(page, "red.jpg")
     found["filters"] = Axe().run(page)
-    page.locator("button.tile").first.click()
+    page.locator(".tile").first.click()
     page.keyboard.press("e")
     expect(page.locator("#explain-note")).not_to_be_empty()
     expect(page.locator("#viewer-image")).to_have_attribute("data-shows", re.compile("^blob:"))
@@ -758,10 +829,10 @@ def test_photographs_are_indexed_and_searched_with_an_imported_model(open_page, 
         subprocess.run(command, check=True, capture_output=True, timeout=300)
     with serve(library=tmp_path / "library") as base:
         page = open_page("/?q=\u4e00\u53ea\u72d7 runs past the eiffel tower", base=base)
-        expect(page.locator("button.tile").first).to_be_visible()
-        assert page.locator("button.tile").count() > 10
+        expect(page.locator(".tile").first).to_be_visible()
+        assert page.locator(".tile").count() > 10
         expect(page.locator("#grid .divider")).to_have_count(0)
         expect(page.locator("#notice")).not_to_contain_text("never seen")
-        page.locator("button.tile").first.click()
+        page.locator(".tile").first.click()
         page.keyboard.press("e")
         expect(page.locator("#explain-note")).to_have_text(re.compile("raise"))

@@ -58,6 +58,7 @@ def create_app(
         search_routes.router,
         image_routes.router,
         image_routes.labels_router,
+        image_routes.archive_router,
         operation_routes.router,
         operation_routes.root,
     ):

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from image_finder.components.app.api.archive import MOST_FILES, archive, file_name
 from image_finder.components.app.api.error_responses import Fault, errors
 from image_finder.components.app.api.head_requests import is_head
 from image_finder.components.app.api.limits import while_connected
@@ -23,6 +24,7 @@ from image_finder.components.search.query import Query as SearchQuery
 
 router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
 labels_router = APIRouter(prefix=PREFIX, tags=["labels"])
+archive_router = APIRouter(prefix=PREFIX, tags=["images"])
 Identity = Annotated[str, Path(max_length=64, description="id of an indexed image")]
 Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; rounded up to one of a few sizes")]
 PEAK = "X-Peak-Contribution"
@@ -46,6 +48,9 @@ _OVERLAY: dict[int | str, dict[str, Any]] = {
 }
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/*": _BYTES, "application/octet-stream": _BYTES}, "description": "the unchanged file"},
+}
+_ZIP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/zip": _BYTES}, "description": "a ZIP file"},
 }
 _ERRORS = errors(401, 404, 410, 422, 429, 503)
 PRIVATE = "private, max-age=300"  # not stored in shared caches
@@ -96,9 +101,23 @@ async def original(identity: Identity, request: Request, server: Server) -> Resp
     return StreamingResponse(_chunks(original.stream, original.n_bytes), headers=headers, media_type=kind)
 
 
+@archive_router.get("/archive", response_class=Response, responses={**errors(401, 404, 422, 429, 503), **_ZIP})
+async def archive_of_images(
+    server: Server,
+    identities: Annotated[
+        list[str], Query(alias="id", min_length=1, max_length=MOST_FILES, description="ids of indexed images")
+    ],
+) -> Response:
+    """The unchanged files of several images as a ZIP file; those that no longer exist are listed in `missing.txt` in it."""
+    engine = server.live.engine
+    parts = await server.workers.run(lambda: archive(engine, identities))
+    headers = {"Content-Disposition": attachment("images.zip"), "Cache-Control": "no-store"}
+    return StreamingResponse(parts, headers=headers, media_type="application/zip")
+
+
 def attachment(name: str) -> str:
     """Content-Disposition for any file name (RFC 6266)."""
-    name = "".join(character if character.isprintable() and character not in "/\\" else "_" for character in name)
+    name = file_name(name)
     plain = "".join(character if character.isascii() and character not in '"%' else "_" for character in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 

@@ -2,10 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema
 
+from image_finder.components.configs import first_fault
+from image_finder.components.errors import QueryError
 from image_finder.components.records.base import Record
+from image_finder.components.search.browsing import Order
 from image_finder.components.search.query import (
+    MAX_HITS,
     MAX_QUERY_CHARACTERS,
     MAX_TERMS,
     NOT_WEIGHT,
@@ -48,6 +52,22 @@ class SearchParameters(_TermParameters, FilterFields, ResultFields):
     def query(self) -> Query:
         options = self.model_dump(exclude={"q", "like", "not_terms"})
         return Query.of_terms(self._terms(), [{"text": text} for text in self.not_terms], **options)
+
+
+class BrowseParameters(FilterFields):
+    """Parameters of GET /images. Repeat a parameter for a list."""
+
+    model_config = ConfigDict(alias_generator=lambda name: _PARAMETERS.get(name, name))
+    k: int = Field(20, ge=1, le=MAX_HITS, description="Images per page.")
+    order: Order = Field("newest", description="By capture time, else by the file's last change.")
+    cursor: str | None = Field(None, max_length=100, description="`cursor` of the answer with the page before.")
+
+    def filters(self) -> Filters:
+        """Raises QueryError."""
+        try:
+            return Filters.model_validate(self.model_dump(exclude={"k", "order", "cursor"}))
+        except ValidationError as error:
+            raise QueryError(f"filters: {first_fault(error)}") from error
 
 
 class QueryTerm(Record):

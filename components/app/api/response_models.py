@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from image_finder.components.records.base import Record
 from image_finder.components.records.search import ImageFacts, IndexedImage, MatchFacts, ResultFacts, SearchResult
 from image_finder.components.search.labels import LabelScore
 
@@ -41,6 +42,21 @@ class SearchAnswer(ResultFacts):
         values = {name: getattr(result, name) for name in ResultFacts.model_fields}
         hits = [HitAnswer.of(hit, show_path=show_paths) for hit in result.hits]
         return cls.model_validate({"hits": hits, **values, **facts})
+
+
+class BrowseAnswer(Record):
+    """A page of images by time."""
+
+    images: list[ImageAnswer]
+    candidates: int = Field(description="images that match the filters")
+    cursor: str | None = Field(description="for the next page; null after the last image")
+    generation: str = Field(description="name of the index generation")
+
+
+class ExamplesAnswer(Record):
+    """Queries to start from."""
+
+    queries: list[str] = Field(description="texts for which the library has images")
 
 
 class _Answer(BaseModel):

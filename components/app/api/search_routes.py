@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 from image_finder.components.app.api.error_responses import errors
 from image_finder.components.app.api.limits import while_connected
 from image_finder.components.app.api.request_bodies import body_document, require_decodable, term_values
-from image_finder.components.app.api.request_models import SearchBody, SearchParameters
-from image_finder.components.app.api.response_models import SearchAnswer
+from image_finder.components.app.api.request_models import BrowseParameters, SearchBody, SearchParameters
+from image_finder.components.app.api.response_models import BrowseAnswer, ExamplesAnswer, ImageAnswer, SearchAnswer
 from image_finder.components.app.api.search_queue import SearchJob, SearchReply
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
@@ -45,6 +45,28 @@ async def search_with_uploads(request: Request, server: Server) -> Response:
         values["terms"] = [term_values(term, body) for term in given.terms]
         values["not"] = [term_values(term, body) for term in given.not_terms]
         return await _answer(server, request, SearchQuery.parse(values))
+
+
+@router.get("/images", response_model=BrowseAnswer, responses=errors(400, 401, 422, 429, 503))
+async def browse(parameters: Annotated[BrowseParameters, Query()], server: Server) -> Response:
+    """Browse images by time, without a query."""
+    engine, given = server.live.engine, parameters
+    found = await server.workers.run(
+        lambda: engine.browse(given.filters(), given.k, order=given.order, cursor=given.cursor)
+    )
+    answer = BrowseAnswer(
+        images=[ImageAnswer.of(image, show_path=server.settings.show_paths) for image in found.images],
+        candidates=found.candidates,
+        cursor=found.cursor,
+        generation=engine.index.path.name,
+    )
+    return Response(answer.model_dump_json(exclude_unset=True), media_type=_JSON)
+
+
+@router.get("/examples", responses=errors(401, 429, 503))
+async def examples(server: Server) -> ExamplesAnswer:
+    """Example queries for which the library has images."""
+    return ExamplesAnswer(queries=await server.workers.run(server.examples.current))
 
 
 async def _answer(server: State, request: Request, query: SearchQuery) -> Response:

@@ -1,5 +1,6 @@
 """State of a server: objects shared by its routes."""
 
+import threading
 from collections.abc import Callable
 from typing import Annotated
 
@@ -15,7 +16,25 @@ from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.api.thumbnails import Views
 from image_finder.components.app.watcher import Watching
 from image_finder.components.library.progress import IndexProgress, read_progress
+from image_finder.components.search.examples import example_queries
 from image_finder.components.search.finder import Finder
+
+
+class Examples:
+    """Example queries of the current index, found once for each."""
+
+    def __init__(self, live: LiveFinder) -> None:
+        self._live = live
+        self._lock = threading.Lock()
+        self._known: tuple[str, list[str]] = ("", [])
+
+    def current(self) -> list[str]:
+        """Takes a second after a new index has been published. Raises Fault 503 while there is no index."""
+        engine = self._live.engine
+        with self._lock:
+            if self._known[0] != engine.index.path.name:
+                self._known = engine.index.path.name, example_queries(engine)
+            return self._known[1]
 
 
 class State:
@@ -28,6 +47,7 @@ class State:
         self.metrics = metrics = Metrics()
         self.live = live = LiveFinder(source, refresh_s=settings.refresh_s, metrics=metrics, watching=watching)
         self.searches = SearchQueue(live, metrics, settings)
+        self.examples = Examples(live)
         images = Load("images", settings.waiting)
         self.workers = Workers(images, running=settings.images, timeout_s=settings.timeout_s)
         self.bodies = BodyReader(settings)

@@ -1,6 +1,5 @@
 """Command `image-finder search`: finds images by texts, images or both."""
 
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -175,7 +174,7 @@ def _show(finder: "Finder", result: "SearchResult", options: _Options) -> None:
     elif options["only_paths"] or options["nul"]:
         end = b"\0" if options["nul"] else b"\n"
         on_terminal = not options["nul"] and sys.stdout.isatty()
-        paths = [os.fsencode(shown_path(hit.uri) if on_terminal else hit.uri) for hit in result.hits]
+        paths = [shown_path(hit.uri).encode() if on_terminal else finder.engine.raw_path(hit.id) for hit in result.hits]
         click.echo(b"".join(path + end for path in paths), nl=False)
     elif result.hits:
         columns = terminal_columns()

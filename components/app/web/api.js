@@ -23,8 +23,9 @@ async function accepted(url, { signal, say, ...init } = {}) {
   for (let retry = 0; ; retry++) {
     const response = await answer(url, { signal, ...init });
     if (response.ok) return response;
-    const busy = response.status === 429 || response.status === 503;
-    if (!busy || retry === MOST_RETRIES) throw await errorOf(response);
+    const error = await errorOf(response);
+    const busy = response.status === 429 || (response.status === 503 && error.code !== "not_ready");
+    if (!busy || retry === MOST_RETRIES) throw error;
     const announced = Number(response.headers.get("Retry-After"));
     const seconds = Math.min(announced > 0 ? announced : 2 ** retry, LONGEST_WAIT_S);
     say?.(`The server is busy; retrying in ${Math.ceil(seconds)} s.`);
@@ -74,6 +75,9 @@ function formOf(query, image) {
   return form;
 }
 
+// parameters: those of GET /images, as URLSearchParams
+export const browse = (parameters, options) => request(`/images?${parameters}`, options);
+export const examples = (options) => request("/examples", options);
 export const facets = (options) => request("/facets", options);
 export const info = (options) => request("/info", options);
 export const progress = (options) => request("/progress", options);
@@ -92,6 +96,8 @@ const urlOf = (id) => `${API}/images/${encodeURIComponent(id)}`;
 export const thumbnailUrl = (id, px) => `${urlOf(id)}/thumbnail?px=${px}`; // px: longer side
 export const viewUrl = (id) => `${urlOf(id)}/view`;
 export const originalUrl = (id) => `${urlOf(id)}/original`;
+
+export const archiveUrl = (ids) => `${API}/archive?${new URLSearchParams(ids.map((id) => ["id", id]))}`;
 
 // Why an <img> failed to load, which the element does not reveal. Resolves to "" if it loads now.
 export async function reasonOfMissing(url) {

@@ -1,25 +1,26 @@
 // The page: one state, mirrored in the URL. Every change goes through change(); all parts render the state.
 
-import { facets, info, thumbnailUrl } from "./api.js";
+import { examples, facets, info, thumbnailUrl } from "./api.js";
 import { showKeys, withToken } from "./dialogs.js";
 import { FilterPanel } from "./filters.js";
 import { gridOf } from "./grid.js";
 import { watchIndexing } from "./indexing.js";
 import { uploadOf, watchForImages } from "./query_image.js";
 import { Results } from "./results.js";
+import { Selection } from "./selection.js";
 import { ICON_PX } from "./sizes.js";
 import { EMPTY, filtersOnly, fromAddress, hasImage, isSearch, splitWords, toAddress, toQuery, viewOfAddress, withoutFilters } from "./state.js";
 import { Viewer } from "./viewer.js";
 import { button, byId, element, images, notice } from "./words.js";
 
 const TYPING_MS = 150; // pause in typing after which a search starts
-const EXAMPLES = ["a dog running on the beach", "two cups of coffee", "a street at night", "children playing in snow"];
 
 let state = { ...EMPTY };
 let typing = false; // whether typing updates the newest history entry instead of adding one
 
 const panel = new FilterPanel((part) => change(part));
-const grid = gridOf((index) => viewer.openAt(index));
+const selection = new Selection({ changed: () => grid.showSelection() });
+const grid = gridOf({ open: (index) => viewer.openAt(index), selection });
 const results = new Results(grid, { clearFilters: () => change(withoutFilters(state)) });
 const viewer = new Viewer({
   hits: () => grid.hits,
@@ -109,11 +110,15 @@ function restore() {
   else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => notice(error.message));
 }
 
-// A new index, or none yet. A search that failed without an index is run again.
-function indexed(answer) {
-  if (answer.generation) loadFacets();
+// A new index, or none yet. What failed without an index is tried again; the start page shows new images.
+function indexed(answer, isFirst) {
+  if (answer.generation) {
+    loadFacets();
+    showExamples();
+  }
   else byId("welcome-count").textContent = "No images indexed yet. Run: image-finder index FOLDER";
-  if (!byId("error").hidden && answer.generation) results.run(state);
+  const idle = !isFirst && !isSearch(state) && scrollY < 100 && !viewer.isOpen && !grid.focused();
+  if (answer.generation && (results.failed || idle)) results.run(state);
 }
 
 async function loadFacets() {
@@ -189,7 +194,7 @@ function pressed(event) {
     "/": () => byId("text").select(),
     "?": showKeys,
     f: () => toggleFilters(),
-    ...(focused ? { m: () => moreLike(focused.id) } : {}),
+    ...(focused ? { m: () => moreLike(focused.id), x: () => selection.toggle(focused) } : {}),
     ...(byId("filters").hidden ? {} : { Escape: () => toggleFilters(false) }),
   };
   if (!actions[event.key]) return;
@@ -197,12 +202,12 @@ function pressed(event) {
   actions[event.key]();
 }
 
-function showExamples() {
-  const chips = EXAMPLES.map((text) => element("li", {}, button(text, { className: "chip" }, () => change({ text }))));
+async function showExamples() {
+  const { queries } = await withToken(examples).catch(() => ({ queries: [] }));
+  const chips = queries.map((text) => element("li", {}, button(text, { className: "chip" }, () => change({ text }))));
   byId("examples").replaceChildren(...chips);
 }
 
-showExamples();
 listen();
 restore();
 watchIndexing(withToken, indexed);

@@ -2,28 +2,36 @@
 
 import { reasonOfMissing, thumbnailUrl } from "./api.js";
 import { TILE_PX } from "./sizes.js";
-import { byId, element } from "./words.js";
+import { addressOf } from "./state.js";
+import { byId, day, element } from "./words.js";
 
 const EAGER = 8; // images of the first screen; the others load lazily
 const NARROWEST = 0.6; // aspect ratio of a tile; the grid crops longer images
 const WIDEST = 2.2;
 
 export class Grid {
-  // open(index): called for the chosen image
-  constructor(list, { open }) {
+  // open(index): called for the chosen image; selection: of images, see selection.js
+  constructor(list, { open, selection }) {
     this.list = list;
     this.open = open;
+    this.selection = selection;
     this.hits = [];
     list.addEventListener("click", (event) => {
-      const button = event.target.closest("button.tile");
-      if (button) this.open(this.tiles().indexOf(button));
+      const tile = event.target.closest(".tile");
+      if (!tile || event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser opens the link elsewhere
+      event.preventDefault();
+      this.open(this.tiles().indexOf(tile));
+    });
+    list.addEventListener("change", (event) => {
+      const cell = event.target.closest(".cell");
+      if (cell) this.selection.toggle(this.hits[this.tiles().indexOf(cell.querySelector(".tile"))]);
     });
     list.addEventListener("keydown", (event) => this.#move(event));
-    list.addEventListener("focusin", (event) => this.#stop(event.target.closest("button.tile")));
+    list.addEventListener("focusin", (event) => this.#stop(event.target.closest(".tile")));
   }
 
   tiles() {
-    return [...this.list.querySelectorAll("button.tile")];
+    return [...this.list.querySelectorAll(".tile")];
   }
 
   focused() {
@@ -54,10 +62,16 @@ export class Grid {
         if (this.hits.length) this.list.append(element("li", { className: "filler", "aria-hidden": "true" }));
         this.list.append(dividerOf(hit.good));
       }
-      this.list.append(tileOf(hit, this.hits.length));
+      this.list.append(tileOf(hit, this.hits.length, this.selection.has(hit.id)));
       this.hits.push(hit);
     }
-    if (!this.list.querySelector('button.tile[tabindex="0"]')) this.#stop(this.tiles()[0]);
+    if (!this.list.querySelector('.tile[tabindex="0"]')) this.#stop(this.tiles()[0]);
+  }
+
+  // Marks what is selected now.
+  showSelection() {
+    this.list.classList.toggle("selecting", this.selection.hits.size > 0);
+    this.list.querySelectorAll(".pick").forEach((box, index) => (box.checked = this.selection.has(this.hits[index].id)));
   }
 
   skeleton(count) {
@@ -75,7 +89,7 @@ export class Grid {
   // One tab stop for the grid; arrow keys move within it.
   #stop(tile) {
     if (!tile) return;
-    this.list.querySelectorAll('button.tile[tabindex="0"]').forEach((other) => (other.tabIndex = -1));
+    this.list.querySelectorAll('.tile[tabindex="0"]').forEach((other) => (other.tabIndex = -1));
     tile.tabIndex = 0;
   }
 
@@ -115,7 +129,7 @@ function dividerOf(good) {
   return element("li", { className: "divider" }, element("h2", {}, good ? "Good matches" : "Less certain"));
 }
 
-function tileOf(hit, position) {
+function tileOf(hit, position, selected) {
   const ratio = hit.width_px && hit.height_px ? hit.width_px / hit.height_px : 1;
   const cell = element("li", { className: "cell" });
   cell.style.setProperty("--ratio", Math.min(WIDEST, Math.max(NARROWEST, ratio)).toFixed(4));
@@ -126,13 +140,22 @@ function tileOf(hit, position) {
   const words = [`${hit.rank}. ${hit.captions[0] ?? hit.name}`];
   if (hit.good) words.push("good match");
   if (copies) words.push(`${copies} near-${copies === 1 ? "duplicate" : "duplicates"} folded`);
-  const line = element("span", { className: "line" }, element("span", { className: "name" }, hit.name));
-  const button = element("button", { className: "tile", type: "button", tabIndex: -1 }, frame, line);
-  button.setAttribute("aria-label", words.join(", "));
-  button.dataset.id = hit.id;
+  const line = element("span", { className: "line" }, element("span", { className: "words" }, lineOf(hit)));
+  const tile = element("a", { className: "tile", tabIndex: -1, href: addressOf(hit.id), title: hit.name }, frame, line);
+  tile.setAttribute("aria-label", words.join(", "));
+  tile.dataset.id = hit.id;
+  tile.dataset.name = hit.name;
   load(image, frame, thumbnailUrl(hit.id, TILE_PX));
-  cell.append(button);
+  const pick = element("input", { className: "pick", type: "checkbox", tabIndex: -1, checked: selected, "aria-label": `Select ${hit.name}` });
+  cell.append(tile, pick);
   return cell;
+}
+
+// Below an image: its first caption, else when and where it was taken.
+function lineOf(hit) {
+  if (hit.captions.length) return hit.captions[0];
+  const taken = hit.taken_at ?? hit.modified_at;
+  return [taken && day(taken.slice(0, 10)), hit.folder.split("/").at(-1)].filter(Boolean).join(" · ");
 }
 
 function load(image, frame, url) {
@@ -152,4 +175,4 @@ function load(image, frame, url) {
   image.src = url;
 }
 
-export const gridOf = (open) => new Grid(byId("grid"), { open });
+export const gridOf = (actions) => new Grid(byId("grid"), actions);

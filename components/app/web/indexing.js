@@ -6,7 +6,7 @@ import { byId, images, whole } from "./words.js";
 const BUSY_MS = 2000;
 const IDLE_MS = 15_000;
 
-// Calls changed(answer) at the start and with every new index. Asks rarely while nothing is indexed, and not in a hidden tab.
+// Calls changed(answer, isFirst) at the start and with every new index. Asks rarely while nothing is indexed, and not in a hidden tab.
 export function watchIndexing(withToken, changed) {
   let generation = null;
   let timer = null;
@@ -17,7 +17,7 @@ export function watchIndexing(withToken, changed) {
       try {
         const answer = await withToken(progress);
         show(answer);
-        if (answer.generation !== generation) changed(answer);
+        if (answer.generation !== generation) changed(answer, generation === null);
         generation = answer.generation;
         if (answer.indexing || !answer.generation) pause = BUSY_MS;
       } catch {

@@ -1,10 +1,10 @@
 // Runs searches and shows their results: images, a notice or an error. A new search cancels the previous one.
 
-import { search } from "./api.js";
+import { browse, search } from "./api.js";
 import { withToken } from "./dialogs.js";
 import { uploadOf } from "./query_image.js";
 import { PAGE_HITS } from "./sizes.js";
-import { countFilters, isSearch, notTerms, toQuery } from "./state.js";
+import { countFilters, isSearch, notTerms, toBrowse, toQuery } from "./state.js";
 import { button, byId, element, images, notice, whole } from "./words.js";
 
 const SELF_LOADING = 4; // pages loaded by scrolling; then a button, so that the footer is reachable
@@ -18,8 +18,10 @@ export class Results {
     this.running = null;
     this.state = null;
     this.received = 0;
+    this.cursor = null;
     this.pages = 0;
     this.hasMore = false;
+    this.failed = false;
     byId("more").addEventListener("click", () => this.loadMore());
     const near = new IntersectionObserver(
       (entries) => entries.some((entry) => entry.isIntersecting) && this.pages < SELF_LOADING && this.loadMore(),
@@ -34,8 +36,10 @@ export class Results {
     clearTimeout(this.timer);
     this.state = state;
     this.loadingMore = null;
-    if (isSearch(state)) this.timer = setTimeout(() => this.#first(), delay_ms);
-    else this.#welcome();
+    this.received = 0;
+    this.cursor = null;
+    this.failed = false;
+    this.timer = setTimeout(() => this.#first(), isSearch(state) ? delay_ms : 0);
   }
 
   loadMore() {
@@ -46,12 +50,15 @@ export class Results {
   async #first() {
     const running = (this.running = new AbortController());
     this.#busy(true);
-    byId("welcome").hidden = true;
+    const welcomes = !isSearch(this.state) && !countFilters(this.state);
+    byId("welcome").hidden = !welcomes;
     if (!this.grid.hits.length && byId("error").hidden && byId("empty").hidden) this.grid.skeleton(SKELETONS);
     try {
-      const answer = await this.#search(0, running);
+      const answer = await this.#page(running);
       if (running.signal.aborted) return;
       this.#clear();
+      byId("welcome").hidden = !welcomes || !answer.hits.length;
+      if (welcomes && notTerms(this.state).length) notice("Add something to search for; “Not” only ranks images lower.");
       this.grid.replace(answer.hits);
       this.pages = 1;
       this.#count(answer);
@@ -69,7 +76,7 @@ export class Results {
     const running = this.running;
     byId("more").textContent = "Loading …";
     try {
-      const answer = await this.#search(this.received, running);
+      const answer = await this.#page(running);
       if (running.signal.aborted) return;
       this.grid.append(answer.hits);
       this.pages += 1;
@@ -82,11 +89,20 @@ export class Results {
     }
   }
 
-  #search(offset, running) {
+  // The next page of a search, or without a query of all images by time, in the form of a search's answer.
+  async #page(running) {
     const { state } = this;
     const { signal } = running;
     const say = (words) => !signal.aborted && notice(words);
-    return withToken(() => search(toQuery(state, PAGE_HITS, offset), uploadOf(state.upload)?.body, { signal, say }));
+    if (isSearch(state)) {
+      return withToken(() => search(toQuery(state, PAGE_HITS, this.received), uploadOf(state.upload)?.body, { signal, say }));
+    }
+    const answer = await withToken(() => browse(toBrowse(state, PAGE_HITS, this.cursor), { signal, say }));
+    const hits = answer.images.map((image, index) => ({
+      ...image, rank: this.received + index + 1, score: null, good: null, duplicates: [],
+    }));
+    if (!signal.aborted) this.cursor = answer.cursor;
+    return { hits, candidates: answer.candidates, more: Boolean(answer.cursor), matches_well: null, unmet: [], truncated: [], took_ms: {} };
   }
 
   #count(answer) {
@@ -95,7 +111,8 @@ export class Results {
     byId("more").hidden = !this.hasMore;
     const shown = this.grid.hits.length;
     const within = countFilters(this.state) ? " matching the filters" : "";
-    byId("summary").textContent = shown ? `Top ${whole(shown)} of ${images(answer.candidates)}${within}` : "No images";
+    const all = isSearch(this.state) ? `Top ${whole(shown)} of ${images(answer.candidates)}${within}` : `${images(answer.candidates)}${within}, newest first`;
+    byId("summary").textContent = shown ? all : "No images";
     const copies = this.grid.hits.some((hit) => hit.duplicates.length);
     const shows = this.state.duplicates === "show";
     byId("fold").hidden = !copies && !shows;
@@ -127,17 +144,13 @@ export class Results {
     }
   }
 
-  // No search: the start page.
-  #welcome() {
-    this.#clear();
-    this.grid.replace([]);
-    this.#busy(false);
-    byId("welcome").hidden = false;
-    if (notTerms(this.state).length) notice("Add something to search for; “Not” only ranks images lower.");
-  }
-
   #fail(error) {
     this.grid.replace([]);
+    this.failed = true;
+    if (error.code === "not_ready" && !isSearch(this.state)) {
+      byId("welcome").hidden = false; // says that there is no index
+      return;
+    }
     // The cause may be a filter, such as a removed folder in an old link.
     const mayBeFilter = error.code === "bad_query" && countFilters(this.state);
     byId("error").replaceChildren(

@@ -78,6 +78,9 @@ export function toAddress(state, view = "") {
   return words ? `?${words}` : location.pathname;
 }
 
+// Address of an image alone.
+export const addressOf = (id) => `?${new URLSearchParams({ view: id })}`;
+
 // Malformed parameters are dropped, so that no link starts the page with an error.
 export function fromAddress(words) {
   const address = new URLSearchParams(words);
@@ -100,6 +103,15 @@ export const viewOfAddress = (words) => {
   const id = new URLSearchParams(words).get("view") ?? "";
   return ID.test(id) ? id : "";
 };
+
+// Parameters of GET /images: the filters of `state`, by which images are browsed without a query.
+export function toBrowse(state, k, cursor) {
+  const parameters = new URLSearchParams({ k });
+  for (const [field, name] of Object.entries(LISTS)) state[field].forEach((value) => parameters.append(name, value));
+  for (const [field, [name]] of Object.entries(SINGLE)) if (state[field] && field !== "minScore") parameters.append(name, state[field]);
+  if (cursor) parameters.append("cursor", cursor);
+  return parameters;
+}
 
 // Body of POST /search for k results after `offset`.
 export function toQuery(state, k, offset) {

@@ -2,12 +2,14 @@ import io
 import os
 import re
 import shutil
+import zipfile
 from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
+from image_finder.components.app.api.archive import _unused
 from image_finder.components.app.api.error_responses import Fault
 from image_finder.components.app.api.image_routes import attachment
 from image_finder.components.app.api.original_files import open_original
@@ -247,3 +249,44 @@ def test_a_file_above_the_size_limit_is_not_read(album_tools, album):
         answer = client.get(address(client, "red", "/thumbnail"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
         assert client.get(address(client, "red", "/original")).status_code == 200
+
+
+def zip_of(response):
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/zip"
+    return zipfile.ZipFile(io.BytesIO(response.content))
+
+
+def test_an_archive_holds_the_unchanged_files(own):
+    archive = zip_of(
+        own.client.get("/api/v1/archive", params={"id": [own.ids["red"], own.ids["blue"], own.ids["red"]]})
+    )
+    assert archive.testzip() is None
+    assert {name: archive.read(name) for name in archive.namelist()} == {
+        f"{name}.png": own.files[name].read_bytes() for name in ("red", "blue")
+    }
+
+
+def test_an_archive_names_the_files_that_are_gone(own):
+    own.files["green"].unlink()
+    archive = zip_of(own.client.get("/api/v1/archive", params={"id": [own.ids["green"], own.ids["red"]]}))
+    assert archive.namelist() == ["red.png", "missing.txt"]
+    assert archive.read("missing.txt") == b"green.png\n"
+
+
+def test_an_archive_of_unknown_or_too_many_images_is_refused(own):
+    assert own.client.get("/api/v1/archive", params={"id": ["0" * 16]}).status_code == 404
+    assert own.client.get("/api/v1/archive").status_code == 422
+    assert own.client.get("/api/v1/archive", params={"id": [own.ids["red"]] * 501}).status_code == 422
+
+
+def test_files_of_one_name_get_numbers_in_an_archive():
+    used = {"missing.txt"}
+    assert [_unused(name, used) for name in ("a.jpg", "A.jpg", "a.jpg", ".x", ".x", "missing.txt")] == [
+        "a.jpg",
+        "A (2).jpg",
+        "a (3).jpg",
+        ".x",
+        ".x (2)",
+        "missing (2).txt",
+    ]

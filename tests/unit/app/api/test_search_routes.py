@@ -289,3 +289,36 @@ def test_unusable_labels_are_refused(api):
     for labels in (["", "red"], [" ", "red"], ["x" * 5000, "red"]):
         answer = api.post("/api/v1/labels", json={"id": identity_of(api, "blue"), "labels": labels})
         assert fault(answer) == (400, "bad_query")
+
+
+def test_images_are_browsed_page_by_page_without_a_query(api):
+    first = api.get("/api/v1/images?k=3").json()
+    second = api.get("/api/v1/images", params={"k": 3, "cursor": first["cursor"]}).json()
+    assert (len(first["images"]), len(second["images"]), second["cursor"]) == (3, 2, None)
+    assert first["candidates"] == second["candidates"] == 5
+    assert len({image["id"] for image in (*first["images"], *second["images"])}) == 5
+    assert "path" not in first["images"][0]
+    oldest = api.get("/api/v1/images?k=5&order=oldest").json()["images"]
+    assert oldest[::-1] == [*first["images"], *second["images"]]
+    assert len(api.get("/api/v1/images?folder=images/warm").json()["images"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("cursor=x", 400),
+        ("folder=elsewhere", 400),
+        ("since=2024-02-01&until=2024-01-01", 400),
+        ("k=0", 422),
+        ("order=up", 422),
+    ],
+)
+def test_a_faulty_request_to_browse_is_refused(api, query, status):
+    assert api.get(f"/api/v1/images?{query}").status_code == status
+
+
+def test_example_queries_find_different_images(api):
+    queries = api.get("/api/v1/examples").json()["queries"]
+    assert 1 <= len(queries) <= 4
+    best = [api.get("/api/v1/search", params={"q": query, "k": 1}).json()["hits"][0]["id"] for query in queries]
+    assert len(set(best)) == len(queries)

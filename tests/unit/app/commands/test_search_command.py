@@ -161,6 +161,20 @@ def test_paths_alone_are_printed_as_they_are(home, tmp_path, colour_bundle):
     )
 
 
+@pytest.mark.linux
+def test_a_path_that_is_not_utf8_reaches_a_pipe_byte_by_byte(home, tmp_path, colour_bundle):
+    publish_images(tmp_path, {"red": "red"}, colour_bundle)
+    name = os.fsencode(tmp_path / "images") + b"/\xff.png"
+    shutil.copy(tmp_path / "images" / "red.png", name)
+    publish_gallery(GalleryConfig(root=tmp_path / "images"), colour_bundle, tmp_path / "other")
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    words = ["search", "red", "-0", "--duplicates", "show", "--library", str(tmp_path / "other")]
+    done = subprocess.run(
+        [sys.executable, "-m", "image_finder", *words], env=environment, capture_output=True, check=True
+    )
+    assert name in done.stdout.split(b"\0")
+
+
 def test_a_contact_sheet_holds_its_images_and_escapes_captions(home, tmp_path):
     assert ask(home, "red <b>", "--html", str(tmp_path / "sheet.html"), "-k", "2")[0] == 0
     page = (tmp_path / "sheet.html").read_text()
