@@ -1,8 +1,6 @@
-"""Commands `image-finder demo`, `pipeline` and `ui`."""
+"""Commands `image-finder demo` and `pipeline`."""
 
-import os
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,30 +107,6 @@ def run(
     values = run_config.with_data(name, values, data)
     show = _train if name == "training" else _index
     show(values, Home.resolve(home), mlflow_uri, as_json=as_json)
-
-
-@click.command(epilog="\b\nExample:\n  image-finder ui --port 5000")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@home_option
-@mlflow_option
-def ui(port: int, host: str, home: Path | None, mlflow_uri: str | None) -> None:
-    """Open the MLflow UI: runs, reports, registered models."""
-    from image_finder.components.errors import ConfigError
-    from image_finder.pipelines.stores import Home, existing_registry
-
-    stores = Home.resolve(home)
-    uri = existing_registry(stores, mlflow_uri)
-    if uri.startswith(("http://", "https://")):
-        click.echo(f"MLflow runs on a server; open {uri}")
-        return
-    if uri == stores.mlflow_uri and not stores.mlflow_db.is_file():
-        raise ConfigError(f"no runs in {stores.root} yet: run 'image-finder demo' first")
-    click.echo(f"MLflow UI on http://{host}:{port}; press Ctrl-C to stop", err=True)
-    # jobs evaluate language models, in eight more processes
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    options = ["--backend-store-uri", uri, "--host", host, "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *options])  # noqa: S606 - no shell, fixed program
 
 
 def _train(values: "Values", home: "Home", mlflow_uri: str | None, *, as_json: bool) -> None:

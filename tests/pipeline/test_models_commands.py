@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registration import register_bundle
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.rule import Reports
+from image_finder.pipelines.mlflow_pages import mlflow_pages
 from tests.support.checkout import CHECKOUT
 from tests.support.evidence import MANIFEST, evidence_of
 from tests.support.galleries import publish_gallery
@@ -142,6 +144,16 @@ def test_list_shows_aliases_recall_data_and_the_last_event(models):
     assert "scratch 0123456789ab" in lines[2]
     assert "v2 promoted over v1, gain +" in lines[2]
     assert "v3 not promoted, v2 stays" in lines[1]
+
+
+def test_the_ui_is_opened_at_the_runs_and_names_the_champions(models):
+    registry, server = models.promotions.registry, "http://127.0.0.1:5000"
+    identity = registry.client.get_experiment_by_name("image-finder").experiment_id
+    assert mlflow_pages(registry, server, "image-finder") == {
+        "runs": f"{server}/#/experiments/{identity}/runs?workflowType=machine_learning",
+        "champion of finder, version 2": f"{server}/#/models/finder/versions/2",
+    }
+    assert "runs" not in mlflow_pages(registry, server, "no such experiment")
 
 
 def test_models_are_found_by_data_version_and_show_their_data(models):
@@ -429,3 +441,23 @@ def test_a_promotion_embeds_the_library_where_no_index_of_the_version_is_kept(mo
     index = VectorIndex.open(home / "library" / "index")
     assert index.manifest.bundle_sha256 == models.bundles["2"].sha256
     assert index.manifest.self_check.found_themselves_first == 17
+
+
+def test_a_page_is_opened_once_the_server_answers(tmp_path, monkeypatch):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o700)
+    (tmp_path / "health").write_text("OK")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "BROWSER": str(browser), "PYTHONPATH": str(CHECKOUT)}
+    words = [sys.executable, "-m", "image_finder.pipelines.mlflow_pages", f"http://127.0.0.1:{port}", "http://x/#/runs"]
+    with subprocess.Popen(words, env=environment) as opener:
+        time.sleep(1)
+        assert opener.poll() is None
+        serve = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+        with subprocess.Popen(serve, stderr=subprocess.DEVNULL) as server:
+            assert opener.wait(60) == 0
+            server.terminate()
+    assert (tmp_path / "opened").read_text() == "http://x/#/runs\n"
