@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -20,6 +21,16 @@ from image_finder.components.app.api.thumbnails import ICON_PX, TILE_PX, VIEW_PX
 from image_finder.components.app.watcher import Watching
 from image_finder.components.search.finder import Finder
 
+# Documents how to send the token; the middleware checks it.
+_TOKEN = HTTPBearer(
+    auto_error=False, scheme_name="token", description="The token of `image-finder serve --token-file`, if it has one."
+)
+_TAGS = [
+    {"name": "search", "description": "Find images by texts and images, or browse them by time."},
+    {"name": "images", "description": "Metadata, views, originals and explanations of images."},
+    {"name": "labels", "description": "Compare an image with labels."},
+    {"name": "operation", "description": "State of the server and of its index."},
+]
 WEB = Path(__file__).resolve().parents[1] / "web"
 _REVALIDATE = {"Cache-Control": "no-cache"}  # a new version changes the page; browsers compare ETags
 PAGE_HITS = 40  # that the page requests at a time
@@ -52,6 +63,8 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        openapi_tags=_TAGS,
     )
     app.state.server = state
     for router in (
@@ -60,9 +73,10 @@ def create_app(
         image_routes.labels_router,
         image_routes.archive_router,
         operation_routes.router,
-        operation_routes.root,
+        operation_routes.protected_root,
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_TOKEN)])
+    app.include_router(operation_routes.root)
     _add_page(app)
     add_fault_handlers(app)
     app.add_middleware(HeadAsGet)

@@ -23,6 +23,7 @@ from image_finder.components.search.query import MAX_HITS, MAX_QUERY_CHARACTERS,
 
 router = APIRouter(prefix=PREFIX, tags=["operation"])
 root = APIRouter(tags=["operation"])  # outside /api, where load balancers and Prometheus expect them
+protected_root = APIRouter(tags=["operation"])  # the part that requires the token
 _VERSION = metadata.version("text-guided-image-finder")
 
 
@@ -115,7 +116,7 @@ async def ready(server: Server) -> HealthAnswer:
     )
 
 
-@root.get(
+@protected_root.get(
     "/metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 429)},
