@@ -599,6 +599,7 @@ def test_links_of_selected_images_are_copied(open_page):
     expect(page.locator("#viewer-name")).to_have_text("red.jpg")
 
 
+@pytest.mark.usefixtures("two_edges")
 def test_on_a_phone_an_image_is_found_refined_explained_and_three_are_downloaded(open_page):
     page = open_page(viewport={"width": 390, "height": 844}, has_touch=True)
     search(page, "yellow", "yellow.jpg")
@@ -608,7 +609,7 @@ def test_on_a_phone_an_image_is_found_refined_explained_and_three_are_downloaded
     search(page, "red", "red.jpg")
     page.locator(".tile").first.tap()
     page.get_by_role("button", name="Explain match", pressed=False).tap()
-    expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “red”.", timeout=15000)
+    expect(page.locator("#explain-note")).to_have_text("Coloured regions raise the score for “red”.")
     page.get_by_role("button", name="Close").tap()
     for number in range(3):
         page.locator(".pick").nth(number).tap()
