@@ -31,7 +31,13 @@ def client_of(address, document, tmp_path_factory):
     folder = tmp_path_factory.mktemp("client")
     (folder / "openapi.json").write_text(json.dumps(document))
     (folder / "config.yml").write_text(CONFIG)
-    command = [Path(sys.executable).parent / "openapi-python-client", "generate", "--meta", "none", "--fail-on-warning"]
+    command = [
+        str(Path(sys.executable).parent / "openapi-python-client"),
+        "generate",
+        "--meta",
+        "none",
+        "--fail-on-warning",
+    ]
     words = [*command, "--path", "openapi.json", "--config", "config.yml", "--output-path", "finder_client"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -492,6 +492,26 @@ def test_a_search_by_image_is_explained(open_page, painted_library):
     assert page.evaluate(COLOURED) == [False, True]
 
 
+def test_the_viewer_shows_its_position_steps_by_swipes_and_closes_outside_the_image(open_page):
+    page = open_page("/?q=red&folder=images/garden", has_touch=True)
+    page.locator(".tile").first.click()
+    expect(page.locator("#viewer-position")).to_have_text("1 of 3")
+    swipe = """([from, to]) => {
+        const stage = document.querySelector(".stage");
+        const touch = (clientX) => new Touch({ identifier: 1, target: stage, clientX, clientY: 100 });
+        stage.dispatchEvent(new TouchEvent("touchstart", { touches: [touch(from)], changedTouches: [touch(from)] }));
+        stage.dispatchEvent(new TouchEvent("touchend", { touches: [], changedTouches: [touch(to)] }));
+    }"""
+    page.evaluate(swipe, [300, 100])
+    expect(page.locator("#viewer-position")).to_have_text("2 of 3")
+    page.evaluate(swipe, [100, 130])
+    expect(page.locator("#viewer-position")).to_have_text("2 of 3")
+    page.evaluate(swipe, [100, 300])
+    expect(page.locator("#viewer-position")).to_have_text("1 of 3")
+    page.locator(".stage").click(position={"x": 4, "y": 4})
+    expect(page.locator("#viewer")).to_be_hidden()
+
+
 def test_an_explanation_without_contributing_regions_is_stated(open_page):
     page = open_page("/?q=red")
     page.locator(".tile").first.click()

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -60,7 +61,7 @@ class State:
         stale = "1 while the index may be outdated"
         metrics.watch("index_stale", stale, lambda: float(live.failure is not None))
         for part, text in (("done", "images read by the running update"), ("total", "images that it reads")):
-            metrics.watch(f"indexing_{part}", f"{text}; 0 if none is running", lambda part=part: self._indexing(part))
+            metrics.watch(f"indexing_{part}", f"{text}; 0 if none is running", partial(self._indexing, part))
 
     def start(self) -> None:
         self.live.start()

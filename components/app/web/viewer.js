@@ -6,6 +6,8 @@ import { LabelForm } from "./labels.js";
 import { ICON_PX, TILE_PX, VIEW_PX } from "./sizes.js";
 import { button, byId, coordinates, element, fileSize, moment, whole } from "./words.js";
 
+const SWIPE_PX = 60;
+
 export class Viewer {
   // hits(): the results; query(): see Explanation; moreLike(id); shown(id): after opening; closed(index): last index or -1
   constructor(actions) {
@@ -30,6 +32,20 @@ export class Viewer {
       this.actions.closed(this.index);
     });
     this.dialog.addEventListener("keydown", (event) => this.#key(event));
+    this.dialog.addEventListener("click", ({ target }) => {
+      if (target === this.dialog || target.classList.contains("stage")) this.close(); // outside the image
+    });
+    this.#listenForSwipes(this.dialog.querySelector(".stage"));
+  }
+
+  #listenForSwipes(stage) {
+    let from = null;
+    stage.addEventListener("touchstart", ({ touches }) => (from = touches.length === 1 ? touches[0].clientX : null), { passive: true });
+    stage.addEventListener("touchend", ({ changedTouches }) => {
+      const way = from === null ? 0 : changedTouches[0].clientX - from;
+      from = null;
+      if (Math.abs(way) > SWIPE_PX) this.step(way < 0 ? 1 : -1);
+    });
   }
 
   get isOpen() {
@@ -85,6 +101,7 @@ export class Viewer {
     this.hit = hit;
     this.explanation.reset(hit.id);
     byId("viewer-name").textContent = hit.name;
+    byId("viewer-position").textContent = this.index < 0 ? "" : `${whole(this.index + 1)} of ${whole(this.actions.hits().length)}${this.actions.hasMore() ? "+" : ""}`;
     byId("previous").disabled = this.index <= 0;
     byId("next").disabled = this.index < 0 || (this.index === this.actions.hits().length - 1 && !this.actions.hasMore());
     byId("viewer-captions").replaceChildren(...hit.captions.map((caption) => element("li", {}, caption)));
