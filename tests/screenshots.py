@@ -3,7 +3,7 @@
     image-finder demo --home HOME
     python -m tests.screenshots HOME [--to infra/screenshots]
 
-Serves the demo's library and MLflow, and photographs both in Chromium. Look at the pictures before you commit them.
+Serves the demo's library and MLflow, and photographs both in Chromium. Look at them before you commit them.
 """
 
 import argparse

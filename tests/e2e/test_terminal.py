@@ -114,7 +114,7 @@ def test_a_preview_shows_images_as_coloured_half_blocks(terminal, library):
 
 
 def test_bash_completes_commands_options_and_folders(terminal, library):
-    shell = terminal()
+    shell = terminal(columns=240)  # the whole command in one line
     shell.run("image-finder completion bash > completion; . ./completion")
     shell.type("image-finder sea", "Tab")
     shell.wait_for("image-finder search")

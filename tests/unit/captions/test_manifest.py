@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import shutil
+import sys
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -194,14 +195,15 @@ def test_number_of_threads_changes_nothing(coco, monkeypatch):
     pd.testing.assert_frame_equal(inspect_images(captions, config.root), one)
 
 
-def test_progress_goes_to_stderr_only_if_requested(tmp_path, capsys):
+def test_progress_goes_to_stderr_only_if_requested(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     (tmp_path / "a.jpg").write_bytes(jpeg("red"))
     inspect_images(table_of("a.jpg"), tmp_path)
     assert capsys.readouterr() == ("", "")
     inspect_images(table_of("a.jpg"), tmp_path, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "images: 100%" in shown.err
+    assert "inspecting: 100%" in shown.err
 
 
 def test_manifest_counts_images_and_captions(coco):
