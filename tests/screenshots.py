@@ -1,9 +1,9 @@
-"""Screenshots of the documents, taken again.
+"""Screenshots of the page in the documents, taken again.
 
     image-finder demo --home HOME
     python -m tests.screenshots HOME [--to infra/screenshots]
 
-Serves the demo's library and MLflow, and photographs both in Chromium. Look at them before you commit them.
+Serves the demo's library and photographs the page in Chromium. Look at them before you commit them.
 """
 
 import argparse
@@ -41,8 +41,6 @@ def main() -> None:
         library = given.home / "library"
         with serving("serve", "--library", library, ready="/health/ready") as server:
             photograph_page(context.new_page(), server, given.to)
-        with serving("ui", "--no-open", "--home", given.home, ready="/health") as server:
-            photograph_run(context.new_page(), server, given.home, given.to)
         browser.close()
 
 
@@ -60,18 +58,6 @@ def photograph_page(page: Any, server: str, folder: Path) -> None:
     page.locator("#viewer-image[data-shows^='blob:']").wait_for()
     settle(page)
     save(page.screenshot(), folder / "page_viewer.png")
-
-
-def photograph_run(page: Any, server: str, home: Path, folder: Path) -> None:
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("image-finder")
-    (run, *_) = client.search_runs([experiment.experiment_id], "attributes.run_name LIKE 'training%'")
-    page.goto(f"{server}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}")
-    page.get_by_text("Metrics").first.wait_for()
-    settle(page)
-    save(page.screenshot(), folder / "mlflow_run.png")
 
 
 def settle(page: Any) -> None:
