@@ -22,7 +22,7 @@ from image_finder.components.library.folders import adopt_folders, chosen_roots
 from image_finder.components.library.index_options import IndexOptions, IndexSummary, Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.partial import PartialPublisher
-from image_finder.components.library.publishing import current_count, publish_rows
+from image_finder.components.library.publishing import current_count, indexed_count, publish_rows
 from image_finder.components.library.reading import Reader
 from image_finder.components.library.recovery import lost_rows, recover_captions
 from image_finder.components.library.update_plan import Plan, facts_of, folder_ids, make_plan, rehearse
@@ -167,13 +167,20 @@ class _Update:
         used = bundles.used_bundle(self.library, self.catalog)
         if not self.options.publish or self.options.self_check or used not in {"", reader.bundle.sha256}:
             return None
-        return PartialPublisher(lambda: self._publish_part(reader, unlisted, chosen_ns))
+        current = indexed_count(self.library)
+        return PartialPublisher(lambda: self._publish_part(reader, unlisted, chosen_ns, current))
 
-    def _publish_part(self, reader: Reader, unlisted: Rows, chosen_ns: int) -> int:
+    def _publish_part(self, reader: Reader, unlisted: Rows, chosen_ns: int, current: int) -> int:
+        """Returns the number of images that can be searched. current: of those that can be without publishing.
+
+        Publishes nothing while fewer are known, as after a loss of the catalogue or of vectors.
+        """
         reader.commit()
         with _without_collector():
             known = itertools.chain(reader.known.values(), unlisted.values())
             rows = sorted(row for row in known if row.error or row.sha256 in reader.cache)
+            if sum(not row.error for row in rows) < current:
+                return current
             exact = self.options.config.model_copy(update={"tier": IndexTierConfig(kind="exact")})
             self._publish_rows(rows, reader, exact)
         bundles.remember_bundle(self.catalog, reader.bundle, chosen_ns)

@@ -76,6 +76,14 @@ def publish_rows(
     return current_generation(library.index).name
 
 
+def indexed_count(library: Library) -> int:
+    """Images of the current generation, 0 if there is none that can be opened."""
+    try:
+        return VectorIndex.open(library.index, verify=False).manifest.count
+    except StorageError:
+        return 0
+
+
 def current_count(library: Library, name: str, bundle: Bundle, config: IndexTierConfig, *, warn: Warn) -> int | None:
     """Images of the current generation; None if it is damaged, or of another name, bundle or kind of index."""
     if not name:

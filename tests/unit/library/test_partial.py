@@ -1,6 +1,7 @@
 """Partial publication and progress of an update."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 
@@ -89,6 +90,18 @@ def test_an_index_of_another_model_is_replaced_only_when_it_is_complete(home, wr
     home.index(lambda _: seen.append(home.published()), bundle=other)
     assert set(seen) == {(N, home.bundle.sha256)}
     assert home.published() == (N, other.sha256)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("lost", ["catalog.sqlite", "vectors-*"])
+def test_after_a_loss_no_index_with_fewer_images_is_published(home, lost):
+    home.index()
+    (path,) = home.library.root.glob(lost)
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    seen = []
+    home.index(lambda _: seen.append(home.published()))
+    assert len(seen) == N
+    assert set(seen) == {(N, home.bundle.sha256)}
 
 
 @pytest.mark.usefixtures("at_once")
