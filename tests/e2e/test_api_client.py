@@ -74,4 +74,4 @@ def test_the_client_searches_browses_and_loads_images(client_of, painted_library
 def test_the_client_reads_errors(client_of):
     image, client = client_of("image")
     answer = image.sync_detailed("0" * 16, client=client)
-    assert (answer.status_code, answer.parsed.error.code) == (404, "not_found")
+    assert (answer.status_code, answer.parsed.code) == (404, "not_found")

@@ -538,7 +538,7 @@ def test_a_running_explanation_is_shown_and_can_be_cancelled(open_page):
 
 def test_a_failed_explanation_keeps_the_image_and_shows_the_reason(open_page):
     page = open_page("/?q=red")
-    answer = {"error": {"code": "gone", "message": "the file is missing", "request_id": "1"}}
+    answer = {"code": "gone", "detail": "the file is missing", "request_id": "1"}
     page.route(EXPLANATION, lambda route: route.fulfill(status=410, json=answer))
     page.locator(".tile").first.click()
     page.keyboard.press("e")

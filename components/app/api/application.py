@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from image_finder.components.app.api import image_routes, operation_routes, search_routes
+from image_finder.components.app.api.document import document_of
 from image_finder.components.app.api.error_responses import add_fault_handlers
 from image_finder.components.app.api.head_requests import HeadAsGet
 from image_finder.components.app.api.security import SafeHeaders, Security
@@ -83,6 +84,7 @@ def create_app(
     app.add_middleware(Security, settings=settings)
     app.add_middleware(RequestLog, metrics=state.metrics)
     app.add_middleware(SafeHeaders)  # added last: outermost
+    app.openapi = lambda: document_of(app)  # type: ignore[method-assign]
     return app
 
 

@@ -25,7 +25,7 @@ from image_finder.components.search.query import Query as SearchQuery
 router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
 labels_router = APIRouter(prefix=PREFIX, tags=["labels"])
 archive_router = APIRouter(prefix=PREFIX, tags=["images"])
-Identity = Annotated[str, Path(max_length=64, description="id of an indexed image")]
+Identity = Annotated[str, Path(alias="id", max_length=64, description="id of an indexed image")]
 Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; rounded up to one of a few sizes")]
 PEAK = "X-Peak-Contribution"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -57,7 +57,7 @@ PRIVATE = "private, max-age=300"  # not stored in shared caches
 _CHUNK_BYTES = 256 * 1024
 
 
-@router.get("/{identity}", response_model=ImageAnswer, responses=errors(401, 404, 422, 429, 503))
+@router.get("/{id}", response_model=ImageAnswer, responses=errors(401, 404, 422, 429, 503))
 async def image(identity: Identity, server: Server) -> Response:
     """Metadata of an image."""
     engine = server.live.engine
@@ -66,19 +66,19 @@ async def image(identity: Identity, server: Server) -> Response:
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
-@router.get("/{identity}/thumbnail", response_class=Response, responses={**_ERRORS, **_JPEG})
+@router.get("/{id}/thumbnail", response_class=Response, responses={**_ERRORS, **_JPEG})
 async def thumbnail(identity: Identity, request: Request, server: Server, px: Size = THUMBNAIL_PX) -> Response:
     """A small JPEG, upright, without metadata."""
     return await _view(server, request, identity, at_least(px))
 
 
-@router.get("/{identity}/view", response_class=Response, responses={**_ERRORS, **_JPEG})
+@router.get("/{id}/view", response_class=Response, responses={**_ERRORS, **_JPEG})
 async def view(identity: Identity, request: Request, server: Server) -> Response:
     """A JPEG for a screen, at most 1600 px, upright, without metadata."""
     return await _view(server, request, identity, VIEW_PX)
 
 
-@router.get("/{identity}/original", response_class=Response, responses={**_ERRORS, **_FILE})
+@router.get("/{id}/original", response_class=Response, responses={**_ERRORS, **_FILE})
 async def original(identity: Identity, request: Request, server: Server) -> Response:
     """The unchanged file, as a download."""
     engine = server.live.engine
@@ -147,7 +147,7 @@ def _chunks(stream: BinaryIO, length: int) -> Iterator[bytes]:
 
 
 @router.get(
-    "/{identity}/explanation",
+    "/{id}/explanation",
     response_class=Response,
     responses={**errors(400, 401, 404, 410, 422, 429, 503), **_OVERLAY},
 )
@@ -162,7 +162,7 @@ async def explanation(
 
 
 @router.post(
-    "/{identity}/explanation",
+    "/{id}/explanation",
     response_class=Response,
     responses={**errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503), **_OVERLAY},
     openapi_extra=body_document(ExplanationBody),

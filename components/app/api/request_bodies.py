@@ -15,7 +15,7 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from image_finder.components.app.api.error_responses import Fault, first_fault_of
+from image_finder.components.app.api.error_responses import Fault, invalid
 from image_finder.components.app.api.limits import Load
 from image_finder.components.app.api.request_models import QueryTerm
 from image_finder.components.app.api.settings import Settings
@@ -40,7 +40,7 @@ class Body(NamedTuple):
         try:
             return kind.model_validate_json(self.query)
         except ValidationError as error:
-            raise Fault(422, "bad_request", first_fault_of(error)) from None
+            raise invalid(error) from None
 
     def image(self, name: str) -> bytes:
         if name not in self.images:

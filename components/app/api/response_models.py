@@ -132,15 +132,23 @@ class HealthAnswer(_Answer):
     )
 
 
-class ErrorFacts(_Answer):
-    """Description of an error."""
+class FieldError(_Answer):
+    """An invalid parameter, or an invalid value of a body."""
 
-    code: str
+    location: str = Field(
+        description="`query.NAME` or `path.NAME` for a parameter; for a body the JSON pointer of the value, which is empty "
+        "for the whole body"
+    )
     message: str
-    request_id: str
 
 
-class ErrorAnswer(_Answer):
-    """Every error answer."""
+class Problem(_Answer):
+    """Every error answer, as RFC 9457 describes it."""
 
-    error: ErrorFacts
+    type: str = Field(description="address of the description of the code, relative to the server")
+    title: str = Field(description="what the code means")
+    status: int = Field(description="HTTP status")
+    detail: str = Field(description="what happened and what to do")
+    code: str = Field(description="stable name of the kind of error, for programs")
+    request_id: str = Field(description="id in the server log; empty if the server could not read the request")
+    errors: list[FieldError] = Field([], description="invalid parameters or values, at most 20; only if there are any")

@@ -10,6 +10,7 @@ from image_finder.components.configs import Config, first_fault
 from image_finder.components.errors import ConfigError
 
 PREFIX = "/api/v1"
+REFERENCE = "/docs"  # path of the API reference
 _SHORTEST_TOKEN = 16
 
 

@@ -32,8 +32,8 @@ def test_every_error_is_documented_with_the_common_schema(api):
     for label, operation in operations(document):
         for status, answer in operation["responses"].items():
             if int(status) >= 400:
-                schema = answer["content"]["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}, (label, status)
+                schema = answer["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}, (label, status)
         if label.partition(" ")[2].startswith("/api"):
             assert {"401", "429"} <= set(operation["responses"]), label
 
@@ -46,7 +46,7 @@ def test_operations_have_unique_ids_and_descriptions(api):
 
 def test_uploads_are_described(api):
     document = api.get("/openapi.json").json()
-    for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/images/{identity}/explanation"):
+    for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/images/{id}/explanation"):
         content = document["paths"][path]["post"]["requestBody"]["content"]
         assert set(content) == {"application/json", "multipart/form-data"}
         assert content["multipart/form-data"]["schema"]["properties"]["image"]["format"] == "binary"
