@@ -715,7 +715,7 @@ def test_back_restores_pages_and_position_without_a_request(open_page):
 
 
 def test_malformed_parameters_of_a_link_are_dropped(open_page):
-    page = open_page("/?q=red&since=soon&min_px=many&orientation=up&mix=NaN&like=../etc&min_score=&has_gps=1&view=x")
+    page = open_page("/?q=red&since=soon&min_px=many&orientation=up&mix=NaN&like=../etc&min_score=&gps=1&view=x")
     expect_first(page, "red.jpg")
     expect(page.get_by_role("alert")).to_be_hidden()
 

@@ -12,8 +12,14 @@ from image_finder.components.app.api.error_responses import Fault, errors
 from image_finder.components.app.api.head_requests import is_head
 from image_finder.components.app.api.limits import while_connected
 from image_finder.components.app.api.original_files import as_gone, media_type, open_original
-from image_finder.components.app.api.request_bodies import body_document, require_decodable, term_values
-from image_finder.components.app.api.request_models import ExplanationBody, ExplanationParameters, LabelsBody
+from image_finder.components.app.api.request_bodies import body_document, require_decodable
+from image_finder.components.app.api.request_models import (
+    ExplanationBody,
+    ExplanationParameters,
+    LabelsBody,
+    LabelsParameters,
+    TermParameters,
+)
 from image_finder.components.app.api.response_models import ImageAnswer, LabelsAnswer
 from image_finder.components.app.api.search_queue import require_indexed, require_terms_indexed
 from image_finder.components.app.api.server_state import Server, State
@@ -167,14 +173,16 @@ async def explanation(
     responses={**errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503), **_OVERLAY},
     openapi_extra=body_document(ExplanationBody),
 )
-async def explanation_with_uploads(identity: Identity, request: Request, server: Server) -> Response:
+async def explanation_with_uploads(
+    identity: Identity, parameters: Annotated[TermParameters, Query()], request: Request, server: Server
+) -> Response:
     """Show which regions raise the score for weighted texts, indexed images and uploads.
 
-    The body is that of POST /search with `terms` only: terms in `not` are not explained.
+    The body is that of POST /search with `q`, `like` and `terms` only: terms in `not` are not explained.
     """
-    async with server.bodies.read(request) as body:
-        terms = [term_values(term, body) for term in body.parsed(ExplanationBody).terms]
-        return await _explained(server, request, identity, SearchQuery.parse({"terms": terms}))
+    async with server.bodies.read(request, one_image=b'{"terms": [{"image": "image"}]}') as body:
+        query = body.parsed(ExplanationBody, parameters).query(body.image)
+        return await _explained(server, request, identity, query)
 
 
 async def _explained(server: State, request: Request, identity: str, query: SearchQuery | None) -> Response:
@@ -194,10 +202,13 @@ async def _explained(server: State, request: Request, identity: str, query: Sear
     responses=errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503),
     openapi_extra=body_document(LabelsBody),
 )
-async def labels(request: Request, server: Server) -> Response:
-    """Compare labels for an indexed image (`id`) or an uploaded one (`image`: name of its part)."""
-    async with server.bodies.read(request) as body:
-        given = body.parsed(LabelsBody)
+async def labels(parameters: Annotated[LabelsParameters, Query()], request: Request, server: Server) -> Response:
+    """Compare labels for an indexed image (`id`) or an uploaded one (`image`: name of its part).
+
+    With an image alone as body, the labels are parameters.
+    """
+    async with server.bodies.read(request, one_image=b'{"image": "image"}') as body:
+        given = body.parsed(LabelsBody, parameters)
         if (given.id is None) == (given.image is None):
             raise Fault(422, "bad_request", "give exactly one of id and image")
         upload = None if given.image is None else body.image(given.image)

@@ -9,6 +9,7 @@ from image_finder.components.records.search import ImageFacts, IndexedImage, Mat
 from image_finder.components.search.labels import LabelScore
 
 _PRIVATE = {"uri", "sha256"}
+_BUNDLE = "first 16 digits of the SHA-256 of the model's bundle; vectors of equal bundles are comparable"
 
 
 class ImageAnswer(ImageFacts):
@@ -34,7 +35,7 @@ class SearchAnswer(ResultFacts):
     notice: str = Field("", description="only if the library is empty: what to do")
     took_ms: dict[str, float] = Field(description="durations of the stages, including time in the queue")
     generation: str = Field(description="name of the index generation")
-    bundle: str = Field(description="first 16 digits of the SHA-256 of the model's bundle")
+    bundle: str = Field(description=_BUNDLE)
 
     @classmethod
     def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> Self:
@@ -61,6 +62,15 @@ class ExamplesAnswer(Record):
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class EmbedAnswer(_Answer):
+    """Unit vectors of texts and images, comparable by their dot product."""
+
+    texts: list[list[float]] = Field(description="for each text: embedding_dim numbers")
+    images: list[list[float]] = Field(description="for each image: embedding_dim numbers")
+    embedding_dim: int
+    bundle: str = Field(description=_BUNDLE)
 
 
 class LabelsAnswer(_Answer):
@@ -152,3 +162,16 @@ class Problem(_Answer):
     code: str = Field(description="stable name of the kind of error, for programs")
     request_id: str = Field(description="id in the server log; empty if the server could not read the request")
     errors: list[FieldError] = Field([], description="invalid parameters or values, at most 20; only if there are any")
+
+
+class QueryOutcome(_Answer):
+    """What became of one query: an answer or an error, the other is null."""
+
+    answer: SearchAnswer | None = None
+    error: Problem | None = None
+
+
+class SearchesAnswer(_Answer):
+    """Outcomes of several queries."""
+
+    results: list[QueryOutcome] = Field(description="in the order of the queries")
