@@ -33,6 +33,7 @@ labels_router = APIRouter(prefix=PREFIX, tags=["labels"])
 archive_router = APIRouter(prefix=PREFIX, tags=["images"])
 Identity = Annotated[str, Path(alias="id", max_length=64, description="id of an indexed image")]
 Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; rounded up to one of a few sizes")]
+Version = Annotated[str, Query(max_length=64, description="version of the content, see `thumbnail` of an image")]
 PEAK = "X-Peak-Contribution"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _JPEG: dict[int | str, dict[str, Any]] = {
@@ -60,6 +61,7 @@ _ZIP: dict[int | str, dict[str, Any]] = {
 }
 _ERRORS = errors(401, 404, 410, 422, 429, 503)
 PRIVATE = "private, max-age=300"  # not stored in shared caches
+UNCHANGING = "private, max-age=31536000, immutable"
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -73,9 +75,14 @@ async def image(identity: Identity, server: Server) -> Response:
 
 
 @router.get("/{id}/thumbnail", response_class=Response, responses={**_ERRORS, **_JPEG})
-async def thumbnail(identity: Identity, request: Request, server: Server, px: Size = THUMBNAIL_PX) -> Response:
-    """A small JPEG, upright, without metadata."""
-    return await _view(server, request, identity, at_least(px))
+async def thumbnail(
+    identity: Identity, request: Request, server: Server, px: Size = THUMBNAIL_PX, v: Version = ""
+) -> Response:
+    """A small JPEG, upright, without metadata.
+
+    Under the address that answers give as `thumbnail`, it may be kept for a year; otherwise for 5 minutes.
+    """
+    return await _view(server, request, identity, at_least(px), v)
 
 
 @router.get("/{id}/view", response_class=Response, responses={**_ERRORS, **_JPEG})
@@ -128,15 +135,17 @@ def attachment(name: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-async def _view(server: State, request: Request, identity: str, px: int) -> Response:
+async def _view(server: State, request: Request, identity: str, px: int, version: str = "") -> Response:
     engine = server.live.engine
     known = request.headers.get("if-none-match", "")
     rendering = server.workers.run(lambda: server.views.get(engine, identity, px, known=known))
-    return _jpeg(await while_connected(request, rendering))
+    return _jpeg(await while_connected(request, rendering), version)
 
 
-def _jpeg(view: View) -> Response:
-    headers = {"ETag": f'"{view.key}"', "Cache-Control": PRIVATE}
+def _jpeg(view: View, version: str = "") -> Response:
+    """version: of the content that the client named; if it is that of the view, the view never changes."""
+    lifetime = UNCHANGING if version and version == view.version else PRIVATE
+    headers = {"ETag": f'"{view.key}"', "Cache-Control": lifetime}
     if view.content is None:
         return Response(status_code=304, headers=headers)
     if view.peak is not None:

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from image_finder.components.app.api.thumbnail_address import thumbnail_address
 from image_finder.components.records.base import Record
 from image_finder.components.records.search import ImageFacts, IndexedImage, MatchFacts, ResultFacts, SearchResult
 from image_finder.components.search.labels import LabelScore
@@ -15,13 +16,18 @@ _BUNDLE = "first 16 digits of the SHA-256 of the model's bundle; vectors of equa
 class ImageAnswer(ImageFacts):
     """Metadata of one image."""
 
+    thumbnail: str = Field(
+        description="address of a small JPEG, relative to /api/v1/; add &px= for another size. It changes with the content "
+        "of the image, so that a browser keeps the thumbnail for a year"
+    )
     path: str | None = Field(None, description="path on the server; only with --show-paths")
 
     @classmethod
     def of(cls, image: IndexedImage, *, show_path: bool) -> Self:
         """The answer for an image or hit. Without show_path, path stays unset and is thus absent from the JSON."""
         path = {"path": image.uri} if show_path else {}
-        return cls.model_validate({**image.model_dump(exclude=_PRIVATE), **path})
+        thumbnail = thumbnail_address(image.id, image.sha256)
+        return cls.model_validate({**image.model_dump(exclude=_PRIVATE), "thumbnail": thumbnail, **path})
 
 
 class HitAnswer(ImageAnswer, MatchFacts):
