@@ -73,9 +73,8 @@ class _Answer(BaseModel):
 class EmbedAnswer(_Answer):
     """Unit vectors of texts and images, comparable by their dot product."""
 
-    texts: list[list[float]] = Field(description="for each text: embedding_dim numbers")
-    images: list[list[float]] = Field(description="for each image: embedding_dim numbers")
-    embedding_dim: int
+    texts: list[list[float]] = Field(description="for each text, as many numbers as GET /info gives as embedding_dim")
+    images: list[list[float]] = Field(description="for each image, as many numbers")
     bundle: str = Field(description=_BUNDLE)
 
 

@@ -163,7 +163,6 @@ def _embedded(server: State, engine: SearchEngine, texts: Sequence[str], images:
     return EmbedAnswer(
         texts=[each.terms.tolist() for each in encoded],
         images=engine.encoder.encode_image(pixels).tolist(),
-        embedding_dim=engine.encoder.embedding_dim,
         bundle=engine.encoder.bundle.sha256[:16],
     )
 
