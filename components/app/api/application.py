@@ -2,22 +2,24 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from image_finder.components.app.api import image_routes, operation_routes, search_routes
 from image_finder.components.app.api.document import document_of
 from image_finder.components.app.api.error_responses import add_fault_handlers
 from image_finder.components.app.api.head_requests import HeadAsGet
+from image_finder.components.app.api.reference import reference_page
 from image_finder.components.app.api.security import SafeHeaders, Security
 from image_finder.components.app.api.server_logs import RequestLog
 from image_finder.components.app.api.server_state import State
-from image_finder.components.app.api.settings import Settings
+from image_finder.components.app.api.settings import REFERENCE, Settings
 from image_finder.components.app.api.thumbnails import ICON_PX, TILE_PX, VIEW_PX
 from image_finder.components.app.watcher import Watching
 from image_finder.components.search.finder import Finder
@@ -109,6 +111,12 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/static/sizes.js", include_in_schema=False)
     async def sizes() -> Response:
         return Response(_SIZES, media_type="text/javascript", headers=_REVALIDATE)
+
+    made = cache(lambda: reference_page(app.openapi()))
+
+    @app.get(REFERENCE, include_in_schema=False)
+    async def reference() -> Response:
+        return HTMLResponse(made(), headers=_REVALIDATE)
 
     app.mount("/static", _Revalidated(directory=WEB))
 

@@ -76,7 +76,7 @@ _LIMITS = {
 _ERRORS = {
     400: ("bad_query", "the query is empty; describe the image, e.g. 'a dog running on the beach'"),
     401: ("unauthorized", "this server requires an access token"),
-    404: ("not_found", f"no image with id '{'0' * 16}'"),
+    404: ("not_found", f"no image has the id '{'0' * 16}'; it may have been removed from the index, search again"),
     408: ("too_slow", "only 4,096 bytes of the body arrived within 5.3 s; send at least 16,000 bytes/s"),
     410: ("gone", "the image file no longer exists; the next update removes it from the index"),
     413: ("too_large", "the body is larger than 20,000,000 bytes"),

@@ -92,7 +92,7 @@ class TermParameters(Record):
         return [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)]
 
 
-class _SearchFields(TermParameters, FilterFields, ResultFields):
+class _SearchFields(ResultFields, FilterFields, TermParameters):  # fields of the last class come first
     model_config = _NAMED
 
     def options(self) -> dict[str, Any]:

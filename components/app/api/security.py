@@ -11,13 +11,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image_finder.components.app.api.error_responses import Fault, fault_response
-from image_finder.components.app.api.settings import Settings, is_loopback
+from image_finder.components.app.api.settings import REFERENCE, Settings, is_loopback
 from image_finder.components.app.api.token_attempts import Attempts
 from image_finder.components.text import counted
 
 COOKIE = "image_finder_session"
 # These reveal nothing about the images.
-_OPEN_PATHS = {"/", "/favicon.ico", "/openapi.json", "/health/live", "/health/ready"}
+_OPEN_PATHS = {"/", "/favicon.ico", "/openapi.json", REFERENCE, "/health/live", "/health/ready"}
 _OPEN_FOLDER = "/static/"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _HEADERS = {

@@ -20,7 +20,7 @@ GUARDED = (
     "/metrics",
     "/nothing",
 )
-OPEN = ("/", "/static/app.js", "/openapi.json", "/health/live", "/health/ready")
+OPEN = ("/", "/static/app.js", "/openapi.json", "/docs", "/health/live", "/health/ready")
 
 
 @pytest.fixture(scope="module")
