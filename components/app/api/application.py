@@ -16,7 +16,7 @@ from image_finder.components.app.api.document import document_of
 from image_finder.components.app.api.error_responses import add_fault_handlers
 from image_finder.components.app.api.head_requests import HeadAsGet
 from image_finder.components.app.api.reference import reference_page
-from image_finder.components.app.api.security import SafeHeaders, Security
+from image_finder.components.app.api.security import CrossOrigin, SafeHeaders, Security
 from image_finder.components.app.api.server_logs import RequestLog
 from image_finder.components.app.api.server_state import State
 from image_finder.components.app.api.settings import REFERENCE, Settings
@@ -84,8 +84,10 @@ def create_app(
     add_fault_handlers(app)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Security, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, settings=settings)
     app.add_middleware(RequestLog, metrics=state.metrics)
-    app.add_middleware(SafeHeaders)  # added last: outermost
+    app.add_middleware(SafeHeaders, varies=bool(settings.cors_origins))  # added last: outermost
     app.openapi = lambda: document_of(app)  # type: ignore[method-assign]
     return app
 

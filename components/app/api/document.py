@@ -34,6 +34,7 @@ def document_of(app: FastAPI) -> Json:
         document = FastAPI.openapi(app)
         for name, schema in document["components"]["schemas"].items():
             schema["examples"] = [SCHEMAS[name]]
+            schema.pop("additionalProperties", None)  # of answers, to which later versions may add fields
         for operation in operations_of(document):
             _complete(operation.content)
     return FastAPI.openapi(app)

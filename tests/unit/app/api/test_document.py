@@ -45,6 +45,13 @@ def test_operations_have_unique_ids_and_descriptions(api):
     assert all(operation["description"] for _, operation in found)
 
 
+def test_fields_may_be_added_to_answers_and_bodies_are_strict(api):
+    document = api.get("/openapi.json").json()
+    assert not [name for name, schema in document["components"]["schemas"].items() if "additionalProperties" in schema]
+    body = document["paths"]["/api/v1/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["additionalProperties"] is False
+
+
 def test_uploads_are_described(api):
     document = api.get("/openapi.json").json()
     for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/embed", "/api/v1/images/{id}/explanation"):

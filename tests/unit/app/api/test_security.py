@@ -186,7 +186,6 @@ def test_other_methods_get_the_common_error_format(api, method):
 @pytest.mark.parametrize(
     "path",
     [
-        "/docs",
         "/redoc",
         "/api",
         "/api/v2/search",

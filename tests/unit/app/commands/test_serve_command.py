@@ -152,6 +152,7 @@ def test_a_port_in_use_is_reported_in_one_line(album):
         (("--token-file", "EMPTY"), "is empty"),
         (("--token-file", "OPEN"), "is readable by others (mode 0644). Run: chmod 600 "),
         (("--keep-fresh",), "--library"),
+        (("--cors-origin", "*"), "--cors-origin * is not an origin; give scheme, host and port"),
     ],
 )
 def test_a_failed_start_is_reported_in_one_line(album, tmp_path, words, message):
