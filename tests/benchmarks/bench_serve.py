@@ -107,7 +107,7 @@ def first_result_ms(address: str, text: str, rank: int) -> tuple[float, float, f
     times.append(time.perf_counter())
     hits = json.loads(get(connection, f"{API}/search?q={quote(text)}"))["hits"]
     times.append(time.perf_counter())
-    get(connection, f"{API}/images/{hits[rank]['id']}/thumbnail?px=320")
+    get(connection, f"{API}/{hits[rank]['thumbnail']}&px=320")
     times.append(time.perf_counter())
     connection.close()
     page_ms, search_ms, thumbnail_ms = (1e3 * (after - before) for before, after in itertools.pairwise(times))
@@ -131,7 +131,7 @@ def main() -> None:
         connection = http.client.HTTPConnection(urlsplit(address).netloc)
         hits = json.loads(get(connection, f"{API}/search?q={quote(texts[0])}&k=100"))["hits"]
         connection.close()
-        thumbnails = [f"{API}/images/{hit['id']}/thumbnail?px=320" for hit in hits]
+        thumbnails = [f"{API}/{hit['thumbnail']}&px=320" for hit in hits]
         rows = [("search", *load(address, searches, n, options.seconds, folder)) for n in options.connections]
         rows += [("thumbnail", *load(address, thumbnails, n, options.seconds, folder)) for n in options.connections]
     head = (

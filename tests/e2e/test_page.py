@@ -543,7 +543,7 @@ def test_a_running_explanation_is_shown_and_can_be_cancelled(open_page):
 
 def test_a_failed_explanation_keeps_the_image_and_shows_the_reason(open_page):
     page = open_page("/?q=red")
-    answer = {"error": {"code": "gone", "message": "the file is missing", "request_id": "1"}}
+    answer = {"code": "gone", "detail": "the file is missing", "request_id": "1"}
     page.route(EXPLANATION, lambda route: route.fulfill(status=410, json=answer))
     page.locator(".tile").first.click()
     page.keyboard.press("e")
@@ -720,7 +720,7 @@ def test_back_restores_pages_and_position_without_a_request(open_page):
 
 
 def test_malformed_parameters_of_a_link_are_dropped(open_page):
-    page = open_page("/?q=red&since=soon&min_px=many&orientation=up&mix=NaN&like=../etc&min_score=&has_gps=1&view=x")
+    page = open_page("/?q=red&since=soon&min_px=many&orientation=up&mix=NaN&like=../etc&min_score=&gps=1&view=x")
     expect_first(page, "red.jpg")
     expect(page.get_by_role("alert")).to_be_hidden()
 

@@ -8,11 +8,12 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from image_finder.components.app.api import folder_routes, image_routes, operation_routes, search_routes
+from image_finder.components.app.api.document import document_of
 from image_finder.components.app.api.error_responses import add_fault_handlers
 from image_finder.components.app.api.head_requests import HeadAsGet
 from image_finder.components.app.api.pages import add_pages
 from image_finder.components.app.api.path_prefix import PathPrefix
-from image_finder.components.app.api.security import SafeHeaders, Security
+from image_finder.components.app.api.security import CrossOrigin, SafeHeaders, Security
 from image_finder.components.app.api.server_logs import RequestLog
 from image_finder.components.app.api.server_state import State
 from image_finder.components.app.api.settings import Settings
@@ -74,9 +75,12 @@ def create_app(
     add_pages(app)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Security, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, settings=settings)
     app.add_middleware(RequestLog, metrics=state.metrics)
-    app.add_middleware(SafeHeaders)
+    app.add_middleware(SafeHeaders, varies=bool(settings.cors_origins))
     app.add_middleware(PathPrefix, prefix=settings.root_path)  # added last: outermost
+    app.openapi = lambda: document_of(app)  # type: ignore[method-assign]
     return app
 
 

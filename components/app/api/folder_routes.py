@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from pydantic import Field
 
 from image_finder.components.app.api.error_responses import Fault, errors
+from image_finder.components.app.api.request_bodies import body_document
 from image_finder.components.app.api.server_state import Server, State
 from image_finder.components.app.api.settings import PREFIX
 from image_finder.components.records.base import Record
@@ -20,18 +21,16 @@ Key = Annotated[str, Header(alias="X-Folder-Key", max_length=200, description="t
 class FolderBody(Record):
     """Body of POST /folders."""
 
-    folder: str = Field(
-        min_length=1, max_length=4096, description="path on the server, absolute or from ~", examples=["~/Pictures"]
-    )
+    folder: str = Field(min_length=1, max_length=4096, description="path on the server, absolute or from ~")
 
 
 class FoldersAnswer(Record):
     """Whether folders can be added, and how the last attempt ended."""
 
-    allowed: bool = Field(description="whether this client may add folders", examples=[True])
-    running: bool = Field(description="whether a folder is being added", examples=[False])
-    failure: str = Field(description="why the last folder could not be added; empty if it could", examples=[""])
-    suggested: str = Field(description="a folder that probably holds images; empty if unknown", examples=["~/Pictures"])
+    allowed: bool = Field(description="whether this client may add folders")
+    running: bool = Field(description="whether a folder is being added")
+    failure: str = Field(description="why the last folder could not be added; empty if it could")
+    suggested: str = Field(description="a folder that probably holds images; empty if unknown")
 
 
 @router.get("/folders", responses=errors(401, 422, 429))
@@ -40,9 +39,15 @@ async def folders(server: Server, key: Key = "") -> FoldersAnswer:
     return _answer(server, allowed=_may_add(server, key))
 
 
-@router.post("/folders", status_code=202, responses=errors(400, 401, 403, 409, 422, 429))
-async def add_folder(body: FolderBody, server: Server, key: Key = "") -> FoldersAnswer:
+@router.post(
+    "/folders",
+    status_code=202,
+    responses=errors(400, 401, 403, 408, 409, 413, 415, 422, 429),
+    openapi_extra=body_document(FolderBody, uploads=False),
+)
+async def add_folder(request: Request, server: Server, key: Key = "") -> FoldersAnswer:
     """Index a folder in the background; GET /progress reports it."""
+    body = (await server.bodies.read_json(request)).parsed(FolderBody)
     adding = server.adding
     if adding is None or not _may_add(server, key):
         raise Fault(403, "refused", "folders are added with: image-finder index FOLDER")

@@ -12,8 +12,14 @@ from image_finder.components.app.api.error_responses import Fault, errors
 from image_finder.components.app.api.head_requests import is_head
 from image_finder.components.app.api.limits import while_connected
 from image_finder.components.app.api.original_files import as_gone, media_type, open_original
-from image_finder.components.app.api.request_bodies import body_document, require_decodable, term_values
-from image_finder.components.app.api.request_models import ExplanationBody, ExplanationParameters, LabelsBody
+from image_finder.components.app.api.request_bodies import body_document, require_decodable
+from image_finder.components.app.api.request_models import (
+    ExplanationBody,
+    ExplanationParameters,
+    LabelsBody,
+    LabelsParameters,
+    TermParameters,
+)
 from image_finder.components.app.api.response_models import ImageAnswer, LabelsAnswer
 from image_finder.components.app.api.search_queue import require_indexed, require_terms_indexed
 from image_finder.components.app.api.server_state import Server, State
@@ -25,8 +31,9 @@ from image_finder.components.search.query import Query as SearchQuery
 router = APIRouter(prefix=f"{PREFIX}/images", tags=["images"])
 labels_router = APIRouter(prefix=PREFIX, tags=["labels"])
 archive_router = APIRouter(prefix=PREFIX, tags=["images"])
-Identity = Annotated[str, Path(max_length=64, description="id of an indexed image")]
+Identity = Annotated[str, Path(alias="id", max_length=64, description="id of an indexed image")]
 Size = Annotated[int, Query(ge=1, le=SIZES_PX[-1], description="longer side; rounded up to one of a few sizes")]
+Version = Annotated[str, Query(max_length=64, description="version of the content, see `thumbnail` of an image")]
 PEAK = "X-Peak-Contribution"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _JPEG: dict[int | str, dict[str, Any]] = {
@@ -54,10 +61,11 @@ _ZIP: dict[int | str, dict[str, Any]] = {
 }
 _ERRORS = errors(401, 404, 410, 422, 429, 503)
 PRIVATE = "private, max-age=300"  # not stored in shared caches
+UNCHANGING = "private, max-age=31536000, immutable"
 _CHUNK_BYTES = 256 * 1024
 
 
-@router.get("/{identity}", response_model=ImageAnswer, responses=errors(401, 404, 422, 429, 503))
+@router.get("/{id}", response_model=ImageAnswer, responses=errors(401, 404, 422, 429, 503))
 async def image(identity: Identity, server: Server) -> Response:
     """Metadata of an image."""
     engine = server.live.engine
@@ -66,19 +74,24 @@ async def image(identity: Identity, server: Server) -> Response:
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
-@router.get("/{identity}/thumbnail", response_class=Response, responses={**_ERRORS, **_JPEG})
-async def thumbnail(identity: Identity, request: Request, server: Server, px: Size = THUMBNAIL_PX) -> Response:
-    """A small JPEG, upright, without metadata."""
-    return await _view(server, request, identity, at_least(px))
+@router.get("/{id}/thumbnail", response_class=Response, responses={**_ERRORS, **_JPEG})
+async def thumbnail(
+    identity: Identity, request: Request, server: Server, px: Size = THUMBNAIL_PX, v: Version = ""
+) -> Response:
+    """A small JPEG, upright, without metadata.
+
+    Under the address that answers give as `thumbnail`, it may be kept for a year; otherwise for 5 minutes.
+    """
+    return await _view(server, request, identity, at_least(px), v)
 
 
-@router.get("/{identity}/view", response_class=Response, responses={**_ERRORS, **_JPEG})
+@router.get("/{id}/view", response_class=Response, responses={**_ERRORS, **_JPEG})
 async def view(identity: Identity, request: Request, server: Server) -> Response:
     """A JPEG for a screen, at most 1600 px, upright, without metadata."""
     return await _view(server, request, identity, VIEW_PX)
 
 
-@router.get("/{identity}/original", response_class=Response, responses={**_ERRORS, **_FILE})
+@router.get("/{id}/original", response_class=Response, responses={**_ERRORS, **_FILE})
 async def original(identity: Identity, request: Request, server: Server) -> Response:
     """The unchanged file, as a download."""
     engine = server.live.engine
@@ -122,15 +135,17 @@ def attachment(name: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-async def _view(server: State, request: Request, identity: str, px: int) -> Response:
+async def _view(server: State, request: Request, identity: str, px: int, version: str = "") -> Response:
     engine = server.live.engine
     known = request.headers.get("if-none-match", "")
     rendering = server.workers.run(lambda: server.views.get(engine, identity, px, known=known))
-    return _jpeg(await while_connected(request, rendering))
+    return _jpeg(await while_connected(request, rendering), version)
 
 
-def _jpeg(view: View) -> Response:
-    headers = {"ETag": f'"{view.key}"', "Cache-Control": PRIVATE}
+def _jpeg(view: View, version: str = "") -> Response:
+    """version: of the content that the client named; if it is that of the view, the view never changes."""
+    lifetime = UNCHANGING if version and version == view.version else PRIVATE
+    headers = {"ETag": f'"{view.key}"', "Cache-Control": lifetime}
     if view.content is None:
         return Response(status_code=304, headers=headers)
     if view.peak is not None:
@@ -147,7 +162,7 @@ def _chunks(stream: BinaryIO, length: int) -> Iterator[bytes]:
 
 
 @router.get(
-    "/{identity}/explanation",
+    "/{id}/explanation",
     response_class=Response,
     responses={**errors(400, 401, 404, 410, 422, 429, 503), **_OVERLAY},
 )
@@ -162,19 +177,21 @@ async def explanation(
 
 
 @router.post(
-    "/{identity}/explanation",
+    "/{id}/explanation",
     response_class=Response,
     responses={**errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503), **_OVERLAY},
     openapi_extra=body_document(ExplanationBody),
 )
-async def explanation_with_uploads(identity: Identity, request: Request, server: Server) -> Response:
+async def explanation_with_uploads(
+    identity: Identity, parameters: Annotated[TermParameters, Query()], request: Request, server: Server
+) -> Response:
     """Show which regions raise the score for weighted texts, indexed images and uploads.
 
-    The body is that of POST /search with `terms` only: terms in `not` are not explained.
+    The body is that of POST /search with `q`, `like` and `terms` only: terms in `not` are not explained.
     """
-    async with server.bodies.read(request) as body:
-        terms = [term_values(term, body) for term in body.parsed(ExplanationBody).terms]
-        return await _explained(server, request, identity, SearchQuery.parse({"terms": terms}))
+    async with server.bodies.read(request, one_image=b'{"terms": [{"image": "image"}]}') as body:
+        query = body.parsed(ExplanationBody, parameters).query(body.image)
+        return await _explained(server, request, identity, query)
 
 
 async def _explained(server: State, request: Request, identity: str, query: SearchQuery | None) -> Response:
@@ -194,10 +211,13 @@ async def _explained(server: State, request: Request, identity: str, query: Sear
     responses=errors(400, 401, 404, 408, 410, 413, 415, 422, 429, 503),
     openapi_extra=body_document(LabelsBody),
 )
-async def labels(request: Request, server: Server) -> Response:
-    """Compare labels for an indexed image (`id`) or an uploaded one (`image`: name of its part)."""
-    async with server.bodies.read(request) as body:
-        given = body.parsed(LabelsBody)
+async def labels(parameters: Annotated[LabelsParameters, Query()], request: Request, server: Server) -> Response:
+    """Compare labels for an indexed image (`id`) or an uploaded one (`image`: name of its part).
+
+    With an image alone as body, the labels are parameters.
+    """
+    async with server.bodies.read(request, one_image=b'{"image": "image"}') as body:
+        given = body.parsed(LabelsBody, parameters)
         if (given.id is None) == (given.image is None):
             raise Fault(422, "bad_request", "give exactly one of id and image")
         upload = None if given.image is None else body.image(given.image)

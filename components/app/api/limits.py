@@ -28,8 +28,8 @@ class Load:
     n_waiting: int = 0
     n_refused: int = 0
 
-    def require_room(self) -> None:
-        if self.n_waiting >= self.limit:
+    def require_room(self, calls: int = 1) -> None:
+        if self.n_waiting + calls > self.limit:
             raise self.refusal(f"server busy ({self.name} queued: {self.n_waiting}); retry shortly")
 
     def refusal(self, message: str) -> Fault:
@@ -69,17 +69,25 @@ class Batcher(Generic[_Item, _Answer]):
 
     async def submit(self, item: _Item) -> _Answer:
         """The answer for one item. Raises Fault 503, and the exception that process returned for it."""
+        (answer,) = await self.submit_all([item])
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def submit_all(self, items: Sequence[_Item]) -> "list[_Answer | BaseException]":
+        """The answer or exception for each item; all are queued at once. Raises Fault 503."""
         if not self._idle:
-            self.load.require_room()
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+            self.load.require_room(len(items))
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[_Answer]] = [loop.create_future() for _ in items]
         try:
             async with self.load.deadline(self._timeout_s):
-                self._queue.append((item, future))
+                self._queue.extend(zip(items, futures, strict=True))
                 self._next()
-                return await future
+                return await asyncio.gather(*futures, return_exceptions=True)
         finally:
-            if future.cancelled():
-                self._next()  # removes it from the queue
+            if any(future.cancelled() for future in futures):
+                self._next()  # removes them from the queue
 
     def close(self) -> None:
         """Wait for running calls and end the threads."""

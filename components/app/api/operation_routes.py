@@ -6,7 +6,7 @@ from importlib import metadata
 from fastapi import APIRouter, Request, Response
 
 from image_finder.components.app.api.error_responses import errors
-from image_finder.components.app.api.request_models import MAX_LABELS
+from image_finder.components.app.api.request_models import MAX_IMAGES, MAX_LABELS, MAX_QUERIES, MAX_TEXTS
 from image_finder.components.app.api.response_models import (
     BundleInfo,
     HealthAnswer,
@@ -57,7 +57,10 @@ async def info(server: Server) -> InfoAnswer:
             "terms": MAX_TERMS,
             "hits": MAX_HITS,
             "reach": MAX_REACH,
+            "queries": MAX_QUERIES,
             "labels": MAX_LABELS,
+            "embedded_texts": MAX_TEXTS,
+            "embedded_images": MAX_IMAGES,
             "upload_bytes": server.settings.max_upload_bytes,
             "upload_pixels": server.settings.max_upload_pixels,
         },

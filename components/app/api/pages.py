@@ -1,4 +1,4 @@
-"""Pages: the search page, the card of the model, and an answer for people to unknown addresses."""
+"""Pages: the search page, the reference of the API, the card of the model, and an answer for people to unknown addresses."""
 
 from functools import cache
 from html import escape
@@ -14,8 +14,9 @@ from starlette.types import Scope
 from image_finder.components import starter
 from image_finder.components.app.api.error_responses import fault_of, fault_response
 from image_finder.components.app.api.path_prefix import path_below, prefix_of
+from image_finder.components.app.api.reference import reference_page
 from image_finder.components.app.api.server_state import Server
-from image_finder.components.app.api.settings import PREFIX
+from image_finder.components.app.api.settings import PREFIX, REFERENCE
 from image_finder.components.app.api.thumbnails import ICON_PX, TILE_PX, VIEW_PX
 from image_finder.components.bundle.bundle import CARD, Bundle
 
@@ -56,6 +57,12 @@ def model_card(request: Request, server: Server) -> Response:
 def add_pages(app: FastAPI) -> None:
     """Add the pages and their files; browsers receive a page for an unknown address outside the API."""
     app.include_router(router)
+    made = cache(lambda: reference_page(app.openapi()))
+
+    @app.get(REFERENCE, include_in_schema=False)
+    async def reference() -> Response:
+        return HTMLResponse(made(), headers=_REVALIDATE)
+
     app.mount("/static", _Revalidated(directory=WEB))
 
     async def missing(request: Request, error: Exception) -> Response:

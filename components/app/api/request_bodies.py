@@ -1,4 +1,4 @@
-"""Request bodies: JSON or multipart, read within limits of size and time; decodes no image.
+"""Request bodies: JSON, multipart or one image, read within limits of size and time; decodes no image.
 
 The connection of a refused body stays open unless it was too slow, as most clients read no answer while they send. The
 server discards the rest of the body for a limited time.
@@ -15,17 +15,17 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from image_finder.components.app.api.error_responses import Fault, first_fault_of
+from image_finder.components.app.api.error_responses import Fault, invalid
 from image_finder.components.app.api.limits import Load
-from image_finder.components.app.api.request_models import QueryTerm
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.images.decoding import image_size
 from image_finder.components.search.query import MAX_TERMS
 from image_finder.components.text import one_line
 
-QUERY_PART = "query"
+QUERY_PART, IMAGE_PART = "query", "image"
 _MAX_QUERY_BYTES = 256 * 1024
 _MAX_FILES = 2 * MAX_TERMS + 1
+_BYTES = {"type": "string", "format": "binary"}
 _B = TypeVar("_B", bound=BaseModel)
 
 
@@ -35,12 +35,19 @@ class Body(NamedTuple):
     query: bytes
     images: dict[str, bytes]
 
-    def parsed(self, kind: type[_B]) -> _B:
-        """The query as a record of that kind. Raises Fault 422."""
+    def parsed(self, kind: type[_B], parameters: BaseModel | None = None) -> _B:
+        """The query as a record of that kind. Raises Fault 422.
+
+        parameters: of the query string, for fields that the body lacks.
+        """
         try:
-            return kind.model_validate_json(self.query)
+            given = kind.model_validate_json(self.query)
+            if parameters is None or not parameters.model_fields_set:
+                return given
+            both = [record.model_dump(by_alias=True, exclude_unset=True) for record in (parameters, given)]
+            return kind.model_validate(both[0] | both[1])
         except ValidationError as error:
-            raise Fault(422, "bad_request", first_fault_of(error)) from None
+            raise invalid(error) from None
 
     def image(self, name: str) -> bytes:
         if name not in self.images:
@@ -57,31 +64,38 @@ class BodyReader:
         self._settings = settings
 
     @contextlib.asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[Body]:
-        """The body while its request is processed: JSON, or multipart with JSON in part `query`.
+    async def read(self, request: Request, *, one_image: bytes) -> AsyncIterator[Body]:
+        """The body while its request is processed: JSON, multipart with JSON in part `query`, or an image.
 
-        Raises Fault 408, 413, 415, 422, 503.
+        one_image: JSON for a body that is an image, whose name is `image`. Raises Fault 408, 413, 415, 422, 503.
         """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = _media_type(request)
+        is_image = kind.startswith("image/")
         if kind == "application/json":
-            yield Body(b"".join([chunk async for chunk in self._chunks(request, _MAX_QUERY_BYTES)]), {})
-        elif kind == "multipart/form-data":
-            n_held = 0
+            yield await self.read_json(request)
+            return
+        if not is_image and kind != "multipart/form-data":
+            raise Fault(415, "unsupported_media_type", "send application/json, multipart/form-data or an image")
+        n_held = 0
 
-            async def held() -> AsyncIterator[bytes]:
-                nonlocal n_held
-                async for chunk in self._chunks(request, self._settings.max_upload_bytes):
-                    self._require_memory(len(chunk))
-                    n_held += len(chunk)
-                    self.n_bytes += len(chunk)
-                    yield chunk
+        async def held() -> AsyncIterator[bytes]:
+            nonlocal n_held
+            async for chunk in self._chunks(request, self._settings.max_upload_bytes):
+                self._require_memory(len(chunk))
+                n_held += len(chunk)
+                self.n_bytes += len(chunk)
+                yield chunk
 
-            try:
-                yield await _parts(request, held())
-            finally:
-                self.n_bytes -= n_held
-        else:
-            raise Fault(415, "unsupported_media_type", "send application/json or multipart/form-data")
+        try:
+            yield Body(one_image, {IMAGE_PART: await _joined(held())}) if is_image else await _parts(request, held())
+        finally:
+            self.n_bytes -= n_held
+
+    async def read_json(self, request: Request) -> Body:
+        """A body of JSON alone. Raises Fault 408, 413, 415."""
+        if _media_type(request) != "application/json":
+            raise Fault(415, "unsupported_media_type", "send application/json")
+        return Body(await _joined(self._chunks(request, _MAX_QUERY_BYTES)), {})
 
     async def _chunks(self, request: Request, limit: int) -> AsyncIterator[bytes]:
         """Chunks of the body as they arrive. Raises Fault 408, 413."""
@@ -119,6 +133,14 @@ class BodyReader:
     def _require_memory(self, n_bytes: int) -> None:
         if self.n_bytes + n_bytes > self._settings.max_uploads_bytes:
             raise self.load.refusal("too many uploads at once; retry shortly")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _joined(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
 
 
 async def _parts(request: Request, stream: AsyncIterator[bytes]) -> Body:
@@ -159,25 +181,23 @@ def require_decodable(image: bytes, max_pixels: int) -> None:
         raise Fault(413, "too_large", f"the image has {width} x {height} pixels, the limit is {max_pixels:,}")
 
 
-def term_values(term: QueryTerm, body: Body) -> dict[str, object]:
-    """The values of a term for Query.parse. Raises Fault 422 if its part was not sent."""
-    values = term.model_dump(exclude_none=True)
-    if term.image is not None:
-        values["image"] = body.image(term.image)
-    return values
-
-
-def body_document(body: type[BaseModel]) -> dict[str, Any]:
+def body_document(body: type[BaseModel], *, uploads: bool = True) -> dict[str, Any]:
+    """The part of an operation's document that describes its body: JSON and, with uploads, multipart or one image."""
     described = body.model_json_schema()
     schema = _without_references(described, described.pop("$defs", {}))
     parts = {
         "type": "object",
         "required": [QUERY_PART],
-        "properties": {QUERY_PART: schema, "image": {"type": "string", "format": "binary"}},
+        "properties": {QUERY_PART: schema, IMAGE_PART: _BYTES},
     }
     encoding = {QUERY_PART: {"contentType": "application/json"}}
-    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": parts, "encoding": encoding}}
-    return {"requestBody": {"required": True, "content": content}}
+    content: dict[str, Any] = {
+        "application/json": {"schema": schema},
+        "multipart/form-data": {"schema": parts, "encoding": encoding},
+        "image/*": {"schema": _BYTES},
+    }
+    accepted = content if uploads else {"application/json": content["application/json"]}
+    return {"requestBody": {"required": True, "content": accepted}}
 
 
 def _without_references(schema: object, definitions: dict[str, object]) -> object:

@@ -1,8 +1,10 @@
-"""Requests of the API. Filters and result options are those of the query model."""
+"""Requests of the API. Filters and result options are those of the query model, under the names of the command line."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, WithJsonSchema
+from pydantic_core import CoreSchema
 
 from image_finder.components.configs import first_fault
 from image_finder.components.errors import QueryError
@@ -20,14 +22,19 @@ from image_finder.components.search.query import (
 )
 
 MAX_LABELS = 100
+MAX_QUERIES = 32  # of POST /searches
+MAX_TEXTS, MAX_IMAGES = 64, 16  # of POST /embed
+_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS}
 # Limits that are documented here and checked by Query, whose messages are better than those of a schema.
-_Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS})]
-_REQUIRES_TERMS: dict[str, Any] = {"required": ["terms"]}
+_Text = Annotated[str, WithJsonSchema(_TEXT_SCHEMA)]
 # Limits belong to the type inside the union: pydantic may apply those of an optional field to None, a TypeError.
 _Identity = Annotated[str, Field(max_length=64, description="id of an indexed image")]
 _PartName = Annotated[str, Field(max_length=64, description="name of the part with an uploaded image")]
 _NOT = "Terms that rank the images that show them lower; no image is removed."
-_PARAMETERS = {"folders": "folder", "cameras": "camera", "not_terms": "not"}
+_TERMS = "Texts, ids of indexed images and uploaded images, each with a weight; in addition to q and like."
+# Field of Filters and Query -> its name in requests, which is that of the option on the command line.
+NAMES = {"folders": "folder", "cameras": "camera", "not_terms": "not", "has_gps": "gps"}
+_NAMED = ConfigDict(alias_generator=lambda name: NAMES.get(name, name))
 
 
 def _exactly_one(*names: str) -> dict[str, Any]:
@@ -35,29 +42,98 @@ def _exactly_one(*names: str) -> dict[str, Any]:
     return {"oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]}
 
 
-class _TermParameters(Record):
-    q: list[_Text] = Field([], max_length=MAX_TERMS, description="Texts, each a separate term.")
-    like: list[str] = Field([], max_length=MAX_TERMS, description="Ids of indexed images to search by.")
+class QueryTerm(Record):
+    """Exactly one of text, like and image; null means absent."""
 
-    def _terms(self) -> list[dict[str, str]]:
+    model_config = ConfigDict(json_schema_extra=_exactly_one("text", "like", "image"))
+    text: _Text | None = None
+    like: _Identity | None = None
+    image: _PartName | None = None
+    weight: float = Field(1.0, gt=0, le=10, allow_inf_nan=False)
+
+    def values(self, image: Callable[[str], bytes]) -> dict[str, object]:
+        """The values of a term of Query. image: returns an upload by the name of its part."""
+        values = self.model_dump(exclude_none=True)
+        if self.image is not None:
+            values["image"] = image(self.image)
+        return values
+
+
+class NotTerm(QueryTerm):
+    """Exactly one of text, like and image; null means absent. Lowers the rank of images."""
+
+    weight: float = Field(
+        NOT_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="Share of the term's cosine that lowers the score."
+    )
+
+
+class _OrText:
+    """Documents that a text is accepted in place of a term."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [_TEXT_SCHEMA, handler(schema)]}
+
+
+def _as_term(value: object) -> object:
+    return {"text": value} if isinstance(value, str) else value
+
+
+_NotTerm = Annotated[NotTerm, BeforeValidator(_as_term), _OrText()]
+
+
+class TermParameters(Record):
+    """Texts and indexed images. Repeat a parameter for a list."""
+
+    q: list[_Text] = Field([], max_length=MAX_TERMS, description="Texts, each a separate term.")
+    like: list[_Identity] = Field([], max_length=MAX_TERMS, description="Ids of indexed images to search by.")
+
+    def values(self) -> list[dict[str, object]]:
+        """The values of terms of Query."""
         return [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)]
 
 
-class SearchParameters(_TermParameters, FilterFields, ResultFields):
+class _SearchFields(ResultFields, FilterFields, TermParameters):  # fields of the last class come first
+    model_config = _NAMED
+
+    def options(self) -> dict[str, Any]:
+        names = {*FilterFields.model_fields, *ResultFields.model_fields}
+        return self.model_dump(include=names)
+
+
+class SearchParameters(_SearchFields):
     """Parameters of GET /search. Repeat a parameter for a list."""
 
-    model_config = ConfigDict(alias_generator=lambda name: _PARAMETERS.get(name, name))
     not_terms: list[_Text] = Field([], max_length=MAX_TERMS, description=_NOT)
 
     def query(self) -> Query:
-        options = self.model_dump(exclude={"q", "like", "not_terms"})
-        return Query.of_terms(self._terms(), [{"text": text} for text in self.not_terms], **options)
+        """Raises QueryError."""
+        return Query.of_terms(self.values(), [{"text": text} for text in self.not_terms], **self.options())
+
+
+class SearchBody(_SearchFields):
+    """A query: the parameters of GET /search as JSON, and terms with weights."""
+
+    terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, description=_TERMS)
+    not_terms: list[_NotTerm] = Field([], max_length=MAX_TERMS, description=_NOT)
+
+    def query(self, image: Callable[[str], bytes]) -> Query:
+        """image: returns an upload by the name of its part. Raises QueryError and what image raises."""
+        terms = [*self.values(), *(term.values(image) for term in self.terms)]
+        return Query.of_terms(terms, [term.values(image) for term in self.not_terms], **self.options())
+
+
+class SearchesBody(Record):
+    """Body of POST /searches."""
+
+    queries: list[SearchBody] = Field(
+        min_length=1, max_length=MAX_QUERIES, description="Queries of texts and indexed images; no uploads."
+    )
 
 
 class BrowseParameters(FilterFields):
     """Parameters of GET /images. Repeat a parameter for a list."""
 
-    model_config = ConfigDict(alias_generator=lambda name: _PARAMETERS.get(name, name))
+    model_config = _NAMED
     k: int = Field(20, ge=1, le=MAX_HITS, description="Images per page.")
     order: TimeOrder = Field("newest", description="By capture time, else by the file's last change.")
     cursor: str | None = Field(None, max_length=100, description="`cursor` of the answer with the page before.")
@@ -70,34 +146,7 @@ class BrowseParameters(FilterFields):
             raise QueryError(f"filters: {first_fault(error)}") from error
 
 
-class QueryTerm(Record):
-    """Exactly one of text, like and image; null means absent."""
-
-    model_config = ConfigDict(json_schema_extra=_exactly_one("text", "like", "image"))
-    text: _Text | None = None
-    like: _Identity | None = None
-    image: _PartName | None = None
-    weight: float = Field(1.0, gt=0, le=10, allow_inf_nan=False)
-
-
-class NotTerm(QueryTerm):
-    """Exactly one of text, like and image; null means absent. Lowers the rank of images."""
-
-    weight: float = Field(
-        NOT_WEIGHT, gt=0, le=10, allow_inf_nan=False, description="Share of the term's cosine that lowers the score."
-    )
-
-
-class SearchBody(ResultFields):
-    """Body of POST /search."""
-
-    model_config = ConfigDict(json_schema_extra=_REQUIRES_TERMS)
-    terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
-    not_terms: list[NotTerm] = Field([], alias="not", max_length=MAX_TERMS, description=_NOT)
-    filters: Filters = Filters()
-
-
-class ExplanationParameters(_TermParameters):
+class ExplanationParameters(TermParameters):
     """Parameters of GET /images/{id}/explanation. Repeat a parameter for a list."""
 
     kind: Literal["query", "attention"] = Field(
@@ -106,14 +155,26 @@ class ExplanationParameters(_TermParameters):
 
     def query(self) -> Query | None:
         """The query to explain; None for the attention pooling. Raises QueryError."""
-        return None if self.kind == "attention" else Query.of_terms(self._terms())
+        return None if self.kind == "attention" else Query.of_terms(self.values())
 
 
-class ExplanationBody(Record):
+class ExplanationBody(TermParameters):
     """Body of POST /images/{id}/explanation."""
 
-    model_config = ConfigDict(json_schema_extra=_REQUIRES_TERMS)
-    terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, json_schema_extra={"minItems": 1})
+    terms: list[QueryTerm] = Field([], max_length=MAX_TERMS, description=_TERMS)
+
+    def query(self, image: Callable[[str], bytes]) -> Query:
+        """See SearchBody.query."""
+        return Query.of_terms([*self.values(), *(term.values(image) for term in self.terms)])
+
+
+_LABELS = "Labels to compare, at least two."
+
+
+class LabelsParameters(Record):
+    """Parameters of POST /labels. Repeat a parameter for a list."""
+
+    labels: list[_Text] = Field([], max_length=MAX_LABELS, description=_LABELS)
 
 
 class LabelsBody(Record):
@@ -122,4 +183,11 @@ class LabelsBody(Record):
     model_config = ConfigDict(json_schema_extra=_exactly_one("id", "image"))
     id: _Identity | None = None
     image: _PartName | None = None
-    labels: list[_Text] = Field(min_length=1, max_length=MAX_LABELS, description="Labels to compare.")
+    labels: list[_Text] = Field([], min_length=1, max_length=MAX_LABELS, description=_LABELS)
+
+
+class EmbedBody(Record):
+    """Body of POST /embed."""
+
+    texts: list[_Text] = Field([], max_length=MAX_TEXTS, description="Texts to embed.")
+    images: list[_PartName] = Field([], max_length=MAX_IMAGES, description="Names of the parts with uploaded images.")

@@ -4,23 +4,30 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from image_finder.components.app.api.thumbnail_address import thumbnail_address
 from image_finder.components.records.base import Record
 from image_finder.components.records.search import ImageFacts, IndexedImage, MatchFacts, ResultFacts, SearchResult
 from image_finder.components.search.labels import LabelScore
 
 _PRIVATE = {"uri", "sha256"}
+_BUNDLE = "first 16 digits of the SHA-256 of the model's bundle; vectors of equal bundles are comparable"
 
 
 class ImageAnswer(ImageFacts):
     """Metadata of one image."""
 
+    thumbnail: str = Field(
+        description="address of a small JPEG, relative to /api/v1/; add &px= for another size. It changes with the content "
+        "of the image, so that a browser keeps the thumbnail for a year"
+    )
     path: str | None = Field(None, description="path on the server; only with --show-paths")
 
     @classmethod
     def of(cls, image: IndexedImage, *, show_path: bool) -> Self:
         """The answer for an image or hit. Without show_path, path stays unset and is thus absent from the JSON."""
         path = {"path": image.uri} if show_path else {}
-        return cls.model_validate({**image.model_dump(exclude=_PRIVATE), **path})
+        thumbnail = thumbnail_address(image.id, image.sha256)
+        return cls.model_validate({**image.model_dump(exclude=_PRIVATE), "thumbnail": thumbnail, **path})
 
 
 class HitAnswer(ImageAnswer, MatchFacts):
@@ -34,7 +41,7 @@ class SearchAnswer(ResultFacts):
     notice: str = Field("", description="only if the library is empty: what to do")
     took_ms: dict[str, float] = Field(description="durations of the stages, including time in the queue")
     generation: str = Field(description="name of the index generation")
-    bundle: str = Field(description="first 16 digits of the SHA-256 of the model's bundle")
+    bundle: str = Field(description=_BUNDLE)
 
     @classmethod
     def of(cls, result: SearchResult, *, show_paths: bool, **facts: object) -> Self:
@@ -61,6 +68,14 @@ class ExamplesAnswer(Record):
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class EmbedAnswer(_Answer):
+    """Unit vectors of texts and images, comparable by their dot product."""
+
+    texts: list[list[float]] = Field(description="for each text, as many numbers as GET /info gives as embedding_dim")
+    images: list[list[float]] = Field(description="for each image, as many numbers")
+    bundle: str = Field(description=_BUNDLE)
 
 
 class LabelsAnswer(_Answer):
@@ -132,15 +147,36 @@ class HealthAnswer(_Answer):
     )
 
 
-class ErrorFacts(_Answer):
-    """Description of an error."""
+class FieldError(_Answer):
+    """An invalid parameter, or an invalid value of a body."""
 
-    code: str
+    location: str = Field(
+        description="`query.NAME` or `path.NAME` for a parameter; for a body the JSON pointer of the value, which is empty "
+        "for the whole body"
+    )
     message: str
-    request_id: str
 
 
-class ErrorAnswer(_Answer):
-    """Every error answer."""
+class Problem(_Answer):
+    """Every error answer, as RFC 9457 describes it."""
 
-    error: ErrorFacts
+    type: str = Field(description="address of the description of the code, relative to the server")
+    title: str = Field(description="what the code means")
+    status: int = Field(description="HTTP status")
+    detail: str = Field(description="what happened and what to do")
+    code: str = Field(description="stable name of the kind of error, for programs")
+    request_id: str = Field(description="id in the server log; empty if the server could not read the request")
+    errors: list[FieldError] = Field([], description="invalid parameters or values, at most 20; only if there are any")
+
+
+class QueryOutcome(_Answer):
+    """What became of one query: an answer or an error, the other is null."""
+
+    answer: SearchAnswer | None = None
+    error: Problem | None = None
+
+
+class SearchesAnswer(_Answer):
+    """Outcomes of several queries."""
+
+    results: list[QueryOutcome] = Field(description="in the order of the queries")

@@ -8,17 +8,18 @@ import time
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image_finder.components.app.api.error_responses import Fault, fault_response
 from image_finder.components.app.api.path_prefix import path_below
-from image_finder.components.app.api.settings import Settings, is_loopback
+from image_finder.components.app.api.settings import REFERENCE, Settings, is_loopback
 from image_finder.components.app.api.token_attempts import Attempts
 from image_finder.components.text import counted
 
 COOKIE = "image_finder_session"
 # These reveal nothing about the images.
-_OPEN_PATHS = {"/", "/favicon.ico", "/openapi.json", "/health/live", "/health/ready"}
+_OPEN_PATHS = {"/", "/favicon.ico", "/openapi.json", REFERENCE, "/health/live", "/health/ready"}
 _OPEN_FOLDER = "/static/"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _HEADERS = {
@@ -41,8 +42,10 @@ _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 class SafeHeaders:
     """Middleware that adds security headers; outermost, so that errors have them, too."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, varies: bool = False) -> None:
+        """varies: whether answers depend on the origin, which caches must know."""
         self._app = app
+        self._varies = varies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -50,9 +53,33 @@ class SafeHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                if self._varies and "vary" not in headers:
+                    headers["Vary"] = "Origin"
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class CrossOrigin(CORSMiddleware):
+    """Middleware that lets pages of some origins call the API; others are treated as without it.
+
+    Cookies are never accepted from them (no Access-Control-Allow-Credentials): they send the token. Preflight requests carry no
+    token, so this comes before Security.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        super().__init__(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-ID"),
+            expose_headers=("Content-Disposition", "ETag", "Retry-After", "X-Peak-Contribution", "X-Request-ID"),
+            allow_private_network=True,  # a public page that calls a server on this machine
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_allowed = scope["type"] == "http" and self.is_allowed_origin(Headers(scope=scope).get("origin", ""))
+        await (super().__call__ if is_allowed else self.app)(scope, receive, send)
 
 
 class Security:
@@ -62,6 +89,7 @@ class Security:
         self._app = app
         self._token = settings.token.get_secret_value() if settings.token else None
         self._hosts = _allowed_hosts(settings)
+        self._origins = set(settings.cors_origins)
         self._attempts = Attempts(burst=settings.token_attempts, interval_s=settings.token_attempt_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +107,8 @@ class Security:
         if self._hosts is not None and _name(host) not in self._hosts:
             raise Fault(400, "unknown_host", "unknown Host header; allow it with --allow-host")
         origin = headers.get("origin")
-        if scope["method"] not in _SAFE_METHODS and origin is not None and origin.partition("://")[2] != host:
+        is_foreign = origin is not None and origin.partition("://")[2] != host and origin not in self._origins
+        if is_foreign and scope["method"] not in _SAFE_METHODS:
             raise Fault(403, "cross_origin", "cross-origin request refused")
         path = path_below(scope)
         if self._token is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):

@@ -2,17 +2,22 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import click
 import h11
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from image_finder.components import system
 from image_finder.components.app.api.application import create_app
+from image_finder.components.app.api.error_responses import Fault, fault_response
+from image_finder.components.app.api.security import SafeHeaders
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.watcher import Watching
 from image_finder.components.errors import ConfigError
@@ -33,11 +38,17 @@ class PromptProtocol(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
 
+    def __init__(self, *values: Any, **named: Any) -> None:  # noqa: ANN401 - passed on
+        super().__init__(*values, **named)
+        self._served, self._most = self.app, self.limit_concurrency or math.inf
+        self.limit_concurrency = None  # uvicorn would refuse in plain text
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
+        self.app = self._served if len(self.connections) <= self._most else _TOO_MANY
         super().data_received(data)
         self._update_deadline()
 
@@ -48,6 +59,16 @@ class PromptProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, or has too large a head, with a problem document."""
+        problem = fault_response(
+            {}, Fault(400, "bad_http", f"{msg.rstrip('.')}; a head has at most {_HEAD_BYTES:,} bytes")
+        )
+        headers = [*problem.raw_headers, (b"connection", b"close")]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(problem.body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _update_deadline(self) -> None:
         in_head = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0] != b""
@@ -64,6 +85,15 @@ class PromptProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {"Retry-After": "1", "Connection": "close"}
+    fault = Fault(503, "busy", "too many open connections; retry shortly", headers=headers)
+    await fault_response(scope, fault)(scope, receive, send)
+
+
+_TOO_MANY: Any = SafeHeaders(_too_many)
 
 
 class _AnnouncingServer(uvicorn.Server):

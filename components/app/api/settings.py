@@ -1,16 +1,19 @@
 """Server settings: address, token and limits."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from image_finder.components.configs import Config, first_fault
 from image_finder.components.errors import ConfigError
 
 PREFIX = "/api/v1"
+REFERENCE = "/docs"  # path of the API reference
 _SHORTEST_TOKEN = 16
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 class Settings(Config):
@@ -28,6 +31,7 @@ class Settings(Config):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="path below which a reverse proxy serves this server, for example /images",
     )
+    cors_origins: tuple[str, ...] = Field((), description="origins whose pages may call the API from a browser")
     show_paths: bool = Field(False, description="include file paths in answers")
     library_path: Path | None = Field(None, description="library whose updates are reported; None: of an index alone")
     thumbnails_path: Path | None = Field(None, description="cache folder for thumbnails; None: no cache")
@@ -71,6 +75,17 @@ class Settings(Config):
                 f"max_upload_bytes ({self.max_upload_bytes}) must not be above max_uploads_bytes ({self.max_uploads_bytes})"
             )
         return self
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"--cors-origin {origin} is not an origin; give scheme, host and port as browsers send them, e.g. "
+                    "https://app.example.org or http://localhost:3000"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _folders_are_added_locally(self) -> Self:

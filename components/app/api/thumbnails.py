@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from image_finder.components import system
 from image_finder.components.app.api.original_files import Original, as_gone, gone, open_original
+from image_finder.components.app.api.thumbnail_address import RENDERING, thumbnail_version
 from image_finder.components.images.decoding import load_for_display
 from image_finder.components.images.encoding import jpeg_bytes
+from image_finder.components.records.search import IndexedImage
 from image_finder.components.search.engine import SearchEngine
 from image_finder.components.temporaries import temporary_file
 
@@ -17,19 +19,20 @@ ICON_PX, THUMBNAIL_PX = 160, 320
 TILE_PX = 480  # a row of the page is about 200 px high and a tile at most 2.2 times as wide
 SIZES_PX = (ICON_PX, THUMBNAIL_PX, TILE_PX, 640, 960)
 VIEW_PX = 1600
-_VERSION = 1  # of the rendering; part of the key
 
 
 class View(NamedTuple):
     """A JPEG of an image.
 
     key: ETag, 32 hex digits. content: None if the client already has it. peak: of an explanation, the largest
-    contribution, cosine; 0 if no region raises the score; None if not computed.
+    contribution, cosine; 0 if no region raises the score; None if not computed. version: of the indexed content, see
+    thumbnail_address.py; empty if the file has changed since it was indexed.
     """
 
     key: str
     content: bytes | None = None
     peak: float | None = None
+    version: str = ""
 
 
 def key_of(*facts: object) -> str:
@@ -56,20 +59,28 @@ class Views:
     def get(self, engine: SearchEngine, identity: str, px: int, *, known: str = "") -> View:
         """A view of the file, at most px wide and high. known: keys that the client has. Raises Fault 404, 410."""
         with open_original(engine, identity) as original:
+            image = engine.image(identity)
+            version = thumbnail_version(image.sha256) if _is_as_indexed(image, original) else ""
             # Size and time of the file instead of its content, which would have to be read.
-            key = key_of(_VERSION, engine.image(identity).sha256, original.n_bytes, original.modified_ns, px)
+            key = key_of(RENDERING, image.sha256, original.n_bytes, original.modified_ns, px)
             if is_known(key, known):
-                return View(key)
+                return View(key, version=version)
             cached = self.folder / key[:2] / f"{key}.jpg" if self.folder and px in SIZES_PX else None
             if cached is not None:
                 with contextlib.suppress(OSError):
-                    return View(key, cached.read_bytes())
+                    return View(key, cached.read_bytes(), version=version)
             with as_gone():
                 content = jpeg_bytes(load_for_display(read_original(original, self.max_bytes), at_most_px=px))
         if cached is not None:
             with contextlib.suppress(OSError):
                 _store(cached, content)
-        return View(key, content)
+        return View(key, content, version=version)
+
+
+def _is_as_indexed(image: IndexedImage, original: Original) -> bool:
+    """Whether size and time of the file are those that were indexed; times in seconds, as the index holds them."""
+    modified_s = None if image.modified_at is None else int(image.modified_at.timestamp())
+    return original.n_bytes == image.bytes and original.modified_ns // 1_000_000_000 == modified_s
 
 
 def read_original(original: Original, max_bytes: int) -> bytes:

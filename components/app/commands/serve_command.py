@@ -62,6 +62,14 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
     metavar="PATH",
     help="Path below which a reverse proxy serves this server, for example /images.",
 )
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of this origin call the API from a browser, e.g. https://app.example.org (repeatable). Without a token "
+    "they can read everything.",
+)
 @click.option("--show-paths", is_flag=True, help="Include file paths in API answers.")
 @click.option("--log-queries", is_flag=True, help="Write search texts to the log.")
 @click.option("--keep-fresh", is_flag=True, help="Watch the library's folders and index changes.")

@@ -43,9 +43,9 @@ async function answer(url, init) {
 }
 
 async function errorOf(response) {
-  const body = await response.json().catch(() => ({}));
-  const { message = `The server answered with status ${response.status}.`, code = "", request_id: requestId = "" } = body.error ?? {};
-  return new ApiError(sentence(message), { status: response.status, code, requestId });
+  const problem = await response.json().catch(() => ({}));
+  const { detail = `The server answered with status ${response.status}.`, code = "", request_id: requestId = "" } = problem;
+  return new ApiError(sentence(detail), { status: response.status, code, requestId });
 }
 
 function pause(seconds, signal) {

@@ -28,7 +28,7 @@ const SINGLE = {
   until: ["until", isDate, String],
   minPx: ["min_px", isNumber(1, 1_000_000), Number],
   orientation: ["orientation", (value) => ["landscape", "portrait", "square"].includes(value), String],
-  hasGps: ["has_gps", (value) => value === "true" || value === "false", (value) => value === "true"],
+  hasGps: ["gps", (value) => value === "true" || value === "false", (value) => value === "true"],
   name: ["name", (value) => Boolean(value.trim()) && value.length <= 255, String],
   minScore: ["min_score", isNumber(-1, 1), Number],
 };
@@ -130,8 +130,6 @@ export function toQuery(state, k, offset) {
   if (state.upload) terms.push({ image: "image", weight: both ? share : 1 });
   const chosen = Object.entries(SINGLE).filter(([field]) => state[field]);
   const values = Object.fromEntries(chosen.map(([field, [name, , form]]) => [name, form(state[field])]));
-  const { min_score: minScore, ...single } = values;
-  const filters = { ...fieldsOf(state, Object.keys(LISTS)), ...single };
-  const not = notTerms(state).map((word) => ({ text: word }));
-  return { terms, not, filters, min_score: minScore, k, offset, duplicates: state.duplicates, order: state.order || "match" };
+  const lists = Object.fromEntries(Object.entries(LISTS).map(([field, name]) => [name, state[field]]));
+  return { terms, not: notTerms(state), ...lists, ...values, k, offset, duplicates: state.duplicates, order: state.order || "match" };
 }

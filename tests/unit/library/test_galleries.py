@@ -478,7 +478,7 @@ def test_the_page_shows_the_images_of_a_store(colour_bundle, tmp_path, store, al
         (tmp_path / "bucket" / "photos" / "trip" / "red.png").unlink()
         with album_tools.serving(tmp_path / "library" / "index") as client:
             assert client.get(f"{path}/original").status_code == 410
-            assert client.get(f"{path}/thumbnail").json()["error"]["code"] == "gone"
+            assert client.get(f"{path}/thumbnail").json()["code"] == "gone"
 
 
 # Bundles

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from image_finder.components.app.api.request_models import NAMES
 from image_finder.components.app.commands.options import QUERY_FIELDS
 from image_finder.components.app.commands.search_command import search
 from image_finder.components.search.query import FilterFields, ResultFields
@@ -32,23 +33,30 @@ def test_every_error_is_documented_with_the_common_schema(api):
     for label, operation in operations(document):
         for status, answer in operation["responses"].items():
             if int(status) >= 400:
-                schema = answer["content"]["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}, (label, status)
+                schema = answer["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}, (label, status)
         if label.partition(" ")[2].startswith("/api"):
             assert {"401", "429"} <= set(operation["responses"]), label
 
 
 def test_operations_have_unique_ids_and_descriptions(api):
     found = list(operations(api.get("/openapi.json").json()))
-    assert len({operation["operationId"] for _, operation in found}) == len(found) == 19
+    assert len({operation["operationId"] for _, operation in found}) == len(found) == 23
     assert all(operation["description"] for _, operation in found)
+
+
+def test_fields_may_be_added_to_answers_and_bodies_are_strict(api):
+    document = api.get("/openapi.json").json()
+    assert not [name for name, schema in document["components"]["schemas"].items() if "additionalProperties" in schema]
+    body = document["paths"]["/api/v1/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["additionalProperties"] is False
 
 
 def test_uploads_are_described(api):
     document = api.get("/openapi.json").json()
-    for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/images/{identity}/explanation"):
+    for path in ("/api/v1/search", "/api/v1/labels", "/api/v1/embed", "/api/v1/images/{id}/explanation"):
         content = document["paths"][path]["post"]["requestBody"]["content"]
-        assert set(content) == {"application/json", "multipart/form-data"}
+        assert set(content) == {"application/json", "multipart/form-data", "image/*"}
         assert content["multipart/form-data"]["schema"]["properties"]["image"]["format"] == "binary"
 
 
@@ -60,14 +68,18 @@ def test_get_search_documents_what_only_post_accepts(api):
 def test_command_line_and_http_offer_every_field_of_a_query_with_its_limits(api):
     document = api.get("/openapi.json").json()["paths"]["/api/v1/search"]
     body = document["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    posted = {**body, **body["filters"]["properties"]}
     got = {each["name"]: each["schema"] for each in document["get"]["parameters"]}
     options: dict[str | None, Any] = {option.name: option for option in search.get_params(click.Context(search))}
     assert set(QUERY_FIELDS) == {*FilterFields.model_fields, *ResultFields.model_fields} - {"offset"}  # --page instead
-    for name in QUERY_FIELDS:
-        parameter = got[{"folders": "folder", "cameras": "camera"}.get(name, name)]
-        assert {key: parameter.get(key) for key in LIMITS} == {key: posted[name].get(key) for key in LIMITS}, name
-        assert options[name].help == posted[name]["description"]
+    for field in QUERY_FIELDS:
+        name = NAMES.get(field, field)
+        assert {key: got[name].get(key) for key in LIMITS} == {key: body[name].get(key) for key in LIMITS}, name
+        assert options[field].help == body[name]["description"]
+        assert f"-{name}".replace("_", "-") in {
+            each.removeprefix("-") if len(each) > 2 else each for each in options[field].opts
+        }
+    assert {*got, "terms"} == set(body)
+    assert {"--not", "--like"} <= {each for option in options.values() for each in option.opts}
     assert (options["k"].type.min, options["k"].type.max) == (got["k"]["minimum"], got["k"]["maximum"]) == (1, 500)
     assert list(options["orientation"].type.choices) == got["orientation"]["anyOf"][0]["enum"]
 

@@ -149,7 +149,7 @@ def test_a_file_name_with_quotes_and_a_newline_is_served(api):
 def test_an_unknown_id_is_not_found(api, identity, view):
     answer = api.get(f"/api/v1/images/{identity}{view}")
     assert answer.status_code in {404, 422}
-    assert answer.json()["error"]["code"] in {"not_found", "bad_request"}
+    assert answer.json()["code"] in {"not_found", "bad_request"}
     assert "root:" not in answer.text
 
 
@@ -166,14 +166,14 @@ def test_an_unknown_id_is_not_found(api, identity, view):
 def test_static_files_cannot_escape_their_folder(api, path):
     answer = api.get(path)
     assert answer.status_code == 404
-    assert answer.json()["error"]["code"] == "not_found"
+    assert answer.json()["code"] == "not_found"
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_missing_file_is_answered_with_410(own, view):
     own.files["red"].unlink()
     answer = own.client.get(f"/api/v1/images/{own.ids['red']}/{view}")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
+    assert (answer.status_code, answer.json()["code"]) == (410, "gone")
     assert str(own.root) not in answer.text
     assert own.client.get(f"/api/v1/images/{own.ids['red']}").status_code == 200
     labels = own.client.post("/api/v1/labels", json={"id": own.ids["red"], "labels": ["red", "blue"]})
@@ -202,7 +202,7 @@ def test_no_file_outside_the_indexed_folders_is_opened(own, view, way, paint):
     if (way, view) == ("unreadable", "original"):
         assert answer.headers["Content-Type"] == "application/octet-stream"
         return
-    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
+    assert (answer.status_code, answer.json()["code"]) == (410, "gone")
 
 
 @pytest.mark.posix
@@ -232,6 +232,38 @@ def test_a_changed_file_is_shown_in_its_current_state(own, paint):
     assert blue > 200 > 50 > red
 
 
+def test_hits_and_browsed_images_give_the_address_of_their_thumbnail(api):
+    hit = hit_of(api, "red")
+    assert re.fullmatch(rf"images/{hit['id']}/thumbnail\?v=[0-9a-f]{{16}}", hit["thumbnail"])
+    browsed = {each["id"]: each["thumbnail"] for each in api.get("/api/v1/images").json()["images"]}
+    assert browsed[hit["id"]] == hit["thumbnail"] == api.get(f"/api/v1/images/{hit['id']}").json()["thumbnail"]
+    answer = api.get(f"/api/v1/{hit['thumbnail']}&px=160")
+    assert max(shown(answer).size) == 160
+
+
+def test_a_thumbnail_addressed_by_content_is_immutable_and_private(own):
+    address = f"/api/v1/{hit_of(own.client, 'red')['thumbnail']}"
+    first = own.client.get(address)
+    assert first.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+    known = own.client.get(address, headers={"If-None-Match": first.headers["ETag"]})
+    assert (known.status_code, known.headers["Cache-Control"]) == (304, first.headers["Cache-Control"])
+    assert own.client.get(address).headers["Cache-Control"] == first.headers["Cache-Control"]  # from the cache folder
+    for other in (address.partition("?")[0], f"{address[:-1]}x", address.partition("?")[0] + "?v="):
+        assert own.client.get(other).headers["Cache-Control"] == "private, max-age=300"
+
+
+def test_the_thumbnail_of_a_changed_file_is_not_immutable_until_it_is_indexed(own, paint, colour_bundle, album_tools):
+    before = hit_of(own.client, "red")["thumbnail"]
+    paint(own.files["red"], "blue", (500, 300))
+    assert own.client.get(f"/api/v1/{before}").headers["Cache-Control"] == "private, max-age=300"
+    album_tools.publish_album(own.root / "images", colour_bundle, own.root)
+    with album_tools.serving(own.index) as client:
+        after = client.get(f"/api/v1/images/{own.ids['red']}").json()["thumbnail"]
+        assert after != before
+        assert client.get(f"/api/v1/{after}").headers["Cache-Control"].endswith("immutable")
+        assert client.get(f"/api/v1/{before}").headers["Cache-Control"] == "private, max-age=300"
+
+
 def test_thumbnails_are_cached_and_work_without_a_writable_cache(own):
     url = f"/api/v1/images/{own.ids['red']}/thumbnail"
     first = own.client.get(url).content
@@ -247,7 +279,7 @@ def test_thumbnails_are_cached_and_work_without_a_writable_cache(own):
 def test_a_file_above_the_size_limit_is_not_read(album_tools, album):
     with album_tools.serving(album / "index", max_original_bytes=100) as client:
         answer = client.get(address(client, "red", "/thumbnail"))
-        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
+        assert (answer.status_code, answer.json()["code"]) == (410, "gone")
         assert client.get(address(client, "red", "/original")).status_code == 200
 
 

@@ -152,6 +152,7 @@ def test_a_port_in_use_is_reported_in_one_line(album):
         (("--token-file", "EMPTY"), "is empty"),
         (("--token-file", "OPEN"), "is readable by others (mode 0644). Run: chmod 600 "),
         (("--keep-fresh",), "--library"),
+        (("--cors-origin", "*"), "--cors-origin * is not an origin; give scheme, host and port"),
     ],
 )
 def test_a_failed_start_is_reported_in_one_line(album, tmp_path, words, message):
@@ -179,14 +180,16 @@ def test_a_missing_index_is_reported_in_one_line(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def prompt_connections():
-    """connect(): opens a connection to an application that answers "ok" and reads no body."""
+async def prompt_connections(limit=None):
+    """connect(): opens a connection to an application that answers "ok" and reads no body. limit: of connections."""
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    config = uvicorn.Config(app, http=server.PromptProtocol, log_config=None, timeout_keep_alive=20)
+    config = uvicorn.Config(
+        app, http=server.PromptProtocol, log_config=None, timeout_keep_alive=20, limit_concurrency=limit
+    )
     config.load()
     state = ServerState()
     listener = await asyncio.get_running_loop().create_server(
@@ -223,6 +226,44 @@ def test_an_incomplete_head_closes_the_connection(monkeypatch):
             writer.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("sent", [b"\0\1\2\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /" + b"x" * 70_000])
+def test_what_is_not_a_request_is_answered_with_a_problem(sent):
+    async def scene():
+        async with prompt_connections() as connect:
+            reader, writer = await connect()
+            writer.write(sent)
+            answer = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            return answer
+
+    head, _, body = asyncio.run(scene()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["code"] == "bad_http"
+
+
+def test_a_connection_above_the_limit_is_answered_with_a_problem_until_another_ends():
+    async def scene():
+        async with prompt_connections(limit=1) as connect:
+            _, first = await connect()
+            reader, second = await connect()
+            second.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            refused = await asyncio.wait_for(reader.read(), 20)
+            first.close()
+            second.close()
+            await asyncio.sleep(0.2)
+            reader, third = await connect()
+            third.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 OK")
+            third.close()
+            return refused
+
+    head, _, body = asyncio.run(scene()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in head.lower()
+    assert (json.loads(body)["status"], json.loads(body)["code"]) == (503, "busy")
 
 
 def test_an_unread_body_that_trickles_in_closes_the_connection(monkeypatch):
