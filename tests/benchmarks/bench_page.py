@@ -124,7 +124,8 @@ def scrolled(page: Page, tiles: int) -> tuple[float, float]:
         if last >= _MEMORY_TILES and not early:
             early = page.evaluate(_HEAP_MB)
         page.evaluate(_END)
-        page.wait_for_function(f"({_LAST})() > {last}")
+        while page.evaluate(_LAST) == last:
+            page.wait_for_timeout(5)
     for share in np.random.default_rng(0).random(_JUMPS):
         page.evaluate(f"() => scrollTo(0, {share} * document.documentElement.scrollHeight)")
         page.wait_for_timeout(30)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,20 @@ def _paint_library(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(painted_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """serve(port=0, token="", library=..., health="ready"): a context with a running server; yields its URL."""
+    """serve(port=0, token="", library=..., health="ready", options=()): a context with a running server; yields its URL."""
     logs = tmp_path_factory.mktemp("serve")  # in files: a full pipe would block the server
 
     @contextlib.contextmanager
-    def run(port: int = 0, token: str = "", library: Path = painted_library, health: str = "ready") -> Iterator[str]:
+    def run(
+        port: int = 0,
+        token: str = "",
+        library: Path = painted_library,
+        health: str = "ready",
+        options: Sequence[str] = (),
+    ) -> Iterator[str]:
         port = port or _free_port()
         log = logs / f"{port}.jsonl"
-        command = _command("serve", "--library", library, "--port", port)
+        command = _command("serve", "--library", library, "--port", port, *options)
         environment = {**os.environ, **({"IMAGE_FINDER_TOKEN": token} if token else {})}
         with log.open("w") as stream, subprocess.Popen(command, env=environment, stderr=stream) as process:
             try:
@@ -113,6 +119,11 @@ def serve(painted_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Se
                 process.wait(timeout=20)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    return _free_port
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ export class Results {
     byId("welcome").hidden = !this.#welcomes() || !this.count;
     this.grid.show(this.hits);
     this.#showCount();
+    this.#watchEnd();
     this.#judge(this.first);
     this.#busy(false);
     scrollTo({ top: scroll, behavior: "instant" });
@@ -99,6 +100,7 @@ export class Results {
       this.received = 0;
       this.#add(answer, {});
       this.grid.show(this.hits);
+      this.#watchEnd();
       this.#judge(answer);
     } catch (error) {
       if (running.signal.aborted) return;
@@ -120,13 +122,18 @@ export class Results {
       this.grid.extended();
       byId("more").textContent = "More results";
       this.stuck = false;
-      this.observer.unobserve(byId("more")); // reports again if the button is still near
-      this.observer.observe(byId("more"));
+      this.#watchEnd();
     } catch (error) {
       if (running.signal.aborted) return;
       this.stuck = true; // the button tries again, scrolling does not
       byId("more").textContent = `${error.message} Try again`;
     }
+  }
+
+  // Has the observer report once more, as the button may have been near before, too.
+  #watchEnd() {
+    this.observer.unobserve(byId("more"));
+    this.observer.observe(byId("more"));
   }
 
   #add(answer, place) {
