@@ -139,11 +139,6 @@ def invalid(error: RequestValidationError | ValidationError) -> Fault:
     return Fault(422, "bad_request", message, errors=found[:_MOST_ERRORS])
 
 
-def invalid_field(pointer: str, message: str) -> Fault:
-    """Fault 422 for one value of a body. pointer: JSON pointer."""
-    return Fault(422, "bad_request", message, errors=[FieldError(location=pointer, message=message)])
-
-
 def _location(parts: Sequence[int | str], in_body: bool) -> str:
     if in_body:
         path = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
