@@ -13,7 +13,7 @@ from image_finder.components.arrays import Rows
 from image_finder.components.errors import QueryError
 from image_finder.components.index.arrow import numbers
 
-Order = Literal["newest", "oldest"]
+TimeOrder = Literal["newest", "oldest"]
 _CURSOR = re.compile(r"(-?\d{1,15}):([0-9a-f]{1,64})")
 
 
@@ -52,7 +52,14 @@ class Timeline:
         rows = np.lexsort((identities, -times_s)).astype(np.int64)
         return cls(rows, times_s[rows], identities[rows])
 
-    def after(self, cursor: Cursor | None, order: Order) -> Rows:
+    def sorted(self, rows: Rows, order: TimeOrder) -> NDArray[np.int64]:
+        """Positions of some rows by time: (n,) int64."""
+        positions = np.empty(len(self.rows), np.int64)
+        positions[self.rows] = np.arange(len(self.rows))
+        newest_first = np.argsort(positions[rows])
+        return newest_first if order == "newest" else newest_first[::-1]
+
+    def after(self, cursor: Cursor | None, order: TimeOrder) -> Rows:
         """Rows after those of the page that ended with cursor, in the given order; None: all.
 
         The image of the cursor may have been removed since.
@@ -71,7 +78,9 @@ class Timeline:
         return Cursor(int(self.times_s[position]), str(self.identities[position]))
 
 
-def page_of(timeline: Timeline, allowed: NDArray[np.bool_] | None, cursor: Cursor | None, order: Order, k: int) -> Rows:
+def page_of(
+    timeline: Timeline, allowed: NDArray[np.bool_] | None, cursor: Cursor | None, order: TimeOrder, k: int
+) -> Rows:
     """The next k + 1 allowed rows at most; one more than shown, to know whether there is a next page."""
     rows = timeline.after(cursor, order)
     if allowed is None:

@@ -22,8 +22,8 @@ from image_finder.components.index.index import VectorIndex
 from image_finder.components.moments import local
 from image_finder.components.records.search import BrowsedImages, Hit, IndexedImage, SearchResult, TruncatedText
 from image_finder.components.search import filters, matching
-from image_finder.components.search.browsing import Cursor, Order, Timeline, page_of
-from image_finder.components.search.query import Filters, Query, require_text
+from image_finder.components.search.browsing import Cursor, Timeline, TimeOrder, page_of
+from image_finder.components.search.query import MAX_SORTED, UNKNOWN_SORTED, Filters, Query, require_text
 from image_finder.components.search.query_encoder import EncodedQuery, QueryEncoder
 
 _JUDGED = 10  # leading hits that decide whether anything matches well
@@ -85,7 +85,7 @@ class SearchEngine:
                 query = queries[each]
                 found = self._ranked(query, encoded[each], Neighbours(scores, rows), masks[each])
                 # More near-duplicates than expected: search deeper, unless all allowed images are found.
-                enough = found.shown > query.offset + query.k
+                enough = query.order != "match" or found.shown > query.offset + query.k
                 if enough or np.sum(rows >= 0) >= counts[each] or _ends_below(scores, query.min_score):
                     answers[each] = found
                 depths[each] *= 4
@@ -95,7 +95,7 @@ class SearchEngine:
     # Images
 
     def browse(
-        self, conditions: Filters, k: int, *, order: Order = "newest", cursor: str | None = None
+        self, conditions: Filters, k: int, *, order: TimeOrder = "newest", cursor: str | None = None
     ) -> BrowsedImages:
         """A page of the images that pass the filters, by time. cursor: of the page before. Raises QueryError."""
         after = None if cursor is None else Cursor.parse(cursor)
@@ -163,10 +163,13 @@ class SearchEngine:
 
     def _result(self, query: Query, encoded: EncodedQuery, ranked: "_Ranked", candidates: int) -> SearchResult:
         shown = np.flatnonzero(ranked.shown_by == np.arange(len(ranked.rows)))
-        page = shown[query.offset : query.offset + query.k]
         of_texts = all(term.text is not None for term in query.terms)
         best = self._cosines(encoded.terms, ranked.rows[shown[:_JUDGED]]).max(initial=-1)
-        n_good = self._count_good(query, encoded, ranked.rows[: page[-1] + 1 if len(page) else 0], candidates)
+        last = shown[: query.offset + query.k] if query.order == "match" else shown
+        n_good = self._count_good(query, encoded, ranked.rows[: last[-1] + 1 if len(last) else 0], candidates)
+        if query.order != "match":
+            shown = self._by_time(query, ranked.rows, shown, n_good)
+        page = shown[query.offset : query.offset + query.k]
         items = self.index.items_at(ranked.rows[page])
         hits = tuple(
             Hit(
@@ -186,6 +189,13 @@ class SearchEngine:
             unmet=self.vocabulary.unmet(" ".join(query.texts)) if self.vocabulary else (),
             truncated=tuple(cut for text in query.texts if (cut := self._truncated(text)) is not None),
         )
+
+    def _by_time(self, query: Query, rows: Rows, shown: Rows, n_good: int | None) -> Rows:
+        """Of the positions of shown images, best first, those of images that match, by time."""
+        if query.min_score is None:
+            shown = shown[shown < n_good] if n_good else shown[:UNKNOWN_SORTED]
+        assert query.order != "match"
+        return shown[self._timeline.sorted(rows[shown], query.order)]
 
     def _count_good(self, query: Query, encoded: EncodedQuery, rows: Rows, candidates: int) -> int | None:
         """Number of leading rows that are good matches; None if unknown, see search/matching.py."""
@@ -276,5 +286,7 @@ def _ends_below(scores: Vectors, min_score: float | None) -> bool:
 
 
 def _first_depth(query: Query) -> int:
+    if query.order != "match":
+        return MAX_SORTED
     reach = query.offset + query.k + 1  # one more than shown, to know whether there is a next page
     return 2 * reach + 16 if query.duplicates == "fold" else reach

@@ -24,6 +24,10 @@ NOT_WEIGHT = 0.65
 EXAMPLE = "'a dog running on the beach'"
 
 Duplicates = Literal["fold", "show"]
+Order = Literal["match", "newest", "oldest"]
+# By time, only images that match are sorted: those that are good matches or reach min_score, at most so many.
+MAX_SORTED = 1000
+UNKNOWN_SORTED = 100  # leading hits that are sorted if it is unknown which ones match
 
 
 class Term(Record):
@@ -62,6 +66,12 @@ class FilterFields(Record):
     )
     min_px: int = Field(0, ge=0, le=1_000_000, description="Only images with a shorter side of at least N pixels.")
     orientation: Literal["landscape", "portrait", "square"] | None = Field(None, description="Only this shape.")
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="Only images with this in their file name, in any case; * matches any characters.",
+    )
     has_gps: bool | None = Field(None, description="Only images with, or without, a known location.")
 
 
@@ -81,6 +91,11 @@ class ResultFields(Record):
     k: int = Field(20, ge=1, le=MAX_HITS, description="Images per page.")
     offset: int = Field(0, ge=0, le=MAX_REACH, description="Images before the page.")
     min_score: float | None = Field(None, ge=-100, le=100, description="Only images with at least this score.")
+    order: Order = Field(
+        "match",
+        description="Best match first, or images that match by time: the good matches or, with a minimum score, those that "
+        f"reach it; if no image is known to match, the {UNKNOWN_SORTED} best.",
+    )
     duplicates: Duplicates = Field(
         "fold", description="Near-duplicates: show one image for all of them (fold), or each (show)."
     )

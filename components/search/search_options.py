@@ -10,7 +10,7 @@ from PIL import Image
 
 from image_finder.components.errors import ImageError, QueryError
 from image_finder.components.images.decoding import image_size, upright_rgb
-from image_finder.components.search.query import Duplicates, Query
+from image_finder.components.search.query import Duplicates, Order, Query
 
 ImageSource: TypeAlias = Path | bytes | Image.Image
 _LISTS = ("not_terms", "images", "like", "folders", "cameras")
@@ -22,14 +22,16 @@ class SearchOptions(TypedDict, total=False):
     k: hits on a page (20, at most 500); offset: hits before the page; min_score: lowest score.
     not_terms: texts that lower the rank of images that show them; none is removed.
     images, like: images to search by, with or without a text; like: ids of hits.
+    order: "match" (default) puts the best match first, "newest" and "oldest" sort the images that match by time.
     duplicates: "fold" (default) shows one of several near-duplicates, "show" each.
     Filters: folders (labels, see Finder.folder_label), since, until (days, included), cameras, min_px (shorter side),
-    orientation, has_gps.
+    orientation, name (part of the file name), has_gps.
     """
 
     k: int
     offset: int
     min_score: float | None
+    order: Order
     duplicates: Duplicates
     not_terms: Sequence[str] | str
     images: Sequence[ImageSource] | ImageSource
@@ -40,6 +42,7 @@ class SearchOptions(TypedDict, total=False):
     cameras: Sequence[str] | str
     min_px: int
     orientation: Literal["landscape", "portrait", "square"] | None
+    name: str | None
     has_gps: bool | None
 
 

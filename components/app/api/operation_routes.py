@@ -91,6 +91,7 @@ async def session(request: Request, server: Server) -> Response:
             COOKIE,
             session_value(token.get_secret_value(), expires=expires),
             max_age=server.settings.session_s,
+            path=f"{server.settings.root_path}/",
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https",

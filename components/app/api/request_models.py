@@ -9,7 +9,7 @@ from pydantic_core import CoreSchema
 from image_finder.components.configs import first_fault
 from image_finder.components.errors import QueryError
 from image_finder.components.records.base import Record
-from image_finder.components.search.browsing import Order
+from image_finder.components.search.browsing import TimeOrder
 from image_finder.components.search.query import (
     MAX_HITS,
     MAX_QUERY_CHARACTERS,
@@ -136,7 +136,7 @@ class BrowseParameters(FilterFields):
 
     model_config = _NAMED
     k: int = Field(20, ge=1, le=MAX_HITS, description="Images per page.")
-    order: Order = Field("newest", description="By capture time, else by the file's last change.")
+    order: TimeOrder = Field("newest", description="By capture time, else by the file's last change.")
     cursor: str | None = Field(None, max_length=100, description="`cursor` of the answer with the page before.")
 
     def filters(self) -> Filters:

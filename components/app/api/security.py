@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image_finder.components.app.api.error_responses import Fault, fault_response
+from image_finder.components.app.api.path_prefix import path_below
 from image_finder.components.app.api.settings import REFERENCE, Settings, is_loopback
 from image_finder.components.app.api.token_attempts import Attempts
 from image_finder.components.text import counted
@@ -109,7 +110,7 @@ class Security:
         is_foreign = origin is not None and origin.partition("://")[2] != host and origin not in self._origins
         if is_foreign and scope["method"] not in _SAFE_METHODS:
             raise Fault(403, "cross_origin", "cross-origin request refused")
-        path = scope["path"]
+        path = path_below(scope)
         if self._token is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return
         address = scope["client"][0] if scope.get("client") else ""

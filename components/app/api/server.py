@@ -131,11 +131,19 @@ def run(source: Callable[[], Finder | None], settings: Settings, *, watching: Ca
         )
         host, port = listener.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        server = _AnnouncingServer(config, lambda: click.echo(f"serving on {address} (stop with Ctrl-C)", err=True))
+        server = _AnnouncingServer(config, lambda: _announce(f"{address}{settings.root_path}", settings))
         # uvicorn raises the stopping signal again at the end; a requested stop is not a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         server.run(sockets=[listener])
+
+
+def _announce(address: str, settings: Settings) -> None:
+    click.echo(f"serving on {address} (stop with Ctrl-C)", err=True)
+    if settings.folder_key is not None:
+        # In the fragment, which browsers send to no server.
+        key = settings.folder_key.get_secret_value()
+        click.echo(f"to add folders on the page, open {address}/#key={key}", err=True)
 
 
 def _listener(settings: Settings) -> socket.socket:

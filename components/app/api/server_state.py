@@ -15,6 +15,7 @@ from image_finder.components.app.api.request_bodies import BodyReader
 from image_finder.components.app.api.search_queue import SearchQueue
 from image_finder.components.app.api.settings import Settings
 from image_finder.components.app.api.thumbnails import Views
+from image_finder.components.app.folder_adding import FolderAdding
 from image_finder.components.app.watcher import Watching
 from image_finder.components.library.progress import IndexProgress, read_progress
 from image_finder.components.search.examples import example_queries
@@ -53,6 +54,8 @@ class State:
         self.workers = Workers(images, running=settings.images, timeout_s=settings.timeout_s)
         self.bodies = BodyReader(settings)
         self.explainer = Explainer(settings)
+        library = settings.library_path
+        self.adding = FolderAdding(library) if library is not None and settings.folder_key is not None else None
         self.views = Views(settings.thumbnails_path, max_bytes=settings.max_original_bytes)
         metrics.watch_loads((self.searches.load, images, self.explainer.workers.load, self.bodies.load))
         metrics.watch("upload_bytes", "bytes of uploads in memory", lambda: float(self.bodies.n_bytes))
@@ -78,6 +81,8 @@ class State:
 
     def stop(self) -> None:
         self.live.stop()
+        if self.adding is not None:
+            self.adding.stop()
         for part in (self.searches, self.workers, self.explainer.workers):
             part.close()
 

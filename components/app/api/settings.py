@@ -22,7 +22,15 @@ class Settings(Config):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     token: SecretStr | None = Field(None, description="bearer token that requests must carry; None: no token")
+    folder_key: SecretStr | None = Field(
+        None, description="key that requests to add a folder must carry; None: none can be added"
+    )
     allowed_hosts: tuple[str, ...] = Field((), description="Host headers to accept, in addition to host")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="path below which a reverse proxy serves this server, for example /images",
+    )
     cors_origins: tuple[str, ...] = Field((), description="origins whose pages may call the API from a browser")
     show_paths: bool = Field(False, description="include file paths in answers")
     library_path: Path | None = Field(None, description="library whose updates are reported; None: of an index alone")
@@ -78,6 +86,12 @@ class Settings(Config):
                     "https://app.example.org or http://localhost:3000"
                 )
         return origins
+
+    @model_validator(mode="after")
+    def _folders_are_added_locally(self) -> Self:
+        if self.folder_key is not None and (self.library_path is None or not is_loopback(self.host)):
+            raise ValueError("folder_key needs a library and an address of this machine only")
+        return self
 
     @model_validator(mode="after")
     def _others_need_a_token(self) -> Self:

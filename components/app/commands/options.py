@@ -55,9 +55,11 @@ _FLAGS = {
     "cameras": ("--camera", "NAME"),
     "min_px": ("--min-px", "N"),
     "orientation": ("--orientation", None),
+    "name": ("--name", "TEXT"),
     "has_gps": ("--gps/--no-gps", None),
     "min_score": ("--min-score", "SCORE"),
     "k": ("-k", "N"),
+    "order": ("--order", None),
     "duplicates": ("--duplicates", None),
 }
 QUERY_FIELDS = tuple(_FLAGS)

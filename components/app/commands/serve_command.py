@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import secrets
 import shlex
 import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,12 @@ TOKEN_VARIABLE = "IMAGE_FINDER_TOKEN"  # noqa: S105 - a name, not a token
     "--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Host header to accept (repeatable)."
 )
 @click.option(
+    "--root-path",
+    default="",
+    metavar="PATH",
+    help="Path below which a reverse proxy serves this server, for example /images.",
+)
+@click.option(
     "--cors-origin",
     "cors_origins",
     multiple=True,
@@ -89,7 +97,7 @@ def serve(
     with shown_to_user():
         from image_finder.components.app.api.server import run
         from image_finder.components.app.api.server_logs import configure_logging
-        from image_finder.components.app.api.settings import Settings
+        from image_finder.components.app.api.settings import Settings, is_loopback
         from image_finder.components.app.watcher import Watcher, Watching
         from image_finder.components.index.generations import is_published_root, published_root
         from image_finder.components.search.finder import Finder
@@ -101,7 +109,12 @@ def serve(
             library = default_library()
         thumbnails = library / "thumbnails" if library else None
         token = read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
-        settings = Settings.parse({**values, "token": token, "library_path": library, "thumbnails_path": thumbnails})
+        host, allowed_hosts = str(values["host"]), values["allowed_hosts"]
+        # Only where the key reaches a person of this computer: no log, and no proxy in between.
+        local = library is not None and is_loopback(host) and not allowed_hosts and not values["root_path"]
+        folder_key = secrets.token_urlsafe(24) if local and sys.stderr.isatty() else None
+        paths = {"library_path": library, "thumbnails_path": thumbnails}
+        settings = Settings.parse({**values, "token": token, "folder_key": folder_key, **paths})
 
         def source() -> "Finder | None":
             if not index_path and not is_published_root(published_root(path)):

@@ -2,7 +2,7 @@
 
 import { sentence } from "./words.js";
 
-const API = "/api/v1";
+const API = new URL("../api/v1", import.meta.url).pathname; // also below the path prefix of a proxy
 const MOST_RETRIES = 4;
 const LONGEST_WAIT_S = 30;
 
@@ -80,6 +80,14 @@ export const browse = (parameters, options) => request(`/images?${parameters}`, 
 export const examples = (options) => request("/examples", options);
 export const facets = (options) => request("/facets", options);
 export const info = (options) => request("/info", options);
+// Whether this page may add folders to the library; key: printed by the server.
+export const folders = (key) => request("/folders", { headers: { "X-Folder-Key": key } });
+export const addFolder = (key, folder) =>
+  request("/folders", {
+    method: "POST",
+    headers: { "X-Folder-Key": key, "Content-Type": "application/json" },
+    body: JSON.stringify({ folder }),
+  });
 export const progress = (options) => request("/progress", options);
 export const image = (id) => request(`/images/${encodeURIComponent(id)}`);
 

@@ -3,9 +3,11 @@
 import { examples, facets, info, thumbnailUrl } from "./api.js";
 import { showKeys, withToken } from "./dialogs.js";
 import { FilterPanel } from "./filters.js";
+import { FolderForm } from "./folders.js";
 import { gridOf } from "./grid.js";
 import { watchIndexing } from "./indexing.js";
 import { uploadOf, watchForImages } from "./query_image.js";
+import { forget, recent, remember } from "./recent.js";
 import { Results } from "./results.js";
 import { Selection } from "./selection.js";
 import { ICON_PX } from "./sizes.js";
@@ -14,6 +16,7 @@ import { Viewer } from "./viewer.js";
 import { button, byId, element, images, notice } from "./words.js";
 
 const KEPT_RESULTS = 20;
+const STARTER_KEY = "image-finder-starter-known";
 const TYPING_MS = 150; // pause in typing after which a search starts
 
 let state = { ...EMPTY };
@@ -26,10 +29,9 @@ const selection = new Selection({ changed: () => grid.showSelection() });
 const grid = gridOf({ open: (index) => viewer.openAt(index), selection });
 const results = new Results(grid, { clearFilters: () => change(withoutFilters(state)) });
 const viewer = new Viewer({
-  hits: () => grid.hits,
+  results,
   query: explainedQuery,
-  hasMore: () => results.hasMore,
-  loadMore: () => results.loadMore(),
+  selection,
   moreLike,
   shown: rememberView,
   closed: forgetView,
@@ -63,7 +65,16 @@ function show({ fields }) {
   const { text } = splitWords(state.text);
   document.title = text ? `${text} – Image Finder` : "Image Finder";
   panel.show(state);
+  showOrder();
+  showRecent();
   showTerm(Boolean(text));
+}
+
+// Without a query images are sorted by time only.
+function showOrder() {
+  const [best] = byId("order").options;
+  best.hidden = best.disabled = !isSearch(state);
+  byId("order").value = state.order || (isSearch(state) ? "" : "newest");
 }
 
 function showTerm(withWords) {
@@ -93,7 +104,12 @@ function moreLike(id) {
   byId("results").focus({ preventScroll: true });
 }
 
+function rememberSearch() {
+  remember(state.text.trim());
+}
+
 function rememberView(id) {
+  rememberSearch();
   const opened = history.state?.view ? history.state.opened : true;
   history[history.state?.view ? "replaceState" : "pushState"]({ query: state, view: id, opened, entry }, "", toAddress(state, id));
 }
@@ -145,15 +161,16 @@ async function loadFacets() {
     byId("welcome-count").textContent = found.images
       ? `Search ${images(found.images)} by what they show.`
       : "The library is empty. Run: image-finder index FOLDER";
-    byId("footer").textContent = footerText(found, about);
+    byId("about").textContent = aboutText(found, about);
+    byId("starter").hidden = !about.bundle.starter || isStarterKnown();
     for (const id of ["text", "not"]) byId(id).maxLength = about.limits.query_characters;
   } catch {
-    byId("footer").textContent = ""; // a search reports the error; the page works without filter values
+    byId("about").textContent = ""; // a search reports the error; the page works without filter values
   }
 }
 
-function footerText(found, about) {
-  const parts = [images(found.images)];
+function aboutText(found, about) {
+  const parts = [`Image Finder ${about.version}`, images(found.images)];
   if (about.generation) parts.push(`index ${String(about.generation).split("-")[0].replace(/^0+(?=\d)/u, "")}`);
   parts.push(`${about.bundle.starter ? "starter model" : "model"} ${about.bundle.sha256.slice(0, 8)}`);
   return parts.join(" · ");
@@ -162,23 +179,35 @@ function footerText(found, about) {
 function toggleFilters(open = byId("filters").hidden) {
   byId("filters").hidden = !open;
   byId("toggle-filters").setAttribute("aria-expanded", String(open));
-  if (open && matchMedia("(max-width: 760px)").matches) byId("filters").scrollIntoView({ block: "nearest" });
 }
 
 function listen() {
   for (const id of ["text", "not"]) {
     byId(id).addEventListener("input", (event) => change({ [id]: event.target.value }, { whileTyping: true }));
-    byId(id).addEventListener("change", () => (typing = false));
+    byId(id).addEventListener("change", () => {
+      typing = false;
+      rememberSearch();
+    });
   }
   byId("text").addEventListener("keydown", (event) => {
-    if (event.key !== "ArrowDown" || !grid.hits.length) return;
+    if (event.key !== "ArrowDown" || !grid.count) return;
     event.preventDefault();
     grid.focus(0);
   });
   byId("search").addEventListener("submit", (event) => {
     event.preventDefault();
     typing = false;
+    rememberSearch();
     results.run(state);
+  });
+  byId("hide-starter").addEventListener("click", () => {
+    byId("starter").hidden = true;
+    storeStarterKnown();
+  });
+  byId("forget").addEventListener("click", () => {
+    forget();
+    showRecent();
+    byId("text").focus();
   });
   byId("mix").addEventListener("input", (event) => change({ mix: Number(event.target.value) }, { whileTyping: true }));
   byId("drop-term").addEventListener("click", () => {
@@ -186,6 +215,7 @@ function listen() {
     byId("text").focus();
   });
   byId("fold").addEventListener("click", () => change({ duplicates: state.duplicates === "show" ? "fold" : "show" }));
+  byId("order").addEventListener("change", (event) => change({ order: event.target.value }));
   byId("toggle-filters").addEventListener("click", () => toggleFilters());
   byId("close-filters").addEventListener("click", () => {
     toggleFilters(false);
@@ -219,13 +249,38 @@ function pressed(event) {
   actions[event.key]();
 }
 
+const chipOf = (text) => element("li", {}, button(text, { className: "chip" }, () => change({ text })));
+
 async function showExamples() {
   const { queries } = await withToken(examples).catch(() => ({ queries: [] }));
-  const chips = queries.map((text) => element("li", {}, button(text, { className: "chip" }, () => change({ text }))));
-  byId("examples").replaceChildren(...chips);
+  byId("examples").replaceChildren(...queries.map(chipOf));
+}
+
+function showRecent() {
+  const texts = recent();
+  byId("recent").hidden = !texts.length;
+  byId("recent-list").replaceChildren(...texts.map(chipOf));
+}
+
+// Whether the line about the starter model was closed in this browser.
+function isStarterKnown() {
+  try {
+    return localStorage.getItem(STARTER_KEY) !== null;
+  } catch {
+    return false; // storage is disabled
+  }
+}
+
+function storeStarterKnown() {
+  try {
+    localStorage.setItem(STARTER_KEY, "known");
+  } catch {
+    // storage is disabled: the line returns with the next visit
+  }
 }
 
 history.scrollRestoration = "manual"; // restore() scrolls, after the results are there
 listen();
+new FolderForm(); // before restore(), which reads the address
 restore();
 watchIndexing(withToken, indexed);

@@ -5,7 +5,7 @@ import { button, byId, day, element, whole } from "./words.js";
 
 const LONG_LIST = 200; // longer lists are cut
 // Ids of fields and names of radio buttons -> fields of the state
-const FIELDS = [["since", "since"], ["until", "until"], ["min_px", "minPx"], ["min_score", "minScore"]];
+const FIELDS = [["since", "since"], ["until", "until"], ["name", "name"], ["min_px", "minPx"], ["min_score", "minScore"]];
 const RADIOS = [["orientation", "orientation"], ["has_gps", "hasGps"]];
 const SHAPES = { landscape: "wide", portrait: "tall", square: "square" };
 
@@ -102,6 +102,7 @@ export class FilterPanel {
     const chips = [
       ...state.folders.map((label) => [label, { folders: state.folders.filter((other) => other !== label) }]),
       ...(span.length ? [[span.join(" "), { since: "", until: "" }]] : []),
+      ...(state.name ? [[`file name: ${state.name}`, { name: "" }]] : []),
       ...state.cameras.map((name) => [name, { cameras: state.cameras.filter((other) => other !== name) }]),
       ...(state.orientation ? [[SHAPES[state.orientation], { orientation: "" }]] : []),
       ...(state.hasGps ? [[state.hasGps === "true" ? "location known" : "location unknown", { hasGps: "" }]] : []),

@@ -1,13 +1,12 @@
-// The results in rows of equal height, with keyboard navigation; knows nothing of queries.
+// The results as tiles in rows, with keyboard navigation. Only tiles near the visible part exist as elements.
 
 import { reasonOfMissing, thumbnailUrl } from "./api.js";
+import { boxesOf, extendRows, neighbour, rowAt, rowOf } from "./layout.js";
 import { TILE_PX } from "./sizes.js";
 import { addressOf } from "./state.js";
-import { byId, day, element } from "./words.js";
+import { byId, element, shortDay } from "./words.js";
 
-const EAGER = 8; // images of the first screen; the others load lazily
-const NARROWEST = 0.6; // aspect ratio of a tile; the grid crops longer images
-const WIDEST = 2.2;
+const BLANKS = [1.5, 1.33, 0.75, 1.5, 1, 1.33, 1.5, 0.75]; // shapes of tiles before the first answer
 
 export class Grid {
   // open(index): called for the chosen image; selection: of images, see selection.js
@@ -15,153 +14,242 @@ export class Grid {
     this.list = list;
     this.open = open;
     this.selection = selection;
-    this.hits = [];
+    this.cells = new Map(); // elements by index
+    this.stop = 0; // the one image that Tab reaches; arrow keys move it
+    this.#reset(null);
     list.addEventListener("click", (event) => {
       const tile = event.target.closest(".tile");
       if (!tile || event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser opens the link elsewhere
       event.preventDefault();
-      this.open(this.tiles().indexOf(tile));
+      this.open(indexOf(tile));
     });
-    list.addEventListener("change", (event) => {
-      const cell = event.target.closest(".cell");
-      if (cell) this.selection.toggle(this.hits[this.tiles().indexOf(cell.querySelector(".tile"))]);
-    });
+    list.addEventListener("change", ({ target }) => this.selection.toggle(this.#hit(indexOf(target))));
     list.addEventListener("keydown", (event) => this.#move(event));
-    list.addEventListener("focusin", (event) => this.#stop(event.target.closest(".tile")));
+    list.addEventListener("focusin", ({ target }) => target.matches(".tile") && this.#stopAt(indexOf(target)));
+    addEventListener("scroll", () => this.#drawSoon(), { passive: true });
+    addEventListener("resize", () => this.#drawSoon());
+    new ResizeObserver(() => this.#widened()).observe(list);
   }
 
-  tiles() {
-    return [...this.list.querySelectorAll(".tile")];
+  get count() {
+    return this.hits?.count ?? 0;
   }
 
+  // What is known of the focused image, at least its id; null if none is focused.
   focused() {
-    const index = this.tiles().indexOf(document.activeElement);
-    return index < 0 ? null : this.hits[index];
+    const tile = document.activeElement?.closest(".tile");
+    return tile && this.list.contains(tile) ? this.#hit(indexOf(tile)) : null;
   }
 
   focus(index) {
-    const tile = this.tiles()[index];
-    tile?.focus();
-    tile?.scrollIntoView({ block: "nearest" });
+    if (index < 0 || index >= this.count) return;
+    this.#stopAt(index);
+    this.#draw(); // creates the tile, wherever it is
+    const tile = this.cells.get(index).querySelector(".tile");
+    tile.focus({ preventScroll: true });
+    tile.scrollIntoView({ block: "nearest" });
   }
 
-  replace(hits) {
-    this.hits = [];
-    this.list.replaceChildren();
-    this.append(hits);
+  // hits: a list that may grow, see extended()
+  show(hits) {
+    this.#reset(hits);
+    this.#layOut();
   }
 
-  // Skips images already shown: the index may change between two pages.
-  append(hits) {
-    const known = new Set(this.hits.map((hit) => hit.id));
-    const fresh = hits.filter((hit) => !known.has(hit.id));
-    for (const hit of fresh) {
-      const before = this.hits.at(-1)?.good;
-      if (hit.good !== null && hit.good !== before) {
-        // Fills the row above, so that its images do not grow.
-        if (this.hits.length) this.list.append(element("li", { className: "filler", "aria-hidden": "true" }));
-        this.list.append(dividerOf(hit.good));
-      }
-      this.list.append(tileOf(hit, this.hits.length, this.selection.has(hit.id)));
-      this.hits.push(hit);
+  clear() {
+    this.#reset(null);
+  }
+
+  // The list shown now has grown.
+  extended() {
+    extendRows(this.rows, this.hits.ratios, this.hits.headings, this.style);
+    this.#resize();
+  }
+
+  skeleton(count) {
+    this.#reset(null);
+    const ratios = Array.from({ length: count }, (_, position) => BLANKS[position % BLANKS.length]);
+    const style = styleOf(this.list);
+    const rows = extendRows([], ratios, new Map(), style);
+    this.list.style.height = `${rows.at(-1).bottom}px`;
+    for (const row of rows) {
+      for (const box of boxesOf(row, ratios, style)) this.list.append(placed(blankCell(), row, box));
     }
-    if (!this.list.querySelector('.tile[tabindex="0"]')) this.#stop(this.tiles()[0]);
   }
 
   // Marks what is selected now.
   showSelection() {
     this.list.classList.toggle("selecting", this.selection.hits.size > 0);
-    this.list.querySelectorAll(".pick").forEach((box, index) => (box.checked = this.selection.has(this.hits[index].id)));
+    for (const [index, cell] of this.cells) cell.querySelector(".pick").checked = this.selection.has(this.hits.ids[index]);
   }
 
-  skeleton(count) {
-    this.hits = [];
-    const ratios = [1.5, 1.33, 0.75, 1.5, 1, 1.33, 1.5, 0.75];
-    const blanks = Array.from({ length: count }, (_, position) => {
-      const blank = element("li", { className: "cell blank", "aria-hidden": "true" });
-      blank.style.setProperty("--ratio", ratios[position % ratios.length]);
-      blank.append(element("span", { className: "frame" }), element("span", { className: "line" }));
-      return blank;
-    });
-    this.list.replaceChildren(...blanks);
+  #hit(index) {
+    return this.hits.at(index) ?? { id: this.hits.ids[index], name: this.hits.ids[index] };
   }
 
-  // One tab stop for the grid; arrow keys move within it.
-  #stop(tile) {
-    if (!tile) return;
-    this.list.querySelectorAll('.tile[tabindex="0"]').forEach((other) => (other.tabIndex = -1));
-    tile.tabIndex = 0;
+  #reset(hits) {
+    for (const cell of this.cells.values()) remove(cell);
+    this.cells.clear();
+    this.list.replaceChildren();
+    this.list.style.height = "";
+    this.hits = hits;
+    this.stop = 0;
+    this.rows = [];
+  }
+
+  #widened() {
+    if (this.hits && this.style?.width !== this.list.clientWidth) this.#layOut();
+  }
+
+  #layOut() {
+    this.style = styleOf(this.list);
+    this.rows = extendRows([], this.hits.ratios, this.hits.headings, this.style);
+    this.#resize();
+    this.showSelection();
+  }
+
+  #resize() {
+    this.list.style.height = this.rows.length ? `${this.rows.at(-1).bottom}px` : "";
+    for (const row of this.rows.filter(({ heading }) => heading !== null)) this.#head(row);
+    this.#draw({ again: true });
+  }
+
+  // Headings are few, so all of them exist.
+  #head({ first, heading }) {
+    const known = this.list.querySelector(`[data-before="${first}"]`);
+    const item = known ?? element("li", { className: "divider", "data-before": first }, element("h2", {}, this.hits.headings.get(first)));
+    item.style.top = `${heading}px`;
+    if (!known) this.list.append(item);
+  }
+
+  #drawSoon() {
+    this.drawing ??= requestAnimationFrame(() => this.#draw());
+  }
+
+  // Creates and removes elements, so that those exist that are visible or less than one screen away. again: moves all.
+  #draw({ again = false } = {}) {
+    this.drawing = null;
+    if (!this.hits) return;
+    const above = -this.list.getBoundingClientRect().top;
+    const first = rowAt(this.rows, above - innerHeight);
+    const last = Math.min(rowAt(this.rows, above + 2 * innerHeight), this.rows.length - 1);
+    const rows = this.rows.slice(first, last + 1);
+    const stopRow = this.rows[rowOf(this.rows, this.stop)]; // keeps the keyboard focus when it is scrolled away
+    if (stopRow && !rows.includes(stopRow)) rows.push(stopRow);
+    const used = new Set();
+    for (const row of rows) {
+      for (const box of boxesOf(row, this.hits.ratios, this.style)) {
+        if (!this.cells.has(box.index)) this.#create(row, box);
+        else if (again) placed(this.cells.get(box.index), row, box);
+        used.add(box.index);
+      }
+    }
+    for (const [index, cell] of this.cells) {
+      if (used.has(index)) continue;
+      remove(cell);
+      this.cells.delete(index);
+    }
+  }
+
+  #create(row, box) {
+    const { hits } = this;
+    const { index } = box;
+    const id = hits.ids[index];
+    const cell = placed(cellOf(id, this.selection.has(id)), row, box);
+    cell.querySelector(".tile").tabIndex = index === this.stop ? 0 : -1;
+    cell.dataset.index = index;
+    cell.setAttribute("aria-posinset", index + 1);
+    this.cells.set(index, cell);
+    const known = hits.at(index);
+    if (known) describe(cell, known, index);
+    else hits.fetch(index).then((hit) => hit && describe(cell, hit, index)).catch(() => {}); // the image alone remains
+    const after = [...this.list.children].find((other) => Number(other.dataset.index ?? other.dataset.before - 0.5) > index);
+    this.list.insertBefore(cell, after ?? null); // so that a screen reader finds them in order
+  }
+
+  #stopAt(index) {
+    const tileAt = (position) => this.cells.get(position)?.querySelector(".tile");
+    const before = tileAt(this.stop);
+    if (before) before.tabIndex = -1;
+    this.stop = index;
+    const tile = tileAt(index);
+    if (tile) tile.tabIndex = 0;
   }
 
   #move(event) {
-    const tiles = this.tiles();
-    const here = tiles.indexOf(document.activeElement);
-    if (here < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+    const tile = event.target.closest(".tile");
+    if (!tile || event.altKey || event.ctrlKey || event.metaKey) return;
+    const here = indexOf(tile);
+    const inRow = (direction) => neighbour(this.rows, this.hits.ratios, this.style, here, direction);
     const targets = {
       ArrowLeft: () => here - 1,
       ArrowRight: () => here + 1,
-      ArrowUp: () => neighbour(tiles, here, -1),
-      ArrowDown: () => neighbour(tiles, here, 1),
+      ArrowUp: () => inRow(-1),
+      ArrowDown: () => inRow(1),
       Home: () => 0,
-      End: () => tiles.length - 1,
+      End: () => this.count - 1,
     };
     const target = targets[event.key]?.();
     if (target === undefined) return;
     event.preventDefault();
-    this.focus(Math.max(0, Math.min(tiles.length - 1, target)));
+    this.focus(Math.max(0, Math.min(this.count - 1, target)));
   }
 }
 
-// Index of the horizontally nearest tile in the next row; `here` if there is none.
-function neighbour(tiles, here, direction) {
-  const boxes = tiles.map((tile) => tile.getBoundingClientRect());
-  const middle = (box) => box.left + box.width / 2;
-  const from = boxes[here];
-  const beyond = boxes.map((box, index) => ({ box, index })).filter(({ box }) => (box.top - from.top) * direction > 1);
-  if (!beyond.length) return here;
-  const row = beyond[direction > 0 ? 0 : beyond.length - 1].box.top;
-  const inRow = beyond.filter(({ box }) => Math.abs(box.top - row) < 2);
-  const distance = ({ box }) => Math.abs(middle(box) - middle(from));
-  return inRow.reduce((best, next) => (distance(next) < distance(best) ? next : best)).index;
+const indexOf = (inside) => Number(inside.closest(".cell").dataset.index);
+
+function styleOf(list) {
+  const given = getComputedStyle(list);
+  const px = (name) => Number.parseFloat(given.getPropertyValue(name));
+  return { width: list.clientWidth, row: px("--row"), gapX: px("--gap-x"), gapY: px("--gap-y"), line: px("--caption"), heading: px("--heading") };
 }
 
-function dividerOf(good) {
-  return element("li", { className: "divider" }, element("h2", {}, good ? "Good matches" : "Less certain"));
+function placed(cell, row, { left, width }) {
+  Object.assign(cell.style, { left: `${left}px`, top: `${row.top}px`, width: `${width}px` });
+  cell.style.setProperty("--height", `${row.height}px`);
+  return cell;
 }
 
-function tileOf(hit, position, selected) {
-  const ratio = hit.width_px && hit.height_px ? hit.width_px / hit.height_px : 1;
-  const cell = element("li", { className: "cell" });
-  cell.style.setProperty("--ratio", Math.min(WIDEST, Math.max(NARROWEST, ratio)).toFixed(4));
-  const copies = hit.duplicates.length;
-  const image = element("img", { alt: "", decoding: "async", loading: position < EAGER ? "eager" : "lazy" });
+const blankCell = () =>
+  element("li", { className: "cell blank", "aria-hidden": "true" }, element("span", { className: "frame" }), element("span", { className: "line" }));
+
+// The tile of an image of which only the id is known.
+function cellOf(id, selected) {
+  const image = element("img", { alt: "", decoding: "async" });
   const frame = element("span", { className: "frame" }, image);
-  if (copies) frame.append(element("span", { className: "copies-badge" }, `+${copies}`));
-  const words = [`${hit.rank}. ${hit.captions[0] ?? hit.name}`];
+  const line = element("span", { className: "line" }, element("span", { className: "words" }));
+  const tile = element("a", { className: "tile", href: addressOf(id), "data-id": id }, frame, line);
+  load(image, frame, thumbnailUrl(id, TILE_PX));
+  const pick = element("input", { className: "pick", type: "checkbox", tabIndex: -1, checked: selected, "aria-label": "Select" });
+  return element("li", { className: "cell" }, tile, pick);
+}
+
+function describe(cell, hit, index) {
+  const tile = cell.querySelector(".tile");
+  const copies = hit.duplicates.length;
+  const words = [`${index + 1}. ${hit.captions[0] ?? hit.name}`];
   if (hit.good) words.push("good match");
   if (copies) words.push(`${copies} near-${copies === 1 ? "duplicate" : "duplicates"} folded`);
-  const line = element("span", { className: "line" }, element("span", { className: "words" }, lineOf(hit)));
-  const tile = element("a", { className: "tile", tabIndex: -1, href: addressOf(hit.id), title: hit.name }, frame, line);
-  tile.setAttribute("aria-label", words.join(", "));
-  tile.dataset.id = hit.id;
+  if (copies) cell.querySelector(".frame").append(element("span", { className: "copies-badge" }, `+${copies}`));
+  tile.title = hit.name;
   tile.dataset.name = hit.name;
-  load(image, frame, thumbnailUrl(hit.id, TILE_PX));
-  const pick = element("input", { className: "pick", type: "checkbox", tabIndex: -1, checked: selected, "aria-label": `Select ${hit.name}` });
-  cell.append(tile, pick);
-  return cell;
+  tile.setAttribute("aria-label", words.join(", "));
+  cell.querySelector(".words").textContent = lineOf(hit);
+  cell.querySelector(".pick").setAttribute("aria-label", `Select ${hit.name}`);
 }
 
 // Below an image: its first caption, else when and where it was taken.
 function lineOf(hit) {
   if (hit.captions.length) return hit.captions[0];
   const taken = hit.taken_at ?? hit.modified_at;
-  return [taken && day(taken.slice(0, 10)), hit.folder.split("/").at(-1)].filter(Boolean).join(" · ");
+  return [taken && shortDay(taken.slice(0, 10)), hit.folder.split("/").at(-1)].filter(Boolean).join(" · ");
 }
 
 function load(image, frame, url) {
   image.addEventListener("load", () => frame.classList.add("loaded"));
   let retried = false;
   image.addEventListener("error", async () => {
+    if (!image.isConnected) return; // removed while loading
     const reason = retried ? "" : await reasonOfMissing(url);
     if (!reason && !retried) {
       retried = true;
@@ -173,6 +261,12 @@ function load(image, frame, url) {
     image.replaceWith(element("span", { className: "broken-word" }, "No preview"));
   });
   image.src = url;
+}
+
+// Stops loading the image, too.
+function remove(cell) {
+  cell.remove();
+  cell.querySelector("img")?.removeAttribute("src");
 }
 
 export const gridOf = (actions) => new Grid(byId("grid"), actions);

@@ -2,13 +2,14 @@
 
 import { browse, search } from "./api.js";
 import { withToken } from "./dialogs.js";
+import { Hits } from "./hits.js";
 import { uploadOf } from "./query_image.js";
 import { PAGE_HITS } from "./sizes.js";
 import { countFilters, isSearch, notTerms, toBrowse, toQuery } from "./state.js";
 import { button, byId, element, images, notice, whole } from "./words.js";
 
-const SELF_LOADING = 4; // pages loaded by scrolling; then a button, so that the footer is reachable
 const SKELETONS = 16;
+const AHEAD_PX = 1200; // how far below the visible part the next page is loaded
 
 export class Results {
   // clearFilters(): called by a button
@@ -17,28 +18,26 @@ export class Results {
     this.actions = actions;
     this.running = null;
     this.state = null;
+    this.hits = null; // shown now
     this.received = 0;
     this.cursor = null;
-    this.pages = 0;
     this.hasMore = false;
     this.failed = false;
     this.first = null; // answer with the first page
     byId("more").addEventListener("click", () => this.loadMore());
-    const near = new IntersectionObserver(
-      (entries) => entries.some((entry) => entry.isIntersecting) && this.pages < SELF_LOADING && this.loadMore(),
-      { rootMargin: "600px" },
-    );
-    near.observe(byId("more"));
+    const near = (entries) => entries.some((entry) => entry.isIntersecting) && !this.stuck && this.loadMore();
+    this.observer = new IntersectionObserver(near, { rootMargin: `${AHEAD_PX}px` });
+    this.observer.observe(byId("more"));
+  }
+
+  get count() {
+    return this.hits?.count ?? 0;
   }
 
   // Searches for `state` after delay_ms, unless another run starts first.
   run(state, delay_ms = 0) {
-    this.running?.abort();
-    clearTimeout(this.timer);
+    this.#stop();
     this.state = state;
-    this.loadingMore = null;
-    this.received = 0;
-    this.cursor = null;
     this.failed = false;
     this.first = null;
     byId("error").hidden = true;
@@ -48,46 +47,58 @@ export class Results {
   // What is shown now, for restore(); null while nothing is.
   snapshot() {
     if (!this.first) return null;
-    const { state, first, received, cursor, pages, hasMore } = this;
-    return { state, first, received, cursor, pages, hasMore, hits: this.grid.hits, scroll: scrollY };
+    const { state, first, hits, received, cursor, hasMore } = this;
+    return { state, first, hits, received, cursor, hasMore, scroll: scrollY };
   }
 
   // Shows what a snapshot holds, without a request.
-  restore({ hits, scroll, ...facts }) {
-    this.running?.abort();
-    clearTimeout(this.timer);
+  restore({ scroll, ...facts }) {
+    this.#stop();
     this.running = new AbortController();
     this.#clear();
-    Object.assign(this, { loadingMore: null, failed: false }, facts);
-    byId("welcome").hidden = isSearch(this.state) || countFilters(this.state) > 0 || !hits.length;
-    this.grid.replace(hits);
-    this.#showCount(this.first.candidates);
+    Object.assign(this, { failed: false }, facts);
+    byId("welcome").hidden = !this.#welcomes() || !this.count;
+    this.grid.show(this.hits);
+    this.#showCount();
     this.#judge(this.first);
     this.#busy(false);
     scrollTo({ top: scroll, behavior: "instant" });
   }
 
+  // Resolves when another page has been added, or none could be.
   loadMore() {
     this.loadingMore ??= this.#next().finally(() => (this.loadingMore = null));
     return this.loadingMore;
   }
 
+  #stop() {
+    this.running?.abort();
+    clearTimeout(this.timer);
+    this.loadingMore = null;
+    this.stuck = false;
+  }
+
+  #welcomes() {
+    return !isSearch(this.state) && !countFilters(this.state);
+  }
+
   async #first() {
     const running = (this.running = new AbortController());
+    const { state } = this;
     this.#busy(true);
-    const welcomes = !isSearch(this.state) && !countFilters(this.state);
-    byId("welcome").hidden = !welcomes;
-    if (!this.grid.hits.length && byId("error").hidden && byId("empty").hidden) this.grid.skeleton(SKELETONS);
+    byId("welcome").hidden = !this.#welcomes();
+    if (!this.grid.count && byId("error").hidden && byId("empty").hidden) this.grid.skeleton(SKELETONS);
     try {
-      const answer = await this.#page(running);
+      const answer = await this.#page(state, running, {});
       if (running.signal.aborted) return;
       this.#clear();
-      byId("welcome").hidden = !welcomes || !answer.hits.length;
-      if (welcomes && notTerms(this.state).length) notice("Add something to search for; “Not” only ranks images lower.");
-      this.grid.replace(answer.hits);
-      this.pages = 1;
+      byId("welcome").hidden = !this.#welcomes() || !answer.hits.length;
+      if (this.#welcomes() && notTerms(state).length) notice("Add something to search for; “Not” only ranks images lower.");
+      this.hits = new Hits((place) => this.#page(state, null, place).then(({ hits }) => hits));
       this.first = answer;
-      this.#count(answer);
+      this.received = 0;
+      this.#add(answer, {});
+      this.grid.show(this.hits);
       this.#judge(answer);
     } catch (error) {
       if (running.signal.aborted) return;
@@ -99,54 +110,59 @@ export class Results {
 
   async #next() {
     if (!this.hasMore) return;
-    const running = this.running;
+    const { running, state } = this;
+    const place = { offset: this.received, cursor: this.cursor };
     byId("more").textContent = "Loading …";
     try {
-      const answer = await this.#page(running);
+      const answer = await this.#page(state, running, place);
       if (running.signal.aborted) return;
-      this.grid.append(answer.hits);
-      this.pages += 1;
+      this.#add(answer, place);
+      this.grid.extended();
       byId("more").textContent = "More results";
-      this.#count(answer);
+      this.stuck = false;
+      this.observer.unobserve(byId("more")); // reports again if the button is still near
+      this.observer.observe(byId("more"));
     } catch (error) {
       if (running.signal.aborted) return;
-      this.pages = SELF_LOADING; // the button tries again, scrolling does not
+      this.stuck = true; // the button tries again, scrolling does not
       byId("more").textContent = `${error.message} Try again`;
     }
   }
 
-  // The next page of a search, or without a query of all images by time, in the form of a search's answer.
-  async #page(running) {
-    const { state } = this;
-    const { signal } = running;
-    const say = (words) => !signal.aborted && notice(words);
-    if (isSearch(state)) {
-      return withToken(() => search(toQuery(state, PAGE_HITS, this.received), uploadOf(state.upload)?.body, { signal, say }));
-    }
-    const answer = await withToken(() => browse(toBrowse(state, PAGE_HITS, this.cursor), { signal, say }));
-    const hits = answer.images.map((image, index) => ({
-      ...image, rank: this.received + index + 1, score: null, good: null, duplicates: [],
-    }));
-    if (!signal.aborted) this.cursor = answer.cursor;
-    return { hits, candidates: answer.candidates, more: Boolean(answer.cursor), matches_well: null, unmet: [], truncated: [], took_ms: {} };
-  }
-
-  #count(answer) {
-    this.received = this.pages === 1 ? answer.hits.length : this.received + answer.hits.length;
+  #add(answer, place) {
+    this.hits.append(answer.hits, place);
+    this.received += answer.hits.length;
+    this.cursor = answer.cursor ?? null;
     this.hasMore = answer.more && answer.hits.length > 0;
-    this.#showCount(answer.candidates);
+    this.#showCount();
   }
 
-  #showCount(candidates) {
+  // A page of a search from an offset or, without a query, of all images by time after a cursor, in the form of a
+  // search's answer. running: null for a page that was shown before.
+  async #page(state, running, { offset = 0, cursor = null }) {
+    const signal = running?.signal;
+    const say = (words) => running && !signal.aborted && notice(words);
+    if (isSearch(state)) {
+      return withToken(() => search(toQuery(state, PAGE_HITS, offset), uploadOf(state.upload)?.body, { signal, say }));
+    }
+    const answer = await withToken(() => browse(toBrowse(state, PAGE_HITS, cursor), { signal, say }));
+    const hits = answer.images.map((image) => ({ ...image, score: null, good: null, duplicates: [] }));
+    return { ...answer, hits, more: Boolean(answer.cursor), matches_well: null, unmet: [], truncated: [], took_ms: {} };
+  }
+
+  #showCount() {
     byId("more").hidden = !this.hasMore;
-    const shown = this.grid.hits.length;
-    const within = countFilters(this.state) ? " matching the filters" : "";
-    const all = isSearch(this.state) ? `Top ${whole(shown)} of ${images(candidates)}${within}` : `${images(candidates)}${within}, newest first`;
-    byId("summary").textContent = shown ? all : "No images";
-    const copies = this.grid.hits.some((hit) => hit.duplicates.length);
+    byId("summary").textContent = this.count ? this.#countText() : "No images";
+    byId("sort").hidden = !this.count;
     const shows = this.state.duplicates === "show";
-    byId("fold").hidden = !copies && !shows;
+    byId("fold").hidden = !this.hits.folded && !shows;
     byId("fold").textContent = shows ? "Fold duplicates" : "Show duplicates";
+  }
+
+  #countText() {
+    const within = countFilters(this.state) ? " matching the filters" : "";
+    const all = `${images(this.first.candidates)}${within}`;
+    return isSearch(this.state) ? `Top ${whole(this.count)} of ${all}` : all;
   }
 
   #judge(answer) {
@@ -175,7 +191,8 @@ export class Results {
   }
 
   #fail(error) {
-    this.grid.replace([]);
+    this.grid.clear();
+    this.hits = null;
     this.failed = true;
     if (error.code === "not_ready" && !isSearch(this.state)) {
       byId("welcome").hidden = false; // says that there is no index
@@ -199,7 +216,7 @@ export class Results {
   }
 
   #clear() {
-    for (const id of ["error", "empty", "notice", "welcome", "more", "fold"]) byId(id).hidden = true;
+    for (const id of ["error", "empty", "notice", "welcome", "more", "fold", "sort"]) byId(id).hidden = true;
     byId("summary").textContent = "";
     byId("took").textContent = "";
     byId("more").textContent = "More results";

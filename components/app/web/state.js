@@ -13,8 +13,10 @@ export const EMPTY = Object.freeze({
   minPx: "",
   orientation: "",
   hasGps: "",
+  name: "", // part of the file name
   minScore: "",
   duplicates: "fold", // or "show"
+  order: "", // or "newest" or "oldest"; "": best match first, without a query newest first
 });
 
 const ID = /^[0-9a-f]{16}$/;
@@ -27,6 +29,7 @@ const SINGLE = {
   minPx: ["min_px", isNumber(1, 1_000_000), Number],
   orientation: ["orientation", (value) => ["landscape", "portrait", "square"].includes(value), String],
   hasGps: ["gps", (value) => value === "true" || value === "false", (value) => value === "true"],
+  name: ["name", (value) => Boolean(value.trim()) && value.length <= 255, String],
   minScore: ["min_score", isNumber(-1, 1), Number],
 };
 const LISTS = { folders: "folder", cameras: "camera" };
@@ -54,12 +57,12 @@ export const isSearch = (state) => Boolean(splitWords(state.text).text) || hasIm
 const fieldsOf = (state, names) => Object.fromEntries(names.map((name) => [name, state[name]]));
 
 export function countFilters(state) {
-  const single = [state.since || state.until, state.minPx, state.orientation, state.hasGps, state.minScore];
+  const single = [state.since || state.until, state.minPx, state.orientation, state.hasGps, state.name, state.minScore];
   return state.folders.length + state.cameras.length + single.filter(Boolean).length;
 }
 
 // The filters of `state`; everything else is reset.
-export const filtersOnly = (state) => ({ ...EMPTY, ...fieldsOf(state, [...FILTERS, "duplicates"]) });
+export const filtersOnly = (state) => ({ ...EMPTY, ...fieldsOf(state, [...FILTERS, "duplicates", "order"]) });
 export const withoutFilters = (state) => ({ ...state, ...fieldsOf(EMPTY, FILTERS) });
 
 // The URL has the parameters of GET /search, and `mix` and `view` of the page.
@@ -73,6 +76,7 @@ export function toAddress(state, view = "") {
   for (const [field, name] of Object.entries(LISTS)) state[field].forEach((value) => put(name, value));
   for (const [field, [name]] of Object.entries(SINGLE)) put(name, state[field]);
   if (state.duplicates === "show") put("duplicates", "show");
+  put("order", state.order);
   put("view", view);
   const words = address.toString();
   return words ? `?${words}` : location.pathname;
@@ -96,6 +100,7 @@ export function fromAddress(words) {
     upload: "",
     mix: mix >= 5 && mix <= 95 ? Math.round(mix / 5) * 5 : EMPTY.mix,
     duplicates: address.get("duplicates") === "show" ? "show" : "fold",
+    order: fitting("order", (value) => value === "newest" || value === "oldest"),
   };
 }
 
@@ -109,6 +114,7 @@ export function toBrowse(state, k, cursor) {
   const parameters = new URLSearchParams({ k });
   for (const [field, name] of Object.entries(LISTS)) state[field].forEach((value) => parameters.append(name, value));
   for (const [field, [name]] of Object.entries(SINGLE)) if (state[field] && field !== "minScore") parameters.append(name, state[field]);
+  if (state.order) parameters.append("order", state.order);
   if (cursor) parameters.append("cursor", cursor);
   return parameters;
 }
@@ -125,5 +131,5 @@ export function toQuery(state, k, offset) {
   const chosen = Object.entries(SINGLE).filter(([field]) => state[field]);
   const values = Object.fromEntries(chosen.map(([field, [name, , form]]) => [name, form(state[field])]));
   const lists = Object.fromEntries(Object.entries(LISTS).map(([field, name]) => [name, state[field]]));
-  return { terms, not: notTerms(state), ...lists, ...values, k, offset, duplicates: state.duplicates };
+  return { terms, not: notTerms(state), ...lists, ...values, k, offset, duplicates: state.duplicates, order: state.order || "match" };
 }

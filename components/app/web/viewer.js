@@ -5,11 +5,12 @@ import { Explanation } from "./explanation.js";
 import { LabelForm } from "./labels.js";
 import { ICON_PX, TILE_PX, VIEW_PX } from "./sizes.js";
 import { button, byId, coordinates, element, fileSize, moment, whole } from "./words.js";
+import { Zoom } from "./zoom.js";
 
-const SWIPE_PX = 60;
+const SLIDE_MS = 4000;
 
 export class Viewer {
-  // hits(): the results; query(): see Explanation; moreLike(id); shown(id): after opening; closed(index): last index or -1
+  // results: see results.js; selection: see selection.js; query(): see Explanation; moreLike(id); shown(id): after opening; closed(index): last index or -1
   constructor(actions) {
     this.actions = actions;
     this.dialog = byId("viewer");
@@ -27,7 +28,11 @@ export class Viewer {
     byId("previous").addEventListener("click", () => this.step(-1));
     byId("next").addEventListener("click", () => this.step(1));
     byId("more-like").addEventListener("click", () => this.moreLike());
+    byId("select").addEventListener("click", () => this.#select());
+    byId("play").addEventListener("click", () => this.#play(true));
+    byId("pause").addEventListener("click", () => this.#play(false));
     this.dialog.addEventListener("close", () => {
+      this.#play(false);
       this.explanation.reset("");
       this.actions.closed(this.index);
     });
@@ -35,16 +40,14 @@ export class Viewer {
     this.dialog.addEventListener("click", ({ target }) => {
       if (target === this.dialog || target.classList.contains("stage")) this.close(); // outside the image
     });
-    this.#listenForSwipes(this.dialog.querySelector(".stage"));
-  }
-
-  #listenForSwipes(stage) {
-    let from = null;
-    stage.addEventListener("touchstart", ({ touches }) => (from = touches.length === 1 ? touches[0].clientX : null), { passive: true });
-    stage.addEventListener("touchend", ({ changedTouches }) => {
-      const way = from === null ? 0 : changedTouches[0].clientX - from;
-      from = null;
-      if (Math.abs(way) > SWIPE_PX) this.step(way < 0 ? 1 : -1);
+    this.dialog.addEventListener("cancel", (event) => {
+      if (!this.playing) return;
+      event.preventDefault(); // Escape ends the slideshow first
+      this.#play(false);
+    });
+    this.zoom = new Zoom(this.dialog.querySelector(".stage"), this.image, {
+      swiped: (direction) => this.step(direction),
+      zoomed: () => this.#sharpen(),
     });
   }
 
@@ -52,17 +55,20 @@ export class Viewer {
     return this.dialog.open;
   }
 
-  openAt(index) {
+  // Does nothing if the image has been removed, or if another one is opened meanwhile.
+  async openAt(index) {
     this.index = index;
-    this.#show(this.actions.hits()[index]);
+    const { hits } = this.actions.results;
+    const hit = hits.at(index) ?? (await hits.fetch(index));
+    if (hit && this.index === index) this.#show(hit);
   }
 
   // Opens any image, such as that of a link or a near-duplicate.
   async openId(id) {
-    const index = this.actions.hits().findIndex((hit) => hit.id === id);
+    const index = this.actions.results.hits?.indexOf(id) ?? -1;
     if (index >= 0) return this.openAt(index);
     const facts = await image(id);
-    return this.#show({ rank: 0, score: null, good: null, duplicates: [], ...facts });
+    return this.#show({ score: null, good: null, duplicates: [], ...facts });
   }
 
   close() {
@@ -70,10 +76,11 @@ export class Viewer {
   }
 
   async step(direction) {
+    const { results } = this.actions;
     const target = this.index + direction;
-    if (target < 0) return;
-    if (target >= this.actions.hits().length) await this.actions.loadMore();
-    if (this.isOpen && target < this.actions.hits().length) this.openAt(target);
+    if (this.index < 0 || target < 0) return;
+    if (target >= results.count) await results.loadMore();
+    if (this.isOpen && target < results.count) await this.openAt(target);
   }
 
   moreLike() {
@@ -91,6 +98,11 @@ export class Viewer {
       ArrowRight: () => this.step(1),
       m: () => this.moreLike(),
       e: () => this.explanation.toggle(),
+      x: () => this.#select(),
+      s: () => this.#play(!this.playing),
+      "+": () => this.zoom.in(),
+      "-": () => this.zoom.out(),
+      0: () => this.zoom.reset(),
     };
     if (!actions[event.key]) return;
     event.preventDefault();
@@ -100,10 +112,10 @@ export class Viewer {
   #show(hit) {
     this.hit = hit;
     this.explanation.reset(hit.id);
+    this.zoom.reset();
+    this.#showSelected();
     byId("viewer-name").textContent = hit.name;
-    byId("viewer-position").textContent = this.index < 0 ? "" : `${whole(this.index + 1)} of ${whole(this.actions.hits().length)}${this.actions.hasMore() ? "+" : ""}`;
-    byId("previous").disabled = this.index <= 0;
-    byId("next").disabled = this.index < 0 || (this.index === this.actions.hits().length - 1 && !this.actions.hasMore());
+    this.#showPosition();
     byId("viewer-captions").replaceChildren(...hit.captions.map((caption) => element("li", {}, caption)));
     byId("download").href = originalUrl(hit.id);
     byId("download").download = hit.name;
@@ -126,6 +138,50 @@ export class Viewer {
     }
     this.dialog.querySelector(".details").scrollTop = 0;
     this.actions.shown(hit.id);
+  }
+
+  #select() {
+    this.actions.selection.toggle(this.hit);
+    this.#showSelected();
+  }
+
+  #showSelected() {
+    byId("select").setAttribute("aria-pressed", String(this.actions.selection.has(this.hit.id)));
+  }
+
+  // Shows one image after another, until the last one.
+  #play(playing) {
+    clearTimeout(this.playing);
+    this.playing = null;
+    this.dialog.classList.toggle("playing", playing);
+    if (playing) this.#slide();
+  }
+
+  #slide() {
+    this.playing = setTimeout(async () => {
+      const before = this.index;
+      await this.step(1);
+      if (!this.playing) return;
+      if (this.index === before) this.#play(false);
+      else this.#slide();
+    }, SLIDE_MS);
+  }
+
+  // Replaces the view by the original, if that has more pixels and the browser can show it.
+  async #sharpen() {
+    const { id, width_px: width, height_px: height } = this.hit;
+    if (Math.max(width, height) <= VIEW_PX || this.image.dataset.shows !== viewUrl(id)) return;
+    const original = new Image();
+    original.src = originalUrl(id);
+    const loaded = await original.decode().then(() => true, () => false);
+    if (loaded && this.hit.id === id && this.image.dataset.shows === viewUrl(id)) this.image.src = original.src;
+  }
+
+  #showPosition() {
+    const { count, hasMore } = this.actions.results;
+    byId("viewer-position").textContent = this.index < 0 ? "" : `${whole(this.index + 1)} of ${whole(count)}${hasMore ? "+" : ""}`;
+    byId("previous").disabled = this.index <= 0;
+    byId("next").disabled = this.index < 0 || (this.index === count - 1 && !hasMore);
   }
 
   // Shows an image once it is decoded, unless another one was requested meanwhile.

@@ -4,6 +4,7 @@
 const LANGUAGE = navigator.languages.find((language) => /^en\b/u.test(language)) ?? "en";
 const WHOLE = new Intl.NumberFormat(LANGUAGE);
 const DAY = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "long", timeZone: "UTC" });
+const SHORT_DAY = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeZone: "UTC" });
 const MINUTE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "long", timeStyle: "short", timeZone: "UTC" });
 
 export const whole = (number) => WHOLE.format(number);
@@ -15,10 +16,12 @@ export function moment(text) {
   return Number.isNaN(time.getTime()) ? text : MINUTE.format(time);
 }
 
-export function day(text) {
+export function day(text, format = DAY) {
   const time = new Date(`${text}T00:00:00Z`);
-  return Number.isNaN(time.getTime()) ? text : DAY.format(time);
+  return Number.isNaN(time.getTime()) ? text : format.format(time);
 }
+
+export const shortDay = (text) => day(text, SHORT_DAY);
 
 export function fileSize(bytes) {
   const units = ["bytes", "kB", "MB", "GB"];

@@ -64,3 +64,10 @@ def test_a_page_continues_after_an_image_that_was_removed():
 def test_a_cursor_that_was_not_given_is_refused(text):
     with pytest.raises(QueryError, match="is not one of an earlier answer"):
         Cursor.parse(text)
+
+
+def test_rows_of_a_search_are_sorted_by_time():
+    line = timeline([50, 40, 60, 40], ["a1", "b3", "c1", "b1"])
+    rows = np.array([3, 0, 1])
+    assert rows[line.sorted(rows, "newest")].tolist() == [0, 3, 1]
+    assert rows[line.sorted(rows, "oldest")].tolist() == [1, 3, 0]

@@ -111,6 +111,29 @@ def test_good_matches_come_first_and_are_equal_on_every_page(reds):
     assert whole.matches_well
 
 
+def test_good_matches_are_sorted_by_time(reds):
+    def sorted_by(order, **values):
+        return reds.search(Query.of_text("red", duplicates="show", order=order, **values))
+
+    by_time = {hit.name: hit.modified_at for hit in sorted_by("match", k=60).hits}
+    newest, oldest = sorted_by("newest"), sorted_by("oldest")
+    assert [hit.good for hit in newest.hits] == [True] * 5
+    assert sorted(by_time[name] for name in names(oldest)) == [by_time[name] for name in names(oldest)]
+    assert names(oldest) == names(newest)[::-1]
+    pages = [sorted_by("newest", k=2, offset=offset) for offset in (0, 2, 4)]
+    assert [name for page in pages for name in names(page)] == names(newest)
+    assert [page.more for page in pages] == [True, True, False]
+    assert [hit.rank for hit in pages[1].hits] == [3, 4]
+    assert {by_time[name] for name in names(sorted_by("newest", min_score=-1, k=60))} == set(by_time.values())
+    assert len(sorted_by("newest", min_score=-1, k=60).hits) == 60
+
+
+def test_without_known_matches_the_best_hits_are_sorted_by_time(shades):
+    result = shades.search(Query.of_text("red", order="oldest"))
+    assert [hit.good for hit in result.hits] == [None] * 11
+    assert [hit.modified_at for hit in result.hits] == sorted(hit.modified_at for hit in result.hits)
+
+
 def test_hits_are_called_good_only_where_the_model_justifies_it(reds):
     def good(**values):
         return {hit.good for hit in reds.search(Query.parse({"k": 3, "duplicates": "show", **values})).hits}
@@ -277,6 +300,22 @@ def test_a_folder_has_the_same_label_by_its_label_and_by_its_path(shades, tmp_pa
     for name in ("..", "~", "~nobody", "/", "", "deep", "a\0b", f"{tmp_path}/album/warm/00.png"):
         with pytest.raises(QueryError, match="the library has no images in folder "):
             filters.folder_label(shades.index.items, shades.index.manifest.roots, name)
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("0", {f"{step:02d}.png" for step in range(11)}),
+        ("05", {"05.png"}),
+        ("PNG", {f"{step:02d}.png" for step in range(11)}),
+        ("1*.p", {"01.png", "10.png"}),
+        ("%", set()),
+        ("0_", set()),
+        ("\\", set()),
+    ],
+)
+def test_images_are_found_by_part_of_their_file_name(shades, part, found):
+    assert set(names(shades.search(Query.of_text("red", name=part)))) == found
 
 
 def test_hits_below_min_score_are_left_out(shades):
