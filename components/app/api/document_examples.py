@@ -102,7 +102,7 @@ SCHEMAS: dict[str, Json] = {
     "BrowseAnswer": {
         "images": [_IMAGE],
         "candidates": 200,
-            "cursor": f"1796119481:{IDENTITY}",
+        "cursor": f"1796119481:{IDENTITY}",
         "generation": _GENERATION,
     },
     "BundleInfo": _MODEL,
