@@ -44,7 +44,7 @@ TITLES = {
     "unsupported_media_type": "Unsupported type of body",
 }
 _OF_STATUS = {
-    404: ("not_found", f"no such address; {REFERENCE} lists the addresses of the API"),
+    404: ("not_found", "no such address; the API reference (docs) lists all of them"),
     405: ("method_not_allowed", "the header Allow lists the methods of this address"),
 }
 _CLIENT_GONE = 499  # for log and metrics only
