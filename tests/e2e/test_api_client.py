@@ -50,7 +50,7 @@ def client_of(address, document, tmp_path_factory):
 
 def test_every_operation_is_in_the_client(client_of, document):
     operations = [each["operationId"] for path in document["paths"].values() for each in path.values()]
-    assert len(operations) == 21
+    assert len(operations) == 23
     for operation in operations:
         module, _ = client_of(operation)
         assert callable(module.sync_detailed)

@@ -163,6 +163,7 @@ def test_no_field_value_causes_a_server_error(served):
         "/api/v1/searches",
         "/api/v1/embed",
         "/api/v1/labels",
+        "/api/v1/folders",
         "/api/v1/images/{id}/explanation",
     }
     found = requests.get(f"{served}/api/v1/search?q=red&k=1", timeout=30).json()
@@ -170,11 +171,11 @@ def test_no_field_value_causes_a_server_error(served):
     with requests.Session() as session:
         for path, schema in schemas.items():
             bodies = hostile_bodies(schema)
-            assert len(bodies) > 100
+            assert len(bodies) > 2 * len(HOSTILE)
             for number, body in enumerate(bodies):
                 sent: dict[str, Any] = multipart(body) if number % 4 == 0 else {"data": body, "headers": JSON}
                 answer = session.post(f"{served}{path.format(id=identity)}", timeout=30, **sent)
-                assert answer.status_code in {200, 400, 404, 413, 415, 422}, (path, body[:200], answer.text)
+                assert answer.status_code in {200, 400, 403, 404, 413, 415, 422}, (path, body[:200], answer.text)
                 assert answer.ok or set(answer.json()) - {"errors"} == PROBLEM
 
 

@@ -118,7 +118,7 @@ SCHEMAS: dict[str, Json] = {
         "images": 200,
     },
     "FieldError": _INVALID,
-    "FoldersAnswer": {"allowed": True, "running": True, "failure": "", "suggested": "/home/ada/Pictures"},
+    "FoldersAnswer": {"allowed": True, "running": True, "failure": "", "suggested": "/home/ada/Photos"},
     "HealthAnswer": {"status": "ready", "generation": _GENERATION, "images": 200, "watching": "events"},
     "HitAnswer": _HIT,
     "ImageAnswer": _IMAGE,
@@ -148,7 +148,7 @@ BODIES: dict[str, Json] = {
     "search_with_uploads": {"q": [_TEXT], "not": ["people"], "orientation": "landscape", "k": 5},
     "several_searches": {"queries": [{"q": [_TEXT], "k": 2}, {"like": [IDENTITY], "k": 2}]},
     "embed": {"texts": [_TEXT]},
-    "add_folder": {"folder": "~/Pictures"},
+    "add_folder": {"folder": "~/Photos"},
     "explanation_with_uploads": {"terms": [{"text": _TEXT, "weight": 2}, {"like": _OTHER}]},
     "labels": {"id": IDENTITY, "labels": ["a living room", "a beach"]},
 }

@@ -44,7 +44,7 @@ TITLES = {
     "unsupported_media_type": "Unsupported type of body",
 }
 _OF_STATUS = {
-    404: ("not_found", f"no such address; {REFERENCE} lists the addresses of the API"),
+    404: ("not_found", "no such address; the API reference (docs) lists all of them"),
     405: ("method_not_allowed", "the header Allow lists the methods of this address"),
 }
 _CLIENT_GONE = 499  # for log and metrics only
@@ -137,11 +137,6 @@ def invalid(error: RequestValidationError | ValidationError) -> Fault:
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     message = f"{shortened(where, _SHOWN_CHARACTERS)}: {found[0].message}{more}"
     return Fault(422, "bad_request", message, errors=found[:_MOST_ERRORS])
-
-
-def invalid_field(pointer: str, message: str) -> Fault:
-    """Fault 422 for one value of a body. pointer: JSON pointer."""
-    return Fault(422, "bad_request", message, errors=[FieldError(location=pointer, message=message)])
 
 
 def _location(parts: Sequence[int | str], in_body: bool) -> str:

@@ -78,6 +78,8 @@ def calls_of(operation: Operation) -> list[str]:
     bodies = content.get("requestBody", {}).get("content", {})
     is_file = not {JSON, "text/plain"} & {kind for each in content["responses"].values() for kind in _kinds(each)}
     curl = "curl -o FILE" if is_file and "200" in content["responses"] else "curl"
+    named = [each["name"] for each in content.get("parameters", []) if each["in"] == "header"]
+    curl += "".join(f' -H "{name}: $KEY"' for name in named)
     if operation.method == "GET":
         return [f"{curl} {called}"]
     if not bodies:

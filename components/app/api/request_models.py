@@ -89,7 +89,8 @@ class TermParameters(Record):
 
     def values(self) -> list[dict[str, object]]:
         """The values of terms of Query."""
-        return [*({"text": text} for text in self.q), *({"like": identity} for identity in self.like)]
+        texts: list[dict[str, object]] = [{"text": text} for text in self.q]
+        return texts + [{"like": identity} for identity in self.like]
 
 
 class _SearchFields(ResultFields, FilterFields, TermParameters):  # fields of the last class come first

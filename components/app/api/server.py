@@ -66,7 +66,11 @@ class PromptProtocol(H11Protocol):
             {}, Fault(400, "bad_http", f"{msg.rstrip('.')}; a head has at most {_HEAD_BYTES:,} bytes")
         )
         headers = [*problem.raw_headers, (b"connection", b"close")]
-        for event in (h11.Response(status_code=400, headers=headers), h11.Data(problem.body), h11.EndOfMessage()):
+        for event in (
+            h11.Response(status_code=400, headers=headers),
+            h11.Data(bytes(problem.body)),
+            h11.EndOfMessage(),
+        ):
             self.transport.write(self.conn.send(event))
         self.transport.close()
 

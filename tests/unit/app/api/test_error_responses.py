@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from starlette.testclient import TestClient
 
 from image_finder.components.app.api.error_responses import TITLES
 from tests.support.checkout import CHECKOUT
@@ -79,6 +80,12 @@ def test_refusals_of_the_middleware_are_problems(album_tools, album):
         ]
         assert problem(client.get("/", headers={"Host": "evil.example"}))["code"] == "unknown_host"
         assert problem(client.post("/", headers={"Origin": "http://evil.example"}))["code"] == "cross_origin"
+
+
+def test_the_type_of_a_problem_follows_the_path_prefix_of_the_server(api):
+    below = TestClient(api.app, base_url=api.base_url, root_path="/finder")
+    for path in ("/api/v1/nothing", "/static/nothing.js"):
+        assert below.get(path).json()["type"] == "/finder/docs#not_found"
 
 
 def test_every_code_of_the_program_has_a_title_and_is_used():
