@@ -47,6 +47,21 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """An estimate, rounded: 40 s, 3 min, 2 h."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 100 * 60 else f"{round(seconds / 3600)} h"
+
+
+def elapsed(seconds: float) -> str:
+    """A measured time: 0.4 s, 38 s, 2 min 14 s, 1 h 5 min."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def listed(reasons: Mapping[str, str] | Mapping[int, str], limit: int = 20) -> list[str]:
     """Up to `limit` lines "name: reason", and one for the rest, which commands print with --json."""
     lines = [f"{shown_path(str(name))}: {visible(reason)}" for name, reason in islice(reasons.items(), limit)]

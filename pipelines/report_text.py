@@ -6,11 +6,13 @@ from image_finder.components.index.format import IndexManifest
 from image_finder.components.records.export import BundleMeasurement, ParityReport
 from image_finder.components.records.promotion import PromotionCheck, PromotionDecision
 from image_finder.components.records.retrieval import DirectionReport, RetrievalReport, SliceReport
-from image_finder.components.text import aligned
+from image_finder.components.text import aligned, counted
 
 
 def training_text(report: RetrievalReport, parity: ParityReport, decision: PromotionDecision, model_name: str) -> str:
-    return "\n".join([retrieval_table(report), parity_text(parity), decision_text(decision, model_name)])
+    """Report of a training; its last line is what was made and why it was promoted or not."""
+    checks = [] if _stays(decision) else [checks_table(decision.checks)]
+    return "\n".join([retrieval_table(report), parity_text(parity), *checks, verdict_text(decision, model_name)])
 
 
 def retrieval_table(report: RetrievalReport) -> str:
@@ -45,12 +47,16 @@ def measurement_text(measurement: BundleMeasurement) -> str:
 
 
 def decision_text(decision: PromotionDecision, model_name: str) -> str:
-    stays = decision.challenger_version == decision.champion_version
-    verdict = "is the new champion" if decision.promoted else "stays champion" if stays else "was not promoted"
-    if decision.promoted and decision.forced:
-        verdict += " by force"
-    text = f"{model_name} version {decision.challenger_version} {verdict}: {'; '.join(decision.reasons)}"
-    return text if stays else f"{text}\n{checks_table(decision.checks)}"
+    text = verdict_text(decision, model_name)
+    return text if _stays(decision) else f"{text}\n{checks_table(decision.checks)}"
+
+
+def verdict_text(decision: PromotionDecision, model_name: str) -> str:
+    if decision.promoted:
+        verdict = "is the new champion by force" if decision.forced else "is the new champion"
+    else:
+        verdict = "stays champion" if _stays(decision) else "was not promoted"
+    return f"{model_name} version {decision.challenger_version} {verdict}: {'; '.join(decision.reasons)}"
 
 
 def checks_table(checks: Sequence[PromotionCheck]) -> str:
@@ -72,7 +78,14 @@ def parity_text(report: ParityReport) -> str:
 
 
 def indexed_text(manifest: IndexManifest) -> str:
-    return f"{manifest.count:,} images indexed with the champion, {len(manifest.failed):,} failed"
+    text = f"{counted(manifest.count, 'image')} indexed with the champion, {len(manifest.failed):,} failed"
+    if (check := manifest.self_check) is None:
+        return text
+    return f"{text}; {check.found_themselves_first} of {check.n_images} sampled images find themselves first"
+
+
+def _stays(decision: PromotionDecision) -> bool:
+    return decision.challenger_version == decision.champion_version
 
 
 def _measured(value: float | None) -> str:

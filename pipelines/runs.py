@@ -26,6 +26,7 @@ from image_finder.components.errors import ConfigError, FinderError
 from image_finder.components.hub import require_pinned
 from image_finder.components.images.image_folder import ImageFolder, shown_uri
 from image_finder.components.index.format import IndexManifest
+from image_finder.components.phases import accounted, phase
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.records.retrieval import RetrievalReport
@@ -33,6 +34,7 @@ from image_finder.components.storage import disk_full, sha256_of_lines
 from image_finder.components.temporaries import scratch_directory
 from image_finder.pipelines.moved_home import run_lock
 from image_finder.pipelines.run_config import PipelineName, Values, checked, filled
+from image_finder.pipelines.step_phases import accounted_steps
 from image_finder.pipelines.stores import EXPERIMENT_NAME, Home, prepare
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class TrainingOutcome(NamedTuple):
 def run_training(values: Values, home: Home, mlflow_uri: str | None) -> TrainingOutcome:
     """Run finder_training. Raises the FinderError of the step that failed, ConfigError."""
     parameters = training_parameters(values, home)
-    with exclusive(home, mlflow_uri) as uri:
+    with accounted(), exclusive(home, mlflow_uri) as uri:
         run = _start("training", parameters["dataset"]["name"], {**values, "parameters": parameters}, home, uri)
         return TrainingOutcome(
             report=_output(run, "evaluate_retrieval", "retrieval_report"),
@@ -100,7 +102,7 @@ def run_indexing(values: Values, home: Home, mlflow_uri: str | None) -> IndexMan
     placed = gallery if gallery.uri else gallery.model_copy(update={"root": root})
     parameters = {**_plain(configs), "gallery": placed.model_dump(mode="json")}
     parameters["gallery_fingerprint"] = ImageFolder(gallery.uri or str(root)).fingerprint()
-    with exclusive(home, mlflow_uri) as uri:
+    with accounted(), exclusive(home, mlflow_uri) as uri:
         run = _start("indexing", root.name, {**values, "parameters": parameters}, home, uri)
         manifest: IndexManifest = _output(run, "publish_index", "published_index")
         return manifest
@@ -113,7 +115,8 @@ def demo_folder(home: Home) -> Path:
 @contextmanager
 def exclusive(home: Home, mlflow_uri: str | None) -> Iterator[str]:
     """Prepare a home and hold its lock; yields MLflow's address. Raises BusyError."""
-    uri = prepare(home, mlflow_uri=mlflow_uri)
+    with phase("open the stores", keep_short=False):
+        uri = prepare(home, mlflow_uri=mlflow_uri)
     with run_lock(home.root, "wait for it, or use another --home"):
         yield uri
 
@@ -161,7 +164,8 @@ def _start(kind: PipelineName, subject: str, values: Values, home: Home, uri: st
     stamp = f"{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}-{secrets.token_hex(2)}"
     name = f"{kind}-{subject}-{stamp}"
     try:
-        run = _submit(kind, pipeline_function(kind), {**values, "run_name": name})
+        with accounted_steps(kind, values["parameters"]):
+            run = _submit(kind, pipeline_function(kind), {**values, "run_name": name})
     except BaseException as error:
         tracking.mark_failed(uri, EXPERIMENT_NAME, name)
         if not isinstance(error, FinderError) and (full := disk_full(error, home.root)) is not None:

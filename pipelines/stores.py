@@ -12,6 +12,7 @@ from image_finder.components.errors import ConfigError, StorageError
 from image_finder.components.home import HOME_VARIABLE, home_root
 from image_finder.components.index.format import read_manifest
 from image_finder.components.library.former_home import bring_up_to_date
+from image_finder.components.phases import write_unwrapped
 from image_finder.components.storage import make_private, write_errors
 from image_finder.components.text import one_line
 from image_finder.model_registry.former_models import renew_code
@@ -27,9 +28,7 @@ EXPERIMENT_NAME = "image-finder"
 _REMOTE_SCHEMES = ("http://", "https://")
 _STEP_LAUNCHER = "zenml.orchestrators.step_launcher"
 _LOG_LEVELS = {
-    "image_finder": logging.INFO,
-    _STEP_LAUNCHER: logging.INFO,
-    "zenml.orchestrators.step_run_utils": logging.INFO,
+    "image_finder.model_registry.tracking": logging.INFO,  # the comparison with the baseline
     # Warns about activating the stack `default`, which ours replaces at once.
     "zenml.zen_stores.base_zen_store": logging.ERROR,
     # Cannot disable autologging of fastai.
@@ -185,13 +184,7 @@ class _Stderr:
     """Writes to the current stderr, below ZenML's wrapper, which would store lines twice."""
 
     def write(self, text: str) -> int:
-        stream = sys.stderr
-        if (raw := getattr(stream, "buffer", None)) is None:
-            return stream.write(text)
-        stream.flush()
-        raw.write(text.encode(stream.encoding or "utf-8", "replace"))
-        raw.flush()
-        return len(text)
+        return write_unwrapped(text)
 
     def flush(self) -> None:
         sys.stderr.flush()
@@ -206,16 +199,20 @@ def _remember_packages() -> None:
 
 
 def _tame_logs() -> None:
-    """Send ZenML's log to stderr, and reduce it to the progress of the steps."""
+    """Send ZenML's log to stderr, without what a user cannot act on."""
     from zenml.logger import ZenMLConsoleHandler
 
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ZenMLConsoleHandler):
             handler.setStream(cast("TextIO", _Stderr()))
+    logging.getLogger("image_finder").setLevel(min(logging.getLogger().level, logging.WARNING))
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
     logging.getLogger(_STEP_LAUNCHER).addFilter(_repeats_no_error)
     warnings.filterwarnings("ignore", module=r"mlflow\.")  # about MLflow's own type hints and its use of pandas
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        for category in (FutureWarning, DeprecationWarning):  # of libraries, about each other
+            warnings.simplefilter("ignore", category)
 
 
 def _repeats_no_error(record: logging.LogRecord) -> bool:

@@ -27,6 +27,7 @@ from image_finder.components.library.reading import Reader
 from image_finder.components.library.recovery import lost_rows, recover_captions
 from image_finder.components.library.update_plan import Plan, facts_of, folder_ids, make_plan, rehearse
 from image_finder.components.library.vectors import compact, open_vectors, remove_other_vectors
+from image_finder.components.phases import phase
 from image_finder.components.system import path_bytes, resolved
 from image_finder.components.text import counted
 
@@ -129,7 +130,7 @@ class _Update:
         self._require_readable(known, added)
         n_embedded = len(cache) - n_vectors
         known |= unlisted
-        with _without_collector():
+        with _without_collector(), phase("publish the index"):
             published = self._publish(known, reader, chosen_ns)
         return {
             **facts_of(scan, plan),
@@ -150,7 +151,8 @@ class _Update:
         part = self._partial_publisher(reader, unlisted, chosen_ns)
         reader.on_image = part.offer if part else None
         try:
-            reader.read(paths)
+            with phase("embed images") if paths else contextlib.nullcontext():
+                reader.read(paths)
         except KeyboardInterrupt:
             if part is not None and paths:
                 self.warn(f"stopping: {counted(part.now(), 'image')} can be searched")

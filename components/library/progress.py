@@ -13,6 +13,7 @@ from image_finder.components.progress_bar import progress_bar
 from image_finder.components.records.base import Record
 from image_finder.components.system import replace
 from image_finder.components.temporaries import temporary_file
+from image_finder.components.text import duration
 
 _EVERY_S = 1.0
 _STALE_S = 60.0  # a killed update leaves its file; a running one may publish for long
@@ -36,13 +37,6 @@ class IndexProgress(Record):
         return f"{self.done:,} of {self.total:,} images" + (f", about {duration(left)} left" if left else "")
 
 
-def duration(seconds: float) -> str:
-    """Rounded for people: 40 s, 3 min, 2 h."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 100 * 60 else f"{round(seconds / 3600)} h"
-
-
 def read_progress(library: Path) -> IndexProgress | None:
     """Progress of the update that runs now; None if there is none."""
     path = library / Library.PROGRESS
@@ -62,7 +56,7 @@ class Progress:
         self._total = total
         self._done = 0
         self._started = self._written = time.monotonic()
-        self._bar = progress_bar(total=total, desc="indexing", unit=" images", shown=shown and total > 0)
+        self._bar = progress_bar(total=total, unit=" images", shown=shown and total > 0)
 
     def advance(self) -> None:
         self._done += 1

@@ -21,6 +21,7 @@ from image_finder.components.library.index_options import IndexOptions, Warn
 from image_finder.components.library.library import Library, shown
 from image_finder.components.library.mounts import inside
 from image_finder.components.library.scan import Scan, scan_folders
+from image_finder.components.phases import phase
 from image_finder.components.progress_bar import progress_bar
 from image_finder.components.records.base import Record
 from image_finder.components.system import path_bytes, path_of_file_uri, relative_path, resolved
@@ -119,7 +120,10 @@ def settle_galleries(
 def scan_sources(library: Library, catalog: Catalog | None, roots: Sequence[bytes], options: IndexOptions) -> Scan:
     """Scan the directories among the sources; object stores become roots that are not listed."""
     folders = [root for root in roots if not is_store(root)]
-    with progress_bar(desc="scanning", unit=" folders", shown=options.progress, delay=1, leave=False) as bar:
+    with (
+        phase("scan folders"),
+        progress_bar(unit=" folders", shown=options.progress, delay=1, leave=False) as bar,
+    ):
         scan = scan_folders(folders, leave_out=[path_bytes(library.root)], on_folder=bar.update)
     if options.on_scan is not None:
         options.on_scan(scan)

@@ -9,10 +9,10 @@ and make the same step with the summed gradient. Only rank 0 validates and write
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,9 @@ from image_finder.components.training.memory import freed_memory_kept
 from image_finder.components.training.optimization import adamw, moving_average, rate_factor
 from image_finder.components.training.soft_targets import Teacher, distillation_share
 from image_finder.components.training.sources import PairedSet, TextInput, embed_all
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _VAL_KS = (1, 5, 10)
 _CPU_IMAGES = 64  # in a pass through a tail; the activations of 256 take 5 to 8 % longer
@@ -91,16 +94,17 @@ def train(
         run.require_same("at the start")
         for record in state.history:
             on_epoch(record)
-        while state.epochs_done < config.epochs and not _out_of_patience(state, config):
-            record = run.epoch(train_set, val_set, state.epochs_done, progress=progress)
-            history = (*state.history, record)
-            best = max(history, key=lambda r: r.val_mean_recall).epoch  # the first of equals
-            state = resume.Progress(
-                identity=identity, history=history, best_epoch=best if config.patience_epochs else record.epoch
-            )
-            if ranks.leads:
-                resume.save(work, state, run.tensors())
-            on_epoch(record)
+        with run.bar(state.history, shown=progress and ranks.leads) as bar:
+            while state.epochs_done < config.epochs and not _out_of_patience(state, config):
+                record = run.epoch(train_set, val_set, state.epochs_done, bar)
+                history = (*state.history, record)
+                best = max(history, key=lambda r: r.val_mean_recall).epoch  # the first of equals
+                state = resume.Progress(
+                    identity=identity, history=history, best_epoch=best if config.patience_epochs else record.epoch
+                )
+                if ranks.leads:
+                    resume.save(work, state, run.tensors())
+                on_epoch(record)
         ranks.broadcast()  # wait until rank 0 has written the last epoch
         kept = work / f"epoch-{state.best_epoch:04d}"
         model.load_state_dict(resume.load(kept, "average" if config.ema_decay else "model"))
@@ -153,7 +157,19 @@ class _Run:
     def require_same(self, when: str) -> None:
         self.ranks.require_same((t for stem in self.tensors().values() for t in stem.values()), when)
 
-    def epoch(self, train_set: PairedSet, val_set: PairedSet, index: int, *, progress: bool) -> EpochRecord:
+    def bar(self, history: Sequence[EpochRecord], *, shown: bool) -> "tqdm[Any]":
+        """Of the batches of all epochs; a part of the time is validation, so that its rate is a mean."""
+        batches = self.total_steps * len(self.model.image_tower.tails)
+        return progress_bar(
+            total=batches,
+            initial=batches // self.config.epochs * len(history),
+            postfix=epoch_text(history[-1]) if history else None,
+            smoothing=0,
+            unit="",
+            shown=shown,
+        )
+
+    def epoch(self, train_set: PairedSet, val_set: PairedSet, index: int, bar: "tqdm[Any]") -> EpochRecord:
         config = self.config
         torch.manual_seed(self.ranks.seed(config.seed * 1_000_003 + index))
         self.model.train()
@@ -163,16 +179,11 @@ class _Run:
         first = index * len(plans) // n_tails
         losses = []
         shares = [share_of_batch(plan, self.ranks.rank, self.ranks.world).own for plan in plans]
-        bar = progress_bar(
-            loaded_batches(shares, train_set, config, self.device),
-            total=len(plans),
-            desc=f"epoch {index + 1}/{config.epochs}",
-            unit=" batches",
-            shown=progress and self.ranks.leads,
-        )
-        for number, batch in enumerate(bar):
+        bar.set_description(f"epoch {index + 1} of {config.epochs}")
+        for number, batch in enumerate(loaded_batches(shares, train_set, config, self.device)):
             step, tail = divmod(number, n_tails)
             losses.append(self._step(train_set, batch, plans[number], first + step, tail))
+            bar.update()
         loss = float(self.ranks.total(torch.stack(losses)).mean())
         seconds = time.perf_counter() - started
         if not torch.isfinite(torch.tensor(loss)):
@@ -194,6 +205,7 @@ class _Run:
             val_recall=recall,
             val_mean_recall=sum(recall.values()) / len(recall),
         )
+        bar.set_postfix_str(epoch_text(record))
         self.ranks.broadcast(record.model_dump_json())
         return record
 
@@ -313,6 +325,11 @@ def pick_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("training.device: cuda, but torch finds no CUDA device; use auto or cpu")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def epoch_text(record: EpochRecord) -> str:
+    """What a bar shows of the last finished epoch."""
+    return f"loss {record.loss:.2f}, val recall {100 * record.val_mean_recall:.1f} %"
 
 
 def _require_shares(n_images: int, config: TrainingConfig, ranks: Ranks) -> None:

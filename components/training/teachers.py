@@ -65,7 +65,7 @@ def _text_vectors(encoder: OnnxEncoder, captions: Sequence[str], cache_dir: Path
     missing = [(key, text) for key, text in dict(zip(keys, captions, strict=True)).items() if key not in cache]
     with (
         cache,
-        progress_bar(total=len(missing), desc="teacher", unit=" texts", shown=progress and bool(missing)) as bar,
+        progress_bar(total=len(missing), desc="teacher", unit=" captions", shown=progress and bool(missing)) as bar,
     ):
         for start in range(0, len(missing), _TEXTS):
             part = missing[start : start + _TEXTS]

@@ -1,6 +1,7 @@
 """Options that pipeline commands share, and the JSON they print."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -21,6 +22,15 @@ home_option = click.option(
 )
 mlflow_option = click.option("--mlflow-uri", help="MLflow server or database.  [default: SQLite in the home]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+verbose_option = click.option(
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda _context, _option, given: (
+        os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "INFO") if given else None
+    ),
+    help="Also print what ZenML and other libraries report.",
+)
 _model_option = click.option(
     "--model", metavar="NAME", help="Registered model.  [default: image-finder, or the only one]"
 )

@@ -1,6 +1,5 @@
 """Commands `image-finder demo` and `pipeline`."""
 
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +8,9 @@ import click
 
 from image_finder.components.app.commands.hits_table import hits_table, terminal_columns
 from image_finder.components.home import home_root
-from image_finder.components.text import shown_path, visible
-from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option, print_json
+from image_finder.components.text import elapsed, shown_path, visible
+from image_finder.pipelines.commands.closing import Closing
+from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option, print_json, verbose_option
 from image_finder.pipelines.commands.scheduling_commands import alert, retrain, schedule
 from image_finder.pipelines.run_config import PipelineName
 
@@ -29,6 +29,7 @@ _SHOWN_FAILURES = 20
     help="Folder of all stores and caches.  [default: demo in the home, apart from your own images]",
 )
 @mlflow_option
+@verbose_option
 def demo(home: Path | None, mlflow_uri: str | None) -> None:
     """Train, index and search generated demo scenes.
 
@@ -41,21 +42,21 @@ def demo(home: Path | None, mlflow_uri: str | None) -> None:
     stores = Home(home_root(home) if home else home_root() / "demo")
     require_demo_library(stores)
     started = time.monotonic()
+    closing = Closing.of(stores, mlflow_uri)
     click.echo(f"everything is stored in {stores.root}", err=True)
     outcome = runs.run_training(run_config.load("training", "demo"), stores, mlflow_uri)
     manifest = runs.run_indexing(run_config.load("indexing", "demo"), stores, mlflow_uri)
     click.echo(report_text.training_text(outcome.report, outcome.parity, outcome.decision, outcome.model_name))
+    click.echo(report_text.indexed_text(manifest))
     engine = SearchEngine.open(stores.index_dir)
     for text in _EXAMPLE_SEARCHES:
         click.echo(f'\n"{text}" among {manifest.count:,} images')
         click.echo(hits_table(engine.search(text, 3).hits, terminal_columns()))
-    option = f" --home {shlex.quote(str(stores.root))}"
-    click.echo(
-        f"\nDone in {time.monotonic() - started:.0f} s. Try next:\n"
-        f'  image-finder search "a red apple in the snow" --index {shlex.quote(str(stores.index_dir))}\n'
-        f"  image-finder ui{option}\n"
-        "  image-finder index IMAGES\n"
-        "  image-finder pipeline run training --config local --data CAPTIONED_IMAGES"
+    click.echo(f"\nDone in {elapsed(time.monotonic() - started)}")
+    closing.show(
+        closing.search("a red apple in the snow"),
+        "index IMAGES",
+        "pipeline run training --config local --data CAPTIONED_IMAGES",
     )
 
 
@@ -85,6 +86,7 @@ for command in (retrain, schedule, alert):
 @json_option
 @home_option
 @mlflow_option
+@verbose_option
 def run(
     name: PipelineName,
     *,
@@ -110,33 +112,39 @@ def run(
 
 
 def _train(values: "Values", home: "Home", mlflow_uri: str | None, *, as_json: bool) -> None:
+    from image_finder.components.index.generations import is_published_root
     from image_finder.pipelines import report_text, runs
     from image_finder.pipelines.scheduling import retrain
 
+    closing = Closing.of(home, mlflow_uri)
     outcome = runs.run_training(values, home, mlflow_uri)
+    decision = outcome.decision
     if not as_json:
-        click.echo(report_text.training_text(outcome.report, outcome.parity, outcome.decision, outcome.model_name))
+        click.echo(report_text.training_text(outcome.report, outcome.parity, decision, outcome.model_name))
     index = retrain.update_index(outcome.model_name, home, mlflow_uri)
     if as_json:
-        print_json({"report": outcome.report, "parity": outcome.parity, "decision": outcome.decision, "index": index})
-    elif index is not None:
+        print_json({"report": outcome.report, "parity": outcome.parity, "decision": decision, "index": index})
+        return
+    if index is not None:
         click.echo(report_text.indexed_text(index))
+    if is_published_root(home.index_dir):
+        search = closing.search()
+    else:
+        search = f"pipeline run indexing --config local --data IMAGES{closing.at_home}"
+    rejected = not decision.promoted and decision.challenger_version != decision.champion_version
+    compare = [f"models compare champion {decision.challenger_version}{closing.at_home}"] if rejected else []
+    closing.show(*compare, search)
 
 
 def _index(values: "Values", home: "Home", mlflow_uri: str | None, *, as_json: bool) -> None:
-    from image_finder.pipelines import runs
+    from image_finder.pipelines import report_text, runs
 
+    closing = Closing.of(home, mlflow_uri)
     manifest = runs.run_indexing(values, home, mlflow_uri)
     if as_json:
         click.echo(manifest.model_dump_json(indent=2))
         return
-    check = manifest.self_check
-    found = (
-        f"; {check.found_themselves_first} of {check.n_images} sampled images find themselves first" if check else ""
-    )
-    click.echo(f"{manifest.count:,} images indexed, {len(manifest.failed)} failed{found}")
+    click.echo(report_text.indexed_text(manifest))
     for uri, reason in list(manifest.failed.items())[:_SHOWN_FAILURES]:
         click.echo(f"  failed: {shown_path(uri)}: {visible(reason)}", err=True)
-    click.echo(
-        f'To search them: image-finder search "a dog running on the beach" --index {shlex.quote(str(home.index_dir))}'
-    )
+    closing.show(closing.search(), closing.serve())

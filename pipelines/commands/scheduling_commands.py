@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from image_finder.components.errors import BusyError, ConfigError
-from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option
+from image_finder.pipelines.commands.options import home_option, json_option, mlflow_option, verbose_option
 from image_finder.pipelines.scheduling.supervision import TERMINATED, Terminated, supervise
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class _Busy(click.ClickException):
 @json_option
 @home_option
 @mlflow_option
+@verbose_option
 def retrain(
     training: str | None,
     *,

@@ -14,6 +14,7 @@ from image_finder.components.errors import BusyError, ConfigError, FinderError
 from image_finder.components.index.format import IndexManifest
 from image_finder.components.index.generations import is_published_root
 from image_finder.components.index.publish import current_bundle_sha256
+from image_finder.components.phases import accounted, phase
 from image_finder.components.records.base import Record
 from image_finder.components.records.export import ParityReport
 from image_finder.components.records.promotion import PromotionDecision
@@ -135,7 +136,7 @@ def retrain(what: Retraining, mlflow_uri: str | None) -> RetrainOutcome:
     values, home = load("training", what.training), what.home
     name = _model_name(values)
     gallery = _gallery_of(name, what.indexing) if what.indexing else None
-    with runs.exclusive(home, mlflow_uri) as uri, _recorded(name, uri):
+    with accounted(), runs.exclusive(home, mlflow_uri) as uri, _recorded(name, uri):
         changes = _changes(values, home, uri) if what.if_changed else None
         if changes is not None and not changes.any:
             _record(uri, name, "skipped", changes.text)
@@ -261,8 +262,11 @@ def _embed_all(values: Values | None, name: str, home: Home, uri: str) -> IndexM
         return None
     bundle = registry.download_bundle(name, champion, home.bundles_dir / "champion")
     embedding = EmbeddingConfig()
-    embed_sources(home.root, bundle, embedding)
-    return publish_sources(Promotions(registry, home=home.root), name, home.root, bundle, embedding)
+    with accounted():
+        with phase("embed images"):
+            embed_sources(home.root, bundle, embedding)
+        with phase("publish the index"):
+            return publish_sources(Promotions(registry, home=home.root), name, home.root, bundle, embedding)
 
 
 def _last_indexing() -> Values | None:

@@ -1,58 +1,16 @@
 """Commands in a real terminal (tmux): colours, previews, completion."""
 
-import os
 import shlex
 import shutil
-import subprocess
-import sys
-import time
-import uuid
-from pathlib import Path
 
 import pytest
 
 from image_finder.components.captions.vocabulary import Vocabulary
+from tests.e2e.terminal import Tmux, require_programs
 from tests.support.colour_bundle import good_from, write_colour_bundle
 
-PROGRAMS = Path(sys.executable).parent
 GREEN = "\x1b[32m"
 HALF_BLOCK = "▀"
-_PATIENCE_S = 60
-
-
-class Tmux:
-    """A terminal of 120 x 60 characters with a shell."""
-
-    def __init__(self, shell, folder, columns=120, **environment):
-        self.socket = f"image-finder-{uuid.uuid4().hex[:8]}"
-        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "TMUX"}}
-        self.environment = {**kept, **variables, "HOME": str(folder), "PS1": "$ ", **environment}
-        size = ["-x", str(columns), "-y", "60"]
-        self.tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(folder), shell)
-
-    def tmux(self, *words):
-        command = ["tmux", "-L", self.socket, *words]
-        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
-
-    def type(self, *keys):
-        self.tmux("send-keys", *keys)
-
-    def screen(self, *, colours=False):
-        return self.tmux("capture-pane", "-p", *(["-e"] if colours else []))
-
-    def wait_for(self, text):
-        deadline = time.monotonic() + _PATIENCE_S
-        while text not in (screen := self.screen()):
-            assert time.monotonic() < deadline, f"no {text!r} in\n{screen}"
-            time.sleep(0.1)
-        return screen
-
-    def run(self, command):
-        """The screen, with colours, after a command."""
-        self.type("clear; " + command + "; echo done=$?", "Enter")
-        self.wait_for("done=0")
-        return self.screen(colours=True)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +29,7 @@ def terminal(tmp_path):
     opened = []
 
     def start(shell="bash --norc --noprofile", **options):
-        program = shell.split()[0]
-        for each in ("tmux", program):
-            if shutil.which(each) is None:
-                message = f"no {each} on PATH: apt-get install {each}"
-                if os.environ.get("CI"):
-                    pytest.fail(message)
-                pytest.skip(message)
+        require_programs("tmux", shell.split()[0])
         opened.append(Tmux(shell, tmp_path, **options))
         return opened[-1]
 
@@ -137,3 +89,13 @@ def test_other_shells_complete_commands(terminal, shell, load):
     opened.type("image-finder sta", "Tab")
     opened.wait_for("starter")
     assert "stack" in opened.screen()
+
+
+def test_indexing_shows_its_phases_in_place_and_only_the_summary_remains(terminal, painted_library, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(painted_library.parent / "images", images)
+    bundle = painted_library.parent / "bundle"
+    shown = terminal(columns=80).run(f"image-finder index {images} --library {tmp_path / 'library'} --bundle {bundle}")
+    lines = [line for line in shown.splitlines() if line.strip()]
+    assert any("images searchable" in line for line in lines)
+    assert not any("\r" in line or "%|" in line for line in lines)

@@ -10,6 +10,12 @@ from mlflow.tracking import MlflowClient
 
 from tests.support.checkout import CHECKOUT
 
+_VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "ZENML_LOGGING_VERBOSITY": "INFO",  # its messages name the step that has started
+}
+
 
 class Scheduled:
     """A home, its data and an alert receiver. Commands run in forks of a process with all imports."""
@@ -21,7 +27,7 @@ class Scheduled:
         self._server = subprocess.Popen(
             [sys.executable, CHECKOUT / "tests" / "pipeline" / "retrain_children.py", self.home],
             cwd="/",
-            env={**kept, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env={**kept, **_VARIABLES, "PYTHONPATH": str(CHECKOUT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from image_finder.components.text import aligned, counted, one_line, shown_path, visible
+from image_finder.components.text import aligned, counted, duration, elapsed, one_line, shown_path, visible
 
 PLAIN = ("/a/two  blanks.jpg", "/a/nfd e\u0301 日本 \N{FAMILY} \u202fPM.jpg", '/a/it\'s \\ "q" $x.jpg', "/a\\nb")
 ODD = (
@@ -56,3 +56,14 @@ def test_one_line_names_the_type_of_an_exception_without_a_message_and_shortens_
 def test_a_count_has_the_right_plural():
     assert [counted(n, "image") for n in (0, 1, 2, 1000)] == ["0 images", "1 image", "2 images", "1,000 images"]
     assert counted(2, "query", "queries") == "2 queries"
+
+
+def test_times_are_in_the_units_that_people_use():
+    assert [duration(seconds) for seconds in (0.2, 40.4, 170, 7200)] == ["1 s", "40 s", "3 min", "2 h"]
+    assert [elapsed(seconds) for seconds in (0.04, 9.94, 9.96, 59.4)] == ["0.0 s", "9.9 s", "10 s", "59 s"]
+    assert [elapsed(seconds) for seconds in (59.6, 134, 3599.6, 3900)] == [
+        "1 min 0 s",
+        "2 min 14 s",
+        "1 h 0 min",
+        "1 h 5 min",
+    ]

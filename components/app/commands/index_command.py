@@ -1,5 +1,6 @@
 """Command `image-finder index`: adds folders to the library and keeps it up to date."""
 
+import contextlib
 import gc
 import signal
 import threading
@@ -11,10 +12,12 @@ import click
 from image_finder.components.app.commands.options import FOLDER, library_option, rescan_option
 from image_finder.components.app.error_boundary import EMPTY_LIBRARY, shown_to_user
 from image_finder.components.home import default_library, home_root
+from image_finder.components.phases import accounted
 from image_finder.components.text import counted, listed, shown_path, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
     from image_finder.components.library.index_options import IndexOptions, IndexSummary
     from image_finder.components.library.library import Library
@@ -112,7 +115,8 @@ def index(**options: Unpack[_Options]) -> None:
         if options["watching"]:
             _watch(library, settings, options)
             return
-        summary = update(library, options["folders"], settings, forget=options["forget"], warn=_warn)
+        with _phases_of(settings):
+            summary = update(library, options["folders"], settings, forget=options["forget"], warn=_warn)
         _print(summary, as_json=options["as_json"])
         if (
             summary.bundle
@@ -138,7 +142,8 @@ def _watch(library: "Library", settings: "IndexOptions", options: _Options) -> N
     seen = [View()]
     warnings = _Warnings()
     settings = replace(settings, on_scan=lambda scan: seen.__setitem__(0, view_of(scan)))
-    summary = update(library, options["folders"], settings, forget=options["forget"], warn=warnings.warn)
+    with _phases_of(settings):
+        summary = update(library, options["folders"], settings, forget=options["forget"], warn=warnings.warn)
     _print(summary, as_json=options["as_json"])
     bundles = settings.default_bundles
     watch = FolderWatch(
@@ -168,7 +173,8 @@ def _keep_updating(
     for due in causes:
         warnings.next_update()
         try:
-            summary = update(library, [], settings, warn=warnings.warn)
+            with _phases_of(settings):
+                summary = update(library, [], settings, warn=warnings.warn)
         except FinderError as error:
             warnings.warn(f"{error}; will retry")
             continue
@@ -177,6 +183,10 @@ def _keep_updating(
             summary = summary.model_copy(update={"watching": watching})
         if as_json or summary.published or due.cause not in {"start", "interval"}:
             _print(summary, as_json=as_json)
+
+
+def _phases_of(settings: "IndexOptions") -> "AbstractContextManager[object]":
+    return accounted(keep_short=False) if settings.progress else contextlib.nullcontext()
 
 
 def _print(summary: "IndexSummary", *, as_json: bool) -> None:

@@ -13,11 +13,14 @@ from pathlib import Path
 
 from image_finder.components.encoders.checkpoint import Checkpoint
 from image_finder.components.errors import ProcessError
+from image_finder.components.phases import running_phase
+from image_finder.components.progress_bar import progress_bar
+from image_finder.components.records.training import EpochRecord
 from image_finder.components.training import trainer
 from image_finder.components.training.distributed import job as jobs
 from image_finder.components.training.distributed.job import Job
 from image_finder.components.training.distributed.ranks import require_gpus
-from image_finder.components.training.loop import OnEpoch, pick_device
+from image_finder.components.training.loop import OnEpoch, epoch_text, pick_device
 from image_finder.components.training.trainer import TrainingTask
 
 logger = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ def train_checkpoint(task: TrainingTask, *, on_epoch: OnEpoch = lambda _: None) 
         training=training,
         embedding=settings.embedding,
         cache_dir=settings.cache_dir.resolve(),
-        progress=settings.progress,
+        progress=settings.progress and running_phase() is None,  # otherwise shown by this process
         roots=(task.train_data.root.resolve(), task.val_data.root.resolve()),
         dataset=task.dataset,
         checkpoint=task.path.resolve(),
@@ -54,7 +57,14 @@ def train_checkpoint(task: TrainingTask, *, on_epoch: OnEpoch = lambda _: None) 
         if training.hosts > 1:
             command = f"{sys.executable} -m image_finder.components.training.distributed.launch {folder}"
             logger.warning("run this on each of the other hosts (%d): %s", training.hosts - 1, command)
-        _run(folder, on_epoch)
+        with progress_bar(unit="", shown=settings.progress and running_phase() is not None) as bar:
+
+            def show_epoch(record: EpochRecord) -> None:
+                bar.set_description(f"epoch {min(record.epoch + 1, training.epochs)} of {training.epochs}")
+                bar.set_postfix_str(epoch_text(record))
+                on_epoch(record)
+
+            _run(folder, show_epoch)
     return Checkpoint.open(task.path)
 
 
