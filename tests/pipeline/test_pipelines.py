@@ -129,7 +129,7 @@ def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version
     run_of_training = runs[0]
     assert run_of_training.data.params["training.epochs"] == "2"
     assert run_of_training.data.tags["data_version"] == training["report"]["data_version"]
-    assert [m.step for m in client.get_metric_history(run_of_training.info.run_id, "loss")] == [1, 2]
+    assert [m.step for m in client.get_metric_history(run_of_training.info.run_id, "train/loss")] == [1, 2]
     files = {
         f.path for folder in ("figures", "reports") for f in client.list_artifacts(run_of_training.info.run_id, folder)
     }
@@ -137,14 +137,18 @@ def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version
     assert {
         "figures/training_curves.png",
         "reports/validation.html",
+        "reports/promotion.html",
         "reports/parity.json",
         "reports/scores.json",
     } <= files
     assert {"reports/baseline.json", "reports/baseline_comparison.json"} <= files
     metrics = run_of_training.data.metrics
-    assert metrics["baseline.gain"] == pytest.approx(
-        training["report"]["mean_recall"] - metrics["baseline.mean_recall"], abs=0.02
+    assert metrics["baseline/gain"] == pytest.approx(
+        training["report"]["mean_recall"] - metrics["baseline/mean_recall"], abs=0.02
     )
+    assert {"train/val_t2i_r10", "test/t2i_r10", "promotion/promoted"} <= set(metrics)
+    contexts = {each.dataset.name: each.tags[0].value for each in run_of_training.inputs.dataset_inputs}
+    assert contexts == {"tiny train": "training", "tiny val": "validation", "tiny test": "test"}
     version = client.get_model_version_by_alias("image-finder", "champion")
     assert version.run_id == run_of_training.info.run_id
     assert version.tags["data_version"] == training["report"]["data_version"]
@@ -164,7 +168,7 @@ def test_a_second_run_with_nothing_changed_does_nothing_again(trained):
     again = run("pipeline", "run", "training", "--config", root / "training.yaml", "--json", home=home)
     started = [line for line in again.stderr.splitlines() if line.endswith("has started.")]
     # What was compared with the champion is never cached; in the first run there was none.
-    names = ("measure_drift", "require_no_drift", "promote_bundle")
+    names = ("log_data_sets", "measure_drift", "require_no_drift", "promote_bundle")
     assert len(started) == len(names), started
     assert all(name in line for name, line in zip(names, started, strict=True)), started
     outcome = json.loads(again.stdout)
@@ -222,7 +226,7 @@ def test_a_later_training_is_compared_with_the_images_of_the_champion(trained):
     first, *_, last = client.search_runs([experiment], "params.drift.seed = '0'", order_by=["attributes.start_time"])
     assert first.data.tags["drift"] == "not measured"  # there was no champion
     assert last.data.tags["drift"] == "none"
-    assert {"drift.embeddings", "drift.brightness_threshold", "drift.rows_drifted"} <= set(last.data.metrics)
+    assert {"drift/embeddings", "drift/brightness_threshold", "drift/rows_drifted"} <= set(last.data.metrics)
     report = DriftReport.model_validate_json(
         Path(client.download_artifacts(last.info.run_id, "reports/drift.json")).read_bytes()
     )
@@ -274,8 +278,8 @@ def test_an_extra_evaluation_set_is_measured_gated_judged_and_reported(trained, 
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     version = client.get_model_version_by_alias("two-sets", "champion")
     metrics = client.get_run(version.run_id).data.metrics
-    assert metrics["drawn.mean_recall"] == pytest.approx(report["extra_sets"]["drawn"]["mean_recall"])
-    assert metrics["promotion.mean_recall_on_drawn"] == pytest.approx(means[1])
+    assert metrics["drawn/mean_recall"] == pytest.approx(report["extra_sets"]["drawn"]["mean_recall"])
+    assert metrics["promotion/mean_recall_on_drawn"] == pytest.approx(means[1])
     shown = run("models", "show", "champion", "--model", "two-sets", "--card", home=home).stdout
     assert "Model selection used the mean of mean recall over `val` and `drawn`" in shown
 
