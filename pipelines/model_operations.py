@@ -18,8 +18,15 @@ from image_finder.components.temporaries import scratch_directory
 from image_finder.model_registry import names
 from image_finder.model_registry.code_hash import code_hash
 from image_finder.model_registry.comparison_text import Side
-from image_finder.model_registry.decision import Challenger, decide_from_stored, decide_measured, forced_decision
+from image_finder.model_registry.decision import (
+    Challenger,
+    decide_from_stored,
+    decide_measured,
+    forced_decision,
+    stored_measurements,
+)
 from image_finder.model_registry.ledger.entries import Event
+from image_finder.model_registry.promotion_page import Sides, store_page
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import limit_waiting, shown_address
@@ -52,6 +59,7 @@ class Change(NamedTuple):
     before: str | None
     decision: PromotionDecision | None
     index_text: str  # which index searches use now, in words
+    page: str | None = None  # path or URI of the decision as HTML
 
 
 def open_model(home: Path | None, mlflow_uri: str | None, model: str | None) -> RegisteredModel:
@@ -89,27 +97,33 @@ def promote(
         promotions.reconcile(model)
         version = registered.registry.version(model, version_or_alias).version
         before = promotions.champion(model).version
-        decision = None
+        decision, sides = None, Sides()
         if version != before:
             if force:
                 decision = forced_decision(promotions, model, version, reason)
             elif part is not None:
-                decision = _measured_decision(registered, version, part)
+                decision, sides = _measured_decision(registered, version, part)
             else:
                 decision = decide_from_stored(promotions, model, version)
             if reason and not force:
                 decision = decision.model_copy(update={"reasons": (*decision.reasons, f"requested: {reason}")})
-            promotions.record(model, decision)
+            entry = promotions.record(model, decision)
+            if part is None:
+                sides = Sides.of(*stored_measurements(registered.registry, model, version, before))
+            store_page(registered.registry, decision, entry, sides=sides)
             if not decision.promoted:
                 raise QualityError(
                     f"version {version} of '{model}' is not promoted: {'; '.join(decision.reasons)}; to promote it all the "
                     f'same: image-finder models promote {version} --force --reason "..."'
                 )
             promotions.move_champion(model, version, reason="", decision=decision)
-    return Change(version, before, decision, _update_index(registered, version))
+    page = registered.registry.where(model, version, names.PROMOTION_ARTIFACT)
+    return Change(version, before, decision, _update_index(registered, version), page)
 
 
-def _measured_decision(registered: RegisteredModel, version: str, part: "CaptionedPart") -> PromotionDecision:
+def _measured_decision(
+    registered: RegisteredModel, version: str, part: "CaptionedPart"
+) -> tuple[PromotionDecision, Sides]:
     """Measure a version and the champion on the same captioned images, and apply the rule; records nothing."""
     from image_finder.components.metrics.comparison import MeasuredBundle
 
@@ -118,9 +132,10 @@ def _measured_decision(registered: RegisteredModel, version: str, part: "Caption
 
     with scratch_directory() as folder:
         challenger = Challenger(registered.name, version, _bundle(registered, version))
-        return decide_measured(
+        decision, measured = decide_measured(
             registered.promotions, challenger, measure, validation=part.validation, folder=Path(folder)
         )
+    return decision, Sides.of(*measured)
 
 
 def rollback(registered: RegisteredModel, *, reason: str) -> Change:

@@ -58,6 +58,7 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
 
     VERSION is a number or an alias.
     """
+    from image_finder.model_registry import names
     from image_finder.model_registry.comparison_text import history_text, origin_table
     from image_finder.pipelines.report_text import retrieval_table
 
@@ -70,6 +71,7 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
     report = registry.report_of(name, found.version)
     history = registered.promotions.history(name).entries
     entries = [entry for entry in history if found.version in {entry.from_version, entry.to_version}]
+    page = registry.where(name, found.version, names.PROMOTION_ARTIFACT)
     if as_json:
         print_json(
             {
@@ -79,6 +81,7 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
                 "manifest": registry.manifest_of(name, found.version),
                 "validation": registry.validation_of(name, found.version),
                 "ledger": entries,
+                "promotion_page": page,
             }
         )
         return
@@ -87,6 +90,8 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
     click.echo(f"{origin_table(found)}\n\n{retrieval_table(report)}")
     if entries:
         click.echo(f"\n{history_text(entries)}")
+    if page:
+        click.echo(f"\npromotion page: {page}")
 
 
 @models.command(
@@ -312,6 +317,8 @@ def _print_change(model: str, change: "Change", *, as_json: bool) -> None:
     else:
         click.echo(f"{model} version {change.version} is now the champion (previous: {change.before or 'none'})")
     click.echo(change.index_text)
+    if change.page:
+        click.echo(f"promotion page: {change.page}")
 
 
 for command in (
