@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from image_finder.components.app.champion_index import pending_change
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import EvaluationConfig, RegistryConfig
+from image_finder.components.configs import (
+    DatasetConfig,
+    EvaluationConfig,
+    RegistryConfig,
+    SplitConfig,
+    ValidationConfig,
+)
 from image_finder.components.errors import BundleError, ConfigError, FinderError, QualityError
 from image_finder.components.index.generations import is_published_root
 from image_finder.components.index.publish import current_bundle_sha256, restore
@@ -169,6 +175,35 @@ def fetch(registered: RegisteredModel, version_or_alias: str, to: Path) -> Bundl
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} exists already: name a folder that does not")
     return registered.registry.download_bundle(registered.name, version_or_alias, to)
+
+
+def held_out_images(registered: RegisteredModel, version_or_alias: str) -> "CaptionedPart":
+    """The images that a version was measured on after its training, without the extra evaluation sets.
+
+    Raises ConfigError if its data are not here or were changed since, DataError.
+    """
+    from image_finder.components.evaluation.folder_recall import held_out_part
+
+    registry, name = registered.registry, registered.name
+    lineage, manifest = (read(name, version_or_alias) for read in (registry.lineage_of, registry.manifest_of))
+    configs = lineage.configs if lineage else {}
+    if manifest is None or "dataset" not in configs or not Path(manifest.root).is_dir():
+        where = f": there is no directory {manifest.root}" if manifest else ""
+        raise ConfigError(
+            f"the data of version {version_or_alias} are not here{where}; name captioned images with --data"
+        )
+    part = held_out_part(
+        DatasetConfig.parse(configs["dataset"]),
+        Path(manifest.root),
+        split=SplitConfig.parse(configs.get("split") or {}),
+        validation=ValidationConfig.parse(configs.get("validation") or {}),
+    )
+    if not part.manifest.annotations_sha256.items() <= manifest.annotations_sha256.items():
+        raise ConfigError(
+            f"the captions in {manifest.root} were changed since version {version_or_alias} was trained; name captioned "
+            "images with --data"
+        )
+    return part
 
 
 def _chosen(registry: Registry, model: str | None) -> str:
