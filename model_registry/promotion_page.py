@@ -169,4 +169,4 @@ def _number(value: float | None) -> str:
 def _difference(cells: Sequence[float | None]) -> str:
     if len(cells) < 2 or cells[0] is None or cells[1] is None:
         return ""
-    return f"{cells[0] - cells[1]:+.1f}"
+    return f"{round(cells[0] - cells[1], 1) + 0.0:+.1f}"  # + 0.0: no "-0.0"

@@ -90,7 +90,7 @@ def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: 
         f"{what} on {report.dataset}, data version {report.data_version}. Registered as **{registered}**: mean recall "
         f"{100 * report.mean_recall:.1f} % {report.mean_recall_interval.text()} on {report.n_images:,} images of "
         f"{report.split}{_on_extra_sets(report)}. Code {lineage.code_version}; {lineage.hardware or 'hardware unknown'}. Promotion: "
-        "reports/promotion.json, tag last_event, and the ledger. Measurements: figures and reports."
+        f"{names.PROMOTION_ARTIFACT}, tag last_event, and the ledger. Measurements: figures and reports."
     )
     client.set_tag(run_id, "registered_as", registered)
     client.set_tag(run_id, "mlflow.note.content", note)

@@ -187,20 +187,25 @@ def held_out_images(registered: RegisteredModel, version_or_alias: str) -> "Capt
     registry, name = registered.registry, registered.name
     lineage, manifest = (read(name, version_or_alias) for read in (registry.lineage_of, registry.manifest_of))
     configs = lineage.configs if lineage else {}
-    if manifest is None or "dataset" not in configs or not Path(manifest.root).is_dir():
-        where = f": there is no directory {manifest.root}" if manifest else ""
+    if manifest is None or "dataset" not in configs:
+        raise ConfigError(f"version {version_or_alias} names no data; name captioned images with --data")
+    # Data in the home move with it.
+    roots = (Path(manifest.root), registered.home.data_dir / Path(manifest.root).name)
+    root = next((each for each in roots if each.is_dir()), None)
+    if root is None:
         raise ConfigError(
-            f"the data of version {version_or_alias} are not here{where}; name captioned images with --data"
+            f"the data of version {version_or_alias} are not here: there is no directory {manifest.root}; name captioned "
+            "images with --data"
         )
     part = held_out_part(
-        DatasetConfig.parse(configs["dataset"]),
-        Path(manifest.root),
+        DatasetConfig.parse({**configs["dataset"], "root": root}),
+        root,
         split=SplitConfig.parse(configs.get("split") or {}),
         validation=ValidationConfig.parse(configs.get("validation") or {}),
     )
     if not part.manifest.annotations_sha256.items() <= manifest.annotations_sha256.items():
         raise ConfigError(
-            f"the captions in {manifest.root} were changed since version {version_or_alias} was trained; name captioned "
+            f"the captions in {root} were changed since version {version_or_alias} was trained; name captioned "
             "images with --data"
         )
     return part

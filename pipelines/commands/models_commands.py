@@ -153,7 +153,7 @@ def compare(
             bundle = options.bundle(name, Path(folder) / str(number))
             imported = bundle.manifest.imported
             origin = f"imported from {imported.origin}" if imported else f"trained on {bundle.manifest.dataset}"
-            label = Path(name).resolve().name if Path(name).is_dir() else name
+            label = Path(name).resolve().name if Path(name).is_dir() else f"version {name}" if name.isdigit() else name
             measured.append((label, origin, captioned.measured(bundle, config)))
             ranked.append(RankedModel(label, bundle, measured[-1][2].ranks.text_to_image))
         models_compared = compared(measured)

@@ -177,11 +177,11 @@ def test_versions_folders_and_imported_models_are_compared_in_any_mix(home, clip
     page = tmp_path / "comparison.html"
     out = home.run("compare", "1", clip.path, "--data", captioned, "--html", page)
     assert "imported from team/clip at cccccccccccc" in out
-    assert "clip is better than 1: mean recall +" in out
+    assert "clip is better than version 1: mean recall +" in out
     assert "query by query on 60 images" in out
     html = page.read_text()
     assert "<h1>Models compared</h1>" in html
-    assert "clip is better than 1" in html
+    assert "clip is better than version 1" in html
     assert html.count("correct image at rank") % 2 == 0
     assert html.count('class="correct"') > 0
     assert "src=" not in html.replace('src="data:image/jpeg;base64,', "")
