@@ -5,14 +5,14 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 from pydantic import ValidationError
 
 from image_finder.components.bundle.bundle import Bundle
@@ -162,8 +162,8 @@ class Registry:
         run = or_none(self.client.get_run, run_id) if run_id else None
         if run is None or artifact not in self._files(run.info.run_id, artifact):
             return None
-        address = f"{run.info.artifact_uri}/{artifact}"
-        return local_file_uri_to_path(address) if is_local_uri(address) else address
+        address = urlsplit(f"{run.info.artifact_uri}/{artifact}")
+        return url2pathname(address.path) if address.scheme in {"", "file"} else address.geturl()
 
     @guarded
     def describe(self, name: str, version: str, outcome: str) -> None:

@@ -185,7 +185,7 @@ def held_out_images(registered: RegisteredModel, version_or_alias: str) -> "Capt
     from image_finder.components.evaluation.folder_recall import held_out_part
 
     registry, name = registered.registry, registered.name
-    lineage, manifest = (read(name, version_or_alias) for read in (registry.lineage_of, registry.manifest_of))
+    lineage, manifest = registry.lineage_of(name, version_or_alias), registry.manifest_of(name, version_or_alias)
     configs = lineage.configs if lineage else {}
     if manifest is None or "dataset" not in configs:
         raise ConfigError(f"version {version_or_alias} names no data; name captioned images with --data")

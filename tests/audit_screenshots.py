@@ -25,7 +25,7 @@ from image_finder.pipelines.stores import EXPERIMENT_NAME, Home
 from tests.screenshots import HEIGHT, WIDTH, save, serving
 
 MODEL = "image-finder-demo"
-CHARTS = "(promotion/gain|test/t2i_r1|train/loss|train/val_t2i_r1)$"  # one or two of each group
+CHARTS = "(test/t2i_r1|test/t2i_r5|test/t2i_r10|train/loss|train/val_mean_recall|train/val_t2i_r1)$"
 DRAWING_S = 4  # charts, frames and the graph; MLflow's pages request something all the time
 
 

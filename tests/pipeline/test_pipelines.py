@@ -176,6 +176,15 @@ def test_a_second_run_with_nothing_changed_does_nothing_again(trained):
     assert outcome["decision"]["reasons"] == ["version 1 is champion already"]
 
 
+def test_versions_are_compared_on_the_test_images_of_the_first_ones_data(trained, tmp_path):
+    _, home, training, _ = trained
+    page = tmp_path / "comparison.html"
+    printed = run("models", "compare", "1", "1", "--html", page, home=home).stdout
+    report = training["report"]
+    assert printed.startswith(f"tiny test: {report['n_images']} images, {report['n_captions']} captions")
+    assert "All models rank the image of every caption alike." in page.read_text()
+
+
 def test_a_champion_measured_on_other_data_is_measured_again_before_it_is_compared(trained):
     root, home, _, _ = trained
     words = (
