@@ -30,9 +30,10 @@ class Challenger(NamedTuple):
 
 
 class MeasuredDecision(NamedTuple):
-    """A decision and its measurements. A challenger that is champion already is not measured."""
+    """A decision, its ledger entry and measurements. A challenger that is champion already is not measured."""
 
     decision: PromotionDecision
+    entry: LedgerEntry
     challenger: MeasuredBundle | None
     champion: MeasuredBundle | None
 
@@ -68,15 +69,15 @@ def measure_and_decide(
             champion, theirs = _measure_champion(promotions.registry, model, champion, measure, folder)
         limits = (config, extra_sets)
         decision = _decide(promotions, (model, version), champion, (ours, theirs), reports=reports, limits=limits)
-        promotions.record(model, decision)
+        entry = promotions.record(model, decision)
         if decision.promoted:
             promotions.move_champion(model, version, reason="; ".join(decision.reasons), decision=decision)
-    return MeasuredDecision(decision, ours, theirs)
+    return MeasuredDecision(decision, entry, ours, theirs)
 
 
 def decide_measured(
     promotions: Promotions, challenger: Challenger, measure: Measure, *, validation: ValidationReport, folder: Path
-) -> PromotionDecision:
+) -> tuple[PromotionDecision, Measurements]:
     """Measure a version and the champion, and apply the rule with the version's own limits; records nothing.
 
     validation: of the data that measure uses, which replace all evaluation sets; folder: for the champion's bundle.
@@ -84,7 +85,7 @@ def decide_measured(
     model, version = challenger.model, challenger.version
     ours = measure(challenger.bundle)
     champion, theirs = _measure_champion(promotions.registry, model, promotions.champion(model), measure, folder)
-    return _decide(
+    decision = _decide(
         promotions,
         (model, version),
         champion,
@@ -92,6 +93,7 @@ def decide_measured(
         reports=Reports(validation, promotions.registry.parity_of(model, version)),
         limits=(_own_limits(promotions.registry, model, version)[0], NO_FLOORS),
     )
+    return decision, (ours, theirs)
 
 
 def decide_from_stored(promotions: Promotions, model: str, version: str) -> PromotionDecision:
@@ -146,8 +148,15 @@ def forced_decision(promotions: Promotions, model: str, version: str, reason: st
 
 def compare_stored(registry: Registry, model: str, first: str, second: str) -> Comparison | None:
     """Compare two versions query by query; None unless test and code were the same."""
-    ours, theirs = _stored(registry, model, first), _stored(registry, model, second)
-    return compare_bundles(ours, theirs) if ours and theirs and _same_test(ours, theirs) else None
+    ours, theirs = stored_measurements(registry, model, first, second)
+    return compare_bundles(ours, theirs) if ours and theirs else None
+
+
+def stored_measurements(registry: Registry, model: str, first: str, second: str | None) -> Measurements:
+    """Measurements stored in the versions' runs; of the first alone unless test and code were the same."""
+    ours = _stored(registry, model, first)
+    theirs = _stored(registry, model, second) if second else None
+    return ours, theirs if ours and theirs and _same_test(ours, theirs) else None
 
 
 def _decide(

@@ -22,6 +22,7 @@ MEAN_RECALL = "mean_recall"
 VALIDATION = "validation"
 RUN_NAME = "run_name"
 IMPORTED = "imported"  # source and revision of a model that was not trained here
+SUMMARY = "summary"  # first half of the description's first sentence, see version_summary
 LAST_EVENT = "last_event"  # title of the newest ledger entry about the version
 
 # Files of a version
@@ -33,6 +34,7 @@ MANIFEST_ARTIFACT = "dataset_manifest.json"
 VALIDATION_ARTIFACT = "validation_report.json"
 DRIFT_REFERENCE_ARTIFACT = "drift_reference"
 MEASURED_ARTIFACT = "reports/measured_bundle.json"  # of the run: a StoredMeasurement
+PROMOTION_ARTIFACT = "reports/promotion.html"  # of the run: the newest decision about its version
 PARITY_ARTIFACT = "reports/parity.json"  # of the run
 
 # The ledger

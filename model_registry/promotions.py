@@ -26,6 +26,7 @@ from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.model_registry.registry_errors import registry_error
 from image_finder.model_registry.registry_lock import Check, locked, user_and_host
 from image_finder.model_registry.rule import Rollback
+from image_finder.model_registry.version_summary import outcome, replaced
 
 _WAIT_S = 3600.0  # a comparison on the largest test set takes minutes
 
@@ -135,6 +136,7 @@ class Promotions:
             entry = self.ledger.append(model, self._with_versions(model, event), actor=actor or self._actor)
             if entry.to_version and entry.kind not in {"moving", "outside"}:
                 self.registry.tag_version(model, entry.to_version, names.LAST_EVENT, title(entry))
+            self._describe(model, entry)
             return entry
 
     def move_champion(
@@ -221,6 +223,12 @@ class Promotions:
             replaced = f"replaced as champion by v{event.to_version}"
             self.registry.tag_version(model, event.from_version, names.LAST_EVENT, replaced)
         return self.record(model, event)
+
+    def _describe(self, model: str, entry: LedgerEntry) -> None:
+        changed = {entry.to_version: outcome(entry), entry.from_version: replaced(entry)}
+        for version, text in changed.items():
+            if version and text:
+                self.registry.describe(model, version, text)
 
     def _complete_move(self, model: str, state: LedgerState) -> list[LedgerEntry]:
         move = state.open_move

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.temporaries import scratch_directory
-from image_finder.model_registry import names, tracking
+from image_finder.model_registry import names, tracking, version_summary
 from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.model_registry.registry_errors import guarded
@@ -36,12 +37,17 @@ def register_bundle(
     The version is created with all its tags in one transaction after its files. If anything fails before that, the files
     are removed. Raises ConfigError without an active run, StorageError.
     """
-    run_id = tracking.run_id()
+    run_id, facts = tracking.run_id(), version_summary.facts(evidence.report, bundle, datetime.now(UTC))
     with _removed_on_failure(registry.client, run_id):
         uri, model_id = _log_model(bundle, evidence, card)
         registry.ensure_model(name)
         made = registry.client.create_model_version(
-            name, uri, run_id, _tags(bundle, evidence), description=_description(card), model_id=model_id
+            name,
+            uri,
+            run_id,
+            {**_tags(bundle, evidence), names.SUMMARY: facts},
+            description=f"{version_summary.sentence(facts, version_summary.UNDECIDED)}\n\n{_shortened(card)}",
+            model_id=model_id,
         )
     registry.set_alias(name, names.CHALLENGER, str(made.version))
     _describe_run(registry.client, run_id, f"{name} v{made.version}", evidence, bundle)
@@ -68,12 +74,13 @@ def _logged(client: MlflowClient, run_id: str) -> list[mlflow.entities.LoggedMod
     return list(client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"))
 
 
-def _description(card: str) -> str:
+def _shortened(card: str) -> str:
     """The card, or its first whole lines and the name of the file that holds all of it."""
-    if len(card) <= _DESCRIPTION:
+    limit = _DESCRIPTION - version_summary.LONGEST
+    if len(card) <= limit:
         return card
     rest = f"\n\nThe whole card is the file {names.CARD_ARTIFACT} in this version's artifacts.\n"
-    return card[: _DESCRIPTION - len(rest) + 1].rpartition("\n")[0].rstrip() + rest
+    return card[: limit - len(rest) + 1].rpartition("\n")[0].rstrip() + rest
 
 
 def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: Evidence, bundle: Bundle) -> None:
@@ -83,7 +90,7 @@ def _describe_run(client: MlflowClient, run_id: str, registered: str, evidence: 
         f"{what} on {report.dataset}, data version {report.data_version}. Registered as **{registered}**: mean recall "
         f"{100 * report.mean_recall:.1f} % {report.mean_recall_interval.text()} on {report.n_images:,} images of "
         f"{report.split}{_on_extra_sets(report)}. Code {lineage.code_version}; {lineage.hardware or 'hardware unknown'}. Promotion: "
-        "reports/promotion.json, tag last_event, and the ledger. Measurements: figures and reports."
+        f"{names.PROMOTION_ARTIFACT}, tag last_event, and the ledger. Measurements: figures and reports."
     )
     client.set_tag(run_id, "registered_as", registered)
     client.set_tag(run_id, "mlflow.note.content", note)

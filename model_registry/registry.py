@@ -5,6 +5,8 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 from mlflow.artifacts import download_artifacts, list_artifacts
@@ -24,7 +26,7 @@ from image_finder.components.records.retrieval import RetrievalReport
 from image_finder.components.storage import new_directory
 from image_finder.components.temporaries import scratch_directory
 from image_finder.components.text import one_line
-from image_finder.model_registry import names, tracking
+from image_finder.model_registry import names, tracking, version_summary
 from image_finder.model_registry.lineage import Lineage
 from image_finder.model_registry.registry_errors import guarded, limit_waiting, or_none, shown_address
 from image_finder.model_registry.registry_lock import sqlite_file
@@ -147,6 +149,32 @@ class Registry:
                 self.client.set_tag(found.run_id, key, value)
 
     @guarded
+    def store_text(self, name: str, version: str, text: str, artifact: str) -> None:
+        """Store a file in the run of a version, if both exist."""
+        found = self._find(name, version)
+        if found is not None and found.run_id and or_none(self.client.get_run, found.run_id):
+            self.client.log_text(found.run_id, text, artifact)
+
+    @guarded
+    def where(self, name: str, version: str, artifact: str) -> str | None:
+        """Path of a file of the version's run, or its URI in a remote store; None if there is none."""
+        run_id = self.version(name, version).run_id
+        run = or_none(self.client.get_run, run_id) if run_id else None
+        if run is None or artifact not in self._files(run.info.run_id, artifact):
+            return None
+        address = urlsplit(f"{run.info.artifact_uri}/{artifact}")
+        return url2pathname(address.path) if address.scheme in {"", "file"} else address.geturl()
+
+    @guarded
+    def describe(self, name: str, version: str, outcome: str) -> None:
+        """Renew the first sentence of a version's description; one without the tag `summary` keeps its description."""
+        found = self._find(name, version)
+        if found is None or (facts := found.tags.get(names.SUMMARY)) is None:
+            return
+        card = (found.description or "").partition("\n\n")[2]
+        self.client.update_model_version(name, version, f"{version_summary.sentence(facts, outcome)}\n\n{card}")
+
+    @guarded
     def ensure_model(self, name: str) -> None:
         if or_none(self.client.get_registered_model, name) is None:
             note = (
@@ -232,9 +260,7 @@ class Registry:
     @guarded
     def _run_record(self, name: str, version_or_alias: str, path: str, kind: type[_Rec]) -> _Rec | None:
         run_id = self.version(name, version_or_alias).run_id
-        # None if the run was deleted
-        kept = or_none(self.client.list_artifacts, run_id, str(Path(path).parent)) if run_id else None
-        if not run_id or path not in {each.path for each in kept or ()}:
+        if not run_id or path not in self._files(run_id, path):
             return None
         try:
             with scratch_directory() as folder:
@@ -242,6 +268,11 @@ class Registry:
                 return kind.model_validate_json(stored.read_bytes())
         except (ValidationError, OSError) as error:
             raise BundleError(f"{path} of {name} version {version_or_alias} cannot be read: {error}") from error
+
+    def _files(self, run_id: str, path: str) -> set[str]:
+        """Files of a run in the directory of path; none if the run was deleted."""
+        kept = or_none(self.client.list_artifacts, run_id, str(Path(path).parent))
+        return {each.path for each in kept or ()}
 
     @guarded
     def _find(self, name: str, version_or_alias: str) -> ModelVersion | None:

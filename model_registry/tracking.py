@@ -93,18 +93,21 @@ def log_data(manifest: DatasetManifest) -> None:
 
 
 def log_epoch(record: EpochRecord) -> None:
-    """Log the metrics of an epoch; the metric's step is the epoch, from 1."""
+    """Log metrics `train/<name>` of an epoch; the metric's step is the epoch, from 1.
+
+    Recall on val is `train/val_t2i_r10`, because `val/t2i_r10` is that of the finished model.
+    """
     values = {name: value for name, value in record.model_dump().items() if isinstance(value, float)}
     values.update({f"val_{name}": value for name, value in record.val_recall.items()})
-    _log_metrics(values, record.epoch)
+    _log_metrics(_grouped("train", values), record.epoch)
 
 
 def log_retrieval(report: RetrievalReport) -> None:
-    """Log recalls and denominators as metrics `<split or set>.t2i_r10`, and the report as JSON."""
+    """Log recalls and denominators as metrics `<split or set>/t2i_r10`, and the report as JSON."""
     for name, each in report.sets.items():
         _log_recalls(name, each)
     if report.extra_sets:
-        _log_metrics({"mean_over_sets": report.mean_over_sets}, 0)
+        _log_metrics({"sets/mean_recall": report.mean_over_sets}, 0)
     log_record(report, f"reports/retrieval_{report.split}.json")
 
 
@@ -119,30 +122,29 @@ def _log_recalls(name: str, report: RetrievalReport) -> None:
             values[f"{short}_r{k}_random"] = direction.random_recall[k]
             values[f"{short}_r{k}_low"] = direction.interval[k].low
             values[f"{short}_r{k}_high"] = direction.interval[k].high
-    _log_metrics({f"{name}.{key}": value for key, value in values.items()}, 0)
+    _log_metrics(_grouped(name, values), 0)
 
 
 def log_scores(scores: ScoreCalibration) -> None:
-    """Log threshold, median and logit scale as metrics `<split>.good_match`, and all as JSON."""
+    """Log threshold, median and logit scale as metrics `<split>/good_match`, and all as JSON."""
     values = {
         "good_match": scores.good_match,
         "pair_median": scores.quantiles[len(scores.quantiles) // 2],
         "logit_scale": scores.logit_scale,
     }
-    _log_metrics({f"{scores.split}.{name}": value for name, value in values.items()}, 0)
+    _log_metrics(_grouped(scores.split, values), 0)
     log_record(scores, "reports/scores.json")
 
 
 def log_promotion(decision: PromotionDecision, challenger: Record | None, *, version_run: str | None) -> None:
-    """Log the checks as metrics `promotion.<check>`, decision and measurement as JSON.
+    """Log the checks as metrics `promotion/<check>`, decision and measurement as JSON.
 
     challenger: a StoredMeasurement, or None if the version was champion already. It is logged to the run that registered
     the version, which may be an earlier run that was killed before the decision.
     """
     words = re.compile(r"[^a-z0-9]+")
-    values = {f"promotion.{words.sub('_', each.name)}": each.measured for each in decision.checks}
-    values["promotion.promoted"] = float(decision.promoted)
-    _log_metrics({name: value for name, value in values.items() if value is not None}, 0)
+    values = {words.sub("_", each.name): each.measured for each in decision.checks if each.measured is not None}
+    _log_metrics(_grouped("promotion", {**values, "promoted": float(decision.promoted)}), 0)
     log_record(decision, "reports/promotion.json")
     if challenger is not None:
         where = version_run or run_id()
@@ -153,7 +155,7 @@ def log_baseline(baseline: MeasuredBundle, comparison: Comparison) -> None:
     """Log and print how much better the challenger is than the baseline; both as JSON."""
     low, high = comparison.interval.low, comparison.interval.high
     values = {"mean_recall": baseline.measurement.report.mean_over_sets, "gain": comparison.gain, "gain_low": low}
-    _log_metrics({f"baseline.{name}": value for name, value in values.items()}, 0)
+    _log_metrics(_grouped("baseline", values), 0)
     log_record(baseline.measurement, "reports/baseline.json")
     log_record(comparison, "reports/baseline_comparison.json")
     logger.info(
@@ -163,13 +165,13 @@ def log_baseline(baseline: MeasuredBundle, comparison: Comparison) -> None:
 
 
 def log_drift(report: DriftReport) -> None:
-    """Log metrics `drift.<row>` and `drift.<row>_threshold`, the verdict as a tag, all as JSON."""
-    values: dict[str, float] = {"drift.rows_drifted": len(report.drifted)}
+    """Log metrics `drift/<row>` and `drift/<row>_threshold`, the verdict as a tag, all as JSON."""
+    values: dict[str, float] = {"rows_drifted": len(report.drifted)}
     for row in report.rows:
-        name = f"drift.{row.name.replace(' ', '_')}"
+        name = row.name.replace(" ", "_")
         if row.measured is not None and row.threshold is not None:
             values.update({name: row.measured, f"{name}_threshold": row.threshold})
-    _log_metrics(values, 0)
+    _log_metrics(_grouped("drift", values), 0)
     mlflow.set_tag("drift", ", ".join(report.drifted) or ("none" if report.rows else "not measured"))
     log_record(report, "reports/drift.json")
 
@@ -189,6 +191,11 @@ def log_figures(figures: "dict[str, Figure]") -> None:
     run_id()
     for name, figure in figures.items():
         mlflow.log_figure(figure, f"figures/{name}.png")
+
+
+def _grouped(group: str, values: dict[str, float]) -> dict[str, float]:
+    """Names with the group before a slash, by which MLflow's page divides the charts."""
+    return {f"{group}/{name}": value for name, value in values.items()}
 
 
 def _log_metrics(values: dict[str, float], step: int) -> None:

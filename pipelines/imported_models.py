@@ -9,7 +9,7 @@ from image_finder.components.evaluation.folder_recall import CaptionedPart
 from image_finder.components.importing.fidelity import parity_of
 from image_finder.components.metrics.comparison import StoredMeasurement
 from image_finder.components.storage import make_private
-from image_finder.model_registry import lineage, names, registration, tracking
+from image_finder.model_registry import data_sets, lineage, names, registration, tracking
 from image_finder.model_registry.code_hash import code_hash
 from image_finder.model_registry.evidence import Evidence
 from image_finder.model_registry.registry import RegisteredVersion, Registry
@@ -36,6 +36,7 @@ def register(
     mlflow.set_tracking_uri(uri)
     run_name = f"import {imported.origin}"
     with mlflow.start_run(experiment_id=_experiment(registry), run_name=run_name):
+        data_sets.log_data_sets(part.manifest, {part.identity.split: part.data.captions}, context=data_sets.EVALUATION)
         tracking.log_retrieval(measured.measurement.report)
         parity = parity_of(imported)
         tracking.log_record(parity, names.PARITY_ARTIFACT)

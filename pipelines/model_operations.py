@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from image_finder.components.app.champion_index import pending_change
 from image_finder.components.bundle.bundle import Bundle
-from image_finder.components.configs import EvaluationConfig, RegistryConfig
+from image_finder.components.configs import (
+    DatasetConfig,
+    EvaluationConfig,
+    RegistryConfig,
+    SplitConfig,
+    ValidationConfig,
+)
 from image_finder.components.errors import BundleError, ConfigError, FinderError, QualityError
 from image_finder.components.index.generations import is_published_root
 from image_finder.components.index.publish import current_bundle_sha256, restore
@@ -18,8 +24,15 @@ from image_finder.components.temporaries import scratch_directory
 from image_finder.model_registry import names
 from image_finder.model_registry.code_hash import code_hash
 from image_finder.model_registry.comparison_text import Side
-from image_finder.model_registry.decision import Challenger, decide_from_stored, decide_measured, forced_decision
+from image_finder.model_registry.decision import (
+    Challenger,
+    decide_from_stored,
+    decide_measured,
+    forced_decision,
+    stored_measurements,
+)
 from image_finder.model_registry.ledger.entries import Event
+from image_finder.model_registry.promotion_page import Sides, store_page
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import Registry
 from image_finder.model_registry.registry_errors import limit_waiting, shown_address
@@ -52,6 +65,7 @@ class Change(NamedTuple):
     before: str | None
     decision: PromotionDecision | None
     index_text: str  # which index searches use now, in words
+    page: str | None = None  # path or URI of the decision as HTML
 
 
 def open_model(home: Path | None, mlflow_uri: str | None, model: str | None) -> RegisteredModel:
@@ -89,27 +103,33 @@ def promote(
         promotions.reconcile(model)
         version = registered.registry.version(model, version_or_alias).version
         before = promotions.champion(model).version
-        decision = None
+        decision, sides = None, Sides()
         if version != before:
             if force:
                 decision = forced_decision(promotions, model, version, reason)
             elif part is not None:
-                decision = _measured_decision(registered, version, part)
+                decision, sides = _measured_decision(registered, version, part)
             else:
                 decision = decide_from_stored(promotions, model, version)
             if reason and not force:
                 decision = decision.model_copy(update={"reasons": (*decision.reasons, f"requested: {reason}")})
-            promotions.record(model, decision)
+            entry = promotions.record(model, decision)
+            if part is None:
+                sides = Sides.of(*stored_measurements(registered.registry, model, version, before))
+            store_page(registered.registry, decision, entry, sides=sides)
             if not decision.promoted:
                 raise QualityError(
                     f"version {version} of '{model}' is not promoted: {'; '.join(decision.reasons)}; to promote it all the "
                     f'same: image-finder models promote {version} --force --reason "..."'
                 )
             promotions.move_champion(model, version, reason="", decision=decision)
-    return Change(version, before, decision, _update_index(registered, version))
+    page = registered.registry.where(model, version, names.PROMOTION_ARTIFACT)
+    return Change(version, before, decision, _update_index(registered, version), page)
 
 
-def _measured_decision(registered: RegisteredModel, version: str, part: "CaptionedPart") -> PromotionDecision:
+def _measured_decision(
+    registered: RegisteredModel, version: str, part: "CaptionedPart"
+) -> tuple[PromotionDecision, Sides]:
     """Measure a version and the champion on the same captioned images, and apply the rule; records nothing."""
     from image_finder.components.metrics.comparison import MeasuredBundle
 
@@ -118,9 +138,10 @@ def _measured_decision(registered: RegisteredModel, version: str, part: "Caption
 
     with scratch_directory() as folder:
         challenger = Challenger(registered.name, version, _bundle(registered, version))
-        return decide_measured(
+        decision, measured = decide_measured(
             registered.promotions, challenger, measure, validation=part.validation, folder=Path(folder)
         )
+    return decision, Sides.of(*measured)
 
 
 def rollback(registered: RegisteredModel, *, reason: str) -> Change:
@@ -154,6 +175,40 @@ def fetch(registered: RegisteredModel, version_or_alias: str, to: Path) -> Bundl
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} exists already: name a folder that does not")
     return registered.registry.download_bundle(registered.name, version_or_alias, to)
+
+
+def held_out_images(registered: RegisteredModel, version_or_alias: str) -> "CaptionedPart":
+    """The images that a version was measured on after its training, without the extra evaluation sets.
+
+    Raises ConfigError if its data are not here or were changed since, DataError.
+    """
+    from image_finder.components.evaluation.folder_recall import held_out_part
+
+    registry, name = registered.registry, registered.name
+    lineage, manifest = registry.lineage_of(name, version_or_alias), registry.manifest_of(name, version_or_alias)
+    configs = lineage.configs if lineage else {}
+    if manifest is None or "dataset" not in configs:
+        raise ConfigError(f"version {version_or_alias} names no data; name captioned images with --data")
+    # Data in the home move with it.
+    roots = (Path(manifest.root), registered.home.data_dir / Path(manifest.root).name)
+    root = next((each for each in roots if each.is_dir()), None)
+    if root is None:
+        raise ConfigError(
+            f"the data of version {version_or_alias} are not here: there is no directory {manifest.root}; name captioned "
+            "images with --data"
+        )
+    part = held_out_part(
+        DatasetConfig.parse({**configs["dataset"], "root": root}),
+        root,
+        split=SplitConfig.parse(configs.get("split") or {}),
+        validation=ValidationConfig.parse(configs.get("validation") or {}),
+    )
+    if not part.manifest.annotations_sha256.items() <= manifest.annotations_sha256.items():
+        raise ConfigError(
+            f"the captions in {root} were changed since version {version_or_alias} was trained; name captioned "
+            "images with --data"
+        )
+    return part
 
 
 def _chosen(registry: Registry, model: str | None) -> str:

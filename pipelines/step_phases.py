@@ -18,6 +18,7 @@ TITLES: dict[PipelineName, dict[str, str]] = {
         "validate_captions": "validate images and captions",
         "require_valid": "check the validation",
         "split_captions": "split by image",
+        "log_data_sets": "log the data sets",
         "measure_drift": "measure drift",
         "require_no_drift": "check drift",
         "extract_features": "extract features",

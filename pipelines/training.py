@@ -18,7 +18,7 @@ from image_finder.components.configs import (
     ValidationConfig,
 )
 from image_finder.steps.bundle import export_bundle, measure_parity, promote_bundle, register_bundle
-from image_finder.steps.captions import ingest_captions, split_captions, validate_captions
+from image_finder.steps.captions import ingest_captions, log_data_sets, split_captions, validate_captions
 from image_finder.steps.drift import make_drift_reference, measure_drift
 from image_finder.steps.dual_encoder import evaluate_retrieval, extract_features, train_dual_encoder
 from image_finder.steps.gates import require_no_drift, require_parity, require_quality, require_valid
@@ -45,6 +45,7 @@ def finder_training(
     validated = validate_captions(captions, images, manifest, validation, model.text)
     require_valid(validated)
     train, val, test, extra = split_captions(captions, images, manifest, validated, split, after=["require_valid"])
+    log_data_sets(dataset, manifest, train, val, test, extra)
     drifted = measure_drift(train, manifest, drift, registry, embedding)
     require_no_drift(drifted, drift)
     features = extract_features(

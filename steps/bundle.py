@@ -27,6 +27,7 @@ from image_finder.model_registry.card import model_card
 from image_finder.model_registry.code_hash import code_hash
 from image_finder.model_registry.decision import Challenger, measure_and_decide
 from image_finder.model_registry.evidence import Evidence
+from image_finder.model_registry.promotion_page import Sides, store_page
 from image_finder.model_registry.promotions import Promotions
 from image_finder.model_registry.registry import RegisteredVersion, Registry
 from image_finder.model_registry.rule import Reports
@@ -151,6 +152,8 @@ def promote_bundle(
     )
     measured = None if made.challenger is None else StoredMeasurement.of(made.challenger)
     tracking.log_promotion(made.decision, measured, version_run=registered.run_id)
+    sides = Sides.of(made.challenger, made.champion)
+    store_page(Registry.of_step(), made.decision, made.entry, sides=sides)
     if made.champion is not None:
         tracking.log_record(made.champion.measurement, f"reports/champion_{split}.json")
     if config.baseline is not None:

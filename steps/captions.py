@@ -21,7 +21,7 @@ from image_finder.components.records.data import DatasetManifest, ValidationRepo
 from image_finder.components.validation.check import IngestedData, ingest, validate
 from image_finder.components.validation.expectations import valid_captions
 from image_finder.components.validation.report_page import report_html
-from image_finder.model_registry import tracking
+from image_finder.model_registry import data_sets, tracking
 from image_finder.steps._cache import CODE_AWARE
 from image_finder.steps._workspace import cache_dir
 from image_finder.steps.materializers import load_artifact
@@ -101,3 +101,19 @@ def split_captions(
     counts = {"train": train, "val": val, "test": test, **dict(iter(extra.groupby("part", sort=False)))}
     log_metadata({str(name): len(table) for name, table in counts.items()})
     return train, val, test, extra
+
+
+@step(enable_cache=False, experiment_tracker=True)
+def log_data_sets(
+    dataset: DatasetConfig,
+    manifest: DatasetManifest,
+    train: pd.DataFrame,
+    val: pd.DataFrame,
+    test: pd.DataFrame,
+    extra: pd.DataFrame,
+) -> None:
+    """List the parts as inputs of the MLflow run. Not cached, because every run has its own list."""
+    tracking.log_data(manifest)
+    sets = {str(name): table for name, table in extra.groupby("part", sort=False)}
+    parts = {"train": train, "val": val, "test": test, **sets}
+    data_sets.log_data_sets(manifest, parts, origin=dataset)

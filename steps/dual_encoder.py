@@ -65,7 +65,6 @@ def train_dual_encoder(
     embedding: EmbeddingConfig,
 ) -> Annotated[Checkpoint, "checkpoint"]:
     """Train; a run that was killed resumes after its last finished epoch."""
-    tracking.log_data(manifest)
     tracking.log_hardware()
     tracking.log_config(model=model, training=training)
     task = TrainingTask(

@@ -6,6 +6,7 @@ If a step runs again with an equal output, the content hash keeps the steps afte
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
@@ -20,13 +21,17 @@ from zenml.materializers.pydantic_materializer import PydanticMaterializer
 from image_finder.components.bundle import bundle
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.drift import reference
+from image_finder.components.drift import report_page as drift_page
 from image_finder.components.drift.reference import DriftReference
+from image_finder.components.drift.report import DriftReport
 from image_finder.components.errors import StorageError
 from image_finder.components.records.base import Record
 from image_finder.components.records.data import ValidationReport
+from image_finder.components.records.promotion import PromotionDecision
 from image_finder.components.storage import hash_directory
 from image_finder.components.temporaries import process_directory
-from image_finder.components.validation.report_page import report_html
+from image_finder.components.validation import report_page as validation_page
+from image_finder.model_registry.promotion_page import promotion_page
 
 if TYPE_CHECKING:
     from zenml.metadata.metadata_types import MetadataType
@@ -122,16 +127,35 @@ class RecordMaterializer(PydanticMaterializer):
         return _plain_facts(data.model_dump(mode="json"))
 
 
-class ValidationReportMaterializer(RecordMaterializer):
-    """A validation report with an HTML page for ZenML's dashboard."""
+class PageMaterializer(RecordMaterializer):
+    """Base for records with an HTML page for ZenML's dashboard. A subclass sets ASSOCIATED_TYPES and PAGE."""
 
-    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ValidationReport,)
+    SKIP_REGISTRATION: ClassVar[bool] = True
+    PAGE: ClassVar[Callable[[Any], str]]
 
-    def save_visualizations(self, data: ValidationReport) -> dict[str, VisualizationType]:
+    def save_visualizations(self, data: BaseModel) -> dict[str, VisualizationType]:
         address = f"{self.uri}/report.html"
         with self.artifact_store.open(address, "w") as stream:
-            stream.write(report_html(data))
+            stream.write(type(self).PAGE(data))
         return {address: VisualizationType.HTML}
+
+
+class ValidationReportMaterializer(PageMaterializer):
+    SKIP_REGISTRATION = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ValidationReport,)
+    PAGE = validation_page.report_html
+
+
+class DriftReportMaterializer(PageMaterializer):
+    SKIP_REGISTRATION = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DriftReport,)
+    PAGE = drift_page.report_html
+
+
+class PromotionDecisionMaterializer(PageMaterializer):
+    SKIP_REGISTRATION = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (PromotionDecision,)
+    PAGE = promotion_page
 
 
 class TableMaterializer(BaseMaterializer):

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from image_finder.components.bundle.bundle import Bundle
 from image_finder.components.captions.captioned import CaptionedImages
 from image_finder.components.captions.layout import detect_layout
-from image_finder.components.configs import DatasetConfig, EvaluationConfig, ValidationConfig
+from image_finder.components.captions.splits import split_captions
+from image_finder.components.configs import DatasetConfig, EvaluationConfig, SplitConfig, ValidationConfig
 from image_finder.components.errors import DataError
 from image_finder.components.evaluation.bundle_recall import measure_bundle
 from image_finder.components.metrics.comparison import MeasuredBundle
@@ -56,6 +57,18 @@ def read_part(root: Path, part: PartName | None) -> CaptionedPart:
     identity = EvaluatedOn(dataset=dataset.name, data_version=data.manifest.version, split=name)
     images = CaptionedImages(kept, data.images, root)
     return CaptionedPart(images, identity, len(data.captions), data.manifest, report)
+
+
+def held_out_part(
+    dataset: DatasetConfig, root: Path, *, split: SplitConfig, validation: ValidationConfig
+) -> CaptionedPart:
+    """The images that a training with these configurations is measured on: its test part, else val. Raises DataError."""
+    data, report = check_folder(dataset, root, validation)
+    _, val, test = split_captions(valid_captions(data.captions, report), split, data.images)
+    captions, name = (test, "test") if len(test) else (val, "val")
+    identity = EvaluatedOn(dataset=dataset.name, data_version=data.manifest.version, split=name)
+    images = CaptionedImages(captions.reset_index(drop=True), data.images, root)
+    return CaptionedPart(images, identity, len(captions), data.manifest, report)
 
 
 def _only(dataset: DatasetConfig, part: PartName | None) -> DatasetConfig:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from image_finder.components.evaluation.queries_compared import ComparedQuery
 from image_finder.components.html_report import render_report
 from image_finder.components.metrics.comparison import MeasuredBundle, compare_bundles
 from image_finder.components.records.base import Record
@@ -84,8 +85,8 @@ def comparison_text(models: Sequence[ComparedModel]) -> str:
     return "\n".join([_title(models), *origins(models), aligned(rows), *verdicts(models)])
 
 
-def comparison_page(models: Sequence[ComparedModel]) -> str:
-    """The comparison as HTML."""
+def comparison_page(models: Sequence[ComparedModel], queries: Sequence[ComparedQuery]) -> str:
+    """The comparison as HTML, then the queries with their images."""
     return render_report(
         "comparison.html",
         title="Models compared",
@@ -93,6 +94,7 @@ def comparison_page(models: Sequence[ComparedModel]) -> str:
         origins=origins(models),
         table=comparison_table(models),
         verdicts=verdicts(models),
+        queries=queries,
     )
 
 

@@ -58,6 +58,7 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
 
     VERSION is a number or an alias.
     """
+    from image_finder.model_registry import names
     from image_finder.model_registry.comparison_text import history_text, origin_table
     from image_finder.pipelines.report_text import retrieval_table
 
@@ -70,6 +71,7 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
     report = registry.report_of(name, found.version)
     history = registered.promotions.history(name).entries
     entries = [entry for entry in history if found.version in {entry.from_version, entry.to_version}]
+    page = registry.where(name, found.version, names.PROMOTION_ARTIFACT)
     if as_json:
         print_json(
             {
@@ -79,6 +81,7 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
                 "manifest": registry.manifest_of(name, found.version),
                 "validation": registry.validation_of(name, found.version),
                 "ledger": entries,
+                "promotion_page": page,
             }
         )
         return
@@ -87,22 +90,30 @@ def show(version: str, *, card: bool, as_json: bool, options: ModelOptions) -> N
     click.echo(f"{origin_table(found)}\n\n{retrieval_table(report)}")
     if entries:
         click.echo(f"\n{history_text(entries)}")
+    if page:
+        click.echo(f"\npromotion page: {page}")
 
 
 @models.command(
     epilog="\b\nExamples:\n  image-finder models compare challenger champion\n"
+    "  image-finder models compare 2 1 --html comparison.html\n"
     "  image-finder models compare champion clip-bundle starter --data coco --html comparison.html"
 )
 @click.argument("chosen", metavar="MODEL MODEL...", nargs=-1, required=True)
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Captioned images to measure all models on. Without it, the reports of two versions are compared.",
+    help="Captioned images to measure all models on. Without it, the reports of two versions are compared; with --html, "
+    "all are measured on the test images of the first version.",
 )
 @bundle_commands.part_option
 @bundle_commands.captions_option
 @bundle_commands.seed_option
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write the table as a page.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write a page: the table, and queries on which the models differ, with their images.",
+)
 @model_options
 def compare(
     chosen: tuple[str, ...],
@@ -117,33 +128,38 @@ def compare(
 ) -> None:
     """Compare models with intervals, each with the first.
 
-    A MODEL is a registered version or alias and, with --data, also the folder of a bundle or "starter".
+    A MODEL is a registered version or alias and, with --data, also the folder of a bundle or "starter". The page shows the
+    nearest images of every model for the queries on which they differ most.
     """
     if len(chosen) < 2:
         raise click.UsageError("name two models")
-    if data is None:
-        if len(chosen) > 2 or html is not None:
-            raise click.UsageError("more than two models and --html need --data")
+    if data is None and len(chosen) > 2:
+        raise click.UsageError("more than two models need --data")
+    if data is None and html is None:
         _compare_reports(chosen[0], chosen[1], as_json=as_json, options=options)
         return
     from image_finder.components.configs import EvaluationConfig
     from image_finder.components.evaluation.models_compared import compared, comparison_page, comparison_text
+    from image_finder.components.evaluation.queries_compared import RankedModel, compare_queries
     from image_finder.components.storage import write_text_atomically
     from image_finder.components.temporaries import scratch_directory
+    from image_finder.pipelines.model_operations import held_out_images
 
     config = EvaluationConfig(captions_per_image=captions, seed=seed)
-    captioned = bundle_commands.captioned_part(data, part)
-    measured = []
+    captioned = bundle_commands.captioned_part(data, part) if data else held_out_images(options.open(), chosen[0])
+    measured, ranked = [], []
     with scratch_directory() as folder:
         for number, name in enumerate(chosen):
             bundle = options.bundle(name, Path(folder) / str(number))
             imported = bundle.manifest.imported
             origin = f"imported from {imported.origin}" if imported else f"trained on {bundle.manifest.dataset}"
-            label = Path(name).resolve().name if Path(name).is_dir() else name
+            label = Path(name).resolve().name if Path(name).is_dir() else f"version {name}" if name.isdigit() else name
             measured.append((label, origin, captioned.measured(bundle, config)))
-    models_compared = compared(measured)
-    if html is not None:
-        write_text_atomically(html.resolve(), comparison_page(models_compared))
+            ranked.append(RankedModel(label, bundle, measured[-1][2].ranks.text_to_image))
+        models_compared = compared(measured)
+        if html is not None:
+            queries = compare_queries(ranked, captioned.data.first_captions(captions))
+            write_text_atomically(html.resolve(), comparison_page(models_compared, queries))
     if as_json:
         print_json([each.model_dump(mode="json") for each in models_compared])
     else:
@@ -312,6 +328,8 @@ def _print_change(model: str, change: "Change", *, as_json: bool) -> None:
     else:
         click.echo(f"{model} version {change.version} is now the champion (previous: {change.before or 'none'})")
     click.echo(change.index_text)
+    if change.page:
+        click.echo(f"promotion page: {change.page}")
 
 
 for command in (

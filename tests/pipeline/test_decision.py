@@ -206,9 +206,9 @@ def test_a_run_logs_its_decision_checks_and_measurement(store, register, compare
     with mlflow.start_run() as run:
         tracking.log_promotion(found.decision, StoredMeasurement.of(found.challenger), version_run=None)
     metrics = mlflow.get_run(run.info.run_id).data.metrics
-    assert metrics["promotion.promoted"] == 1.0
-    assert metrics["promotion.recall_10"] == 1.0
-    assert metrics["promotion.gain"] == found.decision.gain
+    assert metrics["promotion/promoted"] == 1.0
+    assert metrics["promotion/recall_10"] == 1.0
+    assert metrics["promotion/gain"] == found.decision.gain
     (decision,) = (tmp_path / "art").rglob("promotion.json")
     assert PromotionDecision.model_validate_json(decision.read_text()) == found.decision
     (kept,) = (tmp_path / "art").rglob(names.MEASURED_ARTIFACT.rpartition("/")[2])
@@ -252,5 +252,5 @@ def test_several_sets_are_judged_alike_from_fresh_and_from_stored_measurements(
         (each.name, each.measured, each.passed) for each in decisions[2].checks
     ]
     metrics = mlflow.get_run(run.info.run_id).data.metrics
-    assert metrics["promotion.set_few"] < 0
-    assert "promotion.mean_recall_on_few" in metrics
+    assert metrics["promotion/set_few"] < 0
+    assert "promotion/mean_recall_on_few" in metrics

@@ -177,11 +177,14 @@ def test_versions_folders_and_imported_models_are_compared_in_any_mix(home, clip
     page = tmp_path / "comparison.html"
     out = home.run("compare", "1", clip.path, "--data", captioned, "--html", page)
     assert "imported from team/clip at cccccccccccc" in out
-    assert "clip is better than 1: mean recall +" in out
+    assert "clip is better than version 1: mean recall +" in out
     assert "query by query on 60 images" in out
     html = page.read_text()
     assert "<h1>Models compared</h1>" in html
-    assert "clip is better than 1" in html
+    assert "clip is better than version 1" in html
+    assert html.count("correct image at rank") % 2 == 0
+    assert html.count('class="correct"') > 0
+    assert "src=" not in html.replace('src="data:image/jpeg;base64,', "")
     first, second = json.loads(home.run("compare", clip.path, "1", "--data", captioned, "--json"))
     assert first["gain"] is None
     assert second["gain"]["gain"] < 0
@@ -193,7 +196,7 @@ def test_a_version_is_evaluated_by_its_number(home, captioned):
 
 def test_options_that_make_no_sense_are_refused(home, captioned):
     assert "name two models" in home.outcome("compare", "1")[2]
-    assert "more than two models and --html need --data" in home.outcome("compare", "1", "1", "1")[2]
+    assert "more than two models need --data" in home.outcome("compare", "1", "1", "1")[2]
     assert "--force asks no rule" in home.outcome("promote", "1", "--force", "--reason", "x", "--data", captioned)[2]
 
 

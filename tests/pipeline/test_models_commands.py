@@ -222,6 +222,21 @@ def test_a_worse_version_is_not_promoted_without_force_and_the_decision_is_recor
     assert "--force requires --reason" in err
 
 
+def test_the_newest_decision_about_a_version_is_a_page_that_the_commands_name(models):
+    models.run("promote", "3", "--reason", "I like it")
+    shown = models.run("show", "3")[1].splitlines()[-1]
+    page = Path(shown.removeprefix("promotion page: "))
+    assert page.is_relative_to(models.home)
+    text = page.read_text(encoding="utf-8")
+    assert "finder version 3: promotion" in text
+    assert "Not promoted; version 2 stays champion" in text
+    assert "challenger, version 3" in text
+    assert "requested: I like it" in text
+    assert "text to image on test R@1, %" in text, "the stored measurements of both versions are beside each other"
+    assert json.loads(models.run("show", "3", "--json")[1])["promotion_page"] == str(page)
+    assert "promotion page" not in models.run("show", "1")[1]
+
+
 def test_a_rollback_restores_model_and_index_and_only_force_undoes_it(models):
     code, out, _ = models.run("rollback", "--reason", "wrong colours")
     assert code == 0
@@ -240,6 +255,7 @@ def test_a_rollback_restores_model_and_index_and_only_force_undoes_it(models):
     by_rule = "by the rule it would not have been: rollbacks 1.0000"
     assert change["decision"]["reasons"][1].startswith(by_rule)
     assert change["decision"]["gain"] > 0
+    assert "Promoted by force over version 1" in Path(change["page"]).read_text(encoding="utf-8")
     assert (models.champion(), models.searched_with()) == ("2", "2")
 
 

@@ -60,8 +60,8 @@ CONFIG: dict[str, Any] = {
     "embedding": {"device": "cpu", "threads": 1},
 }
 TRAINING_STAGES = (
-    "ingest_captions", "validate_captions", "require_valid", "split_captions", "measure_drift", "require_no_drift",
-    "extract_features", "train_dual_encoder", "evaluate_retrieval", "require_quality", "export_bundle",
+    "ingest_captions", "validate_captions", "require_valid", "split_captions", "log_data_sets", "measure_drift",
+    "require_no_drift", "extract_features", "train_dual_encoder", "evaluate_retrieval", "require_quality", "export_bundle",
     "measure_parity", "require_parity", "make_drift_reference", "register_bundle", "promote_bundle",
 )  # fmt: skip
 INDEXING_STAGES = ("load_champion", "embed_gallery", "publish_index")

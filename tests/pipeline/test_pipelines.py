@@ -139,7 +139,7 @@ def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version
     run_of_training = runs[0]
     assert run_of_training.data.params["training.epochs"] == "2"
     assert run_of_training.data.tags["data_version"] == training["report"]["data_version"]
-    assert [m.step for m in client.get_metric_history(run_of_training.info.run_id, "loss")] == [1, 2]
+    assert [m.step for m in client.get_metric_history(run_of_training.info.run_id, "train/loss")] == [1, 2]
     files = {
         f.path for folder in ("figures", "reports") for f in client.list_artifacts(run_of_training.info.run_id, folder)
     }
@@ -147,14 +147,18 @@ def test_one_mlflow_run_holds_parameters_curves_figures_reports_and_data_version
     assert {
         "figures/training_curves.png",
         "reports/validation.html",
+        "reports/promotion.html",
         "reports/parity.json",
         "reports/scores.json",
     } <= files
     assert {"reports/baseline.json", "reports/baseline_comparison.json"} <= files
     metrics = run_of_training.data.metrics
-    assert metrics["baseline.gain"] == pytest.approx(
-        training["report"]["mean_recall"] - metrics["baseline.mean_recall"], abs=0.02
+    assert metrics["baseline/gain"] == pytest.approx(
+        training["report"]["mean_recall"] - metrics["baseline/mean_recall"], abs=0.02
     )
+    assert {"train/val_t2i_r10", "test/t2i_r10", "promotion/promoted"} <= set(metrics)
+    contexts = {each.dataset.name: each.tags[0].value for each in run_of_training.inputs.dataset_inputs}
+    assert contexts == {"tiny train": "training", "tiny val": "validation", "tiny test": "test"}
     version = client.get_model_version_by_alias("image-finder", "champion")
     assert version.run_id == run_of_training.info.run_id
     assert version.tags["data_version"] == training["report"]["data_version"]
@@ -176,6 +180,7 @@ def test_a_second_run_with_nothing_changed_does_nothing_again(trained):
     # What was compared with the champion is never cached; in the first run there was none.
     worked = {line.partition(" ..")[0] for line in ended if not line.endswith(" cached")}
     assert worked - {"prepare the run", "open the stores"} == {
+        "log the data sets",
         "measure drift",
         "check drift",
         "compare with the champion",
@@ -185,6 +190,15 @@ def test_a_second_run_with_nothing_changed_does_nothing_again(trained):
     outcome = json.loads(again.stdout)
     assert outcome["report"] == training["report"]
     assert outcome["decision"]["reasons"] == ["version 1 is champion already"]
+
+
+def test_versions_are_compared_on_the_test_images_of_the_first_ones_data(trained, tmp_path):
+    _, home, training, _ = trained
+    page = tmp_path / "comparison.html"
+    printed = run("models", "compare", "1", "1", "--html", page, home=home).stdout
+    report = training["report"]
+    assert printed.startswith(f"tiny test: {report['n_images']} images, {report['n_captions']} captions")
+    assert "All models rank the image of every caption alike." in page.read_text()
 
 
 def test_a_champion_measured_on_other_data_is_measured_again_before_it_is_compared(trained):
@@ -237,7 +251,7 @@ def test_a_later_training_is_compared_with_the_images_of_the_champion(trained):
     first, *_, last = client.search_runs([experiment], "params.drift.seed = '0'", order_by=["attributes.start_time"])
     assert first.data.tags["drift"] == "not measured"  # there was no champion
     assert last.data.tags["drift"] == "none"
-    assert {"drift.embeddings", "drift.brightness_threshold", "drift.rows_drifted"} <= set(last.data.metrics)
+    assert {"drift/embeddings", "drift/brightness_threshold", "drift/rows_drifted"} <= set(last.data.metrics)
     report = DriftReport.model_validate_json(
         Path(client.download_artifacts(last.info.run_id, "reports/drift.json")).read_bytes()
     )
@@ -289,8 +303,8 @@ def test_an_extra_evaluation_set_is_measured_gated_judged_and_reported(trained, 
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     version = client.get_model_version_by_alias("two-sets", "champion")
     metrics = client.get_run(version.run_id).data.metrics
-    assert metrics["drawn.mean_recall"] == pytest.approx(report["extra_sets"]["drawn"]["mean_recall"])
-    assert metrics["promotion.mean_recall_on_drawn"] == pytest.approx(means[1])
+    assert metrics["drawn/mean_recall"] == pytest.approx(report["extra_sets"]["drawn"]["mean_recall"])
+    assert metrics["promotion/mean_recall_on_drawn"] == pytest.approx(means[1])
     shown = run("models", "show", "champion", "--model", "two-sets", "--card", home=home).stdout
     assert "Model selection used the mean of mean recall over `val` and `drawn`" in shown
 

@@ -54,6 +54,10 @@ def where(promotions, model):
     return tuple(aliases.get(name) for name in (names.CHAMPION, names.PREVIOUS, names.CHALLENGER))
 
 
+def description(promotions, model, version):
+    return promotions.registry.client.get_model_version(model, version).description
+
+
 def kinds(promotions, model):
     return [entry.kind for entry in promotions.history(model).entries]
 
@@ -138,6 +142,31 @@ def test_a_forced_decision_is_recorded_as_forced_with_its_measurements(promotion
     entry = promotions.move_champion(model, "2", reason="", decision=decision)
     assert (entry.kind, entry.measurements["gain"], entry.reasons) == ("forced", -0.1, ("forced: a fair is on",))
     assert kinds(promotions, model)[-3:] == ["decision", "moving", "forced"]
+
+
+def test_the_description_says_what_became_of_a_version(promotions, model):
+    client = promotions.registry.client
+    for version in ("1", "2"):
+        client.set_model_version_tag(model, version, names.SUMMARY, "Finds 50 of 100 images first")
+        client.update_model_version(model, version, "Finds 50 of 100 images first, undecided.\n\n# Card\n\nA line.\n")
+    client.update_model_version(model, "3", "# A card without a summary\n\nA line.\n")
+    for version in ("1", "2", "3"):
+        promotions.move_champion(model, version, reason=f"better {version}.")
+    today = promotions.history(model).entries[-1].at[:10]
+    promotions.record(model, Event(kind="index", to_version="2"))  # changes nothing
+    card = "\n\n# Card\n\nA line.\n"
+    assert description(promotions, model, "1") == (
+        f"Finds 50 of 100 images first, champion until {today}, when version 2 replaced it.{card}"
+    )
+    promotions.rollback(model, reason="blue is red")
+    assert description(promotions, model, "2") == (
+        f"Finds 50 of 100 images first, champion again since {today} because: blue is red.{card}"
+    )
+    promotions.move_champion(model, "1", reason="better 1.")
+    assert description(promotions, model, "1") == (
+        f"Finds 50 of 100 images first, promoted on {today} because: better 1.{card}"
+    )
+    assert description(promotions, model, "3") == "# A card without a summary\n\nA line.\n"
 
 
 # Changes outside our commands
