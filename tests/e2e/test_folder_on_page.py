@@ -1,11 +1,14 @@
 """A folder is added on the page with the address that `image-finder serve` prints to a terminal."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.support.servers import PATIENCE_MS
@@ -14,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.posix]
 
 
 @pytest.fixture
-def printed_address(tmp_path, colour_bundle, free_port):
+def printed_address(tmp_path, free_port):
     """The address that a server of an empty library prints to its terminal."""
     import pty
 
@@ -28,16 +31,25 @@ def printed_address(tmp_path, colour_bundle, free_port):
             printed = ""
             while (found := re.search(r"to add folders on the page, open (\S+)\r?\n", printed)) is None:
                 printed += os.read(terminal, 4096).decode()
+            threading.Thread(target=_drain, args=(terminal,), daemon=True).start()
             yield found[1]
         finally:
             process.terminate()
             process.wait(timeout=60)
-            os.close(terminal)
 
 
-def test_a_folder_is_added_on_the_page(chromium, printed_address, tmp_path, paint):
+def _drain(terminal):
+    """Read what the server logs, which would otherwise block it."""
+    with contextlib.suppress(OSError):  # once the server has ended
+        while os.read(terminal, 4096):
+            pass
+    os.close(terminal)
+
+
+def test_a_folder_is_added_on_the_page(chromium, printed_address, tmp_path):
+    (tmp_path / "photos").mkdir()
     for name in ("red", "blue"):
-        paint(tmp_path / "photos" / f"{name}.png", name)
+        Image.new("RGB", (64, 64), name).save(tmp_path / "photos" / f"{name}.png")
     context = chromium.new_context(viewport={"width": 1200, "height": 800})
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()

@@ -168,7 +168,8 @@ def test_only_tiles_near_the_visible_part_exist(open_page):
     expect_first(page, re.compile("grey"))
     page.locator(".tile").first.focus()
     page.keyboard.press("End")
-    page.keyboard.press("End")  # the first press loads the second page
+    expect(page.locator("#more")).to_be_hidden()  # the second page has been loaded
+    page.keyboard.press("End")
     last = page.locator(".cell", has=page.locator(".tile:focus"))
     expect(last).to_have_attribute("aria-posinset", "52")
     assert page.locator("#grid .cell").count() < 40
@@ -206,11 +207,12 @@ def test_thousands_of_images_are_browsed_with_few_elements_and_pages_in_memory(o
     assert requests == list(range(n_pages))
     assert page.locator("#grid .cell").count() < 150
     page.evaluate("scrollTo(0, 0)")
-    expect(page.locator("[aria-posinset='3'] .tile")).to_have_attribute("data-name", "2.jpg")
+    tile = page.locator("[aria-posinset='13'] .tile")
+    expect(tile).to_have_attribute("data-name", "12.jpg")
     assert 0 in requests[n_pages:]  # its page was dropped
-    page.locator("[aria-posinset='3'] .tile").click()
-    expect(page.locator("#viewer-name")).to_have_text("2.jpg")
-    expect(page.locator("#viewer-position")).to_have_text("3 of 2,800")
+    tile.click()
+    expect(page.locator("#viewer-name")).to_have_text("12.jpg")
+    expect(page.locator("#viewer-position")).to_have_text("13 of 2,800")
 
 
 def test_results_are_sorted_by_date(open_page):
@@ -849,13 +851,13 @@ def test_labels_are_compared(open_page):
 
 
 def test_a_link_reproduces_the_search(open_page):
-    page = open_page()
+    page = open_page(viewport=TALL)
     search(page, "yellow -red", "green.jpg")
     page.get_by_role("button", name="Filters").click()
     page.get_by_text("Wide", exact=True).click()
     expect(page.get_by_role("button", name="Filters, 1 active")).to_be_visible()
     expect(page.locator("#grid")).to_have_attribute("aria-busy", "false")
-    other = open_page(page.url.removeprefix(re.match("http://[^/]+", page.url)[0]))
+    other = open_page(page.url.removeprefix(re.match("http://[^/]+", page.url)[0]), viewport=TALL)
     expect_first(other, "green.jpg")
     assert names(other) == names(page)
     expect(other.locator("#text")).to_have_value("yellow")
@@ -895,10 +897,11 @@ def test_back_restores_pages_and_position_without_a_request(open_page):
     expect_first(page, re.compile("grey"))
     page.locator(".tile").first.focus()
     page.keyboard.press("End")
+    expect(page.locator("#more")).to_be_hidden()
     page.keyboard.press("End")
     tile = page.locator("[aria-posinset='51'] .tile")
     expect(tile).to_be_in_viewport()
-    top, shown = page.evaluate("scrollY"), names(page)
+    top = page.evaluate("scrollY")
     assert top > 200
     tile.click()
     page.get_by_role("button", name="More like this").click()
@@ -908,7 +911,8 @@ def test_back_restores_pages_and_position_without_a_request(open_page):
     page.on("request", lambda request: requests.append(request.url) if "/search" in request.url else None)
     page.go_back()
     expect(tile).to_be_in_viewport()
-    assert (page.evaluate("scrollY"), names(page), requests) == (top, shown, [])
+    assert (page.evaluate("scrollY"), requests) == (top, [])
+    expect(page.locator("#summary")).to_have_text("Top 51 of 52 images")
 
 
 def test_malformed_parameters_of_a_link_are_dropped(open_page):

@@ -68,7 +68,7 @@ def test_the_page_works_below_a_path_of_a_proxy(chromium, proxied):
     outside = []
     page.on("request", lambda request: outside.append(request.url) if "/photos/images/" not in request.url else None)
     page.goto(proxied)
-    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_label("Token", exact=True).fill(TOKEN)
     page.get_by_role("button", name="Continue").click()
     page.locator("#text").fill("red")
     expect(page.locator(".tile").first).to_have_attribute("data-name", "red.jpg")

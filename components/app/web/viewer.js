@@ -153,8 +153,10 @@ export class Viewer {
   #play(playing) {
     clearTimeout(this.playing);
     this.playing = null;
+    if (playing === this.dialog.classList.contains("playing")) return;
     this.dialog.classList.toggle("playing", playing);
     if (playing) this.#slide();
+    if (this.isOpen) byId(playing ? "pause" : "play").focus(); // hidden elements receive no keys
   }
 
   #slide() {
