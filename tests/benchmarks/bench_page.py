@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_page BUNDLE [--count 118287] [--tiles 50000] [--rounds 5]
 
-Data: a real index of random unit vectors with items like COCO's, served by `image-finder serve`. The images do not
-exist: the browser receives one JPEG of 10 kB for every thumbnail, from the benchmark. Needs chromium on the PATH.
+Data: a real index of random unit vectors with items like COCO's, served by `image-finder serve`; all images are links to
+a few files of 300 x 200 px. Needs chromium on the PATH.
 First paint is First Contentful Paint in a new browser context. A search as one types is measured from the end of the
 pause after which the page searches until its tiles are drawn. Scrolling loads and draws all images without a query,
 then jumps to 100 places of the list; a long task blocks the page for 50 ms or more. Memory is the JavaScript heap
@@ -12,8 +12,6 @@ after a collection.
 
 import argparse
 import contextlib
-import io
-import re
 import shutil
 import socket
 import subprocess
@@ -28,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from image_finder.components.bundle.bundle import Bundle
 from tests.benchmarks.measuring import COCO_TRAIN, sentences, show, write_random_index
@@ -36,18 +34,23 @@ from tests.benchmarks.measuring import COCO_TRAIN, sentences, show, write_random
 PATIENCE_MS = 120_000
 _MEMORY_TILES = 5000  # where memory is measured first
 _JUMPS = 100
+_LINKS = 30_000
 
 _OBSERVE = """
 window.tasks = [];
 new PerformanceObserver((list) => list.getEntries().forEach((each) => tasks.push(each.duration)))
     .observe({ type: "longtask", buffered: true });
+const fetched = window.fetch;
+window.fetch = (address, options) => {
+    if (String(address).endsWith("/search")) window.requested = performance.now();
+    return fetched(address, options);
+};
 """
 _FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 # Milliseconds from the request of the search until its tiles are drawn.
 _TYPE = """
 async ([text, before]) => {
     const field = document.getElementById("text");
-    const seen = performance.getEntriesByType("resource").length;
     field.value = text;
     field.dispatchEvent(new Event("input", { bubbles: true }));
     const grid = document.getElementById("grid");
@@ -55,13 +58,25 @@ async ([text, before]) => {
     while (grid.getAttribute("aria-busy") !== "true") await new Promise(requestAnimationFrame);
     while (grid.getAttribute("aria-busy") === "true" || !fresh()) await new Promise(requestAnimationFrame);
     await new Promise(requestAnimationFrame);
-    const requests = performance.getEntriesByType("resource").slice(seen).filter((each) => each.name.endsWith("/search"));
-    return [performance.now() - requests[0].startTime, grid.querySelector(".tile").dataset.id];
+    return [performance.now() - window.requested, grid.querySelector(".tile").dataset.id];
 }
 """
 _LAST = "() => Math.max(0, ...[...document.querySelectorAll('#grid .cell')].map((cell) => cell.ariaPosInSet))"
 _END = "() => scrollTo(0, document.documentElement.scrollHeight)"
 _HEAP_MB = "() => { gc(); gc(); return performance.memory.usedJSHeapSize / 1e6; }"
+
+
+def write_images(root: Path, count: int) -> None:
+    """The files of measuring.random_items, as links: a file system limits the links to one file."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    for number in range(count):
+        path = root / f"train2017/{number % 10}/{number:012d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number % _LINKS == 0:
+            original = path
+            Image.fromarray(noise).resize((300, 200)).save(path, "JPEG", quality=80)
+        else:
+            path.hardlink_to(original)
 
 
 @contextlib.contextmanager
@@ -84,13 +99,6 @@ def served(index: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def pages(address: str) -> Iterator[Any]:
     """opened(): the page in a new browser context."""
-    jpeg = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    Image.fromarray(noise).resize((300, 200)).save(jpeg, "JPEG", quality=80)
-
-    def thumbnail(route: Route) -> None:
-        route.fulfill(body=jpeg.getvalue(), content_type="image/jpeg")
-
     arguments = ["--no-sandbox", "--js-flags=--expose-gc", "--enable-precise-memory-info"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
@@ -100,7 +108,6 @@ def pages(address: str) -> Iterator[Any]:
             context.set_default_timeout(PATIENCE_MS)
             page = context.new_page()
             page.add_init_script(_OBSERVE)
-            page.route(re.compile("/thumbnail"), thumbnail)
             page.goto(address)
             page.wait_for_selector("#grid .tile[data-name]")
             return page
@@ -141,7 +148,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
-        write_random_index(index, Bundle.open(given.bundle), given.count)
+        write_images(Path(folder) / "images", given.count)
+        write_random_index(index, Bundle.open(given.bundle), given.count, root=str(Path(folder) / "images"))
         with served(index) as address, pages(address) as opened:
             opened()  # warms the server
             paints = [opened().evaluate(_FIRST_PAINT) for _ in range(given.rounds)]

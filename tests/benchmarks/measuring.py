@@ -54,9 +54,9 @@ def unit_rows_near_plane(seed: int, n_rows: int, dim: int, *, plane_dim: int = 3
 
 
 def write_random_index(
-    path: Path, bundle: Bundle, count: int, *, seed: int = 0, vectors: np.ndarray | None = None
+    path: Path, bundle: Bundle, count: int, *, seed: int = 0, vectors: np.ndarray | None = None, root: str = "/images"
 ) -> np.ndarray:
-    """Write an index of random or given unit vectors for this bundle; returns the vectors."""
+    """Write an index of random or given unit vectors for this bundle; returns the vectors. root: of its images."""
     dim = bundle.manifest.embedding_dim
     vectors = unit_rows(np.random.default_rng(seed), count, dim) if vectors is None else vectors
     manifest = IndexManifest(
@@ -67,7 +67,7 @@ def write_random_index(
         bundle_sha256=bundle.sha256,
         bundle_uri=str(bundle.path.resolve()),
         gallery="random",
-        roots=("/images",),
+        roots=(root,),
         failed={},
         self_check=None,
         files_sha256={},

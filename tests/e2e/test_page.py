@@ -700,7 +700,7 @@ def test_an_image_is_selected_in_the_viewer(open_page):
     expect(page.get_by_role("button", name="Select", exact=True, pressed=True)).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_text("2 images selected")).to_be_visible()
-    expect(page.locator(".pick:checked")).to_have_count(2)
+    expect(page.locator(".pick[aria-checked=true]")).to_have_count(2)
 
 
 def test_an_explanation_without_contributing_regions_is_stated(open_page):
@@ -796,7 +796,7 @@ def test_selected_images_are_downloaded_together(open_page, painted_library, tmp
         assert archive.read("red.jpg") == image_path(painted_library, "garden/red.jpg").read_bytes()
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.locator("#selection")).to_be_hidden()
-    expect(page.locator(".pick:checked")).to_have_count(0)
+    expect(page.locator(".pick[aria-checked=true]")).to_have_count(0)
 
 
 def test_links_of_selected_images_are_copied(open_page):

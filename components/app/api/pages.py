@@ -1,14 +1,15 @@
 """Pages: the search page, the reference of the API, the card of the model, and an answer for people to unknown addresses."""
 
+import hashlib
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import markupsafe
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from image_finder.components import starter
@@ -24,10 +25,14 @@ router = APIRouter(include_in_schema=False)
 WEB = Path(__file__).resolve().parents[1] / "web"
 PAGE_HITS = 40  # that the page requests at a time
 _REVALIDATE = {"Cache-Control": "no-cache"}  # a new version changes the page; browsers compare ETags
-_SIZES = "".join(
-    f"export const {name} = {value};\n"
-    for name, value in {"PAGE_HITS": PAGE_HITS, "ICON_PX": ICON_PX, "TILE_PX": TILE_PX, "VIEW_PX": VIEW_PX}.items()
-)
+_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_STYLES = ("style.css", "results.css", "filters.css", "viewer.css")  # that the page loads as one
+
+
+class _File(NamedTuple):
+    content: bytes
+    media_type: str
+    etag: str
 
 
 @router.get("/")
@@ -35,9 +40,15 @@ async def page() -> Response:
     return FileResponse(WEB / "index.html", headers=_REVALIDATE)
 
 
-@router.get("/static/sizes.js")
-async def sizes() -> Response:
-    return Response(_SIZES, media_type="text/javascript", headers=_REVALIDATE)
+@router.get("/static/{name}")
+async def static_file(name: str, request: Request) -> Response:
+    file = _files().get(name)
+    if file is None:
+        raise HTTPException(404)
+    headers = {**_REVALIDATE, "ETag": file.etag}
+    if file.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
 
 
 @router.get("/model-card")
@@ -62,8 +73,6 @@ def add_pages(app: FastAPI) -> None:
     @app.get(REFERENCE, include_in_schema=False)
     async def reference() -> Response:
         return HTMLResponse(made(), headers=_REVALIDATE)
-
-    app.mount("/static", _Revalidated(directory=WEB))
 
     async def missing(request: Request, error: Exception) -> Response:
         of_browser = "text/html" in request.headers.get("accept", "")
@@ -95,8 +104,14 @@ def _template() -> jinja2.Template:
     )
 
 
-class _Revalidated(StaticFiles):
-    def file_response(self, *values: object, **named: object) -> Response:
-        response = super().file_response(*values, **named)  # type: ignore[arg-type]
-        response.headers.update(_REVALIDATE)
-        return response
+@cache
+def _files() -> dict[str, _File]:
+    """Files of the page by name, in memory: reading one takes longer than sending it."""
+    contents = {path.name: path.read_bytes() for path in WEB.iterdir() if path.suffix in {".css", ".js", ".svg"}}
+    contents["page.css"] = b"\n".join(contents[name] for name in _STYLES)
+    sizes = {"PAGE_HITS": PAGE_HITS, "ICON_PX": ICON_PX, "TILE_PX": TILE_PX, "VIEW_PX": VIEW_PX}
+    contents["sizes.js"] = "".join(f"export const {name} = {value};\n" for name, value in sizes.items()).encode()
+    return {
+        name: _File(content, _MEDIA_TYPES[Path(name).suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+        for name, content in contents.items()
+    }

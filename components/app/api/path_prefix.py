@@ -5,10 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class PathPrefix:
-    """Middleware that gives each request the path with the prefix, and `root_path`, as ASGI requires.
-
-    Starlette's static files are not found if only one of them has the prefix.
-    """
+    """Middleware that gives each request the path with the prefix, and `root_path`, as ASGI requires."""
 
     def __init__(self, app: ASGIApp, *, prefix: str) -> None:
         self._app = app

@@ -101,7 +101,9 @@ export function openSession(token) {
 }
 
 const urlOf = (id) => `${API}/images/${encodeURIComponent(id)}`;
-export const thumbnailUrl = (id, px) => `${urlOf(id)}/thumbnail?px=${px}`; // px: longer side
+// px: longer side. version: of the content, so that the browser keeps the thumbnail.
+export const thumbnailUrl = (id, px, version = "") => `${urlOf(id)}/thumbnail?${new URLSearchParams({ px, ...(version && { v: version }) })}`;
+export const versionOf = ({ thumbnail = "" }) => new URLSearchParams(thumbnail.split("?")[1]).get("v") ?? "";
 export const viewUrl = (id) => `${urlOf(id)}/view`;
 export const originalUrl = (id) => `${urlOf(id)}/original`;
 

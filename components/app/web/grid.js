@@ -18,12 +18,12 @@ export class Grid {
     this.stop = 0; // the one image that Tab reaches; arrow keys move it
     this.#reset(null);
     list.addEventListener("click", (event) => {
+      if (event.target.matches(".pick")) this.selection.toggle(this.#hit(indexOf(event.target)));
       const tile = event.target.closest(".tile");
       if (!tile || event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser opens the link elsewhere
       event.preventDefault();
       this.open(indexOf(tile));
     });
-    list.addEventListener("change", ({ target }) => this.selection.toggle(this.#hit(indexOf(target))));
     list.addEventListener("keydown", (event) => this.#move(event));
     list.addEventListener("focusin", ({ target }) => target.matches(".tile") && this.#stopAt(indexOf(target)));
     addEventListener("scroll", () => this.#drawSoon(), { passive: true });
@@ -80,7 +80,7 @@ export class Grid {
   // Marks what is selected now.
   showSelection() {
     this.list.classList.toggle("selecting", this.selection.hits.size > 0);
-    for (const [index, cell] of this.cells) cell.querySelector(".pick").checked = this.selection.has(this.hits.ids[index]);
+    for (const [index, cell] of this.cells) mark(cell, this.selection.has(this.hits.ids[index]));
   }
 
   #hit(index) {
@@ -155,7 +155,8 @@ export class Grid {
     const { hits } = this;
     const { index } = box;
     const id = hits.ids[index];
-    const cell = placed(cellOf(id, this.selection.has(id)), row, box);
+    const cell = placed(cellOf(id, hits.versions[index]), row, box);
+    mark(cell, this.selection.has(id));
     cell.querySelector(".tile").tabIndex = index === this.stop ? 0 : -1;
     cell.dataset.index = index;
     cell.setAttribute("aria-posinset", index + 1);
@@ -213,14 +214,15 @@ function placed(cell, row, { left, width }) {
 const blankCell = () =>
   element("li", { className: "cell blank", "aria-hidden": "true" }, element("span", { className: "frame" }), element("span", { className: "line" }));
 
-// The tile of an image of which only the id is known.
-function cellOf(id, selected) {
+// The tile of an image of which only id and version are known.
+function cellOf(id, version) {
   const image = element("img", { alt: "", decoding: "async" });
   const frame = element("span", { className: "frame" }, image);
   const line = element("span", { className: "line" }, element("span", { className: "words" }));
   const tile = element("a", { className: "tile", href: addressOf(id), "data-id": id }, frame, line);
-  load(image, frame, thumbnailUrl(id, TILE_PX));
-  const pick = element("input", { className: "pick", type: "checkbox", tabIndex: -1, checked: selected, "aria-label": "Select" });
+  load(image, frame, thumbnailUrl(id, TILE_PX, version));
+  // Not an <input>: Chromium keeps each one in memory for the session history, also after its removal.
+  const pick = element("button", { className: "pick", type: "button", role: "checkbox", tabIndex: -1, "aria-label": "Select" });
   return element("li", { className: "cell" }, tile, pick);
 }
 
@@ -263,10 +265,12 @@ function load(image, frame, url) {
   image.src = url;
 }
 
-// Stops loading the image, too.
+const mark = (cell, selected) => cell.querySelector(".pick").setAttribute("aria-checked", String(selected));
+
+// Stops loading the image, before the removal: otherwise Chromium keeps the image in memory.
 function remove(cell) {
-  cell.remove();
   cell.querySelector("img")?.removeAttribute("src");
+  cell.remove();
 }
 
 export const gridOf = (actions) => new Grid(byId("grid"), actions);

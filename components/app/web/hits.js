@@ -1,5 +1,7 @@
 // The images of one result: id and shape of all, everything else only of the pages in use. Others are loaded again.
 
+import { versionOf } from "./api.js";
+
 const NARROWEST = 0.6; // shape of a tile; the grid crops longer images
 const WIDEST = 2.2;
 const KEPT_PAGES = 50;
@@ -10,6 +12,7 @@ export class Hits {
     this.load = load;
     this.ids = [];
     this.ratios = [];
+    this.versions = []; // of the thumbnails
     this.headings = new Map(); // index of an image -> heading above it
     this.pages = []; // {first, end, key, hits: by id, or null if not kept, loading: promise or null}
     this.known = new Set();
@@ -32,6 +35,7 @@ export class Hits {
       this.known.add(hit.id);
       this.ids.push(hit.id);
       this.ratios.push(shapeOf(hit));
+      this.versions.push(versionOf(hit));
     }
     this.pages.push({ first, end: this.count, key, hits: byIdOf(hits), loading: null });
     this.#drop(this.pages.length - 1);

@@ -1,6 +1,6 @@
 // One image in large, with its metadata; steps through the results.
 
-import { originalUrl, image, reasonOfMissing, thumbnailUrl, viewUrl } from "./api.js";
+import { originalUrl, image, reasonOfMissing, thumbnailUrl, versionOf, viewUrl } from "./api.js";
 import { Explanation } from "./explanation.js";
 import { LabelForm } from "./labels.js";
 import { ICON_PX, TILE_PX, VIEW_PX } from "./sizes.js";
@@ -130,7 +130,7 @@ export class Viewer {
     this.image.style.setProperty("--ratio", String((hit.width_px || 4) / (hit.height_px || 3)));
     this.image.style.setProperty("--widest", `${Math.min(VIEW_PX, 2.5 * (hit.width_px || 640))}px`); // small images stay sharp
     this.image.hidden = false;
-    this.image.src = thumbnailUrl(hit.id, TILE_PX);
+    this.image.src = thumbnailUrl(hit.id, TILE_PX, versionOf(hit));
     this.#load(viewUrl(hit.id));
     if (!this.isOpen) {
       this.dialog.showModal();
@@ -199,7 +199,8 @@ export class Viewer {
     this.image.classList.remove("coming");
     this.image.dataset.shows = loaded ? url : "";
     if (loaded) this.image.src = url;
-    else this.#missing(reason || "Could not show this image.");
+    coming.removeAttribute("src"); // Chromium never frees the content of an image outside the document
+    if (!loaded) this.#missing(reason || "Could not show this image.");
   }
 
   #missing(reason) {
