@@ -859,7 +859,7 @@ def test_a_link_reproduces_the_search(open_page):
     expect(page.locator("#grid")).to_have_attribute("aria-busy", "false")
     other = open_page(page.url.removeprefix(re.match("http://[^/]+", page.url)[0]), viewport=TALL)
     expect_first(other, "green.jpg")
-    assert names(other) == names(page)
+    assert names(other)[:40] == names(page)[:40]  # the first page of results
     expect(other.locator("#text")).to_have_value("yellow")
     expect(other.locator("#not")).to_have_value("red")
 
