@@ -175,7 +175,7 @@ def test_both_runs_are_whole_in_postgresql(trained):
         runs = cursor.fetchall()
         assert [status for _, status in runs] == ["FINISHED", "FINISHED"]
         for run, _ in runs:
-            cursor.execute("select step from metrics where run_uuid = %s and key = 'loss' order by step", (run,))
+            cursor.execute("select step from metrics where run_uuid = %s and key = 'train/loss' order by step", (run,))
             assert [step for (step,) in cursor.fetchall()] == [1, 2]
         cursor.execute("select value from params where key = 'training.seed' order by value")
         assert [seed for (seed,) in cursor.fetchall()] == ["1", "2"]
