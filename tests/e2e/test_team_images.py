@@ -185,7 +185,7 @@ def test_its_runs_models_and_metrics_are_in_postgresql(trained, database):
     assert database("select version from model_versions where name = 'image-finder-demo'") == ["1"]
     (run,) = database("select run_id from model_versions where name = 'image-finder-demo'")
     assert database(f"select status from runs where run_uuid = '{run}'") == ["FINISHED"]
-    steps = database(f"select step from metrics where run_uuid = '{run}' and key = 'loss' order by step")
+    steps = database(f"select step from metrics where run_uuid = '{run}' and key = 'train/loss' order by step")
     assert steps == [str(epoch) for epoch in range(1, 13)]
 
 
