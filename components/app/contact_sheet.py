@@ -33,8 +33,11 @@ class _Tile(NamedTuple):
 def contact_sheet(engine: SearchEngine, hits: tuple[Hit, ...], *, title: str, notes: list[str]) -> str:
     """A page with all hits, good matches first; without scripts, and it loads nothing. notes: lines above them."""
     headings = {True: "Good matches", False: "Less certain", None: ""}
+    goods = [bool(hit.good) for hit in hits]
+    grouped = goods == sorted(goods, reverse=True)  # not if they are sorted by time
     groups = [
-        (headings[good], list(_tiles(engine, tuple(of_kind)))) for good, of_kind in groupby(hits, lambda hit: hit.good)
+        (headings[good], list(_tiles(engine, tuple(of_kind))))
+        for good, of_kind in groupby(hits, lambda hit: hit.good if grouped else None)
     ]
     return render_report("contact_sheet.html", title=title, notes=notes, groups=groups)
 

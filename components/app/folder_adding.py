@@ -21,11 +21,12 @@ class FolderAdding:
         self._library = library
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._following: threading.Thread | None = None
         self._failure = ""
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._following is not None and self._following.is_alive()  # until the outcome is known
 
     @property
     def failure(self) -> str:
@@ -48,8 +49,11 @@ class FolderAdding:
                 errors="replace",
                 creationflags=system.background_flags(),
             )
-        system.lower_priority(self._process.pid)
-        threading.Thread(target=self._follow, args=(self._process,), name="folder adding", daemon=True).start()
+            system.lower_priority(self._process.pid)
+            self._following = threading.Thread(
+                target=self._follow, args=(self._process,), name="folder adding", daemon=True
+            )
+            self._following.start()
         return True
 
     def stop(self) -> None:

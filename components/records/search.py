@@ -39,7 +39,7 @@ class MatchFacts(Record):
     rank: int = Field(description="counted from 1 over all pages")
     score: float
     good: bool | None = Field(
-        description="whether it is a good match; good matches come first. Null if unknown: for queries with images, "
+        description="whether it is a good match; with order=match, good matches come first. Null if unknown: for queries with images, "
         "libraries of fewer than 50 images and models without match calibration"
     )
     duplicates: tuple[str, ...] = Field(description="ids of the near-duplicates folded into this hit")

@@ -53,7 +53,7 @@ class Timeline:
         return cls(rows, times_s[rows], identities[rows])
 
     def sorted(self, rows: Rows, order: TimeOrder) -> NDArray[np.int64]:
-        """Positions of some rows by time: (n,) int64."""
+        """Order of some rows by time, as positions in `rows`: (n,) int64."""
         positions = np.empty(len(self.rows), np.int64)
         positions[self.rows] = np.arange(len(self.rows))
         newest_first = np.argsort(positions[rows])

@@ -7,9 +7,10 @@ const WIDEST = 2.2;
 const KEPT_PAGES = 50;
 
 export class Hits {
-  // load(key): the images of the page with this key, as it was appended
-  constructor(load) {
+  // load(key): the images of the page with this key, as it was appended; grouped: whether good matches come first
+  constructor(load, { grouped }) {
     this.load = load;
+    this.grouped = grouped;
     this.ids = [];
     this.ratios = [];
     this.versions = []; // of the thumbnails
@@ -29,7 +30,7 @@ export class Hits {
     const first = this.count;
     for (const hit of hits) {
       if (this.known.has(hit.id)) continue;
-      if (hit.good !== null && hit.good !== this.good) this.headings.set(this.count, hit.good ? "Good matches" : "Less certain");
+      if (this.grouped && hit.good !== null && hit.good !== this.good) this.headings.set(this.count, hit.good ? "Good matches" : "Less certain");
       this.good = hit.good;
       this.folded ||= hit.duplicates.length > 0;
       this.known.add(hit.id);

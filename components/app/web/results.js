@@ -95,7 +95,8 @@ export class Results {
       this.#clear();
       byId("welcome").hidden = !this.#welcomes() || !answer.hits.length;
       if (this.#welcomes() && notTerms(state).length) notice("Add something to search for; “Not” only ranks images lower.");
-      this.hits = new Hits((place) => this.#page(state, null, place).then(({ hits }) => hits));
+      const load = (place) => this.#page(state, null, place).then(({ hits }) => hits);
+      this.hits = new Hits(load, { grouped: !state.order });
       this.first = answer;
       this.received = 0;
       this.#add(answer, {});

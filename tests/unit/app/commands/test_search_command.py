@@ -186,6 +186,25 @@ def test_a_contact_sheet_holds_its_images_and_escapes_captions(home, tmp_path):
     assert page.count("a plain") >= len(images)
 
 
+def test_a_contact_sheet_by_time_has_no_headings(colour_bundle, tmp_path, paint):
+    from image_finder.components.app.contact_sheet import contact_sheet
+    from image_finder.components.search.engine import SearchEngine
+    from tests.support.galleries import embed_folder
+
+    for name in ("red", "green", "blue"):
+        paint(tmp_path / "images" / f"{name}.png", name)
+    embed_folder(tmp_path / "images", colour_bundle, tmp_path / "index")
+    engine = SearchEngine.open(tmp_path / "index")
+    hits = engine.search("red", 3).hits
+
+    def sheet(*goods):
+        judged = tuple(hit.model_copy(update={"good": good}) for hit, good in zip(hits, goods, strict=True))
+        return contact_sheet(engine, judged, title="red", notes=[])
+
+    assert "Less certain" in sheet(True, False, False)
+    assert "Less certain" not in sheet(True, False, True)
+
+
 def test_a_contact_sheet_names_an_image_that_cannot_be_read(tmp_path, colour_bundle):
     publish_images(tmp_path, {"red": "red", "green": "green"}, colour_bundle)
     (tmp_path / "images" / "red.png").unlink()
